@@ -1,0 +1,43 @@
+//! The committed JSON Schemas are those of the types. After a change of the types,
+//! `UPDATE_SCHEMA=1 cargo test -p streamer-message` writes them anew.
+
+use std::{borrow::Cow, fs, path::Path};
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema, schema_for};
+use serde_json::Value;
+
+use crate::{ClientMessage, OutboundMessage, Version};
+
+impl JsonSchema for Version {
+    fn schema_name() -> Cow<'static, str> {
+        "Version".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "const": Self::NUMBER })
+    }
+}
+
+fn check(file: &str, schema: &Schema) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("schema").join(file);
+    let generated = format!("{:#}\n", schema.as_value());
+    if std::env::var_os("UPDATE_SCHEMA").is_some() {
+        fs::write(&path, &generated).unwrap();
+    }
+    let committed = fs::read_to_string(&path).unwrap_or_default();
+    let committed: Value = serde_json::from_str(&committed).unwrap_or_default();
+    assert!(
+        committed == *schema.as_value(),
+        "{file} is not the schema of the types: run with UPDATE_SCHEMA=1"
+    );
+}
+
+#[test]
+fn the_committed_schema_of_outbound_messages_is_that_of_the_type() {
+    check("outbound-message.v1.json", &schema_for!(OutboundMessage<'static>));
+}
+
+#[test]
+fn the_committed_schema_of_client_messages_is_that_of_the_type() {
+    check("client-message.json", &schema_for!(ClientMessage<'static, Value>));
+}
