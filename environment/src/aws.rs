@@ -1,0 +1,46 @@
+//! The AWS configuration that every client here is built from.
+
+use std::error::Error as _;
+
+use aws_config::{BehaviorVersion, ConfigLoader, SdkConfig};
+use aws_smithy_http_client::{
+    Builder,
+    tls::{Provider, rustls_provider::CryptoMode},
+};
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+
+/// Region, credentials and endpoint as the AWS SDKs find them (`AWS_REGION`, `AWS_ENDPOINT_URL`, …), with one
+/// HTTP client that all service clients share: hyper 1 and rustls with aws-lc.
+///
+/// The behaviour version is pinned: what the SDK does by default changes only when this line does.
+#[must_use]
+pub fn loader() -> ConfigLoader {
+    let http = Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).build_https();
+    aws_config::defaults(BehaviorVersion::v2026_01_12()).http_client(http)
+}
+
+/// The configuration that [`loader`] finds.
+pub async fn load() -> SdkConfig {
+    loader().load().await
+}
+
+/// What a failed call says of its cause, in one line: the service's code and message, or the chain of errors
+/// that kept the call from being answered.
+#[must_use]
+pub fn cause<E, R>(error: &SdkError<E, R>) -> String
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+    R: std::fmt::Debug + 'static,
+{
+    if let Some(code) = error.as_service_error().and_then(ProvideErrorMetadata::code) {
+        let message = error.as_service_error().and_then(ProvideErrorMetadata::message).unwrap_or_default();
+        return format!("{code}: {message}");
+    }
+    let (mut text, mut source) = (error.to_string(), error.source());
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
