@@ -1,0 +1,194 @@
+//! The table's operations.
+
+use std::time::SystemTime;
+
+use aws_sdk_dynamodb::{
+    Client,
+    error::{ProvideErrorMetadata, SdkError},
+    types::{AttributeValue, ReturnValue},
+};
+use streamer_environment::aws;
+use streamer_message::{ConnectionId, TenantId, UserId};
+
+use crate::{
+    key::{tenant_shard, tenant_user},
+    row::{Connection, IndexedConnection, InvalidRow, Row, number, since_epoch},
+};
+
+/// The connection table. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ConnectionTable {
+    client: Client,
+    name: String,
+}
+
+/// A page of an index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// Its live connections.
+    pub connections: Vec<IndexedConnection>,
+    /// The connection after which the next page begins, where there may be one.
+    pub next: Option<ConnectionId>,
+}
+
+/// Why the table did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum TableError {
+    /// DynamoDB refused the call or did not answer it.
+    #[error(
+        "{operation} on table {table} failed: {cause} \
+         (is CONNECTIONS_TABLE right, and may this role call dynamodb:{operation}?)"
+    )]
+    Call {
+        /// DynamoDB's name for the operation.
+        operation: &'static str,
+        /// The table.
+        table: String,
+        /// What DynamoDB said, or what kept it from answering.
+        cause: String,
+    },
+    /// A row that cannot be read.
+    #[error(transparent)]
+    Row(#[from] InvalidRow),
+}
+
+impl ConnectionTable {
+    /// The table `name`.
+    #[must_use]
+    pub fn new(client: Client, name: impl Into<String>) -> Self {
+        Self { client, name: name.into() }
+    }
+
+    /// Writes a connection's row, in place of one that has its id.
+    ///
+    /// # Errors
+    /// [`TableError::Call`]: whether the row was written is then not known.
+    pub async fn put(&self, connection: &Connection) -> Result<(), TableError> {
+        let put = self.client.put_item().table_name(&self.name).set_item(Some(connection.to_row()));
+        put.send().await.map_err(|error| self.failed("PutItem", &error))?;
+        Ok(())
+    }
+
+    /// A live connection's row, as consistently as DynamoDB reads.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn get(&self, id: &ConnectionId, now: SystemTime) -> Result<Option<Connection>, TableError> {
+        let get = self.client.get_item().table_name(&self.name).set_key(key(id)).consistent_read(true);
+        let row = get.send().await.map_err(|error| self.failed("GetItem", &error))?.item;
+        let connection = row.as_ref().map(Connection::from_row).transpose()?;
+        Ok(connection.filter(|connection| connection.expires_at > now))
+    }
+
+    /// Removes a row and returns what it held, expired or not.
+    ///
+    /// # Errors
+    /// [`TableError`]; a row that could not be read is removed all the same.
+    pub async fn delete(&self, id: &ConnectionId) -> Result<Option<Connection>, TableError> {
+        let delete = self.client.delete_item().table_name(&self.name).set_key(key(id));
+        let output = delete.return_values(ReturnValue::AllOld).send().await;
+        let row = output.map_err(|error| self.failed("DeleteItem", &error))?.attributes;
+        Ok(row.as_ref().map(Connection::from_row).transpose()?)
+    }
+
+    /// Removes a row unless its connection was made at `cutoff` or later. Returns whether there is no row now.
+    ///
+    /// # Errors
+    /// [`TableError::Call`]: whether there is a row is then not known.
+    pub async fn delete_if_older(&self, id: &ConnectionId, cutoff: SystemTime) -> Result<bool, TableError> {
+        let delete = self
+            .client
+            .delete_item()
+            .table_name(&self.name)
+            .set_key(key(id))
+            .condition_expression("attribute_not_exists(connection_id) OR connected_at < :cutoff")
+            .expression_attribute_values(":cutoff", number(since_epoch(cutoff).as_millis()));
+        match delete.send().await {
+            Ok(_) => Ok(true),
+            Err(error) => match error.as_service_error() {
+                Some(refusal) if refusal.is_conditional_check_failed_exception() => Ok(false),
+                _ => Err(self.failed("DeleteItem", &error)),
+            },
+        }
+    }
+
+    /// A page of a user's live connections. The index lags behind the table, mostly by less than a second.
+    ///
+    /// # Errors
+    /// [`TableError::Call`].
+    pub async fn by_user(
+        &self,
+        tenant: &TenantId,
+        user: &UserId,
+        after: Option<&ConnectionId>,
+        now: SystemTime,
+    ) -> Result<Page, TableError> {
+        self.page("by_user", "tenant_user", tenant_user(tenant, user), after, now).await
+    }
+
+    /// A page of the live connections in one of a tenant's [`SHARDS`](crate::SHARDS).
+    ///
+    /// # Errors
+    /// [`TableError::Call`].
+    pub async fn by_tenant(
+        &self,
+        tenant: &TenantId,
+        shard: u8,
+        after: Option<&ConnectionId>,
+        now: SystemTime,
+    ) -> Result<Page, TableError> {
+        self.page("by_tenant", "tenant_shard", tenant_shard(tenant, shard), after, now).await
+    }
+
+    /// A page is what DynamoDB reads in one call: at most 1 MB, some thousands of rows.
+    async fn page(
+        &self,
+        index: &str,
+        attribute: &str,
+        value: String,
+        after: Option<&ConnectionId>,
+        now: SystemTime,
+    ) -> Result<Page, TableError> {
+        let value = AttributeValue::S(value);
+        let start = after.map(|after| {
+            let after = AttributeValue::S(after.as_str().to_owned());
+            Row::from([(attribute.to_owned(), value.clone()), ("connection_id".to_owned(), after)])
+        });
+        let query = self
+            .client
+            .query()
+            .table_name(&self.name)
+            .index_name(index)
+            .key_condition_expression("#key = :value")
+            .expression_attribute_names("#key", attribute)
+            .expression_attribute_values(":value", value)
+            .set_exclusive_start_key(start);
+        let output = query.send().await.map_err(|error| self.failed("Query", &error))?;
+        let read = |row: &Row| {
+            IndexedConnection::from_row(row).inspect_err(|error| tracing::warn!(%error, index, "row skipped"))
+        };
+        let rows = output.items.unwrap_or_default();
+        Ok(Page {
+            connections: rows
+                .iter()
+                .filter_map(|row| read(row).ok())
+                .filter(|connection| connection.expires_at > now)
+                .collect(),
+            next: output
+                .last_evaluated_key
+                .and_then(|key| ConnectionId::new(key.get("connection_id")?.as_s().ok()?.as_str()).ok()),
+        })
+    }
+
+    fn failed<E, R>(&self, operation: &'static str, error: &SdkError<E, R>) -> TableError
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+        R: std::fmt::Debug + 'static,
+    {
+        TableError::Call { operation, table: self.name.clone(), cause: aws::cause(error) }
+    }
+}
+
+fn key(id: &ConnectionId) -> Option<Row> {
+    Some(Row::from([("connection_id".to_owned(), AttributeValue::S(id.as_str().to_owned()))]))
+}
