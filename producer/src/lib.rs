@@ -1,0 +1,23 @@
+//! Publishes messages to connected clients: one line, and the producer moves on.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use streamer_producer::{Message, Producer};
+//!
+//! let producer = Producer::connect("https://sqs.eu-central-1.amazonaws.com/123456789012/outbound").await;
+//!
+//! producer.send(Message::connection("L0SM9cOFvHcCIhw=").request("req_123").response("hello")?).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! - [`Message`]: whom it is for, then its options, then what it says.
+//! - [`Producer`]: puts messages on the queue. `Ok` means that the queue has the message; from there on it is
+//!   delivered at least once, or ends in the dead-letter queue with a reason.
+
+mod message;
+mod producer;
+
+pub use message::{Message, MessageBuilder, MessageError};
+pub use producer::{Producer, SendAllError, SendError, Unsent};
+pub use streamer_message::{ClientContent, ClientError, ConnectionId, MessageId, Percent, RequestId};
