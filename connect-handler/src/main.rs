@@ -1,0 +1,16 @@
+//! `connect-handler`, as Lambda runs it.
+
+use connect_handler::{ConnectHandler, config::Config};
+use lambda_runtime::{Error, LambdaEvent, run, service_fn};
+use streamer_connections::ConnectionTable;
+use streamer_environment::{Environment, aws};
+use streamer_telemetry::Telemetry;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Error> {
+    let Config { table, verifier, access, telemetry } = Config::read(Environment::of_process())?;
+    let telemetry = Telemetry::start("connect-handler", telemetry);
+    let table = ConnectionTable::new(aws_sdk_dynamodb::Client::new(&aws::load().await), table);
+    let handler = ConnectHandler::new(table, verifier, access, telemetry);
+    run(service_fn(async |event: LambdaEvent<_>| Ok::<_, Error>(handler.handle(event.payload).await))).await
+}

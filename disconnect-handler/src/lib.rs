@@ -1,0 +1,69 @@
+//! The Lambda behind `$disconnect`.
+//!
+//! [`DisconnectHandler::handle`] removes the connection's row and answers 200, whatever happens: API Gateway
+//! sends `$disconnect` once, as best it can, and does nothing with the answer. A row that is not removed here
+//! is removed by the first post that finds no socket, or by its TTL. A row that is gone already is normal.
+
+pub mod config;
+
+use std::time::{Instant, SystemTime};
+
+use aws_lambda_events::apigw::{ApiGatewayProxyResponse, ApiGatewayWebsocketProxyRequest};
+use streamer_connections::{Connection, ConnectionTable, TableError};
+use streamer_message::ConnectionId;
+use streamer_telemetry::{Telemetry, metric};
+
+/// What `$disconnect` needs from one invocation to the next.
+#[derive(Debug)]
+pub struct DisconnectHandler {
+    table: ConnectionTable,
+    telemetry: Telemetry,
+}
+
+impl DisconnectHandler {
+    /// A handler that removes rows from `table`.
+    #[must_use]
+    pub fn new(table: ConnectionTable, telemetry: Telemetry) -> Self {
+        Self { table, telemetry }
+    }
+
+    /// Removes a connection's row.
+    pub async fn handle(&self, event: ApiGatewayWebsocketProxyRequest) -> ApiGatewayProxyResponse {
+        let started = Instant::now();
+        let mut metrics = self.telemetry.metrics();
+        let context = &event.request_context;
+        let id = context.connection_id.as_deref().unwrap_or_default();
+        let (status, reason) = (context.disconnect_status_code, context.disconnect_reason.as_deref());
+        match self.remove(id).await {
+            Ok(Some(connection)) => {
+                let duration = SystemTime::now().duration_since(connection.connected_at).unwrap_or_default();
+                metrics.time(metric::CONNECTION_DURATION, duration);
+                tracing::info!(
+                    connection_id = id,
+                    user_id = %connection.user_id,
+                    tenant_id = %connection.tenant_id,
+                    duration_ms = duration.as_millis(),
+                    status,
+                    reason,
+                    "disconnected"
+                );
+            }
+            Ok(None) => tracing::info!(connection_id = id, status, reason, "disconnected, its row was gone"),
+            Err(error) => {
+                tracing::error!(connection_id = id, status, reason, %error, "disconnected, its row may remain");
+            }
+        }
+        metrics.time(metric::DISCONNECT_LATENCY, started.elapsed());
+        self.telemetry.emit(&metrics);
+
+        let mut response = ApiGatewayProxyResponse::default();
+        response.status_code = 200;
+        response
+    }
+
+    async fn remove(&self, id: &str) -> Result<Option<Connection>, TableError> {
+        // An event without a connection id removes nothing.
+        let Ok(id) = ConnectionId::new(id) else { return Ok(None) };
+        self.table.delete(&id).await
+    }
+}
