@@ -1,0 +1,98 @@
+//! What an answer of API Gateway means: the one place that says it.
+//!
+//! The status decides. A body only refines a 400, since real bodies are often empty or unreadable, and 400 is
+//! not in the API's model:
+//! <https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-how-to-call-websocket-api-connections.html>.
+
+use crate::outcome::Cause;
+
+/// What came of a post.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// API Gateway answered.
+    Status {
+        /// The HTTP status.
+        status: u16,
+        /// What its body says, where it is text.
+        message: String,
+    },
+    /// It did not answer in time.
+    Timeout,
+    /// There was no connection, or it broke.
+    Broken(String),
+}
+
+/// What an answer means for the pair.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// The message is on its way to the client.
+    Delivered,
+    /// API Gateway knows no such connection.
+    NoConnection,
+    /// Try again later.
+    HandBack(Cause),
+}
+
+/// Says what an answer means.
+#[must_use]
+pub fn classify(answer: Answer) -> Verdict {
+    match answer {
+        Answer::Status { status: 200..=299, .. } => Verdict::Delivered,
+        Answer::Status { status: 410, .. } => Verdict::NoConnection,
+        Answer::Status { status: 400, message } if names_connection(&message) => Verdict::NoConnection,
+        Answer::Status { status, .. } => Verdict::HandBack(Cause::Status(status)),
+        Answer::Timeout => Verdict::HandBack(Cause::Timeout),
+        Answer::Broken(error) => Verdict::HandBack(Cause::Connection(error)),
+    }
+}
+
+/// Whether a 400 blames the connection id (`Invalid connectionId: …`).
+fn names_connection(message: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    message.contains("invalid connectionid") || message.contains("invalid connection id")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(status: u16, message: &str) -> Verdict {
+        classify(Answer::Status { status, message: message.to_owned() })
+    }
+
+    #[test]
+    fn every_2xx_is_delivered() {
+        assert!((200..300).all(|status| verdict(status, "") == Verdict::Delivered));
+    }
+
+    #[test]
+    fn a_410_means_no_connection_whatever_its_body_says() {
+        for body in ["", r#"{"message":"GoneException"}"#, "<html>", "{"] {
+            assert_eq!(verdict(410, body), Verdict::NoConnection, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_400_means_no_connection_only_where_it_names_the_connection_id() {
+        let invalid = r#"{"message":"Invalid connectionId: abc","connectionId":"abc"}"#;
+        assert_eq!(verdict(400, invalid), Verdict::NoConnection);
+        for body in ["", r#"{"message":"Bad Request","connectionId":"abc"}"#] {
+            assert_eq!(verdict(400, body), Verdict::HandBack(Cause::Status(400)), "{body}");
+        }
+    }
+
+    #[test]
+    fn every_other_status_is_handed_back() {
+        let others = (100..600).filter(|status| !(200..300).contains(status) && *status != 410);
+        for status in others {
+            assert_eq!(verdict(status, "Invalid"), Verdict::HandBack(Cause::Status(status)));
+        }
+    }
+
+    #[test]
+    fn no_answer_is_handed_back() {
+        assert_eq!(classify(Answer::Timeout), Verdict::HandBack(Cause::Timeout));
+        let broken = Answer::Broken("reset".to_owned());
+        assert_eq!(classify(broken), Verdict::HandBack(Cause::Connection("reset".to_owned())));
+    }
+}

@@ -1,0 +1,36 @@
+//! `delivery-worker`, as Lambda runs it.
+
+use std::time::{Duration, SystemTime};
+
+use aws_lambda_events::sqs::SqsEvent;
+use delivery_worker::{
+    Worker, config::Config, dead_letter::DeadLetterQueue, gateway::ManagementApi, time::Time,
+};
+use lambda_runtime::{Error, LambdaEvent, run, service_fn};
+use streamer_connections::ConnectionTable;
+use streamer_environment::{Environment, aws};
+use streamer_telemetry::Telemetry;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Error> {
+    let Config { endpoint, dead_letter_queue_url, connect_grace, table, telemetry } =
+        Config::read(Environment::of_process())?;
+    let aws = aws::load().await;
+    let worker = Worker {
+        gateway: ManagementApi::new(&(&aws).into(), &endpoint),
+        table: ConnectionTable::new(aws_sdk_dynamodb::Client::new(&aws), table),
+        dead_letters: DeadLetterQueue::new(aws_sdk_sqs::Client::new(&aws), dead_letter_queue_url),
+        connect_grace,
+        telemetry: Telemetry::start("delivery-worker", telemetry),
+    };
+    run(service_fn(async |event: LambdaEvent<SqsEvent>| {
+        let deadline = SystemTime::UNIX_EPOCH + Duration::from_millis(event.context.deadline);
+        worker.handle(event.payload, time(deadline)).await.map_err(Error::from)
+    }))
+    .await
+}
+
+#[expect(clippy::disallowed_methods, reason = "the clock is read here, once for each invocation")]
+fn time(deadline: SystemTime) -> Time {
+    Time::start(SystemTime::now(), deadline)
+}

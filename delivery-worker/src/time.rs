@@ -1,0 +1,71 @@
+//! The time of one invocation.
+
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+/// What is kept of the invocation's time for settling, at most.
+const MARGIN: Duration = Duration::from_secs(2);
+
+/// The time of one invocation: the wall clock, read once and carried on by tokio's, and the deadline. So tests
+/// in virtual time move both.
+#[derive(Debug, Clone, Copy)]
+pub struct Time {
+    wall: SystemTime,
+    instant: Instant,
+    deadline: Instant,
+}
+
+impl Time {
+    /// An invocation that begins at `now` and that Lambda ends at `lambda_deadline`. No post runs past that
+    /// less 2 s, or less a quarter of the time where that is less.
+    #[must_use]
+    pub fn start(now: SystemTime, lambda_deadline: SystemTime) -> Self {
+        let instant = Instant::now();
+        let whole = lambda_deadline.duration_since(now).unwrap_or_default();
+        Self { wall: now, instant, deadline: instant + whole - MARGIN.min(whole / 4) }
+    }
+
+    /// When the invocation began.
+    #[must_use]
+    pub fn started(&self) -> SystemTime {
+        self.wall
+    }
+
+    /// The wall clock.
+    #[must_use]
+    pub fn now(&self) -> SystemTime {
+        self.wall + self.instant.elapsed()
+    }
+
+    /// What is left for posts.
+    #[must_use]
+    pub fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn left_of(seconds: u64) -> Duration {
+        let now = SystemTime::UNIX_EPOCH;
+        Time::start(now, now + Duration::from_secs(seconds)).left()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn settling_keeps_2_seconds_or_a_quarter() {
+        assert_eq!(left_of(30).await, Duration::from_secs(28));
+        assert_eq!(left_of(4).await, Duration::from_secs(3));
+        assert_eq!(left_of(0).await, Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_wall_clock_goes_with_tokios() {
+        let time = Time::start(SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH + Duration::from_secs(8));
+        tokio::time::advance(Duration::from_secs(5)).await;
+        assert_eq!(time.now(), SystemTime::UNIX_EPOCH + Duration::from_secs(5));
+        assert_eq!((time.started(), time.left()), (SystemTime::UNIX_EPOCH, Duration::from_secs(1)));
+    }
+}
