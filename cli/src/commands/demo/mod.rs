@@ -1,0 +1,164 @@
+//! `streamer`: the demo. Builds, starts, deploys, plays, checks and stops.
+
+mod scenes;
+mod tally;
+
+use std::{collections::BTreeMap, time::Duration, time::Instant};
+
+use tokio::signal::ctrl_c;
+
+use self::{scenes::Play, tally::Tally};
+use crate::{
+    screen::{Screen, human},
+    stack::{Endpoint, Stack, build, deploy::Overrides, emulator, log, logs},
+};
+
+/// What the stack of the demo does differently: a message of a killed worker returns after 3 s, not minutes.
+fn overrides() -> Overrides {
+    Overrides { visibility_timeout: Some(Duration::from_secs(3)), environment: BTreeMap::new() }
+}
+
+/// Runs the demo; with `keep`, leaves the stack up until Ctrl-C.
+///
+/// # Errors
+/// When anything of it did not happen.
+pub async fn run(keep: bool) -> anyhow::Result<()> {
+    let (started, screen) = (Instant::now(), Screen::new());
+    screen.line("Streamer: the whole AWS path on this machine. No Docker, no account.\n");
+    let stack = set_up(screen).await?;
+    screen.line(format!("             {}\n", stack.deployed.websocket_url));
+
+    let mut play = Play::new(&stack, screen);
+    let played = perform(&mut play, screen).await;
+    summary(screen, &play.tally);
+    logs::save(&stack).await?;
+    let passed = played.is_ok();
+    let verdict = if passed { "PASS" } else { "FAIL" };
+    let scenes = played.as_ref().unwrap_or_else(|failed| &failed.scenes);
+    screen.line(format!(
+        "\n {verdict} {scenes}/{SCENES} in {:.0} s   logs: target/streamer/logs/",
+        started.elapsed().as_secs_f64()
+    ));
+    match played {
+        Err(failed) => {
+            stack.end().await?;
+            Err(failed.error)
+        }
+        Ok(_) if keep => {
+            invite(screen, &stack)?;
+            ctrl_c().await?;
+            stack.end().await
+        }
+        Ok(_) => {
+            screen.line(" next: cargo run -- --keep  |  producer/examples/router.rs");
+            stack.end().await
+        }
+    }
+}
+
+async fn set_up(screen: Screen) -> anyhow::Result<Stack> {
+    let endpoint = match Endpoint::of_environment() {
+        Some(endpoint) => {
+            screen.line(format!(" emulator    {}, as AWS_ENDPOINT_URL says", endpoint.url()));
+            endpoint
+        }
+        None => {
+            let starting = async {
+                let installed = emulator::install().await?;
+                Ok((Endpoint::start(&installed, None, &log("emulator")).await?, installed.fresh))
+            };
+            let ((endpoint, fresh), took) = screen.step("emulator", "installing, starting", starting).await?;
+            let first = if fresh { ", first run only" } else { "" };
+            done(screen, "emulator", &format!("{}{first}", emulator::version()), took);
+            endpoint
+        }
+    };
+    let (binaries, took) = screen.step("build", "compiling", build::build()).await?;
+    done(screen, "build", "3 Lambdas, example router", took);
+    let deploying = async {
+        let overrides = overrides();
+        endpoint.deploy(&binaries, &overrides).await
+    };
+    let (stack, took) = screen.step("deploy", "deploying", deploying).await?;
+    done(screen, "deploy", "1 table, 2 queues, 4 functions, 1 API", took);
+    Ok(stack)
+}
+
+fn done(screen: Screen, name: &str, what: &str, took: Duration) {
+    screen.line(format!(" {name:<11} {what:<40} {}", human(took)));
+}
+
+const SCENES: usize = 7;
+
+/// A scene that did not end as it should.
+struct Failed {
+    scenes: usize,
+    error: anyhow::Error,
+}
+
+/// Plays all scenes, and returns how many.
+async fn perform(play: &mut Play<'_>, screen: Screen) -> Result<usize, Failed> {
+    macro_rules! scene {
+        ($number:literal, $name:ident) => {
+            match play.$name().await {
+                Ok(what) => screen.line(format!(" {} {:<11} {what}", $number, stringify!($name))),
+                Err(error) => {
+                    let error = error.context(concat!("scene ", $number, ", ", stringify!($name)));
+                    return Err(Failed { scenes: $number - 1, error });
+                }
+            }
+        };
+    }
+    scene!(1, connect);
+    scene!(2, echo);
+    scene!(3, ping);
+    scene!(4, report);
+    scene!(5, broadcast);
+    scene!(6, stale);
+    scene!(7, disconnect);
+    Ok(SCENES)
+}
+
+fn summary(screen: Screen, tally: &Tally) {
+    screen.line("\n frames  unique  duplicate  lost  p50     p99");
+    screen.line(format!(
+        " {:<7} {:<7} {:<10} {:<5} {:<7} {} (the kill)",
+        tally.frames(),
+        tally.unique(),
+        tally.frames() - tally.unique(),
+        tally.lost,
+        human(tally.percentile(50)),
+        human(tally.percentile(99)),
+    ));
+    screen.line(" The emulator's own share is about 200 ms a message: these times say nothing of AWS.");
+}
+
+/// What to do with a stack that stays up.
+fn invite(screen: Screen, stack: &Stack) -> anyhow::Result<()> {
+    let deployed = &stack.deployed;
+    let token = stack.issuer.token("acme", "anna", Duration::from_secs(3600))?;
+    let aws = format!(
+        "AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test aws --region {} --endpoint-url {}",
+        deployed.region, deployed.endpoint_url
+    );
+    let message = r#"{"version":1,"id":"hello-1","to":{"connection":"CONNECTION"},"payload":"hello"}"#;
+    screen.line(format!(
+        "\n The stack is up until Ctrl-C.\n\n \
+         endpoint     {}\n websocket    {}\n management   {}\n queue        {}\n dead letters {}\n\n \
+         A token of user anna, tenant acme, for an hour:\n {token}\n\n \
+         Connect, ask for a report, find the connection, and send to it from anywhere:\n \
+         npx wscat -c {} -H 'Authorization: Bearer {token}'\n \
+         {{\"type\":\"report\",\"request_id\":\"req_1\"}}\n \
+         {aws} dynamodb scan --table-name {} --query 'Items[].connection_id.S'\n \
+         {aws} sqs send-message --queue-url {} --message-body '{message}'",
+        deployed.endpoint_url,
+        deployed.websocket_url,
+        deployed.management_endpoint,
+        deployed.queue_url,
+        deployed.dead_letter_queue_url,
+        deployed.websocket_url,
+        deployed.connections_table,
+        deployed.queue_url,
+    ));
+    Ok(())
+}

@@ -1,0 +1,248 @@
+//! The scenes of the demo: what a client sees of Streamer.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context as _, bail, ensure};
+use aws_sdk_sqs::types::QueueAttributeName;
+use futures::{StreamExt, TryStreamExt, stream};
+use serde_json::{Value, json};
+use streamer_connections::{Connection, ConnectionTable};
+use streamer_message::{ConnectionId, TenantId, UserId};
+use streamer_producer::Message;
+use tokio::{sync::mpsc, task::JoinSet, time::sleep};
+
+use super::tally::Tally;
+use crate::{
+    screen::{Screen, human},
+    stack::{
+        Stack,
+        socket::{Frame, Socket},
+    },
+};
+
+const TENANT: &str = "acme";
+const CROWD: usize = 100;
+
+/// How long anything may take: longer than the visibility timeout, which a message of a killed worker waits.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A play: one client, and what has arrived so far.
+pub struct Play<'a> {
+    stack: &'a Stack,
+    screen: Screen,
+    table: ConnectionTable,
+    anna: Option<(Socket, ConnectionId)>,
+    /// What has arrived.
+    pub tally: Tally,
+}
+
+impl<'a> Play<'a> {
+    /// The stage is set.
+    pub fn new(stack: &'a Stack, screen: Screen) -> Self {
+        Self { stack, screen, table: stack.table(), anna: None, tally: Tally::default() }
+    }
+
+    /// A client connects with a fresh token.
+    pub async fn connect(&mut self) -> anyhow::Result<String> {
+        let socket = self.stack.connect(TENANT, "anna").await?;
+        let id = self.connections("anna", 1).await?.pop().context("no row was written")?;
+        self.anna = Some((socket, id));
+        Ok(format!("user anna, tenant {TENANT}: row written"))
+    }
+
+    /// A request is answered with a response.
+    pub async fn echo(&mut self) -> anyhow::Result<String> {
+        self.response(json!({ "type": "echo", "request_id": "req_1", "text": "hello" }), "hello").await
+    }
+
+    /// A ping is answered with a pong.
+    pub async fn ping(&mut self) -> anyhow::Result<String> {
+        self.response(json!({ "type": "ping", "request_id": "req_2" }), "pong").await
+    }
+
+    async fn response(&mut self, request: Value, expected: &str) -> anyhow::Result<String> {
+        self.request(&request).await?;
+        let (frame, latency) = self.frame().await?;
+        let right = frame["type"] == "response"
+            && frame["data"] == expected
+            && frame["request_id"] == request["request_id"];
+        ensure!(right, "not the response that was expected: {frame}");
+        Ok(format!("{:<40} {}", format!("response {}", frame["data"]), human(latency)))
+    }
+
+    /// A request that takes its time is acknowledged, reports its progress and completes.
+    pub async fn report(&mut self) -> anyhow::Result<String> {
+        self.request(&json!({ "type": "report", "request_id": "req_3" })).await?;
+        let bar = self.screen.bar();
+        let mut acknowledged = None;
+        let mut progress = Vec::new();
+        let mut complete = None;
+        // A standard queue keeps no order: `seq` tells it.
+        while acknowledged.is_none() || progress.len() < 10 || complete.is_none() {
+            let (frame, latency) = self.frame().await?;
+            let seq = frame["seq"].as_u64().context("no seq")?;
+            match frame["type"].as_str() {
+                Some("acknowledgment") => acknowledged = Some((seq, latency)),
+                Some("complete") => complete = Some((seq, frame["result"].clone())),
+                Some("progress") => {
+                    let update = (seq, frame["progress"].as_u64().unwrap_or_default());
+                    if !progress.contains(&update) {
+                        progress.push(update);
+                    }
+                    bar.iter().for_each(|bar| bar.set_position(update.1));
+                }
+                _ => bail!("not expected: {frame}"),
+            }
+        }
+        bar.iter().for_each(|bar| bar.finish_and_clear());
+        progress.sort_unstable();
+        let (Some((first, latency)), Some((last, result))) = (acknowledged, complete) else {
+            bail!("no end")
+        };
+        let percent: Vec<_> = progress.iter().map(|(_, percent)| *percent).collect();
+        ensure!(percent == (1..=10).map(|ten| ten * 10).collect::<Vec<_>>(), "not ten updates: {percent:?}");
+        let between = progress.iter().all(|(seq, _)| (first..last).contains(seq));
+        ensure!(between, "an update has no place between acknowledgment and completion");
+        Ok(format!(
+            "{:<40} {}\n   {} 100 %  10 updates, in order of seq\n               complete {result}",
+            "acknowledgment",
+            human(latency),
+            "█".repeat(20)
+        ))
+    }
+
+    /// A message for 100 clients, and the worker is killed while it is delivered.
+    pub async fn broadcast(&mut self) -> anyhow::Result<String> {
+        let sockets: Vec<_> = stream::iter(0..CROWD)
+            .map(|_| async { self.stack.connect(TENANT, "crowd").await })
+            .buffer_unordered(20)
+            .try_collect()
+            .await?;
+        let ids = self.connections("crowd", CROWD).await?;
+
+        let (sender, mut frames) = mpsc::channel(CROWD);
+        let mut listening = JoinSet::new();
+        for (index, socket) in sockets.into_iter().enumerate() {
+            listening.spawn(listen(index, socket, sender.clone()));
+        }
+        let message = Message::connections(&ids).response(&json!({ "news": "the whole path runs" }))?;
+        let (twice, unique) = (self.tally.twice(), self.tally.unique());
+        self.stack.producer().broadcast(message).await?;
+
+        // The first frame tells that the worker is in the middle of it.
+        let count = |tally: &mut Tally, (index, frame): (usize, Frame)| {
+            tally.arrived(&format!("crowd {index}"), &frame).map(|_| ())
+        };
+        let first = tokio::time::timeout(LIMIT, frames.recv()).await?.context("all sockets closed")?;
+        count(&mut self.tally, first)?;
+        let killed = self.stack.kill("delivery")?;
+        ensure!(killed > 0, "there was no worker to kill");
+
+        let deadline = Instant::now() + LIMIT;
+        while Instant::now() < deadline
+            && !(self.tally.unique() - unique == CROWD && self.queue_is_empty().await?)
+        {
+            while let Ok(frame) = frames.try_recv() {
+                count(&mut self.tally, frame)?;
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+        // What the last worker posted is still on its way.
+        while let Ok(Some(frame)) = tokio::time::timeout(Duration::from_millis(250), frames.recv()).await {
+            count(&mut self.tally, frame)?;
+        }
+        listening.shutdown().await;
+
+        let arrived = self.tally.unique() - unique;
+        self.tally.lost += CROWD - arrived;
+        ensure!(arrived == CROWD, "{} of {CROWD} did not arrive", CROWD - arrived);
+        Ok(format!(
+            "{CROWD} sockets, worker killed mid-batch\n               {arrived}/{CROWD} arrived, {} twice (same \
+             id), 0 lost",
+            self.tally.twice() - twice
+        ))
+    }
+
+    /// A row whose `$disconnect` never came: the first post finds no socket and removes it.
+    pub async fn stale(&mut self) -> anyhow::Result<String> {
+        let socket = self.stack.connect(TENANT, "berta").await?;
+        let id = self.connections("berta", 1).await?.pop().context("no row was written")?;
+        let row = self.row(&id).await?.context("no row")?;
+        socket.close().await?;
+        self.until_removed(&id).await.context("$disconnect did not remove the row")?;
+        // `$disconnect` is best-effort on AWS; the emulator always sends it.
+        let hour_ago = SystemTime::now() - Duration::from_secs(3600);
+        self.table.put(&Connection { connected_at: hour_ago, ..row }).await?;
+
+        self.stack.producer().send(Message::connection(&id).response("anybody there?")?).await?;
+        self.until_removed(&id).await.context("the 410 did not remove the row")?;
+        Ok("closed connection: 410, row removed".to_owned())
+    }
+
+    /// The client closes its connection.
+    pub async fn disconnect(&mut self) -> anyhow::Result<String> {
+        let (socket, id) = self.anna.take().context("nobody is connected")?;
+        socket.close().await?;
+        self.until_removed(&id).await?;
+        Ok("row removed".to_owned())
+    }
+
+    async fn request(&mut self, request: &Value) -> anyhow::Result<()> {
+        let (socket, _) = self.anna.as_mut().context("nobody is connected")?;
+        socket.send(request).await
+    }
+
+    async fn frame(&mut self) -> anyhow::Result<(Value, Duration)> {
+        let (socket, _) = self.anna.as_mut().context("nobody is connected")?;
+        let frame = socket.next(LIMIT).await?;
+        self.tally.arrived("anna", &frame)
+    }
+
+    async fn row(&self, id: &ConnectionId) -> anyhow::Result<Option<Connection>> {
+        Ok(self.table.get(id, SystemTime::now()).await?)
+    }
+
+    async fn until_removed(&self, id: &ConnectionId) -> anyhow::Result<()> {
+        let deadline = Instant::now() + LIMIT;
+        while self.row(id).await?.is_some() {
+            ensure!(Instant::now() < deadline, "the row is still there");
+            sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+
+    /// The connections of a user, once there are so many.
+    async fn connections(&self, user: &str, number: usize) -> anyhow::Result<Vec<ConnectionId>> {
+        let (tenant, user) = (TenantId::new(TENANT)?, UserId::new(user)?);
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let page = self.table.by_user(&tenant, &user, None, SystemTime::now()).await?;
+            if page.connections.len() >= number {
+                return Ok(page.connections.into_iter().map(|connection| connection.connection_id).collect());
+            }
+            ensure!(Instant::now() < deadline, "{} of {number} rows are there", page.connections.len());
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn queue_is_empty(&self) -> anyhow::Result<bool> {
+        let counts = [
+            QueueAttributeName::ApproximateNumberOfMessages,
+            QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
+            QueueAttributeName::ApproximateNumberOfMessagesDelayed,
+        ];
+        let client = aws_sdk_sqs::Client::new(&self.stack.config);
+        let get = client.get_queue_attributes().queue_url(&self.stack.deployed.queue_url);
+        let attributes =
+            get.set_attribute_names(Some(counts.into())).send().await?.attributes.unwrap_or_default();
+        Ok(attributes.values().all(|count| count == "0"))
+    }
+}
+
+async fn listen(index: usize, mut socket: Socket, frames: mpsc::Sender<(usize, Frame)>) {
+    while let Ok(frame) = socket.next(LIMIT * 2).await {
+        if frames.send((index, frame)).await.is_err() {
+            break;
+        }
+    }
+}

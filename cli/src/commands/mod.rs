@@ -1,0 +1,3 @@
+//! The commands of `streamer`, a file for each.
+
+pub mod demo;

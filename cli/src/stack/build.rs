@@ -1,0 +1,97 @@
+//! Our real Lambda binaries, built and zipped.
+
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    io::{Cursor, Write as _},
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use anyhow::{Context as _, bail};
+use serde::Deserialize;
+use tokio::process::Command;
+use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
+
+use super::places;
+
+/// The example router: an example of the package `streamer-producer`.
+pub const ROUTER: &str = "router";
+
+/// The binaries of the workspace, by name.
+#[derive(Debug, Clone)]
+pub struct Binaries(BTreeMap<String, PathBuf>);
+
+/// What cargo says of an artifact.
+#[derive(Deserialize)]
+struct Artifact {
+    target: Target,
+    executable: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    name: String,
+}
+
+/// Builds all binaries of the workspace and the example router.
+///
+/// # Errors
+/// What the compiler said.
+pub async fn build() -> anyhow::Result<Binaries> {
+    // The selection that `cargo run` and `cargo test` make too: features resolve alike, so that no crate is
+    // built twice.
+    let output = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .current_dir(places::workspace())
+        .args([
+            "build",
+            "--workspace",
+            "--bins",
+            "--example",
+            ROUTER,
+            "--message-format",
+            "json-render-diagnostics",
+        ])
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .context("cargo, which builds the Lambdas, could not be run: install Rust with rustup")?;
+    if !output.status.success() {
+        bail!(
+            "the Lambdas could not be built (a C compiler is needed, such as gcc):\n{}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    let artifacts =
+        output.stdout.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
+    let executables =
+        artifacts.filter_map(|Artifact { target, executable }| Some((target.name, executable?)));
+    Ok(Binaries(executables.collect()))
+}
+
+impl Binaries {
+    /// A binary's place.
+    ///
+    /// # Errors
+    /// When the workspace has none of that name.
+    pub fn path(&self, name: &str) -> anyhow::Result<&Path> {
+        self.0.get(name).map(PathBuf::as_path).with_context(|| format!("cargo built no binary `{name}`"))
+    }
+
+    /// A binary as Lambda's `provided` runtimes take it: the file `bootstrap` in a zip.
+    ///
+    /// # Errors
+    /// When the binary cannot be read.
+    pub fn zip(&self, name: &str) -> anyhow::Result<Vec<u8>> {
+        let binary =
+            fs::read(self.path(name)?).with_context(|| format!("cannot read the binary `{name}`"))?;
+        let options = SimpleFileOptions::default()
+            .compression_method(CompressionMethod::Deflated)
+            .compression_level(Some(1))
+            .unix_permissions(0o755);
+        let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
+        zip.start_file("bootstrap", options)?;
+        zip.write_all(&binary)?;
+        Ok(zip.finish()?.into_inner())
+    }
+}

@@ -1,0 +1,94 @@
+//! The functions, and what invokes the worker.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context as _;
+use aws_sdk_lambda::{
+    primitives::Blob,
+    types::{Architecture, Environment, FunctionCode, FunctionResponseType, Runtime, ScalingConfig},
+};
+
+use super::{Deployment, function_name};
+use crate::stack::{
+    build::{Binaries, ROUTER},
+    facts::Function,
+};
+
+/// Where a role would stand; emulators take any.
+const ROLE: &str = "arn:aws:iam::000000000000:role/streamer";
+
+impl Deployment<'_> {
+    pub(super) async fn function(
+        &self,
+        name: &str,
+        function: &Function,
+        values: &BTreeMap<&str, &str>,
+        binaries: &Binaries,
+    ) -> anyhow::Result<String> {
+        let variables = function.environment.iter().map(|(variable, value)| {
+            let value = values.get(value.as_str());
+            let value =
+                value.with_context(|| format!("infra/stack.json: {variable} holds an unknown value"))?;
+            Ok((variable.clone(), (*value).to_owned()))
+        });
+        let mut variables = variables.collect::<anyhow::Result<BTreeMap<_, _>>>()?;
+        let overrides = self.overrides.environment.get(name).into_iter().flatten();
+        variables.extend(overrides.map(|(variable, value)| ((*variable).to_owned(), value.clone())));
+        let (timeout, memory) = (function.timeout_seconds, function.memory_mb);
+        let arn = self.create(name, binaries.zip(&function.package)?, variables, timeout, memory).await?;
+        if let Some(reserved) = function.reserved_concurrency {
+            let put = self.lambda.put_function_concurrency().function_name(function_name(name));
+            put.reserved_concurrent_executions(reserved).send().await?;
+        }
+        Ok(arn)
+    }
+
+    pub(super) async fn router(&self, queue_url: &str, binaries: &Binaries) -> anyhow::Result<String> {
+        let variables = BTreeMap::from([("QUEUE_URL".to_owned(), queue_url.to_owned())]);
+        self.create(ROUTER, binaries.zip(ROUTER)?, variables, 30, 256).await
+    }
+
+    async fn create(
+        &self,
+        name: &str,
+        zip: Vec<u8>,
+        variables: BTreeMap<String, String>,
+        timeout_seconds: i32,
+        memory_mb: i32,
+    ) -> anyhow::Result<String> {
+        let environment = Environment::builder().set_variables(Some(variables.into_iter().collect()));
+        let architecture =
+            if cfg!(target_arch = "aarch64") { Architecture::Arm64 } else { Architecture::X8664 };
+        let created = self
+            .lambda
+            .create_function()
+            .function_name(function_name(name))
+            .runtime(Runtime::Providedal2023)
+            .architectures(architecture)
+            .handler("bootstrap")
+            .role(ROLE)
+            .timeout(timeout_seconds)
+            .memory_size(memory_mb)
+            .environment(environment.build())
+            .code(FunctionCode::builder().zip_file(Blob::new(zip)).build())
+            .send()
+            .await?;
+        created.function_arn.context("no function ARN")
+    }
+
+    pub(super) async fn mapping(&self, queue_arn: &str, function_arn: &str) -> anyhow::Result<()> {
+        let mapping = &self.facts.mapping;
+        let scaling = ScalingConfig::builder().maximum_concurrency(mapping.maximum_concurrency).build();
+        self.lambda
+            .create_event_source_mapping()
+            .event_source_arn(queue_arn)
+            .function_name(function_arn)
+            .batch_size(mapping.batch_size)
+            .maximum_batching_window_in_seconds(mapping.batching_window_seconds)
+            .scaling_config(scaling)
+            .function_response_types(FunctionResponseType::ReportBatchItemFailures)
+            .send()
+            .await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,138 @@
+//! Deploys the facts of `infra/stack.json`, our Lambdas and a router to an endpoint that speaks AWS.
+
+mod api;
+mod functions;
+mod storage;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::Context as _;
+use aws_config::{Region, SdkConfig};
+use aws_credential_types::Credentials;
+use futures::future::try_join_all;
+use serde::Serialize;
+use streamer_environment::aws;
+
+use super::{
+    build::{Binaries, ROUTER},
+    emulator::REGION,
+    facts::Facts,
+    issuer::{ISSUER, Issuer},
+};
+
+/// The stage's name.
+const STAGE: &str = "local";
+
+/// What is deployed differently than on AWS, so that people and tests need not wait for minutes.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// The outbound queue's visibility timeout.
+    pub visibility_timeout: Option<Duration>,
+    /// Environment variables of functions, by the function's short name.
+    pub environment: BTreeMap<&'static str, BTreeMap<&'static str, String>>,
+}
+
+/// What was deployed, and where it is.
+#[derive(Debug, Clone, Serialize)]
+pub struct Deployed {
+    /// Where AWS's APIs are.
+    pub endpoint_url: String,
+    /// The region.
+    pub region: String,
+    /// Where clients connect.
+    pub websocket_url: String,
+    /// Where posts to connections go.
+    pub management_endpoint: String,
+    /// The outbound queue.
+    pub queue_url: String,
+    /// The dead-letter queue.
+    pub dead_letter_queue_url: String,
+    /// The connection table.
+    pub connections_table: String,
+    /// The functions' names, by their short names.
+    pub functions: BTreeMap<String, String>,
+}
+
+/// The configuration of clients for an endpoint that is not AWS.
+pub async fn local_config(endpoint_url: &str) -> SdkConfig {
+    aws::loader()
+        .endpoint_url(endpoint_url)
+        .region(Region::from_static(REGION))
+        .credentials_provider(Credentials::from_keys("test", "test", None))
+        .load()
+        .await
+}
+
+struct Deployment<'a> {
+    facts: &'a Facts,
+    overrides: &'a Overrides,
+    lambda: aws_sdk_lambda::Client,
+    sqs: aws_sdk_sqs::Client,
+    dynamodb: aws_sdk_dynamodb::Client,
+    api: aws_sdk_apigatewayv2::Client,
+}
+
+/// Deploys everything to the endpoint of `config`.
+///
+/// # Errors
+/// Says what could not be made.
+pub async fn deploy(
+    config: &SdkConfig,
+    facts: &Facts,
+    overrides: &Overrides,
+    binaries: &Binaries,
+    issuer: &Issuer,
+) -> anyhow::Result<Deployed> {
+    let deployment = Deployment {
+        facts,
+        overrides,
+        lambda: aws_sdk_lambda::Client::new(config),
+        sqs: aws_sdk_sqs::Client::new(config),
+        dynamodb: aws_sdk_dynamodb::Client::new(config),
+        api: aws_sdk_apigatewayv2::Client::new(config),
+    };
+    let endpoint_url = config.endpoint_url().unwrap_or_default();
+    let region = config.region().map(ToString::to_string).unwrap_or_default();
+    deployment.table().await.context("the connection table could not be made")?;
+    let (queue_url, queue_arn, dead_letter_queue_url) =
+        deployment.queues().await.context("the queues could not be made")?;
+    let api = deployment.create_api().await.context("the WebSocket API could not be made")?;
+    let path = format!("_aws/execute-api/{api}/{STAGE}");
+    let management_endpoint = format!("{endpoint_url}/{path}");
+
+    let values = BTreeMap::from([
+        ("connections_table", facts.table.name.as_str()),
+        ("dead_letter_queue_url", dead_letter_queue_url.as_str()),
+        ("jwt_issuer", ISSUER),
+        ("jwt_public_key", issuer.public_key.as_str()),
+        ("management_endpoint", management_endpoint.as_str()),
+        ("stage", STAGE),
+    ]);
+    let ours = facts.functions.iter().map(async |(name, function)| {
+        let arn = deployment.function(name, function, &values, binaries).await;
+        let arn = arn.with_context(|| format!("the function `{name}` could not be made"))?;
+        anyhow::Ok((name.clone(), arn))
+    });
+    let mut functions: BTreeMap<_, _> = try_join_all(ours).await?.into_iter().collect();
+    let router = deployment.router(&queue_url, binaries).await.context("the router could not be made")?;
+    functions.insert(ROUTER.to_owned(), router);
+
+    deployment.routes(&api, &region, &functions).await.context("the routes could not be made")?;
+    let mapped = functions.get(&facts.mapping.function).context("infra/stack.json maps no function")?;
+    deployment.mapping(&queue_arn, mapped).await.context("the event source mapping could not be made")?;
+
+    Ok(Deployed {
+        endpoint_url: endpoint_url.to_owned(),
+        region,
+        websocket_url: format!("{}/{path}", endpoint_url.replacen("http", "ws", 1)),
+        management_endpoint: management_endpoint.clone(),
+        queue_url,
+        dead_letter_queue_url,
+        connections_table: facts.table.name.clone(),
+        functions: functions.keys().map(|name| (name.clone(), function_name(name))).collect(),
+    })
+}
+
+fn function_name(name: &str) -> String {
+    format!("streamer-{name}")
+}

@@ -1,0 +1,134 @@
+//! The facts of a deployment, which Terraform reads too: `infra/stack.json`.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context as _;
+use serde::Deserialize;
+
+/// Everything in `infra/stack.json`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Facts {
+    /// The connection table.
+    pub table: Table,
+    /// The queues.
+    pub queues: Queues,
+    /// The functions, by their short names.
+    pub functions: BTreeMap<String, Function>,
+    /// How the outbound queue invokes a function.
+    pub mapping: Mapping,
+    /// The WebSocket API.
+    pub api: Api,
+}
+
+/// The connection table.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Table {
+    /// Its name.
+    pub name: String,
+    /// Its key.
+    pub hash_key: String,
+    /// The attribute by which DynamoDB deletes rows.
+    pub ttl_attribute: String,
+    /// Its global secondary indexes.
+    pub indexes: Vec<Index>,
+    /// What the indexes hold besides keys.
+    pub projection: Vec<String>,
+}
+
+/// A global secondary index.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Index {
+    /// Its name.
+    pub name: String,
+    /// Its key.
+    pub hash_key: String,
+}
+
+/// The queues.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Queues {
+    /// What producers send to.
+    pub outbound: OutboundQueue,
+    /// Where messages go that nobody can deliver.
+    pub dead_letter: DeadLetterQueue,
+}
+
+/// What producers send to.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OutboundQueue {
+    /// Its name.
+    pub name: String,
+    /// How long a message that a worker holds is hidden from the others.
+    pub visibility_timeout_seconds: u64,
+    /// How long a message is kept.
+    pub retention_seconds: u64,
+    /// After how many receives SQS moves a message to the dead-letter queue.
+    pub max_receive_count: u32,
+}
+
+/// Where messages go that nobody can deliver.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeadLetterQueue {
+    /// Its name.
+    pub name: String,
+    /// How long a message is kept.
+    pub retention_seconds: u64,
+}
+
+/// A function.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Function {
+    /// The package that it is built from.
+    pub package: String,
+    /// How long an invocation may take.
+    pub timeout_seconds: i32,
+    /// How much memory it has.
+    pub memory_mb: i32,
+    /// How many of it may run at the same time, where that is reserved.
+    pub reserved_concurrency: Option<i32>,
+    /// Its environment variables, each with the name of what it holds.
+    pub environment: BTreeMap<String, String>,
+}
+
+/// How the outbound queue invokes a function.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mapping {
+    /// Which.
+    pub function: String,
+    /// Messages in an invocation, at most.
+    pub batch_size: i32,
+    /// How long to wait for a batch to fill.
+    pub batching_window_seconds: i32,
+    /// Invocations at the same time, at most.
+    pub maximum_concurrency: i32,
+}
+
+/// The WebSocket API.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Api {
+    /// Its name.
+    pub name: String,
+    /// How API Gateway finds a message's route.
+    pub route_selection_expression: String,
+    /// Its routes, each with its function's short name.
+    pub routes: BTreeMap<String, String>,
+}
+
+impl Facts {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// When the file holds something else.
+    pub fn read() -> anyhow::Result<Self> {
+        serde_json::from_str(include_str!("../../../infra/stack.json")).context("infra/stack.json")
+    }
+}

@@ -1,0 +1,67 @@
+//! The issuer of the local stack's tokens.
+
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context as _;
+use aws_lc_rs::{
+    encoding::{AsDer, PublicKeyX509Der},
+    rand::SystemRandom,
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _},
+};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde_json::json;
+
+/// The `iss` of its tokens.
+pub const ISSUER: &str = "https://issuer.streamer.localhost";
+
+/// Signs tokens (ES256) that the local stack accepts. Each stack has one of its own.
+#[derive(Clone)]
+pub struct Issuer {
+    key: EncodingKey,
+    /// The public key, as PEM.
+    pub public_key: String,
+}
+
+impl std::fmt::Debug for Issuer {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Issuer").field("public_key", &self.public_key).finish_non_exhaustive()
+    }
+}
+
+impl Issuer {
+    /// An issuer with a new key.
+    ///
+    /// # Errors
+    /// When no key can be made.
+    pub fn generate() -> anyhow::Result<Self> {
+        let algorithm = &ECDSA_P256_SHA256_FIXED_SIGNING;
+        let pkcs8 =
+            EcdsaKeyPair::generate_pkcs8(algorithm, &SystemRandom::new()).context("no key could be made")?;
+        let pair = EcdsaKeyPair::from_pkcs8(algorithm, pkcs8.as_ref()).context("the key cannot be read")?;
+        let public: PublicKeyX509Der<'_> =
+            pair.public_key().as_der().context("the key has no public part")?;
+        let public = BASE64_STANDARD.encode(public.as_ref());
+        Ok(Self {
+            key: EncodingKey::from_ec_der(pkcs8.as_ref()),
+            public_key: format!("-----BEGIN PUBLIC KEY-----\n{public}\n-----END PUBLIC KEY-----\n"),
+        })
+    }
+
+    /// A token for a user of a tenant.
+    ///
+    /// # Errors
+    /// When it cannot be signed.
+    pub fn token(&self, tenant: &str, user: &str, lifetime: Duration) -> anyhow::Result<String> {
+        let expiry = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)? + lifetime;
+        self.sign(&json!({ "iss": ISSUER, "sub": user, "tenant_id": tenant, "exp": expiry.as_secs() }))
+    }
+
+    /// A token with any claims.
+    ///
+    /// # Errors
+    /// When it cannot be signed.
+    pub fn sign(&self, claims: &serde_json::Value) -> anyhow::Result<String> {
+        Ok(jsonwebtoken::encode(&Header::new(Algorithm::ES256), claims, &self.key)?)
+    }
+}

@@ -1,0 +1,113 @@
+//! A WebSocket client, as a browser or a device would be one.
+
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, bail};
+use futures::{SinkExt, StreamExt};
+use serde_json::Value;
+use tokio::{net::TcpStream, time::timeout};
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream, connect_async,
+    tungstenite::{self, ClientRequestBuilder, Message, http::Uri},
+};
+
+/// A connected client.
+#[derive(Debug)]
+pub struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
+
+/// A frame, and when it arrived.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    /// Its text.
+    pub text: String,
+    /// When it arrived.
+    pub at: SystemTime,
+}
+
+/// Why a client is not connected.
+#[derive(Debug)]
+pub enum NotConnected {
+    /// The handshake was refused with this status.
+    Refused(u16),
+    /// The handshake failed otherwise.
+    Failed(anyhow::Error),
+}
+
+impl Frame {
+    /// The frame's JSON.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn json(&self) -> anyhow::Result<Value> {
+        serde_json::from_str(&self.text).with_context(|| format!("not JSON: {}", self.text))
+    }
+}
+
+impl std::fmt::Display for NotConnected {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Refused(status) => write!(formatter, "the handshake was refused with status {status}"),
+            Self::Failed(error) => write!(formatter, "the handshake failed: {error:#}"),
+        }
+    }
+}
+
+impl std::error::Error for NotConnected {}
+
+impl Socket {
+    /// Connects with a token in the header `Authorization`, or without one.
+    ///
+    /// # Errors
+    /// [`NotConnected`].
+    pub async fn connect(url: &str, token: Option<&str>) -> Result<Self, NotConnected> {
+        let uri: Uri = url.parse().map_err(|error| NotConnected::Failed(anyhow::Error::new(error)))?;
+        let request = ClientRequestBuilder::new(uri);
+        let request = match token {
+            Some(token) => request.with_header("Authorization", format!("Bearer {token}")),
+            None => request,
+        };
+        match connect_async(request).await {
+            Ok((socket, _)) => Ok(Self(socket)),
+            Err(tungstenite::Error::Http(response)) => Err(NotConnected::Refused(response.status().as_u16())),
+            Err(error) => Err(NotConnected::Failed(error.into())),
+        }
+    }
+
+    /// Sends a text frame.
+    ///
+    /// # Errors
+    /// When the connection is closed.
+    pub async fn send(&mut self, json: &Value) -> anyhow::Result<()> {
+        Ok(self.0.send(Message::text(json.to_string())).await?)
+    }
+
+    /// Waits for the next text frame.
+    ///
+    /// # Errors
+    /// When none comes within `limit`, or the connection is closed.
+    pub async fn next(&mut self, limit: Duration) -> anyhow::Result<Frame> {
+        let next = async {
+            loop {
+                match self.0.next().await {
+                    Some(Ok(Message::Text(text))) => {
+                        return Ok(Frame { text: text.as_str().to_owned(), at: SystemTime::now() });
+                    }
+                    Some(Ok(_)) => {}
+                    Some(Err(error)) => return Err(error.into()),
+                    None => bail!("the connection is closed"),
+                }
+            }
+        };
+        timeout(limit, next).await.with_context(|| format!("no frame came within {limit:?}"))?
+    }
+
+    /// Closes the connection, and waits for the other side to agree.
+    ///
+    /// # Errors
+    /// When the connection broke before.
+    pub async fn close(mut self) -> anyhow::Result<()> {
+        self.0.close(None).await?;
+        while let Some(Ok(_)) = self.0.next().await {}
+        Ok(())
+    }
+}
