@@ -1,0 +1,251 @@
+//! `$connect` and `$disconnect`, called as functions.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::time::{Duration, SystemTime};
+
+use aws_lambda_events::{apigw::ApiGatewayProxyResponse, encodings::Body};
+use connect_handler::{
+    ConnectHandler,
+    config::{Access, Config},
+    verify::{PublicKey, Verifier},
+};
+use disconnect_handler::DisconnectHandler;
+use serde_json::{Value, json};
+use streamer_cli::stack::issuer::{ISSUER, Issuer};
+use streamer_environment::Environment;
+use streamer_tests::{
+    doubles::{Row, TableDouble},
+    event::{CONNECTION, connect, disconnect},
+    worker::telemetry,
+};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn access() -> Access {
+    Access { region: Some("eu-central-1".to_owned()), ..Access::default() }
+}
+
+fn handler(issuer: &Issuer, table: &TableDouble, access: Access) -> ConnectHandler {
+    let key = PublicKey::from_pem(&issuer.public_key).unwrap();
+    let verifier = Verifier::new(key, Some(ISSUER), Some("streamer"));
+    ConnectHandler::new(table.client(), verifier, access, telemetry("connect-handler"))
+}
+
+fn seconds_from_now(seconds: i64) -> i64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    i64::try_from(now.as_secs()).unwrap() + seconds
+}
+
+/// Good claims, with changes; `null` takes a claim away.
+fn claims(changes: &Value) -> Value {
+    let mut claims = json!({
+        "iss": ISSUER, "aud": "streamer", "sub": "anna", "tenant_id": "acme", "exp": seconds_from_now(3600),
+    });
+    for (name, value) in changes.as_object().unwrap() {
+        claims[name] = value.clone();
+    }
+    claims.as_object_mut().unwrap().retain(|_, value| !value.is_null());
+    claims
+}
+
+async fn answer(changes: &Value, access: Access) -> (ApiGatewayProxyResponse, TableDouble) {
+    let (issuer, table) = (Issuer::generate().unwrap(), TableDouble::default());
+    let token = issuer.sign(&claims(changes)).unwrap();
+    (handler(&issuer, &table, access).handle(connect(Some(&token))).await, table)
+}
+
+fn refusal(response: &ApiGatewayProxyResponse) -> (i64, String) {
+    let Some(Body::Text(body)) = &response.body else { panic!("no body: {response:?}") };
+    let body: Value = serde_json::from_str(body).unwrap();
+    (response.status_code, body["error"].as_str().unwrap().to_owned())
+}
+
+fn text(row: &Row, attribute: &str) -> String {
+    row[attribute].as_s().unwrap().clone()
+}
+
+fn number(row: &Row, attribute: &str) -> u64 {
+    row[attribute].as_n().unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_good_token_is_let_in_and_its_connections_row_written() {
+    let (response, table) = answer(&json!({ "permissions": ["read", "write", ""] }), access()).await;
+    assert_eq!((response.status_code, response.body), (200, None));
+    let row = table.rows().remove(CONNECTION).unwrap();
+    assert_eq!((text(&row, "user_id"), text(&row, "tenant_id")), ("anna".into(), "acme".into()));
+    assert_eq!(text(&row, "tenant_user"), "acme#anna");
+    assert_eq!(text(&row, "source_ip"), "192.0.2.1");
+    assert_eq!(text(&row, "user_agent"), "tests/1.0");
+    let mut permissions = row["permissions"].as_ss().unwrap().clone();
+    permissions.sort_unstable();
+    assert_eq!(permissions, ["read", "write"]);
+    assert_eq!(number(&row, "expires_at"), (number(&row, "connected_at") + 7_800_000) / 1000);
+}
+
+#[tokio::test]
+async fn the_endpoint_is_the_configured_one_or_the_apis_own_but_never_the_custom_domain() {
+    let endpoint =
+        async |access: Access| text(&answer(&json!({}), access).await.1.rows()[CONNECTION], "endpoint");
+    let own = "https://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com/production";
+    assert_eq!(endpoint(access()).await, own);
+    let configured = "https://elsewhere.example.com/stage";
+    assert_eq!(endpoint(Access { endpoint: Some(configured.to_owned()), ..access() }).await, configured);
+    let china = endpoint(Access { region: Some("cn-north-1".to_owned()), ..access() }).await;
+    assert_eq!(china, "https://a1b2c3d4e5.execute-api.cn-north-1.amazonaws.com.cn/production");
+}
+
+#[tokio::test]
+async fn a_row_expires_with_its_token_where_that_is_asked_for_and_earlier() {
+    let expiry = async |exp: i64, expire_with_token: bool| {
+        let (_, table) = answer(&json!({ "exp": exp }), Access { expire_with_token, ..access() }).await;
+        i64::try_from(number(&table.rows()[CONNECTION], "expires_at")).unwrap()
+    };
+    let (soon, late) = (seconds_from_now(60), seconds_from_now(86_400));
+    assert_eq!(expiry(soon, true).await, soon);
+    assert!(expiry(soon, false).await > soon);
+    assert!(expiry(late, true).await < late);
+}
+
+#[tokio::test]
+async fn a_token_that_is_not_good_is_refused_with_401_and_the_class_of_its_fault() {
+    for (changes, reason) in [
+        (json!({ "exp": seconds_from_now(-31) }), "token_expired"),
+        (json!({ "nbf": seconds_from_now(60) }), "token_not_yet_valid"),
+        (json!({ "iss": "https://evil.example.com" }), "wrong_issuer"),
+        (json!({ "iss": null }), "wrong_issuer"),
+        (json!({ "aud": "another" }), "wrong_audience"),
+        (json!({ "aud": null }), "wrong_audience"),
+        (json!({ "exp": null }), "invalid_claims"),
+        (json!({ "sub": null }), "invalid_claims"),
+        (json!({ "sub": "" }), "invalid_claims"),
+        (json!({ "sub": 7 }), "invalid_claims"),
+        (json!({ "tenant_id": null }), "invalid_claims"),
+        (json!({ "tenant_id": "" }), "invalid_claims"),
+        (json!({ "tenant_id": "t".repeat(257) }), "invalid_claims"),
+    ] {
+        let (response, table) = answer(&changes, access()).await;
+        assert_eq!(refusal(&response), (401, reason.to_owned()), "{changes}");
+        assert!(table.rows().is_empty(), "{changes}");
+    }
+}
+
+#[tokio::test]
+async fn clocks_may_lie_30_s_apart() {
+    for changes in [json!({ "exp": seconds_from_now(-25) }), json!({ "nbf": seconds_from_now(25) })] {
+        assert_eq!(answer(&changes, access()).await.0.status_code, 200, "{changes}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_token_of_this_issuer_is_refused() {
+    let (issuer, table) = (Issuer::generate().unwrap(), TableDouble::default());
+    let handler = handler(&issuer, &table, access());
+    let good = issuer.sign(&claims(&json!({}))).unwrap();
+    let other = Issuer::generate().unwrap().sign(&claims(&json!({}))).unwrap();
+    let none = good.split('.').collect::<Vec<_>>();
+    // {"alg":"none"} and {"alg":"HS256"}
+    let unsigned = format!("eyJhbGciOiJub25lIn0.{}.", none[1]);
+    let hmac = format!("eyJhbGciOiJIUzI1NiJ9.{}.{}", none[1], none[2]);
+    for (token, reason) in [
+        (None, "token_missing"),
+        (Some(""), "token_missing"),
+        (Some("not a token"), "token_malformed"),
+        (Some(other.as_str()), "bad_signature"),
+        (Some(&unsigned), "token_malformed"),
+        (Some(&hmac), "wrong_algorithm"),
+        (Some(&"t".repeat(8193)), "token_too_large"),
+    ] {
+        let response = handler.handle(connect(token)).await;
+        assert_eq!(refusal(&response), (401, reason.to_owned()));
+    }
+    assert!(table.rows().is_empty());
+}
+
+#[tokio::test]
+async fn a_tenant_that_is_not_allowed_is_refused_with_403() {
+    let only = |tenant: &str| Access { allowed_tenants: Some(vec![tenant.try_into().unwrap()]), ..access() };
+    assert_eq!(answer(&json!({}), only("acme")).await.0.status_code, 200);
+    let (response, table) = answer(&json!({}), only("globex")).await;
+    assert_eq!(refusal(&response), (403, "tenant_not_allowed".to_owned()));
+    assert!(table.rows().is_empty());
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_written_is_a_500() {
+    let issuer = Issuer::generate().unwrap();
+    let token = issuer.sign(&claims(&json!({}))).unwrap();
+    let handler = handler(&issuer, &TableDouble::failing(), access());
+    assert_eq!(refusal(&handler.handle(connect(Some(&token))).await), (500, "internal".to_owned()));
+}
+
+#[tokio::test]
+async fn the_subprotocol_is_answered_where_it_was_offered() {
+    let (issuer, table) = (Issuer::generate().unwrap(), TableDouble::default());
+    let handler = handler(&issuer, &table, access());
+    let token = issuer.sign(&claims(&json!({}))).unwrap();
+    let mut event = connect(None);
+    event.headers.insert("Sec-WebSocket-Protocol", format!("streamer.jwt, {token}").parse().unwrap());
+    let response = handler.handle(event).await;
+    assert_eq!(response.status_code, 200);
+    assert_eq!(response.headers["Sec-WebSocket-Protocol"], "streamer.jwt");
+    assert!(handler.handle(connect(Some(&token))).await.headers.is_empty());
+}
+
+#[tokio::test]
+async fn disconnect_removes_the_row_and_answers_200_whatever_happens() {
+    let table = TableDouble::with([(CONNECTION, SystemTime::now() - HOUR), ("another", SystemTime::now())]);
+    for table in [&table, &table, &TableDouble::failing()] {
+        let handler = DisconnectHandler::new(table.client(), telemetry("disconnect-handler"));
+        assert_eq!(handler.handle(disconnect()).await.status_code, 200);
+    }
+    assert_eq!(table.connections(), ["another"]);
+}
+
+#[test]
+fn connects_faulty_variables_are_named_all_at_once() {
+    let environment = Environment::of([("JWT_PUBLIC_KEY", "s3cret"), ("EXPIRE_WITH_TOKEN", "yes")]);
+    let error = Config::read(environment).unwrap_err().to_string();
+    assert!(error.starts_with("2 environment variables are faulty: JWT_PUBLIC_KEY is malformed"), "{error}");
+    assert!(error.contains("EXPIRE_WITH_TOKEN is malformed") && !error.contains("s3cret"), "{error}");
+}
+
+#[test]
+fn the_workers_missing_variables_are_named_all_at_once() {
+    let error = delivery_worker::config::Config::read(Environment::of([])).unwrap_err().to_string();
+    for variable in
+        ["WEBSOCKET_ENDPOINT is missing", "DEAD_LETTER_QUEUE_URL is missing", "for example https://"]
+    {
+        assert!(error.contains(variable), "{error}");
+    }
+}
+
+#[test]
+fn keys_of_every_kind_are_read_and_nothing_else() {
+    for pem in [RSA, EC_P256, ED25519] {
+        assert!(PublicKey::from_pem(pem).is_some(), "{pem}");
+    }
+    for text in ["", "s3cret", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----"] {
+        assert!(PublicKey::from_pem(text).is_none(), "{text}");
+    }
+}
+
+const RSA: &str = "-----BEGIN PUBLIC KEY-----
+MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAr14s27i5wbfBYKGJRA5t
+9418cJ3YeHqkaADPDoMPPAL2e+C1Q4XzTDdusfe6eUJZU9nRNeLTfacEuDPeh/ym
+TRf+qKo5SDnLyLYCOkcHLVCPna+NPkc/trN8O20opVWh6hh5DQpN8jKMhYbqWsAe
+fPcshbPhX5XXirvs0koGnuNL2dleTQVihDAkdBIxclJCyLs3ouONpX97jyXHeiko
+i3DBTocv/zE/Cqf2pyLM8VnsTZMN+gJAOTdyPHgkwN4aAOxwbuhy3iJm3Ei4UKuw
+nOn3rjfVnrabLenjNV5is19K3UtORetq8AZk67/9QmCdrq6wZ5j9nS4f5J/KRJye
+bwIDAQAB
+-----END PUBLIC KEY-----";
+
+const EC_P256: &str = "-----BEGIN PUBLIC KEY-----
+MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEB3JW9ZAarL5ySP7DxyPKO+TdGTrZ
+w8gRq0Wx4GShBE9pv0eaVYnlhWGHGt7jP9H1WDVgSfDKx0uryhI/ZHrY0g==
+-----END PUBLIC KEY-----";
+
+const ED25519: &str = "-----BEGIN PUBLIC KEY-----
+MCowBQYDK2VwAyEAOiJhfpTEHeUZ36jlgFdJWzM7ENLw0WwLdQSy7q7p/p4=
+-----END PUBLIC KEY-----";

@@ -1,0 +1,91 @@
+//! Builders of events.
+
+use std::time::{Duration, SystemTime};
+
+use aws_lambda_events::{
+    apigw::ApiGatewayWebsocketProxyRequest,
+    sqs::{SqsEvent, SqsMessage},
+};
+use serde_json::{Value, json};
+
+/// When the tests in virtual time begin.
+#[must_use]
+pub fn epoch() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_millis(EPOCH_MILLIS)
+}
+
+/// [`epoch`] in milliseconds.
+pub const EPOCH_MILLIS: u64 = 1_764_000_000_000;
+
+/// An SQS event with these bodies; the records' ids are `record-0`, `record-1`, ….
+pub fn batch<B: Into<String>>(bodies: impl IntoIterator<Item = B>) -> SqsEvent {
+    let mut event = SqsEvent::default();
+    event.records = bodies.into_iter().enumerate().map(|(index, body)| record(index, body.into())).collect();
+    event
+}
+
+fn record(index: usize, body: String) -> SqsMessage {
+    let attributes = [
+        ("ApproximateReceiveCount", "1".to_owned()),
+        ("ApproximateFirstReceiveTimestamp", EPOCH_MILLIS.to_string()),
+        ("SentTimestamp", (EPOCH_MILLIS - 50).to_string()),
+    ];
+    let mut record = SqsMessage::default();
+    record.message_id = Some(format!("record-{index}"));
+    record.body = Some(body);
+    record.attributes = attributes.map(|(name, value)| (name.to_owned(), value)).into();
+    record
+}
+
+/// A message's body: `id` for the connections, with its id as payload.
+#[must_use]
+pub fn message(id: &str, connections: &[&str]) -> Value {
+    json!({ "version": 1, "id": id, "to": { "connections": connections }, "payload": id })
+}
+
+/// A `$connect` event as API Gateway sends it, with a token in the header `Authorization`.
+///
+/// # Panics
+/// When the events' type no longer reads it.
+#[must_use]
+pub fn connect(token: Option<&str>) -> ApiGatewayWebsocketProxyRequest {
+    let mut headers = json!({ "Host": "ws.example.com", "User-Agent": "tests/1.0" });
+    if let Some(token) = token {
+        headers["Authorization"] = format!("Bearer {token}").into();
+    }
+    websocket("CONNECT", json!({ "headers": headers }))
+}
+
+/// A `$disconnect` event as API Gateway sends it.
+///
+/// # Panics
+/// When the events' type no longer reads it.
+#[must_use]
+pub fn disconnect() -> ApiGatewayWebsocketProxyRequest {
+    let mut event = websocket("DISCONNECT", json!({}));
+    event.request_context.disconnect_status_code = Some(1001);
+    event.request_context.disconnect_reason = Some("Going away".to_owned());
+    event
+}
+
+/// The connection of the WebSocket events.
+pub const CONNECTION: &str = "L0SM9cOFvHcCIhw=";
+
+#[expect(clippy::expect_used, reason = "a wrong event is a fault of the tests themselves")]
+fn websocket(event_type: &str, mut event: Value) -> ApiGatewayWebsocketProxyRequest {
+    event["isBase64Encoded"] = false.into();
+    event["requestContext"] = json!({
+        "routeKey": format!("${}", event_type.to_lowercase()),
+        "eventType": event_type,
+        "messageDirection": "IN",
+        "stage": "production",
+        "apiId": "a1b2c3d4e5",
+        // A custom domain: the management endpoint is elsewhere.
+        "domainName": "ws.example.com",
+        "connectionId": CONNECTION,
+        "connectedAt": EPOCH_MILLIS,
+        "requestTimeEpoch": EPOCH_MILLIS,
+        "identity": { "sourceIp": "192.0.2.1", "userAgent": "tests/1.0" },
+    });
+    serde_json::from_value(event).expect("a WebSocket event")
+}

@@ -1,0 +1,138 @@
+//! A gateway on the wire: an HTTP/1.1 server that answers, stalls and breaks as it is told, byte by byte.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time::sleep,
+};
+
+/// What the gateway does with a request.
+#[derive(Debug, Clone)]
+pub enum Reply {
+    /// A whole answer.
+    Answer(u16, String),
+    /// A whole answer, after a while.
+    Late(Duration, u16),
+    /// The connection is reset.
+    Reset,
+    /// The connection is closed in the middle of an answer.
+    Half,
+}
+
+/// A request that arrived.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// The request line, such as `POST /stage/@connections/abc HTTP/1.1`.
+    pub line: String,
+    /// The headers' lines.
+    pub headers: Vec<String>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+/// A gateway that runs until it is dropped.
+#[derive(Debug)]
+pub struct WireGateway {
+    address: SocketAddr,
+    requests: Arc<Mutex<Vec<Request>>>,
+    _serving: JoinSet<()>,
+}
+
+impl WireGateway {
+    /// A gateway on loopback that does with the n-th request, from 0, what `script` says.
+    ///
+    /// # Errors
+    /// When it cannot listen.
+    pub async fn start(script: impl Fn(usize) -> Reply + Send + Sync + 'static) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        let requests: Arc<Mutex<Vec<Request>>> = Arc::default();
+        let mut serving = JoinSet::new();
+        let (script, noted) = (Arc::new(script), Arc::clone(&requests));
+        serving.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                let (script, noted) = (Arc::clone(&script), Arc::clone(&noted));
+                // A connection that breaks is what some of the tests are about.
+                connections.spawn(async move { _ = serve(stream, &*script, &noted).await });
+            }
+        });
+        Ok(Self { address, requests, _serving: serving })
+    }
+
+    /// The management endpoint, with a stage.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        format!("http://{}/stage", self.address)
+    }
+
+    /// The requests that arrived.
+    #[must_use]
+    pub fn requests(&self) -> Vec<Request> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+async fn serve(
+    mut stream: TcpStream,
+    script: &(impl Fn(usize) -> Reply + ?Sized),
+    requests: &Mutex<Vec<Request>>,
+) -> io::Result<()> {
+    let mut buffer = Vec::new();
+    while let Some(request) = read(&mut stream, &mut buffer).await? {
+        let place = {
+            let mut requests = requests.lock().unwrap_or_else(PoisonError::into_inner);
+            requests.push(request);
+            requests.len() - 1
+        };
+        match script(place) {
+            Reply::Answer(status, body) => answer(&mut stream, status, &body).await?,
+            Reply::Late(delay, status) => {
+                sleep(delay).await;
+                answer(&mut stream, status, "").await?;
+            }
+            Reply::Reset => return stream.set_zero_linger(),
+            Reply::Half => return stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Le").await,
+        }
+    }
+    Ok(())
+}
+
+async fn answer(stream: &mut TcpStream, status: u16, body: &str) -> io::Result<()> {
+    let head = format!("HTTP/1.1 {status} Scripted\r\nContent-Length: {}\r\n\r\n", body.len());
+    stream.write_all((head + body).as_bytes()).await
+}
+
+/// The next request of a connection; `None` at its end.
+async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<Option<Request>> {
+    let head_end = loop {
+        if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
+            break end + 4;
+        }
+        if stream.read_buf(buffer).await? == 0 {
+            return Ok(None);
+        }
+    };
+    let head: Vec<u8> = buffer.drain(..head_end).collect();
+    let head = String::from_utf8_lossy(&head).trim_end().to_owned();
+    let mut lines = head.split("\r\n").map(str::to_owned);
+    let line = lines.next().unwrap_or_default();
+    let headers: Vec<_> = lines.collect();
+    let length = headers.iter().filter_map(|header| header.split_once(':'));
+    let length = length.filter(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+    let length = length.filter_map(|(_, value)| value.trim().parse().ok()).next().unwrap_or(0);
+    while buffer.len() < length {
+        if stream.read_buf(buffer).await? == 0 {
+            return Ok(None);
+        }
+    }
+    Ok(Some(Request { line, headers, body: buffer.drain(..length).collect() }))
+}

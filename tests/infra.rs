@@ -1,0 +1,50 @@
+//! `infra/stack.json` and the README against the code.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{collections::BTreeSet, fs};
+
+use streamer_cli::stack::{facts::Facts, places};
+use streamer_environment::Variable;
+
+fn variables(function: &str) -> Vec<Variable> {
+    match function {
+        "connect" => connect_handler::config::VARIABLES.to_vec(),
+        "disconnect" => disconnect_handler::config::VARIABLES.to_vec(),
+        "delivery" => delivery_worker::config::VARIABLES.to_vec(),
+        other => panic!("an unknown function: {other}"),
+    }
+}
+
+#[test]
+fn every_variable_that_a_function_is_given_is_one_that_it_reads() {
+    for (name, function) in &Facts::read().unwrap().functions {
+        let read: BTreeSet<_> = variables(name).iter().map(|variable| variable.name).collect();
+        for variable in function.environment.keys() {
+            assert!(read.contains(variable.as_str()), "{name} is given {variable}, which it does not read");
+        }
+    }
+}
+
+#[test]
+fn the_rules_between_settings_hold() {
+    let facts = Facts::read().unwrap();
+    let worker = &facts.functions[&facts.mapping.function];
+    let visibility = facts.queues.outbound.visibility_timeout_seconds;
+    assert!(visibility >= 6 * u64::try_from(worker.timeout_seconds).unwrap(), "AWS recommends six timeouts");
+    assert!(
+        facts.mapping.maximum_concurrency <= worker.reserved_concurrency.unwrap(),
+        "throttled batches count as receives"
+    );
+    assert!(facts.queues.dead_letter.retention_seconds > facts.queues.outbound.retention_seconds);
+}
+
+#[test]
+fn the_readme_names_every_variable() {
+    let readme = fs::read_to_string(places::workspace().join("README.md")).unwrap();
+    for function in Facts::read().unwrap().functions.keys() {
+        for variable in variables(function) {
+            assert!(readme.contains(&format!("`{}`", variable.name)), "{function} reads {}", variable.name);
+        }
+    }
+}
