@@ -21,3 +21,8 @@ mod producer;
 pub use message::{Message, MessageBuilder, MessageError};
 pub use producer::{Producer, SendAllError, SendError, Unsent};
 pub use streamer_message::{ClientContent, ClientError, ConnectionId, MessageId, Percent, RequestId};
+
+/// The README's examples compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

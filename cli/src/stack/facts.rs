@@ -124,6 +124,20 @@ pub struct Api {
 }
 
 impl Facts {
+    /// Puts `suffix` behind every name, so that the deployment stands beside others.
+    pub(super) fn rename(&mut self, suffix: &str) {
+        let Self { table, queues, functions: _, mapping: _, api } = self;
+        for name in [&mut table.name, &mut queues.outbound.name, &mut queues.dead_letter.name, &mut api.name]
+        {
+            name.push_str(suffix);
+        }
+    }
+
+    /// The name of the function with this short name.
+    pub(super) fn function_name(&self, short: &str) -> String {
+        format!("{}-{short}", self.api.name)
+    }
+
     /// Reads them.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ pub mod facts;
 pub mod issuer;
 pub mod logs;
 pub mod places;
+mod processes;
 pub mod socket;
 
 use std::{path::PathBuf, time::Duration};
@@ -21,7 +22,6 @@ use anyhow::Context as _;
 use aws_config::SdkConfig;
 use streamer_connections::ConnectionTable;
 use streamer_producer::Producer;
-use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System, UpdateKind};
 
 use self::{
     build::Binaries,
@@ -29,6 +29,7 @@ use self::{
     emulator::{Emulator, Installed},
     facts::Facts,
     issuer::Issuer,
+    processes::Processes,
     socket::{NotConnected, Socket},
 };
 
@@ -85,7 +86,11 @@ impl Endpoint {
     /// Says what could not be made.
     pub async fn deploy(self, binaries: &Binaries, overrides: &Overrides) -> anyhow::Result<Stack> {
         let (config, issuer) = (local_config(&self.url).await, Issuer::generate()?);
-        let deployed = deploy(&config, &Facts::read()?, overrides, binaries, &issuer).await?;
+        let mut facts = Facts::read()?;
+        if self.emulator.is_none() {
+            facts.rename(&format!("-{}", std::process::id()));
+        }
+        let deployed = deploy(&config, &facts, overrides, binaries, &issuer).await?;
         Ok(Stack { emulator: self.emulator, deployed, issuer, config })
     }
 }
@@ -135,35 +140,27 @@ impl Stack {
         Producer::new(aws_sdk_sqs::Client::new(&self.config), &self.deployed.queue_url)
     }
 
-    /// Kills the processes of a function with SIGKILL, as a crash would end them, and returns how many.
+    /// The processes of a function, as they are now.
     ///
     /// # Errors
-    /// When the stack has no such function.
-    pub fn kill(&self, function: &str) -> anyhow::Result<usize> {
+    /// When the stack has no such function, or processes cannot be listed.
+    pub fn processes(&self, function: &str) -> anyhow::Result<Processes> {
         let function = self.deployed.functions.get(function).context("no such function")?;
-        let ours = [
+        Processes::with_environment(&[
             format!("AWS_LAMBDA_FUNCTION_NAME={function}"),
             format!("AWS_ENDPOINT_URL={}", self.deployed.endpoint_url),
-        ];
-        let mut system = System::new()?;
-        let environment = ProcessRefreshKind::nothing().with_environ(UpdateKind::Always);
-        system.refresh_processes_specifics(ProcessesToUpdate::All, true, environment);
-        let is_ours = |variables: &[std::ffi::OsString]| {
-            ours.iter().all(|variable| variables.iter().any(|found| found == variable.as_str()))
-        };
-        // Tasks are threads; the process itself is killed.
-        let processes = system.processes().values().filter(|process| process.thread_kind().is_none());
-        Ok(processes.filter(|process| is_ours(process.environ()) && process.kill()).count())
+        ])
     }
 
-    /// Ends it, and waits until all its processes have ended.
+    /// Ends it, and waits until all its processes have ended. What was deployed to an endpoint of somebody
+    /// else's is removed from there.
     ///
     /// # Errors
-    /// When the emulator cannot be waited for.
+    /// When something cannot be removed, or the emulator cannot be waited for.
     pub async fn end(self) -> anyhow::Result<()> {
         match self.emulator {
             Some(emulator) => emulator.end().await,
-            None => Ok(()),
+            None => deploy::remove(&self.config, &self.deployed).await,
         }
     }
 }

@@ -10,7 +10,11 @@ use tokio::signal::ctrl_c;
 use self::{scenes::Play, tally::Tally};
 use crate::{
     screen::{Screen, human},
-    stack::{Endpoint, Stack, build, deploy::Overrides, emulator, log, logs},
+    stack::{
+        Endpoint, Stack, build,
+        deploy::{Deployed, Overrides},
+        emulator, log, logs,
+    },
 };
 
 /// What the stack of the demo does differently: a message of a killed worker returns after 3 s, not minutes.
@@ -130,35 +134,31 @@ fn summary(screen: Screen, tally: &Tally) {
         human(tally.percentile(50)),
         human(tally.percentile(99)),
     ));
-    screen.line(" The emulator's own share is about 200 ms a message: these times say nothing of AWS.");
+    screen.line(" The emulator's own share is 50 to 200 ms a message: these times say nothing of AWS.");
 }
 
 /// What to do with a stack that stays up.
 fn invite(screen: Screen, stack: &Stack) -> anyhow::Result<()> {
-    let deployed = &stack.deployed;
+    let Deployed { endpoint_url, region, websocket_url, management_endpoint, .. } = &stack.deployed;
+    let Deployed { queue_url, dead_letter_queue_url, connections_table, .. } = &stack.deployed;
     let token = stack.issuer.token("acme", "anna", Duration::from_secs(3600))?;
-    let aws = format!(
-        "AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test aws --region {} --endpoint-url {}",
-        deployed.region, deployed.endpoint_url
-    );
     let message = r#"{"version":1,"id":"hello-1","to":{"connection":"CONNECTION"},"payload":"hello"}"#;
     screen.line(format!(
-        "\n The stack is up until Ctrl-C.\n\n \
-         endpoint     {}\n websocket    {}\n management   {}\n queue        {}\n dead letters {}\n\n \
-         A token of user anna, tenant acme, for an hour:\n {token}\n\n \
-         Connect, ask for a report, find the connection, and send to it from anywhere:\n \
-         npx wscat -c {} -H 'Authorization: Bearer {token}'\n \
-         {{\"type\":\"report\",\"request_id\":\"req_1\"}}\n \
-         {aws} dynamodb scan --table-name {} --query 'Items[].connection_id.S'\n \
-         {aws} sqs send-message --queue-url {} --message-body '{message}'",
-        deployed.endpoint_url,
-        deployed.websocket_url,
-        deployed.management_endpoint,
-        deployed.queue_url,
-        deployed.dead_letter_queue_url,
-        deployed.websocket_url,
-        deployed.connections_table,
-        deployed.queue_url,
+        "\n The stack is up until Ctrl-C.\n
+ websocket     {websocket_url}
+ management    {management_endpoint}
+ queue         {queue_url}
+ dead letters  {dead_letter_queue_url}
+ token         of user anna, tenant acme, for an hour:
+ {token}
+
+ # Connect, then ask for a report: {{\"type\":\"report\",\"request_id\":\"req_1\"}}
+ npx wscat -c {websocket_url} -H 'Authorization: Bearer {token}'
+
+ # Find the connection, then put a message for it on the queue
+ export AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test AWS_DEFAULT_REGION={region}
+ aws --endpoint-url {endpoint_url} dynamodb scan --table-name {connections_table} --query 'Items[].connection_id.S'
+ aws --endpoint-url {endpoint_url} sqs send-message --queue-url {queue_url} --message-body '{message}'"
     ));
     Ok(())
 }

@@ -23,6 +23,9 @@ use crate::{
 const TENANT: &str = "acme";
 const CROWD: usize = 100;
 
+/// How often a worker is to be killed in the middle of its batch before it is said to be too fast.
+const TRIES: usize = 3;
+
 /// How long anything may take: longer than the visibility timeout, which a message of a killed worker waits.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -125,22 +128,45 @@ impl<'a> Play<'a> {
         for (index, socket) in sockets.into_iter().enumerate() {
             listening.spawn(listen(index, socket, sender.clone()));
         }
-        let message = Message::connections(&ids).response(&json!({ "news": "the whole path runs" }))?;
-        let (twice, unique) = (self.tally.twice(), self.tally.unique());
-        self.stack.producer().broadcast(message).await?;
+        for _ in 0..TRIES {
+            let (before, twice) = (self.tally.unique(), self.tally.twice());
+            self.broadcast_and_kill(&ids, &mut frames).await?;
+            let (arrived, twice) = (self.tally.unique() - before, self.tally.twice() - twice);
+            self.tally.lost += CROWD - arrived;
+            ensure!(arrived == CROWD, "{} of {CROWD} did not arrive", CROWD - arrived);
+            // The worker that was killed before it was done has its whole message delivered again.
+            if twice > 0 {
+                return Ok(format!(
+                    "{CROWD} sockets, worker killed mid-batch\n               {arrived}/{CROWD} arrived, \
+                     {twice} twice (same id), 0 lost"
+                ));
+            }
+        }
+        bail!("{TRIES} times the worker was done before it could be killed")
+    }
 
-        // The first frame tells that the worker is in the middle of it.
+    async fn broadcast_and_kill(
+        &mut self,
+        ids: &[ConnectionId],
+        frames: &mut mpsc::Receiver<(usize, Frame)>,
+    ) -> anyhow::Result<()> {
         let count = |tally: &mut Tally, (index, frame): (usize, Frame)| {
             tally.arrived(&format!("crowd {index}"), &frame).map(|_| ())
         };
+        let before = self.tally.unique();
+        let workers = self.stack.processes("delivery")?;
+        let message = Message::connections(ids).response(&json!({ "news": "the whole path runs" }))?;
+        self.stack.producer().broadcast(message).await?;
+
+        // The first frame tells that a worker is in the middle of it.
         let first = tokio::time::timeout(LIMIT, frames.recv()).await?.context("all sockets closed")?;
-        count(&mut self.tally, first)?;
-        let killed = self.stack.kill("delivery")?;
+        let killed = workers.kill() + self.stack.processes("delivery")?.kill();
         ensure!(killed > 0, "there was no worker to kill");
+        count(&mut self.tally, first)?;
 
         let deadline = Instant::now() + LIMIT;
         while Instant::now() < deadline
-            && !(self.tally.unique() - unique == CROWD && self.queue_is_empty().await?)
+            && !(self.tally.unique() - before == CROWD && self.queue_is_empty().await?)
         {
             while let Ok(frame) = frames.try_recv() {
                 count(&mut self.tally, frame)?;
@@ -151,16 +177,7 @@ impl<'a> Play<'a> {
         while let Ok(Some(frame)) = tokio::time::timeout(Duration::from_millis(250), frames.recv()).await {
             count(&mut self.tally, frame)?;
         }
-        listening.shutdown().await;
-
-        let arrived = self.tally.unique() - unique;
-        self.tally.lost += CROWD - arrived;
-        ensure!(arrived == CROWD, "{} of {CROWD} did not arrive", CROWD - arrived);
-        Ok(format!(
-            "{CROWD} sockets, worker killed mid-batch\n               {arrived}/{CROWD} arrived, {} twice (same \
-             id), 0 lost",
-            self.tally.twice() - twice
-        ))
+        Ok(())
     }
 
     /// A row whose `$disconnect` never came: the first post finds no socket and removes it.

@@ -11,11 +11,11 @@ use streamer_message::MessageId;
 
 use crate::stack::socket::Frame;
 
-/// Every frame that arrived, and how long each message took.
+/// Every frame that arrived, and how long each message took until all its recipients had it.
 #[derive(Debug, Default)]
 pub struct Tally {
     arrivals: HashMap<(String, String), usize>,
-    latencies: Vec<Duration>,
+    latencies: HashMap<String, Duration>,
     /// Messages that did not arrive.
     pub lost: usize,
 }
@@ -35,7 +35,8 @@ impl Tally {
         let arrivals = self.arrivals.entry((recipient.to_owned(), id.to_owned())).or_default();
         *arrivals += 1;
         if *arrivals == 1 {
-            self.latencies.push(latency);
+            let slowest = self.latencies.entry(id.to_owned()).or_default();
+            *slowest = latency.max(*slowest);
         }
         Ok((json, latency))
     }
@@ -58,10 +59,11 @@ impl Tally {
         self.arrivals.values().filter(|arrivals| **arrivals > 1).count()
     }
 
-    /// The latency below which `percent` of the messages stay.
+    /// The latency that `percent` of the messages do not exceed. A message's latency is that of its last
+    /// recipient.
     #[must_use]
     pub fn percentile(&self, percent: usize) -> Duration {
-        let mut latencies = self.latencies.clone();
+        let mut latencies: Vec<_> = self.latencies.values().copied().collect();
         latencies.sort_unstable();
         let place = (latencies.len() * percent).div_ceil(100).saturating_sub(1);
         latencies.get(place).copied().unwrap_or_default()

@@ -8,7 +8,7 @@ use aws_sdk_lambda::{
     types::{Architecture, Environment, FunctionCode, FunctionResponseType, Runtime, ScalingConfig},
 };
 
-use super::{Deployment, function_name};
+use super::Deployment;
 use crate::stack::{
     build::{Binaries, ROUTER},
     facts::Function,
@@ -37,7 +37,7 @@ impl Deployment<'_> {
         let (timeout, memory) = (function.timeout_seconds, function.memory_mb);
         let arn = self.create(name, binaries.zip(&function.package)?, variables, timeout, memory).await?;
         if let Some(reserved) = function.reserved_concurrency {
-            let put = self.lambda.put_function_concurrency().function_name(function_name(name));
+            let put = self.lambda.put_function_concurrency().function_name(self.facts.function_name(name));
             put.reserved_concurrent_executions(reserved).send().await?;
         }
         Ok(arn)
@@ -62,7 +62,7 @@ impl Deployment<'_> {
         let created = self
             .lambda
             .create_function()
-            .function_name(function_name(name))
+            .function_name(self.facts.function_name(name))
             .runtime(Runtime::Providedal2023)
             .architectures(architecture)
             .handler("bootstrap")
@@ -76,10 +76,12 @@ impl Deployment<'_> {
         created.function_arn.context("no function ARN")
     }
 
-    pub(super) async fn mapping(&self, queue_arn: &str, function_arn: &str) -> anyhow::Result<()> {
+    /// The mapping's id.
+    pub(super) async fn mapping(&self, queue_arn: &str, function_arn: &str) -> anyhow::Result<String> {
         let mapping = &self.facts.mapping;
         let scaling = ScalingConfig::builder().maximum_concurrency(mapping.maximum_concurrency).build();
-        self.lambda
+        let created = self
+            .lambda
             .create_event_source_mapping()
             .event_source_arn(queue_arn)
             .function_name(function_arn)
@@ -89,6 +91,6 @@ impl Deployment<'_> {
             .function_response_types(FunctionResponseType::ReportBatchItemFailures)
             .send()
             .await?;
-        Ok(())
+        created.uuid.context("no mapping id")
     }
 }

@@ -51,6 +51,10 @@ pub struct Deployed {
     pub connections_table: String,
     /// The functions' names, by their short names.
     pub functions: BTreeMap<String, String>,
+    #[serde(skip)]
+    api_id: String,
+    #[serde(skip)]
+    mapping_id: String,
 }
 
 /// The configuration of clients for an endpoint that is not AWS.
@@ -119,7 +123,8 @@ pub async fn deploy(
 
     deployment.routes(&api, &region, &functions).await.context("the routes could not be made")?;
     let mapped = functions.get(&facts.mapping.function).context("infra/stack.json maps no function")?;
-    deployment.mapping(&queue_arn, mapped).await.context("the event source mapping could not be made")?;
+    let mapping_id =
+        deployment.mapping(&queue_arn, mapped).await.context("the event source mapping could not be made")?;
 
     Ok(Deployed {
         endpoint_url: endpoint_url.to_owned(),
@@ -129,10 +134,32 @@ pub async fn deploy(
         queue_url,
         dead_letter_queue_url,
         connections_table: facts.table.name.clone(),
-        functions: functions.keys().map(|name| (name.clone(), function_name(name))).collect(),
+        functions: functions.into_keys().map(|name| (name.clone(), facts.function_name(&name))).collect(),
+        api_id: api,
+        mapping_id,
     })
 }
 
-fn function_name(name: &str) -> String {
-    format!("streamer-{name}")
+/// Removes everything that was deployed.
+///
+/// # Errors
+/// Says what could not be removed; what comes after it is still there.
+pub async fn remove(config: &SdkConfig, deployed: &Deployed) -> anyhow::Result<()> {
+    let lambda = aws_sdk_lambda::Client::new(config);
+    let mapping = lambda.delete_event_source_mapping().uuid(&deployed.mapping_id);
+    mapping.send().await.context("the event source mapping could not be removed")?;
+    let api = aws_sdk_apigatewayv2::Client::new(config).delete_api().api_id(&deployed.api_id);
+    api.send().await.context("the WebSocket API could not be removed")?;
+    for function in deployed.functions.values() {
+        let delete = lambda.delete_function().function_name(function).send().await;
+        delete.with_context(|| format!("the function {function} could not be removed"))?;
+    }
+    let sqs = aws_sdk_sqs::Client::new(config);
+    for queue in [&deployed.queue_url, &deployed.dead_letter_queue_url] {
+        let delete = sqs.delete_queue().queue_url(queue).send().await;
+        delete.with_context(|| format!("the queue {queue} could not be removed"))?;
+    }
+    let table = aws_sdk_dynamodb::Client::new(config).delete_table().table_name(&deployed.connections_table);
+    table.send().await.context("the connection table could not be removed")?;
+    Ok(())
 }

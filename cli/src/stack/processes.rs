@@ -1,0 +1,34 @@
+//! Processes of Lambdas, which an emulator runs on this machine.
+
+use std::ffi::OsString;
+
+use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System, UpdateKind};
+
+/// Some processes, as they were when they were listed.
+#[derive(Debug)]
+pub struct Processes {
+    system: System,
+    pids: Vec<Pid>,
+}
+
+impl Processes {
+    /// The processes that have all these variables, each as `NAME=value`.
+    pub(super) fn with_environment(wanted: &[String]) -> anyhow::Result<Self> {
+        let mut system = System::new()?;
+        let environment = ProcessRefreshKind::nothing().with_environ(UpdateKind::Always);
+        system.refresh_processes_specifics(ProcessesToUpdate::All, true, environment);
+        let has = |variables: &[OsString], variable: &str| variables.iter().any(|found| found == variable);
+        let matching = system.processes().values().filter(|process| {
+            // A thread is listed beside its process.
+            process.thread_kind().is_none() && wanted.iter().all(|variable| has(process.environ(), variable))
+        });
+        let pids = matching.map(sysinfo::Process::pid).collect();
+        Ok(Self { system, pids })
+    }
+
+    /// Kills them with SIGKILL, as a crash would end them, and returns how many there were to kill.
+    #[must_use]
+    pub fn kill(&self) -> usize {
+        self.pids.iter().filter_map(|pid| self.system.process(*pid)).filter(|process| process.kill()).count()
+    }
+}
