@@ -1,6 +1,6 @@
 //! The whole stack on this machine: an emulator of AWS, our real Lambda binaries deployed to it, and a router.
 //!
-//! - [`emulator`]: installs and runs MiniStack. [`build`]: builds the Lambdas. [`deploy`]: deploys
+//! - [`emulator`]: installs and runs MiniStack. [`build`]: builds the Lambdas. [`mod@deploy`]: deploys
 //!   [`facts`], which Terraform reads too.
 //! - [`Stack`]: a running one. It ends, with every process that it started, when it is dropped and when the
 //!   process ends in any way.
