@@ -6,8 +6,8 @@
 //! SqsEvent ─decode─▶ messages ─expand─▶ pairs ─plan─▶ lanes ─deliver─▶ outcomes ─settle─▶ SqsBatchResponse
 //! ```
 //!
-//! [`decode`], [`expand`], [`plan`], [`classify`] and the decisions of [`settle`] are a pure core: values in,
-//! values out. [`deliver`], [`gateway`] and [`dead_letter`] are the shell around it.
+//! [`mod@decode`], [`mod@expand`], [`mod@plan`], [`mod@classify`] and [`mod@settle`] are a pure core: values in,
+//! values out. [`mod@deliver`], [`gateway`] and [`dead_letter`] are the shell around it.
 //!
 //! Every pair of a message and a connection ends in exactly one [`Outcome`](outcome::Outcome), and a message is
 //! acknowledged only when all its pairs are final.
