@@ -3,7 +3,8 @@
 usage: supervisor.py DIRECTORY COMMAND [ARGUMENT ...]
 
 Whoever holds the other end of standard input may end in any way, SIGKILL included: the kernel closes the pipe.
-DIRECTORY, where the command keeps its temporary files, is removed at the end.
+A line `detach` on it says that its end is not the command's. SIGTERM ends the command in any case.
+DIRECTORY, where the command keeps its files, is removed at the end.
 """
 
 import os
@@ -21,26 +22,27 @@ def main() -> None:
     os.setsid()
     directory, *command = sys.argv[1:]
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    ending = threading.Event()
 
-    def end() -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        os.killpg(0, signal.SIGTERM)
-        try:
-            child.wait(GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            pass
-        shutil.rmtree(directory, ignore_errors=True)
-        os.killpg(0, signal.SIGKILL)
+    def wait_for_child() -> None:
+        child.wait()
+        ending.set()
 
-    def end_when_input_closes() -> None:
-        while os.read(0, 4096):
-            pass
-        os.kill(os.getpid(), signal.SIGTERM)
+    def wait_for_input() -> None:
+        if sys.stdin.readline() != "detach\n":
+            ending.set()
 
-    signal.signal(signal.SIGTERM, lambda *_: end())
-    threading.Thread(target=end_when_input_closes, daemon=True).start()
-    child.wait()
-    end()
+    signal.signal(signal.SIGTERM, lambda *_: ending.set())
+    waiting = threading.Thread(target=wait_for_child, daemon=True)
+    waiting.start()
+    threading.Thread(target=wait_for_input, daemon=True).start()
+    ending.wait()
+
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.killpg(0, signal.SIGTERM)
+    waiting.join(GRACE_SECONDS)
+    shutil.rmtree(directory, ignore_errors=True)
+    os.killpg(0, signal.SIGKILL)
 
 
 main()

@@ -2,22 +2,65 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use streamer_cli::commands::demo;
+use clap::{Parser, Subcommand};
+use streamer_cli::commands::{demo, down::Down, logs::LogsOf, send::Send, token::Token, up::Up};
 
-/// Streamer on this machine: without a command, the demo of the whole AWS path.
+/// Streamer delivers messages to the clients of an AWS WebSocket API.
+///
+/// Without a command: the demo. It builds the Lambdas, starts an emulator of AWS, deploys the whole path to it,
+/// plays a client, checks what arrives, and stops. It needs no Docker and no account.
 #[derive(Parser)]
-#[command(version, about)]
-struct Arguments {
+#[command(version, about, args_conflicts_with_subcommands = true, help_template = HELP, after_help = COMMANDS)]
+struct Streamer {
     /// Leaves the demo's stack up until Ctrl-C, and says how to use it.
     #[arg(long)]
     keep: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+const HELP: &str = "{about-with-newline}
+{usage-heading} {usage}
+{after-help}
+
+Options:
+{options}
+";
+
+const COMMANDS: &str = "\
+On this machine:
+  (none)      The demo: build, start, deploy, play, check, stop
+  up          The stack: an emulator, our Lambdas, a router
+  down        Ends it
+  logs        What its functions say
+  token       A JWT that it accepts
+
+On any deployment (the stack on this machine if one is up; AWS only with --aws):
+  send        A message, or a line a message from standard input
+
+`streamer COMMAND --help` tells more, with examples.";
+
+#[derive(Subcommand)]
+enum Command {
+    Up(Up),
+    Down(Down),
+    Logs(LogsOf),
+    Token(Token),
+    Send(Send),
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let Arguments { keep } = Arguments::parse();
-    match demo::run(keep).await {
+    let Streamer { keep, command } = Streamer::parse();
+    let done = match command {
+        None => demo::run(keep).await,
+        Some(Command::Up(up)) => up.run().await,
+        Some(Command::Down(down)) => down.run().await,
+        Some(Command::Logs(logs)) => logs.run().await,
+        Some(Command::Token(token)) => token.run().await,
+        Some(Command::Send(send)) => send.run().await,
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("streamer: {error:#}");

@@ -11,18 +11,27 @@ use indicatif::{ProgressBar, ProgressStyle};
 #[derive(Debug, Clone, Copy)]
 pub struct Screen {
     terminal: bool,
+    silent: bool,
 }
 
 impl Screen {
     /// Standard output, and standard error for what moves.
     #[must_use]
     pub fn new() -> Self {
-        Self { terminal: stderr().is_terminal() }
+        Self { terminal: stderr().is_terminal(), silent: false }
+    }
+
+    /// Nothing at all.
+    #[must_use]
+    pub fn silent() -> Self {
+        Self { terminal: false, silent: true }
     }
 
     /// Writes a line.
     pub fn line(self, text: impl AsRef<str>) {
-        println!("{}", text.as_ref());
+        if !self.silent {
+            println!("{}", text.as_ref());
+        }
     }
 
     /// Waits for `work`, and shows on a terminal that something is going on, elsewhere a line that it began.

@@ -15,8 +15,26 @@ use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 
 use super::places;
 
-/// The example router: an example of the package `streamer-producer`.
+/// The short name of the router, and the name of the example router of the package `streamer-producer`.
 pub const ROUTER: &str = "router";
+
+/// The router behind `$default`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Router {
+    /// The example router.
+    Example,
+    /// A binary of somebody else's.
+    Binary(PathBuf),
+}
+
+impl std::fmt::Display for Router {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Example => formatter.write_str("example router"),
+            Self::Binary(path) => write!(formatter, "router {}", path.display()),
+        }
+    }
+}
 
 /// The binaries of the workspace, by name.
 #[derive(Debug, Clone)]
@@ -83,15 +101,29 @@ impl Binaries {
     /// # Errors
     /// When the binary cannot be read.
     pub fn zip(&self, name: &str) -> anyhow::Result<Vec<u8>> {
-        let binary =
-            fs::read(self.path(name)?).with_context(|| format!("cannot read the binary `{name}`"))?;
-        let options = SimpleFileOptions::default()
-            .compression_method(CompressionMethod::Deflated)
-            .compression_level(Some(1))
-            .unix_permissions(0o755);
-        let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
-        zip.start_file("bootstrap", options)?;
-        zip.write_all(&binary)?;
-        Ok(zip.finish()?.into_inner())
+        zip(self.path(name)?)
     }
+
+    /// The router, likewise.
+    ///
+    /// # Errors
+    /// When the binary cannot be read.
+    pub fn zip_router(&self, router: &Router) -> anyhow::Result<Vec<u8>> {
+        match router {
+            Router::Example => self.zip(ROUTER),
+            Router::Binary(path) => zip(path),
+        }
+    }
+}
+
+fn zip(binary: &Path) -> anyhow::Result<Vec<u8>> {
+    let binary = fs::read(binary).with_context(|| format!("cannot read the binary {}", binary.display()))?;
+    let options = SimpleFileOptions::default()
+        .compression_method(CompressionMethod::Deflated)
+        .compression_level(Some(1))
+        .unix_permissions(0o755);
+    let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
+    zip.start_file("bootstrap", options)?;
+    zip.write_all(&binary)?;
+    Ok(zip.finish()?.into_inner())
 }

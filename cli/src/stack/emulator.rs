@@ -12,11 +12,12 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 use tokio::{
-    process::{Child, Command},
+    io::AsyncWriteExt as _,
+    process::{Child, ChildStdin, Command},
     time::{Instant, sleep},
 };
 
-use super::places;
+use super::{log::Log, places};
 
 const REQUIREMENTS: &str = include_str!("../../emulator/requirements.txt");
 const SUPERVISOR: &str = include_str!("../../emulator/supervisor.py");
@@ -39,6 +40,8 @@ pub struct Installed {
 #[derive(Debug)]
 pub struct Emulator {
     supervisor: Child,
+    /// Its end ends the supervisor. Kept apart from the child: waiting for a child closes what it holds.
+    input: ChildStdin,
     /// Where it listens.
     pub address: SocketAddr,
 }
@@ -55,11 +58,11 @@ pub fn version() -> String {
 /// # Errors
 /// Says what is missing, and how to get it.
 pub async fn install() -> anyhow::Result<Installed> {
-    let folder = places::under(format!("emulator-{:08x}", checksum(REQUIREMENTS)));
+    let folder = places::shared(format!("emulator-{:08x}", checksum(REQUIREMENTS)));
     let python = folder.join("bin/python");
     let installed = folder.join("installed");
-    let lock = places::under("emulator.lock");
-    fs::create_dir_all(places::under("")).context("cannot make target/streamer")?;
+    let lock = places::shared("emulator.lock");
+    fs::create_dir_all(places::shared("")).context("cannot make target/streamer")?;
     let lock = File::create(&lock).context("cannot make target/streamer/emulator.lock")?;
     let _lock = tokio::task::spawn_blocking(move || lock.lock().map(|()| lock)).await??;
     if installed.exists() {
@@ -108,16 +111,17 @@ async fn run(program: &Path, arguments: impl IntoIterator<Item = &OsStr>) -> any
 }
 
 impl Installed {
-    /// Starts an emulator on loopback, on `port` or on a free one. What it says goes to `log`.
+    /// Starts an emulator on loopback, on `port` or on a free one, with its files in `folder`. What it says
+    /// goes to `log`.
     ///
     /// # Errors
     /// When `port` is taken, or the emulator does not start.
-    pub async fn start(&self, port: Option<u16>, log: &Path) -> anyhow::Result<Emulator> {
+    pub async fn start(&self, port: Option<u16>, folder: &Path, log: &Log) -> anyhow::Result<Emulator> {
         const TRIES: usize = 3;
         let mut tries = 0;
         loop {
             let address = free_address(port)?;
-            match self.start_at(address, log).await {
+            match self.start_at(address, folder, log).await {
                 // Another process may have taken a free port in between.
                 Err(_) if port.is_none() && tries < TRIES => tries += 1,
                 started => return started,
@@ -125,21 +129,19 @@ impl Installed {
         }
     }
 
-    async fn start_at(&self, address: SocketAddr, log: &Path) -> anyhow::Result<Emulator> {
-        let folder = places::under(format!("run/{}", address.port()));
-        fs::create_dir_all(&folder)?;
-        log.parent().map_or(Ok(()), fs::create_dir_all)?;
-        let output = File::create(log)?;
+    async fn start_at(&self, address: SocketAddr, folder: &Path, log: &Log) -> anyhow::Result<Emulator> {
+        fs::create_dir_all(folder)?;
+        let output = log.restart()?;
         // What stands in its environment reaches every Lambda: nothing but what it needs.
-        let supervisor = Command::new(&self.python)
+        let mut supervisor = Command::new(&self.python)
             .args(["-c", SUPERVISOR])
-            .arg(&folder)
+            .arg(folder)
             .arg(&self.python)
             .args(["-m", "ministack"])
             .env_clear()
             .envs(env::var_os("PATH").map(|path| ("PATH", path)))
-            .env("HOME", &folder)
-            .env("TMPDIR", &folder)
+            .env("HOME", folder)
+            .env("TMPDIR", folder)
             .env("GATEWAY_PORT", address.port().to_string())
             .env("BIND_HOST", address.ip().to_string())
             .env("MINISTACK_REGION", REGION)
@@ -150,7 +152,8 @@ impl Installed {
             .stdout(output.try_clone()?)
             .stderr(output)
             .spawn()?;
-        let mut emulator = Emulator { supervisor, address };
+        let input = supervisor.stdin.take().context("the supervisor has no standard input")?;
+        let mut emulator = Emulator { supervisor, input, address };
         emulator.wait_until_it_listens(log).await?;
         Ok(emulator)
     }
@@ -158,11 +161,11 @@ impl Installed {
 
 impl Emulator {
     /// Its own log says when it listens: the port's answer alone could be another process's.
-    async fn wait_until_it_listens(&mut self, log: &Path) -> anyhow::Result<()> {
+    async fn wait_until_it_listens(&mut self, log: &Log) -> anyhow::Result<()> {
         let listens = format!("Running on http://{}", self.address);
         let deadline = Instant::now() + START;
         loop {
-            let said = fs::read_to_string(log).unwrap_or_default();
+            let said = log.read();
             if said.contains(&listens) {
                 return Ok(());
             }
@@ -182,10 +185,29 @@ impl Emulator {
     ///
     /// # Errors
     /// When the supervisor cannot be waited for.
-    pub async fn end(mut self) -> anyhow::Result<()> {
-        drop(self.supervisor.stdin.take());
+    pub async fn end(self) -> anyhow::Result<()> {
+        let Self { mut supervisor, input, .. } = self;
+        drop(input);
+        supervisor.wait().await?;
+        Ok(())
+    }
+
+    /// Waits until it has ended.
+    ///
+    /// # Errors
+    /// When the supervisor cannot be waited for.
+    pub async fn ended(&mut self) -> anyhow::Result<()> {
         self.supervisor.wait().await?;
         Ok(())
+    }
+
+    /// Lets it live on when this process ends.
+    ///
+    /// # Errors
+    /// When the supervisor does not hear it.
+    pub async fn detach(mut self) -> anyhow::Result<()> {
+        self.input.write_all(b"detach\n").await?;
+        Ok(self.input.shutdown().await?)
     }
 
     /// The supervisor's process id, which is that of the emulator's process group.

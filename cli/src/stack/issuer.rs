@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use aws_lc_rs::{
     encoding::{AsDer, PublicKeyX509Der},
     rand::SystemRandom,
-    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _},
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm, KeyPair as _},
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -15,10 +15,12 @@ use serde_json::json;
 /// The `iss` of its tokens.
 pub const ISSUER: &str = "https://issuer.streamer.localhost";
 
+const ALGORITHM: &EcdsaSigningAlgorithm = &ECDSA_P256_SHA256_FIXED_SIGNING;
+
 /// Signs tokens (ES256) that the local stack accepts. Each stack has one of its own.
 #[derive(Clone)]
 pub struct Issuer {
-    key: EncodingKey,
+    pkcs8: Vec<u8>,
     /// The public key, as PEM.
     pub public_key: String,
 }
@@ -35,15 +37,28 @@ impl Issuer {
     /// # Errors
     /// When no key can be made.
     pub fn generate() -> anyhow::Result<Self> {
-        let algorithm = &ECDSA_P256_SHA256_FIXED_SIGNING;
         let pkcs8 =
-            EcdsaKeyPair::generate_pkcs8(algorithm, &SystemRandom::new()).context("no key could be made")?;
-        let pair = EcdsaKeyPair::from_pkcs8(algorithm, pkcs8.as_ref()).context("the key cannot be read")?;
+            EcdsaKeyPair::generate_pkcs8(ALGORITHM, &SystemRandom::new()).context("no key could be made")?;
+        Self::from_pkcs8(pkcs8.as_ref())
+    }
+
+    /// The issuer with this private key.
+    pub(super) fn from_base64(key: &str) -> anyhow::Result<Self> {
+        Self::from_pkcs8(&BASE64_STANDARD.decode(key).context("the key is not base64")?)
+    }
+
+    /// The private key.
+    pub(super) fn to_base64(&self) -> String {
+        BASE64_STANDARD.encode(&self.pkcs8)
+    }
+
+    fn from_pkcs8(pkcs8: &[u8]) -> anyhow::Result<Self> {
+        let pair = EcdsaKeyPair::from_pkcs8(ALGORITHM, pkcs8).context("the key cannot be read")?;
         let public: PublicKeyX509Der<'_> =
             pair.public_key().as_der().context("the key has no public part")?;
         let public = BASE64_STANDARD.encode(public.as_ref());
         Ok(Self {
-            key: EncodingKey::from_ec_der(pkcs8.as_ref()),
+            pkcs8: pkcs8.to_vec(),
             public_key: format!("-----BEGIN PUBLIC KEY-----\n{public}\n-----END PUBLIC KEY-----\n"),
         })
     }
@@ -62,6 +77,10 @@ impl Issuer {
     /// # Errors
     /// When it cannot be signed.
     pub fn sign(&self, claims: &serde_json::Value) -> anyhow::Result<String> {
-        Ok(jsonwebtoken::encode(&Header::new(Algorithm::ES256), claims, &self.key)?)
+        Ok(jsonwebtoken::encode(
+            &Header::new(Algorithm::ES256),
+            claims,
+            &EncodingKey::from_ec_der(&self.pkcs8),
+        )?)
     }
 }

@@ -11,12 +11,14 @@ pub mod deploy;
 pub mod emulator;
 pub mod facts;
 pub mod issuer;
+pub mod log;
 pub mod logs;
 pub mod places;
-mod processes;
+pub mod processes;
 pub mod socket;
+pub mod state;
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::Path, time::Duration};
 
 use anyhow::Context as _;
 use aws_config::SdkConfig;
@@ -24,11 +26,12 @@ use streamer_connections::ConnectionTable;
 use streamer_producer::Producer;
 
 use self::{
-    build::Binaries,
+    build::{Binaries, Router},
     deploy::{Deployed, Overrides, deploy, local_config},
     emulator::{Emulator, Installed},
     facts::Facts,
     issuer::Issuer,
+    log::Log,
     processes::Processes,
     socket::{NotConnected, Socket},
 };
@@ -36,7 +39,7 @@ use self::{
 /// A running stack.
 #[derive(Debug)]
 pub struct Stack {
-    emulator: Option<Emulator>,
+    host: Host,
     /// What is deployed, and where it is.
     pub deployed: Deployed,
     /// Who signs the tokens that it accepts.
@@ -45,10 +48,21 @@ pub struct Stack {
     pub config: SdkConfig,
 }
 
+/// What a stack runs on, and so what its end takes.
+#[derive(Debug)]
+enum Host {
+    /// An emulator of this process's: it ends with the stack.
+    Own(Box<Emulator>),
+    /// An endpoint of somebody else's: what was deployed to it is removed.
+    Foreign,
+    /// The same as another `Stack`'s, which ends it.
+    Shared,
+}
+
 /// An emulator of AWS that is ready to be deployed to.
 #[derive(Debug)]
 pub struct Endpoint {
-    emulator: Option<Emulator>,
+    host: Host,
     url: String,
 }
 
@@ -57,7 +71,7 @@ impl Endpoint {
     #[must_use]
     pub fn of_environment() -> Option<Self> {
         let url = std::env::var("AWS_ENDPOINT_URL").ok().filter(|url| !url.is_empty())?;
-        Some(Self { emulator: None, url: url.trim_end_matches('/').to_owned() })
+        Some(Self { host: Host::Foreign, url: url.trim_end_matches('/').to_owned() })
     }
 
     /// Where it is.
@@ -66,32 +80,52 @@ impl Endpoint {
         &self.url
     }
 
-    /// Starts an emulator, on `port` or on a free one. What it says goes to `log`.
+    /// Starts an emulator, on `port` or on a free one, with its files in `folder`. What it says goes to `log`.
     ///
     /// # Errors
     /// When `port` is taken, or the emulator does not start.
     pub async fn start(
         installed: &Installed,
         port: Option<u16>,
-        log: &std::path::Path,
+        folder: &Path,
+        log: &Log,
     ) -> anyhow::Result<Self> {
-        let emulator = installed.start(port, log).await?;
+        let emulator = installed.start(port, folder, log).await?;
         let url = format!("http://{}", emulator.address);
-        Ok(Self { emulator: Some(emulator), url })
+        Ok(Self { host: Host::Own(Box::new(emulator)), url })
+    }
+
+    /// Starts an emulator of this process's, beside all others.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn start_own(installed: &Installed, name: &str) -> anyhow::Result<Self> {
+        let unique = format!("{name}-{}", std::process::id());
+        let log = |name: &str| Log::claim(places::state(format!("logs/{name}.log")));
+        let log = match log(name)? {
+            Some(log) => log,
+            None => log(&unique)?.context("this process has a stack of that name already")?,
+        };
+        Self::start(installed, None, &places::state(format!("run/{unique}")), &log).await
     }
 
     /// Deploys the whole stack to it.
     ///
     /// # Errors
     /// Says what could not be made.
-    pub async fn deploy(self, binaries: &Binaries, overrides: &Overrides) -> anyhow::Result<Stack> {
+    pub async fn deploy(
+        self,
+        binaries: &Binaries,
+        router: &Router,
+        overrides: &Overrides,
+    ) -> anyhow::Result<Stack> {
         let (config, issuer) = (local_config(&self.url).await, Issuer::generate()?);
         let mut facts = Facts::read()?;
-        if self.emulator.is_none() {
+        if matches!(self.host, Host::Foreign) {
             facts.rename(&format!("-{}", std::process::id()));
         }
-        let deployed = deploy(&config, &facts, overrides, binaries, &issuer).await?;
-        Ok(Stack { emulator: self.emulator, deployed, issuer, config })
+        let deployed = deploy(&config, &facts, overrides, binaries, router, &issuer).await?;
+        Ok(Stack { host: self.host, deployed, issuer, config })
     }
 }
 
@@ -103,19 +137,20 @@ impl Stack {
     pub async fn start(name: &str, overrides: &Overrides) -> anyhow::Result<Self> {
         let endpoint = match Endpoint::of_environment() {
             Some(endpoint) => endpoint,
-            None => Endpoint::start(&emulator::install().await?, None, &log(name)).await?,
+            None => Endpoint::start_own(&emulator::install().await?, name).await?,
         };
-        endpoint.deploy(&build::build().await?, overrides).await
+        endpoint.deploy(&build::build().await?, &Router::Example, overrides).await
     }
 
     /// The same stack, with clients of its own. It ends with the one that it is of.
     pub async fn share(&self) -> Self {
-        Self {
-            emulator: None,
-            deployed: self.deployed.clone(),
-            issuer: self.issuer.clone(),
-            config: local_config(&self.deployed.endpoint_url).await,
-        }
+        Self::elsewhere(self.deployed.clone(), self.issuer.clone()).await
+    }
+
+    /// A stack that another `Stack` runs, in this process or in another one.
+    async fn elsewhere(deployed: Deployed, issuer: Issuer) -> Self {
+        let config = local_config(&deployed.endpoint_url).await;
+        Self { host: Host::Shared, deployed, issuer, config }
     }
 
     /// Connects a client with a fresh token.
@@ -158,15 +193,41 @@ impl Stack {
     /// # Errors
     /// When something cannot be removed, or the emulator cannot be waited for.
     pub async fn end(self) -> anyhow::Result<()> {
-        match self.emulator {
-            Some(emulator) => emulator.end().await,
-            None => deploy::remove(&self.config, &self.deployed).await,
+        match self.host {
+            Host::Own(emulator) => emulator.end().await,
+            Host::Foreign => deploy::remove(&self.config, &self.deployed).await,
+            Host::Shared => Ok(()),
         }
     }
-}
 
-/// Where the emulator of the stack `name` logs.
-#[must_use]
-pub fn log(name: &str) -> PathBuf {
-    places::under(format!("logs/{name}.log"))
+    /// Waits until its emulator has ended, for whatever reason; for ever where it has none of its own.
+    ///
+    /// # Errors
+    /// When the emulator cannot be waited for.
+    pub async fn ended(&mut self) -> anyhow::Result<()> {
+        match &mut self.host {
+            Host::Own(emulator) => emulator.ended().await,
+            Host::Foreign | Host::Shared => std::future::pending().await,
+        }
+    }
+
+    /// Lets its emulator live on when this process ends.
+    ///
+    /// # Errors
+    /// When the emulator's supervisor does not hear it.
+    pub async fn detach(self) -> anyhow::Result<()> {
+        match self.host {
+            Host::Own(emulator) => emulator.detach().await,
+            Host::Foreign | Host::Shared => Ok(()),
+        }
+    }
+
+    /// The process to end for the emulator to end, where it has one of its own.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        match &self.host {
+            Host::Own(emulator) => emulator.pid(),
+            Host::Foreign | Host::Shared => None,
+        }
+    }
 }

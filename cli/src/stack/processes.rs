@@ -13,7 +13,10 @@ pub struct Processes {
 
 impl Processes {
     /// The processes that have all these variables, each as `NAME=value`.
-    pub(super) fn with_environment(wanted: &[String]) -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    /// When processes cannot be listed.
+    pub fn with_environment(wanted: &[String]) -> anyhow::Result<Self> {
         let mut system = System::new()?;
         let environment = ProcessRefreshKind::nothing().with_environ(UpdateKind::Always);
         system.refresh_processes_specifics(ProcessesToUpdate::All, true, environment);
@@ -24,6 +27,12 @@ impl Processes {
         });
         let pids = matching.map(sysinfo::Process::pid).collect();
         Ok(Self { system, pids })
+    }
+
+    /// Whether there was none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.pids.is_empty()
     }
 
     /// Kills them with SIGKILL, as a crash would end them, and returns how many there were to kill.

@@ -8,12 +8,14 @@ use std::{collections::BTreeMap, time::Duration, time::Instant};
 use tokio::signal::ctrl_c;
 
 use self::{scenes::Play, tally::Tally};
+use super::set_up::set_up;
 use crate::{
     screen::{Screen, human},
     stack::{
-        Endpoint, Stack, build,
+        Endpoint, Stack,
+        build::Router,
         deploy::{Deployed, Overrides},
-        emulator, log, logs,
+        logs,
     },
 };
 
@@ -29,7 +31,8 @@ fn overrides() -> Overrides {
 pub async fn run(keep: bool) -> anyhow::Result<()> {
     let (started, screen) = (Instant::now(), Screen::new());
     screen.line("Streamer: the whole AWS path on this machine. No Docker, no account.\n");
-    let stack = set_up(screen).await?;
+    let start = async |installed: &_| Endpoint::start_own(installed, "demo").await;
+    let stack = set_up(screen, &Router::Example, &overrides(), start).await?;
     screen.line(format!("             {}\n", stack.deployed.websocket_url));
 
     let mut play = Play::new(&stack, screen);
@@ -58,38 +61,6 @@ pub async fn run(keep: bool) -> anyhow::Result<()> {
             stack.end().await
         }
     }
-}
-
-async fn set_up(screen: Screen) -> anyhow::Result<Stack> {
-    let endpoint = match Endpoint::of_environment() {
-        Some(endpoint) => {
-            screen.line(format!(" emulator    {}, as AWS_ENDPOINT_URL says", endpoint.url()));
-            endpoint
-        }
-        None => {
-            let starting = async {
-                let installed = emulator::install().await?;
-                Ok((Endpoint::start(&installed, None, &log("emulator")).await?, installed.fresh))
-            };
-            let ((endpoint, fresh), took) = screen.step("emulator", "installing, starting", starting).await?;
-            let first = if fresh { ", first run only" } else { "" };
-            done(screen, "emulator", &format!("{}{first}", emulator::version()), took);
-            endpoint
-        }
-    };
-    let (binaries, took) = screen.step("build", "compiling", build::build()).await?;
-    done(screen, "build", "3 Lambdas, example router", took);
-    let deploying = async {
-        let overrides = overrides();
-        endpoint.deploy(&binaries, &overrides).await
-    };
-    let (stack, took) = screen.step("deploy", "deploying", deploying).await?;
-    done(screen, "deploy", "1 table, 2 queues, 4 functions, 1 API", took);
-    Ok(stack)
-}
-
-fn done(screen: Screen, name: &str, what: &str, took: Duration) {
-    screen.line(format!(" {name:<11} {what:<40} {}", human(took)));
 }
 
 const SCENES: usize = 7;

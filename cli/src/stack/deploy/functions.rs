@@ -43,9 +43,9 @@ impl Deployment<'_> {
         Ok(arn)
     }
 
-    pub(super) async fn router(&self, queue_url: &str, binaries: &Binaries) -> anyhow::Result<String> {
+    pub(super) async fn router(&self, queue_url: &str, zip: Vec<u8>) -> anyhow::Result<String> {
         let variables = BTreeMap::from([("QUEUE_URL".to_owned(), queue_url.to_owned())]);
-        self.create(ROUTER, binaries.zip(ROUTER)?, variables, 30, 256).await
+        self.create(ROUTER, zip, variables, 30, 256).await
     }
 
     async fn create(

@@ -10,11 +10,11 @@ use anyhow::Context as _;
 use aws_config::{Region, SdkConfig};
 use aws_credential_types::Credentials;
 use futures::future::try_join_all;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use streamer_environment::aws;
 
 use super::{
-    build::{Binaries, ROUTER},
+    build::{Binaries, ROUTER, Router},
     emulator::REGION,
     facts::Facts,
     issuer::{ISSUER, Issuer},
@@ -33,7 +33,7 @@ pub struct Overrides {
 }
 
 /// What was deployed, and where it is.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Deployed {
     /// Where AWS's APIs are.
     pub endpoint_url: String,
@@ -85,6 +85,7 @@ pub async fn deploy(
     facts: &Facts,
     overrides: &Overrides,
     binaries: &Binaries,
+    router: &Router,
     issuer: &Issuer,
 ) -> anyhow::Result<Deployed> {
     let deployment = Deployment {
@@ -118,7 +119,10 @@ pub async fn deploy(
         anyhow::Ok((name.clone(), arn))
     });
     let mut functions: BTreeMap<_, _> = try_join_all(ours).await?.into_iter().collect();
-    let router = deployment.router(&queue_url, binaries).await.context("the router could not be made")?;
+    let router = deployment
+        .router(&queue_url, binaries.zip_router(router)?)
+        .await
+        .context("the router could not be made")?;
     functions.insert(ROUTER.to_owned(), router);
 
     deployment.routes(&api, &region, &functions).await.context("the routes could not be made")?;
