@@ -1,7 +1,8 @@
 //! A router: the Lambda behind `$default` of a WebSocket API. It answers clients through the queue, so it is
 //! done as soon as the queue has the answer, and a client that is slow or gone costs it nothing.
 //!
-//! A request is `{"type": "echo" | "ping" | "report", "request_id": "…", "text": "…"}`.
+//! A request is `{"type": "echo", "request_id": "…", "text": "…"}`, or of type `ping` or `report` and without
+//! a text.
 
 use std::time::Duration;
 
@@ -11,12 +12,19 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use streamer_producer::{Message, MessageBuilder, Producer};
 
+/// What a client may ask for.
 #[derive(Deserialize)]
-struct Request {
-    r#type: String,
-    request_id: String,
-    #[serde(default)]
-    text: String,
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Request {
+    Echo { text: String },
+    Ping,
+    Report,
+}
+
+/// What every request has, so that even an error finds the request that it is about.
+#[derive(Default, Deserialize)]
+struct Identity {
+    request_id: Option<String>,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -29,24 +37,38 @@ async fn route(
     producer: &Producer,
     event: LambdaEvent<ApiGatewayWebsocketProxyRequest>,
 ) -> Result<Value, Error> {
-    let connection = event.payload.request_context.connection_id.unwrap_or_default();
-    let body = event.payload.body.unwrap_or_default();
-    match serde_json::from_str::<Request>(&body) {
-        Ok(request) => answer(producer, &connection, &request).await?,
-        Err(error) => {
-            let message = format!("not a request: {error}");
-            producer.send(Message::connection(&connection).error("invalid_request", &message)?).await?;
+    let event = event.payload;
+    let connection = event.request_context.connection_id.ok_or("not an event of a WebSocket API")?;
+    let body = event.body.unwrap_or_default();
+    let Identity { request_id } = serde_json::from_str(&body).unwrap_or_default();
+    let reply = || match &request_id {
+        Some(id) => Message::connection(&connection).request(id),
+        None => Message::connection(&connection),
+    };
+    match serde_json::from_str(&body) {
+        Ok(request) => {
+            if let Err(error) = answer(producer, request, &reply).await {
+                // What went wrong is for the log; the client learns that nothing more will come.
+                let message = error.to_string();
+                println!("{}", json!({ "level": "ERROR", "request_id": request_id, "message": message }));
+                producer.send(reply().error("internal", "the request could not be answered")?).await?;
+            }
         }
+        Err(error) => producer.send(reply().error("invalid_request", &error.to_string())?).await?,
     }
+    // No body: API Gateway would send it to the client beside the answer.
     Ok(json!({ "statusCode": 200 }))
 }
 
-async fn answer(producer: &Producer, connection: &str, request: &Request) -> Result<(), Error> {
-    let reply = || -> MessageBuilder { Message::connection(connection).request(&request.request_id) };
-    match request.r#type.as_str() {
-        "echo" => producer.send(reply().response(&request.text)?).await?,
-        "ping" => producer.send(reply().response("pong")?).await?,
-        "report" => {
+async fn answer(
+    producer: &Producer,
+    request: Request,
+    reply: &impl Fn() -> MessageBuilder,
+) -> Result<(), Error> {
+    match request {
+        Request::Echo { text } => producer.send(reply().response(&text)?).await?,
+        Request::Ping => producer.send(reply().response("pong")?).await?,
+        Request::Report => {
             producer.send(reply().acknowledgment(Some("the report is being written"))?).await?;
             for percent in (10..=100).step_by(10) {
                 // Here a report would be written.
@@ -54,9 +76,6 @@ async fn answer(producer: &Producer, connection: &str, request: &Request) -> Res
                 producer.send(reply().progress(percent, Some("writing"))?).await?;
             }
             producer.send(reply().complete(&json!({ "rows": 1280 }))?).await?;
-        }
-        other => {
-            producer.send(reply().error("unknown_type", &format!("no such request: {other}"))?).await?;
         }
     }
     Ok(())
