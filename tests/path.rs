@@ -2,12 +2,21 @@
 
 use std::time::{Duration, SystemTime};
 
+use aws_sdk_lambda::primitives::Blob;
+use aws_sdk_sqs::types::Message as QueueMessage;
+use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
-use streamer_cli::stack::{Stack, socket::Socket};
-use streamer_connections::IndexedConnection;
+use streamer_cli::stack::{
+    Stack,
+    build::build,
+    issuer::{ISSUER, Issuer},
+    logs::Logs,
+    socket::{NotConnected, Socket},
+};
+use streamer_connections::{Connection, IndexedConnection};
 use streamer_message::{ConnectionId, TenantId, UserId};
 use streamer_producer::Message;
-use streamer_tests::{emulator::stack, eventually};
+use streamer_tests::{emulator::stack, event, eventually};
 
 const LIMIT: Duration = Duration::from_secs(30);
 const TENANT: &str = "path";
@@ -77,14 +86,45 @@ async fn a_report_is_acknowledged_progresses_and_completes() -> anyhow::Result<(
 async fn a_request_that_nobody_understands_is_answered_with_an_error() -> anyhow::Result<()> {
     let stack = stack().await?;
     let (mut socket, _) = connected(&stack, "errors").await?;
-    for (request, code) in [
-        (json!({ "type": "dance", "request_id": "r" }), "unknown_type"),
-        (json!({ "type": "echo" }), "invalid_request"),
+    for (request, request_id) in [
+        (json!({ "type": "dance", "request_id": "r" }), json!("r")),
+        (json!({ "type": "echo" }), Value::Null),
+        (json!("hello"), Value::Null),
     ] {
         socket.send(&request).await?;
         let frame = socket.next(LIMIT).await?.json()?;
-        assert_eq!((&frame["type"], &frame["error"]["code"]), (&json!("error"), &json!(code)));
+        assert_eq!((&frame["type"], &frame["error"]["code"]), (&json!("error"), &json!("invalid_request")));
+        assert_eq!(frame["request_id"], request_id, "{frame}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_request_whose_answer_is_too_large_is_answered_with_an_error() -> anyhow::Result<()> {
+    let stack = stack().await?;
+    let (mut socket, _) = connected(&stack, "large").await?;
+    socket.send(&json!({ "type": "echo", "request_id": "r", "text": "x".repeat(128 * 1024) })).await?;
+    let frame = socket.next(LIMIT).await?.json()?;
+    assert_eq!((&frame["error"]["code"], &frame["request_id"]), (&json!("internal"), &json!("r")));
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_router_survives_a_client_that_has_gone() -> anyhow::Result<()> {
+    let stack = stack().await?;
+    let (mut socket, id) = connected(&stack, "gone").await?;
+    socket.send(&json!({ "type": "report", "request_id": "unheard" })).await?;
+    socket.close().await?;
+
+    // The emulator tells of the end when the router is done.
+    let removed = async || Ok(stack.table().get(&id, SystemTime::now()).await?.is_none());
+    eventually("the router is done", removed).await?;
+    let router = Logs::of(&stack, Some("router"))?.next().await?;
+    let errors: Vec<_> = router.iter().filter(|line| line.text.contains("unheard")).collect();
+    assert!(errors.is_empty(), "{errors:?}");
+    let (mut other, _) = connected(&stack, "after-gone").await?;
+    other.send(&json!({ "type": "ping", "request_id": "r" })).await?;
+    assert_eq!(other.next(LIMIT).await?.json()?["data"], "pong");
     Ok(())
 }
 
@@ -179,5 +219,160 @@ async fn the_table_answers_by_id_by_user_and_by_tenant_and_leaves_out_what_has_e
     assert_eq!(table.delete(&first).await?, None);
     table.put(&row).await?;
     assert_eq!(table.delete(&first).await?, Some(row));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_token_that_is_not_good_is_answered_with_401_and_leaves_no_row() -> anyhow::Result<()> {
+    let stack = stack().await?;
+    let lambda = aws_sdk_lambda::Client::new(&stack.config);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
+    let claims =
+        |issuer: &str, exp: u64| json!({ "iss": issuer, "sub": "refused", "tenant_id": TENANT, "exp": exp });
+    let stranger = Issuer::generate()?;
+    for (token, reason) in [
+        (None, "token_missing"),
+        (Some(stack.issuer.sign(&claims(ISSUER, now - 60))?), "token_expired"),
+        (Some(stranger.sign(&claims(ISSUER, now + 60))?), "bad_signature"),
+        (Some(stack.issuer.sign(&claims("https://evil.example.com", now + 60))?), "wrong_issuer"),
+    ] {
+        let token = token.as_deref();
+        let refused = Socket::connect(&stack.deployed.websocket_url, token).await;
+        assert!(matches!(refused, Err(NotConnected::Refused(_))), "{reason}: {refused:?}");
+
+        let event = Blob::new(serde_json::to_vec(&event::connect(token))?);
+        let invoke = lambda.invoke().function_name(&stack.deployed.functions["connect"]).payload(event);
+        let answer: Value = serde_json::from_slice(invoke.send().await?.payload.unwrap().as_ref())?;
+        assert_eq!(answer["statusCode"], 401, "{answer}");
+        assert_eq!(answer["body"], json!({ "error": reason }).to_string());
+    }
+    assert!(rows(&stack, "refused").await?.is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_410_of_a_stale_connection_removes_its_row() -> anyhow::Result<()> {
+    let stack = stack().await?;
+    let (socket, id) = connected(&stack, "stale").await?;
+    let row = stack.table().get(&id, SystemTime::now()).await?.unwrap();
+    socket.close().await?;
+    let removed = async || Ok(stack.table().get(&id, SystemTime::now()).await?.is_none());
+    eventually("$disconnect removes the row", removed).await?;
+
+    // As if `$disconnect` had never come.
+    let long_ago = SystemTime::now() - Duration::from_secs(3600);
+    stack.table().put(&Connection { connected_at: long_ago, ..row }).await?;
+    stack.producer().send(Message::connection(&id).response("anybody there?")?).await?;
+    eventually("the 410 removes the row", removed).await
+}
+
+#[tokio::test]
+async fn a_poison_message_reaches_the_dead_letter_queue_whole() -> anyhow::Result<()> {
+    let stack = stack().await?;
+    let body = "{ \"version\": 1,\n\t\"id\": \"poison-\u{e9}\" }";
+    enqueue(&stack, body).await?;
+    let letter = dead_letter(&stack, body).await?;
+    let attributes = letter.message_attributes.unwrap_or_default();
+    let attribute = |name: &str| attributes[name].string_value().unwrap_or_default().to_owned();
+    assert_eq!(attribute("streamer.reason"), "poison");
+    assert!(attribute("streamer.detail").contains("`to` is missing"));
+    assert_eq!(attribute("streamer.attempts"), "1");
+    Ok(())
+}
+
+async fn enqueue(stack: &Stack, body: &str) -> anyhow::Result<()> {
+    let sqs = aws_sdk_sqs::Client::new(&stack.config);
+    sqs.send_message().queue_url(&stack.deployed.queue_url).message_body(body).send().await?;
+    Ok(())
+}
+
+/// The dead letter with this body.
+async fn dead_letter(stack: &Stack, body: &str) -> anyhow::Result<QueueMessage> {
+    let sqs = aws_sdk_sqs::Client::new(&stack.config);
+    let mut found = None;
+    eventually("the dead letter is there", async || {
+        let receive = sqs.receive_message().queue_url(&stack.deployed.dead_letter_queue_url);
+        let receive = receive.max_number_of_messages(10).message_attribute_names("All").visibility_timeout(0);
+        let letters = receive.send().await?.messages.unwrap_or_default();
+        found = letters.into_iter().find(|letter| letter.body() == Some(body));
+        Ok(found.is_some())
+    })
+    .await?;
+    found.ok_or_else(|| anyhow::anyhow!("no dead letter"))
+}
+
+#[tokio::test]
+async fn an_expired_message_is_not_delivered() -> anyhow::Result<()> {
+    let stack = stack().await?;
+    let (mut socket, id) = connected(&stack, "expiry").await?;
+    let expired = Message::connection(&id).expires_in(Duration::ZERO).response("too late")?;
+    stack.producer().send(expired.clone()).await?;
+    let mut logs = Logs::of(&stack, Some("delivery"))?;
+    eventually("the worker says that it expired", async || {
+        let says = |line: &str| line.contains(expired.id().as_str()) && line.contains("\"expired\"");
+        Ok(logs.next().await?.iter().any(|line| says(&line.text)))
+    })
+    .await?;
+    stack.producer().send(Message::connection(&id).response("in time")?).await?;
+    assert_eq!(socket.next(LIMIT).await?.json()?["data"], "in time");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_broadcast_reaches_100_open_sockets() -> anyhow::Result<()> {
+    let stack = stack().await?;
+    let connect = |_| async { stack.connect(TENANT, "crowd").await };
+    let sockets: Vec<_> = stream::iter(0..100).map(connect).buffer_unordered(20).try_collect().await?;
+    let ids: Vec<_> = rows(&stack, "crowd").await?.into_iter().map(|row| row.connection_id).collect();
+    assert_eq!(ids.len(), 100);
+    stack.producer().broadcast(Message::connections(&ids).response("everybody")?).await?;
+    for mut socket in sockets {
+        assert_eq!(socket.next(LIMIT).await?.json()?["data"], "everybody");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_message_written_by_hand_from_the_schema_is_delivered() -> anyhow::Result<()> {
+    let stack = stack().await?;
+    let (mut socket, id) = connected(&stack, "by-hand").await?;
+    let body = format!(
+        r#"{{"version": 1, "id": "by-hand", "to": {{"connection": "{id}"}}, "payload": {{"ok": true}}}}"#
+    );
+    enqueue(&stack, &body).await?;
+    assert_eq!(socket.next(LIMIT).await?.text, r#"{"ok": true}"#);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_lambda_with_a_faulty_environment_says_what_is_wrong_in_its_log() -> anyhow::Result<()> {
+    let stack = stack().await?;
+    let lambda = aws_sdk_lambda::Client::new(&stack.config);
+    let name = "faulty-environment";
+    let code = aws_sdk_lambda::types::FunctionCode::builder();
+    lambda
+        .create_function()
+        .function_name(name)
+        .runtime(aws_sdk_lambda::types::Runtime::Providedal2023)
+        .handler("bootstrap")
+        .role("arn:aws:iam::000000000000:role/none")
+        .environment(
+            aws_sdk_lambda::types::Environment::builder().variables("WEBSOCKET_ENDPOINT", "s3cret").build(),
+        )
+        .code(code.zip_file(Blob::new(build().await?.zip("delivery-worker")?)).build())
+        .send()
+        .await?;
+    let failed = lambda.invoke().function_name(name).payload(Blob::new("{}")).send().await?;
+    assert!(failed.function_error().is_some(), "{failed:?}");
+    // What a start that fails has logged, the emulator puts into the error.
+    let said = String::from_utf8(failed.payload.unwrap().into_inner())?;
+    assert!(
+        said.contains("2 environment variables are faulty: WEBSOCKET_ENDPOINT is malformed (expected"),
+        "{said}"
+    );
+    assert!(
+        said.contains("DEAD_LETTER_QUEUE_URL is missing (expected") && !said.contains("s3cret"),
+        "{said}"
+    );
     Ok(())
 }

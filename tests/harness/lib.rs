@@ -5,7 +5,9 @@
 //!   HTTP client ([`doubles`]).
 //! - [`wire`]: a gateway on the wire, which answers, stalls and breaks as it is told.
 //! - [`event`]: builders of events.
+//! - [`command`]: the command `streamer`, as people run it.
 
+pub mod command;
 pub mod doubles;
 pub mod emulator;
 pub mod event;

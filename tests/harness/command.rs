@@ -1,0 +1,148 @@
+//! The command `streamer`, run as people run it, with a state of its own.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Output, Stdio},
+};
+
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+use streamer_cli::stack::{build, places, processes::Processes};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    process::{Child, Command},
+};
+
+/// A folder for the state of the commands of one test.
+#[derive(Debug)]
+pub struct Streamer {
+    binary: PathBuf,
+    state: PathBuf,
+}
+
+/// Standard input, output and error of a command that has ended.
+#[derive(Debug)]
+pub struct Said {
+    /// Whether its exit code was 0.
+    pub success: bool,
+    /// What it wrote.
+    pub out: String,
+    /// What it complained of.
+    pub err: String,
+}
+
+impl Streamer {
+    /// The command, with an empty state called `name`.
+    ///
+    /// # Errors
+    /// When it cannot be built.
+    pub async fn new(name: &str) -> anyhow::Result<Self> {
+        let state = places::shared(format!("tests/{name}-{}", std::process::id()));
+        fs::create_dir_all(&state)?;
+        Ok(Self { binary: build::build().await?.path("streamer")?.to_owned(), state })
+    }
+
+    /// The emulator's folder of the stack that is up.
+    #[must_use]
+    pub fn folder(&self) -> PathBuf {
+        self.state.join("up")
+    }
+
+    fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.env("STREAMER_STATE", &self.state).env_remove("QUEUE_URL").env_remove("AWS_ENDPOINT_URL");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command
+    }
+
+    /// Runs a command to its end.
+    ///
+    /// # Errors
+    /// When it cannot be run.
+    pub async fn run<const N: usize>(&self, arguments: [&str; N]) -> anyhow::Result<Said> {
+        self.run_with(arguments, "").await
+    }
+
+    /// Runs a command to its end, with this standard input.
+    ///
+    /// # Errors
+    /// When it cannot be run.
+    pub async fn run_with<const N: usize>(&self, arguments: [&str; N], input: &str) -> anyhow::Result<Said> {
+        let mut child = self.command(&self.binary).args(arguments).spawn()?;
+        if let Some(mut stdin) = child.stdin.take() {
+            stdin.write_all(input.as_bytes()).await?;
+        }
+        let Output { status, stdout, stderr } = child.wait_with_output().await?;
+        Ok(Said {
+            success: status.success(),
+            out: String::from_utf8(stdout)?,
+            err: String::from_utf8(stderr)?,
+        })
+    }
+
+    /// Starts a command that goes on.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn spawn<const N: usize>(&self, arguments: [&str; N]) -> anyhow::Result<Child> {
+        Ok(self.command(&self.binary).args(arguments).spawn()?)
+    }
+
+    /// Starts a command in a terminal of its own, which is closed when the child's standard input is.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn spawn_in_terminal<const N: usize>(&self, arguments: [&str; N]) -> anyhow::Result<Child> {
+        const TERMINAL: &str = r#"
+import os, pty, sys
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execv(sys.argv[1], sys.argv[1:])
+said = b""
+while b"\n" not in said:
+    said += os.read(terminal, 4096)
+print(said.decode().strip(), flush=True)
+sys.stdin.read()
+os.close(terminal)
+os.waitpid(pid, 0)
+"#;
+        let python = env::var_os("PYTHON").map_or_else(|| PathBuf::from("python3"), PathBuf::from);
+        let mut command = self.command(&python);
+        Ok(command.args(["-c", TERMINAL]).arg(&self.binary).args(arguments).spawn()?)
+    }
+
+    /// The processes of the stack that is up: the supervisor, the emulator and its Lambdas.
+    ///
+    /// # Errors
+    /// When processes cannot be listed.
+    pub fn processes(&self) -> anyhow::Result<Processes> {
+        Processes::with_environment(&[format!("TMPDIR={}", self.folder().display())])
+    }
+}
+
+impl Drop for Streamer {
+    /// A test that fails leaves nothing behind.
+    fn drop(&mut self) {
+        if let Ok(processes) = self.processes() {
+            _ = processes.kill();
+        }
+        _ = fs::remove_dir_all(&self.state);
+    }
+}
+
+/// The object that `up --json` prints when the stack is ready.
+///
+/// # Errors
+/// When the command ends before.
+pub async fn ready(up: &mut Child) -> anyhow::Result<Value> {
+    let mut line = String::new();
+    let stdout = up.stdout.as_mut().context("no standard output")?;
+    BufReader::new(stdout).read_line(&mut line).await?;
+    if line.is_empty() {
+        let mut said = String::new();
+        up.stderr.as_mut().context("no standard error")?.read_to_string(&mut said).await?;
+        ensure!(false, "the stack did not start: {said}");
+    }
+    Ok(serde_json::from_str(&line)?)
+}
