@@ -2,9 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, SystemTime},
+};
 
 use aws_lambda_events::{apigw::ApiGatewayProxyResponse, encodings::Body};
+use aws_lc_rs::{
+    encoding::{AsDer, Pkcs8V1Der},
+    rsa,
+};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use connect_handler::{
     ConnectHandler,
     config::{Access, Config},
@@ -13,6 +21,7 @@ use connect_handler::{
 use disconnect_handler::DisconnectHandler;
 use serde_json::{Value, json};
 use streamer_cli::stack::issuer::{ISSUER, Issuer};
+use streamer_connections::{Connection, Page};
 use streamer_environment::Environment;
 use streamer_tests::{
     doubles::{Row, TableDouble},
@@ -212,6 +221,55 @@ fn connects_faulty_variables_are_named_all_at_once() {
 }
 
 #[test]
+fn a_connect_grace_of_more_than_an_hour_is_malformed() {
+    let read = |grace: &str| {
+        let environment = Environment::of([
+            ("WEBSOCKET_ENDPOINT", "https://a.example.com/stage"),
+            ("DEAD_LETTER_QUEUE_URL", "https://sqs.example.com/dead-letters"),
+            ("CONNECT_GRACE_SECONDS", grace),
+        ]);
+        delivery_worker::config::Config::read(environment).map(|config| config.connect_grace)
+    };
+    assert_eq!(read("3600").unwrap(), HOUR);
+    assert!(read("3601").is_err() && read("18446744073709551615").is_err());
+}
+
+#[tokio::test]
+async fn an_index_is_read_page_by_page() {
+    let (table, now) = (TableDouble::default(), SystemTime::now());
+    let connection = |id: &str| Connection {
+        connection_id: id.try_into().unwrap(),
+        user_id: "anna".try_into().unwrap(),
+        tenant_id: "acme".try_into().unwrap(),
+        endpoint: "https://a.example.com/stage".to_owned(),
+        connected_at: now,
+        expires_at: now + if id == "expired" { Duration::ZERO } else { HOUR },
+        permissions: BTreeSet::new(),
+        source_ip: None,
+        user_agent: None,
+    };
+    for id in ["a", "b", "expired", "c"] {
+        table.client().put(&connection(id)).await.unwrap();
+    }
+    let rows = table.rows();
+    let page = |ids: &[&str]| ids.iter().map(|id| rows[*id].clone()).collect::<Vec<_>>();
+    let table = TableDouble::paged(vec![page(&["a", "b"]), page(&["expired"]), page(&["c"])]);
+
+    let (tenant, user) = ("acme".try_into().unwrap(), "anna".try_into().unwrap());
+    let (mut seen, mut after, mut pages) = (Vec::new(), None, 0);
+    loop {
+        let Page { connections, next } = table.by_user(&tenant, &user, after.as_ref(), now).await.unwrap();
+        seen.extend(connections.into_iter().map(|connection| connection.connection_id.to_string()));
+        pages += 1;
+        match next {
+            Some(next) => after = Some(next),
+            None => break,
+        }
+    }
+    assert_eq!((seen, pages), (vec!["a".to_owned(), "b".to_owned(), "c".to_owned()], 3));
+}
+
+#[test]
 fn the_workers_missing_variables_are_named_all_at_once() {
     let error = delivery_worker::config::Config::read(Environment::of([])).unwrap_err().to_string();
     for variable in
@@ -221,12 +279,25 @@ fn the_workers_missing_variables_are_named_all_at_once() {
     }
 }
 
+fn private_rsa_key(label: &str) -> String {
+    let pair = rsa::KeyPair::generate(rsa::KeySize::Rsa2048).unwrap();
+    let pkcs8: Pkcs8V1Der<'_> = pair.as_der().unwrap();
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", BASE64_STANDARD.encode(pkcs8.as_ref()))
+}
+
 #[test]
 fn keys_of_every_kind_are_read_and_nothing_else() {
     for pem in [RSA, EC_P256, ED25519] {
         assert!(PublicKey::from_pem(pem).is_some(), "{pem}");
     }
-    for text in ["", "s3cret", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----"] {
+    for text in [
+        "",
+        "s3cret",
+        "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----",
+        EC_P521,
+        &private_rsa_key("PRIVATE KEY"),
+        &private_rsa_key("RSA PRIVATE KEY"),
+    ] {
         assert!(PublicKey::from_pem(text).is_none(), "{text}");
     }
 }
@@ -248,4 +319,11 @@ w8gRq0Wx4GShBE9pv0eaVYnlhWGHGt7jP9H1WDVgSfDKx0uryhI/ZHrY0g==
 
 const ED25519: &str = "-----BEGIN PUBLIC KEY-----
 MCowBQYDK2VwAyEAOiJhfpTEHeUZ36jlgFdJWzM7ENLw0WwLdQSy7q7p/p4=
+-----END PUBLIC KEY-----";
+
+const EC_P521: &str = "-----BEGIN PUBLIC KEY-----
+MIGbMBAGByqGSM49AgEGBSuBBAAjA4GGAAQBmSDp6cpdZ3Kl6bOxw8/UiqSDddgd
+aLQqaDeFPrx66DBmlocNO2WeC3MspjUxgAIKaCBF/Vy+WCjNxNiXSohIJyIBacoz
+dATqO7bd5syhdcWWYtBOQMEUf2hXC8foulFPl44XkFh+nxgYj0QIbQ+fB5nwjOWw
++BS4NICxOkzJPf/i/+M=
 -----END PUBLIC KEY-----";

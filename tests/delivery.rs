@@ -16,7 +16,7 @@ use streamer_tests::{
     event::{EPOCH_MILLIS, batch, epoch, message},
     gateway::{MemoryGateway, status},
     wire::{Reply, WireGateway},
-    worker::{CONNECT_GRACE, TIMEOUT, invoke, reported, worker},
+    worker::{CONNECT_GRACE, TIMEOUT, invoke, reported, unanswered, worker},
 };
 use tokio::time::Instant;
 
@@ -132,6 +132,19 @@ mod gone {
         assert_eq!(invoke(&worker, batch([message("m", &["a"]).to_string()])).await?, ids(["record-0"]));
         Ok(())
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_table_that_does_not_answer_is_not_waited_for_in_the_last_2_s() -> anyhow::Result<()> {
+        let gateway = MemoryGateway::scripted(|connection, _| {
+            (Duration::ZERO, status(if connection == "a" { 410 } else { 200 }))
+        });
+        let worker = unanswered(gateway);
+        let started = Instant::now();
+        let bodies = [message("1", &["a"]), message("2", &["b"])].map(|body| body.to_string());
+        assert_eq!(invoke(&worker, batch(bodies)).await?, ids(["record-0"]));
+        assert_eq!(started.elapsed(), TIMEOUT - Duration::from_secs(2));
+        Ok(())
+    }
 }
 
 mod expired {
@@ -197,6 +210,26 @@ mod poison {
             let worker = worker(MemoryGateway::always(status(200)), &TableDouble::default(), &refuses_second);
             assert_eq!(invoke(&worker, batch(["1", "2", "3"])).await?, ids(["record-1"]), "{fault:?}");
         }
+        Ok(())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dead_letter_queue_that_takes_nothing_has_it_reported() -> anyhow::Result<()> {
+        let failing = QueueDouble::failing("AWS.SimpleQueueService.NonExistentQueue");
+        let worker = worker(MemoryGateway::always(status(200)), &TableDouble::default(), &failing);
+        let bodies = ["1".to_owned(), message("m", &["a"]).to_string(), "3".to_owned()];
+        assert_eq!(invoke(&worker, batch(bodies)).await?, ids(["record-0", "record-2"]));
+        Ok(())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dead_letter_queue_that_does_not_answer_is_not_waited_for_in_the_last_300_ms()
+    -> anyhow::Result<()> {
+        let worker = unanswered(MemoryGateway::always(status(200)));
+        let started = Instant::now();
+        let bodies = ["1".to_owned(), message("m", &["a"]).to_string()];
+        assert_eq!(invoke(&worker, batch(bodies)).await?, ids(["record-0"]));
+        assert_eq!(started.elapsed(), TIMEOUT - Duration::from_millis(300));
         Ok(())
     }
 

@@ -77,3 +77,28 @@ async fn a_message_for_too_many_is_refused_and_the_others_are_sent() {
     assert!(error.to_string().contains("1 of 3 messages are not on the queue; the first: many: "), "{error}");
     assert_eq!(queue.entries().len(), 2);
 }
+
+#[tokio::test]
+async fn what_the_queue_would_refuse_again_is_told_from_what_may_be_sent_again() {
+    let send =
+        async |code| producer(&QueueDouble::failing(code)).send(messages(1).remove(0)).await.unwrap_err();
+    for code in
+        ["InvalidMessageContents", "InvalidParameterValue", "AWS.SimpleQueueService.UnsupportedOperation"]
+    {
+        assert!(
+            matches!(send(code).await, SendError::Refused(cause) if cause == format!("{code}: scripted"))
+        );
+    }
+    for code in ["RequestThrottled", "ExpiredToken", "InternalFailure"] {
+        assert!(
+            matches!(send(code).await, SendError::NotTaken(cause) if cause == format!("{code}: scripted"))
+        );
+    }
+    assert_eq!(producer(&QueueDouble::taking()).send(messages(1).remove(0)).await, Ok(()));
+}
+
+#[tokio::test]
+async fn when_whole_batches_fail_every_message_is_named() {
+    let error = producer(&QueueDouble::failing("InternalFailure")).send_all(messages(12)).await.unwrap_err();
+    assert_eq!((error.total, error.unsent.len()), (12, 12));
+}

@@ -7,6 +7,7 @@ A line `detach` on it says that its end is not the command's. SIGTERM ends the c
 DIRECTORY, where the command keeps its files, is removed at the end.
 """
 
+import contextlib
 import os
 import shutil
 import signal
@@ -17,12 +18,11 @@ import threading
 GRACE_SECONDS = 2
 
 
-def main() -> None:
-    # A session of its own: Ctrl-C in the terminal and the terminal's end do not reach it.
-    os.setsid()
-    directory, *command = sys.argv[1:]
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+def run(command: list[str]) -> None:
     ending = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: ending.set())
+    # A session of its own has a process group of its own, which is what is ended.
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
 
     def wait_for_child() -> None:
         child.wait()
@@ -32,17 +32,25 @@ def main() -> None:
         if sys.stdin.readline() != "detach\n":
             ending.set()
 
-    signal.signal(signal.SIGTERM, lambda *_: ending.set())
     waiting = threading.Thread(target=wait_for_child, daemon=True)
     waiting.start()
     threading.Thread(target=wait_for_input, daemon=True).start()
     ending.wait()
 
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    os.killpg(0, signal.SIGTERM)
-    waiting.join(GRACE_SECONDS)
-    shutil.rmtree(directory, ignore_errors=True)
-    os.killpg(0, signal.SIGKILL)
+    for end in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, end)
+        waiting.join(GRACE_SECONDS)
+
+
+def main() -> None:
+    # Ctrl-C in the terminal and the terminal's end do not reach another session.
+    os.setsid()
+    directory, *command = sys.argv[1:]
+    try:
+        run(command)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 main()

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use jsonwebtoken::{DecodingKey, Validation, decode, errors::ErrorKind};
+use jsonwebtoken::{AlgorithmFamily, DecodingKey, Validation, decode, errors::ErrorKind};
 use serde::Deserialize;
 
 use crate::token::Token;
@@ -84,13 +84,24 @@ impl Fault {
 }
 
 impl PublicKey {
-    /// Reads a PEM: an RSA, EC (P-256, P-384) or Ed25519 public key. `None` for anything else.
+    /// Reads the PEM of a public key: RSA, EC (P-256, P-384) or Ed25519. `None` for anything else, and above
+    /// all for a private key, which has no place here.
     #[must_use]
     pub fn from_pem(pem: &str) -> Option<Self> {
+        let public = ["-----BEGIN PUBLIC KEY-----", "-----BEGIN RSA PUBLIC KEY-----"];
+        if !public.iter().any(|label| pem.trim_start().starts_with(label)) {
+            return None;
+        }
         let pem = pem.as_bytes();
         let readers = [DecodingKey::from_rsa_pem, DecodingKey::from_ec_pem, DecodingKey::from_ed_pem];
-        readers.into_iter().find_map(|read| read(pem).ok()).map(Self)
+        readers.into_iter().find_map(|read| read(pem).ok()).filter(has_known_curve).map(Self)
     }
+}
+
+/// Whether an EC key is of P-256 or P-384, by the length of its point: two coordinates and a byte of form (SEC
+/// 1, section 2.3.3).
+fn has_known_curve(key: &DecodingKey) -> bool {
+    key.family() != AlgorithmFamily::Ec || matches!(key.try_get_as_bytes().map(<[u8]>::len), Ok(65 | 97))
 }
 
 impl Verifier {

@@ -102,13 +102,18 @@ impl Connection {
 impl IndexedConnection {
     pub(crate) fn from_row(row: &Row) -> Result<Self, InvalidRow> {
         Ok(Self {
-            connection_id: id(row, "connection_id")?,
+            connection_id: connection_id(row)?,
             user_id: id(row, "user_id")?,
             endpoint: text(row, "endpoint")?,
             connected_at: time(row, "connected_at", Duration::from_millis)?,
             expires_at: time(row, "expires_at", Duration::from_secs)?,
         })
     }
+}
+
+/// The key of a row.
+pub(crate) fn connection_id(row: &Row) -> Result<ConnectionId, InvalidRow> {
+    id(row, "connection_id")
 }
 
 /// A number attribute.

@@ -12,7 +12,7 @@ use streamer_message::{ConnectionId, TenantId, UserId};
 
 use crate::{
     key::{tenant_shard, tenant_user},
-    row::{Connection, IndexedConnection, InvalidRow, Row, number, since_epoch},
+    row::{self, Connection, IndexedConnection, InvalidRow, Row, number, since_epoch},
 };
 
 /// The connection table. Cheap to clone.
@@ -115,7 +115,7 @@ impl ConnectionTable {
     /// A page of a user's live connections. The index lags behind the table, mostly by less than a second.
     ///
     /// # Errors
-    /// [`TableError::Call`].
+    /// [`TableError`]; rows that cannot be read are skipped.
     pub async fn by_user(
         &self,
         tenant: &TenantId,
@@ -129,7 +129,7 @@ impl ConnectionTable {
     /// A page of the live connections in one of a tenant's [`SHARDS`](crate::SHARDS).
     ///
     /// # Errors
-    /// [`TableError::Call`].
+    /// [`TableError`]; rows that cannot be read are skipped.
     pub async fn by_tenant(
         &self,
         tenant: &TenantId,
@@ -174,9 +174,7 @@ impl ConnectionTable {
                 .filter_map(|row| read(row).ok())
                 .filter(|connection| connection.expires_at > now)
                 .collect(),
-            next: output
-                .last_evaluated_key
-                .and_then(|key| ConnectionId::new(key.get("connection_id")?.as_s().ok()?.as_str()).ok()),
+            next: output.last_evaluated_key.as_ref().map(row::connection_id).transpose()?,
         })
     }
 

@@ -18,8 +18,8 @@ const DEAD_LETTER_QUEUE_URL: Variable = Variable {
 };
 const CONNECT_GRACE_SECONDS: Variable = Variable {
     name: "CONNECT_GRACE_SECONDS",
-    expected: "how young a connection may be for a 410 to mean that it is not there yet, in whole seconds, \
-               5 by default",
+    expected: "how young a connection may be for a 410 to mean that it is not there yet, in whole seconds up to \
+               3600, 5 by default",
     example: "5",
 };
 
@@ -56,8 +56,7 @@ impl Config {
     pub fn read(mut environment: Environment) -> Result<Self, EnvironmentError> {
         let endpoint = environment.required(&WEBSOCKET_ENDPOINT, values::http_url);
         let dead_letter_queue_url = environment.required(&DEAD_LETTER_QUEUE_URL, values::http_url);
-        let connect_grace =
-            environment.or(&CONNECT_GRACE_SECONDS, values::seconds, || Duration::from_secs(5));
+        let connect_grace = environment.or(&CONNECT_GRACE_SECONDS, grace, || Duration::from_secs(5));
         let table = table_name(&mut environment);
         let telemetry = Settings::read(&mut environment);
         environment.finish(|| {
@@ -70,4 +69,8 @@ impl Config {
             })
         })
     }
+}
+
+fn grace(text: &str) -> Option<Duration> {
+    values::seconds(text).filter(|grace| *grace <= Duration::from_secs(3600))
 }

@@ -8,6 +8,7 @@ use aws_sdk_sqs::{
 };
 use streamer_environment::aws::cause;
 use streamer_message::{Limit, limits, pack};
+use tokio::time::{Instant, timeout_at};
 
 use crate::decode::Poison;
 
@@ -70,21 +71,24 @@ impl DeadLetterQueue {
         Self { client, url: url.into() }
     }
 
-    /// Sends poison, and returns the places of what the queue did not confirm, or cannot take since it is too
-    /// large with its attributes: SQS moves that itself, in time.
-    pub async fn send(&self, poison: &[Poison]) -> HashSet<usize> {
+    /// Sends poison, and returns the places of what the queue did not confirm until then, or cannot take since
+    /// it is too large with its attributes: SQS moves that itself, in time.
+    pub async fn send(&self, poison: &[Poison], until: Instant) -> HashSet<usize> {
         let letters = poison.iter().enumerate().map(|(index, poison)| DeadLetter::poison(index, poison));
         let fitting = letters.filter(|letter| letter.bytes() <= limits::QUEUE_MESSAGE_BYTES);
         let mut unsent: HashSet<usize> = (0..poison.len()).collect();
         for batch in pack(fitting, Limit::QUEUE_BATCH, DeadLetter::bytes) {
             let entries = batch.iter().filter_map(DeadLetter::entry).collect();
             let send = self.client.send_message_batch().queue_url(&self.url).set_entries(Some(entries));
-            match send.send().await {
-                Ok(output) => {
+            match timeout_at(until, send.send()).await {
+                Ok(Ok(output)) => {
                     let confirmed = output.successful().iter().filter_map(|entry| entry.id().parse().ok());
                     confirmed.for_each(|index: usize| _ = unsent.remove(&index));
                 }
-                Err(error) => tracing::error!(cause = cause(&error), "the dead-letter queue took nothing"),
+                Ok(Err(error)) => {
+                    tracing::error!(cause = cause(&error), "the dead-letter queue took nothing")
+                }
+                Err(_) => tracing::error!("the dead-letter queue did not answer in time"),
             }
         }
         unsent

@@ -85,9 +85,10 @@ async fn end<G: Gateway>(
 /// yet: until `$connect` has answered, posts are answered with 410.
 async fn remove<G: Gateway>(worker: &Worker<G>, connection: &ConnectionId, time: &Time) -> Outcome {
     let cutoff = time.now() - worker.connect_grace;
-    match worker.table.delete_if_older(connection, cutoff).await {
-        Ok(true) => Outcome::Gone,
-        Ok(false) => Outcome::HandedBack(Cause::ConnectGrace),
-        Err(error) => Outcome::HandedBack(Cause::Table(error.to_string())),
+    match timeout(time.left(), worker.table.delete_if_older(connection, cutoff)).await {
+        Ok(Ok(true)) => Outcome::Gone,
+        Ok(Ok(false)) => Outcome::HandedBack(Cause::ConnectGrace),
+        Ok(Err(error)) => Outcome::HandedBack(Cause::Table(error.to_string())),
+        Err(_) => Outcome::HandedBack(Cause::Deadline),
     }
 }

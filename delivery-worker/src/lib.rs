@@ -74,9 +74,9 @@ impl<G: Gateway> Worker<G> {
             }
         }
         let expanded = expand(&messages);
-        let mut pairs = deliver(self, &messages, plan(expanded.pairs), &time).await;
+        let delivering = deliver(self, &messages, plan(expanded.pairs), &time);
+        let (mut pairs, unsent) = tokio::join!(delivering, self.dead_letters.send(&poison, time.settled()));
         pairs.extend(expanded.unserved);
-        let unsent = self.dead_letters.send(&poison).await;
 
         telling::tell(&self.telemetry, &messages, &pairs, &poison, &time);
         Ok(settle(&messages, &pairs, &poison, &unsent))

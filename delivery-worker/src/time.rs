@@ -7,6 +7,9 @@ use tokio::time::Instant;
 /// What is kept of the invocation's time for settling, at most.
 const MARGIN: Duration = Duration::from_secs(2);
 
+/// What is kept of it for the report to reach Lambda, at most.
+const REPORT: Duration = Duration::from_millis(300);
+
 /// The time of one invocation: the wall clock, read once and carried on by tokio's, and the deadline. So tests
 /// in virtual time move both.
 #[derive(Debug, Clone, Copy)]
@@ -14,6 +17,7 @@ pub struct Time {
     wall: SystemTime,
     instant: Instant,
     deadline: Instant,
+    settled: Instant,
 }
 
 impl Time {
@@ -23,7 +27,12 @@ impl Time {
     pub fn start(now: SystemTime, lambda_deadline: SystemTime) -> Self {
         let instant = Instant::now();
         let whole = lambda_deadline.duration_since(now).unwrap_or_default();
-        Self { wall: now, instant, deadline: instant + whole - MARGIN.min(whole / 4) }
+        Self {
+            wall: now,
+            instant,
+            deadline: instant + whole - MARGIN.min(whole / 4),
+            settled: instant + whole - REPORT.min(whole / 8),
+        }
     }
 
     /// When the invocation began.
@@ -36,6 +45,12 @@ impl Time {
     #[must_use]
     pub fn now(&self) -> SystemTime {
         self.wall + self.instant.elapsed()
+    }
+
+    /// When settling ends: what is not confirmed then is reported.
+    #[must_use]
+    pub fn settled(&self) -> Instant {
+        self.settled
     }
 
     /// What is left for posts.

@@ -75,12 +75,6 @@ impl Connections {
     pub fn as_slice(&self) -> &[ConnectionId] {
         &self.0
     }
-
-    /// The connections, to keep.
-    #[must_use]
-    pub fn into_vec(self) -> Vec<ConnectionId> {
-        self.0
-    }
 }
 
 /// As it lies on the queue. Unlike a derived enum it ignores keys that it does not know.

@@ -12,8 +12,9 @@
 //! ```
 //!
 //! - [`Message`]: whom it is for, then its options, then what it says.
-//! - [`Producer`]: puts messages on the queue. `Ok` means that the queue has the message; from there on it is
-//!   delivered at least once, or ends in the dead-letter queue with a reason.
+//! - [`Producer`]: puts messages on the queue. `Ok` means that the queue has the message; from there on it is the
+//!   worker's affair: it is delivered at least once, unless its connection is gone or its expiry has passed, or
+//!   ends in the dead-letter queue.
 
 mod message;
 mod producer;
@@ -22,7 +23,7 @@ pub use message::{Message, MessageBuilder, MessageError};
 pub use producer::{Producer, SendAllError, SendError, Unsent};
 pub use streamer_message::{ClientContent, ClientError, ConnectionId, MessageId, Percent, RequestId};
 
-/// The README's examples compile.
+/// The README's router compiles.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;

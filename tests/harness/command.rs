@@ -64,6 +64,15 @@ impl Streamer {
         self.run_with(arguments, "").await
     }
 
+    /// Runs a command to its end, with an endpoint that speaks AWS.
+    ///
+    /// # Errors
+    /// When it cannot be run.
+    pub async fn run_at<const N: usize>(&self, endpoint: &str, arguments: [&str; N]) -> anyhow::Result<Said> {
+        let mut command = self.command(&self.binary);
+        said(command.args(arguments).env("AWS_ENDPOINT_URL", endpoint).spawn()?).await
+    }
+
     /// Runs a command to its end, with this standard input.
     ///
     /// # Errors
@@ -73,12 +82,7 @@ impl Streamer {
         if let Some(mut stdin) = child.stdin.take() {
             stdin.write_all(input.as_bytes()).await?;
         }
-        let Output { status, stdout, stderr } = child.wait_with_output().await?;
-        Ok(Said {
-            success: status.success(),
-            out: String::from_utf8(stdout)?,
-            err: String::from_utf8(stderr)?,
-        })
+        said(child).await
     }
 
     /// Starts a command that goes on.
@@ -119,6 +123,11 @@ os.waitpid(pid, 0)
     pub fn processes(&self) -> anyhow::Result<Processes> {
         Processes::with_environment(&[format!("TMPDIR={}", self.folder().display())])
     }
+}
+
+async fn said(child: Child) -> anyhow::Result<Said> {
+    let Output { status, stdout, stderr } = child.wait_with_output().await?;
+    Ok(Said { success: status.success(), out: String::from_utf8(stdout)?, err: String::from_utf8(stderr)? })
 }
 
 impl Drop for Streamer {

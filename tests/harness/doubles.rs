@@ -11,13 +11,19 @@ use aws_sdk_dynamodb::{
     operation::{
         delete_item::{DeleteItemError, DeleteItemOutput},
         put_item::{PutItemError, PutItemOutput},
+        query::QueryOutput,
     },
     types::{AttributeValue, error::ConditionalCheckFailedException},
 };
 use aws_sdk_sqs::{
-    operation::send_message_batch::SendMessageBatchOutput,
+    config::retry::RetryConfig,
+    operation::{
+        send_message::{SendMessageError, SendMessageOutput},
+        send_message_batch::{SendMessageBatchError, SendMessageBatchOutput},
+    },
     types::{BatchResultErrorEntry, SendMessageBatchRequestEntry, SendMessageBatchResultEntry},
 };
+use aws_smithy_http_client::test_util::NeverClient;
 use aws_smithy_mocks::{MockResponse, RuleMode, mock, mock_client};
 use streamer_connections::ConnectionTable;
 
@@ -47,6 +53,29 @@ impl TableDouble {
     #[must_use]
     pub fn failing() -> Self {
         Self { fails: true, ..Self::default() }
+    }
+
+    /// A table that never answers.
+    #[must_use]
+    pub fn silent() -> ConnectionTable {
+        let config = aws_sdk_dynamodb::Config::builder().with_test_defaults_v2();
+        let client = aws_sdk_dynamodb::Client::from_conf(config.http_client(NeverClient::new()).build());
+        ConnectionTable::new(client, "connections")
+    }
+
+    /// A table whose indexes have these pages. A page that is not the last ends at its last row's connection.
+    #[must_use]
+    pub fn paged(pages: Vec<Vec<Row>>) -> ConnectionTable {
+        let query = mock!(aws_sdk_dynamodb::Client::query).then_compute_output(move |input| {
+            let after = input.exclusive_start_key().map(|key| &key["connection_id"]);
+            let is_next = |page: &Vec<Row>| page.last().map(|row| &row["connection_id"]) == after;
+            let place = after.and_then(|_| pages.iter().position(is_next)).map_or(0, |place| place + 1);
+            let page = pages.get(place).cloned().unwrap_or_default();
+            let last = page.last().filter(|_| place + 1 < pages.len());
+            let key = last.map(|row| Row::from([("connection_id".to_owned(), row["connection_id"].clone())]));
+            QueryOutput::builder().set_items(Some(page)).set_last_evaluated_key(key).build()
+        });
+        ConnectionTable::new(mock_client!(aws_sdk_dynamodb, RuleMode::MatchAny, [&query]), "connections")
     }
 
     /// The rows, by connection.
@@ -109,7 +138,11 @@ impl TableDouble {
 
 /// An error that the SDK does not try again.
 fn denied() -> ErrorMetadata {
-    ErrorMetadata::builder().code("AccessDeniedException").message("not for you").build()
+    error("AccessDeniedException")
+}
+
+fn error(code: &str) -> ErrorMetadata {
+    ErrorMetadata::builder().code(code).message("scripted").build()
 }
 
 /// What the queue double does with an entry of a batch.
@@ -128,6 +161,7 @@ pub enum Entry {
 /// A queue in memory.
 #[derive(Clone)]
 pub struct QueueDouble {
+    fails: Option<&'static str>,
     sent: Arc<Mutex<Vec<Vec<SendMessageBatchRequestEntry>>>>,
     decide: Arc<dyn Fn(&SendMessageBatchRequestEntry) -> Entry + Send + Sync>,
 }
@@ -135,13 +169,26 @@ pub struct QueueDouble {
 impl QueueDouble {
     /// A queue that does with each entry what `decide` says.
     pub fn new(decide: impl Fn(&SendMessageBatchRequestEntry) -> Entry + Send + Sync + 'static) -> Self {
-        Self { sent: Arc::default(), decide: Arc::new(decide) }
+        Self { fails: None, sent: Arc::default(), decide: Arc::new(decide) }
     }
 
     /// A queue that takes everything.
     #[must_use]
     pub fn taking() -> Self {
         Self::new(|_| Entry::Taken)
+    }
+
+    /// A queue that answers every call with this error.
+    #[must_use]
+    pub fn failing(code: &'static str) -> Self {
+        Self { fails: Some(code), ..Self::taking() }
+    }
+
+    /// A client of a queue that never answers.
+    #[must_use]
+    pub fn silent() -> aws_sdk_sqs::Client {
+        let config = aws_sdk_sqs::Config::builder().with_test_defaults_v2();
+        aws_sdk_sqs::Client::from_conf(config.http_client(NeverClient::new()).build())
     }
 
     /// The batches that arrived.
@@ -159,12 +206,22 @@ impl QueueDouble {
     /// A client of the queue.
     #[must_use]
     pub fn client(&self) -> aws_sdk_sqs::Client {
-        let queue = self.clone();
-        let send = mock!(aws_sdk_sqs::Client::send_message_batch).then_compute_output(move |input| {
-            queue.locked().push(input.entries().to_vec());
-            queue.answer(input.entries())
+        let (one, many) = (self.clone(), self.clone());
+        let send = mock!(aws_sdk_sqs::Client::send_message).then_compute_response(move |_| match one.fails {
+            Some(code) => MockResponse::Error(SendMessageError::generic(error(code))),
+            None => MockResponse::Output(SendMessageOutput::builder().message_id("m").build()),
         });
-        mock_client!(aws_sdk_sqs, RuleMode::MatchAny, [&send])
+        let send_batch = mock!(aws_sdk_sqs::Client::send_message_batch).then_compute_response(move |input| {
+            if let Some(code) = many.fails {
+                return MockResponse::Error(SendMessageBatchError::generic(error(code)));
+            }
+            many.locked().push(input.entries().to_vec());
+            MockResponse::Output(many.answer(input.entries()))
+        });
+        // Retries are left out: the SDK's own tests hold them.
+        mock_client!(aws_sdk_sqs, RuleMode::MatchAny, [&send, &send_batch], |config| {
+            config.retry_config(RetryConfig::disabled())
+        })
     }
 
     fn answer(&self, entries: &[SendMessageBatchRequestEntry]) -> SendMessageBatchOutput {

@@ -27,13 +27,12 @@ pub async fn stack() -> anyhow::Result<Stack> {
     }
 }
 
-/// The test binary's name.
+/// The test binary's name, without the hash that cargo puts behind it.
 fn name() -> String {
     let binary = std::env::current_exe().ok();
-    binary
-        .as_deref()
-        .and_then(|path| path.file_stem())
-        .map_or_else(|| "tests".to_owned(), |name| name.to_string_lossy().into_owned())
+    let name = binary.as_deref().and_then(|path| path.file_stem()).map(|name| name.to_string_lossy());
+    let name = name.as_deref().and_then(|name| name.rsplit_once('-')).map(|(name, _)| name.to_owned());
+    name.unwrap_or_else(|| "tests".to_owned())
 }
 
 /// As on AWS, but a test need not wait for minutes.

@@ -40,6 +40,15 @@ pub fn worker<G: Gateway>(gateway: G, table: &TableDouble, dead_letters: &QueueD
     }
 }
 
+/// A worker that posts to `gateway`, whose table and dead-letter queue never answer.
+pub fn unanswered<G: Gateway>(gateway: G) -> Worker<G> {
+    Worker {
+        table: TableDouble::silent(),
+        dead_letters: DeadLetterQueue::new(QueueDouble::silent(), "https://sqs.example.com/dead-letters"),
+        ..worker(gateway, &TableDouble::default(), &QueueDouble::taking())
+    }
+}
+
 /// Invokes the worker at [`epoch`], and returns what it reported.
 ///
 /// # Errors

@@ -34,7 +34,7 @@ impl Down {
             supervisor.kill_with(Signal::Term);
         }
         let deadline = Instant::now() + LIMIT;
-        while state::claim()?.is_none() {
+        while state::is_up()? {
             if Instant::now() > deadline {
                 bail!("the stack has not ended within {LIMIT:?}: kill the process group {}", running.pid);
             }

@@ -1,4 +1,4 @@
-//! The commands of `streamer`, a file for each.
+//! The commands of `streamer`, a file for each, and what some of them share: [`set_up`] and [`target`].
 
 pub mod demo;
 pub mod down;

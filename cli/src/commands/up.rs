@@ -2,19 +2,14 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 use serde::Serialize;
-use tokio::{
-    signal::{
-        ctrl_c,
-        unix::{SignalKind, signal},
-    },
-    time::{MissedTickBehavior, interval},
-};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::set_up::{router, set_up};
 use crate::{
+    interrupt::interrupted,
     screen::Screen,
     stack::{
         Endpoint, Stack,
@@ -67,7 +62,12 @@ impl Up {
     /// # Errors
     /// When a stack is up already, or this one does not start.
     pub async fn run(self) -> anyhow::Result<()> {
-        let Some(log) = state::claim()? else { return already_up().await };
+        // Before anything is deployed anywhere.
+        ensure!(
+            Endpoint::of_environment().is_none(),
+            "AWS_ENDPOINT_URL names an endpoint already, and `up` starts one of its own: unset the variable"
+        );
+        let log = claim().await?;
         let screen = if self.json { Screen::silent() } else { Screen::new() };
         let starting = self.start(screen, &log);
         let stack = tokio::select! {
@@ -97,13 +97,22 @@ impl Up {
     }
 }
 
-async fn already_up() -> anyhow::Result<()> {
-    let running = state::expect().await?;
-    bail!(
-        "a stack is up already, process {}, at {}: use it, or end it with `streamer down`",
-        running.pid,
-        running.stack.deployed.websocket_url
-    )
+/// The stack's log, unless a stack is up.
+async fn claim() -> anyhow::Result<Log> {
+    loop {
+        if let Some(log) = state::claim()? {
+            return Ok(log);
+        }
+        if let Some(running) = state::running().await? {
+            bail!(
+                "a stack is up already, process {}, at {}: use it, or end it with `streamer down`",
+                running.pid,
+                running.stack.deployed.websocket_url
+            );
+        }
+        // Another command only looked whether one is up.
+        sleep(Duration::from_millis(20)).await;
+    }
 }
 
 fn welcome(screen: Screen, deployed: &Deployed, detached: bool) {
@@ -147,19 +156,5 @@ async fn follow(mut stack: Stack, silent: bool) -> anyhow::Result<()> {
                 }
             }
         }
-    }
-}
-
-/// Waits for Ctrl-C or SIGTERM.
-async fn interrupted() {
-    let terminated = async {
-        match signal(SignalKind::terminate()) {
-            Ok(mut terminate) => _ = terminate.recv().await,
-            Err(_) => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        _ = ctrl_c() => {}
-        () = terminated => {}
     }
 }

@@ -71,14 +71,19 @@ pub async fn build() -> anyhow::Result<Binaries> {
             "json-render-diagnostics",
         ])
         .stdin(Stdio::null())
+        .kill_on_drop(true)
         .output()
         .await
         .context("cargo, which builds the Lambdas, could not be run: install Rust with rustup")?;
     if !output.status.success() {
-        bail!(
-            "the Lambdas could not be built (a C compiler is needed, such as gcc):\n{}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
+        let said = String::from_utf8_lossy(&output.stderr);
+        if said.contains("linker `cc` not found") || said.contains("failed to find tool") {
+            bail!(
+                "Rust needs a C compiler, and there is none: install one (on Debian: apt-get install gcc; on \
+                   macOS: xcode-select --install)"
+            );
+        }
+        bail!("the Lambdas could not be built:\n{}", said.trim());
     }
     let artifacts =
         output.stdout.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());

@@ -65,7 +65,8 @@ pub async fn install() -> anyhow::Result<Installed> {
     fs::create_dir_all(places::shared("")).context("cannot make target/streamer")?;
     let lock = File::create(&lock).context("cannot make target/streamer/emulator.lock")?;
     let _lock = tokio::task::spawn_blocking(move || lock.lock().map(|()| lock)).await??;
-    if installed.exists() {
+    // A virtual environment dies with the Python that it was made from.
+    if installed.exists() && python.exists() {
         return Ok(Installed { python, fresh: false });
     }
     let system = system_python().await?;
@@ -102,7 +103,8 @@ async fn system_python() -> anyhow::Result<PathBuf> {
 }
 
 async fn run(program: &Path, arguments: impl IntoIterator<Item = &OsStr>) -> anyhow::Result<()> {
-    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output().await?;
+    let mut command = Command::new(program);
+    let output = command.args(arguments).stdin(Stdio::null()).kill_on_drop(true).output().await?;
     if !output.status.success() {
         let said = [output.stdout, output.stderr].concat();
         bail!("{}", String::from_utf8_lossy(&said).trim());
@@ -120,16 +122,20 @@ impl Installed {
         const TRIES: usize = 3;
         let mut tries = 0;
         loop {
-            let address = free_address(port)?;
-            match self.start_at(address, folder, log).await {
-                // Another process may have taken a free port in between.
-                Err(_) if port.is_none() && tries < TRIES => tries += 1,
-                started => return started,
+            tries += 1;
+            let mut emulator = self.launch(free_address(port)?, folder, log)?;
+            let Err(error) = emulator.wait_until_it_listens(log).await else { return Ok(emulator) };
+            // It removes its folder before the next one may use it.
+            emulator.end().await?;
+            // Another process may have taken a free port in between.
+            let lost = log.read().contains("already in use");
+            if !lost || port.is_some() || tries == TRIES {
+                return Err(error);
             }
         }
     }
 
-    async fn start_at(&self, address: SocketAddr, folder: &Path, log: &Log) -> anyhow::Result<Emulator> {
+    fn launch(&self, address: SocketAddr, folder: &Path, log: &Log) -> anyhow::Result<Emulator> {
         fs::create_dir_all(folder)?;
         let output = log.restart()?;
         // What stands in its environment reaches every Lambda: nothing but what it needs.
@@ -153,9 +159,7 @@ impl Installed {
             .stderr(output)
             .spawn()?;
         let input = supervisor.stdin.take().context("the supervisor has no standard input")?;
-        let mut emulator = Emulator { supervisor, input, address };
-        emulator.wait_until_it_listens(log).await?;
-        Ok(emulator)
+        Ok(Emulator { supervisor, input, address })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
+    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
@@ -33,10 +34,19 @@ impl Log {
         }
     }
 
-    /// Where it is.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// Whether a stack writes to the log at `path`. To look takes a lock that others may take too, for a moment.
+    ///
+    /// # Errors
+    /// When the file cannot be opened or locked.
+    pub fn is_claimed(path: &Path) -> anyhow::Result<bool> {
+        match File::open(path).and_then(|file| match file.try_lock_shared() {
+            Ok(()) => Ok(false),
+            Err(TryLockError::WouldBlock) => Ok(true),
+            Err(TryLockError::Error(error)) => Err(error),
+        }) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            claimed => claimed.with_context(|| format!("cannot lock {}", path.display())),
+        }
     }
 
     /// What it says.

@@ -67,7 +67,8 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Uses the endpoint that `AWS_ENDPOINT_URL` names, if any: LocalStack, or another emulator that is up.
+    /// Uses the endpoint that `AWS_ENDPOINT_URL` names, if any: another emulator that is up. It has to serve
+    /// sockets and `@connections` at `/_aws/execute-api/{api}/{stage}`.
     #[must_use]
     pub fn of_environment() -> Option<Self> {
         let url = std::env::var("AWS_ENDPOINT_URL").ok().filter(|url| !url.is_empty())?;
@@ -121,10 +122,15 @@ impl Endpoint {
     ) -> anyhow::Result<Stack> {
         let (config, issuer) = (local_config(&self.url).await, Issuer::generate()?);
         let mut facts = Facts::read()?;
-        if matches!(self.host, Host::Foreign) {
-            facts.rename(&format!("-{}", std::process::id()));
-        }
-        let deployed = deploy(&config, &facts, overrides, binaries, router, &issuer).await?;
+        let deployed = if matches!(self.host, Host::Foreign) {
+            let suffix = format!("-{}", std::process::id());
+            facts.rename(&suffix);
+            let deployed = deploy(&config, &facts, overrides, binaries, router, &issuer).await;
+            deployed
+                .with_context(|| format!("what was made at {} is still there, named …{suffix}", self.url))?
+        } else {
+            deploy(&config, &facts, overrides, binaries, router, &issuer).await?
+        };
         Ok(Stack { host: self.host, deployed, issuer, config })
     }
 }

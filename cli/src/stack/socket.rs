@@ -11,6 +11,9 @@ use tokio_tungstenite::{
     tungstenite::{self, ClientRequestBuilder, Message, http::Uri},
 };
 
+/// How long a handshake may take, to open or to close.
+const LIMIT: Duration = Duration::from_secs(30);
+
 /// A connected client.
 #[derive(Debug)]
 pub struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
@@ -66,10 +69,13 @@ impl Socket {
             Some(token) => request.with_header("Authorization", format!("Bearer {token}")),
             None => request,
         };
-        match connect_async(request).await {
-            Ok((socket, _)) => Ok(Self(socket)),
-            Err(tungstenite::Error::Http(response)) => Err(NotConnected::Refused(response.status().as_u16())),
-            Err(error) => Err(NotConnected::Failed(error.into())),
+        match timeout(LIMIT, connect_async(request)).await {
+            Ok(Ok((socket, _))) => Ok(Self(socket)),
+            Ok(Err(tungstenite::Error::Http(response))) => {
+                Err(NotConnected::Refused(response.status().as_u16()))
+            }
+            Ok(Err(error)) => Err(NotConnected::Failed(error.into())),
+            Err(late) => Err(NotConnected::Failed(late.into())),
         }
     }
 
@@ -104,10 +110,13 @@ impl Socket {
     /// Closes the connection, and waits for the other side to agree.
     ///
     /// # Errors
-    /// When the connection broke before.
+    /// When the connection broke before, or the other side does not agree in time.
     pub async fn close(mut self) -> anyhow::Result<()> {
-        self.0.close(None).await?;
-        while let Some(Ok(_)) = self.0.next().await {}
-        Ok(())
+        let closing = async {
+            self.0.close(None).await?;
+            while let Some(Ok(_)) = self.0.next().await {}
+            Ok(())
+        };
+        timeout(LIMIT, closing).await.context("the other side does not close the connection")?
     }
 }

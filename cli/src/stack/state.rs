@@ -55,6 +55,14 @@ pub fn claim() -> anyhow::Result<Option<Log>> {
     Log::claim(log_path())
 }
 
+/// Whether a stack is up, or starting, or ending.
+///
+/// # Errors
+/// When the log cannot be opened or locked.
+pub fn is_up() -> anyhow::Result<bool> {
+    Log::is_claimed(&log_path())
+}
+
 /// Writes down where a stack is, for its user's eyes only.
 ///
 /// # Errors
@@ -73,7 +81,7 @@ pub fn write(stack: &Stack, pid: u32) -> anyhow::Result<()> {
 /// # Errors
 /// When one is just starting or ending.
 pub async fn running() -> anyhow::Result<Option<Running>> {
-    if claim()?.is_some() {
+    if !is_up()? {
         return Ok(None);
     }
     let Ok(state) = fs::read(file()) else {

@@ -5,11 +5,12 @@ mod tally;
 
 use std::{collections::BTreeMap, time::Duration, time::Instant};
 
-use tokio::signal::ctrl_c;
+use anyhow::{anyhow, bail};
 
 use self::{scenes::Play, tally::Tally};
 use super::set_up::set_up;
 use crate::{
+    interrupt::interrupted,
     screen::{Screen, human},
     stack::{
         Endpoint, Stack,
@@ -32,35 +33,39 @@ pub async fn run(keep: bool) -> anyhow::Result<()> {
     let (started, screen) = (Instant::now(), Screen::new());
     screen.line("Streamer: the whole AWS path on this machine. No Docker, no account.\n");
     let start = async |installed: &_| Endpoint::start_own(installed, "demo").await;
-    let stack = set_up(screen, &Router::Example, &overrides(), start).await?;
+    let overrides = overrides();
+    let stack = tokio::select! {
+        () = interrupted() => bail!("interrupted while starting"),
+        stack = set_up(screen, &Router::Example, &overrides, start) => stack?,
+    };
     screen.line(format!("             {}\n", stack.deployed.websocket_url));
 
     let mut play = Play::new(&stack, screen);
-    let played = perform(&mut play, screen).await;
+    let played = tokio::select! {
+        () = interrupted() => Err(Failed { scenes: 0, error: anyhow!("interrupted") }),
+        played = perform(&mut play, screen) => played,
+    };
     summary(screen, &play.tally);
-    logs::save(&stack).await?;
-    let passed = played.is_ok();
-    let verdict = if passed { "PASS" } else { "FAIL" };
-    let scenes = played.as_ref().unwrap_or_else(|failed| &failed.scenes);
+    let (verdict, scenes) = match &played {
+        Ok(()) => ("PASS", SCENES),
+        Err(failed) => ("FAIL", failed.scenes),
+    };
     screen.line(format!(
         "\n {verdict} {scenes}/{SCENES} in {:.0} s   logs: target/streamer/logs/",
         started.elapsed().as_secs_f64()
     ));
-    match played {
-        Err(failed) => {
-            stack.end().await?;
-            Err(failed.error)
-        }
-        Ok(_) if keep => {
-            invite(screen, &stack)?;
-            ctrl_c().await?;
-            stack.end().await
-        }
-        Ok(_) => {
-            screen.line(" next: cargo run -- --keep  |  producer/examples/router.rs");
-            stack.end().await
-        }
+    if let Err(error) = logs::save(&stack).await {
+        screen.line(format!(" the functions' logs are not there: {error:#}"));
     }
+    if played.is_ok() && keep {
+        invite(screen, &stack)?;
+        interrupted().await;
+    } else if played.is_ok() {
+        screen.line(" next: cargo run -- --keep  |  producer/examples/router.rs");
+    }
+    let ended = stack.end().await;
+    // What went wrong first is what counts.
+    played.map_err(|failed| failed.error).and(ended)
 }
 
 const SCENES: usize = 7;
@@ -71,8 +76,8 @@ struct Failed {
     error: anyhow::Error,
 }
 
-/// Plays all scenes, and returns how many.
-async fn perform(play: &mut Play<'_>, screen: Screen) -> Result<usize, Failed> {
+/// Plays all scenes.
+async fn perform(play: &mut Play<'_>, screen: Screen) -> Result<(), Failed> {
     macro_rules! scene {
         ($number:literal, $name:ident) => {
             match play.$name().await {
@@ -91,7 +96,7 @@ async fn perform(play: &mut Play<'_>, screen: Screen) -> Result<usize, Failed> {
     scene!(5, broadcast);
     scene!(6, stale);
     scene!(7, disconnect);
-    Ok(SCENES)
+    Ok(())
 }
 
 fn summary(screen: Screen, tally: &Tally) {

@@ -88,11 +88,9 @@ impl<'a> Play<'a> {
                 Some("acknowledgment") => acknowledged = Some((seq, latency)),
                 Some("complete") => complete = Some((seq, frame["result"].clone())),
                 Some("progress") => {
-                    let update = (seq, frame["progress"].as_u64().unwrap_or_default());
-                    if !progress.contains(&update) {
-                        progress.push(update);
-                    }
-                    bar.iter().for_each(|bar| bar.set_position(update.1));
+                    let percent = frame["progress"].as_u64().unwrap_or_default();
+                    progress.push((seq, percent));
+                    bar.iter().for_each(|bar| bar.set_position(percent));
                 }
                 _ => bail!("not expected: {frame}"),
             }
@@ -209,10 +207,15 @@ impl<'a> Play<'a> {
         socket.send(request).await
     }
 
+    /// The next frame that is new: delivery is at least once.
     async fn frame(&mut self) -> anyhow::Result<(Value, Duration)> {
         let (socket, _) = self.anna.as_mut().context("nobody is connected")?;
-        let frame = socket.next(LIMIT).await?;
-        self.tally.arrived("anna", &frame)
+        loop {
+            let frame = socket.next(LIMIT).await?;
+            if let Some(new) = self.tally.arrived("anna", &frame)? {
+                return Ok(new);
+            }
+        }
     }
 
     async fn row(&self, id: &ConnectionId) -> anyhow::Result<Option<Connection>> {

@@ -21,12 +21,12 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Counts a frame for `recipient`, and returns its JSON and how old its message is. The second frame of a
-    /// message counts as a duplicate.
+    /// Counts a frame for `recipient`, and returns its JSON and how old its message is; `None` where the
+    /// recipient has the message already, since a client drops an id that it has seen.
     ///
     /// # Errors
     /// When the frame is no message of the library's.
-    pub fn arrived(&mut self, recipient: &str, frame: &Frame) -> anyhow::Result<(Value, Duration)> {
+    pub fn arrived(&mut self, recipient: &str, frame: &Frame) -> anyhow::Result<Option<(Value, Duration)>> {
         let json = frame.json()?;
         let id = json["id"].as_str().with_context(|| format!("no id: {}", frame.text))?;
         let made = MessageId::new(id)?.created_at().context("the id is no UUIDv7")?;
@@ -34,11 +34,12 @@ impl Tally {
         let latency = frame.at.duration_since(made).unwrap_or_default();
         let arrivals = self.arrivals.entry((recipient.to_owned(), id.to_owned())).or_default();
         *arrivals += 1;
-        if *arrivals == 1 {
-            let slowest = self.latencies.entry(id.to_owned()).or_default();
-            *slowest = latency.max(*slowest);
+        if *arrivals > 1 {
+            return Ok(None);
         }
-        Ok((json, latency))
+        let slowest = self.latencies.entry(id.to_owned()).or_default();
+        *slowest = latency.max(*slowest);
+        Ok(Some((json, latency)))
     }
 
     /// Frames that arrived.
