@@ -303,6 +303,15 @@ mod handed_back {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn an_invocation_whose_time_is_up_posts_nothing() -> anyhow::Result<()> {
+        let worker = quiet(MemoryGateway::always(status(200)));
+        let event = batch([message("m", &["a"]).to_string()]);
+        assert_eq!(reported(&worker.handle(event, Time::start(epoch(), epoch())).await?), ids(["record-0"]));
+        assert!(worker.gateway.posts().is_empty());
+        Ok(())
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn an_audience_that_is_not_served_goes_back_to_the_queue() -> anyhow::Result<()> {
         let worker = quiet(MemoryGateway::always(status(200)));
         let to = [json!({"tenant": "acme"}), json!({"user": {"tenant": "acme", "user": "anna"}})];
