@@ -1,21 +1,13 @@
-//! The worker's outcomes, in virtual time and on the wire.
+//! The worker's outcomes, in virtual time.
 
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
-use delivery_worker::{
-    Worker,
-    classify::Answer,
-    gateway::{Gateway, ManagementApi},
-    time::Time,
-};
+use delivery_worker::{Worker, time::Time};
 use serde_json::json;
-use streamer_cli::stack::deploy::local_config;
 use streamer_tests::{
     doubles::{Entry, LONG_AGO, QueueDouble, TableDouble},
     event::{EPOCH_MILLIS, batch, epoch, message},
     gateway::{MemoryGateway, status},
-    wire::{Reply, WireGateway},
     worker::{CONNECT_GRACE, TIMEOUT, invoke, reported, unanswered, worker},
 };
 use tokio::time::Instant;
@@ -328,93 +320,4 @@ async fn an_event_without_message_ids_is_refused_before_anything_is_posted() {
     event.records[1].message_id = None;
     assert!(worker.handle(event, Time::start(epoch(), epoch() + TIMEOUT)).await.is_err());
     assert!(worker.gateway.posts().is_empty());
-}
-
-mod on_the_wire {
-    use super::*;
-
-    async fn api(endpoint: &str) -> ManagementApi {
-        ManagementApi::new(&(&local_config("http://127.0.0.1:9").await).into(), endpoint)
-    }
-
-    async fn answers(script: impl Fn(usize) -> Reply + Send + Sync + 'static) -> anyhow::Result<Answer> {
-        let gateway = WireGateway::start(script).await?;
-        let connection = "L0SM9cOFvHcCIhw=".try_into()?;
-        Ok(api(&gateway.endpoint()).await.post(&connection, Bytes::from_static(b"1")).await)
-    }
-
-    #[tokio::test]
-    async fn every_status_and_its_body_reach_the_classification() -> anyhow::Result<()> {
-        for (code, body) in [
-            (200, ""),
-            (400, r#"{"message":"Invalid connectionId: x","connectionId":"x"}"#),
-            (403, r#"{"message":"Forbidden"}"#),
-            (410, ""),
-            (410, r#"{"message":"GoneException"}"#),
-            (413, "<html>"),
-            (429, "{"),
-            (503, "{\"message\":null}"),
-        ] {
-            let answer = answers(move |_| Reply::Answer(code, body.to_owned())).await?;
-            let message = if code == 200 { "" } else { body };
-            assert_eq!(answer, Answer::Status { status: code, message: message.to_owned() });
-        }
-        Ok(())
-    }
-
-    #[tokio::test]
-    async fn a_connection_that_breaks_is_no_answer_and_is_not_tried_again() -> anyhow::Result<()> {
-        for reply in [Reply::Reset, Reply::Half] {
-            let gateway = WireGateway::start(move |_| reply.clone()).await?;
-            let answer =
-                api(&gateway.endpoint()).await.post(&"a".try_into()?, Bytes::from_static(b"1")).await;
-            assert!(matches!(answer, Answer::Broken(_)), "{answer:?}");
-            assert_eq!(gateway.requests().len(), 1);
-        }
-        Ok(())
-    }
-
-    #[tokio::test]
-    async fn an_endpoint_where_nobody_listens_is_no_answer() -> anyhow::Result<()> {
-        let answer =
-            api("http://127.0.0.1:9/stage").await.post(&"a".try_into()?, Bytes::from_static(b"1")).await;
-        assert!(matches!(answer, Answer::Broken(_)), "{answer:?}");
-        Ok(())
-    }
-
-    #[tokio::test]
-    async fn a_connection_id_stays_one_segment_of_the_path_and_the_payload_its_bytes() -> anyhow::Result<()> {
-        let gateway = WireGateway::start(|_| Reply::Answer(200, String::new())).await?;
-        let api = api(&gateway.endpoint()).await;
-        for (id, path) in [
-            ("L0SM9cOFvHcCIhw=", "L0SM9cOFvHcCIhw%3D"),
-            ("a/../b", "a%2F..%2Fb"),
-            ("a?b=c&d#e", "a%3Fb%3Dc%26d%23e"),
-            ("50%", "50%25"),
-            ("a\r\nHost: evil", "a%0D%0AHost%3A%20evil"),
-            ("é+", "%C3%A9%2B"),
-        ] {
-            let payload = Bytes::from(format!("{{ \"id\":\t{id:?} }}"));
-            api.post(&id.try_into()?, payload.clone()).await;
-            let request = gateway.requests().pop().unwrap();
-            assert_eq!(request.line, format!("POST /stage/@connections/{path} HTTP/1.1"));
-            assert_eq!(request.body, payload);
-        }
-        Ok(())
-    }
-
-    #[tokio::test]
-    async fn a_whole_invocation_delivers_over_the_wire() -> anyhow::Result<()> {
-        let gateway = WireGateway::start(|place| match place {
-            0 => Reply::Late(Duration::from_millis(20), 200),
-            _ => Reply::Answer(200, String::new()),
-        })
-        .await?;
-        let api = api(&gateway.endpoint()).await;
-        let worker = worker(api, &TableDouble::default(), &QueueDouble::taking());
-        let time = Time::start(epoch(), epoch() + TIMEOUT);
-        let response = worker.handle(batch([message("m", &["a", "b"]).to_string()]), time).await?;
-        assert_eq!((reported(&response), gateway.requests().len()), (ids([]), 2));
-        Ok(())
-    }
 }

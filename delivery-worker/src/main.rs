@@ -4,7 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use aws_lambda_events::sqs::SqsEvent;
 use delivery_worker::{
-    Worker, config::Config, dead_letter::DeadLetterQueue, gateway::ManagementApi, time::Time,
+    Worker, config::Config, dead_letter::DeadLetterQueue, deliver::CONCURRENCY, gateway::ManagementApi,
+    time::Time,
 };
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
 use streamer_connections::ConnectionTable;
@@ -17,7 +18,7 @@ async fn main() -> Result<(), Error> {
         Config::read(Environment::of_process())?;
     let aws = aws::load().await;
     let worker = Worker {
-        gateway: ManagementApi::new(&(&aws).into(), &endpoint),
+        gateway: ManagementApi::new(&aws, &endpoint, CONCURRENCY)?,
         table: ConnectionTable::new(aws_sdk_dynamodb::Client::new(&aws), table),
         dead_letters: DeadLetterQueue::new(aws_sdk_sqs::Client::new(&aws), dead_letter_queue_url),
         connect_grace,

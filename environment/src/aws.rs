@@ -5,10 +5,12 @@ use std::error::Error as _;
 use aws_config::{BehaviorVersion, ConfigLoader, SdkConfig};
 use aws_smithy_http_client::{
     Builder,
-    tls::{Provider, rustls_provider::CryptoMode},
+    tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode},
 };
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+
+use crate::tls::{AMAZON_ROOTS, trusts_amazon_only};
 
 /// Region, credentials and endpoint as the AWS SDKs find them (`AWS_REGION`, `AWS_ENDPOINT_URL`, …), with one
 /// HTTP client that all service clients share: hyper 1 and rustls with aws-lc.
@@ -16,7 +18,14 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 /// The behaviour version is pinned: what the SDK does by default changes only when this line does.
 #[must_use]
 pub fn loader() -> ConfigLoader {
-    let http = Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).build_https();
+    let mut tls = Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc));
+    if trusts_amazon_only() {
+        let trusted = TrustStore::empty().with_pem_certificate(AMAZON_ROOTS);
+        // Without additional names every context builds.
+        let context = TlsContext::builder().with_trust_store(trusted).build().unwrap_or_default();
+        tls = tls.tls_context(context);
+    }
+    let http = tls.build_https();
     aws_config::defaults(BehaviorVersion::v2026_01_12()).http_client(http)
 }
 

@@ -3,9 +3,10 @@
 //! - [`Environment`] reads variables into a typed struct and reports every faulty one in one message.
 //! - [`values`] reads the texts of variables.
 //! - [`aws::loader`] is the AWS configuration that every client here is built from: one HTTP client, one TLS
-//!   stack.
+//!   stack ([`tls`]).
 
 pub mod aws;
+pub mod tls;
 pub mod values;
 
 use std::fmt;

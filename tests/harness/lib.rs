@@ -3,7 +3,8 @@
 //! - [`emulator`]: the whole stack, started once for each test binary.
 //! - [`worker`]: a worker on doubles: [`gateway`] in memory for virtual time, queue and table inside the SDK's
 //!   HTTP client ([`doubles`]).
-//! - [`wire`]: a gateway on the wire, which answers, stalls and breaks as it is told.
+//! - [`wire`]: a gateway on the wire, which answers, stalls and breaks as it is told. [`h2`]: one that speaks
+//!   HTTP/2.
 //! - [`event`]: builders of events.
 //! - [`command`]: the command `streamer`, as people run it.
 
@@ -12,6 +13,7 @@ pub mod doubles;
 pub mod emulator;
 pub mod event;
 pub mod gateway;
+pub mod h2;
 pub mod wire;
 pub mod worker;
 

@@ -3,7 +3,10 @@
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -21,6 +24,10 @@ pub enum Reply {
     Answer(u16, String),
     /// A whole answer, after a while.
     Late(Duration, u16),
+    /// A whole answer, and then the connection is closed.
+    Last(u16),
+    /// A whole answer's head and a body that does not end.
+    Endless(u16),
     /// The connection is reset.
     Reset,
     /// The connection is closed in the middle of an answer.
@@ -43,6 +50,7 @@ pub struct Request {
 pub struct WireGateway {
     address: SocketAddr,
     requests: Arc<Mutex<Vec<Request>>>,
+    connections: Arc<AtomicUsize>,
     _serving: JoinSet<()>,
 }
 
@@ -56,28 +64,51 @@ impl WireGateway {
         let address = listener.local_addr()?;
         let requests: Arc<Mutex<Vec<Request>>> = Arc::default();
         let mut serving = JoinSet::new();
-        let (script, noted) = (Arc::new(script), Arc::clone(&requests));
+        let connections: Arc<AtomicUsize> = Arc::default();
+        let (script, noted, accepted) = (Arc::new(script), Arc::clone(&requests), Arc::clone(&connections));
         serving.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
+                accepted.fetch_add(1, Ordering::Relaxed);
                 let (script, noted) = (Arc::clone(&script), Arc::clone(&noted));
                 // A connection that breaks is what some of the tests are about.
                 connections.spawn(async move { _ = serve(stream, &*script, &noted).await });
             }
         });
-        Ok(Self { address, requests, _serving: serving })
+        Ok(Self { address, requests, connections, _serving: serving })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn origin(&self) -> String {
+        format!("http://{}", self.address)
     }
 
     /// The management endpoint, with a stage.
     #[must_use]
     pub fn endpoint(&self) -> String {
-        format!("http://{}/stage", self.address)
+        format!("{}/stage", self.origin())
+    }
+
+    /// How many connections were made.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 
     /// The requests that arrived.
     #[must_use]
     pub fn requests(&self) -> Vec<Request> {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Request {
+    /// A header's value.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let headers = self.headers.iter().filter_map(|header| header.split_once(':'));
+        headers.filter(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim()).next()
     }
 }
 
@@ -98,6 +129,15 @@ async fn serve(
             Reply::Late(delay, status) => {
                 sleep(delay).await;
                 answer(&mut stream, status, "").await?;
+            }
+            Reply::Last(status) => return answer(&mut stream, status, "").await,
+            Reply::Endless(status) => {
+                let head = format!("HTTP/1.1 {status} Scripted\r\nTransfer-Encoding: chunked\r\n\r\n");
+                stream.write_all(head.as_bytes()).await?;
+                loop {
+                    stream.write_all(b"4\r\nmore\r\n").await?;
+                    sleep(Duration::from_millis(1)).await;
+                }
             }
             Reply::Reset => return stream.set_zero_linger(),
             Reply::Half => return stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Le").await,

@@ -1,0 +1,195 @@
+//! The way to API Gateway.
+//!
+//! [`ManagementApi`] is a client for one call, `PostToConnection`, since a post's cost is a client's
+//! orchestration: [`pool`] keeps connections, [`sign`] signs. What never changes of a request is prepared once.
+
+pub mod pool;
+pub mod sign;
+
+use std::time::{Duration, SystemTime};
+
+use aws_config::SdkConfig;
+use bytes::Bytes;
+use http::{
+    HeaderValue, Method, Request, Response, Uri,
+    header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST},
+};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Body as _, Incoming};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use rustls::ClientConfig;
+use streamer_environment::tls;
+use streamer_message::ConnectionId;
+use tokio::time::timeout;
+
+use self::{
+    pool::{Failure, Pool},
+    sign::{Signed, Signer, X_AMZ_DATE, X_AMZ_SECURITY_TOKEN},
+};
+use crate::classify::Answer;
+
+/// Everything but RFC 3986's unreserved characters, as Signature Version 4 wants it.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// The same, for whole paths.
+const RESERVED_IN_PATHS: &AsciiSet = &RESERVED.remove(b'/');
+
+/// Bytes of an answer's body that are read, at most.
+const BODY_BYTES: usize = 4 * 1024;
+
+/// How long an answer's body may take after its head. The status decides, so it is not waited for in vain.
+const BODY_TIME: Duration = Duration::from_millis(250);
+
+/// Posts payloads to connections: over the wire, or in memory where tests run in virtual time.
+pub trait Gateway: Send + Sync {
+    /// Posts once. The caller bounds the time that it may take.
+    fn post(&self, connection: &ConnectionId, payload: Bytes) -> impl Future<Output = Answer> + Send;
+}
+
+/// API Gateway's `PostToConnection`, at one management endpoint.
+#[derive(Debug)]
+pub struct ManagementApi {
+    pool: Pool,
+    signer: Signer,
+    /// The scheme and the authority, for HTTP/2.
+    origin: String,
+    /// The path up to the connection id, as it is sent, and as it is signed.
+    path: String,
+    canonical_path: String,
+    host: HeaderValue,
+}
+
+/// A management endpoint that cannot be posted to.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidEndpoint {
+    /// No `http` or `https` URL.
+    #[error("the management endpoint is no http or https URL with a host")]
+    Url,
+    /// Posts are signed for a Region.
+    #[error("no Region is configured: set AWS_REGION, as Lambda does")]
+    Region,
+    /// Posts are signed with credentials.
+    #[error("no credentials are configured: Lambda gives a function those of its role")]
+    Credentials,
+    /// TLS cannot be set up.
+    #[error("TLS cannot be set up: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+impl ManagementApi {
+    /// Posts to the management endpoint `endpoint`, such as
+    /// `https://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com/production`, with at most `connections` idle
+    /// connections, and with the Region and the credentials of `aws`.
+    ///
+    /// # Errors
+    /// [`InvalidEndpoint`].
+    pub fn new(aws: &SdkConfig, endpoint: &str, connections: usize) -> Result<Self, InvalidEndpoint> {
+        Self::with_tls(aws, endpoint, connections, tls::client_config()?)
+    }
+
+    /// The same, with a TLS configuration of the caller's.
+    ///
+    /// # Errors
+    /// [`InvalidEndpoint`].
+    pub fn with_tls(
+        aws: &SdkConfig,
+        endpoint: &str,
+        connections: usize,
+        tls: ClientConfig,
+    ) -> Result<Self, InvalidEndpoint> {
+        let uri: Uri = endpoint.parse().map_err(|_| InvalidEndpoint::Url)?;
+        let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host()) else {
+            return Err(InvalidEndpoint::Url);
+        };
+        let (tls, default_port) = match scheme {
+            "https" => (Some(tls), 443),
+            "http" => (None, 80),
+            _ => return Err(InvalidEndpoint::Url),
+        };
+        let port = uri.port_u16().unwrap_or(default_port);
+        let authority = if port == default_port { host.to_owned() } else { format!("{host}:{port}") };
+        let path = format!("{}/@connections/", uri.path().trim_end_matches('/'));
+        let region = aws.region().ok_or(InvalidEndpoint::Region)?.as_ref();
+        let credentials = aws.credentials_provider().ok_or(InvalidEndpoint::Credentials)?;
+        Ok(Self {
+            pool: Pool::new(host, port, tls, connections).ok_or(InvalidEndpoint::Url)?,
+            signer: Signer::new(credentials, region, &authority),
+            origin: format!("{scheme}://{authority}"),
+            canonical_path: utf8_percent_encode(&path, RESERVED_IN_PATHS).to_string(),
+            path,
+            host: HeaderValue::try_from(authority).map_err(|_| InvalidEndpoint::Url)?,
+        })
+    }
+
+    async fn prepare(&self, connection: &str, payload: &[u8]) -> Result<(Uri, Signed), String> {
+        // The path is encoded once where it is sent, and twice where it is signed.
+        let encoded = utf8_percent_encode(connection, RESERVED).to_string();
+        let canonical = format!("{}{}", self.canonical_path, encoded.replace('%', "%25"));
+        let signed = self.signer.sign(&canonical, payload, now()).await?;
+        let uri = format!("{}{encoded}", self.path).try_into();
+        Ok((uri.map_err(|_| "the connection id does not fit into a URL".to_owned())?, signed))
+    }
+
+    fn request(&self, uri: &Uri, signed: &Signed, payload: &Bytes) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::new(payload.clone()));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = uri.clone();
+        let headers = request.headers_mut();
+        headers.reserve(6);
+        headers.insert(HOST, self.host.clone());
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(payload.len()));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(sign::CONTENT_TYPE));
+        headers.insert(X_AMZ_DATE, signed.date.clone());
+        headers.extend(signed.token.clone().map(|token| (X_AMZ_SECURITY_TOKEN, token)));
+        headers.insert(AUTHORIZATION, signed.authorization.clone());
+        request
+    }
+}
+
+impl Gateway for ManagementApi {
+    async fn post(&self, connection: &ConnectionId, payload: Bytes) -> Answer {
+        let (uri, signed) = match self.prepare(connection.as_str(), &payload).await {
+            Ok(prepared) => prepared,
+            Err(error) => return Answer::Broken(error),
+        };
+        let sent = self.pool.send(&self.origin, || self.request(&uri, &signed, &payload)).await;
+        match sent {
+            Ok((response, sender)) => {
+                let Read { status, message, whole } = read(response).await;
+                // A connection whose answer was read to its end takes the next post; any other is closed.
+                if whole {
+                    self.pool.put_back(sender);
+                }
+                Answer::Status { status, message }
+            }
+            Err(Failure(error)) => Answer::Broken(error),
+        }
+    }
+}
+
+/// What was read of an answer.
+struct Read {
+    status: u16,
+    message: String,
+    whole: bool,
+}
+
+async fn read(response: Response<Incoming>) -> Read {
+    let (status, body) = (response.status().as_u16(), response.into_body());
+    if body.is_end_stream() {
+        return Read { status, message: String::new(), whole: true };
+    }
+    match timeout(BODY_TIME, Limited::new(body, BODY_BYTES).collect()).await {
+        Ok(Ok(body)) => {
+            let message = String::from_utf8_lossy(&body.to_bytes()).into_owned();
+            Read { status, message, whole: true }
+        }
+        // Cut, too long or too slow: the status is known all the same.
+        Ok(Err(_)) | Err(_) => Read { status, message: String::new(), whole: false },
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a signature holds the wall clock's time, also in tests")]
+fn now() -> SystemTime {
+    SystemTime::now()
+}

@@ -1,0 +1,84 @@
+//! The one TLS stack, and whom it trusts.
+//!
+//! The system's root certificates are most of a Lambda's start: parsing them takes longer than all the rest. In
+//! Lambda only AWS is called, so only the five certificates that AWS's endpoints chain to are trusted there
+//! ([`AMAZON_ROOTS`]). Where that is too little, such as behind a custom domain with a certificate of another
+//! authority, `SSL_CERT_FILE` or `SSL_CERT_DIR` name others; Amazon Linux's are in
+//! `/etc/pki/tls/certs/ca-bundle.crt`.
+
+use std::env;
+
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, pem::PemObject as _},
+};
+
+/// The root certificates of Amazon Trust Services, as PEM.
+///
+/// Source: <https://www.amazontrust.com/repository/>.
+pub const AMAZON_ROOTS: &[u8] = include_bytes!("amazon-roots.pem");
+
+/// Whether only [`AMAZON_ROOTS`] are trusted: in Lambda, unless its environment names certificates or another
+/// endpoint than AWS's, and but for China, where AWS's endpoints chain to others.
+#[must_use]
+pub fn trusts_amazon_only() -> bool {
+    only_amazon(|name| env::var(name).ok().filter(|value| !value.is_empty()))
+}
+
+fn only_amazon(variable: impl Fn(&str) -> Option<String>) -> bool {
+    let otherwise = ["SSL_CERT_FILE", "SSL_CERT_DIR", "AWS_ENDPOINT_URL"];
+    let in_china = variable("AWS_REGION").is_some_and(|region| region.starts_with("cn-"));
+    variable("AWS_LAMBDA_FUNCTION_NAME").is_some()
+        && !in_china
+        && otherwise.iter().all(|name| variable(name).is_none())
+}
+
+/// A client's TLS configuration.
+///
+/// # Errors
+/// When the crypto library lacks what TLS needs.
+pub fn client_config() -> Result<ClientConfig, rustls::Error> {
+    let mut roots = RootCertStore::empty();
+    if trusts_amazon_only() {
+        roots.add_parsable_certificates(CertificateDer::pem_slice_iter(AMAZON_ROOTS).flatten());
+    } else {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    }
+    Ok(ClientConfig::builder_with_provider(aws_lc_rs::default_provider().into())
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_five_roots_of_amazon_can_be_trusted() {
+        let mut roots = RootCertStore::empty();
+        let added = roots.add_parsable_certificates(CertificateDer::pem_slice_iter(AMAZON_ROOTS).flatten());
+        assert_eq!(added, (5, 0));
+    }
+
+    #[test]
+    fn only_amazon_is_trusted_in_lambda_unless_told_otherwise() {
+        let only = |set: &[(&str, &str)]| {
+            let found =
+                |name: &str| set.iter().find(|(set, _)| *set == name).map(|(_, value)| (*value).to_owned());
+            only_amazon(found)
+        };
+        let lambda = ("AWS_LAMBDA_FUNCTION_NAME", "worker");
+        assert!(only(&[lambda, ("AWS_REGION", "eu-central-1")]));
+        assert!(!only(&[]));
+        for other in [
+            ("SSL_CERT_FILE", "/ca.pem"),
+            ("SSL_CERT_DIR", "/certs"),
+            ("AWS_ENDPOINT_URL", "https://localhost"),
+            ("AWS_REGION", "cn-north-1"),
+        ] {
+            assert!(!only(&[lambda, other]), "{other:?}");
+        }
+    }
+}
