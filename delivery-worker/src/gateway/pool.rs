@@ -107,7 +107,8 @@ impl Pool {
                 Err(error) => return Err(failure(&error)),
             }
         }
-        let mut fresh = self.connect().await?;
+        // Boxed, since it is rare and large: a post's future is moved about, and holds all that it awaits.
+        let mut fresh = Box::pin(self.connect()).await?;
         let response = send(&mut fresh, make(), origin).await.map_err(|error| failure(&error))?;
         Ok((response, fresh))
     }

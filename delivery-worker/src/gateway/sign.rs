@@ -103,19 +103,11 @@ impl Signer {
     /// Why there are no credentials.
     pub async fn sign(&self, path: &str, payload: &[u8], now: SystemTime) -> Result<Signed, String> {
         let stamp = self.stamp(now).await?;
-        let mut canonical = String::with_capacity(path.len() + stamp.headers.len() + 80);
-        canonical.push_str("POST\n");
-        canonical.push_str(path);
-        canonical.push_str(&stamp.headers);
-        push_hex(&mut canonical, digest(&SHA256, payload).as_ref());
-
-        let mut to_sign = String::with_capacity(stamp.to_sign.len() + 64);
-        to_sign.push_str(&stamp.to_sign);
-        push_hex(&mut to_sign, digest(&SHA256, canonical.as_bytes()).as_ref());
-
-        let mut authorization = String::with_capacity(stamp.authorization.len() + 64);
-        authorization.push_str(&stamp.authorization);
-        push_hex(&mut authorization, hmac::sign(&stamp.keys.key, to_sign.as_bytes()).as_ref());
+        let canonical =
+            [b"POST\n", path.as_bytes(), stamp.headers.as_bytes(), &hex(digest(&SHA256, payload))];
+        let canonical = hex(digest(&SHA256, &canonical.concat()));
+        let signature = hex(hmac::sign(&stamp.keys.key, &[stamp.to_sign.as_bytes(), &canonical].concat()));
+        let authorization = [stamp.authorization.as_bytes(), &signature].concat();
         let mut authorization = HeaderValue::try_from(authorization).map_err(|error| error.to_string())?;
         authorization.set_sensitive(true);
         Ok(Signed { date: stamp.date.clone(), token: stamp.token.clone(), authorization })
@@ -129,7 +121,8 @@ impl Signer {
         }
         let keys = match current.map(|stamp| Arc::clone(&stamp.keys)) {
             Some(keys) if keys.last(now + RENEW_BEFORE) => keys,
-            old => self.renew(old, now, second).await?,
+            // Boxed, since it is rare and large.
+            old => Box::pin(self.renew(old, now, second)).await?,
         };
         let stamp = Arc::new(self.write(keys, second)?);
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&stamp));
@@ -222,10 +215,12 @@ fn basic(second: u64) -> String {
     extended.chars().filter(|character| !matches!(character, '-' | ':')).collect()
 }
 
-fn push_hex(text: &mut String, bytes: &[u8]) {
+/// The 32 bytes of a hash in hexadecimal.
+fn hex(hash: impl AsRef<[u8]>) -> [u8; 64] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for byte in bytes {
-        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    let mut text = [0; 64];
+    for (byte, digits) in hash.as_ref().iter().zip(text.as_chunks_mut().0) {
+        *digits = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
     }
+    text
 }

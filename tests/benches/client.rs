@@ -1,0 +1,183 @@
+//! What is measured: clients that post, broadcast and send. Each runs as a process of its own, and prints one
+//! figure a line.
+
+use std::{
+    future::Future,
+    time::{Duration, Instant, SystemTime},
+};
+
+use aws_sdk_apigatewaymanagement::primitives::Blob;
+use bytes::Bytes;
+use delivery_worker::{
+    Worker,
+    dead_letter::DeadLetterQueue,
+    deliver::CONCURRENCY,
+    gateway::{Gateway, ManagementApi},
+    time::Time,
+};
+use futures::{StreamExt, stream};
+use serde_json::json;
+use streamer_connections::ConnectionTable;
+use streamer_environment::aws;
+use streamer_message::ConnectionId;
+use streamer_producer::{Message, Producer};
+use streamer_tests::{event::batch, worker::telemetry};
+
+use crate::process::cpu;
+
+/// Bytes of a payload.
+pub const PAYLOAD: usize = 300;
+
+/// How long a rate is measured, and how long it is not before that.
+const MEASURED: Duration = Duration::from_secs(3);
+const WARM_UP: Duration = Duration::from_millis(500);
+
+/// Runs the client `name` against `endpoint`, and prints what it measured.
+pub async fn run(name: &str, endpoint: &str, number: usize) -> anyhow::Result<()> {
+    let aws = aws::load().await;
+    let payload = Bytes::from(json!("x".repeat(PAYLOAD - 2)).to_string());
+    match name {
+        "posts-streamer" => {
+            let api = ManagementApi::new(&aws, endpoint, number)?;
+            let connection = ConnectionId::new("L0SM9cOFvHcCIhw=")?;
+            rate(number, || async { _ = api.post(&connection, payload.clone()).await }).await
+        }
+        "posts-sdk" => {
+            let client = sdk(&aws, endpoint);
+            rate(number, || async {
+                let post = client.post_to_connection().connection_id("L0SM9cOFvHcCIhw=");
+                post.data(Blob::new(payload.clone())).send().await.map(drop).unwrap_or_default();
+            })
+            .await
+        }
+        "broadcast-streamer" => {
+            let worker = Worker {
+                gateway: ManagementApi::new(&aws, endpoint, CONCURRENCY)?,
+                table: ConnectionTable::new(aws_sdk_dynamodb::Client::new(&aws), "connections"),
+                dead_letters: DeadLetterQueue::new(aws_sdk_sqs::Client::new(&aws), "http://127.0.0.1:9/"),
+                connect_grace: Duration::from_secs(5),
+                telemetry: telemetry("delivery-worker"),
+            };
+            let event = event(number, &payload);
+            median(|| {
+                let (worker, event) = (&worker, event.clone());
+                async move {
+                    let now = SystemTime::now();
+                    let time = Time::start(now, now + Duration::from_secs(30));
+                    let report = worker.handle(event, time).await;
+                    assert!(
+                        report.is_ok_and(|report| report.batch_item_failures.is_empty()),
+                        "not all delivered"
+                    );
+                }
+            })
+            .await
+        }
+        "broadcast-sdk" => {
+            let client = sdk(&aws, endpoint);
+            median(|| {
+                let posts = (0..number).map(|connection| {
+                    let post = client.post_to_connection().connection_id(format!("c{connection}"));
+                    let post = post.data(Blob::new(payload.clone()));
+                    async move { _ = post.send().await }
+                });
+                async {
+                    stream::iter(posts.collect::<Vec<_>>())
+                        .buffer_unordered(CONCURRENCY)
+                        .collect::<()>()
+                        .await
+                }
+            })
+            .await
+        }
+        "send-streamer" | "send-all-streamer" => {
+            let config = aws.into_builder().endpoint_url(endpoint).build();
+            let producer = Producer::new(aws_sdk_sqs::Client::new(&config), format!("{endpoint}/queue"));
+            let message = |_| Message::connection("c").response("hello").map_err(anyhow::Error::from);
+            if name == "send-streamer" {
+                return rate(number, || async {
+                    if let Ok(message) = message(0) {
+                        _ = producer.send(message).await;
+                    }
+                })
+                .await;
+            }
+            let all = || async {
+                if let Ok(messages) = (0..100).map(message).collect::<Result<Vec<_>, _>>() {
+                    _ = producer.send_all(messages).await;
+                }
+            };
+            rate_of(number.div_ceil(100), 100, all).await
+        }
+        "send-sdk" => {
+            let config = aws.into_builder().endpoint_url(endpoint).build();
+            let client = aws_sdk_sqs::Client::new(&config);
+            let body = String::from_utf8(payload.to_vec())?;
+            rate(number, || async {
+                _ = client
+                    .send_message()
+                    .queue_url(format!("{endpoint}/queue"))
+                    .message_body(&body)
+                    .send()
+                    .await;
+            })
+            .await
+        }
+        other => anyhow::bail!("no client {other}"),
+    }
+}
+
+/// The AWS SDK's client as its documentation makes it.
+fn sdk(aws: &aws_config::SdkConfig, endpoint: &str) -> aws_sdk_apigatewaymanagement::Client {
+    let config = aws_sdk_apigatewaymanagement::config::Builder::from(aws).endpoint_url(endpoint);
+    aws_sdk_apigatewaymanagement::Client::from_conf(config.build())
+}
+
+/// An event with messages for `number` connections, up to 100 in a message.
+pub fn event(number: usize, payload: &[u8]) -> aws_lambda_events::sqs::SqsEvent {
+    let connections: Vec<_> = (0..number).map(|connection| format!("L0SM9cOFvH{connection:05}=")).collect();
+    let payload = String::from_utf8_lossy(payload);
+    let bodies = connections.chunks(100).enumerate().map(|(id, connections)| {
+        let to = json!({ "connections": connections });
+        format!(r#"{{"version":1,"id":"m{id}","to":{to},"payload":{payload}}}"#)
+    });
+    batch(bodies)
+}
+
+async fn rate<F: Future<Output = ()>>(at_once: usize, work: impl Fn() -> F) -> anyhow::Result<()> {
+    rate_of(at_once, 1, work).await
+}
+
+/// Works at `at_once` places for a while, and prints pieces a second and CPU microseconds for each.
+async fn rate_of<F: Future<Output = ()>>(
+    at_once: usize,
+    pieces: usize,
+    work: impl Fn() -> F,
+) -> anyhow::Result<()> {
+    let until = |end: Instant| {
+        let works = stream::repeat_with(&work).take_while(move |_| std::future::ready(Instant::now() < end));
+        works.buffer_unordered(at_once).fold(0_usize, |done, ()| std::future::ready(done + 1))
+    };
+    until(Instant::now() + WARM_UP).await;
+    let (started, before) = (Instant::now(), cpu(std::process::id())?);
+    let done = until(started + MEASURED).await * pieces;
+    let (took, used) = (started.elapsed(), cpu(std::process::id())? - before);
+    println!("{:.0}", done as f64 / took.as_secs_f64());
+    println!("{:.2}", used.as_secs_f64() * 1e6 / done as f64);
+    Ok(())
+}
+
+/// Works again and again, and prints the median time in milliseconds.
+async fn median<F: Future<Output = ()>>(work: impl Fn() -> F) -> anyhow::Result<()> {
+    let mut times = Vec::new();
+    for round in 0..25 {
+        let started = Instant::now();
+        work().await;
+        if round >= 4 {
+            times.push(started.elapsed());
+        }
+    }
+    times.sort_unstable();
+    println!("{:.2}", times[times.len() / 2].as_secs_f64() * 1e3);
+    Ok(())
+}

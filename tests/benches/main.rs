@@ -1,0 +1,441 @@
+//! Measures Streamer beside its peers, in one run: `cargo bench -p streamer-tests`.
+//!
+//! Servers run on one core, what is measured on the other, each as a process of its own. All figures are of
+//! the same run, and ratios are to the plain loop over the AWS SDK for Rust.
+
+mod client;
+mod lambda;
+mod process;
+mod stub;
+mod table;
+
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    io::{BufRead, BufReader, Read as _},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail, ensure};
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+use serde_json::{Value, json};
+use streamer_cli::stack::{
+    issuer::{ISSUER, Issuer},
+    places,
+};
+use streamer_tests::event;
+
+use crate::{
+    process::{CLIENT, SERVER, pinned},
+    table::Table,
+};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let arguments: Vec<_> = env::args().skip(1).collect();
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    match arguments.as_slice() {
+        ["stub", delay, tls] => {
+            let tls = if *tls == "tls" { Some(server_config()?) } else { None };
+            stub::serve(Duration::from_millis(delay.parse()?), tls).await
+        }
+        ["client", name, endpoint, number] => client::run(name, endpoint, number.parse()?).await,
+        _ => measure().await,
+    }
+}
+
+fn place(name: &str) -> PathBuf {
+    places::shared("bench").join(name)
+}
+
+async fn measure() -> anyhow::Result<()> {
+    fs::create_dir_all(place(""))?;
+    certificate()?;
+    let peers = Peers::install();
+    let lambdas = build()?;
+    machine();
+    posts(&peers, false)?;
+    posts(&peers, true)?;
+    broadcasts()?;
+    invocations(&lambdas).await?;
+    sends()?;
+    starts(&lambdas).await
+}
+
+/// The machine and the versions.
+fn machine() {
+    let line = |file: &str, name: &str| {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        let line = text.lines().find(|line| line.starts_with(name)).map(str::to_owned);
+        line.and_then(|line| line.split_once(':').map(|(_, value)| value.trim().to_owned()))
+            .unwrap_or_default()
+    };
+    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    println!(
+        "\n{} cores of {}, {} of memory",
+        cores,
+        line("/proc/cpuinfo", "model name"),
+        line("/proc/meminfo", "MemTotal")
+    );
+}
+
+/// Posts a second, and what each costs.
+fn posts(peers: &Peers, tls: bool) -> anyhow::Result<()> {
+    let stub = Stub::start(0, tls)?;
+    let endpoint = format!("{}/stage", stub.origin);
+    for at_once in [64, 128] {
+        let number = at_once.to_string();
+        let over = if tls { "TLS" } else { "plain HTTP" };
+        let mut table = Table::new(
+            &format!("posts of {} bytes over {over}, {at_once} in flight, no delay", client::PAYLOAD),
+            &["posts/s", "ratio", "CPU µs/post"],
+        );
+        let baseline = figures(ours(["client", "posts-sdk", &endpoint, &number]))?;
+        let rate = baseline.first().copied().unwrap_or(1.0);
+        let mut row = |name: &str, figures: &[f64]| {
+            let cpu = figures.get(1).map_or_else(String::new, |cpu| format!("{cpu:.1}"));
+            table.row(name, &[format!("{:.0}", figures[0]), format!("{:.2}", figures[0] / rate), cpu]);
+        };
+        if let Some(figures) = wrk(&endpoint, at_once)? {
+            row("wrk, unsigned", &figures);
+        }
+        row("Streamer's client", &figures(ours(["client", "posts-streamer", &endpoint, &number]))?);
+        row("AWS SDK for Rust, a plain loop", &baseline);
+        for (name, figures) in peers.posts(&endpoint, &number)? {
+            row(&name, &figures);
+        }
+        table.print();
+    }
+    Ok(())
+}
+
+/// A message for many connections, from the event to the report.
+fn broadcasts() -> anyhow::Result<()> {
+    let mut table = Table::new(
+        "a broadcast, the median of 21: a whole invocation in memory, and the SDK's posts alone",
+        &["delay", "Streamer", "of the delay", "AWS SDK for Rust", "ratio"],
+    );
+    for delay in [0, 5, 20] {
+        let stub = Stub::start(delay, false)?;
+        let endpoint = format!("{}/stage", stub.origin);
+        for number in ["100", "1000"] {
+            let streamer = figures(ours(["client", "broadcast-streamer", &endpoint, number]))?[0];
+            let sdk = figures(ours(["client", "broadcast-sdk", &endpoint, number]))?[0];
+            let share = if delay == 0 { "-".to_owned() } else { format!("{:.2}", streamer / delay as f64) };
+            table.row(
+                &format!("{number} connections"),
+                &[
+                    format!("{delay} ms"),
+                    format!("{streamer:.1} ms"),
+                    share,
+                    format!("{sdk:.1} ms"),
+                    format!("{:.2}", sdk / streamer),
+                ],
+            );
+        }
+    }
+    table.print();
+    Ok(())
+}
+
+/// Whole invocations of the real binaries behind a stub Runtime API.
+async fn invocations(lambdas: &BTreeMap<String, PathBuf>) -> anyhow::Result<()> {
+    let stub = Stub::start(0, false)?;
+    let endpoint = format!("{}/stage", stub.origin);
+    let queue = format!("{}/dead-letters", stub.origin);
+    let worker = [
+        ("AWS_ENDPOINT_URL", stub.origin.as_str()),
+        ("WEBSOCKET_ENDPOINT", &endpoint),
+        ("DEAD_LETTER_QUEUE_URL", &queue),
+    ];
+    let payload = json!("x".repeat(client::PAYLOAD - 2)).to_string();
+    let bare = figures(ours(["client", "posts-streamer", &endpoint, "128"]))?[1];
+
+    let mut table = Table::new(
+        "a whole invocation of delivery-worker, as a process",
+        &["CPU µs/post", "of the bare client", "CPU ms", "wall ms"],
+    );
+    let binaries = [("", &lambdas["delivery-worker"])];
+    let other = env::var_os("OTHER_WORKER").map(PathBuf::from);
+    let others = other.iter().map(|path| (", the other binary", path));
+    for (which, binary) in binaries.into_iter().chain(others) {
+        for each in [1, 100] {
+            let bodies = (0..10).map(|message| {
+                let ids: Vec<_> = (0..each).map(|id| format!("L0SM9cOFv{message}{id:05}=")).collect();
+                let to = json!({ "connections": ids });
+                format!(r#"{{"version":1,"id":"m{message}","to":{to},"payload":{payload}}}"#)
+            });
+            let event = serde_json::to_string(&event::batch(bodies))?;
+            let cost = lambda::cost(binary, &worker, &event, if each == 1 { 1000 } else { 100 }).await?;
+            let post = cost.cpu.as_secs_f64() * 1e6 / (10 * each) as f64;
+            table.row(
+                &format!("10 messages × {each} connections{which}"),
+                &[
+                    format!("{post:.1}"),
+                    format!("{:.2}", post / bare),
+                    format!("{:.2}", cost.cpu.as_secs_f64() * 1e3),
+                    format!("{:.2}", cost.wall.as_secs_f64() * 1e3),
+                ],
+            );
+        }
+    }
+    table.print();
+
+    let issuer = Issuer::generate()?;
+    let token = issuer.token("acme", "anna", Duration::from_secs(3600))?;
+    let connect = serde_json::to_string(&event::connect(Some(&token)))?;
+    let disconnect = serde_json::to_string(&event::disconnect())?;
+    let variables = [
+        ("AWS_ENDPOINT_URL", stub.origin.as_str()),
+        ("JWT_PUBLIC_KEY", &issuer.public_key),
+        ("JWT_ISSUER", ISSUER),
+    ];
+    let mut table = Table::new(
+        "an invocation of the handlers, as a process: ES256, DynamoDB on loopback",
+        &["CPU µs", "wall µs"],
+    );
+    for (name, event) in [("connect-handler", &connect), ("disconnect-handler", &disconnect)] {
+        let cost = lambda::cost(&lambdas[name], &variables, event, 2000).await?;
+        table.row(name, &[cost.cpu.as_micros().to_string(), cost.wall.as_micros().to_string()]);
+    }
+    table.print();
+    Ok(())
+}
+
+/// Messages that a producer puts on the queue.
+fn sends() -> anyhow::Result<()> {
+    let stub = Stub::start(0, false)?;
+    let mut table =
+        Table::new("messages onto the queue, 64 calls under way", &["messages/s", "ratio", "CPU µs/message"]);
+    let names = [
+        ("AWS SDK for Rust, SendMessage in a loop", "send-sdk"),
+        ("Producer::send", "send-streamer"),
+        ("Producer::send_all, 100 at a time", "send-all-streamer"),
+    ];
+    let mut baseline = None;
+    for (title, name) in names {
+        let figures = figures(ours(["client", name, &stub.origin, "64"]))?;
+        let ratio = figures[0] / *baseline.get_or_insert(figures[0]);
+        table
+            .row(title, &[format!("{:.0}", figures[0]), format!("{ratio:.2}"), format!("{:.1}", figures[1])]);
+    }
+    table.print();
+    Ok(())
+}
+
+/// How the Lambdas start, and how large they are.
+async fn starts(lambdas: &BTreeMap<String, PathBuf>) -> anyhow::Result<()> {
+    let issuer = Issuer::generate()?;
+    let variables = [
+        ("WEBSOCKET_ENDPOINT", "https://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com/production"),
+        ("DEAD_LETTER_QUEUE_URL", "https://sqs.eu-central-1.amazonaws.com/000000000000/dead-letters"),
+        ("JWT_PUBLIC_KEY", issuer.public_key.as_str()),
+    ];
+    let mut table = Table::new(
+        "a start, the median of 15: from exec to the first poll, with what Lambda trusts",
+        &["start", "resident", "binary", "zip"],
+    );
+    for (name, binary) in lambdas {
+        let start = lambda::start(binary, &variables).await?;
+        let mebibytes = |bytes: u64| format!("{:.2} MiB", bytes as f64 / 1024.0 / 1024.0);
+        table.row(
+            name,
+            &[
+                format!("{:.1} ms", start.time.as_secs_f64() * 1e3),
+                mebibytes(start.resident * 1024),
+                mebibytes(fs::metadata(binary)?.len()),
+                mebibytes(zipped(binary)?),
+            ],
+        );
+    }
+    table.print();
+    Ok(())
+}
+
+/// The size of a binary's package.
+fn zipped(binary: &Path) -> anyhow::Result<u64> {
+    let zip = place("bootstrap.zip");
+    _ = fs::remove_file(&zip);
+    let script = "import sys, zipfile; z = zipfile.ZipFile(sys.argv[1], 'w', zipfile.ZIP_DEFLATED, compresslevel=9); \
+                  z.write(sys.argv[2], 'bootstrap'); z.close()";
+    let made = Command::new("python3").args(["-c", script]).arg(&zip).arg(binary).status()?;
+    ensure!(made.success(), "the package could not be made");
+    Ok(fs::metadata(zip)?.len())
+}
+
+/// This program in another role, on the clients' core.
+fn ours<const N: usize>(arguments: [&str; N]) -> Command {
+    let mut command = pinned(CLIENT, env::current_exe().unwrap_or_default());
+    command.args(arguments).env("SSL_CERT_FILE", place("certificate.pem"));
+    command
+}
+
+/// The figures that a client prints, one a line.
+fn figures(mut command: Command) -> anyhow::Result<Vec<f64>> {
+    let output = command.stderr(Stdio::inherit()).output()?;
+    ensure!(output.status.success(), "{command:?} failed");
+    let text = String::from_utf8(output.stdout)?;
+    let figures: Vec<f64> = text.lines().filter_map(|line| line.parse().ok()).collect();
+    ensure!(!figures.is_empty(), "{command:?} printed no figure");
+    Ok(figures)
+}
+
+/// wrk, where it is installed: what a client could do that neither signs nor does anything else.
+fn wrk(endpoint: &str, at_once: usize) -> anyhow::Result<Option<Vec<f64>>> {
+    let script = place("post.lua");
+    fs::write(
+        &script,
+        format!("wrk.method = \"POST\"\nwrk.body = string.rep(\"x\", {})\n", client::PAYLOAD),
+    )?;
+    let mut wrk = pinned(CLIENT, "wrk");
+    wrk.args(["-t1", "-d3s", "-c", &at_once.to_string(), "-s"]).arg(script);
+    wrk.arg(format!("{endpoint}/@connections/L0SM9cOFvHcCIhw%3D"));
+    let Ok(output) = wrk.output() else { return Ok(None) };
+    let text = String::from_utf8(output.stdout)?;
+    let rate = text.lines().find_map(|line| line.trim().strip_prefix("Requests/sec:"));
+    Ok(rate.and_then(|rate| rate.trim().parse().ok()).map(|rate| vec![rate]))
+}
+
+/// A stub server on the servers' core. It ends when it is dropped.
+struct Stub {
+    process: Child,
+    origin: String,
+}
+
+impl Stub {
+    fn start(delay: u64, tls: bool) -> anyhow::Result<Self> {
+        let mut command = pinned(SERVER, env::current_exe()?);
+        command.args(["stub", &delay.to_string(), if tls { "tls" } else { "plain" }]).stdout(Stdio::piped());
+        let mut process = command.spawn()?;
+        let mut address = String::new();
+        BufReader::new(process.stdout.take().context("no output")?).read_line(&mut address)?;
+        let port = address.trim().rsplit(':').next().unwrap_or_default().to_owned();
+        let origin =
+            if tls { format!("https://localhost:{port}") } else { format!("http://127.0.0.1:{port}") };
+        Ok(Self { process, origin })
+    }
+}
+
+impl Drop for Stub {
+    fn drop(&mut self) {
+        _ = self.process.kill();
+        _ = self.process.wait();
+    }
+}
+
+/// A certificate for the stub, which the clients trust.
+fn certificate() -> anyhow::Result<()> {
+    let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()])?;
+    fs::write(place("certificate.pem"), cert.pem())?;
+    Ok(fs::write(place("key.pem"), signing_key.serialize_pem())?)
+}
+
+fn server_config() -> anyhow::Result<rustls::ServerConfig> {
+    let certificate = CertificateDer::from_pem_file(place("certificate.pem"))?;
+    let key = PrivateKeyDer::from_pem_file(place("key.pem"))?;
+    let provider = rustls::crypto::aws_lc_rs::default_provider().into();
+    let config =
+        rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    Ok(config.with_no_client_auth().with_single_cert(vec![certificate], key)?)
+}
+
+/// The Lambdas as they are packaged, by name.
+fn build() -> anyhow::Result<BTreeMap<String, PathBuf>> {
+    let lambdas = ["connect-handler", "delivery-worker", "disconnect-handler"];
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(places::workspace()).args([
+        "build",
+        "--release",
+        "--message-format",
+        "json-render-diagnostics",
+    ]);
+    command.args(lambdas.iter().flat_map(|lambda| ["-p", lambda]));
+    let mut cargo = command.stdout(Stdio::piped()).spawn()?;
+    let mut said = String::new();
+    cargo.stdout.take().context("no output")?.read_to_string(&mut said)?;
+    ensure!(cargo.wait()?.success(), "the Lambdas could not be built");
+    let artifacts = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let binaries = artifacts.filter_map(|artifact| {
+        let name = artifact["target"]["name"].as_str()?.to_owned();
+        Some((name, PathBuf::from(artifact["executable"].as_str()?)))
+    });
+    let binaries: BTreeMap<_, _> = binaries.filter(|(name, _)| lambdas.contains(&name.as_str())).collect();
+    ensure!(binaries.len() == lambdas.len(), "cargo built {binaries:?}");
+    Ok(binaries)
+}
+
+/// Peers in other languages, each the way its documentation teaches. One that cannot be installed is left out,
+/// and said so.
+struct Peers {
+    node: Option<PathBuf>,
+    python: Option<PathBuf>,
+}
+
+impl Peers {
+    fn install() -> Self {
+        let told = |name: &str, installed: anyhow::Result<PathBuf>| {
+            installed.inspect_err(|error| println!("{name} is left out: {error:#}")).ok()
+        };
+        Self { node: told("Node", Self::node()), python: told("Python", Self::python()) }
+    }
+
+    fn node() -> anyhow::Result<PathBuf> {
+        let (from, to) = (places::workspace().join("tests/peers/node"), place("node"));
+        fs::create_dir_all(&to)?;
+        for file in ["package.json", "package-lock.json", "post.mjs"] {
+            fs::copy(from.join(file), to.join(file))?;
+        }
+        quietly(Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(&to))?;
+        Ok(to.join("post.mjs"))
+    }
+
+    fn python() -> anyhow::Result<PathBuf> {
+        let to = place("python");
+        let python = to.join("bin/python");
+        let from = places::workspace().join("tests/peers/python/requirements.txt");
+        quietly(Command::new("python3").args(["-m", "venv"]).arg(&to))?;
+        quietly(Command::new(&python).args(["-m", "pip", "install", "--quiet", "--requirement"]).arg(from))?;
+        Ok(python)
+    }
+
+    /// What each peer manages.
+    fn posts(&self, endpoint: &str, at_once: &str) -> anyhow::Result<Vec<(String, Vec<f64>)>> {
+        let mut rows = Vec::new();
+        if let Some(script) = &self.node {
+            for (way, title) in [("all", "Promise.all"), ("pool", "a pool")] {
+                let mut node = pinned(CLIENT, "node");
+                node.arg(script)
+                    .args([endpoint, at_once, way])
+                    .env("NODE_EXTRA_CA_CERTS", place("certificate.pem"));
+                rows.push(peer(node, title)?);
+            }
+        }
+        if let Some(python) = &self.python {
+            let mut command = pinned(CLIENT, python);
+            command.arg(places::workspace().join("tests/peers/python/post.py")).args([endpoint, at_once]);
+            rows.push(peer(command.env("AWS_CA_BUNDLE", place("certificate.pem")), "threads")?);
+        }
+        Ok(rows)
+    }
+}
+
+/// A peer's row: it prints its figures, and last its versions.
+fn peer(command: impl std::borrow::BorrowMut<Command>, way: &str) -> anyhow::Result<(String, Vec<f64>)> {
+    let mut command = command;
+    let output = command.borrow_mut().stderr(Stdio::inherit()).output()?;
+    let text = String::from_utf8(output.stdout)?;
+    let figures: Vec<f64> = text.lines().filter_map(|line| line.parse().ok()).collect();
+    ensure!(figures.len() == 2, "a peer printed {text:?}");
+    Ok((format!("{}, {way}", text.lines().last().unwrap_or_default()), figures))
+}
+
+fn quietly(command: &mut Command) -> anyhow::Result<()> {
+    let output = command.stdin(Stdio::null()).output()?;
+    if !output.status.success() {
+        bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}

@@ -1,0 +1,60 @@
+//! Processes: pinned to a core, and what they cost.
+
+use std::{
+    ffi::OsStr,
+    fs, io,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+/// The core of the servers, and that of the clients.
+pub const SERVER: usize = 0;
+/// The core of what is measured.
+pub const CLIENT: usize = 1;
+
+/// A command that runs on one core, where `taskset` can pin it.
+pub fn pinned(core: usize, program: impl AsRef<OsStr>) -> Command {
+    let pin = Command::new("taskset").args(["-c", "0", "true"]).status();
+    if !pin.is_ok_and(|status| status.success()) {
+        return clean(program);
+    }
+    let mut command = clean("taskset");
+    command.arg("-c").arg(core.to_string()).arg(program);
+    command
+}
+
+/// A command with an environment that names credentials and no endpoint.
+pub fn clean(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.stdin(Stdio::null());
+    for (name, value) in [
+        ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"),
+        ("AWS_SECRET_ACCESS_KEY", "secret"),
+        ("AWS_REGION", "eu-central-1"),
+        ("AWS_DEFAULT_REGION", "eu-central-1"),
+        ("AWS_EC2_METADATA_DISABLED", "true"),
+    ] {
+        command.env(name, value);
+    }
+    for name in ["AWS_ENDPOINT_URL", "AWS_PROFILE", "SSL_CERT_FILE", "SSL_CERT_DIR"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// The CPU time that a process has used, all its threads together.
+pub fn cpu(pid: u32) -> io::Result<Duration> {
+    let mut nanoseconds = 0;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let statistics = fs::read_to_string(task?.path().join("schedstat"))?;
+        nanoseconds += statistics.split(' ').next().and_then(|field| field.parse().ok()).unwrap_or(0);
+    }
+    Ok(Duration::from_nanos(nanoseconds))
+}
+
+/// The memory that a process holds, in KiB.
+pub fn resident(pid: u32) -> io::Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    Ok(line.trim().trim_end_matches(" kB").parse().unwrap_or(0))
+}
