@@ -1,8 +1,11 @@
 //! The way to API Gateway.
 //!
 //! [`ManagementApi`] is a client for one call, `PostToConnection`, since a post's cost is a client's
-//! orchestration: [`pool`] keeps connections, [`sign`] signs. What never changes of a request is prepared once.
+//! orchestration: [`pool`] keeps connections, [`http1`] and [`http2`] speak on them, [`sign`] signs. What never
+//! changes of a request is prepared once.
 
+pub mod http1;
+pub mod http2;
 pub mod pool;
 pub mod sign;
 
@@ -10,21 +13,15 @@ use std::time::{Duration, SystemTime};
 
 use aws_config::SdkConfig;
 use bytes::Bytes;
-use http::{
-    HeaderValue, Method, Request, Response, Uri,
-    header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST},
-};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::{Body as _, Incoming};
+use http::Uri;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use rustls::ClientConfig;
 use streamer_environment::tls;
 use streamer_message::ConnectionId;
-use tokio::time::timeout;
 
 use self::{
     pool::{Failure, Pool},
-    sign::{Signed, Signer, X_AMZ_DATE, X_AMZ_SECURITY_TOKEN},
+    sign::{Signed, Signer},
 };
 use crate::classify::Answer;
 
@@ -51,12 +48,36 @@ pub trait Gateway: Send + Sync {
 pub struct ManagementApi {
     pool: Pool,
     signer: Signer,
-    /// The scheme and the authority, for HTTP/2.
+    /// The scheme and the authority, which HTTP/2 wants.
     origin: String,
     /// The path up to the connection id, as it is sent, and as it is signed.
     path: String,
     canonical_path: String,
-    host: HeaderValue,
+    host: String,
+}
+
+/// A signed post, whatever the version of HTTP that it goes out with.
+#[derive(Debug)]
+pub struct Post<'a> {
+    /// The scheme and the authority.
+    pub origin: &'a str,
+    /// The authority.
+    pub host: &'a str,
+    /// The path.
+    pub path: &'a str,
+    /// What the signature adds.
+    pub signed: &'a Signed,
+    /// The body.
+    pub payload: &'a Bytes,
+}
+
+/// What was read of an answer.
+#[derive(Debug)]
+pub struct Answered {
+    /// Its status.
+    pub status: u16,
+    /// Its body, as far as that was read.
+    pub message: String,
 }
 
 /// A management endpoint that cannot be posted to.
@@ -117,75 +138,27 @@ impl ManagementApi {
             origin: format!("{scheme}://{authority}"),
             canonical_path: utf8_percent_encode(&path, RESERVED_IN_PATHS).to_string(),
             path,
-            host: HeaderValue::try_from(authority).map_err(|_| InvalidEndpoint::Url)?,
+            host: authority,
         })
-    }
-
-    async fn prepare(&self, connection: &str, payload: &[u8]) -> Result<(Uri, Signed), String> {
-        // The path is encoded once where it is sent, and twice where it is signed.
-        let encoded = utf8_percent_encode(connection, RESERVED).to_string();
-        let canonical = format!("{}{}", self.canonical_path, encoded.replace('%', "%25"));
-        let signed = self.signer.sign(&canonical, payload, now()).await?;
-        let uri = format!("{}{encoded}", self.path).try_into();
-        Ok((uri.map_err(|_| "the connection id does not fit into a URL".to_owned())?, signed))
-    }
-
-    fn request(&self, uri: &Uri, signed: &Signed, payload: &Bytes) -> Request<Full<Bytes>> {
-        let mut request = Request::new(Full::new(payload.clone()));
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = uri.clone();
-        let headers = request.headers_mut();
-        headers.reserve(6);
-        headers.insert(HOST, self.host.clone());
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(payload.len()));
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(sign::CONTENT_TYPE));
-        headers.insert(X_AMZ_DATE, signed.date.clone());
-        headers.extend(signed.token.clone().map(|token| (X_AMZ_SECURITY_TOKEN, token)));
-        headers.insert(AUTHORIZATION, signed.authorization.clone());
-        request
     }
 }
 
 impl Gateway for ManagementApi {
     async fn post(&self, connection: &ConnectionId, payload: Bytes) -> Answer {
-        let (uri, signed) = match self.prepare(connection.as_str(), &payload).await {
-            Ok(prepared) => prepared,
+        // The path is encoded once where it is sent, and twice where it is signed.
+        let encoded = utf8_percent_encode(connection.as_str(), RESERVED).to_string();
+        let canonical = format!("{}{}", self.canonical_path, encoded.replace('%', "%25"));
+        let signed = match self.signer.sign(&canonical, &payload, now()).await {
+            Ok(signed) => signed,
             Err(error) => return Answer::Broken(error),
         };
-        let sent = self.pool.send(&self.origin, || self.request(&uri, &signed, &payload)).await;
-        match sent {
-            Ok((response, sender)) => {
-                let Read { status, message, whole } = read(response).await;
-                // A connection whose answer was read to its end takes the next post; any other is closed.
-                if whole {
-                    self.pool.put_back(sender);
-                }
-                Answer::Status { status, message }
-            }
+        let path = format!("{}{encoded}", self.path);
+        let post =
+            Post { origin: &self.origin, host: &self.host, path: &path, signed: &signed, payload: &payload };
+        match self.pool.send(&post).await {
+            Ok(Answered { status, message }) => Answer::Status { status, message },
             Err(Failure(error)) => Answer::Broken(error),
         }
-    }
-}
-
-/// What was read of an answer.
-struct Read {
-    status: u16,
-    message: String,
-    whole: bool,
-}
-
-async fn read(response: Response<Incoming>) -> Read {
-    let (status, body) = (response.status().as_u16(), response.into_body());
-    if body.is_end_stream() {
-        return Read { status, message: String::new(), whole: true };
-    }
-    match timeout(BODY_TIME, Limited::new(body, BODY_BYTES).collect()).await {
-        Ok(Ok(body)) => {
-            let message = String::from_utf8_lossy(&body.to_bytes()).into_owned();
-            Read { status, message, whole: true }
-        }
-        // Cut, too long or too slow: the status is known all the same.
-        Ok(Err(_)) | Err(_) => Read { status, message: String::new(), whole: false },
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! With HTTP/1.1 each post has a connection to itself, and idle ones are kept for the next; with HTTP/2 all
 //! posts share one. A kept connection that the host has closed meanwhile, and an HTTP/2 GOAWAY, are no fault:
-//! the request is sent again on another one, and at last on a fresh one.
+//! the post is sent again on another one, and at last on a fresh one.
 
 use std::{
     fmt, io,
@@ -10,27 +10,19 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-use http::{Request, Response, Uri};
-use http_body_util::Full;
-use hyper::{
-    body::Incoming,
-    client::conn::{http1, http2},
-};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::{ClientConfig, pki_types::ServerName};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-    task::JoinSet,
-    time::Instant,
+use tokio::{net::TcpStream, task::JoinSet, time::Instant};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use super::{
+    Answered, Post,
+    http1::{Http1, Stream},
+    http2::{self, Http2},
 };
-use tokio_rustls::TlsConnector;
 
 /// A kept connection is not used after so long: API Gateway and what lies before it close idle ones.
 const IDLE: Duration = Duration::from_secs(50);
-
-type Body = Full<Bytes>;
 
 /// Connections to one host.
 pub struct Pool {
@@ -46,19 +38,26 @@ pub struct Pool {
 #[derive(Debug, Default)]
 struct Kept {
     /// Idle HTTP/1.1 connections, the one used last at the end.
-    idle: Vec<(http1::SendRequest<Body>, Instant)>,
-    shared: Option<http2::SendRequest<Body>>,
-    /// The tasks that drive connections.
+    idle: Vec<(Box<Http1>, Instant)>,
+    shared: Option<Http2>,
+    /// The tasks that drive HTTP/2 connections.
     driving: JoinSet<()>,
 }
 
-/// A connection that can take a request.
+/// A connection that can take a post.
 #[derive(Debug)]
-pub enum Sender {
-    /// To be put back when the answer has been read.
-    Http1(http1::SendRequest<Body>),
+enum Connection {
+    /// This post's alone.
+    Http1(Box<Http1>),
     /// Shared by all.
-    Http2(http2::SendRequest<Body>),
+    Http2(Http2),
+}
+
+/// What kept an answer from arriving.
+#[derive(Debug)]
+enum Fault {
+    Http1(io::Error),
+    Http2(hyper::Error),
 }
 
 /// Why there is no answer.
@@ -90,114 +89,97 @@ impl Pool {
         Some(Self { host, port, tls, most_idle, kept: Mutex::default(), first })
     }
 
-    /// Sends the request that `make` makes, with a path for its URI, and returns the answer's head, and the
-    /// connection to put back.
+    /// Sends a post, and returns the answer.
     ///
     /// # Errors
-    /// [`Failure`]: whether the host has seen the request is then not known.
-    pub async fn send(
-        &self,
-        origin: &str,
-        make: impl Fn() -> Request<Body>,
-    ) -> Result<(Response<Incoming>, Sender), Failure> {
+    /// [`Failure`]: whether the host has seen the post is then not known.
+    pub async fn send(&self, post: &Post<'_>) -> Result<Answered, Failure> {
         while let Some(mut kept) = self.take() {
-            match send(&mut kept, make(), origin).await {
-                Ok(response) => return Ok((response, kept)),
-                Err(error) if is_closed(&error) => self.forget(&kept),
-                Err(error) => return Err(failure(&error)),
+            match send_on(&mut kept, post).await {
+                Ok((answered, again)) => return Ok(self.keep(kept, again, answered)),
+                Err(fault) if fault.is_closed() => self.forget(&kept),
+                Err(fault) => return Err(Failure(fault.to_string())),
             }
         }
         // Boxed, since it is rare and large: a post's future is moved about, and holds all that it awaits.
         let mut fresh = Box::pin(self.connect()).await?;
-        let response = send(&mut fresh, make(), origin).await.map_err(|error| failure(&error))?;
-        Ok((response, fresh))
+        let (answered, again) =
+            send_on(&mut fresh, post).await.map_err(|fault| Failure(fault.to_string()))?;
+        Ok(self.keep(fresh, again, answered))
     }
 
-    /// Keeps a connection for the next request.
-    pub fn put_back(&self, sender: Sender) {
-        if let Sender::Http1(sender) = sender {
+    /// Keeps a connection for the next post, if it takes another one.
+    fn keep(&self, connection: Connection, again: bool, answered: Answered) -> Answered {
+        if let (Connection::Http1(connection), true) = (connection, again) {
             let mut kept = self.kept();
             if kept.idle.len() < self.most_idle {
-                kept.idle.push((sender, Instant::now()));
+                kept.idle.push((connection, Instant::now()));
             }
         }
+        answered
     }
 
-    fn take(&self) -> Option<Sender> {
+    fn take(&self) -> Option<Connection> {
         let mut kept = self.kept();
         if let Some(shared) = &kept.shared {
-            return Some(Sender::Http2(shared.clone()));
+            return Some(Connection::Http2(shared.clone()));
         }
-        let (sender, since) = kept.idle.pop()?;
+        let (connection, since) = kept.idle.pop()?;
         if since.elapsed() < IDLE {
-            return Some(Sender::Http1(sender));
+            return Some(Connection::Http1(connection));
         }
         // Those below it have been idle for longer.
         kept.idle.clear();
         None
     }
 
-    /// Lets no other request take a shared connection that has been closed.
-    fn forget(&self, sender: &Sender) {
-        if matches!(sender, Sender::Http2(_)) {
+    /// Lets no other post take a shared connection that has been closed.
+    fn forget(&self, connection: &Connection) {
+        if matches!(connection, Connection::Http2(_)) {
             self.kept().shared.take_if(|shared| shared.is_closed());
         }
     }
 
-    async fn connect(&self) -> Result<Sender, Failure> {
+    async fn connect(&self) -> Result<Connection, Failure> {
         let mut known = self.first.lock().await;
         if !*known {
-            let sender = self.open().await?;
+            let connection = self.open().await?;
             *known = true;
-            return Ok(sender);
+            return Ok(connection);
         }
         // With HTTP/2 the lock makes whoever needs a new connection wait for the one that is being opened.
         let shared = self.kept().shared.clone();
         if let Some(shared) = shared {
-            return Ok(Sender::Http2(shared));
+            return Ok(Connection::Http2(shared));
         }
         drop(known);
         self.open().await
     }
 
-    async fn open(&self) -> Result<Sender, Failure> {
+    async fn open(&self) -> Result<Connection, Failure> {
         let failed = |error: io::Error| Failure(format!("{}:{}: {error}", self.host, self.port));
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(failed)?;
         stream.set_nodelay(true).map_err(failed)?;
-        let Some((connector, name)) = &self.tls else { return self.http1(stream).await };
+        let Some((connector, name)) = &self.tls else {
+            return Ok(Connection::Http1(Box::new(Http1::new(Stream::Plain(stream)))));
+        };
         let stream = connector.connect(name.clone(), stream).await.map_err(failed)?;
         match stream.get_ref().1.alpn_protocol() {
-            Some(b"h2") => self.http2(stream).await,
-            _ => self.http1(stream).await,
+            Some(b"h2") => self.share(stream).await,
+            _ => Ok(Connection::Http1(Box::new(Http1::new(Stream::Tls(Box::new(stream)))))),
         }
     }
 
-    async fn http1(
-        &self,
-        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    ) -> Result<Sender, Failure> {
-        let handshake = http1::handshake(TokioIo::new(stream)).await;
-        let (sender, connection) = handshake.map_err(|error| failure(&error))?;
-        self.drive(connection);
-        Ok(Sender::Http1(sender))
-    }
-
-    async fn http2(
-        &self,
-        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    ) -> Result<Sender, Failure> {
-        let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
-        let (sender, connection) = handshake.map_err(|error| failure(&error))?;
-        self.drive(connection);
-        self.kept().shared = Some(sender.clone());
-        Ok(Sender::Http2(sender))
-    }
-
-    /// A connection's errors reach the requests that are on it.
-    fn drive(&self, connection: impl Future<Output = hyper::Result<()>> + Send + 'static) {
+    /// Shares an HTTP/2 connection. Its errors reach the posts that are on it.
+    async fn share(&self, stream: TlsStream<TcpStream>) -> Result<Connection, Failure> {
+        let handshake =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
+        let (shared, connection) = handshake.map_err(|error| Failure(Fault::Http2(error).to_string()))?;
         let mut kept = self.kept();
         while kept.driving.try_join_next().is_some() {}
         kept.driving.spawn(async move { _ = connection.await });
+        kept.shared = Some(shared.clone());
+        Ok(Connection::Http2(shared))
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -205,55 +187,47 @@ impl Pool {
     }
 }
 
-async fn send(
-    sender: &mut Sender,
-    mut request: Request<Body>,
-    origin: &str,
-) -> hyper::Result<Response<Incoming>> {
-    match sender {
-        Sender::Http1(sender) => {
-            sender.ready().await?;
-            sender.send_request(request).await
-        }
-        Sender::Http2(sender) => {
-            // HTTP/2 takes the host from the URI (RFC 9113, section 8.3.1).
-            request.headers_mut().remove(http::header::HOST);
-            let absolute = format!("{origin}{}", request.uri()).parse::<Uri>();
-            *request.uri_mut() = absolute.unwrap_or_default();
-            sender.ready().await?;
-            sender.send_request(request).await
+/// Sends a post on a connection, and returns the answer, and whether the connection takes another post.
+async fn send_on(connection: &mut Connection, post: &Post<'_>) -> Result<(Answered, bool), Fault> {
+    match connection {
+        Connection::Http1(connection) => connection.send(post).await.map_err(Fault::Http1),
+        Connection::Http2(shared) => {
+            let answered = Box::pin(http2::send(shared, post)).await.map_err(Fault::Http2)?;
+            Ok((answered, true))
         }
     }
 }
 
-/// Whether the host has closed the connection, as it may at any time.
-fn is_closed(error: &hyper::Error) -> bool {
-    if error.is_canceled() || error.is_closed() || error.is_incomplete_message() {
-        return true;
-    }
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        if error.downcast_ref::<h2::Error>().is_some_and(|error| error.is_go_away() || error.is_io()) {
-            return true;
-        }
+impl Fault {
+    /// Whether the host has closed the connection, as it may at any time.
+    fn is_closed(&self) -> bool {
         let closed = |error: &io::Error| {
             use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
             matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
         };
-        if error.downcast_ref::<io::Error>().is_some_and(closed) {
-            return true;
+        match self {
+            Self::Http1(error) => closed(error),
+            Self::Http2(error) => {
+                let goaway = |error: &h2::Error| error.is_go_away() || error.is_io();
+                let source = std::error::Error::source(error).and_then(|source| source.downcast_ref());
+                error.is_canceled() || error.is_closed() || source.is_some_and(goaway)
+            }
         }
-        source = error.source();
     }
-    false
 }
 
-fn failure(error: &hyper::Error) -> Failure {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
+impl fmt::Display for Fault {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let error: &dyn std::error::Error = match self {
+            Self::Http1(error) => error,
+            Self::Http2(error) => error,
+        };
+        write!(formatter, "{error}")?;
+        let mut source = error.source();
+        while let Some(error) = source {
+            write!(formatter, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
     }
-    Failure(text)
 }
