@@ -31,6 +31,7 @@ use streamer_environment::aws;
 use streamer_tests::{
     doubles::{QueueDouble, TableDouble},
     event::{batch, epoch, message},
+    eventually,
     h2::Http2Gateway,
     wire::{Reply, Request, WireGateway},
     worker::{TIMEOUT, reported, worker},
@@ -249,6 +250,74 @@ mod connections {
     async fn an_endpoint_where_nobody_listens_is_no_answer() {
         let answer = post(&api("http://127.0.0.1:9/stage").await, "c").await;
         assert!(matches!(&answer, Answer::Broken(error) if error.contains("127.0.0.1:9")), "{answer:?}");
+    }
+
+    #[tokio::test]
+    async fn nothing_that_comes_unasked_is_an_answer() {
+        let late = "HTTP/1.1 410 Gone\r\nContent-Length: 0\r\n\r\n";
+        let ok = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+        for first in [
+            format!("{ok}{late}"),
+            // Heads that do not say where the next answer begins, and one after which the host closes.
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 0\r\n\r\n".to_owned(),
+            "HTTP/1.1 200 OK\r\nContent-Length: +0\r\n\r\n".to_owned(),
+            "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_owned(),
+            "HTTP/1.1 200 OK\r\nConnection: keep-alive, close\r\nContent-Length: 0\r\n\r\n".to_owned(),
+            "HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n".to_owned(),
+        ] {
+            let said = first.clone();
+            let gateway = WireGateway::start(move |place| match place {
+                0 => Reply::Raw(said.clone()),
+                _ => Reply::Answer(200, String::new()),
+            })
+            .await
+            .unwrap();
+            let api = api(&gateway.endpoint()).await;
+            for _ in 0..3 {
+                assert!(matches!(post(&api, "c").await, Answer::Status { status: 200, .. }), "{first}");
+            }
+            assert_eq!(gateway.connections(), 2, "{first}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_said_while_the_connection_is_idle_is_no_answer() {
+        let gateway = WireGateway::start(|place| match place {
+            0 => {
+                Reply::Then(200, Duration::from_millis(30), "HTTP/1.1 408 Late\r\nContent-Length: 0\r\n\r\n")
+            }
+            _ => Reply::Answer(200, String::new()),
+        })
+        .await
+        .unwrap();
+        let api = api(&gateway.endpoint()).await;
+        assert_eq!(post(&api, "c").await, status(200, ""));
+        eventually("the host has spoken", async || Ok(gateway.spoke())).await.unwrap();
+        assert_eq!(post(&api, "c").await, status(200, ""));
+        assert_eq!(gateway.connections(), 2);
+    }
+
+    #[tokio::test]
+    async fn interim_answers_are_passed_over() {
+        let interim =
+            "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 410 Gone\r\nContent-Length: 2\r\n\r\n{}";
+        let gateway = WireGateway::start(move |_| Reply::Raw(interim.to_owned())).await.unwrap();
+        let api = api(&gateway.endpoint()).await;
+        assert_eq!(post(&api, "c").await, status(410, "{}"));
+        assert_eq!(post(&api, "c").await, status(410, "{}"));
+        assert_eq!(gateway.connections(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_goaway_under_many_posts_is_no_fault() {
+        let gateway = Http2Gateway::start(20).await.unwrap();
+        let config = config(credentials(None)).await;
+        let api = ManagementApi::with_tls(&config, &gateway.endpoint(), 128, gateway.trusting()).unwrap();
+        for _ in 0..5 {
+            let answers = join_all((0..50).map(|_| post(&api, "c"))).await;
+            assert!(answers.iter().all(|answer| *answer == status(200, "")), "{answers:?}");
+        }
+        assert!(gateway.connections() <= 15, "whoever finds none waits for the one that is being opened");
     }
 
     #[tokio::test]

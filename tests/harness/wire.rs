@@ -5,7 +5,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -24,6 +24,10 @@ pub enum Reply {
     Answer(u16, String),
     /// A whole answer, after a while.
     Late(Duration, u16),
+    /// A whole answer, and after a while these bytes.
+    Then(u16, Duration, &'static str),
+    /// These bytes, as they are.
+    Raw(String),
     /// A whole answer, and then the connection is closed.
     Last(u16),
     /// A whole answer's head and a body that does not end.
@@ -51,6 +55,7 @@ pub struct WireGateway {
     address: SocketAddr,
     requests: Arc<Mutex<Vec<Request>>>,
     connections: Arc<AtomicUsize>,
+    spoke: Arc<AtomicBool>,
     _serving: JoinSet<()>,
 }
 
@@ -64,18 +69,20 @@ impl WireGateway {
         let address = listener.local_addr()?;
         let requests: Arc<Mutex<Vec<Request>>> = Arc::default();
         let mut serving = JoinSet::new();
-        let connections: Arc<AtomicUsize> = Arc::default();
+        let (connections, spoke) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
+        let speaking = Arc::clone(&spoke);
         let (script, noted, accepted) = (Arc::new(script), Arc::clone(&requests), Arc::clone(&connections));
         serving.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 accepted.fetch_add(1, Ordering::Relaxed);
                 let (script, noted) = (Arc::clone(&script), Arc::clone(&noted));
+                let spoke = Arc::clone(&speaking);
                 // A connection that breaks is what some of the tests are about.
-                connections.spawn(async move { _ = serve(stream, &*script, &noted).await });
+                connections.spawn(async move { _ = serve(stream, &*script, &noted, &spoke).await });
             }
         });
-        Ok(Self { address, requests, connections, _serving: serving })
+        Ok(Self { address, requests, connections, spoke, _serving: serving })
     }
 
     /// Where it is.
@@ -88,6 +95,12 @@ impl WireGateway {
     #[must_use]
     pub fn endpoint(&self) -> String {
         format!("{}/stage", self.origin())
+    }
+
+    /// Whether it has said something unasked ([`Reply::Then`]).
+    #[must_use]
+    pub fn spoke(&self) -> bool {
+        self.spoke.load(Ordering::Relaxed)
     }
 
     /// How many connections were made.
@@ -116,6 +129,7 @@ async fn serve(
     mut stream: TcpStream,
     script: &(impl Fn(usize) -> Reply + ?Sized),
     requests: &Mutex<Vec<Request>>,
+    spoke: &AtomicBool,
 ) -> io::Result<()> {
     let mut buffer = Vec::new();
     while let Some(request) = read(&mut stream, &mut buffer).await? {
@@ -130,6 +144,13 @@ async fn serve(
                 sleep(delay).await;
                 answer(&mut stream, status, "").await?;
             }
+            Reply::Then(status, delay, bytes) => {
+                answer(&mut stream, status, "").await?;
+                sleep(delay).await;
+                stream.write_all(bytes.as_bytes()).await?;
+                spoke.store(true, Ordering::Relaxed);
+            }
+            Reply::Raw(bytes) => stream.write_all(bytes.as_bytes()).await?,
             Reply::Last(status) => return answer(&mut stream, status, "").await,
             Reply::Endless(status) => {
                 let head = format!("HTTP/1.1 {status} Scripted\r\nTransfer-Encoding: chunked\r\n\r\n");

@@ -6,6 +6,7 @@
 
 use std::io;
 
+use futures::FutureExt as _;
 use http::HeaderValue;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -26,14 +27,12 @@ const HEADERS: usize = 64;
 const COPIED: usize = 4 * 1024;
 
 /// A connection that takes one post at a time.
-#[derive(Debug)]
 pub struct Http1 {
     stream: Stream,
     buffer: Vec<u8>,
 }
 
 /// With TLS or without it.
-#[derive(Debug)]
 pub enum Stream {
     /// Without.
     Plain(TcpStream),
@@ -76,12 +75,26 @@ impl Http1 {
         Self { stream, buffer: Vec::with_capacity(2 * 1024) }
     }
 
+    /// Whether the connection can take a post: open, and without a word from the host, who has nothing to say
+    /// before it is asked. What it says all the same, such as a 408 before it closes, is no answer to the next
+    /// post.
+    pub fn is_idle(&mut self) -> bool {
+        self.buffer.clear();
+        self.stream.read(&mut self.buffer).now_or_never().is_none()
+    }
+
     /// Posts, and returns the answer, and whether the connection takes another post.
     ///
     /// # Errors
     /// Whatever kept the answer's head from arriving whole.
     pub async fn send(&mut self, post: &Post<'_>) -> io::Result<(Answered, bool)> {
-        self.write(post).await?;
+        if let Err(error) = self.write(post).await {
+            // The host may have refused the post before it had all of it.
+            self.buffer.clear();
+            let head = timeout(BODY_TIME, self.read_head()).await;
+            let head = head.ok().and_then(Result::ok).ok_or(error)?;
+            return Ok((Answered { status: head.status, message: String::new() }, false));
+        }
         self.buffer.clear();
         let head = self.read_head().await?;
         let whole = timeout(BODY_TIME, self.read_body(head.length)).await.is_ok_and(|whole| whole);
@@ -126,14 +139,20 @@ impl Http1 {
         loop {
             while let Some((head, length)) = parse(&self.buffer)? {
                 self.buffer.drain(..length);
-                if head.status >= 200 {
-                    return Ok(head);
+                match head.status {
+                    101 => return Err(io::Error::other("the host changed the protocol unasked")),
+                    100..=199 => {}
+                    _ => return Ok(head),
                 }
             }
             if self.buffer.len() > HEAD_BYTES {
                 return Err(io::Error::other("the answer's head is too long"));
             }
-            self.stream.read(&mut self.buffer).await?;
+            let begun = !self.buffer.is_empty();
+            self.stream.read(&mut self.buffer).await.map_err(|error| {
+                // With the first byte of an answer the host has seen the post.
+                if begun { io::Error::other(format!("the answer is cut: {error}")) } else { error }
+            })?;
         }
     }
 
@@ -160,13 +179,16 @@ fn parse(buffer: &[u8]) -> io::Result<Option<(Head, usize)>> {
     let mut head = Head { status, length: None, kept: answer.version == Some(1) };
     for header in answer.headers.iter() {
         if header.name.eq_ignore_ascii_case("content-length") {
-            let digits = std::str::from_utf8(header.value).ok().map(str::trim);
-            head.length = digits.and_then(|digits| digits.parse().ok());
+            let number = content_length(header.value);
+            // A length that is none, or two that differ: nobody knows where the next answer begins.
+            head.kept &= number.is_some() && head.length.is_none_or(|length| Some(length) == number);
+            head.length = number;
         } else if header.name.eq_ignore_ascii_case("transfer-encoding") {
-            // It overrides a length (RFC 9112, section 6.3), and then the end is not looked for.
+            // It overrides a length (RFC 9112, section 6.3), and its end is not looked for.
             head.kept = false;
         } else if header.name.eq_ignore_ascii_case("connection") {
-            head.kept &= !header.value.eq_ignore_ascii_case(b"close");
+            let mut options = header.value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+            head.kept &= !options.any(|option| option.eq_ignore_ascii_case(b"close"));
         }
     }
     // These have no body (RFC 9112, section 6.3).
@@ -174,4 +196,10 @@ fn parse(buffer: &[u8]) -> io::Result<Option<(Head, usize)>> {
         head.length = Some(0);
     }
     Ok(Some((head, length)))
+}
+
+/// Digits and nothing else (RFC 9110, section 8.6).
+fn content_length(value: &[u8]) -> Option<usize> {
+    let digits = std::str::from_utf8(value.trim_ascii()).ok()?;
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
 }

@@ -9,7 +9,10 @@ pub mod http2;
 pub mod pool;
 pub mod sign;
 
-use std::time::{Duration, SystemTime};
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
 
 use aws_config::SdkConfig;
 use bytes::Bytes;
@@ -44,7 +47,6 @@ pub trait Gateway: Send + Sync {
 }
 
 /// API Gateway's `PostToConnection`, at one management endpoint.
-#[derive(Debug)]
 pub struct ManagementApi {
     pool: Pool,
     signer: Signer,
@@ -57,7 +59,6 @@ pub struct ManagementApi {
 }
 
 /// A signed post, whatever the version of HTTP that it goes out with.
-#[derive(Debug)]
 pub struct Post<'a> {
     /// The scheme and the authority.
     pub origin: &'a str,
@@ -97,6 +98,18 @@ pub enum InvalidEndpoint {
     Tls(#[from] rustls::Error),
 }
 
+/// Without payloads and credentials.
+impl fmt::Debug for ManagementApi {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { origin, path, .. } = self;
+        formatter
+            .debug_struct("ManagementApi")
+            .field("origin", origin)
+            .field("path", path)
+            .finish_non_exhaustive()
+    }
+}
+
 impl ManagementApi {
     /// Posts to the management endpoint `endpoint`, such as
     /// `https://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com/production`, with at most `connections` idle
@@ -105,7 +118,7 @@ impl ManagementApi {
     /// # Errors
     /// [`InvalidEndpoint`].
     pub fn new(aws: &SdkConfig, endpoint: &str, connections: usize) -> Result<Self, InvalidEndpoint> {
-        Self::with_tls(aws, endpoint, connections, tls::client_config()?)
+        Self::build(aws, endpoint, connections, tls::client_config)
     }
 
     /// The same, with a TLS configuration of the caller's.
@@ -118,12 +131,21 @@ impl ManagementApi {
         connections: usize,
         tls: ClientConfig,
     ) -> Result<Self, InvalidEndpoint> {
+        Self::build(aws, endpoint, connections, || Ok(tls))
+    }
+
+    fn build(
+        aws: &SdkConfig,
+        endpoint: &str,
+        connections: usize,
+        tls: impl FnOnce() -> Result<ClientConfig, rustls::Error>,
+    ) -> Result<Self, InvalidEndpoint> {
         let uri: Uri = endpoint.parse().map_err(|_| InvalidEndpoint::Url)?;
         let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host()) else {
             return Err(InvalidEndpoint::Url);
         };
         let (tls, default_port) = match scheme {
-            "https" => (Some(tls), 443),
+            "https" => (Some(tls()?), 443),
             "http" => (None, 80),
             _ => return Err(InvalidEndpoint::Url),
         };

@@ -2,7 +2,7 @@
 //!
 //! With HTTP/1.1 each post has a connection to itself, and idle ones are kept for the next; with HTTP/2 all
 //! posts share one. A kept connection that the host has closed meanwhile, and an HTTP/2 GOAWAY, are no fault:
-//! the post is sent again on another one, and at last on a fresh one.
+//! the post goes out again on a fresh one, unless a part of its answer has arrived.
 
 use std::{
     fmt, io,
@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{net::TcpStream, task::JoinSet, time::Instant};
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -24,6 +24,13 @@ use super::{
 /// A kept connection is not used after so long: API Gateway and what lies before it close idle ones.
 const IDLE: Duration = Duration::from_secs(50);
 
+/// How long an HTTP/2 connection with posts on it may be silent before it is asked whether it lives, and how long
+/// it may take to say so. Both together are less than a post may take.
+const PING: Duration = Duration::from_secs(2);
+
+/// How often a post goes out again because the connection under it had been closed.
+const AGAIN: usize = 2;
+
 /// Connections to one host.
 pub struct Pool {
     host: String,
@@ -31,11 +38,20 @@ pub struct Pool {
     tls: Option<(TlsConnector, ServerName<'static>)>,
     most_idle: usize,
     kept: Mutex<Kept>,
-    /// Whoever connects first finds out the protocol, so that HTTP/2 needs one connection only.
-    first: tokio::sync::Mutex<bool>,
+    /// Held by whoever opens a connection, but where it is known to be HTTP/1.1: HTTP/2 needs one only.
+    protocol: tokio::sync::Mutex<Protocol>,
 }
 
-#[derive(Debug, Default)]
+/// What the host speaks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Protocol {
+    #[default]
+    Unknown,
+    Http1,
+    Http2,
+}
+
+#[derive(Default)]
 struct Kept {
     /// Idle HTTP/1.1 connections, the one used last at the end.
     idle: Vec<(Box<Http1>, Instant)>,
@@ -45,7 +61,6 @@ struct Kept {
 }
 
 /// A connection that can take a post.
-#[derive(Debug)]
 enum Connection {
     /// This post's alone.
     Http1(Box<Http1>),
@@ -85,8 +100,8 @@ impl Pool {
                 Some((TlsConnector::from(Arc::new(config)), ServerName::try_from(host.clone()).ok()?))
             }
         };
-        let first = tokio::sync::Mutex::new(false);
-        Some(Self { host, port, tls, most_idle, kept: Mutex::default(), first })
+        let (kept, protocol) = (Mutex::default(), tokio::sync::Mutex::default());
+        Some(Self { host, port, tls, most_idle, kept, protocol })
     }
 
     /// Sends a post, and returns the answer.
@@ -94,18 +109,24 @@ impl Pool {
     /// # Errors
     /// [`Failure`]: whether the host has seen the post is then not known.
     pub async fn send(&self, post: &Post<'_>) -> Result<Answered, Failure> {
-        while let Some(mut kept) = self.take() {
-            match send_on(&mut kept, post).await {
-                Ok((answered, again)) => return Ok(self.keep(kept, again, answered)),
-                Err(fault) if fault.is_closed() => self.forget(&kept),
+        let kept = self.take().map(|kept| (kept, true));
+        // Boxed, since it is rare and large: a post's future is moved about, and holds all that it awaits.
+        let (mut connection, mut used) = match kept {
+            Some(kept) => kept,
+            None => Box::pin(self.connect()).await?,
+        };
+        let mut again = 0;
+        loop {
+            match send_on(&mut connection, post).await {
+                Ok((answered, keep)) => return Ok(self.keep(connection, keep, answered)),
+                Err(fault) if fault.is_closed() && used && again < AGAIN => {
+                    self.forget(&connection);
+                    again += 1;
+                    (connection, used) = Box::pin(self.connect()).await?;
+                }
                 Err(fault) => return Err(Failure(fault.to_string())),
             }
         }
-        // Boxed, since it is rare and large: a post's future is moved about, and holds all that it awaits.
-        let mut fresh = Box::pin(self.connect()).await?;
-        let (answered, again) =
-            send_on(&mut fresh, post).await.map_err(|fault| Failure(fault.to_string()))?;
-        Ok(self.keep(fresh, again, answered))
     }
 
     /// Keeps a connection for the next post, if it takes another one.
@@ -119,41 +140,54 @@ impl Pool {
         answered
     }
 
+    /// A connection that others have used, and that has not been closed as far as is known.
     fn take(&self) -> Option<Connection> {
+        if let Some(shared) = self.shared() {
+            return Some(Connection::Http2(shared));
+        }
+        loop {
+            let (mut connection, since) = self.kept().idle.pop()?;
+            if since.elapsed() >= IDLE {
+                // Those below it have been idle for longer.
+                self.kept().idle.clear();
+                return None;
+            }
+            if connection.is_idle() {
+                return Some(Connection::Http1(connection));
+            }
+        }
+    }
+
+    fn shared(&self) -> Option<Http2> {
         let mut kept = self.kept();
-        if let Some(shared) = &kept.shared {
-            return Some(Connection::Http2(shared.clone()));
-        }
-        let (connection, since) = kept.idle.pop()?;
-        if since.elapsed() < IDLE {
-            return Some(Connection::Http1(connection));
-        }
-        // Those below it have been idle for longer.
-        kept.idle.clear();
-        None
+        kept.shared.take_if(|shared| shared.is_closed());
+        kept.shared.clone()
     }
 
     /// Lets no other post take a shared connection that has been closed.
     fn forget(&self, connection: &Connection) {
         if matches!(connection, Connection::Http2(_)) {
-            self.kept().shared.take_if(|shared| shared.is_closed());
+            _ = self.shared();
         }
     }
 
-    async fn connect(&self) -> Result<Connection, Failure> {
-        let mut known = self.first.lock().await;
-        if !*known {
-            let connection = self.open().await?;
-            *known = true;
-            return Ok(connection);
+    /// A connection, and whether others have used it: with HTTP/2, whoever waits for one that is being opened
+    /// shares it.
+    async fn connect(&self) -> Result<(Connection, bool), Failure> {
+        let mut protocol = self.protocol.lock().await;
+        if let Some(shared) = self.shared() {
+            return Ok((Connection::Http2(shared), true));
         }
-        // With HTTP/2 the lock makes whoever needs a new connection wait for the one that is being opened.
-        let shared = self.kept().shared.clone();
-        if let Some(shared) = shared {
-            return Ok(Connection::Http2(shared));
+        if *protocol == Protocol::Http1 {
+            drop(protocol);
+            return Ok((self.open().await?, false));
         }
-        drop(known);
-        self.open().await
+        let connection = self.open().await?;
+        *protocol = match connection {
+            Connection::Http1(_) => Protocol::Http1,
+            Connection::Http2(_) => Protocol::Http2,
+        };
+        Ok((connection, false))
     }
 
     async fn open(&self) -> Result<Connection, Failure> {
@@ -172,8 +206,13 @@ impl Pool {
 
     /// Shares an HTTP/2 connection. Its errors reach the posts that are on it.
     async fn share(&self, stream: TlsStream<TcpStream>) -> Result<Connection, Failure> {
-        let handshake =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
+        // A connection that has gone silent is noticed before the posts on it are given up.
+        let handshake = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING)
+            .keep_alive_timeout(PING)
+            .handshake(TokioIo::new(stream))
+            .await;
         let (shared, connection) = handshake.map_err(|error| Failure(Fault::Http2(error).to_string()))?;
         let mut kept = self.kept();
         while kept.driving.try_join_next().is_some() {}

@@ -39,7 +39,6 @@ const SERVICE: &str = "execute-api";
 const RENEW_BEFORE: Duration = Duration::from_secs(5 * 60);
 
 /// Signs posts to one host.
-#[derive(Debug)]
 pub struct Signer {
     provider: SharedCredentialsProvider,
     region: String,
@@ -51,7 +50,7 @@ pub struct Signer {
     renewing: tokio::sync::Mutex<()>,
 }
 
-/// What a signature adds to a request.
+/// What a signature adds to a request. Its secrets are marked as such, and are not printed.
 #[derive(Debug, Clone)]
 pub struct Signed {
     /// `x-amz-date`.
@@ -81,12 +80,6 @@ struct Keys {
     credentials: Credentials,
     day: String,
     key: hmac::Key,
-}
-
-impl std::fmt::Debug for Stamp {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Stamp").field("second", &self.second).finish_non_exhaustive()
-    }
 }
 
 impl Signer {
