@@ -1,7 +1,6 @@
 //! The one TLS stack, and whom it trusts.
 //!
-//! The system's root certificates are most of a Lambda's start: parsing them takes longer than all the rest. In
-//! Lambda only AWS is called, so only the five certificates that AWS's endpoints chain to are trusted there
+//! Parsing the system's root certificates makes a Lambda's start two thirds longer. In Lambda only AWS is called, so only the five certificates that AWS's endpoints chain to are trusted there
 //! ([`AMAZON_ROOTS`]). Where that is too little, such as behind a custom domain with a certificate of another
 //! authority, `SSL_CERT_FILE` or `SSL_CERT_DIR` name others; Amazon Linux's are in
 //! `/etc/pki/tls/certs/ca-bundle.crt`.
