@@ -42,6 +42,9 @@ fn request(post: &Post<'_>) -> Request<Full<Bytes>> {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(sign::CONTENT_TYPE));
     headers.insert(X_AMZ_DATE, signed.date.clone());
     headers.extend(signed.token.clone().map(|token| (X_AMZ_SECURITY_TOKEN, token)));
-    headers.insert(AUTHORIZATION, signed.authorization.clone());
+    headers.extend(HeaderValue::from_bytes(&signed.authorization).ok().map(|mut authorization| {
+        authorization.set_sensitive(true);
+        (AUTHORIZATION, authorization)
+    }));
     request
 }

@@ -168,13 +168,18 @@ impl ManagementApi {
 impl Gateway for ManagementApi {
     async fn post(&self, connection: &ConnectionId, payload: Bytes) -> Answer {
         // The path is encoded once where it is sent, and twice where it is signed.
-        let encoded = utf8_percent_encode(connection.as_str(), RESERVED).to_string();
-        let canonical = format!("{}{}", self.canonical_path, encoded.replace('%', "%25"));
+        let (mut path, mut canonical) = (self.path.clone(), self.canonical_path.clone());
+        for piece in utf8_percent_encode(connection.as_str(), RESERVED) {
+            path.push_str(piece);
+            match piece.strip_prefix('%') {
+                Some(digits) => canonical.extend(["%25", digits]),
+                None => canonical.push_str(piece),
+            }
+        }
         let signed = match self.signer.sign(&canonical, &payload, now()).await {
             Ok(signed) => signed,
             Err(error) => return Answer::Broken(error),
         };
-        let path = format!("{}{encoded}", self.path);
         let post =
             Post { origin: &self.origin, host: &self.host, path: &path, signed: &signed, payload: &payload };
         match self.pool.send(&post).await {
