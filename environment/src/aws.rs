@@ -1,7 +1,5 @@
 //! The AWS configuration that every client here is built from.
 
-use std::error::Error as _;
-
 use aws_config::{BehaviorVersion, ConfigLoader, SdkConfig};
 use aws_smithy_http_client::{
     Builder,
@@ -46,6 +44,12 @@ where
         let message = error.as_service_error().and_then(ProvideErrorMetadata::message).unwrap_or_default();
         return format!("{code}: {message}");
     }
+    chain(error)
+}
+
+/// An error and what caused it, in one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
     let (mut text, mut source) = (error.to_string(), error.source());
     while let Some(error) = source {
         text = format!("{text}: {error}");

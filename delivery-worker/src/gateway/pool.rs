@@ -12,6 +12,7 @@ use std::{
 
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::{ClientConfig, pki_types::ServerName};
+use streamer_environment::aws::chain;
 use tokio::{net::TcpStream, task::JoinSet, time::Instant};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
@@ -120,7 +121,6 @@ impl Pool {
             match send_on(&mut connection, post).await {
                 Ok((answered, keep)) => return Ok(self.keep(connection, keep, answered)),
                 Err(fault) if fault.is_closed() && used && again < AGAIN => {
-                    self.forget(&connection);
                     again += 1;
                     (connection, used) = Box::pin(self.connect()).await?;
                 }
@@ -158,17 +158,11 @@ impl Pool {
         }
     }
 
+    /// The shared connection, unless it has been closed.
     fn shared(&self) -> Option<Http2> {
         let mut kept = self.kept();
         kept.shared.take_if(|shared| shared.is_closed());
         kept.shared.clone()
-    }
-
-    /// Lets no other post take a shared connection that has been closed.
-    fn forget(&self, connection: &Connection) {
-        if matches!(connection, Connection::Http2(_)) {
-            _ = self.shared();
-        }
     }
 
     /// A connection, and whether others have used it: with HTTP/2, whoever waits for one that is being opened
@@ -261,12 +255,6 @@ impl fmt::Display for Fault {
             Self::Http1(error) => error,
             Self::Http2(error) => error,
         };
-        write!(formatter, "{error}")?;
-        let mut source = error.source();
-        while let Some(error) = source {
-            write!(formatter, ": {error}")?;
-            source = error.source();
-        }
-        Ok(())
+        formatter.write_str(&chain(error))
     }
 }
