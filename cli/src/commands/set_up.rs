@@ -1,6 +1,6 @@
 //! What `up` and the demo begin with: the emulator, the build and the deployment, each with the time it took.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use crate::{
     screen::{Screen, human},
@@ -48,10 +48,4 @@ pub async fn set_up(
 
 fn done(screen: Screen, name: &str, what: &str, took: Duration) {
     screen.line(format!(" {name:<11} {what:<40} {}", human(took)));
-}
-
-/// The router for `up --router PATH`, or the example.
-#[must_use]
-pub fn router(path: Option<&Path>) -> Router {
-    path.map_or(Router::Example, |path| Router::Binary(path.to_owned()))
 }

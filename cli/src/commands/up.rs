@@ -7,12 +7,13 @@ use clap::Args;
 use serde::Serialize;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use super::set_up::{router, set_up};
+use super::set_up::set_up;
 use crate::{
     interrupt::interrupted,
     screen::Screen,
     stack::{
         Endpoint, Stack,
+        build::Router,
         deploy::{Deployed, Overrides},
         log::Log,
         logs::Logs,
@@ -93,7 +94,8 @@ impl Up {
 
     async fn start(&self, screen: Screen, log: &Log) -> anyhow::Result<Stack> {
         let start = async |installed: &_| Endpoint::start(installed, self.port, &state::folder(), log).await;
-        set_up(screen, &router(self.router.as_deref()), &Overrides::default(), start).await
+        let router = self.router.clone().map_or(Router::Example, Router::Binary);
+        set_up(screen, &router, &Overrides::default(), start).await
     }
 }
 

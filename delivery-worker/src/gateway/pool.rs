@@ -39,17 +39,9 @@ pub struct Pool {
     tls: Option<(TlsConnector, ServerName<'static>)>,
     most_idle: usize,
     kept: Mutex<Kept>,
-    /// Held by whoever opens a connection, but where it is known to be HTTP/1.1: HTTP/2 needs one only.
-    protocol: tokio::sync::Mutex<Protocol>,
-}
-
-/// What the host speaks.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Protocol {
-    #[default]
-    Unknown,
-    Http1,
-    Http2,
+    /// Whether the host is known to speak HTTP/1.1. Unless it is, whoever opens a connection holds the lock: of
+    /// HTTP/2 one is enough.
+    http1: tokio::sync::Mutex<bool>,
 }
 
 #[derive(Default)]
@@ -101,8 +93,8 @@ impl Pool {
                 Some((TlsConnector::from(Arc::new(config)), ServerName::try_from(host.clone()).ok()?))
             }
         };
-        let (kept, protocol) = (Mutex::default(), tokio::sync::Mutex::default());
-        Some(Self { host, port, tls, most_idle, kept, protocol })
+        let (kept, http1) = (Mutex::default(), tokio::sync::Mutex::default());
+        Some(Self { host, port, tls, most_idle, kept, http1 })
     }
 
     /// Sends a post, and returns the answer.
@@ -168,19 +160,16 @@ impl Pool {
     /// A connection, and whether others have used it: with HTTP/2, whoever waits for one that is being opened
     /// shares it.
     async fn connect(&self) -> Result<(Connection, bool), Failure> {
-        let mut protocol = self.protocol.lock().await;
+        let mut http1 = self.http1.lock().await;
         if let Some(shared) = self.shared() {
             return Ok((Connection::Http2(shared), true));
         }
-        if *protocol == Protocol::Http1 {
-            drop(protocol);
+        if *http1 {
+            drop(http1);
             return Ok((self.open().await?, false));
         }
         let connection = self.open().await?;
-        *protocol = match connection {
-            Connection::Http1(_) => Protocol::Http1,
-            Connection::Http2(_) => Protocol::Http2,
-        };
+        *http1 = matches!(connection, Connection::Http1(_));
         Ok((connection, false))
     }
 
