@@ -220,20 +220,6 @@ fn connects_faulty_variables_are_named_all_at_once() {
     assert!(error.contains("EXPIRE_WITH_TOKEN is malformed") && !error.contains("s3cret"), "{error}");
 }
 
-#[test]
-fn a_connect_grace_of_more_than_an_hour_is_malformed() {
-    let read = |grace: &str| {
-        let environment = Environment::of([
-            ("WEBSOCKET_ENDPOINT", "https://a.example.com/stage"),
-            ("DEAD_LETTER_QUEUE_URL", "https://sqs.example.com/dead-letters"),
-            ("CONNECT_GRACE_SECONDS", grace),
-        ]);
-        delivery_worker::config::Config::read(environment).map(|config| config.connect_grace)
-    };
-    assert_eq!(read("3600").unwrap(), HOUR);
-    assert!(read("3601").is_err() && read("18446744073709551615").is_err());
-}
-
 #[tokio::test]
 async fn an_index_is_read_page_by_page() {
     let (table, now) = (TableDouble::default(), SystemTime::now());
@@ -267,16 +253,6 @@ async fn an_index_is_read_page_by_page() {
         }
     }
     assert_eq!((seen, pages), (vec!["a".to_owned(), "b".to_owned(), "c".to_owned()], 3));
-}
-
-#[test]
-fn the_workers_missing_variables_are_named_all_at_once() {
-    let error = delivery_worker::config::Config::read(Environment::of([])).unwrap_err().to_string();
-    for variable in
-        ["WEBSOCKET_ENDPOINT is missing", "DEAD_LETTER_QUEUE_URL is missing", "for example https://"]
-    {
-        assert!(error.contains(variable), "{error}");
-    }
 }
 
 fn private_rsa_key(label: &str) -> String {

@@ -24,17 +24,15 @@ use bytes::Bytes;
 use delivery_worker::{
     classify::{Answer, Verdict, classify},
     gateway::{Gateway, ManagementApi, sign::Signer},
-    time::Time,
 };
 use futures::future::join_all;
 use streamer_environment::aws;
 use streamer_tests::{
-    doubles::{QueueDouble, TableDouble},
-    event::{batch, epoch, message},
+    event::{batch, message},
     eventually,
     h2::Http2Gateway,
     wire::{Reply, Request, WireGateway},
-    worker::{TIMEOUT, reported, worker},
+    worker::Rig,
 };
 
 fn credentials(token: Option<&str>) -> Credentials {
@@ -494,9 +492,8 @@ async fn a_whole_invocation_delivers_over_the_wire() -> anyhow::Result<()> {
         _ => Reply::Answer(200, String::new()),
     })
     .await?;
-    let worker = worker(api(&gateway.endpoint()).await, &TableDouble::default(), &QueueDouble::taking());
-    let time = Time::start(epoch(), epoch() + TIMEOUT);
-    let response = worker.handle(batch([message("m", &["a", "b"]).to_string()]), time).await?;
-    assert_eq!((reported(&response).len(), gateway.requests().len()), (0, 2));
+    let rig = Rig::new(api(&gateway.endpoint()).await);
+    let reported = rig.invoke(batch([message("m", &["a", "b"]).to_string()])).await?;
+    assert_eq!((reported.len(), gateway.requests().len()), (0, 2));
     Ok(())
 }

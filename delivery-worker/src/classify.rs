@@ -4,7 +4,7 @@
 //! not in the API's model:
 //! <https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-how-to-call-websocket-api-connections.html>.
 
-use crate::outcome::Cause;
+use crate::outcome::{Cause, Rejection};
 
 /// What came of a post.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub enum Verdict {
     Delivered,
     /// API Gateway knows no such connection.
     NoConnection,
+    /// No later try will be accepted.
+    Rejected(Rejection),
     /// Try again later.
     HandBack(Cause),
 }
@@ -40,6 +42,9 @@ pub fn classify(answer: Answer) -> Verdict {
         Answer::Status { status: 200..=299, .. } => Verdict::Delivered,
         Answer::Status { status: 410, .. } => Verdict::NoConnection,
         Answer::Status { status: 400, message } if names_connection(&message) => Verdict::NoConnection,
+        Answer::Status { status: status @ (400 | 413), message } => {
+            Verdict::Rejected(Rejection::Status(status, message))
+        }
         Answer::Status { status, .. } => Verdict::HandBack(Cause::Status(status)),
         Answer::Timeout => Verdict::HandBack(Cause::Timeout),
         Answer::Broken(error) => Verdict::HandBack(Cause::Connection(error)),
@@ -77,13 +82,20 @@ mod tests {
         let invalid = r#"{"message":"Invalid connectionId: abc","connectionId":"abc"}"#;
         assert_eq!(verdict(400, invalid), Verdict::NoConnection);
         for body in ["", r#"{"message":"Bad Request","connectionId":"abc"}"#] {
-            assert_eq!(verdict(400, body), Verdict::HandBack(Cause::Status(400)), "{body}");
+            let rejected = Verdict::Rejected(Rejection::Status(400, body.to_owned()));
+            assert_eq!(verdict(400, body), rejected, "{body}");
         }
     }
 
     #[test]
+    fn a_413_is_rejected() {
+        let rejected = Verdict::Rejected(Rejection::Status(413, "too large".to_owned()));
+        assert_eq!(verdict(413, "too large"), rejected);
+    }
+
+    #[test]
     fn every_other_status_is_handed_back() {
-        let others = (100..600).filter(|status| !(200..300).contains(status) && *status != 410);
+        let others = (100..600).filter(|status| !matches!(status, 200..300 | 400 | 410 | 413));
         for status in others {
             assert_eq!(verdict(status, "Invalid"), Verdict::HandBack(Cause::Status(status)));
         }

@@ -6,14 +6,21 @@ use streamer_connections::table_name;
 use streamer_environment::{Environment, EnvironmentError, Variable, values};
 use streamer_telemetry::Settings;
 
+use crate::{plan::Order, policy::Policy};
+
 const WEBSOCKET_ENDPOINT: Variable = Variable {
     name: "WEBSOCKET_ENDPOINT",
     expected: "the management endpoint to post to, an https URL",
     example: "https://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com/production",
 };
+const QUEUE_URL: Variable = Variable {
+    name: "QUEUE_URL",
+    expected: "the URL of the queue that invokes the worker",
+    example: "https://sqs.eu-central-1.amazonaws.com/123456789012/streamer-outbound",
+};
 const DEAD_LETTER_QUEUE_URL: Variable = Variable {
     name: "DEAD_LETTER_QUEUE_URL",
-    expected: "the dead-letter queue's URL",
+    expected: "the dead-letter queue's URL, FIFO if the other queue is",
     example: "https://sqs.eu-central-1.amazonaws.com/123456789012/streamer-dead-letters",
 };
 const CONNECT_GRACE_SECONDS: Variable = Variable {
@@ -22,26 +29,48 @@ const CONNECT_GRACE_SECONDS: Variable = Variable {
                3600, 5 by default",
     example: "5",
 };
+const AWAY_GRACE_SECONDS: Variable = Variable {
+    name: "AWAY_GRACE_SECONDS",
+    expected: "how long after a message's first receipt its user may be reconnecting, in whole seconds up to 3600, \
+               30 by default",
+    example: "30",
+};
+const MAX_AGE_SECONDS: Variable = Variable {
+    name: "MAX_AGE_SECONDS",
+    expected: "how long after its first receipt a message is tried, in whole seconds up to 1209600, 7800 by default",
+    example: "7800",
+};
 
 /// Everything that `delivery-worker` reads from its environment.
-pub const VARIABLES: [Variable; 6] = [
+pub const VARIABLES: [Variable; 9] = [
     WEBSOCKET_ENDPOINT,
+    QUEUE_URL,
     DEAD_LETTER_QUEUE_URL,
     CONNECT_GRACE_SECONDS,
+    AWAY_GRACE_SECONDS,
+    MAX_AGE_SECONDS,
     streamer_connections::CONNECTIONS_TABLE,
     streamer_telemetry::VARIABLES[0],
     streamer_telemetry::VARIABLES[1],
 ];
+
+/// API Gateway ends a connection after 2 h, so 10 min later nobody waits for the message.
+///
+/// Source: "Connection duration for WebSocket API" in
+/// <https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-execution-service-websocket-limits-table.html>.
+const MAX_AGE: Duration = Duration::from_secs(2 * 3600 + 600);
 
 /// The configuration of `delivery-worker`.
 #[derive(Debug)]
 pub struct Config {
     /// The management endpoint to post to.
     pub endpoint: String,
+    /// The URL of the queue that invokes the worker.
+    pub queue_url: String,
     /// The dead-letter queue's URL.
     pub dead_letter_queue_url: String,
-    /// How young a connection may be for a 410 to mean that it is not there yet.
-    pub connect_grace: Duration,
+    /// How long the worker has patience, and with what.
+    pub policy: Policy,
     /// The connection table's name.
     pub table: String,
     /// Logs and metrics.
@@ -55,15 +84,26 @@ impl Config {
     /// [`EnvironmentError`] names every one that is faulty.
     pub fn read(mut environment: Environment) -> Result<Self, EnvironmentError> {
         let endpoint = environment.required(&WEBSOCKET_ENDPOINT, values::http_url);
-        let dead_letter_queue_url = environment.required(&DEAD_LETTER_QUEUE_URL, values::http_url);
-        let connect_grace = environment.or(&CONNECT_GRACE_SECONDS, grace, || Duration::from_secs(5));
+        let queue_url = environment.required(&QUEUE_URL, values::http_url);
+        let order = queue_url.as_deref().map_or(Order::Connection, Order::of_queue);
+        let of_same_kind = |text: &str| {
+            values::http_url(text).filter(|url| Order::of_queue(url) == order || queue_url.is_none())
+        };
+        let dead_letter_queue_url = environment.required(&DEAD_LETTER_QUEUE_URL, of_same_kind);
+        let hour = at_most(Duration::from_secs(3600));
+        let connect_grace = environment.or(&CONNECT_GRACE_SECONDS, &hour, || Duration::from_secs(5));
+        let away_grace = environment.or(&AWAY_GRACE_SECONDS, &hour, || Duration::from_secs(30));
+        let fortnight = at_most(Duration::from_secs(14 * 24 * 3600));
+        let max_age = environment.or(&MAX_AGE_SECONDS, fortnight, || MAX_AGE);
         let table = table_name(&mut environment);
         let telemetry = Settings::read(&mut environment);
         environment.finish(|| {
+            let (connect_grace, away_grace, max_age) = (connect_grace?, away_grace?, max_age?);
             Some(Self {
                 endpoint: endpoint?,
+                queue_url: queue_url?,
                 dead_letter_queue_url: dead_letter_queue_url?,
-                connect_grace: connect_grace?,
+                policy: Policy { order, connect_grace, away_grace, max_age },
                 table: table?,
                 telemetry: telemetry?,
             })
@@ -71,6 +111,59 @@ impl Config {
     }
 }
 
-fn grace(text: &str) -> Option<Duration> {
-    values::seconds(text).filter(|grace| *grace <= Duration::from_secs(3600))
+fn at_most(most: Duration) -> impl Fn(&str) -> Option<Duration> {
+    move |text| values::seconds(text).filter(|time| *time <= most)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ENDPOINT: (&str, &str) = ("WEBSOCKET_ENDPOINT", "https://a.example.com/stage/");
+    const QUEUE: (&str, &str) = ("QUEUE_URL", "https://sqs.example.com/outbound");
+    const DEAD_LETTERS: (&str, &str) = ("DEAD_LETTER_QUEUE_URL", "https://sqs.example.com/dead-letters");
+
+    /// What is read where one variable is set otherwise.
+    fn with(name: &str, value: &str) -> Result<Config, EnvironmentError> {
+        Config::read(Environment::of([(name, value), ENDPOINT, QUEUE, DEAD_LETTERS]))
+    }
+
+    #[test]
+    fn what_is_missing_is_named_all_at_once() {
+        let error = Config::read(Environment::of([])).unwrap_err().to_string();
+        for expected in [
+            "WEBSOCKET_ENDPOINT is missing",
+            "QUEUE_URL is missing",
+            "DEAD_LETTER_QUEUE_URL is missing",
+            "for example https://",
+        ] {
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn times_have_defaults_and_upper_limits() {
+        let policy = with("STAGE", "local").unwrap().policy;
+        let seconds = [policy.connect_grace, policy.away_grace, policy.max_age].map(|time| time.as_secs());
+        assert_eq!((policy.order, seconds), (Order::Connection, [5, 30, 7800]));
+        for (name, most) in [
+            ("CONNECT_GRACE_SECONDS", 3600),
+            ("AWAY_GRACE_SECONDS", 3600),
+            ("MAX_AGE_SECONDS", 1_209_600_u64),
+        ] {
+            assert!(with(name, &most.to_string()).is_ok(), "{name}");
+            assert!(with(name, &(most + 1).to_string()).is_err(), "{name}");
+            assert!(with(name, &u64::MAX.to_string()).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_fifo_queue_wants_a_fifo_dead_letter_queue() {
+        let fifo = "https://sqs.example.com/outbound.fifo";
+        let error = with("QUEUE_URL", fifo).unwrap_err().to_string();
+        assert!(error.contains("DEAD_LETTER_QUEUE_URL is malformed"), "{error}");
+        assert!(with("DEAD_LETTER_QUEUE_URL", fifo).is_err());
+        let both = [("QUEUE_URL", fifo), ("DEAD_LETTER_QUEUE_URL", fifo), ENDPOINT];
+        assert_eq!(Config::read(Environment::of(both)).unwrap().policy.order, Order::Group);
+    }
 }

@@ -3,37 +3,49 @@
 //! Data flows one way, and each arrow is a module:
 //!
 //! ```text
-//! SqsEvent ─decode─▶ messages ─expand─▶ pairs ─plan─▶ lanes ─deliver─▶ outcomes ─settle─▶ SqsBatchResponse
+//! SqsEvent ─decode─▶ records ─expand─▶ pairs ─plan─▶ lanes ─deliver─▶ outcomes ─settle─▶ SqsBatchResponse
 //! ```
 //!
-//! [`mod@decode`], [`mod@expand`], [`mod@plan`], [`mod@classify`] and [`mod@settle`] are a pure core: values in,
-//! values out. [`mod@deliver`], [`gateway`] and [`dead_letter`] are the shell around it.
+//! [`mod@decode`], [`mod@plan`], [`mod@classify`], [`policy`], [`backoff`], [`letter`] and [`mod@settle`] are a
+//! pure core: values in, values out. [`mod@expand`], [`mod@deliver`], [`gateway`] and [`queue`] are the shell
+//! around it, which does what the core says.
 //!
 //! Every pair of a message and a connection ends in exactly one [`Outcome`](outcome::Outcome), and a message is
-//! acknowledged only when all its pairs are final.
+//! acknowledged only when all its pairs have settled and every letter that it needs was confirmed.
 
+pub mod backoff;
 pub mod classify;
 pub mod config;
-pub mod dead_letter;
 pub mod decode;
 pub mod deliver;
 pub mod expand;
 pub mod gateway;
+pub mod letter;
 pub mod outcome;
 pub mod plan;
+pub mod policy;
+pub mod queue;
 pub mod settle;
 mod telling;
 pub mod time;
 
-use std::time::Duration;
+use std::collections::BTreeSet;
 
 use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
 use streamer_connections::ConnectionTable;
 use streamer_telemetry::Telemetry;
 
 use crate::{
-    dead_letter::DeadLetterQueue, decode::Decoded, deliver::deliver, expand::expand, gateway::Gateway,
-    plan::plan, settle::settle, time::Time,
+    decode::Record,
+    deliver::deliver,
+    expand::expand,
+    gateway::Gateway,
+    outcome::Ended,
+    plan::{Order, hold_behind, plan},
+    policy::Policy,
+    queue::Queue,
+    settle::{review, settle},
+    time::Time,
 };
 
 /// What the worker needs from one invocation to the next.
@@ -41,12 +53,16 @@ use crate::{
 pub struct Worker<G> {
     /// Where posts go.
     pub gateway: G,
-    /// Where rows of connections that are gone are removed.
+    /// The management endpoint behind the gateway: connections of another are not posted to.
+    pub endpoint: String,
+    /// Where a user's connections are found, and rows of connections that are gone are removed.
     pub table: ConnectionTable,
+    /// Where the messages come from, and go back to.
+    pub outbound: Queue,
     /// Where messages go that nobody can deliver.
-    pub dead_letters: DeadLetterQueue,
-    /// How young a connection may be for a 410 to mean that it is not there yet.
-    pub connect_grace: Duration,
+    pub dead_letters: Queue,
+    /// How long it has patience, and with what.
+    pub policy: Policy,
     /// Logs and metrics.
     pub telemetry: Telemetry,
 }
@@ -62,23 +78,41 @@ impl<G: Gateway> Worker<G> {
     /// # Errors
     /// [`InvalidEvent`]: then nothing was posted.
     pub async fn handle(&self, event: SqsEvent, time: Time) -> Result<SqsBatchResponse, InvalidEvent> {
-        let records = event.records.into_iter().map(decode::Record::try_from);
-        let records = records.collect::<Result<Vec<_>, _>>()?;
+        let records = event.records.into_iter().map(Record::read).collect::<Result<Vec<_>, _>>()?;
 
-        let mut messages = Vec::with_capacity(records.len());
-        let mut poison = Vec::new();
-        for record in records {
-            match decode::decode(record) {
-                Decoded::Message(message) => messages.push(message),
-                Decoded::Poison(poisoned) => poison.push(poisoned),
-            }
+        let expanded = expand(self, &records, &time).await;
+        let (mut pairs, mut ended) = (expanded.pairs, expanded.ended);
+        if self.policy.order == Order::Group {
+            hold_behind(&records, &mut pairs, &mut ended);
         }
-        let expanded = expand(&messages);
-        let delivering = deliver(self, &messages, plan(expanded.pairs), &time);
-        let (mut pairs, unsent) = tokio::join!(delivering, self.dead_letters.send(&poison, time.settled()));
-        pairs.extend(expanded.unserved);
+        let lanes = plan(self.policy.order, &records, pairs);
+        ended.extend(deliver(self, &lanes, &time).await);
 
-        telling::tell(&self.telemetry, &messages, &pairs, &poison, &time);
-        Ok(settle(&messages, &pairs, &poison, &unsent))
+        review(&self.policy, &records, &mut ended, time.now());
+        let unconfirmed = self.settle(&records, &ended, &time).await;
+        telling::tell(&self.telemetry, &records, &ended, &time);
+        Ok(report(&records, &unconfirmed))
     }
+
+    /// Tells the queues what was decided, and returns the places of the records that are not acknowledged.
+    async fn settle(&self, records: &[Record], ended: &[Ended], time: &Time) -> BTreeSet<usize> {
+        let settlement = settle(&self.policy, records, ended, time.now(), fastrand::f64);
+        let (handed_back, dead, ()) = tokio::join!(
+            self.outbound.send(&settlement.handed_back, time.settled()),
+            self.dead_letters.send(&settlement.dead_letters, time.settled()),
+            self.outbound.delay(&settlement.waits, time.settled()),
+        );
+        settlement.reported.into_iter().chain(handed_back).chain(dead).collect()
+    }
+}
+
+/// Reports records, each once, and no other: an id that is not of the event makes Lambda fail the whole batch.
+///
+/// Source: <https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html>.
+fn report(records: &[Record], places: &BTreeSet<usize>) -> SqsBatchResponse {
+    let mut response = SqsBatchResponse::default();
+    for place in places {
+        response.add_failure(&records[*place].id);
+    }
+    response
 }

@@ -4,8 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use aws_lambda_events::sqs::SqsEvent;
 use delivery_worker::{
-    Worker, config::Config, dead_letter::DeadLetterQueue, deliver::CONCURRENCY, gateway::ManagementApi,
-    time::Time,
+    Worker, config::Config, deliver::CONCURRENCY, gateway::ManagementApi, queue::Queue, time::Time,
 };
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
 use streamer_connections::ConnectionTable;
@@ -14,14 +13,17 @@ use streamer_telemetry::Telemetry;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    let Config { endpoint, dead_letter_queue_url, connect_grace, table, telemetry } =
+    let Config { endpoint, queue_url, dead_letter_queue_url, policy, table, telemetry } =
         Config::read(Environment::of_process())?;
     let aws = aws::load().await;
+    let sqs = aws_sdk_sqs::Client::new(&aws);
     let worker = Worker {
         gateway: ManagementApi::new(&aws, &endpoint, CONCURRENCY)?,
+        endpoint,
         table: ConnectionTable::new(aws_sdk_dynamodb::Client::new(&aws), table),
-        dead_letters: DeadLetterQueue::new(aws_sdk_sqs::Client::new(&aws), dead_letter_queue_url),
-        connect_grace,
+        outbound: Queue::new(sqs.clone(), queue_url),
+        dead_letters: Queue::new(sqs, dead_letter_queue_url),
+        policy,
         telemetry: Telemetry::start("delivery-worker", telemetry),
     };
     run(service_fn(async |event: LambdaEvent<SqsEvent>| {

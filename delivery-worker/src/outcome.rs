@@ -1,8 +1,8 @@
 //! How a pair of a message and a connection ends.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
-use streamer_message::ConnectionId;
+use streamer_message::{ConnectionId, DecodeError, limits::PAYLOAD_BYTES};
 
 /// How a pair of a message and a connection ends. Each ends in exactly one of these.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,8 +13,27 @@ pub enum Outcome {
     Gone,
     /// The message was past its `expires_at` when its turn came.
     Expired,
+    /// Nobody of the audience is there.
+    NoRecipient,
+    /// No later try will be accepted: the message goes to the dead-letter queue.
+    Rejected(Rejection),
+    /// The body is no message: it goes to the dead-letter queue as it is.
+    Poison(DecodeError),
+    /// The message was tried for too long: it goes to the dead-letter queue.
+    Exhausted(Cause),
     /// The message goes back to the queue, and is tried again.
     HandedBack(Cause),
+}
+
+/// Why no later try will be accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rejection {
+    /// The payload has more bytes than API Gateway delivers. It was not posted.
+    Payload(usize),
+    /// API Gateway's answer was this status, with this body.
+    Status(u16, String),
+    /// The message is for an audience that this worker does not serve.
+    Audience,
 }
 
 /// Why a message goes back to the queue.
@@ -30,24 +49,30 @@ pub enum Cause {
     Deadline,
     /// API Gateway does not know the connection, which is so young that it may not know it yet.
     ConnectGrace,
-    /// The connection is gone, but its row could not be removed.
+    /// The user has no live connection, but may be reconnecting.
+    Away,
+    /// The connection table did not do what it was asked.
     Table(String),
-    /// An earlier message for the same connection was handed back, and this one must not overtake it.
+    /// An earlier message was handed back, and this one must not overtake it.
     Behind,
-    /// The message is for an audience that this worker does not serve.
-    Audience,
+    /// The worker's own fault: the message is reported as it is.
+    Panic,
+    /// Whatever it was: nothing is noted on the messages of a FIFO queue.
+    Unnoted,
 }
 
 /// A pair's end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {
-    /// The message's place in the batch.
-    pub message: usize,
-    /// The connection; none where the audience was not expanded.
+    /// The record's place in the batch.
+    pub place: usize,
+    /// The connection; none where the message ended before it came to one.
     pub connection: Option<ConnectionId>,
     /// How it ended.
     pub outcome: Outcome,
-    /// How long API Gateway took to answer, and how old the message was then.
+    /// How often it was posted.
+    pub posts: u32,
+    /// How long API Gateway took to accept it, and how old the message was then.
     pub latency: Option<Latency>,
 }
 
@@ -55,29 +80,72 @@ pub struct Ended {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Latency {
     /// From the post to API Gateway's answer.
-    pub post: std::time::Duration,
+    pub post: Duration,
     /// From the message's making to API Gateway's answer.
-    pub delivery: Option<std::time::Duration>,
+    pub delivery: Option<Duration>,
+}
+
+impl Ended {
+    /// A pair that ended without a post.
+    #[must_use]
+    pub fn unposted(place: usize, connection: Option<ConnectionId>, outcome: Outcome) -> Self {
+        Self { place, connection, outcome, posts: 0, latency: None }
+    }
 }
 
 impl Outcome {
-    /// Whether the pair needs nothing more.
+    /// Whether the pair needs nothing more: no dead letter, and no other try.
     #[must_use]
-    pub fn is_final(&self) -> bool {
+    pub fn is_settled(&self) -> bool {
         match self {
-            Self::Delivered | Self::Gone | Self::Expired => true,
-            Self::HandedBack(_) => false,
+            Self::Delivered | Self::Gone | Self::Expired | Self::NoRecipient => true,
+            Self::Rejected(_) | Self::Poison(_) | Self::Exhausted(_) | Self::HandedBack(_) => false,
         }
     }
 
-    /// Its name in logs.
+    /// Why it needs a dead letter, if it does.
+    #[must_use]
+    pub fn dead_letter(&self) -> Option<String> {
+        match self {
+            Self::Rejected(Rejection::Status(status, said)) => Some(format!("{status}: {said}")),
+            Self::Rejected(rejection) => Some(rejection.to_string()),
+            Self::Poison(error) => Some(error.to_string()),
+            Self::Exhausted(cause) => Some(cause.to_string()),
+            Self::Delivered | Self::Gone | Self::Expired | Self::NoRecipient | Self::HandedBack(_) => None,
+        }
+    }
+
+    /// Its name, in logs and as a dead letter's reason.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
             Self::Delivered => "delivered",
             Self::Gone => "gone",
             Self::Expired => "expired",
+            Self::NoRecipient => "no_recipient",
+            Self::Rejected(_) => "rejected",
+            Self::Poison(_) => "poison",
+            Self::Exhausted(_) => "exhausted",
             Self::HandedBack(_) => "handed_back",
+        }
+    }
+}
+
+impl Cause {
+    /// Whether another try at once may do better. A client or an account that is throttled needs more time,
+    /// and waiting on the queue is free, while waiting in a Lambda is billed.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Status(status) => (500..600).contains(status),
+            Self::Timeout | Self::Connection(_) => true,
+            Self::Deadline
+            | Self::ConnectGrace
+            | Self::Away
+            | Self::Table(_)
+            | Self::Behind
+            | Self::Panic
+            | Self::Unnoted => false,
         }
     }
 }
@@ -90,9 +158,25 @@ impl fmt::Display for Cause {
             Self::Connection(error) => write!(formatter, "connection: {error}"),
             Self::Deadline => formatter.write_str("deadline"),
             Self::ConnectGrace => formatter.write_str("410 within the connect grace"),
-            Self::Table(error) => write!(formatter, "row not removed: {error}"),
+            Self::Away => formatter.write_str("user away"),
+            Self::Table(error) => formatter.write_str(error),
             Self::Behind => formatter.write_str("behind a message that was handed back"),
-            Self::Audience => formatter.write_str("audience not served"),
+            Self::Panic => formatter.write_str("the worker panicked"),
+            Self::Unnoted => formatter.write_str("unknown, a FIFO queue keeps none"),
+        }
+    }
+}
+
+/// Without the answer's body: that stands in the dead letter.
+impl fmt::Display for Rejection {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Payload(bytes) => {
+                write!(formatter, "the payload has {bytes} bytes, API Gateway delivers {PAYLOAD_BYTES}")
+            }
+            Self::Status(status, _) => write!(formatter, "{status}"),
+            Self::Audience => formatter
+                .write_str("this worker serves no tenants: address connections or users, or upgrade it"),
         }
     }
 }

@@ -52,10 +52,21 @@ pub mod metric {
     pub const GONE: Metric = count("Gone");
     /// Pairs whose message was past its `expires_at`.
     pub const EXPIRED: Metric = count("Expired");
+    /// Messages for whom nobody was there.
+    pub const NO_RECIPIENT: Metric = count("NoRecipient");
+    /// Pairs that no later try would have served. What the dead-letter queue does not take counts at each
+    /// receive.
+    pub const REJECTED: Metric = count("Rejected");
+    /// Pairs that were tried for too long.
+    pub const EXHAUSTED: Metric = count("Exhausted");
     /// Records that hold no message; one that the dead-letter queue does not take counts at each receive.
     pub const POISON: Metric = count("Poison");
     /// Pairs that went back to the queue.
     pub const HANDED_BACK: Metric = count("HandedBack");
+    /// Posts that were answered with 429.
+    pub const THROTTLES: Metric = count("Throttles");
+    /// Posts that were made again in the same invocation.
+    pub const RETRIES: Metric = count("Retries");
     /// From the message's making (or, where its id does not tell, its sending) to its posting.
     pub const DELIVERY_LATENCY: Metric = time("DeliveryLatency");
     /// How long API Gateway took to answer a post.

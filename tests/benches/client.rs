@@ -10,9 +10,9 @@ use aws_sdk_apigatewaymanagement::primitives::Blob;
 use bytes::Bytes;
 use delivery_worker::{
     Worker,
-    dead_letter::DeadLetterQueue,
     deliver::CONCURRENCY,
     gateway::{Gateway, ManagementApi},
+    queue::Queue,
     time::Time,
 };
 use futures::{StreamExt, stream};
@@ -21,7 +21,10 @@ use streamer_connections::ConnectionTable;
 use streamer_environment::aws;
 use streamer_message::ConnectionId;
 use streamer_producer::{Message, Producer};
-use streamer_tests::{event::batch, worker::telemetry};
+use streamer_tests::{
+    event::batch,
+    worker::{POLICY, telemetry},
+};
 
 use crate::process::cpu;
 
@@ -54,8 +57,10 @@ pub async fn run(name: &str, endpoint: &str, number: usize) -> anyhow::Result<()
             let worker = Worker {
                 gateway: ManagementApi::new(&aws, endpoint, CONCURRENCY)?,
                 table: ConnectionTable::new(aws_sdk_dynamodb::Client::new(&aws), "connections"),
-                dead_letters: DeadLetterQueue::new(aws_sdk_sqs::Client::new(&aws), "http://127.0.0.1:9/"),
-                connect_grace: Duration::from_secs(5),
+                endpoint: endpoint.to_owned(),
+                outbound: Queue::new(aws_sdk_sqs::Client::new(&aws), "http://127.0.0.1:9/"),
+                dead_letters: Queue::new(aws_sdk_sqs::Client::new(&aws), "http://127.0.0.1:9/"),
+                policy: POLICY,
                 telemetry: telemetry("delivery-worker"),
             };
             let event = event(number, &payload);

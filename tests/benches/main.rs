@@ -158,10 +158,11 @@ fn broadcasts() -> anyhow::Result<()> {
 async fn invocations(lambdas: &BTreeMap<String, PathBuf>) -> anyhow::Result<()> {
     let stub = Stub::start(0, false)?;
     let endpoint = format!("{}/stage", stub.origin);
-    let queue = format!("{}/dead-letters", stub.origin);
+    let queue = format!("{}/queue", stub.origin);
     let worker = [
         ("AWS_ENDPOINT_URL", stub.origin.as_str()),
         ("WEBSOCKET_ENDPOINT", &endpoint),
+        ("QUEUE_URL", &queue),
         ("DEAD_LETTER_QUEUE_URL", &queue),
     ];
     let payload = json!("x".repeat(client::PAYLOAD - 2)).to_string();
@@ -244,6 +245,7 @@ async fn starts(lambdas: &BTreeMap<String, PathBuf>) -> anyhow::Result<()> {
     let issuer = Issuer::generate()?;
     let variables = [
         ("WEBSOCKET_ENDPOINT", "https://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com/production"),
+        ("QUEUE_URL", "https://sqs.eu-central-1.amazonaws.com/000000000000/outbound"),
         ("DEAD_LETTER_QUEUE_URL", "https://sqs.eu-central-1.amazonaws.com/000000000000/dead-letters"),
         ("JWT_PUBLIC_KEY", issuer.public_key.as_str()),
     ];

@@ -11,17 +11,21 @@ use aws_sdk_dynamodb::{
     operation::{
         delete_item::{DeleteItemError, DeleteItemOutput},
         put_item::{PutItemError, PutItemOutput},
-        query::QueryOutput,
+        query::{QueryError, QueryOutput},
     },
     types::{AttributeValue, error::ConditionalCheckFailedException},
 };
 use aws_sdk_sqs::{
     config::retry::RetryConfig,
     operation::{
+        change_message_visibility_batch::ChangeMessageVisibilityBatchOutput,
         send_message::{SendMessageError, SendMessageOutput},
         send_message_batch::{SendMessageBatchError, SendMessageBatchOutput},
     },
-    types::{BatchResultErrorEntry, SendMessageBatchRequestEntry, SendMessageBatchResultEntry},
+    types::{
+        BatchResultErrorEntry, ChangeMessageVisibilityBatchRequestEntry,
+        ChangeMessageVisibilityBatchResultEntry, SendMessageBatchRequestEntry, SendMessageBatchResultEntry,
+    },
 };
 use aws_smithy_http_client::test_util::NeverClient;
 use aws_smithy_mocks::{MockResponse, RuleMode, mock, mock_client};
@@ -31,10 +35,16 @@ use streamer_connections::ConnectionTable;
 pub type Row = std::collections::HashMap<String, AttributeValue>;
 
 /// A connection table in memory. It knows the two conditions of the real one, and no other.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone)]
 pub struct TableDouble {
     rows: Arc<Mutex<BTreeMap<String, Row>>>,
-    fails: bool,
+    works: Arc<dyn Fn() -> bool + Send + Sync>,
+}
+
+impl Default for TableDouble {
+    fn default() -> Self {
+        Self::of(BTreeMap::<String, Row>::new(), || true)
+    }
 }
 
 impl TableDouble {
@@ -46,13 +56,22 @@ impl TableDouble {
             let connected_at = AttributeValue::N(since_epoch.as_millis().to_string());
             (id.to_owned(), Row::from([("connected_at".to_owned(), connected_at)]))
         };
-        Self { rows: Arc::new(Mutex::new(connections.map(row).into())), fails: false }
+        Self::of(connections.map(row), || true)
+    }
+
+    /// A table with these rows, by connection, which answers a call with an error where `works` says no.
+    pub fn of<Id: Into<String>>(
+        rows: impl IntoIterator<Item = (Id, Row)>,
+        works: impl Fn() -> bool + Send + Sync + 'static,
+    ) -> Self {
+        let rows = rows.into_iter().map(|(id, row)| (id.into(), row)).collect();
+        Self { rows: Arc::new(Mutex::new(rows)), works: Arc::new(works) }
     }
 
     /// A table that answers every call with an error.
     #[must_use]
     pub fn failing() -> Self {
-        Self { fails: true, ..Self::default() }
+        Self::of(BTreeMap::<String, Row>::new(), || false)
     }
 
     /// A table that never answers.
@@ -96,7 +115,7 @@ impl TableDouble {
         let (put, delete) = (self.clone(), self.clone());
         let put_item = mock!(aws_sdk_dynamodb::Client::put_item).then_compute_response(move |input| {
             let row = input.item().cloned().unwrap_or_default();
-            if put.fails {
+            if !(put.works)() {
                 return MockResponse::Error(PutItemError::generic(denied()));
             }
             let id = row.get("connection_id").and_then(|id| id.as_s().ok()).cloned().unwrap_or_default();
@@ -108,8 +127,19 @@ impl TableDouble {
             let cutoff = input.expression_attribute_values().and_then(|values| values.get(":cutoff"));
             delete.delete(id.map_or("", String::as_str), cutoff)
         });
-        let client = mock_client!(aws_sdk_dynamodb, RuleMode::MatchAny, [&put_item, &delete_item]);
-        ConnectionTable::new(client, "connections")
+        let query = self.clone();
+        let query = mock!(aws_sdk_dynamodb::Client::query).then_compute_response(move |input| {
+            if !(query.works)() {
+                return MockResponse::Error(QueryError::generic(denied()));
+            }
+            let attribute = input.expression_attribute_names().and_then(|names| names.get("#key"));
+            let value = input.expression_attribute_values().and_then(|values| values.get(":value"));
+            let found = |row: &Row| attribute.and_then(|name| row.get(name)) == value;
+            let rows = query.locked().values().filter(|row| found(row)).cloned().collect();
+            MockResponse::Output(QueryOutput::builder().set_items(Some(rows)).build())
+        });
+        let rules = [&put_item, &delete_item, &query];
+        ConnectionTable::new(mock_client!(aws_sdk_dynamodb, RuleMode::MatchAny, rules), "connections")
     }
 
     fn delete(
@@ -117,7 +147,7 @@ impl TableDouble {
         id: &str,
         cutoff: Option<&AttributeValue>,
     ) -> MockResponse<DeleteItemOutput, DeleteItemError> {
-        if self.fails {
+        if !(self.works)() {
             return MockResponse::Error(DeleteItemError::generic(denied()));
         }
         let number = |value: &AttributeValue| value.as_n().ok().and_then(|number| number.parse::<u64>().ok());
@@ -163,13 +193,14 @@ pub enum Entry {
 pub struct QueueDouble {
     fails: Option<&'static str>,
     sent: Arc<Mutex<Vec<Vec<SendMessageBatchRequestEntry>>>>,
+    waits: Arc<Mutex<Vec<ChangeMessageVisibilityBatchRequestEntry>>>,
     decide: Arc<dyn Fn(&SendMessageBatchRequestEntry) -> Entry + Send + Sync>,
 }
 
 impl QueueDouble {
     /// A queue that does with each entry what `decide` says.
     pub fn new(decide: impl Fn(&SendMessageBatchRequestEntry) -> Entry + Send + Sync + 'static) -> Self {
-        Self { fails: None, sent: Arc::default(), decide: Arc::new(decide) }
+        Self { fails: None, sent: Arc::default(), waits: Arc::default(), decide: Arc::new(decide) }
     }
 
     /// A queue that takes everything.
@@ -203,6 +234,16 @@ impl QueueDouble {
         self.batches().concat()
     }
 
+    /// How long what was received is hidden: each receipt handle, and the seconds.
+    #[must_use]
+    pub fn waits(&self) -> Vec<(String, i32)> {
+        let waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
+        waits
+            .iter()
+            .map(|wait| (wait.receipt_handle().to_owned(), wait.visibility_timeout().unwrap_or(-1)))
+            .collect()
+    }
+
     /// A client of the queue.
     #[must_use]
     pub fn client(&self) -> aws_sdk_sqs::Client {
@@ -218,8 +259,20 @@ impl QueueDouble {
             many.locked().push(input.entries().to_vec());
             MockResponse::Output(many.answer(input.entries()))
         });
+        let hiding = Arc::clone(&self.waits);
+        let hide =
+            mock!(aws_sdk_sqs::Client::change_message_visibility_batch).then_compute_output(move |input| {
+                hiding.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(input.entries());
+                let hidden = |entry: &ChangeMessageVisibilityBatchRequestEntry| {
+                    ChangeMessageVisibilityBatchResultEntry::builder().id(entry.id()).build().ok()
+                };
+                let hidden = input.entries().iter().filter_map(hidden).collect();
+                let output = ChangeMessageVisibilityBatchOutput::builder().set_successful(Some(hidden));
+                #[expect(clippy::expect_used, reason = "both lists are set")]
+                output.set_failed(Some(Vec::new())).build().expect("a whole answer")
+            });
         // Retries are left out: the SDK's own tests hold them.
-        mock_client!(aws_sdk_sqs, RuleMode::MatchAny, [&send, &send_batch], |config| {
+        mock_client!(aws_sdk_sqs, RuleMode::MatchAny, [&send, &send_batch, &hide], |config| {
             config.retry_config(RetryConfig::disabled())
         })
     }

@@ -24,7 +24,9 @@ pub fn batch<B: Into<String>>(bodies: impl IntoIterator<Item = B>) -> SqsEvent {
     event
 }
 
-fn record(index: usize, body: String) -> SqsMessage {
+/// A record with this body, received for the first time at [`epoch`].
+#[must_use]
+pub fn record(index: usize, body: String) -> SqsMessage {
     let attributes = [
         ("ApproximateReceiveCount", "1".to_owned()),
         ("ApproximateFirstReceiveTimestamp", EPOCH_MILLIS.to_string()),
@@ -32,6 +34,7 @@ fn record(index: usize, body: String) -> SqsMessage {
     ];
     let mut record = SqsMessage::default();
     record.message_id = Some(format!("record-{index}"));
+    record.receipt_handle = Some(format!("receipt-{index}"));
     record.body = Some(body);
     record.attributes = attributes.map(|(name, value)| (name.to_owned(), value)).into();
     record

@@ -29,6 +29,12 @@ pub struct Post {
     pub payload: Bytes,
     /// When it arrived.
     pub at: Instant,
+    /// When it was over, answered or given up.
+    pub ended_at: Option<Instant>,
+    /// What was answered; none where it was given up.
+    pub answer: Option<Answer>,
+    /// Whether the script panicked.
+    pub panicked: bool,
 }
 
 #[derive(Default)]
@@ -37,6 +43,20 @@ struct Notes {
     to_each: HashMap<String, usize>,
     in_flight: usize,
     most_in_flight: usize,
+}
+
+impl Notes {
+    /// Notes a post, and returns its place among all and among those to its connection.
+    fn arrived(&mut self, connection: &str, payload: Bytes) -> (usize, usize) {
+        let to_it = self.to_each.entry(connection.to_owned()).or_default();
+        *to_it += 1;
+        let place = *to_it - 1;
+        let (connection, at) = (connection.to_owned(), Instant::now());
+        self.posts.push(Post { connection, payload, at, ended_at: None, answer: None, panicked: false });
+        self.in_flight += 1;
+        self.most_in_flight = self.most_in_flight.max(self.in_flight);
+        (self.posts.len() - 1, place)
+    }
 }
 
 /// An answer with this status and no body.
@@ -82,29 +102,29 @@ impl MemoryGateway {
 }
 
 /// One post less is in flight, also when the worker gave it up.
-struct InFlight<'a>(&'a MemoryGateway);
+struct InFlight<'a> {
+    gateway: &'a MemoryGateway,
+    post: usize,
+}
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        self.0.notes().in_flight -= 1;
+        let mut notes = self.gateway.notes();
+        notes.in_flight -= 1;
+        notes.posts[self.post].ended_at = Some(Instant::now());
     }
 }
 
 impl Gateway for MemoryGateway {
     async fn post(&self, connection: &ConnectionId, payload: Bytes) -> Answer {
-        let (delay, answer) = {
-            let mut notes = self.notes();
-            let connection = connection.as_str().to_owned();
-            let place = notes.to_each.entry(connection.clone()).or_default();
-            let scripted = (self.script)(&connection, *place);
-            *place += 1;
-            notes.posts.push(Post { connection, payload, at: Instant::now() });
-            notes.in_flight += 1;
-            notes.most_in_flight = notes.most_in_flight.max(notes.in_flight);
-            scripted
-        };
-        let _in_flight = InFlight(self);
+        let connection = connection.as_str();
+        let (post, place) = self.notes().arrived(connection, payload);
+        let _in_flight = InFlight { gateway: self, post };
+        self.notes().posts[post].panicked = true;
+        let (delay, answer) = (self.script)(connection, place);
+        self.notes().posts[post].panicked = false;
         sleep(delay).await;
+        self.notes().posts[post].answer = Some(answer.clone());
         answer
     }
 }

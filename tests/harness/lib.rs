@@ -3,6 +3,7 @@
 //! - [`emulator`]: the whole stack, started once for each test binary.
 //! - [`worker`]: a worker on doubles: [`gateway`] in memory for virtual time, queue and table inside the SDK's
 //!   HTTP client ([`doubles`]).
+//! - [`sqs`]: what SQS and Lambda do with messages around a worker, over many invocations.
 //! - [`wire`]: a gateway on the wire, which answers, stalls and breaks as it is told. [`h2`]: one that speaks
 //!   HTTP/2.
 //! - [`event`]: builders of events.
@@ -14,6 +15,7 @@ pub mod emulator;
 pub mod event;
 pub mod gateway;
 pub mod h2;
+pub mod sqs;
 pub mod wire;
 pub mod worker;
 
@@ -21,6 +23,12 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use tokio::time::{Instant, sleep};
+
+/// How many cases a property is tried on: `PROPTEST_CASES` where that is set, else 2000.
+#[must_use]
+pub fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(2000)
+}
 
 /// Waits until `condition` holds.
 ///

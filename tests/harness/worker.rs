@@ -1,22 +1,36 @@
 //! A worker on doubles.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, SystemTime},
+};
 
 use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
-use delivery_worker::{Worker, dead_letter::DeadLetterQueue, gateway::Gateway, time::Time};
+use aws_sdk_sqs::types::{MessageSystemAttributeNameForSends, SendMessageBatchRequestEntry};
+use delivery_worker::{Worker, gateway::Gateway, plan::Order, policy::Policy, queue::Queue, time::Time};
+use serde_json::Value;
 use streamer_environment::Environment;
 use streamer_telemetry::{Settings, Telemetry};
 
 use crate::{
     doubles::{QueueDouble, TableDouble},
     event::epoch,
+    gateway::MemoryGateway,
 };
 
 /// Lambda's timeout in these tests.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The connect grace in these tests: the default.
-pub const CONNECT_GRACE: Duration = Duration::from_secs(5);
+/// The worker's patience in these tests: the defaults.
+pub const POLICY: Policy = Policy {
+    order: Order::Connection,
+    connect_grace: Duration::from_secs(5),
+    away_grace: Duration::from_secs(30),
+    max_age: Duration::from_secs(7800),
+};
+
+/// The management endpoint in these tests.
+pub const ENDPOINT: &str = "https://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com/production";
 
 /// Telemetry as a Lambda starts it, but silent.
 ///
@@ -29,33 +43,154 @@ pub fn telemetry(service: &'static str) -> Telemetry {
     Telemetry::start(service, settings.expect("settings"))
 }
 
-/// A worker that posts to `gateway`.
-pub fn worker<G: Gateway>(gateway: G, table: &TableDouble, dead_letters: &QueueDouble) -> Worker<G> {
-    Worker {
-        gateway,
-        table: table.client(),
-        dead_letters: DeadLetterQueue::new(dead_letters.client(), "https://sqs.example.com/dead-letters"),
-        connect_grace: CONNECT_GRACE,
-        telemetry: telemetry("delivery-worker"),
+/// A worker, and the doubles around it.
+pub struct Rig<G = MemoryGateway> {
+    /// The worker.
+    pub worker: Worker<G>,
+    /// Its table.
+    pub table: TableDouble,
+    /// The queue that its messages go back to.
+    pub outbound: QueueDouble,
+    /// The dead-letter queue.
+    pub dead_letters: QueueDouble,
+}
+
+/// A message that was sent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sent {
+    /// Its body.
+    pub body: String,
+    /// How many seconds it waits.
+    pub delay: Option<i32>,
+    /// Its group.
+    pub group: Option<String>,
+    /// X-Ray's trace header.
+    pub trace: Option<String>,
+    /// Its deduplication id.
+    pub deduplication_id: Option<String>,
+    /// Its attributes, by name.
+    pub attributes: Vec<(String, String)>,
+}
+
+impl<G: Gateway> Rig<G> {
+    /// A worker that posts to `gateway`, on an empty table and queues that take everything.
+    pub fn new(gateway: G) -> Self {
+        Self::on(gateway, TableDouble::default(), QueueDouble::taking(), QueueDouble::taking())
+    }
+
+    /// A worker on these doubles.
+    pub fn on(gateway: G, table: TableDouble, outbound: QueueDouble, dead_letters: QueueDouble) -> Self {
+        let worker = Worker {
+            gateway,
+            endpoint: ENDPOINT.to_owned(),
+            table: table.client(),
+            outbound: Queue::new(outbound.client(), "https://sqs.example.com/outbound"),
+            dead_letters: Queue::new(dead_letters.client(), "https://sqs.example.com/dead-letters"),
+            policy: POLICY,
+            telemetry: telemetry("delivery-worker"),
+        };
+        Self { worker, table, outbound, dead_letters }
+    }
+
+    /// A worker for a FIFO queue.
+    pub fn fifo(gateway: G) -> Self {
+        let mut rig = Self::new(gateway);
+        rig.worker.outbound = Queue::new(rig.outbound.client(), "https://sqs.example.com/outbound.fifo");
+        let dead_letters = rig.dead_letters.client();
+        rig.worker.dead_letters = Queue::new(dead_letters, "https://sqs.example.com/dead-letters.fifo");
+        rig.worker.policy.order = Order::Group;
+        rig
+    }
+
+    /// A worker whose table and queues never answer.
+    pub fn unanswered(gateway: G) -> Self {
+        let mut rig = Self::new(gateway);
+        rig.worker.table = TableDouble::silent();
+        rig.worker.outbound = Queue::new(QueueDouble::silent(), "https://sqs.example.com/outbound");
+        rig.worker.dead_letters = Queue::new(QueueDouble::silent(), "https://sqs.example.com/dead-letters");
+        rig
+    }
+
+    /// Invokes the worker at [`epoch`], and returns what it reported.
+    ///
+    /// # Errors
+    /// When the event is not SQS's.
+    pub async fn invoke(&self, event: SqsEvent) -> anyhow::Result<BTreeSet<String>> {
+        self.invoke_at(epoch(), event).await
+    }
+
+    /// Invokes the worker at `now`, and returns what it reported.
+    ///
+    /// # Errors
+    /// When the event is not SQS's.
+    pub async fn invoke_at(&self, now: SystemTime, event: SqsEvent) -> anyhow::Result<BTreeSet<String>> {
+        Ok(reported(&self.worker.handle(event, Time::start(now, now + TIMEOUT)).await?))
+    }
+
+    /// What went back to the queue.
+    #[must_use]
+    pub fn handed_back(&self) -> Vec<Sent> {
+        self.outbound.entries().into_iter().map(Sent::from).collect()
+    }
+
+    /// The dead letters.
+    #[must_use]
+    pub fn dead(&self) -> Vec<Sent> {
+        self.dead_letters.entries().into_iter().map(Sent::from).collect()
     }
 }
 
-/// A worker that posts to `gateway`, whose table and dead-letter queue never answer.
-pub fn unanswered<G: Gateway>(gateway: G) -> Worker<G> {
-    Worker {
-        table: TableDouble::silent(),
-        dead_letters: DeadLetterQueue::new(QueueDouble::silent(), "https://sqs.example.com/dead-letters"),
-        ..worker(gateway, &TableDouble::default(), &QueueDouble::taking())
+impl From<SendMessageBatchRequestEntry> for Sent {
+    fn from(entry: SendMessageBatchRequestEntry) -> Self {
+        let trace = entry.message_system_attributes().and_then(|attributes| {
+            attributes.get(&MessageSystemAttributeNameForSends::AwsTraceHeader)?.string_value()
+        });
+        let attributes = entry.message_attributes().into_iter().flatten();
+        let text = |value: &aws_sdk_sqs::types::MessageAttributeValue| {
+            value.string_value().unwrap_or_default().to_owned()
+        };
+        let mut attributes: Vec<_> = attributes.map(|(name, value)| (name.clone(), text(value))).collect();
+        attributes.sort_unstable();
+        Self {
+            body: entry.message_body().to_owned(),
+            delay: entry.delay_seconds(),
+            group: entry.message_group_id().map(str::to_owned),
+            trace: trace.map(str::to_owned),
+            deduplication_id: entry.message_deduplication_id().map(str::to_owned),
+            attributes,
+        }
     }
 }
 
-/// Invokes the worker at [`epoch`], and returns what it reported.
-///
-/// # Errors
-/// When the event is not SQS's.
-pub async fn invoke<G: Gateway>(worker: &Worker<G>, event: SqsEvent) -> anyhow::Result<BTreeSet<String>> {
-    let time = Time::start(epoch(), epoch() + TIMEOUT);
-    Ok(reported(&worker.handle(event, time).await?))
+impl Sent {
+    /// The body as JSON.
+    ///
+    /// # Panics
+    /// When it is none.
+    #[must_use]
+    #[expect(clippy::expect_used, reason = "a test fails by panicking")]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).expect("a message")
+    }
+
+    /// The body as JSON, with `null` in place of a payload that must stand in it byte for byte.
+    ///
+    /// # Panics
+    /// When the payload does not stand there so.
+    #[must_use]
+    #[expect(clippy::expect_used, reason = "a test fails by panicking")]
+    pub fn json_with_raw_payload(&self, payload: &str) -> Value {
+        let field = format!("\"payload\":{payload}");
+        assert!(self.body.contains(&field), "{}", self.body);
+        serde_json::from_str(&self.body.replace(&field, "\"payload\":null")).expect("a message")
+    }
+
+    /// An attribute; empty where there is none.
+    #[must_use]
+    pub fn attribute(&self, name: &str) -> &str {
+        let found = self.attributes.iter().find(|(found, _)| found == name);
+        found.map_or("", |(_, value)| value)
+    }
 }
 
 /// The ids of a report.

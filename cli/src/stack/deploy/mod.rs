@@ -111,6 +111,7 @@ pub async fn deploy(
         ("jwt_issuer", ISSUER),
         ("jwt_public_key", issuer.public_key.as_str()),
         ("management_endpoint", management_endpoint.as_str()),
+        ("queue_url", queue_url.as_str()),
         ("stage", STAGE),
     ]);
     let ours = facts.functions.iter().map(async |(name, function)| {

@@ -1,0 +1,74 @@
+//! How long to wait before another try: pure functions, to which randomness from 0 up to 1 is given.
+//!
+//! All are full jitter, anything from nothing to the whole window, since what failed together must not come
+//! back together: <https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>.
+
+use std::time::Duration;
+
+/// Posts of one pair in one invocation, at most.
+pub const POSTS: u32 = 3;
+
+/// The first window in place.
+const IN_PLACE: Duration = Duration::from_millis(50);
+
+/// The largest window on the queue, in seconds.
+const WINDOW: u32 = 60;
+
+/// What SQS takes as `DelaySeconds`, at most.
+///
+/// Source: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html>.
+const DELAY: u32 = 900;
+
+/// How long to wait in place after so many posts: up to 50 ms after the first, up to twice that after each
+/// further one.
+#[must_use]
+pub fn in_place(posts: u32, random: f64) -> Duration {
+    (IN_PLACE * 2_u32.saturating_pow(posts.saturating_sub(1))).mul_f64(random)
+}
+
+/// How many seconds a message waits on the queue that was handed back `count` times before: up to
+/// `2^count` s, and up to 60 s at most.
+#[must_use]
+pub fn on_the_queue(count: u32, random: f64) -> u32 {
+    seconds(2_u32.saturating_pow(count).min(WINDOW), random)
+}
+
+/// How many seconds a message waits on the queue that was only short of time: up to 1 s.
+#[must_use]
+pub fn short_of_time(random: f64) -> u32 {
+    seconds(1, random)
+}
+
+/// A whole number of seconds up to `window`, each as likely as the others.
+fn seconds(window: u32, random: f64) -> u32 {
+    ((f64::from(window + 1) * random) as u32).min(window).min(DELAY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const JUST_UNDER_1: f64 = 1.0 - f64::EPSILON;
+
+    #[test]
+    fn the_window_in_place_begins_at_50_ms_and_doubles() {
+        assert_eq!(in_place(1, 0.0), Duration::ZERO);
+        assert_eq!(in_place(1, 0.5), Duration::from_millis(25));
+        assert!(in_place(2, JUST_UNDER_1) > Duration::from_millis(99));
+        assert!(in_place(2, JUST_UNDER_1) <= Duration::from_millis(100));
+    }
+
+    #[test]
+    fn the_window_on_the_queue_doubles_from_1_s_up_to_60_s() {
+        let windows = [0, 1, 2, 5, 6, 40, u32::MAX].map(|count| on_the_queue(count, JUST_UNDER_1));
+        assert_eq!(windows, [1, 2, 4, 32, 60, 60, 60]);
+        assert_eq!(on_the_queue(6, 0.0), 0);
+    }
+
+    #[test]
+    fn every_second_of_the_window_is_as_likely_as_the_others() {
+        let seconds: Vec<_> = (0..10).map(|tenth| on_the_queue(2, f64::from(tenth) / 10.0 + 0.05)).collect();
+        assert_eq!(seconds, [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]);
+        assert_eq!((short_of_time(0.4), short_of_time(0.6)), (0, 1));
+    }
+}

@@ -1,0 +1,170 @@
+//! What the worker writes: dead letters, and messages that it hands back.
+
+use std::time::SystemTime;
+
+use streamer_message::{Audience, ConnectionId, Connections, OutboundMessage, Retry};
+
+use crate::decode::{Record, millis};
+
+/// Bytes of an attribute's text, at most.
+const DETAIL_BYTES: usize = 1024;
+
+/// A message to send.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Letter {
+    /// The place in the batch of the record that needs it.
+    pub place: usize,
+    /// Its body.
+    pub body: String,
+    /// Its attributes, none of them empty.
+    pub attributes: Vec<(&'static str, String)>,
+    /// How many seconds it waits on the queue.
+    pub delay: u32,
+    /// Its message group.
+    pub group: Option<String>,
+    /// X-Ray's trace header.
+    pub trace: Option<String>,
+}
+
+/// Why a message is handed back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HandBack {
+    /// What kept it from being finished.
+    pub cause: String,
+    /// How many seconds it waits.
+    pub delay: u32,
+    /// Connections that need nothing more.
+    pub done: Vec<ConnectionId>,
+}
+
+impl Letter {
+    /// As SQS counts: the body, and each attribute's name, type and value.
+    ///
+    /// Source: "Message size" in
+    /// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html>.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let bytes = |(name, value): &(&str, String)| name.len() + "String".len() + value.len();
+        self.body.len() + self.attributes.iter().map(bytes).sum::<usize>()
+    }
+
+    /// A dead letter: the message for its unfinished connections, or poison as it came, and why it is here.
+    /// `None` when the message cannot be written.
+    #[must_use]
+    pub fn dead(
+        place: usize,
+        record: &Record,
+        unfinished: Vec<ConnectionId>,
+        reason: &str,
+        detail: &str,
+        now: SystemTime,
+    ) -> Option<Self> {
+        let body = match &record.content {
+            Err(_) => record.text().to_owned(),
+            Ok(_) => rewrite(record, unfinished, None)?,
+        };
+        let attributes = vec![
+            ("streamer.reason", reason.to_owned()),
+            ("streamer.detail", clean(detail)),
+            ("streamer.attempts", record.attempts().to_string()),
+            ("streamer.since", millis(record.since().unwrap_or(now)).to_string()),
+        ];
+        let attributes = attributes.into_iter().filter(|(_, value)| !value.is_empty()).collect();
+        Some(Self { body, attributes, ..Self::about(place, record) })
+    }
+
+    /// The message for its unfinished connections, with what has to be known of it the next time. `None` when
+    /// it cannot be written.
+    #[must_use]
+    pub fn back(
+        place: usize,
+        record: &Record,
+        unfinished: Vec<ConnectionId>,
+        back: HandBack,
+        now: SystemTime,
+    ) -> Option<Self> {
+        let before = record.retry();
+        let retry = Retry {
+            count: before.map_or(0, |retry| retry.count).saturating_add(1),
+            receives: record.suspicious_receives().saturating_sub(1),
+            since: millis(record.since().unwrap_or(now)),
+            cause: clean(&back.cause),
+            done: back.done,
+        };
+        let body = rewrite(record, unfinished, Some(retry))?;
+        Some(Self { body, delay: back.delay, ..Self::about(place, record) })
+    }
+
+    fn about(place: usize, record: &Record) -> Self {
+        let Record { group, trace, .. } = record;
+        Self { place, group: group.clone(), trace: trace.clone(), ..Self::default() }
+    }
+}
+
+/// The record's message, but for fewer connections and with another `retry`. All else stays as it came.
+fn rewrite(record: &Record, unfinished: Vec<ConnectionId>, retry: Option<Retry>) -> Option<String> {
+    let message = OutboundMessage::decode(record.text()).ok()?;
+    let to = narrowed(message.to, unfinished);
+    OutboundMessage { to, retry, ..message }.encode().ok()
+}
+
+/// A message for connections is then for the unfinished ones only. One for a user stays so: who has reconnected
+/// in between is to be found.
+fn narrowed(to: Audience, unfinished: Vec<ConnectionId>) -> Audience {
+    match (to, <[ConnectionId; 1]>::try_from(unfinished)) {
+        (Audience::Connection(_) | Audience::Connections(_), Ok([one])) => Audience::Connection(one),
+        (Audience::Connections(all), Err(some)) => {
+            Connections::new(some).map_or(Audience::Connections(all), Audience::Connections)
+        }
+        (to, _) => to,
+    }
+}
+
+/// Cuts a text to what an attribute may hold: 1 KiB of the characters that SQS takes.
+fn clean(text: &str) -> String {
+    let taken = |character: &char| match character {
+        '\t' | '\n' | '\r' => true,
+        '\u{FFFE}' | '\u{FFFF}' => false,
+        other => *other >= ' ',
+    };
+    let mut detail = String::new();
+    for character in text.chars().filter(taken) {
+        if detail.len() + character.len_utf8() > DETAIL_BYTES {
+            break;
+        }
+        detail.push(character);
+    }
+    detail
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(ids: &[&str]) -> Vec<ConnectionId> {
+        ids.iter().map(|id| (*id).try_into().unwrap()).collect()
+    }
+
+    fn connections(names: &[&str]) -> Audience {
+        Audience::Connections(Connections::new(ids(names)).unwrap())
+    }
+
+    #[test]
+    fn a_text_has_at_most_1_kib_of_characters_that_sqs_takes() {
+        assert_eq!(clean("a\u{0}b\u{FFFE}c\u{1b}d\n"), "abcd\n");
+        let long = clean(&"é".repeat(1000));
+        assert_eq!((long.len(), long.chars().count()), (1024, 512));
+        assert_eq!(clean(&format!("x{}", "é".repeat(1000))).len(), 1023);
+    }
+
+    #[test]
+    fn connections_are_narrowed_to_the_unfinished_and_a_user_is_not() {
+        let one = Audience::Connection("a".try_into().unwrap());
+        assert_eq!(narrowed(connections(&["a", "b", "c"]), ids(&["a", "c"])), connections(&["a", "c"]));
+        assert_eq!(narrowed(connections(&["a", "b"]), ids(&["a"])), one);
+        assert_eq!(narrowed(one.clone(), ids(&["a"])), one);
+        assert_eq!(narrowed(connections(&["a", "b"]), ids(&[])), connections(&["a", "b"]), "it came to none");
+        let user = Audience::User { tenant: "t".try_into().unwrap(), user: "u".try_into().unwrap() };
+        assert_eq!(narrowed(user.clone(), ids(&["a"])), user);
+    }
+}

@@ -1,0 +1,59 @@
+//! How long the worker has patience, and with what.
+
+use std::time::{Duration, SystemTime};
+
+use crate::{
+    decode::Record,
+    outcome::{Cause, Outcome},
+    plan::Order,
+};
+
+/// Receives after which a message is suspected of killing workers.
+const RECEIVES: u32 = 10;
+
+/// How long the worker has patience, and with what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// What the queue keeps in order.
+    pub order: Order,
+    /// How young a connection may be for a 410 to mean that it is not there yet.
+    pub connect_grace: Duration,
+    /// How long after a message's first receipt its user may be reconnecting.
+    pub away_grace: Duration,
+    /// How long after a message's first receipt it is tried.
+    pub max_age: Duration,
+}
+
+impl Policy {
+    /// How a message ends whose user has no live connection. A client that reconnects is absent for seconds,
+    /// and the index lags, so only past the away grace is nobody there.
+    #[must_use]
+    pub fn nobody(&self, record: &Record, now: SystemTime) -> Outcome {
+        if age(record, now) < self.away_grace {
+            Outcome::HandedBack(Cause::Away)
+        } else {
+            Outcome::NoRecipient
+        }
+    }
+
+    /// Whether a message has been tried for too long.
+    #[must_use]
+    pub fn is_too_old(&self, record: &Record, now: SystemTime) -> bool {
+        age(record, now) >= self.max_age
+    }
+
+    /// How a message ends that would be handed back: on a standard queue not so once it is too old, or
+    /// suspected of killing workers.
+    #[must_use]
+    pub fn back(&self, record: &Record, cause: Cause, now: SystemTime) -> Outcome {
+        let given_up = self.is_too_old(record, now) || record.suspicious_receives() >= RECEIVES;
+        match self.order {
+            Order::Connection if given_up => Outcome::Exhausted(cause),
+            Order::Connection | Order::Group => Outcome::HandedBack(cause),
+        }
+    }
+}
+
+fn age(record: &Record, now: SystemTime) -> Duration {
+    record.since().and_then(|since| now.duration_since(since).ok()).unwrap_or_default()
+}

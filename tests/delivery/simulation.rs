@@ -1,0 +1,364 @@
+//! Many invocations of workers that are killed between any two of their calls, around a queue that loses
+//! answers and a gateway that fails: in the end everything has arrived, and at no moment is anything lost.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use delivery_worker::{classify::Answer, gateway::Gateway, plan::Order, time::Time};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use streamer_message::ConnectionId;
+use streamer_tests::{
+    cases,
+    doubles::{Entry, Row, TableDouble},
+    event::EPOCH_MILLIS,
+    gateway::status,
+    sqs::Sqs,
+    worker::{ENDPOINT, Rig, TIMEOUT, reported},
+};
+use tokio::time::{Instant, sleep, sleep_until};
+
+const CONNECTIONS: [&str; 5] = ["a", "b", "c", "d", "e"];
+
+/// What stands in the way of a post.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    None,
+    Status(u16),
+    /// It arrives, but the answer does not.
+    AnswerLost,
+    /// It arrives, but the answer takes too long.
+    Slow,
+}
+
+/// What stands in the way of a message that is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SendFault {
+    None,
+    NotTaken,
+    /// The queue has it, but does not say so.
+    AnswerLost,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Client {
+    Connected,
+    Gone,
+    /// API Gateway does not know it for its first 3 seconds.
+    Connecting,
+}
+
+#[derive(Debug, Clone)]
+enum To {
+    Connections(Vec<usize>),
+    User,
+    Poison,
+}
+
+#[derive(Debug, Clone)]
+struct Case {
+    fifo: bool,
+    clients: [Client; 5],
+    messages: Vec<(To, bool)>,
+    posts: Vec<Fault>,
+    sends: Vec<SendFault>,
+    /// Of each of the first invocations, before which of its calls the worker is killed.
+    kills: Vec<Option<usize>>,
+    seed: u64,
+}
+
+fn case() -> impl Strategy<Value = Case> {
+    let client =
+        prop_oneof![6 => Just(Client::Connected), 1 => Just(Client::Gone), 1 => Just(Client::Connecting)];
+    let to = prop_oneof![
+        8 => prop::collection::vec(0..5_usize, 1..4).prop_map(To::Connections),
+        2 => Just(To::User),
+        1 => Just(To::Poison),
+    ];
+    let fault = prop_oneof![
+        4 => Just(Fault::None),
+        3 => prop::sample::select(vec![302, 403, 429, 500, 503]).prop_map(Fault::Status),
+        1 => Just(Fault::AnswerLost),
+        1 => Just(Fault::Slow),
+    ];
+    let send_fault = prop_oneof![4 => Just(SendFault::None), 1 => Just(SendFault::NotTaken), 1 => Just(SendFault::AnswerLost)];
+    (
+        prop::bool::weighted(0.3),
+        prop::array::uniform5(client),
+        prop::collection::vec((to, any::<bool>()), 1..13),
+        prop::collection::vec(fault, 0..40),
+        prop::collection::vec(send_fault, 0..12),
+        prop::collection::vec(prop::option::of(0..25_usize), 0..6),
+        any::<u64>(),
+    )
+        .prop_map(|(fifo, clients, messages, posts, sends, kills, seed)| Case {
+            fifo,
+            clients,
+            messages,
+            posts,
+            sends,
+            kills,
+            seed,
+        })
+}
+
+impl To {
+    fn body(&self, place: usize) -> String {
+        let to = match self {
+            To::Connections(places) => {
+                json!({ "connections": places.iter().map(|place| CONNECTIONS[*place]).collect::<Vec<_>>() })
+            }
+            To::User => json!({ "user": { "tenant": "acme", "user": "anna" } }),
+            To::Poison => return format!("poison {place}"),
+        };
+        json!({ "version": 1, "id": place.to_string(), "to": to, "payload": place }).to_string()
+    }
+
+    /// The connections that it is for.
+    fn connections(&self) -> BTreeSet<usize> {
+        match self {
+            To::Connections(places) => places.iter().copied().collect(),
+            To::User => (0..5).collect(),
+            To::Poison => BTreeSet::new(),
+        }
+    }
+}
+
+/// Kills a worker before its n-th call: that call and all later ones have no effect.
+#[derive(Clone)]
+struct Fuse(Arc<AtomicUsize>);
+
+impl Fuse {
+    fn set(&self, calls: Option<usize>) {
+        self.0.store(calls.map_or(usize::MAX, |calls| calls + 1), Ordering::Relaxed);
+    }
+
+    /// Whether the worker lives to see this call.
+    fn burns(&self) -> bool {
+        let less = |left: usize| Some(if left == usize::MAX { left } else { left.saturating_sub(1) });
+        let before = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).unwrap_or_default();
+        before > 1
+    }
+
+    fn is_burnt(&self) -> bool {
+        self.0.load(Ordering::Relaxed) <= 1
+    }
+}
+
+/// The clients, behind a gateway that fails.
+struct Clients {
+    clients: [Client; 5],
+    began: Instant,
+    fuse: Fuse,
+    faults: Mutex<std::vec::IntoIter<Fault>>,
+    arrived: Mutex<Vec<(usize, usize)>>,
+}
+
+impl Gateway for Clients {
+    async fn post(&self, connection: &ConnectionId, payload: bytes::Bytes) -> Answer {
+        if !self.fuse.burns() {
+            return std::future::pending().await;
+        }
+        let place = CONNECTIONS.iter().position(|known| *known == connection.as_str()).unwrap();
+        let fault = self.faults.lock().unwrap().next().unwrap_or(Fault::None);
+        if let Fault::Status(code) = fault {
+            return status(code);
+        }
+        let connecting = self.began.elapsed() < Duration::from_secs(3);
+        match self.clients[place] {
+            Client::Gone => return status(410),
+            Client::Connecting if connecting => return status(410),
+            Client::Connecting | Client::Connected => {}
+        }
+        let message: usize = str::from_utf8(&payload).unwrap().parse().unwrap();
+        self.arrived.lock().unwrap().push((message, place));
+        match fault {
+            Fault::AnswerLost => Answer::Broken("lost".to_owned()),
+            Fault::Slow => {
+                sleep(Duration::from_secs(7)).await;
+                status(200)
+            }
+            Fault::None | Fault::Status(_) => status(200),
+        }
+    }
+}
+
+fn row(id: &str, client: Client) -> Row {
+    use aws_sdk_dynamodb::types::AttributeValue::{N, S};
+    let connected_at = if client == Client::Connecting { EPOCH_MILLIS } else { EPOCH_MILLIS - 3_600_000 };
+    let attributes = [
+        ("connection_id", S(id.to_owned())),
+        ("user_id", S("anna".to_owned())),
+        ("tenant_user", S("acme#anna".to_owned())),
+        ("endpoint", S(ENDPOINT.to_owned())),
+        ("connected_at", N(connected_at.to_string())),
+        ("expires_at", N((EPOCH_MILLIS / 1000 + 7200).to_string())),
+    ];
+    attributes.map(|(name, value)| (name.to_owned(), value)).into()
+}
+
+struct Simulation<'a> {
+    case: &'a Case,
+    sqs: Sqs,
+    fuse: Fuse,
+    rig: Rig<Clients>,
+}
+
+impl<'a> Simulation<'a> {
+    fn new(case: &'a Case) -> Self {
+        fastrand::seed(case.seed);
+        let (sqs, fuse) = (Sqs::new(case.fifo), Fuse(Arc::default()));
+        fuse.set(None);
+        let faults = Arc::new(Mutex::new(case.sends.clone().into_iter()));
+        let deciding = |fuse: Fuse| {
+            let faults = Arc::clone(&faults);
+            move |_: &_| {
+                if !fuse.burns() {
+                    return (false, Entry::Unmentioned);
+                }
+                match faults.lock().unwrap().next().unwrap_or(SendFault::None) {
+                    SendFault::None => (true, Entry::Taken),
+                    SendFault::NotTaken => (false, Entry::NotTaken),
+                    SendFault::AnswerLost => (true, Entry::Unmentioned),
+                }
+            }
+        };
+        let clients = Clients {
+            clients: case.clients,
+            began: Instant::now(),
+            fuse: fuse.clone(),
+            faults: Mutex::new(case.posts.clone().into_iter()),
+            arrived: Mutex::default(),
+        };
+        let rows = CONNECTIONS.into_iter().zip(case.clients).map(|(id, client)| (id, row(id, client)));
+        let works = fuse.clone();
+        let table = TableDouble::of(rows, move || works.burns());
+        let (outbound, dead_letters) =
+            (sqs.outbound(deciding(fuse.clone())), sqs.dead_letters(deciding(fuse.clone())));
+        let mut rig = Rig::on(clients, table, outbound, dead_letters);
+        if case.fifo {
+            rig.worker.policy.order = Order::Group;
+        }
+        for (place, (to, group)) in case.messages.iter().enumerate() {
+            sqs.send(to.body(place), Some(if *group { "g" } else { "h" }), Duration::ZERO);
+        }
+        Self { case, sqs, fuse, rig }
+    }
+
+    /// Runs until the queue is empty.
+    async fn run(&self) -> Result<(), TestCaseError> {
+        let mut kills = self.case.kills.iter().copied();
+        let mut rounds = 0;
+        loop {
+            let Some(next) = self.sqs.next() else { return Ok(()) };
+            sleep_until(next).await;
+            let event = self.sqs.receive();
+            if event.records.is_empty() {
+                // A FIFO queue's group waits for its first message.
+                sleep(Duration::from_secs(1)).await;
+                continue;
+            }
+            rounds += 1;
+            prop_assert!(rounds < 200, "the queue does not get empty: {:?}", self.sqs.bodies());
+            self.fuse.set(kills.next().flatten());
+            let waits_before = self.rig.outbound.waits().len();
+            let now = self.sqs.now();
+            let response =
+                self.rig.worker.handle(event.clone(), Time::start(now, now + TIMEOUT)).await.unwrap();
+            if !self.fuse.is_burnt() {
+                self.sqs.hide(&self.rig.outbound.waits()[waits_before..]);
+                self.sqs.acknowledge(&event, &reported(&response));
+            }
+            self.nothing_is_lost()?;
+        }
+    }
+
+    /// What has not arrived is on the queue, or on the dead-letter queue.
+    fn nothing_is_lost(&self) -> Result<(), TestCaseError> {
+        let arrived: BTreeSet<_> = self.arrived().into_iter().collect();
+        let somewhere: Vec<_> = self.sqs.bodies().into_iter().chain(self.sqs.dead()).collect();
+        for (message, (to, _)) in self.case.messages.iter().enumerate() {
+            if matches!(to, To::Poison) {
+                let body = to.body(message);
+                prop_assert!(somewhere.contains(&body), "{body} is lost");
+            }
+            let missing =
+                to.connections().into_iter().filter(|place| self.case.clients[*place] != Client::Gone);
+            for place in missing.filter(|place| !arrived.contains(&(message, *place))) {
+                let is_here = somewhere.iter().any(|body| names(body, message, CONNECTIONS[place]));
+                prop_assert!(is_here, "{} to {} is lost", message, CONNECTIONS[place]);
+            }
+        }
+        Ok(())
+    }
+
+    fn arrived(&self) -> Vec<(usize, usize)> {
+        self.rig.worker.gateway.arrived.lock().unwrap().clone()
+    }
+}
+
+/// Whether a body is that message, still for that connection.
+fn names(body: &str, message: usize, connection: &str) -> bool {
+    let Ok(body) = serde_json::from_str::<Value>(body) else { return false };
+    let (to, done) = (&body["to"], &body["retry"]["done"]);
+    let among = |ids: &Value| ids.as_array().is_some_and(|ids| ids.contains(&json!(connection)));
+    let addressed = to["connection"] == connection
+        || among(&to["connections"])
+        || (to["user"].is_object() && !among(done));
+    body["id"] == message.to_string() && addressed
+}
+
+fn check(simulation: &Simulation<'_>) -> Result<(), TestCaseError> {
+    let Simulation { case, sqs, .. } = simulation;
+    let arrived = simulation.arrived();
+    let mut times: BTreeMap<(usize, usize), usize> = BTreeMap::new();
+    arrived.iter().for_each(|pair| *times.entry(*pair).or_default() += 1);
+
+    let poison: BTreeSet<_> = (0..case.messages.len())
+        .map(|place| case.messages[place].0.body(place))
+        .filter(|body| body.starts_with("poison"))
+        .collect();
+    prop_assert_eq!(sqs.dead().into_iter().collect::<BTreeSet<_>>(), poison, "nothing else is given up");
+    for (message, (to, _)) in case.messages.iter().enumerate() {
+        for place in to.connections() {
+            let expected = case.clients[place] != Client::Gone;
+            prop_assert_eq!(times.contains_key(&(message, place)), expected, "{} to {}", message, place);
+        }
+    }
+    let lossless = case.kills.iter().all(Option::is_none)
+        && case.sends.iter().all(|fault| *fault == SendFault::None)
+        && case.posts.iter().all(|fault| !matches!(fault, Fault::AnswerLost | Fault::Slow));
+    if lossless && !case.fifo {
+        prop_assert!(times.values().all(|times| *times == 1), "without a fault nobody gets anything twice");
+    }
+    if case.fifo {
+        let mut last: BTreeMap<(bool, usize), usize> = BTreeMap::new();
+        let mut seen = BTreeSet::new();
+        for (message, place) in arrived.into_iter().filter(|pair| seen.insert(*pair)) {
+            let last = last.entry((case.messages[message].1, place)).or_default();
+            prop_assert!(*last <= message, "{} overtook {} to {}", *last, message, place);
+            *last = message;
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn however_workers_are_killed_nothing_is_lost_and_all_arrives(case in case()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let simulation = Simulation::new(&case);
+            simulation.run().await?;
+            check(&simulation)
+        })?;
+    }
+}
