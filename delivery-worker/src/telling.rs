@@ -14,18 +14,12 @@ use crate::{
 /// Writes a line for each pair that was not delivered (and at debug level for those that were), a summary, and
 /// the metrics.
 pub(crate) fn tell(telemetry: &Telemetry, records: &[Record], ended: &[Ended], time: &Time) {
-    let mut metrics = telemetry.metrics();
+    telemetry.emit(&metrics(telemetry, records, ended, time));
     let mut outcomes: BTreeMap<&str, usize> = BTreeMap::new();
     for pair in ended {
         tell_pair(&records[pair.place], pair);
-        count(&mut metrics, pair);
         *outcomes.entry(pair.outcome.name()).or_default() += 1;
     }
-    for sent_at in records.iter().filter_map(|record| record.sent_at) {
-        metrics.time(metric::QUEUE_AGE, time.started().duration_since(sent_at).unwrap_or_default());
-    }
-    telemetry.emit(&metrics);
-
     let number = |outcome: &str| outcomes.get(outcome).copied().unwrap_or_default();
     tracing::info!(
         messages = records.len(),
@@ -67,16 +61,28 @@ fn tell_pair(record: &Record, pair: &Ended) {
     }
 }
 
-fn count(metrics: &mut Metrics<'_>, pair: &Ended) {
-    metrics.count(metric_of(&pair.outcome), 1);
-    metrics.count(metric::RETRIES, pair.posts.saturating_sub(1) as usize);
-    if let Outcome::HandedBack(Cause::Status(429)) | Outcome::Exhausted(Cause::Status(429)) = &pair.outcome {
-        metrics.count(metric::THROTTLES, 1);
+fn metrics<'a>(telemetry: &'a Telemetry, records: &[Record], ended: &[Ended], time: &Time) -> Metrics<'a> {
+    let mut metrics = telemetry.metrics();
+    for pair in ended {
+        metrics.count(metric_of(&pair.outcome), 1);
+        metrics.count(metric::RETRIES, pair.posts.saturating_sub(1) as usize);
+        if let Outcome::HandedBack(Cause::Status(429)) | Outcome::Exhausted(Cause::Status(429)) =
+            &pair.outcome
+        {
+            metrics.count(metric::THROTTLES, 1);
+        }
+        if let Some(latency) = pair.latency {
+            metrics.time(metric::POST_LATENCY, latency.post);
+            latency
+                .delivery
+                .into_iter()
+                .for_each(|delivery| metrics.time(metric::DELIVERY_LATENCY, delivery));
+        }
     }
-    if let Some(latency) = pair.latency {
-        metrics.time(metric::POST_LATENCY, latency.post);
-        latency.delivery.into_iter().for_each(|delivery| metrics.time(metric::DELIVERY_LATENCY, delivery));
+    for sent_at in records.iter().filter_map(|record| record.sent_at) {
+        metrics.time(metric::QUEUE_AGE, time.started().duration_since(sent_at).unwrap_or_default());
     }
+    metrics
 }
 
 fn metric_of(outcome: &Outcome) -> Metric {
@@ -89,5 +95,71 @@ fn metric_of(outcome: &Outcome) -> Metric {
         Outcome::Poison(_) => metric::POISON,
         Outcome::Exhausted(_) => metric::EXHAUSTED,
         Outcome::HandedBack(_) => metric::HANDED_BACK,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use aws_lambda_events::sqs::SqsMessage;
+    use streamer_environment::Environment;
+    use streamer_telemetry::Settings;
+
+    use super::*;
+    use crate::outcome::{Latency, Rejection};
+
+    fn telemetry() -> Telemetry {
+        let settings = Settings::read(&mut Environment::of([("LOG_LEVEL", "off"), ("STAGE", "production")]));
+        Telemetry::start("delivery-worker", settings.unwrap())
+    }
+
+    fn record(sent: &str) -> Record {
+        let mut record = SqsMessage::default();
+        record.message_id = Some("record".to_owned());
+        record.attributes = [("SentTimestamp".to_owned(), sent.to_owned())].into();
+        Record::read(record).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_outcome_is_counted_and_everything_that_takes_time_is_measured() {
+        let (telemetry, now) = (telemetry(), SystemTime::UNIX_EPOCH + Duration::from_millis(1500));
+        let time = Time::start(now, now + Duration::from_secs(30));
+        let millis = Duration::from_millis;
+        let latency = Latency { post: millis(7), delivery: Some(millis(90)) };
+        let delivered =
+            Ended { latency: Some(latency), posts: 3, ..Ended::unposted(0, None, Outcome::Delivered) };
+        let others = [
+            Outcome::Gone,
+            Outcome::Expired,
+            Outcome::NoRecipient,
+            Outcome::Rejected(Rejection::Audience),
+            Outcome::Poison(streamer_message::DecodeError::UnknownVersion(2)),
+            Outcome::Exhausted(Cause::Status(429)),
+            Outcome::HandedBack(Cause::Status(429)),
+            Outcome::HandedBack(Cause::Status(503)),
+        ];
+        let ended: Vec<_> =
+            [delivered].into_iter().chain(others.map(|outcome| Ended::unposted(0, None, outcome))).collect();
+
+        let mut expected = telemetry.metrics();
+        for (metric, number) in [
+            (metric::DELIVERED, 1),
+            (metric::GONE, 1),
+            (metric::EXPIRED, 1),
+            (metric::NO_RECIPIENT, 1),
+            (metric::REJECTED, 1),
+            (metric::POISON, 1),
+            (metric::EXHAUSTED, 1),
+            (metric::HANDED_BACK, 2),
+            (metric::RETRIES, 2),
+            (metric::THROTTLES, 2),
+        ] {
+            expected.count(metric, number);
+        }
+        expected.time(metric::POST_LATENCY, millis(7));
+        expected.time(metric::DELIVERY_LATENCY, millis(90));
+        expected.time(metric::QUEUE_AGE, millis(500));
+        assert_eq!(metrics(&telemetry, &[record("1000")], &ended, &time), expected);
     }
 }

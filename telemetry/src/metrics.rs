@@ -86,7 +86,7 @@ pub mod metric {
 }
 
 /// The metrics of one invocation, with the dimensions `service` and `stage`.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Metrics<'a> {
     dimensions: [(&'static str, &'a str); 2],
     properties: Vec<(&'static str, String)>,

@@ -9,6 +9,7 @@ mod handing_back;
 mod model;
 mod outcomes;
 mod simulation;
+mod telemetry;
 
 use std::{collections::BTreeSet, time::SystemTime};
 

@@ -311,7 +311,7 @@ fn names(body: &str, message: usize, connection: &str) -> bool {
     let addressed = to["connection"] == connection
         || among(&to["connections"])
         || (to["user"].is_object() && !among(done));
-    body["id"] == message.to_string() && addressed
+    body["payload"] == message && addressed
 }
 
 fn check(simulation: &Simulation<'_>) -> Result<(), TestCaseError> {

@@ -6,6 +6,9 @@ use anyhow::anyhow;
 use streamer_cli::stack::{Stack, deploy::Overrides};
 use tokio::runtime::{Builder, Runtime};
 
+/// The visibility timeout of its queues.
+pub const VISIBILITY: Duration = Duration::from_secs(3);
+
 /// The stack that all tests of this binary share, with clients of the caller's own: a client belongs to the
 /// runtime that uses it, and each test has one.
 ///
@@ -39,7 +42,8 @@ fn name() -> String {
 fn overrides() -> Overrides {
     let worker = BTreeMap::from([("CONNECT_GRACE_SECONDS", "1".to_owned())]);
     Overrides {
-        visibility_timeout: Some(Duration::from_secs(3)),
+        visibility_timeout: Some(VISIBILITY),
         environment: BTreeMap::from([("delivery", worker)]),
+        ..Overrides::default()
     }
 }

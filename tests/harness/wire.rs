@@ -65,6 +65,16 @@ impl WireGateway {
     /// # Errors
     /// When it cannot listen.
     pub async fn start(script: impl Fn(usize) -> Reply + Send + Sync + 'static) -> io::Result<Self> {
+        Self::answering(move |place, _| script(place)).await
+    }
+
+    /// The same, and the script sees the request.
+    ///
+    /// # Errors
+    /// When it cannot listen.
+    pub async fn answering(
+        script: impl Fn(usize, &Request) -> Reply + Send + Sync + 'static,
+    ) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
         let requests: Arc<Mutex<Vec<Request>>> = Arc::default();
@@ -117,6 +127,13 @@ impl WireGateway {
 }
 
 impl Request {
+    /// The connection that it posts to, as it stands in the path.
+    #[must_use]
+    pub fn connection(&self) -> &str {
+        let path = self.line.split(' ').nth(1).unwrap_or_default();
+        path.rsplit('/').next().unwrap_or_default()
+    }
+
     /// A header's value.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
@@ -127,7 +144,7 @@ impl Request {
 
 async fn serve(
     mut stream: TcpStream,
-    script: &(impl Fn(usize) -> Reply + ?Sized),
+    script: &(impl Fn(usize, &Request) -> Reply + ?Sized),
     requests: &Mutex<Vec<Request>>,
     spoke: &AtomicBool,
 ) -> io::Result<()> {
@@ -135,10 +152,10 @@ async fn serve(
     while let Some(request) = read(&mut stream, &mut buffer).await? {
         let place = {
             let mut requests = requests.lock().unwrap_or_else(PoisonError::into_inner);
-            requests.push(request);
+            requests.push(request.clone());
             requests.len() - 1
         };
-        match script(place) {
+        match script(place, &request) {
             Reply::Answer(status, body) => answer(&mut stream, status, &body).await?,
             Reply::Late(delay, status) => {
                 sleep(delay).await;

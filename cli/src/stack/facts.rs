@@ -69,6 +69,8 @@ pub struct OutboundQueue {
     pub retention_seconds: u64,
     /// After how many receives SQS moves a message to the dead-letter queue.
     pub max_receive_count: u32,
+    /// The same of a FIFO queue, where messages wait in place: SQS's maximum.
+    pub fifo_max_receive_count: u32,
 }
 
 /// Where messages go that nobody can deliver.

@@ -3,7 +3,7 @@
 mod scenes;
 mod tally;
 
-use std::{collections::BTreeMap, time::Duration, time::Instant};
+use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail};
 
@@ -22,7 +22,7 @@ use crate::{
 
 /// What the stack of the demo does differently: a message of a killed worker returns after 3 s, not minutes.
 fn overrides() -> Overrides {
-    Overrides { visibility_timeout: Some(Duration::from_secs(3)), environment: BTreeMap::new() }
+    Overrides { visibility_timeout: Some(Duration::from_secs(3)), ..Overrides::default() }
 }
 
 /// Runs the demo; with `keep`, leaves the stack up until Ctrl-C.

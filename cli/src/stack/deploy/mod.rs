@@ -28,6 +28,8 @@ const STAGE: &str = "local";
 pub struct Overrides {
     /// The outbound queue's visibility timeout.
     pub visibility_timeout: Option<Duration>,
+    /// Whether the queues are FIFO queues.
+    pub fifo: bool,
     /// Environment variables of functions, by the function's short name.
     pub environment: BTreeMap<&'static str, BTreeMap<&'static str, String>>,
 }
@@ -57,6 +59,17 @@ pub struct Deployed {
     mapping_id: String,
 }
 
+/// Queues with a worker of their own.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// What producers send to.
+    pub queue_url: String,
+    /// The dead-letter queue.
+    pub dead_letter_queue_url: String,
+    /// The worker's name.
+    pub function: String,
+}
+
 /// The configuration of clients for an endpoint that is not AWS.
 pub async fn local_config(endpoint_url: &str) -> SdkConfig {
     aws::loader()
@@ -76,6 +89,19 @@ struct Deployment<'a> {
     api: aws_sdk_apigatewayv2::Client,
 }
 
+impl<'a> Deployment<'a> {
+    fn new(config: &SdkConfig, facts: &'a Facts, overrides: &'a Overrides) -> Self {
+        Self {
+            facts,
+            overrides,
+            lambda: aws_sdk_lambda::Client::new(config),
+            sqs: aws_sdk_sqs::Client::new(config),
+            dynamodb: aws_sdk_dynamodb::Client::new(config),
+            api: aws_sdk_apigatewayv2::Client::new(config),
+        }
+    }
+}
+
 /// Deploys everything to the endpoint of `config`.
 ///
 /// # Errors
@@ -88,14 +114,7 @@ pub async fn deploy(
     router: &Router,
     issuer: &Issuer,
 ) -> anyhow::Result<Deployed> {
-    let deployment = Deployment {
-        facts,
-        overrides,
-        lambda: aws_sdk_lambda::Client::new(config),
-        sqs: aws_sdk_sqs::Client::new(config),
-        dynamodb: aws_sdk_dynamodb::Client::new(config),
-        api: aws_sdk_apigatewayv2::Client::new(config),
-    };
+    let deployment = Deployment::new(config, facts, overrides);
     let endpoint_url = config.endpoint_url().unwrap_or_default();
     let region = config.region().map(ToString::to_string).unwrap_or_default();
     deployment.table().await.context("the connection table could not be made")?;
@@ -143,6 +162,39 @@ pub async fn deploy(
         api_id: api,
         mapping_id,
     })
+}
+
+/// Deploys queues and a worker beside a stack, with `suffix` behind their names. The worker uses the stack's
+/// table, and posts to `management_endpoint`.
+///
+/// # Errors
+/// Says what could not be made.
+pub async fn deploy_delivery(
+    config: &SdkConfig,
+    suffix: &str,
+    overrides: &Overrides,
+    binaries: &Binaries,
+    management_endpoint: &str,
+) -> anyhow::Result<Delivery> {
+    let mut facts = Facts::read()?;
+    let table = facts.table.name.clone();
+    facts.rename(suffix);
+    let deployment = Deployment::new(config, &facts, overrides);
+    let (queue_url, queue_arn, dead_letter_queue_url) =
+        deployment.queues().await.context("the queues could not be made")?;
+    let values = BTreeMap::from([
+        ("connections_table", table.as_str()),
+        ("dead_letter_queue_url", dead_letter_queue_url.as_str()),
+        ("management_endpoint", management_endpoint),
+        ("queue_url", queue_url.as_str()),
+        ("stage", STAGE),
+    ]);
+    let name = &facts.mapping.function;
+    let worker = facts.functions.get(name).context("infra/stack.json maps no function")?;
+    let arn = deployment.function(name, worker, &values, binaries).await;
+    let arn = arn.context("the worker could not be made")?;
+    deployment.mapping(&queue_arn, &arn).await.context("the event source mapping could not be made")?;
+    Ok(Delivery { queue_url, dead_letter_queue_url, function: facts.function_name(name) })
 }
 
 /// Removes everything that was deployed.

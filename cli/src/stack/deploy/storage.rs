@@ -1,5 +1,7 @@
 //! The connection table and the queues.
 
+use std::collections::HashMap;
+
 use anyhow::Context as _;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection,
@@ -55,13 +57,14 @@ impl Deployment<'_> {
         let dead_letters =
             [(QueueAttributeName::MessageRetentionPeriod, dead_letter.retention_seconds.to_string())];
         let (dead_letter_url, dead_letter_arn) = self.queue(&dead_letter.name, dead_letters).await?;
+        let max_receive_count =
+            if self.overrides.fifo { outbound.fifo_max_receive_count } else { outbound.max_receive_count };
 
         let visibility = self
             .overrides
             .visibility_timeout
             .map_or(outbound.visibility_timeout_seconds, |timeout| timeout.as_secs());
-        let redrive =
-            json!({ "deadLetterTargetArn": dead_letter_arn, "maxReceiveCount": outbound.max_receive_count });
+        let redrive = json!({ "deadLetterTargetArn": dead_letter_arn, "maxReceiveCount": max_receive_count });
         let attributes = [
             (QueueAttributeName::VisibilityTimeout, visibility.to_string()),
             (QueueAttributeName::MessageRetentionPeriod, outbound.retention_seconds.to_string()),
@@ -76,7 +79,12 @@ impl Deployment<'_> {
         name: &str,
         attributes: [(QueueAttributeName, String); N],
     ) -> anyhow::Result<(String, String)> {
-        let create = self.sqs.create_queue().queue_name(name).set_attributes(Some(attributes.into()));
+        let (fifo, mut attributes) = (self.overrides.fifo, HashMap::from(attributes));
+        if fifo {
+            attributes.insert(QueueAttributeName::FifoQueue, "true".to_owned());
+        }
+        let name = if fifo { format!("{name}.fifo") } else { name.to_owned() };
+        let create = self.sqs.create_queue().queue_name(name).set_attributes(Some(attributes));
         let url = create.send().await?.queue_url.context("no queue URL")?;
         let wanted = QueueAttributeName::QueueArn;
         let attributes = self.sqs.get_queue_attributes().queue_url(&url).attribute_names(wanted.clone());

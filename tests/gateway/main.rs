@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod failure_matrix;
+
 use std::{
     sync::{
         Arc,

@@ -1,5 +1,7 @@
 //! The whole path on the emulator: real clients, real queues, our real Lambda binaries.
 
+mod outcomes;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::{Duration, SystemTime},
@@ -371,7 +373,7 @@ async fn a_lambda_with_a_faulty_environment_says_what_is_wrong_in_its_log() -> a
     // What a start that fails has logged, the emulator puts into the error.
     let said = String::from_utf8(failed.payload.unwrap().into_inner())?;
     assert!(
-        said.contains("2 environment variables are faulty: WEBSOCKET_ENDPOINT is malformed (expected"),
+        said.contains("3 environment variables are faulty: WEBSOCKET_ENDPOINT is malformed (expected"),
         "{said}"
     );
     assert!(
