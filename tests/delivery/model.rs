@@ -496,7 +496,11 @@ async fn run(case: &Case) -> Result<(), TestCaseError> {
     let report = reported(&response);
 
     let posts = rig.worker.gateway.posts();
-    prop_assert!(posts.iter().all(|post| post.at < deadline), "a post after the deadline");
+    for post in &posts {
+        let took = post.ended_at.unwrap() - post.at;
+        prop_assert!(post.at < deadline && post.ended_at.unwrap() <= deadline, "a post after the deadline");
+        prop_assert!(took <= Duration::from_secs(5), "a post of {:?}", took);
+    }
     let ends = Model { case, posts: &posts, started, deadline }.ends()?;
     check(case, &rig, &report, &ends)
 }

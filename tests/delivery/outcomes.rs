@@ -350,7 +350,7 @@ mod poison {
     #[tokio::test(start_paused = true)]
     async fn a_body_that_is_no_message_goes_to_the_dead_letter_queue_untouched() -> anyhow::Result<()> {
         let rig = Rig::new(MemoryGateway::always(status(200)));
-        let body = "{ \"version\": 1,\t\"id\": \"é\" }";
+        let body = "\n { \"version\": 1,\t\"id\": \"é\" }  ";
         assert_eq!(rig.invoke(batch([body.to_owned(), message("m", &["a"]).to_string()])).await?, ids([]));
 
         let dead = rig.dead();
