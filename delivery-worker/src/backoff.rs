@@ -26,11 +26,12 @@ pub fn in_place(posts: u32, random: f64) -> Duration {
     (IN_PLACE * 2_u32.saturating_pow(posts.saturating_sub(1))).mul_f64(random)
 }
 
-/// How many seconds a message waits on the queue that was handed back `count` times before: up to
-/// `2^count` s, and up to 60 s at most.
+/// How many seconds a message waits on the queue that was handed back `count` times before: the time for which
+/// the circuit is open, and up to `2^count` s more, up to 60 s at most.
 #[must_use]
-pub fn on_the_queue(count: u32, random: f64) -> u32 {
-    seconds(2_u32.saturating_pow(count).min(WINDOW), random)
+pub fn on_the_queue(count: u32, open: Duration, random: f64) -> u32 {
+    let open = u32::try_from(open.as_millis().div_ceil(1000)).unwrap_or(DELAY);
+    open.saturating_add(seconds(2_u32.saturating_pow(count).min(WINDOW), random)).min(DELAY)
 }
 
 /// How many seconds a message waits on the queue that was only short of time: up to 1 s.
@@ -41,7 +42,7 @@ pub fn short_of_time(random: f64) -> u32 {
 
 /// A whole number of seconds up to `window`, each as likely as the others.
 fn seconds(window: u32, random: f64) -> u32 {
-    ((f64::from(window + 1) * random) as u32).min(window).min(DELAY)
+    ((f64::from(window + 1) * random) as u32).min(window)
 }
 
 #[cfg(test)]
@@ -49,6 +50,7 @@ mod tests {
     use super::*;
 
     const JUST_UNDER_1: f64 = 1.0 - f64::EPSILON;
+    const CLOSED: Duration = Duration::ZERO;
 
     #[test]
     fn the_window_in_place_begins_at_50_ms_and_doubles() {
@@ -60,14 +62,23 @@ mod tests {
 
     #[test]
     fn the_window_on_the_queue_doubles_from_1_s_up_to_60_s() {
-        let windows = [0, 1, 2, 5, 6, 40, u32::MAX].map(|count| on_the_queue(count, JUST_UNDER_1));
+        let windows = [0, 1, 2, 5, 6, 40, u32::MAX].map(|count| on_the_queue(count, CLOSED, JUST_UNDER_1));
         assert_eq!(windows, [1, 2, 4, 32, 60, 60, 60]);
-        assert_eq!(on_the_queue(6, 0.0), 0);
+        assert_eq!(on_the_queue(6, CLOSED, 0.0), 0);
+    }
+
+    #[test]
+    fn an_open_circuit_is_waited_for_and_900_s_are_the_most() {
+        let open = Duration::from_millis(4001);
+        assert_eq!((on_the_queue(0, open, 0.0), on_the_queue(6, open, JUST_UNDER_1)), (5, 65));
+        assert_eq!(on_the_queue(6, Duration::from_secs(10_000), JUST_UNDER_1), 900);
+        assert_eq!(on_the_queue(6, Duration::MAX, JUST_UNDER_1), 900);
     }
 
     #[test]
     fn every_second_of_the_window_is_as_likely_as_the_others() {
-        let seconds: Vec<_> = (0..10).map(|tenth| on_the_queue(2, f64::from(tenth) / 10.0 + 0.05)).collect();
+        let seconds: Vec<_> =
+            (0..10).map(|tenth| on_the_queue(2, CLOSED, f64::from(tenth) / 10.0 + 0.05)).collect();
         assert_eq!(seconds, [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]);
         assert_eq!((short_of_time(0.4), short_of_time(0.6)), (0, 1));
     }

@@ -4,7 +4,10 @@
 //! not in the API's model:
 //! <https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-how-to-call-websocket-api-connections.html>.
 
-use crate::outcome::{Cause, Rejection};
+use crate::{
+    control::breaker::Health,
+    outcome::{Cause, Rejection},
+};
 
 /// What came of a post.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +51,28 @@ pub fn classify(answer: Answer) -> Verdict {
         Answer::Status { status, .. } => Verdict::HandBack(Cause::Status(status)),
         Answer::Timeout => Verdict::HandBack(Cause::Timeout),
         Answer::Broken(error) => Verdict::HandBack(Cause::Connection(error)),
+    }
+}
+
+impl Verdict {
+    /// What it says about the management endpoint.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        match self {
+            Self::Delivered | Self::NoConnection | Self::Rejected(_) => Health::Works,
+            Self::HandBack(Cause::Status(429)) => Health::Throttles,
+            Self::HandBack(Cause::Status(_) | Cause::Timeout | Cause::Connection(_)) => Health::Fails,
+            Self::HandBack(
+                Cause::CircuitOpen(_)
+                | Cause::Deadline
+                | Cause::ConnectGrace
+                | Cause::Away
+                | Cause::Table(_)
+                | Cause::Behind
+                | Cause::Panic
+                | Cause::Unnoted,
+            ) => Health::Unknown,
+        }
     }
 }
 
@@ -99,6 +124,20 @@ mod tests {
         for status in others {
             assert_eq!(verdict(status, "Invalid"), Verdict::HandBack(Cause::Status(status)));
         }
+    }
+
+    #[test]
+    fn what_says_that_the_endpoint_does_not_work() {
+        for status in [200, 204, 400, 410, 413] {
+            assert_eq!(verdict(status, "").health(), Health::Works, "{status}");
+        }
+        for status in [301, 302, 307, 401, 403, 404, 408, 500, 502, 503, 504] {
+            assert_eq!(verdict(status, "").health(), Health::Fails, "{status}");
+        }
+        assert_eq!(verdict(429, "").health(), Health::Throttles);
+        assert_eq!(classify(Answer::Timeout).health(), Health::Fails);
+        assert_eq!(classify(Answer::Broken(String::new())).health(), Health::Fails);
+        assert_eq!(Verdict::HandBack(Cause::Deadline).health(), Health::Unknown);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What `delivery-worker` is told by its environment.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use streamer_connections::table_name;
 use streamer_environment::{Environment, EnvironmentError, Variable, values};
@@ -37,18 +37,25 @@ const AWAY_GRACE_SECONDS: Variable = Variable {
 };
 const MAX_AGE_SECONDS: Variable = Variable {
     name: "MAX_AGE_SECONDS",
-    expected: "how long after its first receipt a message is tried, in whole seconds up to 1209600, 7800 by default",
+    expected: "how long after its first receipt a message is tried, in whole seconds from 1 to 259200, 7800 by default",
     example: "7800",
+};
+const MAX_POSTS_PER_SECOND: Variable = Variable {
+    name: "MAX_POSTS_PER_SECOND",
+    expected: "how many posts an execution environment begins in a second, a whole number from 1 to 10000, as many as \
+               it can by default",
+    example: "200",
 };
 
 /// Everything that `delivery-worker` reads from its environment.
-pub const VARIABLES: [Variable; 9] = [
+pub const VARIABLES: [Variable; 10] = [
     WEBSOCKET_ENDPOINT,
     QUEUE_URL,
     DEAD_LETTER_QUEUE_URL,
     CONNECT_GRACE_SECONDS,
     AWAY_GRACE_SECONDS,
     MAX_AGE_SECONDS,
+    MAX_POSTS_PER_SECOND,
     streamer_connections::CONNECTIONS_TABLE,
     streamer_telemetry::VARIABLES[0],
     streamer_telemetry::VARIABLES[1],
@@ -59,6 +66,9 @@ pub const VARIABLES: [Variable; 9] = [
 /// Source: "Connection duration for WebSocket API" in
 /// <https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-execution-service-websocket-limits-table.html>.
 const MAX_AGE: Duration = Duration::from_secs(2 * 3600 + 600);
+
+/// On a FIFO queue a message keeps its place, so it is to be given up before the queue's retention of 4 days ends.
+const AGES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3 * 24 * 3600);
 
 /// The configuration of `delivery-worker`.
 #[derive(Debug)]
@@ -71,6 +81,8 @@ pub struct Config {
     pub dead_letter_queue_url: String,
     /// How long the worker has patience, and with what.
     pub policy: Policy,
+    /// How many posts an execution environment begins in a second, where that is limited.
+    pub posts_per_second: Option<u32>,
     /// The connection table's name.
     pub table: String,
     /// Logs and metrics.
@@ -93,8 +105,10 @@ impl Config {
         let hour = at_most(Duration::from_secs(3600));
         let connect_grace = environment.or(&CONNECT_GRACE_SECONDS, &hour, || Duration::from_secs(5));
         let away_grace = environment.or(&AWAY_GRACE_SECONDS, &hour, || Duration::from_secs(30));
-        let fortnight = at_most(Duration::from_secs(14 * 24 * 3600));
-        let max_age = environment.or(&MAX_AGE_SECONDS, fortnight, || MAX_AGE);
+        let max_age = |text: &str| values::seconds(text).filter(|age| AGES.contains(age));
+        let max_age = environment.or(&MAX_AGE_SECONDS, max_age, || MAX_AGE);
+        let pace = |text: &str| text.parse().ok().filter(|posts| (1..=10_000).contains(posts));
+        let posts_per_second = environment.optional(&MAX_POSTS_PER_SECOND, pace);
         let table = table_name(&mut environment);
         let telemetry = Settings::read(&mut environment);
         environment.finish(|| {
@@ -104,6 +118,7 @@ impl Config {
                 queue_url: queue_url?,
                 dead_letter_queue_url: dead_letter_queue_url?,
                 policy: Policy { order, connect_grace, away_grace, max_age },
+                posts_per_second: posts_per_second?,
                 table: table?,
                 telemetry: telemetry?,
             })
@@ -146,15 +161,23 @@ mod tests {
         let policy = with("STAGE", "local").unwrap().policy;
         let seconds = [policy.connect_grace, policy.away_grace, policy.max_age].map(|time| time.as_secs());
         assert_eq!((policy.order, seconds), (Order::Connection, [5, 30, 7800]));
-        for (name, most) in [
-            ("CONNECT_GRACE_SECONDS", 3600),
-            ("AWAY_GRACE_SECONDS", 3600),
-            ("MAX_AGE_SECONDS", 1_209_600_u64),
-        ] {
+        for (name, most) in
+            [("CONNECT_GRACE_SECONDS", 3600), ("AWAY_GRACE_SECONDS", 3600), ("MAX_AGE_SECONDS", 259_200_u64)]
+        {
             assert!(with(name, &most.to_string()).is_ok(), "{name}");
             assert!(with(name, &(most + 1).to_string()).is_err(), "{name}");
             assert!(with(name, &u64::MAX.to_string()).is_err(), "{name}");
         }
+        assert!(with("MAX_AGE_SECONDS", "0").is_err(), "nothing would be posted");
+    }
+
+    #[test]
+    fn posts_are_paced_only_where_that_is_asked_for() {
+        let pace =
+            |value: &str| with("MAX_POSTS_PER_SECOND", value).map(|config| config.posts_per_second).ok();
+        assert_eq!((pace("1"), pace("10000")), (Some(Some(1)), Some(Some(10_000))));
+        assert_eq!((pace("0"), pace("10001"), pace("fast")), (None, None, None));
+        assert_eq!(with("STAGE", "local").unwrap().posts_per_second, None);
     }
 
     #[test]

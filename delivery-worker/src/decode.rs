@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use aws_lambda_events::sqs::SqsMessage;
 use bytes::Bytes;
-use streamer_message::{Audience, DecodeError, MessageId, OutboundMessage, Request, Retry};
+use streamer_message::{Audience, ConnectionId, DecodeError, MessageId, OutboundMessage, Request, Retry};
 
 use crate::InvalidEvent;
 
@@ -40,11 +40,13 @@ pub struct Message {
     pub to: Audience,
     /// The bytes for the clients: a slice of the record's body.
     pub payload: Bytes,
-    /// The request that it belongs to.
+    /// The request that it belongs to, and its place in it.
     pub request: Option<Request>,
+    /// Whether a later message of its request makes it worthless.
+    pub supersedable: bool,
     /// After it the message is worthless.
     pub expires_at: Option<SystemTime>,
-    /// When it was made: the id's time where that tells, else when it was put on the queue.
+    /// When it was made: the id's time where that tells, else when it was first received or put on the queue.
     pub made_at: Option<SystemTime>,
     /// What workers have noted on it.
     pub retry: Option<Retry>,
@@ -107,12 +109,14 @@ impl Record {
 impl Message {
     fn read(body: &Bytes, sent_at: Option<SystemTime>) -> Result<Self, DecodeError> {
         let message = OutboundMessage::decode(str::from_utf8(body).unwrap_or_default())?;
+        let since = message.retry.as_ref().map(|retry| retry.since);
         Ok(Self {
             payload: body.slice_ref(message.payload.as_str().as_bytes()),
-            made_at: message.id.created_at().and_then(at).or(sent_at),
+            made_at: message.id.created_at().or(since).and_then(at).or(sent_at),
             id: message.id,
             to: message.to,
             request: message.request,
+            supersedable: message.supersedable,
             expires_at: message.expires_at.and_then(at),
             retry: message.retry,
         })
@@ -126,7 +130,7 @@ impl Message {
 
     /// Connections of a user that have it already.
     #[must_use]
-    pub fn done(&self) -> &[streamer_message::ConnectionId] {
+    pub fn done(&self) -> &[ConnectionId] {
         self.retry.as_ref().map_or(&[], |retry| &retry.done)
     }
 }
@@ -179,6 +183,8 @@ mod tests {
     fn a_message_is_as_old_as_its_id_says_or_else_as_the_queue_says() {
         let body = |id: &str| format!(r#"{{"version":1,"id":"{id}","payload":1,"to":{{"connection":"c"}}}}"#);
         assert_eq!(message(&body("m")).made_at, at(1_764_000_000_000));
+        let retry = r#""retry":{"count":1,"receives":0,"since":1763999999000,"cause":"503"},"id":"m""#;
+        assert_eq!(message(&body("m").replace("\"id\":\"m\"", retry)).made_at, at(1_763_999_999_000));
         let uuid = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f";
         assert_eq!(message(&body(uuid)).made_at, at(1_645_557_742_000));
     }

@@ -1,55 +1,50 @@
 //! From lanes to outcomes.
 
-use std::{panic::AssertUnwindSafe, time::Duration};
+use std::{panic::AssertUnwindSafe, time::SystemTime};
 
 use futures::{FutureExt, StreamExt, future::join_all, stream};
 use streamer_message::ConnectionId;
-use tokio::{
-    sync::Semaphore,
-    time::{Instant, sleep, timeout},
-};
+use tokio::time::{sleep, timeout};
 
 use crate::{
     Worker, backoff,
     classify::{Answer, Verdict, classify},
+    control::limiter,
+    decode::Record,
     expand::Pair,
     gateway::Gateway,
-    outcome::{Cause, Ended, Latency, Outcome},
+    outcome::{Cause, Ended, Outcome},
     plan::{Lane, Order},
     time::Time,
 };
 
-/// Posts in flight, at most.
-pub const CONCURRENCY: usize = 128;
-
-/// How long one post may take, at most.
-const POST: Duration = Duration::from_secs(5);
+/// Lanes that run at the same time, at most: more could not post.
+const LANES: usize = limiter::MOST;
 
 /// Runs all lanes, and says how each pair ended. A lane that panics disturbs no other.
-pub async fn deliver<G: Gateway>(worker: &Worker<G>, lanes: &[Lane<'_>], time: &Time) -> Vec<Ended> {
-    let delivery = Delivery { worker, time, posts: Semaphore::new(CONCURRENCY) };
+pub async fn deliver<G: Gateway>(
+    worker: &Worker<G>,
+    records: &[Record],
+    lanes: &[Lane<'_>],
+    time: &Time,
+) -> Vec<Ended> {
+    let delivery = Delivery { worker, records, time };
     let lanes = stream::iter(lanes).map(|lane| {
         let running = AssertUnwindSafe(delivery.run(lane)).catch_unwind();
         running.map(|ended| ended.unwrap_or_else(|_| panicked(lane)))
     });
-    lanes.buffer_unordered(CONCURRENCY).concat().await
+    lanes.buffer_unordered(LANES).concat().await
 }
 
 fn panicked(lane: &Lane<'_>) -> Vec<Ended> {
     lane.pairs.iter().map(|pair| pair.unposted(Outcome::HandedBack(Cause::Panic))).collect()
 }
 
-impl Pair<'_> {
-    fn unposted(&self, outcome: Outcome) -> Ended {
-        Ended::unposted(self.place, Some(self.connection.clone()), outcome)
-    }
-}
-
 /// The posts of one invocation.
 struct Delivery<'a, G> {
     worker: &'a Worker<G>,
+    records: &'a [Record],
     time: &'a Time,
-    posts: Semaphore,
 }
 
 impl<G: Gateway> Delivery<'_, G> {
@@ -64,6 +59,7 @@ impl<G: Gateway> Delivery<'_, G> {
                 ended.extend(pairs.iter().map(back));
                 continue;
             }
+            let step = ended.len();
             let (absent, present): (Vec<_>, Vec<_>) =
                 pairs.iter().partition(|pair| gone.contains(&&pair.connection));
             ended.extend(absent.into_iter().map(|pair| pair.unposted(Outcome::Gone)));
@@ -72,6 +68,13 @@ impl<G: Gateway> Delivery<'_, G> {
             gone.extend(finds_nobody.map(|(pair, _)| &pair.connection));
             held = posted.iter().find_map(|end| self.holds(&end.outcome));
             ended.extend(posted);
+            if self.worker.policy.order == Order::Group
+                && let Some(away) =
+                    self.worker.policy.still_away(self.records, &ended[step..], self.time.now())
+            {
+                held = Some(Cause::Behind);
+                ended.push(away);
+            }
         }
         ended
     }
@@ -80,7 +83,7 @@ impl<G: Gateway> Delivery<'_, G> {
     /// tried again, and on a FIFO queue nothing what may yet fail to reach the dead-letter queue.
     fn holds(&self, outcome: &Outcome) -> Option<Cause> {
         match outcome {
-            Outcome::HandedBack(Cause::Deadline) => Some(Cause::Deadline),
+            Outcome::HandedBack(cause @ (Cause::Deadline | Cause::CircuitOpen(_))) => Some(cause.clone()),
             Outcome::HandedBack(_) => Some(Cause::Behind),
             other => match self.worker.policy.order {
                 Order::Group if !other.is_settled() => Some(Cause::Behind),
@@ -89,37 +92,36 @@ impl<G: Gateway> Delivery<'_, G> {
         }
     }
 
+    /// Posts a pair until it ends, which is once, but for what is transient.
     async fn end(&self, pair: &Pair<'_>) -> Ended {
-        let mut ended = pair.unposted(Outcome::HandedBack(Cause::Deadline));
-        let Ok(_permit) = timeout(self.time.left(), self.posts.acquire()).await else { return ended };
-        if pair.message.is_expired(self.time.now()) {
-            return Ended { outcome: Outcome::Expired, ..ended };
-        }
+        let mut ended = pair.unposted(Outcome::Delivered);
         loop {
-            let left = self.time.left();
-            if left.is_zero() {
-                return ended;
+            if pair.message.is_expired(self.time.now()) {
+                return Ended { outcome: Outcome::Expired, ..ended };
             }
-            let posted = Instant::now();
-            let post = self.worker.gateway.post(&pair.connection, pair.message.payload.clone());
-            ended.posts += 1;
-            let verdict = match timeout(left.min(POST), post).await {
-                Ok(answer) => classify(answer),
-                Err(_) if left <= POST => Verdict::HandBack(Cause::Deadline),
-                Err(_) => classify(Answer::Timeout),
+            let ticket = match self.worker.gate.pass(&pair.connection, self.time.deadline()).await {
+                Ok(ticket) => ticket,
+                Err(cause) => return Ended { outcome: Outcome::HandedBack(cause), ..ended },
             };
+            // It may have waited.
+            if pair.message.is_expired(self.time.now()) {
+                return Ended { outcome: Outcome::Expired, ..ended };
+            }
+            let posted_at = self.time.now();
+            let verdict = self.post(pair).await;
+            ended.posts += 1;
+            ticket.record(verdict.health());
             let outcome = match verdict {
                 Verdict::Delivered => {
-                    let age = pair.message.made_at.and_then(|made| self.time.now().duration_since(made).ok());
-                    ended.latency = Some(Latency { post: posted.elapsed(), delivery: age });
+                    let made_at = pair.message.made_at;
+                    ended.age = made_at.and_then(|made_at| self.time.now().duration_since(made_at).ok());
                     Outcome::Delivered
                 }
-                Verdict::NoConnection => self.remove(&pair.connection).await,
+                Verdict::NoConnection => self.remove(&pair.connection, posted_at).await,
                 Verdict::Rejected(rejection) => Outcome::Rejected(rejection),
                 Verdict::HandBack(cause) => {
                     let pause = backoff::in_place(ended.posts, fastrand::f64());
                     if cause.is_transient() && ended.posts < backoff::POSTS && pause < self.time.left() {
-                        ended.outcome = Outcome::HandedBack(cause);
                         sleep(pause).await;
                         continue;
                     }
@@ -130,15 +132,24 @@ impl<G: Gateway> Delivery<'_, G> {
         }
     }
 
+    async fn post(&self, pair: &Pair<'_>) -> Verdict {
+        let post = self.worker.gateway.post(&pair.connection, pair.message.payload.clone());
+        match timeout(self.time.call(), post).await {
+            Ok(answer) => classify(answer),
+            Err(_) if self.time.left().is_zero() => Verdict::HandBack(Cause::Deadline),
+            Err(_) => classify(Answer::Timeout),
+        }
+    }
+
     /// One conditional delete decides whether the connection is gone, or so young that API Gateway may not
-    /// know it yet: until `$connect` has answered, posts are answered with 410.
-    async fn remove(&self, connection: &ConnectionId) -> Outcome {
-        let cutoff = self.time.now() - self.worker.policy.connect_grace;
-        match timeout(self.time.left(), self.worker.table.delete_if_older(connection, cutoff)).await {
+    /// have known it when it was posted to: until `$connect` has answered, posts are answered with 410.
+    async fn remove(&self, connection: &ConnectionId, posted_at: SystemTime) -> Outcome {
+        let cutoff = posted_at - self.worker.policy.connect_grace;
+        match timeout(self.time.call(), self.worker.table.delete_if_older(connection, cutoff)).await {
             Ok(Ok(true)) => Outcome::Gone,
             Ok(Ok(false)) => Outcome::HandedBack(Cause::ConnectGrace),
             Ok(Err(error)) => Outcome::HandedBack(Cause::Table(error.to_string())),
-            Err(_) => Outcome::HandedBack(Cause::Deadline),
+            Err(_) => Outcome::HandedBack(self.time.late("DeleteItem")),
         }
     }
 }

@@ -1,6 +1,9 @@
 //! From audiences to connections.
 
-use std::time::SystemTime;
+use std::{
+    collections::{HashMap, HashSet},
+    time::SystemTime,
+};
 
 use futures::future::join_all;
 use streamer_connections::TableError;
@@ -12,6 +15,7 @@ use crate::{
     decode::{Message, Record},
     outcome::{Cause, Ended, Outcome, Rejection},
     plan::Order,
+    policy::Policy,
     time::Time,
 };
 
@@ -35,11 +39,30 @@ pub struct Expanded<'a> {
     pub ended: Vec<Ended>,
 }
 
-/// Names each connection of each message once, and ends what is not to be posted.
+impl Pair<'_> {
+    /// Ends it without a post.
+    #[must_use]
+    pub fn unposted(&self, outcome: Outcome) -> Ended {
+        Ended::unposted(self.place, Some(self.connection.clone()), outcome)
+    }
+}
+
+/// A user, and where to find its connections.
+type User<'a> = (&'a TenantId, &'a UserId);
+
+/// A user's live connections, or why they are not known.
+type Live = Result<Vec<ConnectionId>, Cause>;
+
+/// Names each connection of each message once, and ends what is not to be posted. Each user is looked for once, so
+/// that all its messages see the same connections.
 pub async fn expand<'a, G>(worker: &Worker<G>, records: &'a [Record], time: &Time) -> Expanded<'a> {
-    let connections = join_all(records.iter().map(|record| connections_of(worker, record, time))).await;
+    let users: HashSet<User<'_>> = records.iter().filter_map(|record| user_of(record, time.now())).collect();
+    let find = |user| async move { (user, find(worker, user, time).await) };
+    let users: HashMap<_, _> = join_all(users.into_iter().map(find)).await.into_iter().collect();
+
     let mut expanded = Expanded::default();
-    for (place, (record, connections)) in records.iter().zip(connections).enumerate() {
+    for (place, record) in records.iter().enumerate() {
+        let connections = connections_of(&worker.policy, record, &users, time.now());
         match (&record.content, connections) {
             (Ok(message), Ok(connections)) => {
                 let pair = |connection| Pair { place, message, connection };
@@ -54,30 +77,42 @@ pub async fn expand<'a, G>(worker: &Worker<G>, records: &'a [Record], time: &Tim
     expanded
 }
 
+/// The user who is to be looked for.
+fn user_of(record: &Record, now: SystemTime) -> Option<User<'_>> {
+    match record.content.as_ref().map(|message| (message, &message.to)) {
+        Ok((message, Audience::User { tenant, user })) if !message.is_expired(now) => Some((tenant, user)),
+        _ => None,
+    }
+}
+
 /// The connections to post to, or how the record ends without them.
-async fn connections_of<G>(
-    worker: &Worker<G>,
+fn connections_of(
+    policy: &Policy,
     record: &Record,
-    time: &Time,
+    users: &HashMap<User<'_>, Live>,
+    now: SystemTime,
 ) -> Result<Vec<ConnectionId>, Outcome> {
     let message = record.content.as_ref().map_err(|error| Outcome::Poison(error.clone()))?;
-    if message.payload.len() > PAYLOAD_BYTES {
-        return Err(Outcome::Rejected(Rejection::Payload(message.payload.len())));
-    }
-    if worker.policy.order == Order::Group && worker.policy.is_too_old(record, time.now()) {
-        return Err(Outcome::Exhausted(Cause::Unnoted));
+    // What is worthless needs no dead letter.
+    if !message.is_expired(now) {
+        if message.payload.len() > PAYLOAD_BYTES {
+            return Err(Outcome::Rejected(Rejection::Payload(message.payload.len())));
+        }
+        if policy.order == Order::Group && policy.is_too_old(record, now) {
+            return Err(Outcome::Exhausted(Cause::Unnoted));
+        }
     }
     match &message.to {
         Audience::Connection(connection) => Ok(vec![connection.clone()]),
         Audience::Connections(connections) => Ok(each_once(connections.as_slice())),
-        Audience::User { .. } if message.is_expired(time.now()) => Err(Outcome::Expired),
         Audience::User { tenant, user } => {
-            let queried = timeout(time.left(), live(worker, tenant, user, time.now())).await;
-            let live = queried.map_err(|_| Outcome::HandedBack(Cause::Deadline))?;
-            let live = live.map_err(|error| Outcome::HandedBack(Cause::Table(error.to_string())))?;
-            let unserved: Vec<_> = live.into_iter().filter(|id| !message.done().contains(id)).collect();
+            // Nobody was looked for where every message for the user had expired.
+            let live =
+                users.get(&(tenant, user)).filter(|_| !message.is_expired(now)).ok_or(Outcome::Expired)?;
+            let live = live.as_ref().map_err(|cause| Outcome::HandedBack(cause.clone()))?;
+            let unserved: Vec<_> = live.iter().filter(|id| !message.done().contains(id)).cloned().collect();
             if unserved.is_empty() {
-                return Err(worker.policy.nobody(record, time.now()));
+                return Err(policy.nobody(record, now));
             }
             Ok(unserved)
         }
@@ -90,21 +125,46 @@ fn each_once(ids: &[ConnectionId]) -> Vec<ConnectionId> {
     ids.iter().enumerate().filter(first).map(|(_, id)| id.clone()).collect()
 }
 
+/// Finds a user's live connections, within the time of a call.
+async fn find<G>(worker: &Worker<G>, user: User<'_>, time: &Time) -> Live {
+    if time.left().is_zero() {
+        return Err(Cause::Deadline);
+    }
+    match timeout(time.call(), live(worker, user, time.now())).await {
+        Ok(Ok(live)) => Ok(live),
+        Ok(Err(error)) => Err(Cause::Table(error.to_string())),
+        Err(_) => Err(time.late("Query")),
+    }
+}
+
 /// A user's live connections at the worker's endpoint.
 async fn live<G>(
     worker: &Worker<G>,
-    tenant: &TenantId,
-    user: &UserId,
+    (tenant, user): User<'_>,
     now: SystemTime,
 ) -> Result<Vec<ConnectionId>, TableError> {
-    let (mut live, mut after) = (Vec::new(), None);
+    let (mut live, mut elsewhere, mut after) = (Vec::new(), None, None);
     loop {
         let page = worker.table.by_user(tenant, user, after.as_ref(), now).await?;
-        let here = page.connections.into_iter().filter(|connection| connection.endpoint == worker.endpoint);
-        live.extend(here.map(|connection| connection.connection_id));
+        for connection in page.connections {
+            if connection.endpoint == worker.endpoint {
+                live.push(connection.connection_id);
+            } else {
+                elsewhere = Some(connection.endpoint);
+            }
+        }
         after = page.next;
         if after.is_none() {
-            return Ok(live);
+            break;
         }
     }
+    if let Some(endpoint) = elsewhere.filter(|_| live.is_empty()) {
+        let here = &worker.endpoint;
+        tracing::warn!(
+            endpoint,
+            here,
+            "a user is connected elsewhere only: is WEBSOCKET_ENDPOINT the same for all?"
+        );
+    }
+    Ok(live)
 }

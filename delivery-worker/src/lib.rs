@@ -6,9 +6,9 @@
 //! SqsEvent ─decode─▶ records ─expand─▶ pairs ─plan─▶ lanes ─deliver─▶ outcomes ─settle─▶ SqsBatchResponse
 //! ```
 //!
-//! [`mod@decode`], [`mod@plan`], [`mod@classify`], [`policy`], [`backoff`], [`letter`] and [`mod@settle`] are a
-//! pure core: values in, values out. [`mod@expand`], [`mod@deliver`], [`gateway`] and [`queue`] are the shell
-//! around it, which does what the core says.
+//! [`mod@decode`], [`mod@plan`], [`mod@classify`], [`policy`], [`backoff`], [`letter`], [`mod@settle`] and the state
+//! machines of [`control`] are a pure core: values and an instant in, values out. [`mod@expand`], [`mod@deliver`],
+//! [`gateway`] and [`queue`] are the shell around it, which does what the core says.
 //!
 //! Every pair of a message and a connection ends in exactly one [`Outcome`](outcome::Outcome), and a message is
 //! acknowledged only when all its pairs have settled and every letter that it needs was confirmed.
@@ -16,6 +16,7 @@
 pub mod backoff;
 pub mod classify;
 pub mod config;
+pub mod control;
 pub mod decode;
 pub mod deliver;
 pub mod expand;
@@ -36,12 +37,13 @@ use streamer_connections::ConnectionTable;
 use streamer_telemetry::Telemetry;
 
 use crate::{
+    control::Gate,
     decode::Record,
     deliver::deliver,
     expand::expand,
     gateway::Gateway,
     outcome::Ended,
-    plan::{Order, hold_behind, plan},
+    plan::{Order, Planned, hold_behind, plan},
     policy::Policy,
     queue::Queue,
     settle::{review, settle},
@@ -63,6 +65,8 @@ pub struct Worker<G> {
     pub dead_letters: Queue,
     /// How long it has patience, and with what.
     pub policy: Policy,
+    /// Which posts may begin, and when.
+    pub gate: Gate,
     /// Logs and metrics.
     pub telemetry: Telemetry,
 }
@@ -85,12 +89,14 @@ impl<G: Gateway> Worker<G> {
         if self.policy.order == Order::Group {
             hold_behind(&records, &mut pairs, &mut ended);
         }
-        let lanes = plan(self.policy.order, &records, pairs);
-        ended.extend(deliver(self, &lanes, &time).await);
+        let Planned { lanes, superseded } =
+            plan(self.policy.order, &records, pairs, time.at(time.deadline()));
+        ended.extend(superseded);
+        ended.extend(deliver(self, &records, &lanes, &time).await);
 
-        review(&self.policy, &records, &mut ended, time.now());
+        let ended = review(&self.policy, &records, ended, time.now());
         let unconfirmed = self.settle(&records, &ended, &time).await;
-        telling::tell(&self.telemetry, &records, &ended, &time);
+        telling::tell(&self.telemetry, &records, &ended, &self.gate, &time);
         Ok(report(&records, &unconfirmed))
     }
 
@@ -110,9 +116,8 @@ impl<G: Gateway> Worker<G> {
 ///
 /// Source: <https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html>.
 fn report(records: &[Record], places: &BTreeSet<usize>) -> SqsBatchResponse {
+    let ids: BTreeSet<_> = places.iter().map(|place| records[*place].id.as_str()).collect();
     let mut response = SqsBatchResponse::default();
-    for place in places {
-        response.add_failure(&records[*place].id);
-    }
+    ids.into_iter().for_each(|id| response.add_failure(id));
     response
 }

@@ -4,7 +4,12 @@ use std::time::{Duration, SystemTime};
 
 use aws_lambda_events::sqs::SqsEvent;
 use delivery_worker::{
-    Worker, config::Config, deliver::CONCURRENCY, gateway::ManagementApi, queue::Queue, time::Time,
+    Worker,
+    config::Config,
+    control::{Gate, limiter},
+    gateway::ManagementApi,
+    queue::Queue,
+    time::Time,
 };
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
 use streamer_connections::ConnectionTable;
@@ -13,17 +18,18 @@ use streamer_telemetry::Telemetry;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    let Config { endpoint, queue_url, dead_letter_queue_url, policy, table, telemetry } =
+    let Config { endpoint, queue_url, dead_letter_queue_url, policy, posts_per_second, table, telemetry } =
         Config::read(Environment::of_process())?;
     let aws = aws::load().await;
     let sqs = aws_sdk_sqs::Client::new(&aws);
     let worker = Worker {
-        gateway: ManagementApi::new(&aws, &endpoint, CONCURRENCY)?,
+        gateway: ManagementApi::new(&aws, &endpoint, limiter::MOST)?,
         endpoint,
         table: ConnectionTable::new(aws_sdk_dynamodb::Client::new(&aws), table),
         outbound: Queue::new(sqs.clone(), queue_url),
         dead_letters: Queue::new(sqs, dead_letter_queue_url),
         policy,
+        gate: Gate::new(posts_per_second),
         telemetry: Telemetry::start("delivery-worker", telemetry),
     };
     run(service_fn(async |event: LambdaEvent<SqsEvent>| {

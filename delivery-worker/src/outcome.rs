@@ -13,6 +13,8 @@ pub enum Outcome {
     Gone,
     /// The message was past its `expires_at` when its turn came.
     Expired,
+    /// A later message of the same request for the same connection makes it worthless, and is in the batch.
+    Superseded,
     /// Nobody of the audience is there.
     NoRecipient,
     /// No later try will be accepted: the message goes to the dead-letter queue.
@@ -45,6 +47,8 @@ pub enum Cause {
     Timeout,
     /// No answer: no connection to API Gateway, or one that broke.
     Connection(String),
+    /// The circuit is open for so long: the management endpoint fails.
+    CircuitOpen(Duration),
     /// The invocation's time is up.
     Deadline,
     /// API Gateway does not know the connection, which is so young that it may not know it yet.
@@ -72,24 +76,15 @@ pub struct Ended {
     pub outcome: Outcome,
     /// How often it was posted.
     pub posts: u32,
-    /// How long API Gateway took to accept it, and how old the message was then.
-    pub latency: Option<Latency>,
-}
-
-/// How long a delivery took.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Latency {
-    /// From the post to API Gateway's answer.
-    pub post: Duration,
-    /// From the message's making to API Gateway's answer.
-    pub delivery: Option<Duration>,
+    /// How old the message was when API Gateway accepted it.
+    pub age: Option<Duration>,
 }
 
 impl Ended {
     /// A pair that ended without a post.
     #[must_use]
     pub fn unposted(place: usize, connection: Option<ConnectionId>, outcome: Outcome) -> Self {
-        Self { place, connection, outcome, posts: 0, latency: None }
+        Self { place, connection, outcome, posts: 0, age: None }
     }
 }
 
@@ -98,12 +93,12 @@ impl Outcome {
     #[must_use]
     pub fn is_settled(&self) -> bool {
         match self {
-            Self::Delivered | Self::Gone | Self::Expired | Self::NoRecipient => true,
+            Self::Delivered | Self::Gone | Self::Expired | Self::Superseded | Self::NoRecipient => true,
             Self::Rejected(_) | Self::Poison(_) | Self::Exhausted(_) | Self::HandedBack(_) => false,
         }
     }
 
-    /// Why it needs a dead letter, if it does.
+    /// What its dead letter says, if it needs one.
     #[must_use]
     pub fn dead_letter(&self) -> Option<String> {
         match self {
@@ -111,7 +106,12 @@ impl Outcome {
             Self::Rejected(rejection) => Some(rejection.to_string()),
             Self::Poison(error) => Some(error.to_string()),
             Self::Exhausted(cause) => Some(cause.to_string()),
-            Self::Delivered | Self::Gone | Self::Expired | Self::NoRecipient | Self::HandedBack(_) => None,
+            Self::Delivered
+            | Self::Gone
+            | Self::Expired
+            | Self::Superseded
+            | Self::NoRecipient
+            | Self::HandedBack(_) => None,
         }
     }
 
@@ -122,6 +122,7 @@ impl Outcome {
             Self::Delivered => "delivered",
             Self::Gone => "gone",
             Self::Expired => "expired",
+            Self::Superseded => "superseded",
             Self::NoRecipient => "no_recipient",
             Self::Rejected(_) => "rejected",
             Self::Poison(_) => "poison",
@@ -139,7 +140,8 @@ impl Cause {
         match self {
             Self::Status(status) => (500..600).contains(status),
             Self::Timeout | Self::Connection(_) => true,
-            Self::Deadline
+            Self::CircuitOpen(_)
+            | Self::Deadline
             | Self::ConnectGrace
             | Self::Away
             | Self::Table(_)
@@ -156,6 +158,7 @@ impl fmt::Display for Cause {
             Self::Status(status) => write!(formatter, "{status}"),
             Self::Timeout => formatter.write_str("timeout"),
             Self::Connection(error) => write!(formatter, "connection: {error}"),
+            Self::CircuitOpen(_) => formatter.write_str("circuit open"),
             Self::Deadline => formatter.write_str("deadline"),
             Self::ConnectGrace => formatter.write_str("410 within the connect grace"),
             Self::Away => formatter.write_str("user away"),

@@ -1,6 +1,6 @@
 //! From pairs to lanes.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::SystemTime};
 
 use streamer_message::ConnectionId;
 
@@ -36,10 +36,80 @@ impl Order {
     }
 }
 
-/// Puts pairs, which stand in order of arrival, into lanes: one for each connection, or on a FIFO queue one for
-/// each group, whatever its connections. The lanes stand in the order of their first messages.
+/// What is to be posted, and what is not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Planned<'a> {
+    /// In the order of their first messages.
+    pub lanes: Vec<Lane<'a>>,
+    /// Pairs that later ones make worthless.
+    pub superseded: Vec<Ended>,
+}
+
+/// Puts pairs, which stand in order of arrival, into lanes, and leaves out what is superseded. On a standard queue
+/// the messages of one request take the places that they arrived in, in order of `seq`; on a FIFO queue all keep
+/// the places that they arrived in.
 #[must_use]
-pub fn plan<'a>(order: Order, records: &'a [Record], pairs: Vec<Pair<'a>>) -> Vec<Lane<'a>> {
+pub fn plan<'a>(
+    order: Order,
+    records: &'a [Record],
+    pairs: Vec<Pair<'a>>,
+    deadline: SystemTime,
+) -> Planned<'a> {
+    let (pairs, superseded) = supersede(pairs, deadline);
+    let mut lanes = lanes(order, records, pairs);
+    match order {
+        Order::Connection => lanes.iter_mut().for_each(|lane| sort_requests(&mut lane.pairs)),
+        Order::Group => {}
+    }
+    Planned { lanes, superseded }
+}
+
+/// Takes out the pairs that may be dropped for a later message of the same request and for the same connection
+/// which can itself be delivered: it was not rejected, and does not expire before the deadline.
+fn supersede<'a>(pairs: Vec<Pair<'a>>, deadline: SystemTime) -> (Vec<Pair<'a>>, Vec<Ended>) {
+    if !pairs.iter().any(|pair| pair.message.supersedable) {
+        return (pairs, Vec::new());
+    }
+    let mut latest: HashMap<(&'a str, ConnectionId), u64> = HashMap::new();
+    for pair in pairs.iter().filter(|pair| !pair.message.is_expired(deadline)) {
+        if let Some(request) = &pair.message.request {
+            let latest = latest.entry((request.id.as_str(), pair.connection.clone())).or_default();
+            *latest = request.seq.max(*latest);
+        }
+    }
+    let is_superseded = |pair: &Pair<'a>| {
+        let request = pair.message.request.as_ref().filter(|_| pair.message.supersedable);
+        request.is_some_and(|request| {
+            let latest = latest.get(&(request.id.as_str(), pair.connection.clone()));
+            latest.is_some_and(|latest| request.seq < *latest)
+        })
+    };
+    let (superseded, kept): (Vec<_>, Vec<_>) = pairs.into_iter().partition(is_superseded);
+    (kept, superseded.iter().map(|pair| pair.unposted(Outcome::Superseded)).collect())
+}
+
+/// Puts the messages of each request, in order of `seq`, into the places that they have.
+fn sort_requests(pairs: &mut [Pair<'_>]) {
+    if pairs.len() < 2 {
+        return;
+    }
+    let mut places: HashMap<&str, Vec<usize>> = HashMap::new();
+    for (place, pair) in pairs.iter().enumerate() {
+        if let Some(request) = &pair.message.request {
+            places.entry(request.id.as_str()).or_default().push(place);
+        }
+    }
+    for places in places.into_values().filter(|places| places.len() > 1) {
+        let mut of_request: Vec<_> = places.iter().map(|place| pairs[*place].clone()).collect();
+        of_request.sort_by_key(|pair| pair.message.request.as_ref().map(|request| request.seq));
+        for (place, pair) in places.into_iter().zip(of_request) {
+            pairs[place] = pair;
+        }
+    }
+}
+
+/// One lane for each connection, or on a FIFO queue one for each group, whatever its connections.
+fn lanes<'a>(order: Order, records: &'a [Record], pairs: Vec<Pair<'a>>) -> Vec<Lane<'a>> {
     let mut lanes: Vec<Lane<'a>> = Vec::new();
     let mut of_connections: HashMap<ConnectionId, usize> = HashMap::new();
     let mut of_groups: HashMap<Option<&str>, usize> = HashMap::new();
@@ -64,11 +134,7 @@ pub fn hold_behind(records: &[Record], pairs: &mut Vec<Pair<'_>>, ended: &mut Ve
     pairs.retain(|pair| {
         let behind = is_behind(records, &first, pair.place);
         if behind {
-            ended.push(Ended::unposted(
-                pair.place,
-                Some(pair.connection.clone()),
-                Outcome::HandedBack(Cause::Behind),
-            ));
+            ended.push(pair.unposted(Outcome::HandedBack(Cause::Behind)));
         }
         !behind
     });
@@ -106,14 +172,21 @@ fn is_behind(records: &[Record], first: &HashMap<Option<&str>, usize>, place: us
 #[cfg(test)]
 mod tests {
     use aws_lambda_events::sqs::SqsMessage;
+    use proptest::prelude::*;
 
     use super::*;
     use crate::decode::Message;
 
     fn record(group: &str) -> Record {
+        with(group, "")
+    }
+
+    /// A record whose body has more fields.
+    fn with(group: &str, more: &str) -> Record {
         let mut record = SqsMessage::default();
         record.message_id = Some("record".to_owned());
-        record.body = Some(r#"{"version":1,"id":"m","payload":1,"to":{"connection":"c"}}"#.to_owned());
+        record.body =
+            Some(format!(r#"{{"version":1,"id":"m","payload":1,"to":{{"connection":"c"}}{more}}}"#));
         record.attributes = [("MessageGroupId".to_owned(), group.to_owned())].into();
         Record::read(record).unwrap()
     }
@@ -133,8 +206,9 @@ mod tests {
 
     fn lanes(order: Order, records: &[Record], given: &[(usize, &str)]) -> Vec<Vec<(usize, String)>> {
         let seen = |pair: &Pair<'_>| (pair.place, pair.connection.to_string());
-        let lanes = plan(order, records, pairs(records, given));
-        lanes.iter().map(|lane| lane.pairs.iter().map(seen).collect()).collect()
+        let planned = plan(order, records, pairs(records, given), SystemTime::UNIX_EPOCH);
+        assert!(planned.superseded.is_empty());
+        planned.lanes.iter().map(|lane| lane.pairs.iter().map(seen).collect()).collect()
     }
 
     const GIVEN: [(usize, &str); 5] = [(0, "a"), (1, "b"), (1, "a"), (2, "b"), (3, "c")];
@@ -192,5 +266,109 @@ mod tests {
             Outcome::HandedBack(Cause::Behind),
         ];
         assert_eq!(outcomes, expected);
+    }
+
+    fn of_request(request: &str, seq: u64, more: &str) -> Record {
+        with("g", &format!(r#","request":{{"id":"{request}","seq":{seq}}}{more}"#))
+    }
+
+    /// The places of a lane for one connection, and those of what was superseded.
+    fn planned(order: Order, records: &[Record]) -> (Vec<usize>, Vec<usize>) {
+        let given: Vec<_> = (0..records.len()).map(|place| (place, "a")).collect();
+        let deadline = SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(1000);
+        let Planned { lanes, superseded } = plan(order, records, pairs(records, &given), deadline);
+        let lane = lanes.first().map(|lane| lane.pairs.iter().map(|pair| pair.place).collect());
+        (lane.unwrap_or_default(), superseded.iter().map(|ended| ended.place).collect())
+    }
+
+    #[test]
+    fn the_messages_of_a_request_take_their_places_in_order_of_seq() {
+        let records = [
+            of_request("r", 9, ""),
+            record("g"),
+            of_request("s", 2, ""),
+            of_request("r", 3, ""),
+            of_request("s", 1, ""),
+            of_request("r", 7, ""),
+        ];
+        assert_eq!(planned(Order::Connection, &records).0, [3, 1, 4, 5, 2, 0]);
+        assert_eq!(planned(Order::Group, &records).0, [0, 1, 2, 3, 4, 5], "a FIFO queue's order is kept");
+    }
+
+    const SUPERSEDABLE: &str = r#","supersedable":true"#;
+
+    #[test]
+    fn a_supersedable_message_is_left_out_for_a_later_one_of_its_request() {
+        let records = [
+            of_request("r", 1, SUPERSEDABLE),
+            of_request("r", 3, SUPERSEDABLE),
+            of_request("r", 2, ""),
+            of_request("s", 1, SUPERSEDABLE),
+            of_request("r", 4, ""),
+            of_request("r", 5, SUPERSEDABLE),
+        ];
+        for order in [Order::Connection, Order::Group] {
+            assert_eq!(planned(order, &records), (vec![2, 3, 4, 5], vec![0, 1]), "{order:?}");
+        }
+    }
+
+    #[test]
+    fn it_is_kept_where_the_later_one_expires_before_the_deadline() {
+        let records = |expires: u64| {
+            [of_request("r", 1, SUPERSEDABLE), of_request("r", 2, &format!(r#","expires_at":{expires}"#))]
+        };
+        assert_eq!(planned(Order::Connection, &records(1000)), (vec![0, 1], vec![]));
+        assert_eq!(planned(Order::Connection, &records(1001)), (vec![1], vec![0]));
+    }
+
+    #[test]
+    fn it_is_kept_for_another_connection_and_beside_its_own_copy() {
+        let records =
+            [of_request("r", 1, SUPERSEDABLE), of_request("r", 2, ""), of_request("r", 1, SUPERSEDABLE)];
+        let given = pairs(&records, &[(0, "a"), (1, "b"), (2, "a")]);
+        let planned = plan(Order::Connection, &records, given, SystemTime::UNIX_EPOCH);
+        assert!(planned.superseded.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn no_request_is_out_of_order_and_what_is_left_out_has_a_successor_that_is_not(
+            messages in prop::collection::vec((0..3_u8, 0..9_u64, any::<bool>(), any::<bool>(), 0..3_usize), 1..12),
+        ) {
+            let record = |(request, seq, supersedable, expires, _): &(u8, u64, bool, bool, usize)| {
+                let more = [(*supersedable, SUPERSEDABLE), (*expires, r#","expires_at":500"#)];
+                let more: String = more.iter().filter(|(is, _)| *is).map(|(_, more)| *more).collect();
+                of_request(&request.to_string(), *seq, &more)
+            };
+            let records: Vec<_> = messages.iter().map(record).collect();
+            let names = ["a", "b", "c"];
+            let given: Vec<_> = messages.iter().enumerate().map(|(place, message)| (place, names[message.4])).collect();
+            let deadline = SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(1000);
+            let Planned { lanes, superseded } = plan(Order::Connection, &records, pairs(&records, &given), deadline);
+
+            let key = |place: usize| (messages[place].0, messages[place].4);
+            let mut kept: Vec<_> = lanes.iter().flat_map(|lane| lane.pairs.iter().map(|pair| pair.place)).collect();
+            for lane in &lanes {
+                for (index, pair) in lane.pairs.iter().enumerate() {
+                    let mut later = lane.pairs[index..].iter().filter(|other| key(other.place) == key(pair.place));
+                    prop_assert!(later.all(|other| messages[other.place].1 >= messages[pair.place].1));
+                }
+            }
+            for ended in &superseded {
+                let successor = |place: &usize| {
+                    key(*place) == key(ended.place) && messages[*place].1 > messages[ended.place].1 && !messages[*place].3
+                };
+                prop_assert!(messages[ended.place].2 && kept.iter().any(successor));
+            }
+            for place in kept.iter().filter(|place| messages[**place].2) {
+                let would = |other: usize| {
+                    key(other) == key(*place) && messages[other].1 > messages[*place].1 && !messages[other].3
+                };
+                prop_assert!(!(0..messages.len()).any(would), "{} is worthless", place);
+            }
+            kept.extend(superseded.iter().map(|ended| ended.place));
+            kept.sort_unstable();
+            prop_assert!(kept.into_iter().eq(0..messages.len()));
+        }
     }
 }

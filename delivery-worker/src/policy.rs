@@ -1,10 +1,15 @@
 //! How long the worker has patience, and with what.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    borrow::Borrow,
+    time::{Duration, SystemTime},
+};
+
+use streamer_message::Audience;
 
 use crate::{
     decode::Record,
-    outcome::{Cause, Outcome},
+    outcome::{Cause, Ended, Outcome},
     plan::Order,
 };
 
@@ -33,6 +38,26 @@ impl Policy {
             Outcome::HandedBack(Cause::Away)
         } else {
             Outcome::NoRecipient
+        }
+    }
+
+    /// What a user's message still waits for, by how all its pairs ended: where every connection that was found is
+    /// gone, the client that had it may be reconnecting.
+    #[must_use]
+    pub fn still_away(
+        &self,
+        records: &[Record],
+        pairs: &[impl Borrow<Ended>],
+        now: SystemTime,
+    ) -> Option<Ended> {
+        let place = pairs.first()?.borrow().place;
+        let message = records[place].content.as_ref().ok()?;
+        let reached =
+            !message.done().is_empty() || pairs.iter().any(|pair| pair.borrow().outcome != Outcome::Gone);
+        let (Audience::User { .. }, false) = (&message.to, reached) else { return None };
+        match self.nobody(&records[place], now) {
+            away @ Outcome::HandedBack(_) => Some(Ended::unposted(place, None, away)),
+            _ => None,
         }
     }
 

@@ -21,6 +21,7 @@ use crate::{letter::Letter, plan::Order};
 pub struct Queue {
     client: Client,
     url: String,
+    order: Order,
 }
 
 /// A record of a FIFO queue that waits before it is delivered again.
@@ -36,7 +37,8 @@ impl Queue {
     /// The queue at `url`.
     #[must_use]
     pub fn new(client: Client, url: impl Into<String>) -> Self {
-        Self { client, url: url.into() }
+        let url = url.into();
+        Self { client, order: Order::of_queue(&url), url }
     }
 
     /// Sends letters, and returns the places of those that the queue did not confirm until then, or cannot
@@ -52,8 +54,8 @@ impl Queue {
 
     /// Sends one batch, and returns what the queue did not confirm.
     async fn send_batch<'a>(&self, batch: Vec<&'a Letter>, until: Instant) -> Vec<&'a Letter> {
-        let order = Order::of_queue(&self.url);
-        let entries = batch.iter().enumerate().filter_map(|(id, letter)| entry(id, letter, order)).collect();
+        let entries = batch.iter().enumerate();
+        let entries = entries.filter_map(|(id, letter)| entry(id, letter, self.order)).collect();
         let send = self.client.send_message_batch().queue_url(&self.url).set_entries(Some(entries));
         let confirmed: BTreeSet<usize> = match timeout_at(until, send.send()).await {
             Ok(Ok(output)) => {

@@ -4,10 +4,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
-use streamer_message::ConnectionId;
+use streamer_message::{Audience, ConnectionId};
 
 use crate::{
     backoff,
@@ -32,17 +32,35 @@ pub struct Settlement {
     pub reported: BTreeSet<usize>,
 }
 
-/// Gives up what was tried for too long, and keeps a FIFO queue's order.
-pub fn review(policy: &Policy, records: &[Record], ended: &mut [Ended], now: SystemTime) {
-    for pair in ended.iter_mut() {
+/// Waits for users who may be reconnecting, gives up what was tried for too long, and keeps a FIFO queue's order.
+#[must_use]
+pub fn review(policy: &Policy, records: &[Record], mut ended: Vec<Ended>, now: SystemTime) -> Vec<Ended> {
+    if policy.order == Order::Connection {
+        // On a FIFO queue the lane has done it.
+        let by_place = by_place(&ended, |_| true);
+        let away: Vec<_> =
+            by_place.values().filter_map(|pairs| policy.still_away(records, pairs, now)).collect();
+        ended.extend(away);
+    }
+    for pair in &mut ended {
         if let Outcome::HandedBack(cause) = &pair.outcome {
             pair.outcome = policy.back(&records[pair.place], cause.clone(), now);
         }
     }
-    match policy.order {
-        Order::Group => hand_back_behind(records, ended),
-        Order::Connection => {}
+    if policy.order == Order::Group {
+        hand_back_behind(records, &mut ended);
     }
+    ended
+}
+
+/// The pairs of each record that has one of which `wanted` is true.
+fn by_place(ended: &[Ended], wanted: impl Fn(&Ended) -> bool) -> BTreeMap<usize, Vec<&Ended>> {
+    let places: BTreeSet<_> = ended.iter().filter(|pair| wanted(pair)).map(|pair| pair.place).collect();
+    let mut by_place: BTreeMap<usize, Vec<&Ended>> = BTreeMap::new();
+    for pair in ended.iter().filter(|pair| places.contains(&pair.place)) {
+        by_place.entry(pair.place).or_default().push(pair);
+    }
+    by_place
 }
 
 /// Decides what the queues are told of reviewed outcomes. `random` is from 0 up to 1.
@@ -52,71 +70,93 @@ pub fn settle(
     records: &[Record],
     ended: &[Ended],
     now: SystemTime,
+    random: impl FnMut() -> f64,
+) -> Settlement {
+    let unsettled = by_place(ended, |pair| !pair.outcome.is_settled());
+    match policy.order {
+        Order::Connection => on_a_standard_queue(records, &unsettled, now, random),
+        Order::Group => on_a_fifo_queue(records, &unsettled, now, random),
+    }
+}
+
+/// What is unfinished is sent again, but for what a panic left: that is reported as it is.
+fn on_a_standard_queue(
+    records: &[Record],
+    unsettled: &BTreeMap<usize, Vec<&Ended>>,
+    now: SystemTime,
     mut random: impl FnMut() -> f64,
 ) -> Settlement {
-    let unsettled = ended.iter().filter(|pair| !pair.outcome.is_settled()).map(|pair| pair.place);
-    let unsettled: BTreeSet<_> = unsettled.collect();
-    let mut pairs_of: BTreeMap<usize, Vec<&Ended>> = BTreeMap::new();
-    for pair in ended.iter().filter(|pair| unsettled.contains(&pair.place)) {
-        pairs_of.entry(pair.place).or_default().push(pair);
-    }
-
     let mut settlement = Settlement::default();
-    let mut waits_of_groups: HashMap<Option<&str>, u32> = HashMap::new();
-    for (place, pairs) in pairs_of {
-        let record = &records[place];
-        let causes: Vec<_> = pairs.iter().filter_map(|pair| handed_back(pair)).collect();
-        match policy.order {
-            Order::Group => {
-                let seconds = || match causes.is_empty() {
-                    // Behind a dead letter, which is not worth a delay.
-                    true => backoff::short_of_time(random()),
-                    false => delay(record.receives.saturating_sub(1), &causes, random()),
-                };
-                let seconds = *waits_of_groups.entry(record.group.as_deref()).or_insert_with(seconds);
-                if !causes.is_empty() {
-                    settlement.waits.push(Wait { receipt_handle: record.receipt_handle.clone(), seconds });
-                    settlement.reported.insert(place);
-                    continue;
-                }
-            }
-            Order::Connection if causes.contains(&&Cause::Panic) => {
-                settlement.reported.insert(place);
-                continue;
-            }
-            Order::Connection if !causes.is_empty() => {
-                let count = record.retry().map_or(0, |retry| retry.count);
-                let back = HandBack {
-                    cause: first(&causes).to_string(),
-                    delay: delay(count, &causes, random()),
-                    done: done(record, &pairs),
-                };
-                let unfinished = connections(&pairs, |pair| handed_back(pair).is_some());
-                settlement.take(place, Letter::back(place, record, unfinished, back, now), |all| {
-                    &mut all.handed_back
-                });
-            }
-            Order::Connection => {}
+    for (place, pairs) in unsettled {
+        let (record, causes) = (&records[*place], causes(pairs));
+        if causes.contains(&&Cause::Panic) {
+            settlement.reported.insert(*place);
+            continue;
         }
-        for (reason, detail) in reasons(&pairs) {
-            let unfinished = connections(&pairs, |pair| {
-                pair.outcome.name() == reason && pair.outcome.dead_letter().is_some()
-            });
-            let letter = Letter::dead(place, record, unfinished, reason, &detail, now);
-            settlement.take(place, letter, |all| &mut all.dead_letters);
+        if !causes.is_empty() {
+            let count = record.retry().map_or(0, |retry| retry.count);
+            let back = HandBack {
+                cause: first(&causes).to_string(),
+                delay: delay(count, &causes, random()),
+                done: done(record, pairs),
+            };
+            let unfinished = connections(pairs, |pair| handed_back(pair).is_some());
+            match Letter::back(*place, record, unfinished, back, now) {
+                Some(letter) => settlement.handed_back.push(letter),
+                None => _ = settlement.reported.insert(*place),
+            }
+        }
+        settlement.dead(*place, record, pairs, now);
+    }
+    settlement
+}
+
+/// What is unfinished stays and waits, all of a group alike. Behind a dead letter that is no time at all.
+fn on_a_fifo_queue(
+    records: &[Record],
+    unsettled: &BTreeMap<usize, Vec<&Ended>>,
+    now: SystemTime,
+    mut random: impl FnMut() -> f64,
+) -> Settlement {
+    let mut settlement = Settlement::default();
+    let mut waits: HashMap<Option<&str>, u32> = HashMap::new();
+    for (place, pairs) in unsettled {
+        let (record, causes) = (&records[*place], causes(pairs));
+        let seconds = *waits.entry(record.group.as_deref()).or_insert_with(|| match causes.is_empty() {
+            true => backoff::short_of_time(random()),
+            false => delay(record.receives.saturating_sub(1), &causes, random()),
+        });
+        if causes.is_empty() {
+            settlement.dead(*place, record, pairs, now);
+        } else {
+            settlement.waits.push(Wait { receipt_handle: record.receipt_handle.clone(), seconds });
+            settlement.reported.insert(*place);
         }
     }
     settlement
 }
 
 impl Settlement {
-    /// Takes a letter; where it could not be written, the record is reported.
-    fn take(&mut self, place: usize, letter: Option<Letter>, to: impl FnOnce(&mut Self) -> &mut Vec<Letter>) {
-        match letter {
-            Some(letter) => to(self).push(letter),
-            None => _ = self.reported.insert(place),
+    /// Writes one dead letter for each reason that pairs have; where that cannot be, the record is reported.
+    fn dead(&mut self, place: usize, record: &Record, pairs: &[&Ended], now: SystemTime) {
+        let mut reasons: BTreeMap<&str, (String, Vec<ConnectionId>)> = BTreeMap::new();
+        for pair in pairs {
+            if let Some(detail) = pair.outcome.dead_letter() {
+                let (_, unfinished) = reasons.entry(pair.outcome.name()).or_insert((detail, Vec::new()));
+                unfinished.extend(pair.connection.clone());
+            }
+        }
+        for (reason, (detail, unfinished)) in reasons {
+            match Letter::dead(place, record, unfinished, reason, &detail, now) {
+                Some(letter) => self.dead_letters.push(letter),
+                None => _ = self.reported.insert(place),
+            }
         }
     }
+}
+
+fn causes<'a>(pairs: &[&'a Ended]) -> Vec<&'a Cause> {
+    pairs.iter().filter_map(|pair| handed_back(pair)).collect()
 }
 
 fn handed_back(pair: &Ended) -> Option<&Cause> {
@@ -124,17 +164,6 @@ fn handed_back(pair: &Ended) -> Option<&Cause> {
         Outcome::HandedBack(cause) => Some(cause),
         _ => None,
     }
-}
-
-/// Each reason for a dead letter once, with the detail of the first pair that has it.
-fn reasons(pairs: &[&Ended]) -> BTreeMap<&'static str, String> {
-    let mut reasons = BTreeMap::new();
-    for pair in pairs {
-        if let Some(detail) = pair.outcome.dead_letter() {
-            reasons.entry(pair.outcome.name()).or_insert(detail);
-        }
-    }
-    reasons
 }
 
 fn connections(pairs: &[&Ended], wanted: impl Fn(&Ended) -> bool) -> Vec<ConnectionId> {
@@ -153,16 +182,20 @@ fn first<'a>(causes: &[&'a Cause]) -> &'a Cause {
 }
 
 fn delay(count: u32, causes: &[&Cause], random: f64) -> u32 {
-    match causes.iter().all(|cause| **cause == Cause::Deadline) {
-        true => backoff::short_of_time(random),
-        false => backoff::on_the_queue(count, random),
+    if causes.iter().all(|cause| **cause == Cause::Deadline) {
+        return backoff::short_of_time(random);
     }
+    let open = causes.iter().map(|cause| match cause {
+        Cause::CircuitOpen(time) => *time,
+        _ => Duration::ZERO,
+    });
+    backoff::on_the_queue(count, open.max().unwrap_or_default(), random)
 }
 
 /// The connections of a user that need nothing more. Other audiences name only those that do.
 fn done(record: &Record, pairs: &[&Ended]) -> Vec<ConnectionId> {
     match record.content.as_ref().map(|message| (&message.to, message.done())) {
-        Ok((streamer_message::Audience::User { .. }, before)) => {
+        Ok((Audience::User { .. }, before)) => {
             let now = connections(pairs, |pair| handed_back(pair).is_none());
             before.iter().cloned().chain(now).collect()
         }

@@ -6,15 +6,18 @@ use streamer_message::{ConnectionId, MessageId};
 use streamer_telemetry::{Metric, Metrics, Telemetry, metric};
 
 use crate::{
+    control::{Control, Gate, Tally},
     decode::Record,
-    outcome::{Cause, Ended, Outcome},
+    outcome::{Ended, Outcome},
     time::Time,
 };
 
 /// Writes a line for each pair that was not delivered (and at debug level for those that were), a summary, and
 /// the metrics.
-pub(crate) fn tell(telemetry: &Telemetry, records: &[Record], ended: &[Ended], time: &Time) {
-    telemetry.emit(&metrics(telemetry, records, ended, time));
+pub(crate) fn tell(telemetry: &Telemetry, records: &[Record], ended: &[Ended], gate: &Gate, time: &Time) {
+    let mut metrics = metrics(telemetry, records, ended, time);
+    measure(&mut metrics, &mut gate.control());
+    telemetry.emit(&metrics);
     let mut outcomes: BTreeMap<&str, usize> = BTreeMap::new();
     for pair in ended {
         tell_pair(&records[pair.place], pair);
@@ -27,6 +30,7 @@ pub(crate) fn tell(telemetry: &Telemetry, records: &[Record], ended: &[Ended], t
         delivered = number("delivered"),
         gone = number("gone"),
         expired = number("expired"),
+        superseded = number("superseded"),
         no_recipient = number("no_recipient"),
         rejected = number("rejected"),
         poison = number("poison"),
@@ -45,7 +49,7 @@ fn tell_pair(record: &Record, pair: &Ended) {
     let (record_id, outcome) = (&record.id, pair.outcome.name());
     match &pair.outcome {
         Outcome::Delivered => tracing::debug!(message_id, connection_id, request_id, outcome),
-        Outcome::Gone | Outcome::Expired | Outcome::NoRecipient => {
+        Outcome::Gone | Outcome::Expired | Outcome::Superseded | Outcome::NoRecipient => {
             tracing::info!(message_id, connection_id, request_id, outcome);
         }
         Outcome::HandedBack(cause) => {
@@ -66,18 +70,7 @@ fn metrics<'a>(telemetry: &'a Telemetry, records: &[Record], ended: &[Ended], ti
     for pair in ended {
         metrics.count(metric_of(&pair.outcome), 1);
         metrics.count(metric::RETRIES, pair.posts.saturating_sub(1) as usize);
-        if let Outcome::HandedBack(Cause::Status(429)) | Outcome::Exhausted(Cause::Status(429)) =
-            &pair.outcome
-        {
-            metrics.count(metric::THROTTLES, 1);
-        }
-        if let Some(latency) = pair.latency {
-            metrics.time(metric::POST_LATENCY, latency.post);
-            latency
-                .delivery
-                .into_iter()
-                .for_each(|delivery| metrics.time(metric::DELIVERY_LATENCY, delivery));
-        }
+        pair.age.into_iter().for_each(|age| metrics.time(metric::DELIVERY_LATENCY, age));
     }
     for sent_at in records.iter().filter_map(|record| record.sent_at) {
         metrics.time(metric::QUEUE_AGE, time.started().duration_since(sent_at).unwrap_or_default());
@@ -85,11 +78,25 @@ fn metrics<'a>(telemetry: &'a Telemetry, records: &[Record], ended: &[Ended], ti
     metrics
 }
 
+/// What the fan-out control has to say.
+fn measure(metrics: &mut Metrics<'_>, control: &mut Control) {
+    let Tally { posts, throttles, slow_clients, circuit_opened, most_in_flight } = control.take_tally();
+    posts.into_iter().for_each(|took| metrics.time(metric::POST_LATENCY, took));
+    metrics.count(metric::THROTTLES, throttles);
+    metrics.count(metric::SLOW_CLIENTS, slow_clients);
+    metrics.count(metric::CIRCUIT_OPENED, circuit_opened);
+    metrics.value(metric::CIRCUIT_OPEN, f64::from(u8::from(control.is_open())));
+    metrics.value(metric::CONCURRENCY_LIMIT, control.limit() as f64);
+    let used = most_in_flight as f64 / control.limit() as f64 * 100.0;
+    metrics.value(metric::CONCURRENCY_UTILIZATION, used);
+}
+
 fn metric_of(outcome: &Outcome) -> Metric {
     match outcome {
         Outcome::Delivered => metric::DELIVERED,
         Outcome::Gone => metric::GONE,
         Outcome::Expired => metric::EXPIRED,
+        Outcome::Superseded => metric::SUPERSEDED,
         Outcome::NoRecipient => metric::NO_RECIPIENT,
         Outcome::Rejected(_) => metric::REJECTED,
         Outcome::Poison(_) => metric::POISON,
@@ -107,7 +114,10 @@ mod tests {
     use streamer_telemetry::Settings;
 
     use super::*;
-    use crate::outcome::{Latency, Rejection};
+    use crate::{
+        control::{Admission, breaker::Health},
+        outcome::{Cause, Rejection},
+    };
 
     fn telemetry() -> Telemetry {
         let settings = Settings::read(&mut Environment::of([("LOG_LEVEL", "off"), ("STAGE", "production")]));
@@ -126,12 +136,12 @@ mod tests {
         let (telemetry, now) = (telemetry(), SystemTime::UNIX_EPOCH + Duration::from_millis(1500));
         let time = Time::start(now, now + Duration::from_secs(30));
         let millis = Duration::from_millis;
-        let latency = Latency { post: millis(7), delivery: Some(millis(90)) };
         let delivered =
-            Ended { latency: Some(latency), posts: 3, ..Ended::unposted(0, None, Outcome::Delivered) };
+            Ended { age: Some(millis(90)), posts: 3, ..Ended::unposted(0, None, Outcome::Delivered) };
         let others = [
             Outcome::Gone,
             Outcome::Expired,
+            Outcome::Superseded,
             Outcome::NoRecipient,
             Outcome::Rejected(Rejection::Audience),
             Outcome::Poison(streamer_message::DecodeError::UnknownVersion(2)),
@@ -147,19 +157,45 @@ mod tests {
             (metric::DELIVERED, 1),
             (metric::GONE, 1),
             (metric::EXPIRED, 1),
+            (metric::SUPERSEDED, 1),
             (metric::NO_RECIPIENT, 1),
             (metric::REJECTED, 1),
             (metric::POISON, 1),
             (metric::EXHAUSTED, 1),
             (metric::HANDED_BACK, 2),
             (metric::RETRIES, 2),
-            (metric::THROTTLES, 2),
         ] {
             expected.count(metric, number);
         }
-        expected.time(metric::POST_LATENCY, millis(7));
         expected.time(metric::DELIVERY_LATENCY, millis(90));
         expected.time(metric::QUEUE_AGE, millis(500));
         assert_eq!(metrics(&telemetry, &[record("1000")], &ended, &time), expected);
+    }
+    #[tokio::test(start_paused = true)]
+    async fn the_control_is_measured_and_its_counts_begin_anew() {
+        let (telemetry, mut control) = (telemetry(), Control::new(None));
+        let now = tokio::time::Instant::now();
+        let mut go = || match control.admit(now) {
+            Admission::Go(pass) => pass,
+            other => panic!("{other:?}"),
+        };
+        let passes: Vec<_> = (0..64).map(|_| go()).collect();
+        for (place, pass) in passes.into_iter().enumerate() {
+            let connection = format!("c{}", place % 2).try_into().unwrap();
+            let health = if place < 2 { Health::Throttles } else { Health::Fails };
+            control.record(pass, &connection, (health, Duration::from_millis(7)), now);
+        }
+        let mut expected = telemetry.metrics();
+        (0..64).for_each(|_| expected.time(metric::POST_LATENCY, Duration::from_millis(7)));
+        expected.count(metric::THROTTLES, 2);
+        expected.count(metric::SLOW_CLIENTS, 2);
+        expected.count(metric::CIRCUIT_OPENED, 1);
+        expected.value(metric::CIRCUIT_OPEN, 1.0);
+        expected.value(metric::CONCURRENCY_LIMIT, 128.0);
+        expected.value(metric::CONCURRENCY_UTILIZATION, 50.0);
+        let mut measured = telemetry.metrics();
+        measure(&mut measured, &mut control);
+        assert_eq!(measured, expected);
+        assert_eq!(control.take_tally(), Tally::default());
     }
 }

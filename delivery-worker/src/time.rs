@@ -4,8 +4,13 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
+use crate::outcome::Cause;
+
 /// What is kept of the invocation's time for settling, at most.
 const MARGIN: Duration = Duration::from_secs(2);
+
+/// How long one call may take, at most.
+const CALL: Duration = Duration::from_secs(5);
 
 /// What is kept of it for the report to reach Lambda, at most.
 const REPORT: Duration = Duration::from_millis(300);
@@ -51,6 +56,33 @@ impl Time {
     #[must_use]
     pub fn settled(&self) -> Instant {
         self.settled
+    }
+
+    /// The deadline: no post begins or runs after it.
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// The wall clock's time at a later instant of this invocation.
+    #[must_use]
+    pub fn at(&self, instant: Instant) -> SystemTime {
+        self.wall + instant.saturating_duration_since(self.instant)
+    }
+
+    /// How long a call may take that begins now: 5 s, and not past the deadline.
+    #[must_use]
+    pub fn call(&self) -> Duration {
+        self.left().min(CALL)
+    }
+
+    /// Why a call was given up that ends now.
+    #[must_use]
+    pub fn late(&self, what: &str) -> Cause {
+        match self.left() {
+            Duration::ZERO => Cause::Deadline,
+            _ => Cause::Table(format!("{what}: no answer within {} s", CALL.as_secs())),
+        }
     }
 
     /// What is left for posts.

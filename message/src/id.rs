@@ -17,7 +17,7 @@ pub struct InvalidId {
 }
 
 macro_rules! identifier {
-    ($(#[$doc:meta])* $name:ident, $what:literal, $expected:literal, $maximum:expr, $measure:expr) => {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $expected:literal, $maximum:expr, $measure:expr $(, not $excluded:pat)?) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(try_from = "String")]
@@ -38,6 +38,9 @@ macro_rules! identifier {
                 let text = text.into();
                 let measure: fn(&str) -> usize = $measure;
                 match measure(&text) {
+                    $(found if matches!(text.as_str(), $excluded) => {
+                        Err(InvalidId { what: $what, expected: $expected, found })
+                    })?
                     1..=$maximum => Ok(Self(text)),
                     found => Err(InvalidId { what: $what, expected: $expected, found }),
                 }
@@ -95,8 +98,10 @@ identifier!(
     RequestId, "request id", "1 to 128 characters", ID_CHARACTERS, |text| text.chars().count()
 );
 identifier!(
-    /// A connection of a WebSocket API, as API Gateway names it (`L0SM9cOFvHcCIhw=`).
-    ConnectionId, "connection id", "1 to 128 characters", ID_CHARACTERS, |text| text.chars().count()
+    /// A connection of a WebSocket API, as API Gateway names it (`L0SM9cOFvHcCIhw=`). It is a segment of a URL's
+    /// path, where `.` and `..` would name another place (RFC 3986, section 5.2.4).
+    ConnectionId, "connection id", "1 to 128 characters and is neither `.` nor `..`", ID_CHARACTERS,
+    |text| text.chars().count(), not "." | ".."
 );
 identifier!(
     /// A tenant: the token's `tenant_id`.
@@ -134,6 +139,14 @@ mod tests {
         assert!(MessageId::new("").is_err());
         assert!(MessageId::new("ß".repeat(128)).is_ok());
         assert!(MessageId::new("a".repeat(129)).is_err());
+    }
+
+    #[test]
+    fn a_connection_is_no_dot_segment() {
+        for text in [".", ".."] {
+            assert!(ConnectionId::new(text).is_err() && MessageId::new(text).is_ok(), "{text}");
+        }
+        assert!(ConnectionId::new("...").is_ok());
     }
 
     #[test]

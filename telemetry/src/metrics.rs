@@ -23,6 +23,8 @@ pub enum Unit {
     Count,
     /// How long.
     Milliseconds,
+    /// How much of a whole.
+    Percent,
 }
 
 /// A metric that Streamer writes.
@@ -52,6 +54,8 @@ pub mod metric {
     pub const GONE: Metric = count("Gone");
     /// Pairs whose message was past its `expires_at`.
     pub const EXPIRED: Metric = count("Expired");
+    /// Pairs whose message was made worthless by a later one of the same batch.
+    pub const SUPERSEDED: Metric = count("Superseded");
     /// Messages for whom nobody was there.
     pub const NO_RECIPIENT: Metric = count("NoRecipient");
     /// Pairs that no later try would have served. What the dead-letter queue does not take counts at each
@@ -65,11 +69,22 @@ pub mod metric {
     pub const HANDED_BACK: Metric = count("HandedBack");
     /// Posts that were answered with 429.
     pub const THROTTLES: Metric = count("Throttles");
+    /// Those of them that were about one client's full buffer, not about the account.
+    pub const SLOW_CLIENTS: Metric = count("SlowClients");
+    /// How often the circuit opened.
+    pub const CIRCUIT_OPENED: Metric = count("CircuitOpened");
+    /// Whether the circuit was open or half-open at the end of an invocation: 1 or 0.
+    pub const CIRCUIT_OPEN: Metric = count("CircuitOpen");
+    /// How many posts may be in flight, at the end of an invocation.
+    pub const CONCURRENCY_LIMIT: Metric = count("ConcurrencyLimit");
+    /// The most posts of an invocation that were in flight, of those that might have been.
+    pub const CONCURRENCY_UTILIZATION: Metric =
+        Metric { name: "ConcurrencyUtilization", unit: Unit::Percent };
     /// Posts that were made again in the same invocation.
     pub const RETRIES: Metric = count("Retries");
     /// From the message's making (or, where its id does not tell, its sending) to its posting.
     pub const DELIVERY_LATENCY: Metric = time("DeliveryLatency");
-    /// How long API Gateway took to answer a post.
+    /// How long a post took, whatever was answered, or until it was given up.
     pub const POST_LATENCY: Metric = time("PostLatency");
     /// From the message's sending to the start of the invocation that has it.
     pub const QUEUE_AGE: Metric = time("QueueAge");
@@ -112,8 +127,13 @@ impl<'a> Metrics<'a> {
 
     /// Adds a value to a metric that measures time.
     pub fn time(&mut self, metric: Metric, time: Duration) {
+        self.value(metric, time.as_secs_f64() * 1000.0);
+    }
+
+    /// Adds a value, zero or not.
+    pub fn value(&mut self, metric: Metric, value: f64) {
         let (_, values) = self.values.entry(metric.name).or_insert((metric.unit, Vec::new()));
-        values.push(time.as_secs_f64() * 1000.0);
+        values.push(value);
     }
 
     /// Adds a property, which is no dimension: to be found in the logs, at no cost in metrics.
@@ -138,6 +158,7 @@ impl<'a> Metrics<'a> {
             let unit = match unit {
                 Unit::Count => "Count",
                 Unit::Milliseconds => "Milliseconds",
+                Unit::Percent => "Percent",
             };
             definitions.push(json!({ "Name": name, "Unit": unit }));
             object.insert((*name).to_owned(), if let [value] = chunk { json!(value) } else { json!(chunk) });

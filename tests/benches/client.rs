@@ -10,7 +10,7 @@ use aws_sdk_apigatewaymanagement::primitives::Blob;
 use bytes::Bytes;
 use delivery_worker::{
     Worker,
-    deliver::CONCURRENCY,
+    control::{Gate, limiter},
     gateway::{Gateway, ManagementApi},
     queue::Queue,
     time::Time,
@@ -55,12 +55,13 @@ pub async fn run(name: &str, endpoint: &str, number: usize) -> anyhow::Result<()
         }
         "broadcast-streamer" => {
             let worker = Worker {
-                gateway: ManagementApi::new(&aws, endpoint, CONCURRENCY)?,
+                gateway: ManagementApi::new(&aws, endpoint, limiter::MOST)?,
                 table: ConnectionTable::new(aws_sdk_dynamodb::Client::new(&aws), "connections"),
                 endpoint: endpoint.to_owned(),
                 outbound: Queue::new(aws_sdk_sqs::Client::new(&aws), "http://127.0.0.1:9/"),
                 dead_letters: Queue::new(aws_sdk_sqs::Client::new(&aws), "http://127.0.0.1:9/"),
                 policy: POLICY,
+                gate: Gate::default(),
                 telemetry: telemetry("delivery-worker"),
             };
             let event = event(number, &payload);
@@ -88,7 +89,7 @@ pub async fn run(name: &str, endpoint: &str, number: usize) -> anyhow::Result<()
                 });
                 async {
                     stream::iter(posts.collect::<Vec<_>>())
-                        .buffer_unordered(CONCURRENCY)
+                        .buffer_unordered(limiter::FIRST)
                         .collect::<()>()
                         .await
                 }

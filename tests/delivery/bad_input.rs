@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use streamer_tests::{
-    doubles::QueueDouble,
+    doubles::{Entry, QueueDouble, TableDouble},
     event::{batch, message, record},
     gateway::{MemoryGateway, status},
     worker::Rig,
@@ -33,6 +33,7 @@ async fn what_is_no_message_is_poison_with_a_reason_and_its_body_untouched() -> 
         (with("to", json!({ "connections": [] })), "`to` is not valid"),
         (with("to", json!({ "connections": vec!["a"; 101] })), "`to` is not valid"),
         (with("to", json!({ "connection": "x".repeat(129) })), "`to` is not valid"),
+        (with("to", json!({ "connection": ".." })), "`to` is not valid"),
         (with("id", json!("")), "`id` is not valid"),
         (with("retry", json!({ "count": -1 })), "`retry` is not valid"),
     ];
@@ -53,11 +54,11 @@ async fn what_is_no_message_is_poison_with_a_reason_and_its_body_untouched() -> 
 #[tokio::test(start_paused = true)]
 async fn an_empty_body_is_reported_since_no_queue_takes_it() -> anyhow::Result<()> {
     let refusing_empty = QueueDouble::new(|entry| match entry.message_body() {
-        "" => streamer_tests::doubles::Entry::Refused,
-        _ => streamer_tests::doubles::Entry::Taken,
+        "" => Entry::Refused,
+        _ => Entry::Taken,
     });
     let gateway = MemoryGateway::always(status(200));
-    let rig = Rig::on(gateway, Default::default(), QueueDouble::taking(), refusing_empty);
+    let rig = Rig::on(gateway, TableDouble::default(), QueueDouble::taking(), refusing_empty);
     let mut event = batch([""]);
     let mut none = record(1, String::new());
     none.body = None;

@@ -3,10 +3,10 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use aws_lambda_events::sqs::SqsEvent;
-use delivery_worker::queue::Queue;
+use delivery_worker::plan::Order;
 use serde_json::{Value, json};
 use streamer_tests::{
-    doubles::{Entry, QueueDouble},
+    doubles::{Entry, QueueDouble, TableDouble},
     event::{EPOCH_MILLIS, batch, message},
     gateway::{MemoryGateway, status},
     worker::Rig,
@@ -147,9 +147,13 @@ async fn poison_behind_a_failure_is_not_taken_out_of_turn() -> anyhow::Result<()
 
 #[tokio::test(start_paused = true)]
 async fn what_the_dead_letter_queue_does_not_confirm_is_reported_with_all_after_it() -> anyhow::Result<()> {
-    let mut rig = failing("b", 413);
-    let refusing = QueueDouble::new(|_| Entry::NotTaken);
-    rig.worker.dead_letters = Queue::new(refusing.client(), "https://sqs.example.com/dead-letters.fifo");
+    let rig = Rig::of(
+        Order::Group,
+        answering(|connection| status(if connection == "b" { 413 } else { 200 })),
+        TableDouble::default(),
+        QueueDouble::taking(),
+        QueueDouble::new(|_| Entry::NotTaken),
+    );
     let event =
         grouped([("g", message("1", &["a"])), ("g", message("2", &["b"])), ("g", message("3", &["a"]))]);
     assert_eq!(rig.invoke(event).await?, ids(["record-1", "record-2"]));
@@ -185,5 +189,24 @@ async fn a_panic_holds_up_its_group_alone() -> anyhow::Result<()> {
     let event =
         grouped([("g", message("1", &["b"])), ("h", message("2", &["a"])), ("g", message("3", &["a"]))]);
     assert_eq!(rig.invoke(event).await?, ids(["record-0", "record-2"]));
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_user_whose_connections_are_all_gone_holds_up_the_group() -> anyhow::Result<()> {
+    let rig = Rig::of(
+        Order::Group,
+        answering(|connection| status(if connection == "stale" { 410 } else { 200 })),
+        TableDouble::of_user([("stale", crate::old())], || true),
+        QueueDouble::taking(),
+        QueueDouble::taking(),
+    );
+    let to = json!({ "user": { "tenant": "acme", "user": "anna" } });
+    let user = json!({ "version": 1, "id": "1", "to": to, "payload": 1 });
+    assert_eq!(
+        rig.invoke(grouped([("g", user), ("g", message("2", &["a"]))])).await?,
+        ids(["record-0", "record-1"])
+    );
+    assert_eq!(texts(&rig), ["1"]);
     Ok(())
 }

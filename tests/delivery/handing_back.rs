@@ -5,14 +5,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use delivery_worker::{classify::Answer, time::Time};
+use delivery_worker::classify::Answer;
 use serde_json::{Value, json};
-use streamer_connections::Connection;
 use streamer_tests::{
-    doubles::{Entry, QueueDouble, TableDouble},
+    doubles::{Entry, QueueDouble, TableDouble, connection},
     event::{EPOCH_MILLIS, batch, epoch, message},
     gateway::{MemoryGateway, status},
-    worker::{ENDPOINT, Rig, TIMEOUT, reported},
+    worker::{Rig, TIMEOUT},
 };
 use tokio::time::Instant;
 
@@ -97,18 +96,7 @@ mod the_message {
             _ => status(429),
         }));
         for id in ["served", "gone", "slow", "before"] {
-            let connection = Connection {
-                connection_id: id.try_into().unwrap(),
-                user_id: "anna".try_into().unwrap(),
-                tenant_id: "acme".try_into().unwrap(),
-                endpoint: ENDPOINT.to_owned(),
-                connected_at: old(),
-                expires_at: epoch() + Duration::from_secs(3600),
-                permissions: BTreeSet::new(),
-                source_ip: None,
-                user_agent: None,
-            };
-            rig.table.client().put(&connection).await?;
+            rig.table.client().put(&connection(id, old())).await?;
         }
         let to = json!({ "user": { "tenant": "acme", "user": "anna" } });
         let retry =
@@ -277,15 +265,14 @@ mod in_place {
 mod the_delay {
     use super::*;
 
-    async fn delays(count: u32, seconds: u64) -> BTreeSet<i32> {
+    async fn delays(count: u32) -> BTreeSet<i32> {
         let mut delays = BTreeSet::new();
         for seed in 0..400 {
             fastrand::seed(seed);
             let rig = Rig::new(MemoryGateway::always(status(429)));
             let mut body = message("m", &["a"]);
             body["retry"] = json!({ "count": count, "receives": 0, "since": EPOCH_MILLIS, "cause": "429" });
-            let end = epoch() + Duration::from_secs(seconds);
-            _ = rig.worker.handle(batch([body.to_string()]), Time::start(epoch(), end)).await;
+            rig.invoke(batch([body.to_string()])).await.unwrap();
             delays.extend(rig.handed_back()[0].delay);
         }
         delays
@@ -294,7 +281,7 @@ mod the_delay {
     #[tokio::test(start_paused = true)]
     async fn is_anything_up_to_a_window_that_doubles_up_to_60_s() {
         for (count, window) in [(0, 1), (1, 2), (3, 8), (6, 60), (1000, 60)] {
-            assert_eq!(delays(count, 30).await, (0..=window).collect(), "handed back {count} times before");
+            assert_eq!(delays(count).await, (0..=window).collect(), "handed back {count} times before");
         }
     }
 
@@ -340,8 +327,8 @@ mod the_deadline {
             fastrand::seed(seed);
             let rig = Rig::new(MemoryGateway::scripted(|_, _| (Duration::from_millis(2_960), status(500))));
             let deadline = Instant::now() + Duration::from_secs(3);
-            let time = Time::start(epoch(), epoch() + Duration::from_secs(4));
-            rig.worker.handle(batch([message("m", &["a"]).to_string()]), time).await?;
+            let event = batch([message("m", &["a"]).to_string()]);
+            rig.invoke_within(epoch(), Duration::from_secs(4), event).await?;
             let posts = rig.worker.gateway.posts();
             assert!(posts.len() <= 2 && posts.iter().all(|post| post.at < deadline), "{posts:?}");
             assert!(Instant::now() <= deadline);
@@ -354,7 +341,7 @@ mod the_deadline {
     async fn an_invocation_whose_time_is_up_posts_nothing() -> anyhow::Result<()> {
         let rig = Rig::new(MemoryGateway::always(status(200)));
         let event = batch([message("m", &["a"]).to_string()]);
-        let report = reported(&rig.worker.handle(event, Time::start(epoch(), epoch())).await?);
+        let report = rig.invoke_within(epoch(), Duration::ZERO, event).await?;
         assert!(rig.worker.gateway.posts().is_empty());
         assert_eq!((report.len() + rig.handed_back().len()), 1, "it is on the queue all the same");
         Ok(())

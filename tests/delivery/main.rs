@@ -7,6 +7,7 @@ mod bad_input;
 mod fifo;
 mod handing_back;
 mod model;
+mod outage;
 mod outcomes;
 mod simulation;
 mod telemetry;

@@ -8,20 +8,20 @@ use std::{
     time::Duration,
 };
 
-use delivery_worker::{classify::Answer, plan::Order, time::Time};
+use delivery_worker::{classify::Answer, plan::Order};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use streamer_tests::{
     cases,
-    doubles::{Entry, QueueDouble, Row, TableDouble},
+    doubles::{Entry, QueueDouble, TableDouble},
     event::{EPOCH_MILLIS, batch, epoch},
     gateway::{MemoryGateway, Post, status},
-    worker::{ENDPOINT, Rig, reported},
+    worker::{Rig, Sent as Letter},
 };
 use tokio::time::Instant;
 
 const CONNECTIONS: [&str; 4] = ["a", "b", "c", "d"];
-const USER: &str = "acme#anna";
+const HOUR: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, Clone)]
 enum To {
@@ -217,6 +217,11 @@ impl Model<'_> {
         for lane in lanes.values() {
             self.run(lane, &mut ends)?;
         }
+        for (place, ends) in &mut ends {
+            if !self.case.fifo && self.is_away(*place, ends) {
+                ends.push((None, End::Back));
+            }
+        }
         if self.case.fifo {
             self.keep_order(&mut ends);
         }
@@ -225,18 +230,17 @@ impl Model<'_> {
 
     /// The connections that the message comes to, or how it ends before.
     fn connections(&self, sent: &Sent) -> Result<Vec<&'static str>, End> {
+        let worthless = sent.expires_in.is_some_and(|millis| millis <= 0);
         match &sent.to {
             To::Poison => return Err(End::Poison),
-            _ if sent.too_large => return Err(End::Rejected),
-            _ if self.case.fifo && sent.too_old() => return Err(End::Exhausted),
+            _ if sent.too_large && !worthless => return Err(End::Rejected),
+            _ if self.case.fifo && sent.too_old() && !worthless => return Err(End::Exhausted),
             To::Connections(places) => {
                 let mut seen = BTreeSet::new();
                 let first = places.iter().filter(|place| seen.insert(**place));
                 return Ok(first.map(|place| CONNECTIONS[*place]).collect());
             }
-            To::User | To::Nobody if sent.expires_in.is_some_and(|millis| millis <= 0) => {
-                return Err(End::Settled);
-            }
+            To::User | To::Nobody if worthless => return Err(End::Settled),
             To::User | To::Nobody if self.case.table_fails || self.deadline <= self.started => {
                 return Err(End::Back);
             }
@@ -249,6 +253,13 @@ impl Model<'_> {
             true => Err(End::Back),
             false => Ok(live),
         }
+    }
+
+    /// Whether the message is for a user of whom every connection is gone, who may yet come back.
+    fn is_away(&self, place: usize, ends: &[(Option<&'static str>, End)]) -> bool {
+        let sent = &self.case.messages[place];
+        let gone = !ends.is_empty() && ends.iter().all(|(_, end)| *end == End::Gone);
+        matches!(sent.to, To::User) && sent.age < 30_000 && gone
     }
 
     /// A lane goes on until it meets what must not be overtaken.
@@ -279,14 +290,20 @@ impl Model<'_> {
                     gone.insert(connection);
                 }
                 holds |= end == End::Back || (self.case.fifo && end == End::Rejected);
-                of_lane.push((*place, *connection, end));
+                of_lane.push((*place, Some(*connection), end));
+            }
+            let step: Vec<_> =
+                of_lane.iter().filter(|(of, ..)| of == place).map(|(_, to, end)| (*to, *end)).collect();
+            if self.case.fifo && !panicked && self.is_away(*place, &step) {
+                of_lane.push((*place, None, End::Back));
+                holds = true;
             }
             (turn, held) = (over, held || holds);
         }
         let panicked = of_lane.iter().any(|(_, _, end)| *end == End::Panicked);
         for (place, connection, end) in of_lane {
             let end = if panicked { End::Panicked } else { end };
-            ends.entry(place).or_default().push((Some(connection), end));
+            ends.entry(place).or_default().push((connection, end));
         }
         Ok(())
     }
@@ -305,15 +322,17 @@ impl Model<'_> {
         posts: &[&Post],
         turn: Instant,
     ) -> Result<End, TestCaseError> {
-        let age = i64::try_from((turn - self.started).as_millis()).unwrap();
-        let late = turn >= self.deadline;
-        let worthless = self.case.messages[place].expires_in.is_some_and(|millis| millis <= age);
-        let Some((last, earlier)) = posts.split_last() else {
-            prop_assert!(worthless || late, "{} to {} was not tried", place, connection);
-            // Where both hold, either is right.
-            return Ok(if worthless { End::Settled } else { End::Back });
+        let worthless = |at: Instant| {
+            let age = i64::try_from((at - self.started).as_millis()).unwrap();
+            self.case.messages[place].expires_in.is_some_and(|millis| millis <= age)
         };
-        prop_assert!(!worthless && !late, "{} to {} was posted in vain", place, connection);
+        let Some((last, earlier)) = posts.split_last() else {
+            let held = turn >= self.deadline || self.may_be_open(turn);
+            prop_assert!(worthless(turn) || held, "{} to {} was not tried", place, connection);
+            return Ok(if worthless(turn) { End::Settled } else { End::Back });
+        };
+        let in_vain = posts.iter().any(|post| worthless(post.at) || post.at >= self.deadline);
+        prop_assert!(!in_vain, "{} to {} was posted in vain", place, connection);
         prop_assert_eq!(posts[0].at, turn, "{} to {} waited in vain", place, connection);
         prop_assert!(posts.len() <= 3 && earlier.iter().all(|post| self.is_transient(post)));
         for (index, pair) in posts.windows(2).enumerate() {
@@ -321,8 +340,15 @@ impl Model<'_> {
             prop_assert!(pause.as_millis() <= 50 * (index as u128 + 1) + 1, "{:?}", pause);
         }
         if self.is_transient(last) && posts.len() < 3 {
-            let left = self.deadline.saturating_duration_since(last.ended_at.unwrap());
-            prop_assert!(left.as_millis() <= 50 * posts.len() as u128 + 1, "it gave up early: {:?}", left);
+            let (ended, pause) = (last.ended_at.unwrap(), Duration::from_millis(50 * posts.len() as u64 + 1));
+            let late = self.deadline.saturating_duration_since(ended) <= pause;
+            let held = late || self.may_be_open(ended + pause);
+            if worthless(ended + pause) {
+                return Err(TestCaseError::reject(
+                    "the pause is not known, nor whether it was worthless after it",
+                ));
+            }
+            prop_assert!(held, "{} to {} was given up early", place, connection);
         }
         let row = self.case.rows[CONNECTIONS.iter().position(|known| *known == connection).unwrap()];
         let absent = if self.case.table_fails || row == Some(true) { End::Back } else { End::Gone };
@@ -334,6 +360,17 @@ impl Model<'_> {
             Some(Answer::Status { status: 400 | 413, .. }) => End::Rejected,
             Some(_) => End::Back,
         })
+    }
+
+    /// Whether posts that were over by then may have opened the circuit.
+    fn may_be_open(&self, by: Instant) -> bool {
+        let over = self.posts.iter().filter(|post| post.ended_at.is_some_and(|ended| ended <= by));
+        let fails = |post: &&Post| match &post.answer {
+            Some(Answer::Status { status, .. }) => ![200, 400, 410, 413, 429].contains(status),
+            _ => true,
+        };
+        let (all, failed) = (over.clone().count(), over.filter(fails).count());
+        all >= 20 && failed >= 10
     }
 
     fn is_transient(&self, post: &Post) -> bool {
@@ -348,21 +385,19 @@ impl Model<'_> {
     fn keep_order(&self, ends: &mut Ends) {
         for group in [false, true] {
             let mut stuck = false;
-            for (place, ends) in
-                ends.iter_mut().filter(|(place, _)| self.case.messages[**place].group == group)
-            {
+            let of_group = ends.iter_mut().filter(|(place, _)| self.case.messages[**place].group == group);
+            for (_, ends) in of_group {
                 if stuck {
                     *ends = vec![(None, End::Back)];
                 }
                 stuck |= ends.iter().any(|(_, end)| !matches!(end, End::Settled | End::Gone));
-                _ = place;
             }
         }
     }
 }
 
 /// What was sent of each message, by its id: the connections that it is for.
-fn told(entries: &[streamer_tests::worker::Sent], reason: &str) -> BTreeMap<usize, Value> {
+fn told(entries: &[Letter], reason: &str) -> BTreeMap<usize, Value> {
     let of_reason = entries.iter().filter(|sent| sent.attribute("streamer.reason") == reason);
     of_reason.map(|sent| (sent.json()["id"].as_str().unwrap().parse().unwrap(), sent.json())).collect()
 }
@@ -386,7 +421,7 @@ fn sorted(mut to: Value) -> Value {
 fn check(case: &Case, rig: &Rig, report: &BTreeSet<String>, ends: &Ends) -> Result<(), TestCaseError> {
     let back = told(&rig.handed_back(), "");
     let dead = ["rejected", "poison", "exhausted"].map(|reason| (reason, told(&rig.dead(), reason)));
-    let mut expected_report = BTreeSet::new();
+    let (mut expected_report, mut waiting) = (BTreeSet::new(), BTreeSet::new());
     for (place, sent) in case.messages.iter().enumerate() {
         let mut needs: BTreeMap<&str, Vec<&'static str>> = BTreeMap::new();
         let mut panicked = false;
@@ -409,6 +444,7 @@ fn check(case: &Case, rig: &Rig, report: &BTreeSet<String>, ends: &Ends) -> Resu
         let stays = panicked || (case.fifo && needs.contains_key("back"));
         if stays {
             needs.clear();
+            waiting.extend(case.fifo.then(|| format!("receipt-{place}")));
         }
         let letters: Vec<_> = dead.iter().filter(|(_, letters)| letters.contains_key(&place)).collect();
         prop_assert_eq!(back.contains_key(&place), needs.contains_key("back"), "{} back", place);
@@ -436,6 +472,12 @@ fn check(case: &Case, rig: &Rig, report: &BTreeSet<String>, ends: &Ends) -> Resu
                 prop_assert_eq!(&retry["count"], &json!(count + 1));
                 prop_assert_eq!(&retry["receives"], &json!(receives + sent.receives - 1));
                 prop_assert_eq!(&retry["since"], &json!(EPOCH_MILLIS - sent.age));
+                prop_assert!(retry["cause"].as_str().is_some_and(|cause| !cause.is_empty()));
+                let of_user =
+                    ends[&place].iter().filter(|(_, end)| *end != End::Back && matches!(sent.to, To::User));
+                let done: BTreeSet<_> = of_user.filter_map(|(connection, _)| *connection).collect();
+                let found = retry["done"].as_array().into_iter().flatten().filter_map(Value::as_str);
+                prop_assert_eq!(found.collect::<BTreeSet<_>>(), done);
             }
         }
         let wanted_letters = needs.keys().filter(|need| **need != "back").count();
@@ -445,6 +487,22 @@ fn check(case: &Case, rig: &Rig, report: &BTreeSet<String>, ends: &Ends) -> Resu
         if stays || unconfirmed {
             expected_report.insert(format!("record-{place}"));
         }
+    }
+    let waits = rig.outbound.waits();
+    let receipts: Vec<_> = waits.iter().map(|(receipt, _)| receipt.clone()).collect();
+    prop_assert_eq!(receipts.len(), waiting.len());
+    prop_assert_eq!(receipts.into_iter().collect::<BTreeSet<_>>(), waiting);
+    for group in [false, true] {
+        let of_group = |receipt: &str| {
+            let place: usize = receipt.rsplit('-').next().unwrap().parse().unwrap();
+            case.messages[place].group == group
+        };
+        let seconds: BTreeSet<_> =
+            waits.iter().filter(|(receipt, _)| of_group(receipt)).map(|(_, seconds)| *seconds).collect();
+        prop_assert!(seconds.len() <= 1 && seconds.iter().all(|seconds| (0..=120).contains(seconds)));
+    }
+    for sent in rig.handed_back() {
+        prop_assert!(sent.delay.is_some_and(|delay| (0..=120).contains(&delay)), "{:?}", sent.delay);
     }
     prop_assert_eq!(report, &expected_report, "what is acknowledged is confirmed, and nothing else");
     Ok(())
@@ -468,16 +526,15 @@ async fn run(case: &Case) -> Result<(), TestCaseError> {
         let next = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         scripted(answers[next % answers.len()])
     });
-    let rows =
-        CONNECTIONS.into_iter().zip(case.rows).filter_map(|(id, young)| young.map(|young| (id, young)));
+    // A young connection stays so.
+    let made = |young: bool| if young { epoch() + HOUR } else { epoch() - HOUR };
+    let rows = CONNECTIONS.into_iter().zip(case.rows).filter_map(|(id, young)| Some((id, made(young?))));
     let works = !case.table_fails;
-    let table = TableDouble::of(rows.map(|(id, young)| (id, row(id, young))), move || works);
+    let table = TableDouble::of_user(rows, move || works);
     let outbound = taking(&case.messages, |sent| sent.back_is_taken);
     let dead_letters = taking(&case.messages, |sent| sent.letter_is_taken);
-    let mut rig = Rig::on(gateway, table, outbound, dead_letters);
-    if case.fifo {
-        rig.worker.policy.order = Order::Group;
-    }
+    let order = if case.fifo { Order::Group } else { Order::Connection };
+    let rig = Rig::of(order, gateway, table, outbound, dead_letters);
 
     let mut event = batch(case.messages.iter().enumerate().map(|(place, sent)| sent.body(place).to_string()));
     for (record, sent) in event.records.iter_mut().zip(&case.messages) {
@@ -492,8 +549,7 @@ async fn run(case: &Case) -> Result<(), TestCaseError> {
     let started = Instant::now();
     let whole = Duration::from_millis(case.lambda_millis);
     let deadline = started + whole - Duration::from_secs(2).min(whole / 4);
-    let response = rig.worker.handle(event, Time::start(epoch(), epoch() + whole)).await.unwrap();
-    let report = reported(&response);
+    let report = rig.invoke_within(epoch(), whole, event).await.unwrap();
 
     let posts = rig.worker.gateway.posts();
     for post in &posts {
@@ -503,20 +559,6 @@ async fn run(case: &Case) -> Result<(), TestCaseError> {
     }
     let ends = Model { case, posts: &posts, started, deadline }.ends()?;
     check(case, &rig, &report, &ends)
-}
-
-fn row(id: &str, young: bool) -> Row {
-    use aws_sdk_dynamodb::types::AttributeValue::{N, S};
-    let connected_at = if young { EPOCH_MILLIS + 3_600_000 } else { EPOCH_MILLIS - 3_600_000 };
-    let attributes = [
-        ("connection_id", S(id.to_owned())),
-        ("user_id", S("anna".to_owned())),
-        ("tenant_user", S(USER.to_owned())),
-        ("endpoint", S(ENDPOINT.to_owned())),
-        ("connected_at", N(connected_at.to_string())),
-        ("expires_at", N((EPOCH_MILLIS / 1000 + 7200).to_string())),
-    ];
-    attributes.map(|(name, value)| (name.to_owned(), value)).into()
 }
 
 proptest! {

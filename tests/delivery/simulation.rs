@@ -10,19 +10,21 @@ use std::{
     time::Duration,
 };
 
-use delivery_worker::{classify::Answer, gateway::Gateway, plan::Order, time::Time};
+use delivery_worker::{classify::Answer, gateway::Gateway, plan::Order};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use streamer_message::ConnectionId;
 use streamer_tests::{
     cases,
-    doubles::{Entry, Row, TableDouble},
-    event::EPOCH_MILLIS,
+    doubles::{Entry, TableDouble},
+    event::epoch,
     gateway::status,
     sqs::Sqs,
-    worker::{ENDPOINT, Rig, TIMEOUT, reported},
+    worker::Rig,
 };
 use tokio::time::{Instant, sleep, sleep_until};
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 const CONNECTIONS: [&str; 5] = ["a", "b", "c", "d", "e"];
 
@@ -35,6 +37,7 @@ enum Fault {
     AnswerLost,
     /// It arrives, but the answer takes too long.
     Slow,
+    Panic,
 }
 
 /// What stands in the way of a message that is sent.
@@ -86,6 +89,11 @@ fn case() -> impl Strategy<Value = Case> {
         3 => prop::sample::select(vec![302, 403, 429, 500, 503]).prop_map(Fault::Status),
         1 => Just(Fault::AnswerLost),
         1 => Just(Fault::Slow),
+        1 => Just(Fault::Status(413)),
+    ];
+    let fault = prop_oneof![
+        30 => fault,
+        1 => Just(Fault::Panic),
     ];
     let send_fault = prop_oneof![4 => Just(SendFault::None), 1 => Just(SendFault::NotTaken), 1 => Just(SendFault::AnswerLost)];
     (
@@ -94,7 +102,7 @@ fn case() -> impl Strategy<Value = Case> {
         prop::collection::vec((to, any::<bool>()), 1..13),
         prop::collection::vec(fault, 0..40),
         prop::collection::vec(send_fault, 0..12),
-        prop::collection::vec(prop::option::of(0..25_usize), 0..6),
+        prop::collection::vec(prop::option::of(0..80_usize), 0..6),
         any::<u64>(),
     )
         .prop_map(|(fifo, clients, messages, posts, sends, kills, seed)| Case {
@@ -167,8 +175,10 @@ impl Gateway for Clients {
         }
         let place = CONNECTIONS.iter().position(|known| *known == connection.as_str()).unwrap();
         let fault = self.faults.lock().unwrap().next().unwrap_or(Fault::None);
-        if let Fault::Status(code) = fault {
-            return status(code);
+        match fault {
+            Fault::Status(code) => return status(code),
+            Fault::Panic => panic!("the gateway in memory panics as it is told"),
+            Fault::None | Fault::AnswerLost | Fault::Slow => {}
         }
         let connecting = self.began.elapsed() < Duration::from_secs(3);
         match self.clients[place] {
@@ -184,23 +194,9 @@ impl Gateway for Clients {
                 sleep(Duration::from_secs(7)).await;
                 status(200)
             }
-            Fault::None | Fault::Status(_) => status(200),
+            Fault::None | Fault::Status(_) | Fault::Panic => status(200),
         }
     }
-}
-
-fn row(id: &str, client: Client) -> Row {
-    use aws_sdk_dynamodb::types::AttributeValue::{N, S};
-    let connected_at = if client == Client::Connecting { EPOCH_MILLIS } else { EPOCH_MILLIS - 3_600_000 };
-    let attributes = [
-        ("connection_id", S(id.to_owned())),
-        ("user_id", S("anna".to_owned())),
-        ("tenant_user", S("acme#anna".to_owned())),
-        ("endpoint", S(ENDPOINT.to_owned())),
-        ("connected_at", N(connected_at.to_string())),
-        ("expires_at", N((EPOCH_MILLIS / 1000 + 7200).to_string())),
-    ];
-    attributes.map(|(name, value)| (name.to_owned(), value)).into()
 }
 
 struct Simulation<'a> {
@@ -236,15 +232,14 @@ impl<'a> Simulation<'a> {
             faults: Mutex::new(case.posts.clone().into_iter()),
             arrived: Mutex::default(),
         };
-        let rows = CONNECTIONS.into_iter().zip(case.clients).map(|(id, client)| (id, row(id, client)));
-        let works = fuse.clone();
-        let table = TableDouble::of(rows, move || works.burns());
-        let (outbound, dead_letters) =
-            (sqs.outbound(deciding(fuse.clone())), sqs.dead_letters(deciding(fuse.clone())));
-        let mut rig = Rig::on(clients, table, outbound, dead_letters);
-        if case.fifo {
-            rig.worker.policy.order = Order::Group;
-        }
+        let made = |client| if client == Client::Connecting { epoch() } else { epoch() - HOUR };
+        let rows = CONNECTIONS.into_iter().zip(case.clients).map(|(id, client)| (id, made(client)));
+        let (works, hides) = (fuse.clone(), fuse.clone());
+        let table = TableDouble::of_user(rows, move || works.burns());
+        let outbound = sqs.outbound(deciding(fuse.clone()), move || hides.burns());
+        let dead_letters = sqs.dead_letters(deciding(fuse.clone()));
+        let order = if case.fifo { Order::Group } else { Order::Connection };
+        let rig = Rig::of(order, clients, table, outbound, dead_letters);
         for (place, (to, group)) in case.messages.iter().enumerate() {
             sqs.send(to.body(place), Some(if *group { "g" } else { "h" }), Duration::ZERO);
         }
@@ -267,13 +262,9 @@ impl<'a> Simulation<'a> {
             rounds += 1;
             prop_assert!(rounds < 200, "the queue does not get empty: {:?}", self.sqs.bodies());
             self.fuse.set(kills.next().flatten());
-            let waits_before = self.rig.outbound.waits().len();
-            let now = self.sqs.now();
-            let response =
-                self.rig.worker.handle(event.clone(), Time::start(now, now + TIMEOUT)).await.unwrap();
+            let report = self.rig.invoke_at(self.sqs.now(), event.clone()).await.unwrap();
             if !self.fuse.is_burnt() {
-                self.sqs.hide(&self.rig.outbound.waits()[waits_before..]);
-                self.sqs.acknowledge(&event, &reported(&response));
+                self.sqs.acknowledge(&event, &report);
             }
             self.nothing_is_lost()?;
         }
@@ -320,20 +311,27 @@ fn check(simulation: &Simulation<'_>) -> Result<(), TestCaseError> {
     let mut times: BTreeMap<(usize, usize), usize> = BTreeMap::new();
     arrived.iter().for_each(|pair| *times.entry(*pair).or_default() += 1);
 
+    // A message is given up only where it was refused, or where workers panicked or were killed again and again.
+    let refused = case.posts.contains(&Fault::Status(413)) || case.posts.contains(&Fault::Panic);
+    let dead = sqs.dead();
     let poison: BTreeSet<_> = (0..case.messages.len())
         .map(|place| case.messages[place].0.body(place))
         .filter(|body| body.starts_with("poison"))
         .collect();
-    prop_assert_eq!(sqs.dead().into_iter().collect::<BTreeSet<_>>(), poison, "nothing else is given up");
+    let others = dead.iter().filter(|body| !poison.contains(*body)).count();
+    prop_assert!(refused || others == 0, "nothing else is given up: {:?}", dead);
+    prop_assert!(poison.iter().all(|body| dead.contains(body)));
     for (message, (to, _)) in case.messages.iter().enumerate() {
         for place in to.connections() {
-            let expected = case.clients[place] != Client::Gone;
-            prop_assert_eq!(times.contains_key(&(message, place)), expected, "{} to {}", message, place);
+            let there = case.clients[place] != Client::Gone;
+            let given_up = dead.iter().any(|body| names(body, message, CONNECTIONS[place]));
+            let arrived = times.contains_key(&(message, place));
+            prop_assert!(arrived == there || (there && refused && given_up), "{} to {}", message, place);
         }
     }
     let lossless = case.kills.iter().all(Option::is_none)
         && case.sends.iter().all(|fault| *fault == SendFault::None)
-        && case.posts.iter().all(|fault| !matches!(fault, Fault::AnswerLost | Fault::Slow));
+        && case.posts.iter().all(|fault| !matches!(fault, Fault::AnswerLost | Fault::Slow | Fault::Panic));
     if lossless && !case.fifo {
         prop_assert!(times.values().all(|times| *times == 1), "without a fault nobody gets anything twice");
     }

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use streamer_tests::{
     event::{batch, message},
     gateway::status,
@@ -61,9 +61,24 @@ async fn invocation() -> anyhow::Result<()> {
     }));
     let mut body = message("m", &["accepted", "gone", "refused", "slow"]);
     body["payload"] = "s3cret".into();
-    body["request"] = serde_json::json!({ "id": "r", "seq": 1 });
+    body["request"] = json!({ "id": "r", "seq": 1 });
     let poison = "{\"version\":\"s3cret\"}".to_owned();
-    assert_eq!(rig.invoke(batch([body.to_string(), poison])).await?, ids([]));
+    let mut late = message("late", &["late"]);
+    late["expires_at"] = 1.into();
+    let mut tired = message("tired", &["tired"]);
+    tired["retry"] = json!({ "count": 9, "receives": 0, "since": 0, "cause": "503" });
+    let to = json!({ "user": { "tenant": "acme", "user": "nobody" } });
+    let retry = json!({ "count": 9, "receives": 0, "since": 0, "cause": "user away" });
+    let nobody = json!({ "version": 1, "id": "nobody", "to": to, "payload": 1, "retry": retry });
+    let progress = [1, 2].map(|seq| {
+        let mut progress = message("progress", &["accepted"]);
+        progress["request"] = json!({ "id": "q", "seq": seq });
+        progress["supersedable"] = true.into();
+        progress.to_string()
+    });
+    let others = [poison, late.to_string(), tired.to_string(), nobody.to_string()];
+    let bodies = [body.to_string()].into_iter().chain(others).chain(progress);
+    assert_eq!(rig.invoke(batch(bodies)).await?, ids([]));
     Ok(())
 }
 
@@ -76,25 +91,36 @@ async fn every_pair_that_was_not_delivered_has_a_line_with_all_that_finds_it() -
             ["level", "message_id", "request_id", "outcome", "cause"].map(field)
         })
     };
-    assert_eq!(line("accepted"), None);
+    assert!(lines.iter().all(|line| line["outcome"] != "delivered"));
     assert_eq!(line("gone"), Some(["INFO", "m", "r", "gone", ""].map(str::to_owned)));
     assert_eq!(line("refused"), Some(["ERROR", "m", "r", "rejected", "413"].map(str::to_owned)));
     assert_eq!(line("slow"), Some(["WARN", "m", "r", "handed_back", "429"].map(str::to_owned)));
-    let poison = lines.iter().find(|line| line["outcome"] == "poison").unwrap();
-    assert_eq!(poison["record_id"], "record-1");
+    assert_eq!(line("late"), Some(["INFO", "late", "", "expired", ""].map(str::to_owned)));
+    assert_eq!(line("tired"), Some(["ERROR", "tired", "", "exhausted", "429"].map(str::to_owned)));
+    let of = |outcome: &str| lines.iter().find(|line| line["outcome"] == outcome).unwrap();
+    assert_eq!(of("poison")["record_id"], "record-1");
+    assert_eq!(of("no_recipient")["message_id"], "nobody");
+    assert_eq!(
+        (&of("superseded")["message_id"], &of("superseded")["request_id"]),
+        (&json!("progress"), &json!("q"))
+    );
 
     let summary = lines.iter().find(|line| line["message"] == "batch").unwrap();
-    for (name, number) in [
-        ("messages", 2),
-        ("pairs", 5),
-        ("delivered", 1),
-        ("gone", 1),
-        ("rejected", 1),
-        ("poison", 1),
-        ("handed_back", 1),
-    ] {
+    let all = [
+        "delivered",
+        "gone",
+        "rejected",
+        "poison",
+        "expired",
+        "exhausted",
+        "no_recipient",
+        "superseded",
+        "handed_back",
+    ];
+    for (name, number) in all.map(|name| (name, if name == "delivered" { 2 } else { 1 })) {
         assert_eq!(summary[name], number, "{name}");
     }
+    assert_eq!((&summary["messages"], &summary["pairs"]), (&json!(7), &json!(10)));
     assert!(!text.contains("s3cret"), "{text}");
     Ok(())
 }

@@ -1,13 +1,11 @@
 //! Every answer that API Gateway may give, over the wire, and the outcome that it has.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::SystemTime,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
-use aws_sdk_dynamodb::types::AttributeValue;
+use anyhow::bail;
+use futures::{StreamExt, stream};
 use streamer_tests::{
-    doubles::{LONG_AGO, QueueDouble, Row, TableDouble},
+    doubles::{LONG_AGO, QueueDouble, TableDouble},
     event::{batch, epoch, message},
     wire::{Reply, WireGateway},
     worker::Rig,
@@ -28,7 +26,7 @@ const BODIES: [(&str, &str); 9] = [
     ("internal", r#"{"message": "Internal server error", "connectionId":"c", "requestId":"r"}"#),
     ("html", "<html><body>503 Service Unavailable</body></html>"),
     ("json", "{\"message\":"),
-    ("nothing", "\u{0}\u{7f}\u{fffd}"),
+    ("controls", "\u{0}\u{7f}\u{fffd}"),
 ];
 
 /// A 400 that blames the connection id.
@@ -67,7 +65,12 @@ fn cases() -> BTreeMap<String, (Reply, End)> {
         for (name, body) in BODIES {
             case(name, Reply::Answer(status, body.to_owned()));
         }
-        case("cut", Reply::Raw(format!("HTTP/1.1 {status} Cut\r\nContent-Length: 100\r\n\r\n{{\"mess")));
+        let raw = |length: usize, body: &[u8]| {
+            let head = format!("HTTP/1.1 {status} Raw\r\nContent-Length: {length}\r\n\r\n");
+            Reply::Raw([head.as_bytes(), body].concat())
+        };
+        case("cut", raw(100, b"{\"mess"));
+        case("binary", raw(4, b"\xff\xfe\x00\x80"));
         case("long", Reply::Answer(status, "x".repeat(64 * 1024)));
         case("endless", Reply::Endless(status));
         case("last", Reply::Last(status));
@@ -79,7 +82,7 @@ fn cases() -> BTreeMap<String, (Reply, End)> {
         cases.insert(format!("200-invalid-{name}"), (Reply::Answer(200, body.to_owned()), End::Delivered));
     }
     for (name, reply) in
-        [("reset", Reply::Reset), ("half", Reply::Half), ("noise", Reply::Raw("noise\r\n\r\n".to_owned()))]
+        [("reset", Reply::Reset), ("half", Reply::Half), ("noise", Reply::Raw(b"noise\r\n\r\n".to_vec()))]
     {
         cases.insert(name.to_owned(), (reply, End::HandedBack("connection".to_owned())));
     }
@@ -91,37 +94,52 @@ async fn every_answer_has_the_outcome_of_the_table_whatever_its_body_is() -> any
     let cases = cases();
     let replies: BTreeMap<_, _> = cases.iter().map(|(id, (reply, _))| (id.clone(), reply.clone())).collect();
     let gateway = WireGateway::answering(move |_, request| replies[request.connection()].clone()).await?;
-    let connected_at = (epoch() - LONG_AGO).duration_since(SystemTime::UNIX_EPOCH)?.as_millis();
-    let row = Row::from([("connected_at".to_owned(), AttributeValue::N(connected_at.to_string()))]);
-    let table = TableDouble::of(cases.keys().map(|id| (id.clone(), row.clone())), || true);
-    let rig = Rig::on(api(&gateway.endpoint()).await, table, QueueDouble::taking(), QueueDouble::taking());
-
-    let bodies = cases.keys().map(|id| message(id, &[id]).to_string());
-    assert_eq!(rig.invoke(batch(bodies)).await?, BTreeSet::new());
-
-    let id = |body: &serde_json::Value| body["id"].as_str().unwrap_or_default().to_owned();
-    let back = rig.handed_back().into_iter().map(|sent| sent.json());
-    let back: BTreeMap<_, _> = back
-        .map(|body| (id(&body), body["retry"]["cause"].as_str().unwrap_or_default().to_owned()))
-        .collect();
-    let dead: BTreeMap<_, _> = rig
-        .dead()
-        .iter()
-        .map(|letter| (id(&letter.json()), letter.attribute("streamer.reason").to_owned()))
-        .collect();
-    let rows: BTreeSet<_> = rig.table.connections().into_iter().collect();
-    for (id, (_, expected)) in &cases {
-        let end = match (back.get(id), dead.get(id).map(String::as_str), rows.contains(id)) {
-            (Some(cause), None, true) if cause.starts_with("connection: ") => {
-                End::HandedBack("connection".to_owned())
-            }
-            (Some(cause), None, true) => End::HandedBack(cause.clone()),
-            (None, Some("rejected"), true) => End::Rejected,
-            (None, None, false) => End::Gone,
-            (None, None, true) => End::Delivered,
-            other => panic!("{id} ended in more than one way: {other:?}"),
+    let ends = stream::iter(&cases).map(|(id, (_, expected))| {
+        let gateway = &gateway;
+        async move { (id, end_of(gateway, id).await, expected) }
+    });
+    let ends: Vec<_> = ends.buffer_unordered(64).collect().await;
+    let requests = gateway.requests();
+    for (id, end, expected) in ends {
+        assert_eq!(&end?, expected, "{id}");
+        let tries = match expected {
+            End::HandedBack(cause) if cause == "connection" || cause.starts_with('5') => 3,
+            _ => 1,
         };
-        assert_eq!(&end, expected, "{id}");
+        let posts = requests.iter().filter(|request| request.connection() == id).count();
+        assert_eq!(posts, tries, "posts of {id}");
     }
+    Ok(())
+}
+
+/// How a message for one connection, whose row is old, ends with a worker of its own: a circuit would open.
+async fn end_of(gateway: &WireGateway, id: &str) -> anyhow::Result<End> {
+    let table = TableDouble::of_user([(id, epoch() - LONG_AGO)], || true);
+    let api = api(&gateway.endpoint()).await;
+    let rig = Rig::on(api, table, QueueDouble::taking(), QueueDouble::taking());
+    let reported = rig.invoke(batch([message(id, &[id]).to_string()])).await?;
+    let back: Vec<_> =
+        rig.handed_back().iter().map(|sent| sent.json()["retry"]["cause"].to_string()).collect();
+    let dead: Vec<_> = rig.dead().iter().map(|sent| sent.attribute("streamer.reason").to_owned()).collect();
+    let has_row = !rig.table.connections().is_empty();
+    Ok(match (back.as_slice(), dead.as_slice(), has_row, reported.len()) {
+        ([cause], [], true, 0) if cause.starts_with("\"connection: ") => {
+            End::HandedBack("connection".to_owned())
+        }
+        ([cause], [], true, 0) => End::HandedBack(cause.replace('"', "")),
+        ([], [reason], true, 0) if reason == "rejected" => End::Rejected,
+        ([], [], false, 0) => End::Gone,
+        ([], [], true, 0) => End::Delivered,
+        other => bail!("{id} ended in more than one way, or in none: {other:?}"),
+    })
+}
+
+#[tokio::test]
+async fn a_gateway_that_does_not_answer_is_asked_three_times_for_5_s() -> anyhow::Result<()> {
+    let gateway = WireGateway::start(|_| Reply::Silent).await?;
+    let rig = Rig::new(api(&gateway.endpoint()).await);
+    assert_eq!(rig.invoke(batch([message("m", &["a"]).to_string()])).await?, BTreeSet::new());
+    assert_eq!(rig.handed_back()[0].json()["retry"]["cause"], "timeout");
+    assert_eq!(gateway.requests().len(), 3);
     Ok(())
 }

@@ -267,7 +267,7 @@ mod connections {
         ] {
             let said = first.clone();
             let gateway = WireGateway::start(move |place| match place {
-                0 => Reply::Raw(said.clone()),
+                0 => Reply::Raw(said.clone().into()),
                 _ => Reply::Answer(200, String::new()),
             })
             .await
@@ -301,7 +301,7 @@ mod connections {
     async fn interim_answers_are_passed_over() {
         let interim =
             "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 410 Gone\r\nContent-Length: 2\r\n\r\n{}";
-        let gateway = WireGateway::start(move |_| Reply::Raw(interim.to_owned())).await.unwrap();
+        let gateway = WireGateway::start(move |_| Reply::Raw(interim.into())).await.unwrap();
         let api = api(&gateway.endpoint()).await;
         assert_eq!(post(&api, "c").await, status(410, "{}"));
         assert_eq!(post(&api, "c").await, status(410, "{}"));

@@ -1,7 +1,7 @@
 //! Doubles of table and queue, inside the SDK's HTTP client: everything above it is real.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -29,7 +29,9 @@ use aws_sdk_sqs::{
 };
 use aws_smithy_http_client::test_util::NeverClient;
 use aws_smithy_mocks::{MockResponse, RuleMode, mock, mock_client};
-use streamer_connections::ConnectionTable;
+use streamer_connections::{Connection, ConnectionTable};
+
+use crate::worker::ENDPOINT;
 
 /// A row of the table double.
 pub type Row = std::collections::HashMap<String, AttributeValue>;
@@ -66,6 +68,31 @@ impl TableDouble {
     ) -> Self {
         let rows = rows.into_iter().map(|(id, row)| (id.into(), row)).collect();
         Self { rows: Arc::new(Mutex::new(rows)), works: Arc::new(works) }
+    }
+
+    /// The same with whole rows, of the user `anna` of the tenant `acme`, which answers a call with an error where
+    /// `works` says no.
+    pub fn of_user<'a>(
+        connections: impl IntoIterator<Item = (&'a str, SystemTime)>,
+        works: impl Fn() -> bool + Send + Sync + 'static,
+    ) -> Self {
+        let millis =
+            |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
+        let row = |(id, connected_at): (&'a str, SystemTime)| {
+            let Connection { user_id, endpoint, expires_at, .. } = connection(id, connected_at);
+            let text = AttributeValue::S;
+            let number = |number: u128| AttributeValue::N(number.to_string());
+            let attributes = [
+                ("connection_id", text(id.to_owned())),
+                ("user_id", text(user_id.into())),
+                ("tenant_user", text("acme#anna".to_owned())),
+                ("endpoint", text(endpoint)),
+                ("connected_at", number(millis(connected_at))),
+                ("expires_at", number(millis(expires_at) / 1000)),
+            ];
+            (id, attributes.map(|(name, value)| (name.to_owned(), value)).into())
+        };
+        Self::of(connections.into_iter().map(row), works)
     }
 
     /// A table that answers every call with an error.
@@ -166,6 +193,27 @@ impl TableDouble {
     }
 }
 
+/// A connection of the user `anna` of the tenant `acme` that was made at `connected_at`, as `$connect` writes it.
+///
+/// # Panics
+/// When `id` is none.
+#[must_use]
+#[expect(clippy::expect_used, reason = "a fault of the tests themselves")]
+pub fn connection(id: &str, connected_at: SystemTime) -> Connection {
+    let valid = "a valid id";
+    Connection {
+        connection_id: id.try_into().expect(valid),
+        user_id: "anna".try_into().expect(valid),
+        tenant_id: "acme".try_into().expect(valid),
+        endpoint: ENDPOINT.to_owned(),
+        connected_at,
+        expires_at: connected_at + Duration::from_secs(2 * 3600 + 600),
+        permissions: BTreeSet::new(),
+        source_ip: None,
+        user_agent: None,
+    }
+}
+
 /// An error that the SDK does not try again.
 fn denied() -> ErrorMetadata {
     error("AccessDeniedException")
@@ -188,19 +236,35 @@ pub enum Entry {
     Unmentioned,
 }
 
+/// Told a receipt handle, and for how many seconds it is hidden.
+type Hide = dyn Fn(&str, i32) + Send + Sync;
+
 /// A queue in memory.
 #[derive(Clone)]
 pub struct QueueDouble {
     fails: Option<&'static str>,
     sent: Arc<Mutex<Vec<Vec<SendMessageBatchRequestEntry>>>>,
-    waits: Arc<Mutex<Vec<ChangeMessageVisibilityBatchRequestEntry>>>,
+    waits: Arc<Mutex<Vec<(String, i32)>>>,
+    hide: Arc<Hide>,
     decide: Arc<dyn Fn(&SendMessageBatchRequestEntry) -> Entry + Send + Sync>,
 }
 
 impl QueueDouble {
     /// A queue that does with each entry what `decide` says.
     pub fn new(decide: impl Fn(&SendMessageBatchRequestEntry) -> Entry + Send + Sync + 'static) -> Self {
-        Self { fails: None, sent: Arc::default(), waits: Arc::default(), decide: Arc::new(decide) }
+        Self {
+            fails: None,
+            sent: Arc::default(),
+            waits: Arc::default(),
+            hide: Arc::new(|_, _| {}),
+            decide: Arc::new(decide),
+        }
+    }
+
+    /// The same, which tells `hide` each receipt handle that is hidden, and for how many seconds.
+    #[must_use]
+    pub fn hiding(self, hide: impl Fn(&str, i32) + Send + Sync + 'static) -> Self {
+        Self { hide: Arc::new(hide), ..self }
     }
 
     /// A queue that takes everything.
@@ -237,11 +301,7 @@ impl QueueDouble {
     /// How long what was received is hidden: each receipt handle, and the seconds.
     #[must_use]
     pub fn waits(&self) -> Vec<(String, i32)> {
-        let waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
-        waits
-            .iter()
-            .map(|wait| (wait.receipt_handle().to_owned(), wait.visibility_timeout().unwrap_or(-1)))
-            .collect()
+        self.waits.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A client of the queue.
@@ -256,13 +316,22 @@ impl QueueDouble {
             if let Some(code) = many.fails {
                 return MockResponse::Error(SendMessageBatchError::generic(error(code)));
             }
+            obey(input.queue_url().unwrap_or_default(), input.entries());
             many.locked().push(input.entries().to_vec());
             MockResponse::Output(many.answer(input.entries()))
         });
-        let hiding = Arc::clone(&self.waits);
+        let hiding = self.clone();
         let hide =
             mock!(aws_sdk_sqs::Client::change_message_visibility_batch).then_compute_output(move |input| {
-                hiding.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(input.entries());
+                assert!((1..=10).contains(&input.entries().len()), "SQS takes 1 to 10 entries");
+                for entry in input.entries() {
+                    let (receipt, seconds) =
+                        (entry.receipt_handle(), entry.visibility_timeout().unwrap_or(-1));
+                    assert!((0..=43_200).contains(&seconds), "SQS hides a message for up to 12 h");
+                    (hiding.hide)(receipt, seconds);
+                    let mut waits = hiding.waits.lock().unwrap_or_else(PoisonError::into_inner);
+                    waits.push((receipt.to_owned(), seconds));
+                }
                 let hidden = |entry: &ChangeMessageVisibilityBatchRequestEntry| {
                     ChangeMessageVisibilityBatchResultEntry::builder().id(entry.id()).build().ok()
                 };
@@ -307,3 +376,45 @@ impl QueueDouble {
 
 /// How long ago a connection was made that is past every grace.
 pub const LONG_AGO: Duration = Duration::from_secs(3600);
+
+/// What SQS wants of a batch.
+///
+/// Source: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatch.html>.
+///
+/// # Panics
+/// When it would refuse the batch.
+fn obey(queue_url: &str, entries: &[SendMessageBatchRequestEntry]) {
+    let ids: BTreeSet<_> = entries.iter().map(SendMessageBatchRequestEntry::id).collect();
+    assert!(
+        (1..=10).contains(&entries.len()) && ids.len() == entries.len(),
+        "1 to 10 entries, each with its id"
+    );
+    let attributes = |entry: &SendMessageBatchRequestEntry| {
+        entry
+            .message_attributes()
+            .into_iter()
+            .flatten()
+            .map(|(name, value)| {
+                let text = value.string_value().unwrap_or_default();
+                assert!(!text.is_empty(), "SQS takes no empty attribute: {name}");
+                name.len() + value.data_type().len() + text.len()
+            })
+            .sum::<usize>()
+    };
+    let bytes: usize = entries.iter().map(|entry| entry.message_body().len() + attributes(entry)).sum();
+    assert!(bytes <= 1024 * 1024, "a batch of {bytes} bytes");
+    for entry in entries {
+        let (group, deduplication) = (entry.message_group_id(), entry.message_deduplication_id());
+        assert!(group.is_none_or(|group| (1..=128).contains(&group.len())), "a group of 1 to 128 characters");
+        if queue_url.ends_with(".fifo") {
+            assert!(
+                group.is_some() && deduplication.is_some(),
+                "a FIFO queue wants a group and a deduplication id"
+            );
+            assert!(entry.delay_seconds().is_none(), "a FIFO queue takes no delay of a message");
+        } else {
+            assert!(deduplication.is_none(), "a standard queue takes no deduplication id");
+            assert!((0..=900).contains(&entry.delay_seconds().unwrap_or_default()), "SQS delays up to 900 s");
+        }
+    }
+}

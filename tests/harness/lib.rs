@@ -3,6 +3,7 @@
 //! - [`emulator`]: the whole stack, started once for each test binary.
 //! - [`worker`]: a worker on doubles: [`gateway`] in memory for virtual time, queue and table inside the SDK's
 //!   HTTP client ([`doubles`]).
+//! - [`proxy`]: a way to API Gateway that injects faults.
 //! - [`sqs`]: what SQS and Lambda do with messages around a worker, over many invocations.
 //! - [`wire`]: a gateway on the wire, which answers, stalls and breaks as it is told. [`h2`]: one that speaks
 //!   HTTP/2.
@@ -15,6 +16,7 @@ pub mod emulator;
 pub mod event;
 pub mod gateway;
 pub mod h2;
+pub mod proxy;
 pub mod sqs;
 pub mod wire;
 pub mod worker;

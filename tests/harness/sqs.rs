@@ -82,13 +82,14 @@ impl Sqs {
     }
 
     /// The queue as the worker sees it. `decide` says of each entry whether the queue takes it, and what it
-    /// answers.
+    /// answers; `hides` says whether it hides what it is asked to.
     pub fn outbound(
         &self,
         decide: impl Fn(&SendMessageBatchRequestEntry) -> (bool, Entry) + Send + Sync + 'static,
+        hides: impl Fn() -> bool + Send + Sync + 'static,
     ) -> QueueDouble {
-        let queue = self.clone();
-        QueueDouble::new(move |entry| {
+        let (queue, hiding) = (self.clone(), self.clone());
+        let double = QueueDouble::new(move |entry| {
             let (takes, answer) = decide(entry);
             if takes {
                 let delay = u64::try_from(entry.delay_seconds().unwrap_or_default()).unwrap_or_default();
@@ -96,6 +97,11 @@ impl Sqs {
                 queue.locked().sent += 1;
             }
             answer
+        });
+        double.hiding(move |receipt, seconds| {
+            if hides() {
+                hiding.hide(receipt, seconds);
+            }
         })
     }
 
@@ -165,14 +171,11 @@ impl Sqs {
         record
     }
 
-    /// Hides what was received for so many seconds from now.
-    pub fn hide(&self, waits: &[(String, i32)]) {
-        let (mut state, now) = (self.locked(), Instant::now());
-        for (receipt, seconds) in waits {
-            let seconds = Duration::from_secs(u64::try_from(*seconds).unwrap_or_default());
-            let hidden = state.waiting.iter_mut().filter(|message| message.id.to_string() == *receipt);
-            hidden.for_each(|message| message.visible_at = now + seconds);
-        }
+    fn hide(&self, receipt: &str, seconds: i32) {
+        let until = Instant::now() + Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
+        let mut state = self.locked();
+        let hidden = state.waiting.iter_mut().filter(|message| message.id.to_string() == receipt);
+        hidden.for_each(|message| message.visible_at = until);
     }
 
     /// Deletes a batch, but for what is reported.

@@ -27,7 +27,7 @@ pub enum Reply {
     /// A whole answer, and after a while these bytes.
     Then(u16, Duration, &'static str),
     /// These bytes, as they are.
-    Raw(String),
+    Raw(Vec<u8>),
     /// A whole answer, and then the connection is closed.
     Last(u16),
     /// A whole answer's head and a body that does not end.
@@ -36,6 +36,8 @@ pub enum Reply {
     Reset,
     /// The connection is closed in the middle of an answer.
     Half,
+    /// Nothing.
+    Silent,
 }
 
 /// A request that arrived.
@@ -167,7 +169,7 @@ async fn serve(
                 stream.write_all(bytes.as_bytes()).await?;
                 spoke.store(true, Ordering::Relaxed);
             }
-            Reply::Raw(bytes) => stream.write_all(bytes.as_bytes()).await?,
+            Reply::Raw(bytes) => stream.write_all(&bytes).await?,
             Reply::Last(status) => return answer(&mut stream, status, "").await,
             Reply::Endless(status) => {
                 let head = format!("HTTP/1.1 {status} Scripted\r\nTransfer-Encoding: chunked\r\n\r\n");
@@ -178,6 +180,7 @@ async fn serve(
                 }
             }
             Reply::Reset => return stream.set_zero_linger(),
+            Reply::Silent => sleep(Duration::from_secs(3600)).await,
             Reply::Half => return stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Le").await,
         }
     }
@@ -190,7 +193,7 @@ async fn answer(stream: &mut TcpStream, status: u16, body: &str) -> io::Result<(
 }
 
 /// The next request of a connection; `None` at its end.
-async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<Option<Request>> {
+pub(crate) async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<Option<Request>> {
     let head_end = loop {
         if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
             break end + 4;

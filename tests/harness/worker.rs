@@ -7,7 +7,9 @@ use std::{
 
 use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
 use aws_sdk_sqs::types::{MessageSystemAttributeNameForSends, SendMessageBatchRequestEntry};
-use delivery_worker::{Worker, gateway::Gateway, plan::Order, policy::Policy, queue::Queue, time::Time};
+use delivery_worker::{
+    Worker, control::Gate, gateway::Gateway, plan::Order, policy::Policy, queue::Queue, time::Time,
+};
 use serde_json::Value;
 use streamer_environment::Environment;
 use streamer_telemetry::{Settings, Telemetry};
@@ -80,26 +82,37 @@ impl<G: Gateway> Rig<G> {
 
     /// A worker on these doubles.
     pub fn on(gateway: G, table: TableDouble, outbound: QueueDouble, dead_letters: QueueDouble) -> Self {
-        let worker = Worker {
-            gateway,
-            endpoint: ENDPOINT.to_owned(),
-            table: table.client(),
-            outbound: Queue::new(outbound.client(), "https://sqs.example.com/outbound"),
-            dead_letters: Queue::new(dead_letters.client(), "https://sqs.example.com/dead-letters"),
-            policy: POLICY,
-            telemetry: telemetry("delivery-worker"),
-        };
-        Self { worker, table, outbound, dead_letters }
+        Self::of(Order::Connection, gateway, table, outbound, dead_letters)
     }
 
     /// A worker for a FIFO queue.
     pub fn fifo(gateway: G) -> Self {
-        let mut rig = Self::new(gateway);
-        rig.worker.outbound = Queue::new(rig.outbound.client(), "https://sqs.example.com/outbound.fifo");
-        let dead_letters = rig.dead_letters.client();
-        rig.worker.dead_letters = Queue::new(dead_letters, "https://sqs.example.com/dead-letters.fifo");
-        rig.worker.policy.order = Order::Group;
-        rig
+        Self::of(Order::Group, gateway, TableDouble::default(), QueueDouble::taking(), QueueDouble::taking())
+    }
+
+    /// A worker for a queue with this order.
+    pub fn of(
+        order: Order,
+        gateway: G,
+        table: TableDouble,
+        outbound: QueueDouble,
+        dead_letters: QueueDouble,
+    ) -> Self {
+        let suffix = if order == Order::Group { ".fifo" } else { "" };
+        let queue = |queue: &QueueDouble, name: &str| {
+            Queue::new(queue.client(), format!("https://sqs.example.com/{name}{suffix}"))
+        };
+        let worker = Worker {
+            gateway,
+            endpoint: ENDPOINT.to_owned(),
+            table: table.client(),
+            outbound: queue(&outbound, "outbound"),
+            dead_letters: queue(&dead_letters, "dead-letters"),
+            policy: Policy { order, ..POLICY },
+            gate: Gate::default(),
+            telemetry: telemetry("delivery-worker"),
+        };
+        Self { worker, table, outbound, dead_letters }
     }
 
     /// A worker whose table and queues never answer.
@@ -124,7 +137,21 @@ impl<G: Gateway> Rig<G> {
     /// # Errors
     /// When the event is not SQS's.
     pub async fn invoke_at(&self, now: SystemTime, event: SqsEvent) -> anyhow::Result<BTreeSet<String>> {
-        Ok(reported(&self.worker.handle(event, Time::start(now, now + TIMEOUT)).await?))
+        self.invoke_within(now, TIMEOUT, event).await
+    }
+
+    /// Invokes the worker at `now` with another timeout, and returns what it reported.
+    ///
+    /// # Errors
+    /// When the event is not SQS's.
+    pub async fn invoke_within(
+        &self,
+        now: SystemTime,
+        timeout: Duration,
+        event: SqsEvent,
+    ) -> anyhow::Result<BTreeSet<String>> {
+        let ids = event.records.iter().filter_map(|record| record.message_id.clone()).collect();
+        Ok(reported(&ids, &self.worker.handle(event, Time::start(now, now + timeout)).await?))
     }
 
     /// What went back to the queue.
@@ -193,14 +220,13 @@ impl Sent {
     }
 }
 
-/// The ids of a report.
+/// The ids of a report on records with these ids.
 ///
 /// # Panics
-/// When an id stands there twice, or is empty: Lambda would fail the whole batch.
-#[must_use]
-pub fn reported(response: &SqsBatchResponse) -> BTreeSet<String> {
+/// When an id stands there twice, or is not of the event: Lambda would fail the whole batch.
+fn reported(of_event: &BTreeSet<String>, response: &SqsBatchResponse) -> BTreeSet<String> {
     let ids: Vec<_> = response.batch_item_failures.iter().map(|failure| &failure.item_identifier).collect();
     let unique: BTreeSet<_> = ids.iter().map(|id| (*id).clone()).collect();
-    assert!(unique.len() == ids.len() && !unique.contains(""), "Lambda would fail the batch: {ids:?}");
+    assert!(unique.len() == ids.len() && unique.is_subset(of_event), "Lambda would fail the batch: {ids:?}");
     unique
 }

@@ -1,0 +1,230 @@
+//! Fan-out control: which posts may begin, and when.
+//!
+//! [`Control`] puts three state machines together, [`breaker`], [`limiter`] and [`pace`]: values that are told the
+//! time, without I/O. [`Gate`] is the shell around it, where lanes wait for their turn. Both live as long as the
+//! execution environment.
+
+pub mod breaker;
+pub mod limiter;
+pub mod pace;
+
+use std::{
+    mem,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use streamer_message::ConnectionId;
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until, timeout_at},
+};
+
+use self::{
+    breaker::{Breaker, Change, Health, Pass},
+    limiter::{Limiter, Throttled},
+    pace::Pace,
+};
+use crate::outcome::Cause;
+
+/// Which posts may begin, and when.
+#[derive(Debug, Default)]
+pub struct Control {
+    limiter: Limiter,
+    breaker: Breaker,
+    pace: Option<Pace>,
+    in_flight: usize,
+    tally: Tally,
+}
+
+/// What became of a post that wants to begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// It begins now.
+    Go(Pass),
+    /// As many posts as the limit allows are in flight.
+    Full,
+    /// The pace has no place before then.
+    At(Instant),
+    /// The circuit lets nothing through for so long.
+    Open(Duration),
+}
+
+/// What has happened since it was asked for last.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// How long each post took that was answered, or was not in time.
+    pub posts: Vec<Duration>,
+    /// Posts that were answered with 429.
+    pub throttles: usize,
+    /// Those of them that were about one client only.
+    pub slow_clients: usize,
+    /// How often the circuit opened.
+    pub circuit_opened: usize,
+    /// The most posts that were in flight at the same time.
+    pub most_in_flight: usize,
+}
+
+impl Control {
+    /// A closed circuit, the first limit, and at most so many posts a second where that is given.
+    #[must_use]
+    pub fn new(posts_per_second: Option<u32>) -> Self {
+        Self { pace: posts_per_second.map(Pace::new), ..Self::default() }
+    }
+
+    /// Lets a post begin, or says why not. Whoever is let through comes back to [`record`](Self::record).
+    pub fn admit(&mut self, now: Instant) -> Admission {
+        if let Some(wait) = self.breaker.wait(now) {
+            return Admission::Open(wait);
+        }
+        if self.in_flight >= self.limiter.limit() {
+            return Admission::Full;
+        }
+        if let Some(Err(at)) = self.pace.as_mut().map(|pace| pace.take(now)) {
+            return Admission::At(at);
+        }
+        match self.breaker.admit(now) {
+            Err(wait) => Admission::Open(wait),
+            Ok(pass) => {
+                self.in_flight += 1;
+                self.tally.most_in_flight = self.tally.most_in_flight.max(self.in_flight);
+                Admission::Go(pass)
+            }
+        }
+    }
+
+    /// Takes note of what a post to `connection` said, and how long that took, and says how the circuit has
+    /// changed by it.
+    pub fn record(
+        &mut self,
+        pass: Pass,
+        connection: &ConnectionId,
+        (health, took): (Health, Duration),
+        now: Instant,
+    ) -> Option<Change> {
+        match health {
+            Health::Throttles => {
+                self.tally.throttles += 1;
+                match self.limiter.throttled(connection, now) {
+                    Throttled::Client => self.tally.slow_clients += 1,
+                    Throttled::Account => {}
+                }
+            }
+            Health::Works | Health::Fails => self.limiter.answered(self.in_flight, now),
+            Health::Unknown => {}
+        }
+        if health != Health::Unknown {
+            self.tally.posts.push(took);
+        }
+        self.in_flight -= 1;
+        let change = self.breaker.record(pass, health, now);
+        self.tally.circuit_opened += usize::from(matches!(change, Some(Change::Opened(_))));
+        change
+    }
+
+    /// Posts in flight, at most.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.limiter.limit()
+    }
+
+    /// Whether the circuit is anything but closed.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.breaker.is_open()
+    }
+
+    /// What has happened since this was called last.
+    pub fn take_tally(&mut self) -> Tally {
+        let next = Tally { most_in_flight: self.in_flight, ..Tally::default() };
+        mem::replace(&mut self.tally, next)
+    }
+}
+
+/// Where lanes wait for their turn to post, in order of arrival.
+#[derive(Debug, Default)]
+pub struct Gate {
+    control: Mutex<Control>,
+    /// Who is next; the others wait for this.
+    next: tokio::sync::Mutex<()>,
+    /// Who is next waits here for a post to end.
+    ended: Notify,
+}
+
+/// A post that may begin. It says what came of it, or nothing when it is dropped.
+#[derive(Debug)]
+pub struct Ticket<'a> {
+    gate: &'a Gate,
+    connection: &'a ConnectionId,
+    pass: Pass,
+    began: Instant,
+    health: Health,
+}
+
+impl Gate {
+    /// A gate with a control of its own.
+    #[must_use]
+    pub fn new(posts_per_second: Option<u32>) -> Self {
+        Self { control: Mutex::new(Control::new(posts_per_second)), ..Self::default() }
+    }
+
+    /// Waits until a post to `connection` may begin.
+    ///
+    /// # Errors
+    /// [`Cause::CircuitOpen`] at once, or [`Cause::Deadline`] when its turn has not come by then.
+    pub async fn pass<'a>(
+        &'a self,
+        connection: &'a ConnectionId,
+        deadline: Instant,
+    ) -> Result<Ticket<'a>, Cause> {
+        let next = timeout_at(deadline, self.next.lock()).await;
+        let _next = next.map_err(|_| Cause::Deadline)?;
+        loop {
+            let now = Instant::now();
+            if now >= deadline {
+                return Err(Cause::Deadline);
+            }
+            let admission = self.control().admit(now);
+            match admission {
+                Admission::Go(pass) => {
+                    return Ok(Ticket { gate: self, connection, pass, began: now, health: Health::Unknown });
+                }
+
+                Admission::Open(wait) => return Err(Cause::CircuitOpen(wait)),
+                Admission::Full => _ = timeout_at(deadline, self.ended.notified()).await,
+                Admission::At(at) => sleep_until(at.min(deadline)).await,
+            }
+        }
+    }
+
+    /// The control behind it.
+    pub fn control(&self) -> MutexGuard<'_, Control> {
+        self.control.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ticket<'_> {
+    /// Says what came of the post.
+    pub fn record(mut self, health: Health) {
+        self.health = health;
+    }
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        let said = (self.health, now - self.began);
+        let change = self.gate.control().record(self.pass, self.connection, said, now);
+        match change {
+            Some(Change::Opened(time)) => {
+                tracing::error!(
+                    seconds = time.as_secs(),
+                    "the circuit has opened: the management endpoint fails"
+                );
+            }
+            Some(Change::Closed) => tracing::info!("the circuit has closed"),
+            None => {}
+        }
+        self.gate.ended.notify_one();
+    }
+}

@@ -1,0 +1,289 @@
+//! An endpoint that is down for an hour, and an account that is throttled for ten minutes.
+//!
+//! A message a minute runs through real workers. A thousand a second would be a hundred million re-sends, so there
+//! the pure core runs alone, in steps of 20 ms, which a post takes: what the circuit refuses is sent again in one
+//! piece, spread over its window as evenly as chance would.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use delivery_worker::{
+    backoff,
+    classify::Answer,
+    control::{
+        Admission, Control,
+        breaker::{Health, Pass},
+    },
+    gateway::Gateway,
+};
+use streamer_message::ConnectionId;
+use streamer_tests::{
+    doubles::{Entry, TableDouble},
+    event::message,
+    gateway::status,
+    sqs::Sqs,
+    worker::Rig,
+};
+use tokio::time::{Instant, sleep_until};
+
+const ENVIRONMENTS: usize = 20;
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// An endpoint that is down at first.
+struct Down {
+    until: Instant,
+    posts: AtomicUsize,
+}
+
+impl Gateway for Down {
+    async fn post(&self, _: &ConnectionId, _: Bytes) -> Answer {
+        self.posts.fetch_add(1, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        status(if Instant::now() < self.until { 503 } else { 200 })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_a_minute_for_an_hour_all_arrives_when_the_endpoint_is_back() -> anyhow::Result<()> {
+    fastrand::seed(7);
+    let (sqs, began) = (Sqs::new(false), Instant::now());
+    let rig = || {
+        let down = Down { until: began + HOUR, posts: AtomicUsize::new(0) };
+        let taking = |_: &_| (true, Entry::Taken);
+        Rig::on(down, TableDouble::default(), sqs.outbound(taking, || true), sqs.dead_letters(taking))
+    };
+    let rigs: Vec<_> = (0..ENVIRONMENTS).map(|_| rig()).collect();
+    for minute in 0..60_u64 {
+        let body = message(&minute.to_string(), &[&format!("c{minute}")]).to_string();
+        sqs.send(body, None, Duration::from_secs(60 * minute));
+    }
+    let (mut rounds, mut last) = (0, began);
+    while let Some(next) = sqs.next() {
+        sleep_until(next).await;
+        let event = sqs.receive();
+        let report = rigs[rounds % ENVIRONMENTS].invoke_at(sqs.now(), event.clone()).await?;
+        sqs.acknowledge(&event, &report);
+        (rounds, last) = (rounds + 1, Instant::now());
+    }
+    let posts: usize = rigs.iter().map(|rig| rig.worker.gateway.posts.load(Ordering::Relaxed)).sum();
+    let late = last.saturating_duration_since(began + HOUR);
+    println!(
+        "a message a minute: 60 messages, {posts} posts, {} re-sends, all delivered {} s after the outage",
+        sqs.sent_again(),
+        late.as_secs()
+    );
+    assert!(sqs.dead().is_empty(), "nothing is dead-lettered");
+    // Each is sent again every 30 s on average, once its window is 60 s.
+    assert!(sqs.sent_again() < 60 * 80, "{}", sqs.sent_again());
+    assert!(posts <= 3 * (sqs.sent_again() + 60));
+    assert!(late <= Duration::from_secs(65), "{late:?}");
+    Ok(())
+}
+
+/// What a post takes, and a step.
+const STEP: Duration = Duration::from_millis(20);
+const STEPS: u64 = 50;
+
+/// Hand-backs from here on have the same window.
+const COUNTS: usize = 7;
+
+/// Messages that are due at the same time, by how often they were handed back.
+type Due = [u64; COUNTS];
+
+/// One environment.
+struct Environment {
+    control: Control,
+    /// Messages that wait for a post.
+    waiting: Due,
+    /// Posts in flight: the message's hand-backs, its tries, and the pass.
+    in_flight: VecDeque<(usize, u32, Pass)>,
+    /// The second and third tries, which come a step or more later.
+    again: VecDeque<(usize, u32)>,
+}
+
+struct Fleet {
+    environments: Vec<Environment>,
+    due: BTreeMap<u64, Due>,
+    posts: u64,
+    sent_again: u64,
+    delivered: BTreeMap<u64, u64>,
+}
+
+impl Fleet {
+    fn new(environments: usize) -> Self {
+        let environment = || Environment {
+            control: Control::default(),
+            waiting: [0; COUNTS],
+            in_flight: VecDeque::new(),
+            again: VecDeque::new(),
+        };
+        Self {
+            environments: (0..environments).map(|_| environment()).collect(),
+            due: BTreeMap::new(),
+            posts: 0,
+            sent_again: 0,
+            delivered: BTreeMap::new(),
+        }
+    }
+
+    /// Hands back messages, spread over the window.
+    fn hand_back(&mut self, count: usize, number: u64, open: Duration, second: u64) {
+        if number == 0 {
+            return;
+        }
+        self.sent_again += number;
+        let pieces = number.min(122);
+        for piece in 0..pieces {
+            let share = number / pieces + u64::from(piece < number % pieces);
+            let random = (piece as f64 + fastrand::f64()) / pieces as f64;
+            let delay = backoff::on_the_queue(count as u32, open, random);
+            let due = self.due.entry(second + 1 + u64::from(delay)).or_default();
+            due[(count + 1).min(COUNTS - 1)] += share;
+        }
+    }
+
+    /// Runs one step. `answer` says what becomes of a post.
+    fn step(&mut self, second: u64, now: Instant, answer: &mut impl FnMut() -> Health) {
+        for index in 0..self.environments.len() {
+            let mut back: Vec<(usize, u64, Duration)> = Vec::new();
+            let environment = &mut self.environments[index];
+            for (count, tries, pass) in std::mem::take(&mut environment.in_flight) {
+                let health = answer();
+                let connection: ConnectionId = format!("c{}", fastrand::u32(..)).try_into().unwrap();
+                environment.control.record(pass, &connection, (health, STEP), now);
+                match health {
+                    Health::Works => *self.delivered.entry(second).or_default() += 1,
+                    Health::Fails if tries < backoff::POSTS => {
+                        environment.again.push_back((count, tries + 1))
+                    }
+                    _ => back.push((count, 1, Duration::ZERO)),
+                }
+            }
+            loop {
+                let fresh = environment.waiting.iter().position(|number| *number > 0).map(|count| (count, 1));
+                let again = environment.again.front().copied();
+                let Some((count, tries)) = again.or(fresh) else { break };
+                match environment.control.admit(now) {
+                    Admission::Go(pass) => {
+                        self.posts += 1;
+                        environment.in_flight.push_back((count, tries, pass));
+                        match again {
+                            Some(_) => _ = environment.again.pop_front(),
+                            None => environment.waiting[count] -= 1,
+                        }
+                    }
+                    Admission::Open(wait) => {
+                        back.extend(environment.again.drain(..).map(|(count, _)| (count, 1, wait)));
+                        let waiting = std::mem::take(&mut environment.waiting);
+                        back.extend(
+                            waiting.into_iter().enumerate().map(|(count, number)| (count, number, wait)),
+                        );
+                    }
+                    Admission::Full | Admission::At(_) => break,
+                }
+            }
+            for (count, number, open) in back {
+                self.hand_back(count, number, open, second);
+            }
+        }
+    }
+
+    /// Gives what is due in this second to the environments, beside `new` messages.
+    fn receive(&mut self, second: u64, new: u64) {
+        let mut due = self.due.remove(&second).unwrap_or_default();
+        due[0] += new;
+        let environments = self.environments.len() as u64;
+        for (count, number) in due.into_iter().enumerate() {
+            for (index, environment) in self.environments.iter_mut().enumerate() {
+                let extra = (index as u64 + second) % environments < number % environments;
+                environment.waiting[count] += number / environments + u64::from(extra);
+            }
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        let idle = |environment: &Environment| {
+            environment.in_flight.is_empty()
+                && environment.again.is_empty()
+                && environment.waiting == [0; COUNTS]
+        };
+        self.due.is_empty() && self.environments.iter().all(idle)
+    }
+}
+
+#[test]
+fn a_thousand_messages_a_second_for_an_hour_all_arrive_without_a_herd() {
+    fastrand::seed(7);
+    let (mut fleet, began) = (Fleet::new(ENVIRONMENTS), Instant::now());
+    let (mut second, down, rate) = (0, HOUR.as_secs(), 1000);
+    let (mut posts_down, mut again_down) = (0, 0);
+    while second < down || !fleet.is_idle() {
+        assert!(second < down + 600, "not all has arrived");
+        fleet.receive(second, if second < down { rate } else { 0 });
+        for step in 0..STEPS {
+            let now = began + Duration::from_secs(second) + STEP * step as u32;
+            let health = if second < down { Health::Fails } else { Health::Works };
+            fleet.step(second, now, &mut || health);
+        }
+        second += 1;
+        if second == down {
+            (posts_down, again_down) = (fleet.posts, fleet.sent_again);
+        }
+    }
+    let total = rate * down;
+    let delivered: u64 = fleet.delivered.values().sum();
+    let spread: Vec<u64> = (0..12)
+        .map(|ten| {
+            fleet.delivered.range(down + ten * 10..down + ten * 10 + 10).map(|(_, number)| number).sum()
+        })
+        .collect();
+    println!(
+        "a thousand a second: {total} messages, {posts_down} posts and {again_down} re-sends during the outage\n\
+         delivered in each 10 s after it: {spread:?}, all after {} s",
+        second - down
+    );
+    assert_eq!(delivered, total, "nothing is lost, and nothing is too old");
+    // Opening takes up to the limit in flight, and then three probes each time the circuit tries again.
+    let probes = ENVIRONMENTS as u64 * (3 * (HOUR.as_secs() / 60 + 4));
+    assert!(posts_down <= ENVIRONMENTS as u64 * 3 * 128 + probes, "{posts_down}");
+    assert!(again_down < total * 60, "each message waits for half a minute and more: {again_down}");
+    let most = spread.iter().max().copied().unwrap_or_default();
+    assert!(most < total / 3, "no ten seconds have it all");
+    assert!(second - down <= 130);
+}
+
+#[test]
+fn an_account_that_allows_a_tenth_of_the_demand_is_used_to_within_a_fifth() {
+    fastrand::seed(7);
+    let (mut fleet, began) = (Fleet::new(10), Instant::now());
+    let (demand, allowed) = (1000, 100);
+    let mut used = Vec::new();
+    for second in 0..600 {
+        fleet.receive(second, demand);
+        let before: u64 = fleet.delivered.values().sum();
+        for step in 0..STEPS {
+            let now = began + Duration::from_secs(second) + STEP * step as u32;
+            let mut left = allowed / STEPS;
+            fleet.step(second, now, &mut || match left {
+                0 => Health::Throttles,
+                _ => {
+                    left -= 1;
+                    Health::Works
+                }
+            });
+        }
+        used.push(fleet.delivered.values().sum::<u64>() - before);
+    }
+    let minutes: Vec<u64> = used.chunks(60).map(|minute| minute.iter().sum::<u64>() / 60).collect();
+    let limits: Vec<_> = fleet.environments.iter().map(|environment| environment.control.limit()).collect();
+    println!(
+        "{demand} a second wanted, {allowed} allowed: {minutes:?} delivered a second, {} posts, limits {limits:?}",
+        fleet.posts
+    );
+    assert!(minutes.iter().all(|rate| (allowed * 4 / 5..=allowed).contains(rate)), "{minutes:?}");
+    assert!(limits.iter().all(|limit| *limit < 64), "{limits:?}");
+}
