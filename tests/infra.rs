@@ -1,4 +1,4 @@
-//! `infra/stack.json` and the README against the code.
+//! `infra/stack.json`, the README and the promises against the code.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -47,4 +47,22 @@ fn the_readme_names_every_variable() {
             assert!(readme.contains(&format!("`{}`", variable.name)), "{function} reads {}", variable.name);
         }
     }
+}
+
+/// In `docs/semantics.md` a promise names tests as `file`: `name`, `name`.
+#[test]
+fn every_promise_names_tests_that_exist() {
+    let text = fs::read_to_string(places::workspace().join("docs/semantics.md")).unwrap();
+    let (mut file, mut checked) = (String::new(), 0);
+    for quoted in
+        text.lines().filter(|line| line.starts_with('|')).flat_map(|line| line.split('`').skip(1).step_by(2))
+    {
+        if quoted.ends_with(".rs") {
+            file = fs::read_to_string(places::workspace().join(quoted)).unwrap();
+        } else if quoted.matches('_').count() >= 3 && quoted == quoted.to_lowercase() {
+            assert!(file.contains(&format!("fn {quoted}(")), "{quoted}");
+            checked += 1;
+        }
+    }
+    assert!(checked >= 40, "{checked}");
 }

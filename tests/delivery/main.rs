@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bad_input;
+mod fan_out;
 mod fifo;
 mod handing_back;
 mod model;

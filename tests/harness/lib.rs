@@ -32,6 +32,12 @@ pub fn cases() -> u32 {
     std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(2000)
 }
 
+/// Whether everything is tried at full size.
+#[must_use]
+pub fn full() -> bool {
+    cases() >= 50_000
+}
+
 /// Waits until `condition` holds.
 ///
 /// # Errors

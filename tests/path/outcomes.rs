@@ -49,8 +49,9 @@ impl Side {
             visibility_timeout: Some(VISIBILITY),
             fifo,
             environment: BTreeMap::from([("delivery", variables)]),
+            ..Overrides::default()
         };
-        let (suffix, endpoint) = (format!("-{name}"), gateway.endpoint());
+        let (suffix, endpoint) = (format!("-{name}-{}", std::process::id()), gateway.endpoint());
         let delivery =
             deploy_delivery(&stack.config, &suffix, &overrides, &build().await?, &endpoint).await?;
         let sqs = aws_sdk_sqs::Client::new(&stack.config);

@@ -12,16 +12,17 @@ use crate::{
     },
 };
 
-/// Installs the emulator, starts an endpoint with `start`, builds the Lambdas and deploys them.
+/// Installs the emulator, starts an endpoint with `start`, builds the Lambdas and deploys them as `prepare` says,
+/// which may put something between the endpoint and the functions.
 ///
 /// # Errors
 /// Says what is missing, or what could not be made.
-pub async fn set_up(
+pub async fn set_up<T>(
     screen: Screen,
     router: &Router,
-    overrides: &Overrides,
     start: impl AsyncFnOnce(&Installed) -> anyhow::Result<Endpoint>,
-) -> anyhow::Result<Stack> {
+    prepare: impl AsyncFnOnce(&Endpoint) -> anyhow::Result<(Overrides, T)>,
+) -> anyhow::Result<(Stack, T)> {
     let endpoint = match Endpoint::of_environment() {
         Some(endpoint) => {
             screen.line(format!(" emulator    {}, as AWS_ENDPOINT_URL says", endpoint.url()));
@@ -40,10 +41,11 @@ pub async fn set_up(
     };
     let (binaries, took) = screen.step("build", "compiling", build::build()).await?;
     done(screen, "build", &format!("3 Lambdas, {router}"), took);
-    let deploying = endpoint.deploy(&binaries, router, overrides);
+    let (overrides, prepared) = prepare(&endpoint).await?;
+    let deploying = endpoint.deploy(&binaries, router, &overrides);
     let (stack, took) = screen.step("deploy", "deploying", deploying).await?;
     done(screen, "deploy", "1 table, 2 queues, 4 functions, 1 API", took);
-    Ok(stack)
+    Ok((stack, prepared))
 }
 
 fn done(screen: Screen, name: &str, what: &str, took: Duration) {

@@ -95,7 +95,9 @@ impl Up {
     async fn start(&self, screen: Screen, log: &Log) -> anyhow::Result<Stack> {
         let start = async |installed: &_| Endpoint::start(installed, self.port, &state::folder(), log).await;
         let router = self.router.clone().map_or(Router::Example, Router::Binary);
-        set_up(screen, &router, &Overrides::default(), start).await
+        set_up(screen, &router, start, async |_| Ok((Overrides::default(), ())))
+            .await
+            .map(|(stack, ())| stack)
     }
 }
 

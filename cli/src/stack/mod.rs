@@ -5,6 +5,7 @@
 //! - [`Stack`]: a running one. It ends, with every process that it started, when it is dropped and when the
 //!   process ends in any way.
 //! - [`issuer`] and [`socket`]: what a client needs, a token and a WebSocket.
+//! - [`outage`]: a way to the management endpoint that can be made to fail.
 
 pub mod build;
 pub mod deploy;
@@ -13,6 +14,7 @@ pub mod facts;
 pub mod issuer;
 pub mod log;
 pub mod logs;
+pub mod outage;
 pub mod places;
 pub mod processes;
 pub mod socket;

@@ -7,13 +7,15 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    thread::{self, JoinHandle},
 };
 
 use anyhow::Context as _;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional},
+    io::{AsyncReadExt as _, AsyncWriteExt as _, copy},
     net::{TcpListener, TcpStream},
-    sync::watch,
+    runtime::Builder,
+    sync::{oneshot, watch},
     task::JoinSet,
 };
 
@@ -26,31 +28,35 @@ pub struct Outage {
     address: SocketAddr,
     failing: watch::Sender<bool>,
     refused: Arc<AtomicUsize>,
-    _serving: JoinSet<()>,
+    serving: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
 
 impl Outage {
-    /// A way to the server at `url`, which does not fail yet.
+    /// A way to the server at `url`, which does not fail yet. It has a thread of its own: whoever looks at what
+    /// comes of it is not to be in its way.
     ///
     /// # Errors
     /// When `url` names no server, or no port is free.
-    pub async fn prepare(url: &str) -> anyhow::Result<Self> {
-        let upstream = url.strip_prefix("http://").with_context(|| format!("{url} is no http URL"))?.to_owned();
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    pub fn prepare(url: &str) -> anyhow::Result<Self> {
+        let upstream =
+            url.strip_prefix("http://").with_context(|| format!("{url} is no http URL"))?.to_owned();
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let (failing, is_failing) = watch::channel(false);
+        let (end, ended) = oneshot::channel();
         let refused = Arc::<AtomicUsize>::default();
-        let (mut serving, counting) = (JoinSet::new(), Arc::clone(&refused));
-        serving.spawn(async move {
-            let mut connections = JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                let (upstream, is_failing) = (upstream.clone(), is_failing.clone());
-                let refused = Arc::clone(&counting);
-                // A connection that breaks is the worker's affair.
-                connections.spawn(async move { _ = serve(stream, &upstream, is_failing, &refused).await });
-            }
+        let counting = Arc::clone(&refused);
+        let serving = thread::spawn(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    () = accept(listener, &upstream, &is_failing, &counting) => {}
+                    _ = ended => {}
+                }
+            });
         });
-        Ok(Self { address, failing, refused, _serving: serving })
+        Ok(Self { address, failing, refused, serving: Some((end, serving)) })
     }
 
     /// Where it begins.
@@ -71,6 +77,30 @@ impl Outage {
     }
 }
 
+impl Drop for Outage {
+    fn drop(&mut self) {
+        if let Some((end, serving)) = self.serving.take() {
+            _ = end.send(());
+            _ = serving.join();
+        }
+    }
+}
+
+async fn accept(
+    listener: std::net::TcpListener,
+    upstream: &str,
+    failing: &watch::Receiver<bool>,
+    refused: &Arc<AtomicUsize>,
+) {
+    let Ok(listener) = TcpListener::from_std(listener) else { return };
+    let mut connections = JoinSet::new();
+    while let Ok((stream, _)) = listener.accept().await {
+        let (upstream, failing, refused) = (upstream.to_owned(), failing.clone(), Arc::clone(refused));
+        // A connection that breaks is the worker's affair.
+        connections.spawn(async move { _ = serve(stream, &upstream, failing, &refused).await });
+    }
+}
+
 async fn serve(
     mut stream: TcpStream,
     upstream: &str,
@@ -83,8 +113,11 @@ async fn serve(
         return stream.write_all(UNAVAILABLE).await;
     }
     let mut to = TcpStream::connect(upstream).await?;
+    let ((mut asks, mut hears), (mut answers, mut says)) = (stream.split(), to.split());
+    // Whichever end closes first, a killed worker's above all, closes the other.
     tokio::select! {
-        passed = copy_bidirectional(&mut stream, &mut to) => passed.map(|_| ()),
+        asked = copy(&mut asks, &mut says) => asked.map(|_| ()),
+        answered = copy(&mut answers, &mut hears) => answered.map(|_| ()),
         _ = failing.changed() => Ok(()),
     }
 }

@@ -35,6 +35,13 @@ impl Processes {
         self.pids.is_empty()
     }
 
+    /// Kills one of them with SIGKILL, chosen by chance, and returns whether there was one to kill.
+    #[must_use]
+    pub fn kill_one(&self, random: &mut fastrand::Rng) -> bool {
+        let pid = random.choice(&self.pids);
+        pid.and_then(|pid| self.system.process(*pid)).is_some_and(sysinfo::Process::kill)
+    }
+
     /// Kills them with SIGKILL, as a crash would end them, and returns how many there were to kill.
     #[must_use]
     pub fn kill(&self) -> usize {

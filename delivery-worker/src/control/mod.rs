@@ -228,3 +228,62 @@ impl Drop for Ticket<'_> {
         self.gate.ended.notify_one();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn connection(number: usize) -> ConnectionId {
+        format!("c{number}").try_into().unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn no_more_posts_are_in_flight_than_the_limit_and_the_pace_is_kept(
+            pace in prop::option::of(1_u32..500),
+            events in prop::collection::vec((any::<bool>(), 0..40_u64, 0..4_usize, 0..9_usize), 0..1500),
+        ) {
+            let (mut control, mut now) = (Control::new(pace), Instant::now());
+            let (began, mut in_flight, mut posts) = (now, Vec::new(), 0);
+            for (begins, millis, health, number) in events {
+                now += Duration::from_millis(millis);
+                if begins {
+                    // Whoever waits asks again and again.
+                    for _ in 0..number * 30 {
+                        match control.admit(now) {
+                            Admission::Go(pass) => {
+                                in_flight.push(pass);
+                                posts += 1;
+                                prop_assert!(in_flight.len() <= control.limit());
+                            }
+                            Admission::Full => break,
+                            Admission::At(at) => prop_assert!(at > now),
+                            Admission::Open(wait) => prop_assert!(control.is_open() && !wait.is_zero()),
+                        }
+                    }
+                } else if let Some(pass) = in_flight.pop() {
+                    let healths = [Health::Works, Health::Throttles, Health::Fails, Health::Unknown];
+                    control.record(pass, &connection(number), (healths[health], Duration::ZERO), now);
+                }
+                prop_assert!((limiter::LEAST..=limiter::MOST).contains(&control.limit()));
+            }
+            if let Some(pace) = pace {
+                let most = (now - began).as_secs_f64() * f64::from(pace) + f64::from((pace / 10).max(1)) + 1.0;
+                prop_assert!(f64::from(posts) <= most);
+            }
+        }
+    }
+
+    #[test]
+    fn a_post_that_the_circuit_refuses_takes_no_place_of_the_pace() {
+        let (mut control, now) = (Control::new(Some(1000)), Instant::now());
+        for _ in 0..breaker::POSTS {
+            let Admission::Go(pass) = control.admit(now) else { panic!("it is closed") };
+            control.record(pass, &connection(0), (Health::Fails, Duration::ZERO), now);
+        }
+        assert!((0..10_000).all(|_| control.admit(now) == Admission::Open(breaker::FIRST)));
+        assert!(matches!(control.admit(now + breaker::FIRST), Admission::Go(_)));
+    }
+}

@@ -17,12 +17,20 @@ use crate::{
         build::Router,
         deploy::{Deployed, Overrides},
         logs,
+        outage::Outage,
     },
 };
 
-/// What the stack of the demo does differently: a message of a killed worker returns after 3 s, not minutes.
-fn overrides() -> Overrides {
-    Overrides { visibility_timeout: Some(Duration::from_secs(3)), ..Overrides::default() }
+/// What the stack of the demo does differently: a message of a killed worker returns after 3 s, not minutes, and
+/// the functions' way to the management endpoint can be made to fail.
+async fn prepare(endpoint: &Endpoint) -> anyhow::Result<(Overrides, Outage)> {
+    let outage = Outage::prepare(endpoint.url())?;
+    let overrides = Overrides {
+        visibility_timeout: Some(Duration::from_secs(3)),
+        management_origin: Some(outage.origin()),
+        ..Overrides::default()
+    };
+    Ok((overrides, outage))
 }
 
 /// Runs the demo; with `keep`, leaves the stack up until Ctrl-C.
@@ -33,14 +41,13 @@ pub async fn run(keep: bool) -> anyhow::Result<()> {
     let (started, screen) = (Instant::now(), Screen::new());
     screen.line("Streamer: the whole AWS path on this machine. No Docker, no account.\n");
     let start = async |installed: &_| Endpoint::start_own(installed, "demo").await;
-    let overrides = overrides();
-    let stack = tokio::select! {
+    let (stack, outage) = tokio::select! {
         () = interrupted() => bail!("interrupted while starting"),
-        stack = set_up(screen, &Router::Example, &overrides, start) => stack?,
+        stack = set_up(screen, &Router::Example, start, prepare) => stack?,
     };
     screen.line(format!("             {}\n", stack.deployed.websocket_url));
 
-    let mut play = Play::new(&stack, screen);
+    let mut play = Play::new(&stack, &outage, screen);
     let played = tokio::select! {
         () = interrupted() => Err(Failed { scenes: 0, error: anyhow!("interrupted") }),
         played = perform(&mut play, screen) => played,
@@ -68,7 +75,7 @@ pub async fn run(keep: bool) -> anyhow::Result<()> {
     played.map_err(|failed| failed.error).and(ended)
 }
 
-const SCENES: usize = 7;
+const SCENES: usize = 8;
 
 /// A scene that did not end as it should.
 struct Failed {
@@ -96,13 +103,14 @@ async fn perform(play: &mut Play<'_>, screen: Screen) -> Result<(), Failed> {
     scene!(5, broadcast);
     scene!(6, stale);
     scene!(7, disconnect);
+    scene!(8, outage);
     Ok(())
 }
 
 fn summary(screen: Screen, tally: &Tally) {
     screen.line("\n frames  unique  duplicate  lost  p50     p99");
     screen.line(format!(
-        " {:<7} {:<7} {:<10} {:<5} {:<7} {} (the kill)",
+        " {:<7} {:<7} {:<10} {:<5} {:<7} {} (the outage)",
         tally.frames(),
         tally.unique(),
         tally.frames() - tally.unique(),

@@ -16,6 +16,8 @@ use crate::{
     screen::{Screen, human},
     stack::{
         Stack,
+        logs::Logs,
+        outage::Outage,
         socket::{Frame, Socket},
     },
 };
@@ -23,8 +25,14 @@ use crate::{
 const TENANT: &str = "acme";
 const CROWD: usize = 100;
 
+/// Clients of the outage: enough posts to open the circuit.
+const PATIENT: usize = 30;
+
 /// How often a worker is to be killed in the middle of its batch before it is said to be too fast.
 const TRIES: usize = 3;
+
+/// How long to wait for a frame before looking whether any is left to come.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// How long anything may take: longer than the visibility timeout, which a message of a killed worker waits.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -32,6 +40,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// A play: one client, and what has arrived so far.
 pub struct Play<'a> {
     stack: &'a Stack,
+    outage: &'a Outage,
     screen: Screen,
     table: ConnectionTable,
     anna: Option<(Socket, ConnectionId)>,
@@ -41,8 +50,8 @@ pub struct Play<'a> {
 
 impl<'a> Play<'a> {
     /// The stage is set.
-    pub fn new(stack: &'a Stack, screen: Screen) -> Self {
-        Self { stack, screen, table: stack.table(), anna: None, tally: Tally::default() }
+    pub fn new(stack: &'a Stack, outage: &'a Outage, screen: Screen) -> Self {
+        Self { stack, outage, screen, table: stack.table(), anna: None, tally: Tally::default() }
     }
 
     /// A client connects with a fresh token.
@@ -80,9 +89,11 @@ impl<'a> Play<'a> {
         let mut acknowledged = None;
         let mut progress = Vec::new();
         let mut complete = None;
-        // A standard queue keeps no order: `seq` tells it.
-        while acknowledged.is_none() || progress.len() < 10 || complete.is_none() {
-            let (frame, latency) = self.frame().await?;
+        // A standard queue keeps no order: `seq` tells it. An update that a later message of the request overtakes
+        // in the same batch is superseded, so only acknowledgment and completion are sure to come.
+        while acknowledged.is_none() || complete.is_none() || !self.queue_is_empty().await? {
+            let Ok(frame) = tokio::time::timeout(PATIENCE, self.frame()).await else { continue };
+            let (frame, latency) = frame?;
             let seq = frame["seq"].as_u64().context("no seq")?;
             match frame["type"].as_str() {
                 Some("acknowledgment") => acknowledged = Some((seq, latency)),
@@ -101,31 +112,23 @@ impl<'a> Play<'a> {
             bail!("no end")
         };
         let percent: Vec<_> = progress.iter().map(|(_, percent)| *percent).collect();
-        ensure!(percent == (1..=10).map(|ten| ten * 10).collect::<Vec<_>>(), "not ten updates: {percent:?}");
+        let rising = percent.windows(2).all(|pair| pair[0] < pair[1]);
+        ensure!(percent.len() <= 10 && rising, "updates out of order: {percent:?}");
         let between = progress.iter().all(|(seq, _)| (first..last).contains(seq));
         ensure!(between, "an update has no place between acknowledgment and completion");
         Ok(format!(
-            "{:<40} {}\n   {} 100 %  10 updates, in order of seq\n               complete {result}",
+            "{:<40} {}\n   {} 100 %  {} updates in order of seq, {} superseded\n               complete {result}",
             "acknowledgment",
             human(latency),
-            "█".repeat(20)
+            "█".repeat(20),
+            percent.len(),
+            10 - percent.len()
         ))
     }
 
     /// A message for 100 clients, and the worker is killed while it is delivered.
     pub async fn broadcast(&mut self) -> anyhow::Result<String> {
-        let sockets: Vec<_> = stream::iter(0..CROWD)
-            .map(|_| async { self.stack.connect(TENANT, "crowd").await })
-            .buffer_unordered(20)
-            .try_collect()
-            .await?;
-        let ids = self.connections("crowd", CROWD).await?;
-
-        let (sender, mut frames) = mpsc::channel(CROWD);
-        let mut listening = JoinSet::new();
-        for (index, socket) in sockets.into_iter().enumerate() {
-            listening.spawn(listen(index, socket, sender.clone()));
-        }
+        let Crowd { ids, mut frames, _listening } = self.crowd("crowd", CROWD).await?;
         for _ in 0..TRIES {
             let (before, twice) = (self.tally.unique(), self.tally.twice());
             self.broadcast_and_kill(&ids, &mut frames).await?;
@@ -148,9 +151,6 @@ impl<'a> Play<'a> {
         ids: &[ConnectionId],
         frames: &mut mpsc::Receiver<(usize, Frame)>,
     ) -> anyhow::Result<()> {
-        let count = |tally: &mut Tally, (index, frame): (usize, Frame)| {
-            tally.arrived(&format!("crowd {index}"), &frame).map(|_| ())
-        };
         let before = self.tally.unique();
         let workers = self.stack.processes("delivery")?;
         let message = Message::connections(ids).response(&json!({ "news": "the whole path runs" }))?;
@@ -160,22 +160,39 @@ impl<'a> Play<'a> {
         let first = tokio::time::timeout(LIMIT, frames.recv()).await?.context("all sockets closed")?;
         let killed = workers.kill() + self.stack.processes("delivery")?.kill();
         ensure!(killed > 0, "there was no worker to kill");
-        count(&mut self.tally, first)?;
+        self.count("crowd", &first)?;
 
         let deadline = Instant::now() + LIMIT;
         while Instant::now() < deadline
             && !(self.tally.unique() - before == CROWD && self.queue_is_empty().await?)
         {
             while let Ok(frame) = frames.try_recv() {
-                count(&mut self.tally, frame)?;
+                self.count("crowd", &frame)?;
             }
             sleep(Duration::from_millis(50)).await;
         }
         // What the last worker posted is still on its way.
         while let Ok(Some(frame)) = tokio::time::timeout(Duration::from_millis(250), frames.recv()).await {
-            count(&mut self.tally, frame)?;
+            self.count("crowd", &frame)?;
         }
         Ok(())
+    }
+
+    /// Connects clients of one user.
+    async fn crowd(&self, user: &str, number: usize) -> anyhow::Result<Crowd> {
+        let connect = |_| async { self.stack.connect(TENANT, user).await };
+        let sockets: Vec<_> = stream::iter(0..number).map(connect).buffer_unordered(20).try_collect().await?;
+        let ids = self.connections(user, number).await?;
+        let (sender, frames) = mpsc::channel(number);
+        let mut listening = JoinSet::new();
+        for (index, socket) in sockets.into_iter().enumerate() {
+            listening.spawn(listen(index, socket, sender.clone()));
+        }
+        Ok(Crowd { ids, frames, _listening: listening })
+    }
+
+    fn count(&mut self, user: &str, (index, frame): &(usize, Frame)) -> anyhow::Result<()> {
+        self.tally.arrived(&format!("{user} {index}"), frame).map(|_| ())
     }
 
     /// A row whose `$disconnect` never came: the first post finds no socket and removes it.
@@ -200,6 +217,34 @@ impl<'a> Play<'a> {
         socket.close().await?;
         self.until_removed(&id).await?;
         Ok("row removed".to_owned())
+    }
+
+    /// The management endpoint fails for a while: the circuit opens, and everything arrives afterwards.
+    pub async fn outage(&mut self) -> anyhow::Result<String> {
+        let Crowd { ids, mut frames, _listening } = self.crowd("dora", PATIENT).await?;
+        let (before, mut logs) = (self.tally.unique(), Logs::of(self.stack, Some("delivery"))?);
+        self.outage.fail(true);
+        let message = Message::connections(&ids).response(&json!({ "news": "the endpoint is back" }))?;
+        self.stack.producer().broadcast(message).await?;
+        let deadline = Instant::now() + LIMIT;
+        while !logs.next().await?.iter().any(|line| line.text.contains("the circuit has opened")) {
+            ensure!(Instant::now() < deadline, "the circuit did not open");
+            sleep(Duration::from_millis(100)).await;
+        }
+        self.outage.fail(false);
+        let down = self.outage.refused();
+        while self.tally.unique() - before < PATIENT {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let frame = tokio::time::timeout(left, frames.recv()).await;
+            self.tally.lost = before + PATIENT - self.tally.unique();
+            let frame = frame.with_context(|| format!("{} did not arrive", self.tally.lost))?;
+            self.count("dora", &frame.context("all sockets closed")?)?;
+        }
+        self.tally.lost = 0;
+        Ok(format!(
+            "endpoint down: circuit opened after {down} posts\n               {PATIENT}/{PATIENT} arrived once it \
+             was back, 0 lost"
+        ))
     }
 
     async fn request(&mut self, request: &Value) -> anyhow::Result<()> {
@@ -257,6 +302,13 @@ impl<'a> Play<'a> {
             get.set_attribute_names(Some(counts.into())).send().await?.attributes.unwrap_or_default();
         Ok(attributes.values().all(|count| count == "0"))
     }
+}
+
+/// Clients of one user, who listen.
+struct Crowd {
+    ids: Vec<ConnectionId>,
+    frames: mpsc::Receiver<(usize, Frame)>,
+    _listening: JoinSet<()>,
 }
 
 async fn listen(index: usize, mut socket: Socket, frames: mpsc::Sender<(usize, Frame)>) {

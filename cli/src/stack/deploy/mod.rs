@@ -30,6 +30,8 @@ pub struct Overrides {
     pub visibility_timeout: Option<Duration>,
     /// Whether the queues are FIFO queues.
     pub fifo: bool,
+    /// Where the functions find the management endpoint, in place of the endpoint's own scheme and authority.
+    pub management_origin: Option<String>,
     /// Environment variables of functions, by the function's short name.
     pub environment: BTreeMap<&'static str, BTreeMap<&'static str, String>>,
 }
@@ -122,7 +124,8 @@ pub async fn deploy(
         deployment.queues().await.context("the queues could not be made")?;
     let api = deployment.create_api().await.context("the WebSocket API could not be made")?;
     let path = format!("_aws/execute-api/{api}/{STAGE}");
-    let management_endpoint = format!("{endpoint_url}/{path}");
+    let management_origin = overrides.management_origin.as_deref().unwrap_or(endpoint_url);
+    let management_endpoint = format!("{management_origin}/{path}");
 
     let values = BTreeMap::from([
         ("connections_table", facts.table.name.as_str()),

@@ -1,0 +1,211 @@
+//! Which posts begin, and when: the limit, the pace and the circuit around whole invocations.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use aws_lambda_events::sqs::SqsEvent;
+use delivery_worker::{classify::Answer, control::Gate};
+use serde_json::json;
+use streamer_tests::{
+    event::{EPOCH_MILLIS, batch, epoch, message},
+    gateway::{MemoryGateway, status},
+    worker::Rig,
+};
+use tokio::time::{Instant, advance};
+
+use crate::ids;
+
+const POST: Duration = Duration::from_millis(20);
+
+/// A message for each of these connections.
+fn one_each(names: &[String]) -> SqsEvent {
+    batch(names.chunks(100).enumerate().map(|(id, names)| {
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        message(&id.to_string(), &names).to_string()
+    }))
+}
+
+fn names(prefix: &str, number: usize) -> Vec<String> {
+    (0..number).map(|number| format!("{prefix}{number}")).collect()
+}
+
+mod a_slow_client {
+    use super::*;
+
+    /// When each post to the others arrived, after the invocation's start.
+    async fn others(slow: bool) -> anyhow::Result<Vec<u128>> {
+        let rig = Rig::new(MemoryGateway::scripted(|connection, _| {
+            (POST, status(if connection.starts_with("slow") { 429 } else { 200 }))
+        }));
+        let mut at = Vec::new();
+        for _ in 0..50 {
+            let started = Instant::now();
+            let first = if slow { names("slow", 1) } else { names("another", 1) };
+            let all: Vec<_> = first.into_iter().chain(names("c", 199)).collect();
+            rig.invoke(one_each(&all)).await?;
+            let before = at.len();
+            let posts = rig.worker.gateway.posts();
+            let new = posts.iter().filter(|post| post.connection.starts_with('c')).skip(before);
+            at.extend(new.map(|post| (post.at - started).as_millis()));
+        }
+        assert!(rig.worker.gate.control().limit() >= 128, "the limit is not halved");
+        Ok(at)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn changes_neither_the_others_latency_nor_the_limit() -> anyhow::Result<()> {
+        assert_eq!(others(true).await?, others(false).await?);
+        Ok(())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn is_told_apart_from_a_throttled_account() -> anyhow::Result<()> {
+        let rig = Rig::new(MemoryGateway::scripted(|_, _| (POST, status(429))));
+        let mut limits = Vec::new();
+        for _ in 0..40 {
+            rig.invoke(one_each(&names("c", 30))).await?;
+            limits.push(rig.worker.gate.control().limit());
+            advance(Duration::from_millis(80)).await;
+        }
+        // Ten invocations a second: it is halved by the first of each.
+        assert_eq!([limits[0], limits[9], limits[10], limits[20], limits[30]], [64, 64, 32, 16, 8]);
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_pace_is_kept_over_invocations_and_the_deadline_is_not_waited_past() -> anyhow::Result<()> {
+    let mut rig = Rig::new(MemoryGateway::scripted(|_, _| (POST, status(200))));
+    rig.worker.gate = Gate::new(Some(50));
+    let started = Instant::now();
+    for _ in 0..3 {
+        assert_eq!(rig.invoke(one_each(&names("c", 100))).await?, ids([]));
+    }
+    let took = started.elapsed().as_millis();
+    assert!((5900..6100).contains(&took), "300 posts at 50 a second, 5 of them at once: {took} ms");
+    let at: Vec<_> = rig.worker.gateway.posts().iter().map(|post| post.at).collect();
+    for second in at.windows(57) {
+        assert!(second[56] - second[0] >= Duration::from_secs(1), "50 a second and a burst of 5");
+    }
+
+    rig.invoke_within(epoch(), Duration::from_secs(4), one_each(&names("late", 400))).await?;
+    let back = rig.handed_back();
+    let unfinished = back.iter().filter_map(|sent| sent.json()["to"]["connections"].as_array().map(Vec::len));
+    let unfinished: usize = unfinished.sum();
+    assert!((245..=255).contains(&unfinished), "150 of 400 are posted to in 3 s: {unfinished}");
+    assert!(back.iter().all(|sent| sent.json()["retry"]["cause"] == "deadline"));
+    Ok(())
+}
+
+mod the_circuit {
+    use super::*;
+
+    /// A worker whose endpoint fails until it is told otherwise.
+    fn failing() -> (Rig, Arc<AtomicBool>) {
+        let works = Arc::new(AtomicBool::new(false));
+        let now = Arc::clone(&works);
+        let rig = Rig::new(MemoryGateway::scripted(move |_, _| {
+            (POST, status(if now.load(Ordering::Relaxed) { 200 } else { 503 }))
+        }));
+        (rig, works)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn opens_and_then_costs_no_post_and_no_time() -> anyhow::Result<()> {
+        let (rig, _) = failing();
+        rig.invoke(one_each(&names("c", 30))).await?;
+        let posts = rig.worker.gateway.posts().len();
+        assert!((30..=90).contains(&posts), "{posts}");
+
+        let (started, before) = (Instant::now(), rig.handed_back().len());
+        let mut bodies = vec![message("1", &["a", "b"]).to_string(), message("2", &["a"]).to_string()];
+        let retry = json!({ "count": 0, "receives": 0, "since": EPOCH_MILLIS, "cause": "503" });
+        bodies.extend((3..9).map(|id| {
+            let mut body = message(&id.to_string(), &["c"]);
+            body["retry"] = retry.clone();
+            body.to_string()
+        }));
+        assert_eq!(rig.invoke(batch(bodies)).await?, ids([]));
+        assert_eq!((rig.worker.gateway.posts().len(), started.elapsed()), (posts, Duration::ZERO));
+        let back = rig.handed_back().split_off(before);
+        assert_eq!(back.len(), 8);
+        for sent in back {
+            assert_eq!(sent.json()["retry"]["cause"], "circuit open", "what stands behind waits as long");
+            assert!(sent.delay.is_some_and(|delay| (5..=6).contains(&delay)), "{:?}", sent.delay);
+        }
+        Ok(())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tries_three_posts_when_its_time_is_over_and_the_others_wait_for_1_s() -> anyhow::Result<()> {
+        let (rig, works) = failing();
+        rig.invoke(one_each(&names("c", 30))).await?;
+        advance(Duration::from_secs(6)).await;
+        works.store(true, Ordering::Relaxed);
+        let (posts, before) = (rig.worker.gateway.posts().len(), rig.handed_back().len());
+        rig.invoke(one_each(&names("d", 30))).await?;
+        assert_eq!(rig.worker.gateway.posts().len() - posts, 3);
+        let back = rig.handed_back().split_off(before);
+        assert_eq!(back[0].json()["to"]["connections"].as_array().map(Vec::len), Some(27));
+        assert!(back[0].delay.is_some_and(|delay| (1..=2).contains(&delay)), "{:?}", back[0].delay);
+
+        rig.invoke(one_each(&names("e", 30))).await?;
+        assert_eq!(rig.worker.gateway.posts().len() - posts, 33, "three that worked have closed it");
+        assert_eq!(rig.handed_back().len(), before + 1);
+        Ok(())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn stays_closed_for_clients_that_are_gone_refused_or_slow() -> anyhow::Result<()> {
+        for code in [400, 410, 413, 429] {
+            let rig = Rig::new(MemoryGateway::always(status(code)));
+            rig.invoke(one_each(&names("c", 200))).await?;
+            assert_eq!(rig.worker.gateway.posts().len(), 200, "{code}");
+            assert!(!rig.worker.gate.control().is_open());
+        }
+        Ok(())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn is_not_stuck_by_posts_that_are_given_up_at_the_deadline() -> anyhow::Result<()> {
+        let answers = Arc::new(AtomicBool::new(true));
+        let now = Arc::clone(&answers);
+        let rig = Rig::new(MemoryGateway::scripted(move |_, _| match now.load(Ordering::Relaxed) {
+            true => (POST, status(503)),
+            false => (Duration::from_secs(60), status(200)),
+        }));
+        rig.invoke(one_each(&names("c", 30))).await?;
+        advance(Duration::from_secs(6)).await;
+        answers.store(false, Ordering::Relaxed);
+        for _ in 0..3 {
+            let before = rig.worker.gateway.posts().len();
+            rig.invoke_within(epoch(), Duration::from_secs(2), one_each(&names("d", 30))).await?;
+            assert_eq!(rig.worker.gateway.posts().len() - before, 3, "the probes' places are free again");
+        }
+        Ok(())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn is_not_stuck_by_a_probe_that_panics() -> anyhow::Result<()> {
+        let panics = Arc::new(AtomicBool::new(false));
+        let now = Arc::clone(&panics);
+        let rig = Rig::new(MemoryGateway::scripted(move |_, _| match now.load(Ordering::Relaxed) {
+            true => panic!("the gateway in memory panics as it is told"),
+            false => (POST, Answer::Timeout),
+        }));
+        rig.invoke(one_each(&names("c", 30))).await?;
+        advance(Duration::from_secs(6)).await;
+        panics.store(true, Ordering::Relaxed);
+        for _ in 0..3 {
+            let before = rig.worker.gateway.posts().len();
+            rig.invoke(one_each(&names("d", 1))).await?;
+            assert_eq!(rig.worker.gateway.posts().len() - before, 1);
+        }
+        Ok(())
+    }
+}
