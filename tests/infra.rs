@@ -65,4 +65,5 @@ fn every_promise_names_tests_that_exist() {
         }
     }
     assert!(checked >= 40, "{checked}");
+    assert!(!text.contains("| |\n"), "a promise without a test");
 }

@@ -215,7 +215,7 @@ async fn the_demo_uses_the_endpoint_that_it_is_given_and_leaves_nothing_there() 
     let up = streamer.run_at(emulator.url(), ["up"]).await?;
     assert!(!up.success && up.err.contains("`up` starts one of its own: unset the variable"), "{up:?}");
     let demo = streamer.run_at(emulator.url(), []).await?;
-    assert!(demo.success && demo.out.contains("PASS 7/7"), "{demo:?}");
+    assert!(demo.success && demo.out.contains("PASS 8/8"), "{demo:?}");
 
     let config = local_config(emulator.url()).await;
     let functions = aws_sdk_lambda::Client::new(&config).list_functions().send().await?;

@@ -1,10 +1,10 @@
 //! From lanes to outcomes.
 
-use std::{panic::AssertUnwindSafe, time::SystemTime};
+use std::{collections::HashSet, panic::AssertUnwindSafe};
 
 use futures::{FutureExt, StreamExt, future::join_all, stream};
 use streamer_message::ConnectionId;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     Worker, backoff,
@@ -14,44 +14,83 @@ use crate::{
     expand::Pair,
     gateway::Gateway,
     outcome::{Cause, Ended, Outcome},
-    plan::{Lane, Order},
+    plan::{Lane, Order, Planned},
     time::Time,
 };
 
-/// Lanes that run at the same time, at most: more could not post.
+/// Lanes that run at the same time, at most.
 const LANES: usize = limiter::MOST;
 
-/// Runs all lanes, and says how each pair ended. A lane that panics disturbs no other.
+/// Runs all lanes, and says how each pair ended, the superseded ones included. A lane that panics disturbs no other.
 pub async fn deliver<G: Gateway>(
     worker: &Worker<G>,
     records: &[Record],
-    lanes: &[Lane<'_>],
+    Planned { lanes, superseded }: Planned<'_>,
     time: &Time,
 ) -> Vec<Ended> {
-    let delivery = Delivery { worker, records, time };
-    let lanes = stream::iter(lanes).map(|lane| {
-        let running = AssertUnwindSafe(delivery.run(lane)).catch_unwind();
-        running.map(|ended| ended.unwrap_or_else(|_| panicked(lane)))
+    let delivery = Delivery { worker, records, superseded: &superseded, time };
+    let running = stream::iter(&lanes).map(|lane| {
+        let run = AssertUnwindSafe(delivery.run(lane)).catch_unwind();
+        run.map(|ended| ended.unwrap_or_else(|_| panicked(lane)))
     });
-    lanes.buffer_unordered(LANES).concat().await
+    let ended = running.buffer_unordered(LANES).concat().await;
+    ended.into_iter().chain(superseded).collect()
 }
 
 fn panicked(lane: &Lane<'_>) -> Vec<Ended> {
     lane.pairs.iter().map(|pair| pair.unposted(Outcome::HandedBack(Cause::Panic))).collect()
 }
 
+/// Why a message goes back that stands behind one which goes back for `cause`: what ends all lanes ends it too.
+fn behind(cause: &Cause) -> Cause {
+    match cause {
+        Cause::Deadline | Cause::CircuitOpen(_) => cause.clone(),
+        _ => Cause::Behind,
+    }
+}
+
 /// The posts of one invocation.
 struct Delivery<'a, G> {
     worker: &'a Worker<G>,
     records: &'a [Record],
+    superseded: &'a [Ended],
     time: &'a Time,
 }
 
 impl<G: Gateway> Delivery<'_, G> {
-    /// Runs one lane, a message at a time, the connections of that side by side.
     async fn run(&self, lane: &Lane<'_>) -> Vec<Ended> {
+        match self.worker.policy.order {
+            Order::Connection => self.run_connection(lane).await,
+            // Boxed, so that the lanes of a standard queue are small.
+            Order::Group => Box::pin(self.run_group(lane)).await,
+        }
+    }
+
+    /// Runs the lane of a connection, a message at a time. One that is handed back or finds nobody ends it: what
+    /// comes after must not overtake, or would find nobody either.
+    async fn run_connection(&self, lane: &Lane<'_>) -> Vec<Ended> {
+        let mut ended = Vec::with_capacity(lane.pairs.len());
+        let mut rest = None;
+        for pair in &lane.pairs {
+            let end = match &rest {
+                Some(outcome) => pair.unposted(Outcome::clone(outcome)),
+                None => self.end(pair).await,
+            };
+            rest = rest.or_else(|| match &end.outcome {
+                Outcome::Gone => Some(Outcome::Gone),
+                Outcome::HandedBack(cause) => Some(Outcome::HandedBack(behind(cause))),
+                _ => None,
+            });
+            ended.push(end);
+        }
+        ended
+    }
+
+    /// Runs the lane of a group, a message at a time, the connections of that side by side. A message that does not
+    /// settle ends it: it may yet fail to reach the dead-letter queue, and must not have been overtaken then.
+    async fn run_group(&self, lane: &Lane<'_>) -> Vec<Ended> {
         let mut ended: Vec<Ended> = Vec::with_capacity(lane.pairs.len());
-        let mut gone: Vec<&ConnectionId> = Vec::new();
+        let mut gone: HashSet<&ConnectionId> = HashSet::new();
         let mut held = None;
         for pairs in lane.pairs.chunk_by(|one, other| one.place == other.place) {
             if let Some(cause) = &held {
@@ -59,55 +98,41 @@ impl<G: Gateway> Delivery<'_, G> {
                 ended.extend(pairs.iter().map(back));
                 continue;
             }
-            let step = ended.len();
-            let (absent, present): (Vec<_>, Vec<_>) =
-                pairs.iter().partition(|pair| gone.contains(&&pair.connection));
-            ended.extend(absent.into_iter().map(|pair| pair.unposted(Outcome::Gone)));
-            let posted = join_all(present.iter().map(|pair| self.end(pair))).await;
-            let finds_nobody = present.iter().zip(&posted).filter(|(_, end)| end.outcome == Outcome::Gone);
-            gone.extend(finds_nobody.map(|(pair, _)| &pair.connection));
-            held = posted.iter().find_map(|end| self.holds(&end.outcome));
-            ended.extend(posted);
-            if self.worker.policy.order == Order::Group
-                && let Some(away) =
-                    self.worker.policy.still_away(self.records, &ended[step..], self.time.now())
-            {
-                held = Some(Cause::Behind);
-                ended.push(away);
-            }
+            let end = async |pair: &Pair<'_>| match gone.contains(&pair.connection) {
+                true => pair.unposted(Outcome::Gone),
+                false => self.end(pair).await,
+            };
+            let mut step = join_all(pairs.iter().map(end)).await;
+            let superseded = self.superseded.iter().filter(|end| end.place == pairs[0].place);
+            let all: Vec<_> = step.iter().chain(superseded).collect();
+            let away = self.worker.policy.still_away(self.records, &all, self.time.now());
+            step.extend(away);
+            held = step.iter().find(|end| !end.outcome.is_settled()).map(|end| match &end.outcome {
+                Outcome::HandedBack(cause) => behind(cause),
+                _ => Cause::Behind,
+            });
+            let is_gone = pairs.iter().zip(&step).filter(|(_, end)| end.outcome == Outcome::Gone);
+            gone.extend(is_gone.map(|(pair, _)| &pair.connection));
+            ended.extend(step);
         }
         ended
-    }
-
-    /// Why the rest of the lane is handed back after a message that ended so: nothing may overtake what is
-    /// tried again, and on a FIFO queue nothing what may yet fail to reach the dead-letter queue.
-    fn holds(&self, outcome: &Outcome) -> Option<Cause> {
-        match outcome {
-            Outcome::HandedBack(cause @ (Cause::Deadline | Cause::CircuitOpen(_))) => Some(cause.clone()),
-            Outcome::HandedBack(_) => Some(Cause::Behind),
-            other => match self.worker.policy.order {
-                Order::Group if !other.is_settled() => Some(Cause::Behind),
-                Order::Group | Order::Connection => None,
-            },
-        }
     }
 
     /// Posts a pair until it ends, which is once, but for what is transient.
     async fn end(&self, pair: &Pair<'_>) -> Ended {
         let mut ended = pair.unposted(Outcome::Delivered);
         loop {
-            if pair.message.is_expired(self.time.now()) {
+            if self.is_expired(pair) {
                 return Ended { outcome: Outcome::Expired, ..ended };
             }
-            let ticket = match self.worker.gate.pass(&pair.connection, self.time.deadline()).await {
+            // It is not waited for longer than it is worth anything.
+            let until = self.time.until(pair.message.expires_at);
+            let ticket = match self.worker.gate.pass(&pair.connection, until).await {
                 Ok(ticket) => ticket,
+                Err(_) if self.is_expired(pair) => return Ended { outcome: Outcome::Expired, ..ended },
                 Err(cause) => return Ended { outcome: Outcome::HandedBack(cause), ..ended },
             };
-            // It may have waited.
-            if pair.message.is_expired(self.time.now()) {
-                return Ended { outcome: Outcome::Expired, ..ended };
-            }
-            let posted_at = self.time.now();
+            let posted_at = ticket.began();
             let verdict = self.post(pair).await;
             ended.posts += 1;
             ticket.record(verdict.health());
@@ -132,6 +157,11 @@ impl<G: Gateway> Delivery<'_, G> {
         }
     }
 
+    /// Whether the message is worthless now.
+    fn is_expired(&self, pair: &Pair<'_>) -> bool {
+        pair.message.expires_at.is_some_and(|expiry| expiry <= self.time.now())
+    }
+
     async fn post(&self, pair: &Pair<'_>) -> Verdict {
         let post = self.worker.gateway.post(&pair.connection, pair.message.payload.clone());
         match timeout(self.time.call(), post).await {
@@ -143,8 +173,8 @@ impl<G: Gateway> Delivery<'_, G> {
 
     /// One conditional delete decides whether the connection is gone, or so young that API Gateway may not
     /// have known it when it was posted to: until `$connect` has answered, posts are answered with 410.
-    async fn remove(&self, connection: &ConnectionId, posted_at: SystemTime) -> Outcome {
-        let cutoff = posted_at - self.worker.policy.connect_grace;
+    async fn remove(&self, connection: &ConnectionId, posted_at: Instant) -> Outcome {
+        let cutoff = self.time.at(posted_at) - self.worker.policy.connect_grace;
         match timeout(self.time.call(), self.worker.table.delete_if_older(connection, cutoff)).await {
             Ok(Ok(true)) => Outcome::Gone,
             Ok(Ok(false)) => Outcome::HandedBack(Cause::ConnectGrace),

@@ -63,15 +63,12 @@ pub async fn expand<'a, G>(worker: &Worker<G>, records: &'a [Record], time: &Tim
     let mut expanded = Expanded::default();
     for (place, record) in records.iter().enumerate() {
         let connections = connections_of(&worker.policy, record, &users, time.now());
-        match (&record.content, connections) {
-            (Ok(message), Ok(connections)) => {
+        match connections {
+            Ok((message, connections)) => {
                 let pair = |connection| Pair { place, message, connection };
                 expanded.pairs.extend(connections.into_iter().map(pair));
             }
-            (Err(error), _) => {
-                expanded.ended.push(Ended::unposted(place, None, Outcome::Poison(error.clone())));
-            }
-            (_, Err(outcome)) => expanded.ended.push(Ended::unposted(place, None, outcome)),
+            Err(outcome) => expanded.ended.push(Ended::unposted(place, None, outcome)),
         }
     }
     expanded
@@ -85,13 +82,13 @@ fn user_of(record: &Record, now: SystemTime) -> Option<User<'_>> {
     }
 }
 
-/// The connections to post to, or how the record ends without them.
-fn connections_of(
+/// The message and the connections to post to, or how the record ends without them.
+fn connections_of<'a>(
     policy: &Policy,
-    record: &Record,
+    record: &'a Record,
     users: &HashMap<User<'_>, Live>,
     now: SystemTime,
-) -> Result<Vec<ConnectionId>, Outcome> {
+) -> Result<(&'a Message, Vec<ConnectionId>), Outcome> {
     let message = record.content.as_ref().map_err(|error| Outcome::Poison(error.clone()))?;
     // What is worthless needs no dead letter.
     if !message.is_expired(now) {
@@ -103,8 +100,8 @@ fn connections_of(
         }
     }
     match &message.to {
-        Audience::Connection(connection) => Ok(vec![connection.clone()]),
-        Audience::Connections(connections) => Ok(each_once(connections.as_slice())),
+        Audience::Connection(connection) => Ok((message, vec![connection.clone()])),
+        Audience::Connections(connections) => Ok((message, each_once(connections.as_slice()))),
         Audience::User { tenant, user } => {
             // Nobody was looked for where every message for the user had expired.
             let live =
@@ -114,7 +111,7 @@ fn connections_of(
             if unserved.is_empty() {
                 return Err(policy.nobody(record, now));
             }
-            Ok(unserved)
+            Ok((message, unserved))
         }
         Audience::Tenant(_) | Audience::Shard { .. } => Err(Outcome::Rejected(Rejection::Audience)),
     }

@@ -43,7 +43,7 @@ use crate::{
     expand::expand,
     gateway::Gateway,
     outcome::Ended,
-    plan::{Order, Planned, hold_behind, plan},
+    plan::{Order, hold_behind, plan},
     policy::Policy,
     queue::Queue,
     settle::{review, settle},
@@ -89,10 +89,8 @@ impl<G: Gateway> Worker<G> {
         if self.policy.order == Order::Group {
             hold_behind(&records, &mut pairs, &mut ended);
         }
-        let Planned { lanes, superseded } =
-            plan(self.policy.order, &records, pairs, time.at(time.deadline()));
-        ended.extend(superseded);
-        ended.extend(deliver(self, &records, &lanes, &time).await);
+        let planned = plan(self.policy.order, &records, pairs, time.at(time.deadline()));
+        ended.extend(deliver(self, &records, planned, &time).await);
 
         let ended = review(&self.policy, &records, ended, time.now());
         let unconfirmed = self.settle(&records, &ended, &time).await;

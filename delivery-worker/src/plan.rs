@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::SystemTime};
 
-use streamer_message::ConnectionId;
+use streamer_message::{Audience, ConnectionId};
 
 use crate::{
     decode::Record,
@@ -70,22 +70,29 @@ fn supersede<'a>(pairs: Vec<Pair<'a>>, deadline: SystemTime) -> (Vec<Pair<'a>>, 
     if !pairs.iter().any(|pair| pair.message.supersedable) {
         return (pairs, Vec::new());
     }
-    let mut latest: HashMap<(&'a str, ConnectionId), u64> = HashMap::new();
+    // Of all messages, and of those for users: what waits for a user is not made worthless by what does not.
+    let mut latest: HashMap<(&'a str, ConnectionId, bool), u64> = HashMap::new();
     for pair in pairs.iter().filter(|pair| !pair.message.is_expired(deadline)) {
-        if let Some(request) = &pair.message.request {
-            let latest = latest.entry((request.id.as_str(), pair.connection.clone())).or_default();
+        let Some(request) = &pair.message.request else { continue };
+        for for_user in if is_for_user(pair) { &[false, true][..] } else { &[false] } {
+            let key = (request.id.as_str(), pair.connection.clone(), *for_user);
+            let latest = latest.entry(key).or_default();
             *latest = request.seq.max(*latest);
         }
     }
     let is_superseded = |pair: &Pair<'a>| {
         let request = pair.message.request.as_ref().filter(|_| pair.message.supersedable);
         request.is_some_and(|request| {
-            let latest = latest.get(&(request.id.as_str(), pair.connection.clone()));
-            latest.is_some_and(|latest| request.seq < *latest)
+            let key = (request.id.as_str(), pair.connection.clone(), is_for_user(pair));
+            latest.get(&key).is_some_and(|latest| request.seq < *latest)
         })
     };
     let (superseded, kept): (Vec<_>, Vec<_>) = pairs.into_iter().partition(is_superseded);
     (kept, superseded.iter().map(|pair| pair.unposted(Outcome::Superseded)).collect())
+}
+
+fn is_for_user(pair: &Pair<'_>) -> bool {
+    matches!(pair.message.to, Audience::User { .. })
 }
 
 /// Puts the messages of each request, in order of `seq`, into the places that they have.
@@ -144,8 +151,9 @@ pub fn hold_behind(records: &[Record], pairs: &mut Vec<Pair<'_>>, ended: &mut Ve
 pub fn hand_back_behind(records: &[Record], ended: &mut [Ended]) {
     let first = first_unsettled(records, ended);
     for pair in ended {
-        let handed_back = matches!(pair.outcome, Outcome::HandedBack(_));
-        if is_behind(records, &first, pair.place) && !handed_back {
+        // The successor of what is superseded goes back, too, or has arrived.
+        let stays = matches!(pair.outcome, Outcome::HandedBack(_) | Outcome::Superseded);
+        if is_behind(records, &first, pair.place) && !stays {
             pair.outcome = Outcome::HandedBack(Cause::Behind);
         }
     }
@@ -319,6 +327,23 @@ mod tests {
         };
         assert_eq!(planned(Order::Connection, &records(1000)), (vec![0, 1], vec![]));
         assert_eq!(planned(Order::Connection, &records(1001)), (vec![1], vec![0]));
+    }
+
+    #[test]
+    fn what_waits_for_a_user_is_superseded_only_by_what_does_so_too() {
+        let user = |seq: u64| {
+            let more = format!(r#","request":{{"id":"r","seq":{seq}}}{SUPERSEDABLE}"#);
+            let text = with("g", &more)
+                .text()
+                .replace(r#"{"connection":"c"}"#, r#"{"user":{"tenant":"t","user":"u"}}"#);
+            let mut record = SqsMessage::default();
+            (record.message_id, record.body) = (Some("record".to_owned()), Some(text));
+            Record::read(record).unwrap()
+        };
+        let connection = |seq: u64| of_request("r", seq, SUPERSEDABLE);
+        assert_eq!(planned(Order::Connection, &[user(1), connection(2)]), (vec![0, 1], vec![]));
+        assert_eq!(planned(Order::Connection, &[connection(1), user(2)]), (vec![1], vec![0]));
+        assert_eq!(planned(Order::Connection, &[user(1), connection(3), user(2)]), (vec![2, 1], vec![0]));
     }
 
     #[test]

@@ -192,11 +192,13 @@ fn delay(count: u32, causes: &[&Cause], random: f64) -> u32 {
     backoff::on_the_queue(count, open.max().unwrap_or_default(), random)
 }
 
-/// The connections of a user that need nothing more. Other audiences name only those that do.
+/// The connections of a user that need nothing more. Other audiences name only those that do. Those that are gone
+/// are not among them: where nobody has the message yet, the user is to be waited for.
 fn done(record: &Record, pairs: &[&Ended]) -> Vec<ConnectionId> {
     match record.content.as_ref().map(|message| (&message.to, message.done())) {
         Ok((Audience::User { .. }, before)) => {
-            let now = connections(pairs, |pair| handed_back(pair).is_none());
+            let is_done = |pair: &Ended| handed_back(pair).is_none() && pair.outcome != Outcome::Gone;
+            let now = connections(pairs, is_done);
             before.iter().cloned().chain(now).collect()
         }
         _ => Vec::new(),

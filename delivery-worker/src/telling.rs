@@ -80,15 +80,14 @@ fn metrics<'a>(telemetry: &'a Telemetry, records: &[Record], ended: &[Ended], ti
 
 /// What the fan-out control has to say.
 fn measure(metrics: &mut Metrics<'_>, control: &mut Control) {
-    let Tally { posts, throttles, slow_clients, circuit_opened, most_in_flight } = control.take_tally();
+    let Tally { posts, throttles, slow_clients, circuit_opened, utilization } = control.take_tally();
     posts.into_iter().for_each(|took| metrics.time(metric::POST_LATENCY, took));
     metrics.count(metric::THROTTLES, throttles);
     metrics.count(metric::SLOW_CLIENTS, slow_clients);
     metrics.count(metric::CIRCUIT_OPENED, circuit_opened);
     metrics.value(metric::CIRCUIT_OPEN, f64::from(u8::from(control.is_open())));
     metrics.value(metric::CONCURRENCY_LIMIT, control.limit() as f64);
-    let used = most_in_flight as f64 / control.limit() as f64 * 100.0;
-    metrics.value(metric::CONCURRENCY_UTILIZATION, used);
+    metrics.value(metric::CONCURRENCY_UTILIZATION, utilization * 100.0);
 }
 
 fn metric_of(outcome: &Outcome) -> Metric {
@@ -183,7 +182,7 @@ mod tests {
         for (place, pass) in passes.into_iter().enumerate() {
             let connection = format!("c{}", place % 2).try_into().unwrap();
             let health = if place < 2 { Health::Throttles } else { Health::Fails };
-            control.record(pass, &connection, (health, Duration::from_millis(7)), now);
+            control.record(pass, &connection, health, Duration::from_millis(7), now);
         }
         let mut expected = telemetry.metrics();
         (0..64).for_each(|_| expected.time(metric::POST_LATENCY, Duration::from_millis(7)));

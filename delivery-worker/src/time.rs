@@ -64,6 +64,15 @@ impl Time {
         self.deadline
     }
 
+    /// The deadline, or the time at which a message expires, where that is earlier.
+    #[must_use]
+    pub fn until(&self, expires_at: Option<SystemTime>) -> Instant {
+        let expiry = expires_at.and_then(|expiry| expiry.duration_since(self.wall).ok());
+        expiry
+            .and_then(|expiry| self.instant.checked_add(expiry))
+            .map_or(self.deadline, |at| at.min(self.deadline))
+    }
+
     /// The wall clock's time at a later instant of this invocation.
     #[must_use]
     pub fn at(&self, instant: Instant) -> SystemTime {

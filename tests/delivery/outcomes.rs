@@ -254,8 +254,99 @@ mod expired {
     }
 }
 
+mod superseded {
+    use super::*;
+
+    fn progress(id: &str, seq: u64, connections: &[&str]) -> String {
+        let mut body = message(id, connections);
+        body["request"] = json!({ "id": "r", "seq": seq });
+        body["supersedable"] = true.into();
+        body.to_string()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_progress_is_left_out_for_a_later_message_of_its_request_and_connection() -> anyhow::Result<()>
+    {
+        let rig = Rig::new(MemoryGateway::always(status(200)));
+        let bodies = [progress("1", 1, &["a", "b"]), progress("3", 3, &["a"]), progress("2", 2, &["a"])];
+        assert_eq!(rig.invoke(batch(bodies)).await?, ids([]));
+        assert_eq!(
+            (rig.worker.gateway.texts("a"), rig.worker.gateway.texts("b")),
+            (vec!["\"3\"".into()], vec!["\"1\"".into()])
+        );
+        assert!(rig.handed_back().is_empty() && rig.dead().is_empty());
+        Ok(())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_goes_back_goes_back_alone_and_its_predecessor_is_not_missed() -> anyhow::Result<()> {
+        let rig = Rig::new(MemoryGateway::always(status(429)));
+        let bodies = [progress("1", 1, &["a"]), progress("2", 2, &["a"])];
+        assert_eq!(rig.invoke(batch(bodies)).await?, ids([]));
+        let back: Vec<_> = rig.handed_back().iter().map(|sent| sent.json()["id"].clone()).collect();
+        assert_eq!(back, ["2"]);
+        Ok(())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_too_large_supersedes_nothing() -> anyhow::Result<()> {
+        let rig = Rig::new(MemoryGateway::always(status(200)));
+        let mut large: serde_json::Value = serde_json::from_str(&progress("2", 2, &["a"]))?;
+        large["payload"] = "x".repeat(128 * 1024).into();
+        assert_eq!(rig.invoke(batch([progress("1", 1, &["a"]), large.to_string()])).await?, ids([]));
+        assert_eq!(rig.worker.gateway.texts("a"), ["\"1\""]);
+        Ok(())
+    }
+}
+
 mod no_recipient {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_reconnects_in_time_gets_it_and_nobody_twice() -> anyhow::Result<()> {
+        // One connection is served, one is slow and then gone, and the client comes back as a third.
+        let rig = Rig::new(MemoryGateway::scripted(|connection, place| {
+            let code = match (connection, place) {
+                ("slow", 0) => 429,
+                ("slow", _) => 410,
+                _ => 200,
+            };
+            (Duration::ZERO, status(code))
+        }));
+        connected(&rig, &["served", "slow"]).await;
+        rig.invoke(batch([to_user("m").to_string()])).await?;
+        rig.invoke(batch([rig.handed_back()[0].body.clone()])).await?;
+        assert!(rig.worker.gateway.texts("slow").len() == 2 && rig.handed_back().len() == 1);
+
+        let rig = Rig::new(answering(|connection| status(if connection == "stale" { 410 } else { 200 })));
+        connected(&rig, &["stale"]).await;
+        rig.invoke(batch([to_user("m").to_string()])).await?;
+        connected(&rig, &["fresh"]).await;
+        rig.invoke(batch([rig.handed_back()[0].body.clone()])).await?;
+        assert_eq!(
+            (rig.worker.gateway.texts("stale").len(), rig.worker.gateway.texts("fresh").len()),
+            (1, 1)
+        );
+        assert_eq!(rig.handed_back().len(), 1, "it has arrived");
+        Ok(())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_was_never_reached_is_waited_for_whatever_became_of_which_connection() -> anyhow::Result<()> {
+        let rig = Rig::new(MemoryGateway::scripted(|connection, place| {
+            (Duration::ZERO, status(if connection == "stale" || place > 0 { 410 } else { 429 }))
+        }));
+        connected(&rig, &["stale", "slow"]).await;
+        rig.invoke(batch([to_user("m").to_string()])).await?;
+        assert_eq!(
+            rig.handed_back()[0].json()["retry"]["done"],
+            serde_json::Value::Null,
+            "what is gone is not done"
+        );
+        rig.invoke(batch([rig.handed_back()[0].body.clone()])).await?;
+        assert_eq!(rig.handed_back()[1].json()["retry"]["cause"], "user away");
+        Ok(())
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_user_who_is_away_is_waited_for_30_s_from_the_first_receipt_and_no_longer() -> anyhow::Result<()>

@@ -65,10 +65,18 @@ enum To {
 }
 
 #[derive(Debug, Clone)]
+struct Sent {
+    to: To,
+    group: bool,
+    /// Whether it may be dropped for a later message of the one request; `seq` is its place among all messages.
+    supersedable: bool,
+}
+
+#[derive(Debug, Clone)]
 struct Case {
     fifo: bool,
     clients: [Client; 5],
-    messages: Vec<(To, bool)>,
+    messages: Vec<Sent>,
     posts: Vec<Fault>,
     sends: Vec<SendFault>,
     /// Of each of the first invocations, before which of its calls the worker is killed.
@@ -84,6 +92,8 @@ fn case() -> impl Strategy<Value = Case> {
         2 => Just(To::User),
         1 => Just(To::Poison),
     ];
+    let sent = (to, any::<bool>(), prop::bool::weighted(0.3));
+    let sent = sent.prop_map(|(to, group, supersedable)| Sent { to, group, supersedable });
     let fault = prop_oneof![
         4 => Just(Fault::None),
         3 => prop::sample::select(vec![302, 403, 429, 500, 503]).prop_map(Fault::Status),
@@ -99,7 +109,7 @@ fn case() -> impl Strategy<Value = Case> {
     (
         prop::bool::weighted(0.3),
         prop::array::uniform5(client),
-        prop::collection::vec((to, any::<bool>()), 1..13),
+        prop::collection::vec(sent, 1..13),
         prop::collection::vec(fault, 0..40),
         prop::collection::vec(send_fault, 0..12),
         prop::collection::vec(prop::option::of(0..80_usize), 0..6),
@@ -116,21 +126,26 @@ fn case() -> impl Strategy<Value = Case> {
         })
 }
 
-impl To {
+impl Sent {
     fn body(&self, place: usize) -> String {
-        let to = match self {
+        let to = match &self.to {
             To::Connections(places) => {
                 json!({ "connections": places.iter().map(|place| CONNECTIONS[*place]).collect::<Vec<_>>() })
             }
             To::User => json!({ "user": { "tenant": "acme", "user": "anna" } }),
             To::Poison => return format!("poison {place}"),
         };
-        json!({ "version": 1, "id": place.to_string(), "to": to, "payload": place }).to_string()
+        let request = json!({ "id": "r", "seq": place });
+        let id = place.to_string();
+        json!({
+            "version": 1, "id": id, "to": to, "payload": place, "request": request, "supersedable": self.supersedable,
+        })
+        .to_string()
     }
 
     /// The connections that it is for.
     fn connections(&self) -> BTreeSet<usize> {
-        match self {
+        match &self.to {
             To::Connections(places) => places.iter().copied().collect(),
             To::User => (0..5).collect(),
             To::Poison => BTreeSet::new(),
@@ -240,8 +255,8 @@ impl<'a> Simulation<'a> {
         let dead_letters = sqs.dead_letters(deciding(fuse.clone()));
         let order = if case.fifo { Order::Group } else { Order::Connection };
         let rig = Rig::of(order, clients, table, outbound, dead_letters);
-        for (place, (to, group)) in case.messages.iter().enumerate() {
-            sqs.send(to.body(place), Some(if *group { "g" } else { "h" }), Duration::ZERO);
+        for (place, sent) in case.messages.iter().enumerate() {
+            sqs.send(sent.body(place), Some(if sent.group { "g" } else { "h" }), Duration::ZERO);
         }
         Self { case, sqs, fuse, rig }
     }
@@ -274,16 +289,22 @@ impl<'a> Simulation<'a> {
     fn nothing_is_lost(&self) -> Result<(), TestCaseError> {
         let arrived: BTreeSet<_> = self.arrived().into_iter().collect();
         let somewhere: Vec<_> = self.sqs.bodies().into_iter().chain(self.sqs.dead()).collect();
-        for (message, (to, _)) in self.case.messages.iter().enumerate() {
-            if matches!(to, To::Poison) {
-                let body = to.body(message);
-                prop_assert!(somewhere.contains(&body), "{body} is lost");
+        let is_known = |message: usize, place: usize| {
+            arrived.contains(&(message, place))
+                || somewhere.iter().any(|body| names(body, message, CONNECTIONS[place]))
+        };
+        for (message, sent) in self.case.messages.iter().enumerate() {
+            if matches!(sent.to, To::Poison) {
+                let body = sent.body(message);
+                prop_assert!(somewhere.contains(&body), "{} is lost", body);
             }
-            let missing =
-                to.connections().into_iter().filter(|place| self.case.clients[*place] != Client::Gone);
-            for place in missing.filter(|place| !arrived.contains(&(message, *place))) {
-                let is_here = somewhere.iter().any(|body| names(body, message, CONNECTIONS[place]));
-                prop_assert!(is_here, "{} to {} is lost", message, CONNECTIONS[place]);
+            for place in
+                sent.connections().into_iter().filter(|place| self.case.clients[*place] != Client::Gone)
+            {
+                let successor =
+                    |later: usize| self.case.succeeds(message, later, place) && is_known(later, place);
+                let superseded = (message + 1..self.case.messages.len()).any(successor);
+                prop_assert!(is_known(message, place) || superseded, "{} to {} is lost", message, place);
             }
         }
         Ok(())
@@ -291,6 +312,15 @@ impl<'a> Simulation<'a> {
 
     fn arrived(&self) -> Vec<(usize, usize)> {
         self.rig.worker.gateway.arrived.lock().unwrap().clone()
+    }
+}
+
+impl Case {
+    /// Whether a message may be dropped for a later one, as far as this connection is concerned.
+    fn succeeds(&self, message: usize, later: usize, place: usize) -> bool {
+        let (message, later) = (&self.messages[message], &self.messages[later]);
+        let waits = matches!(message.to, To::User) && !matches!(later.to, To::User);
+        message.supersedable && !waits && later.connections().contains(&place)
     }
 }
 
@@ -314,19 +344,21 @@ fn check(simulation: &Simulation<'_>) -> Result<(), TestCaseError> {
     // A message is given up only where it was refused, or where workers panicked or were killed again and again.
     let refused = case.posts.contains(&Fault::Status(413)) || case.posts.contains(&Fault::Panic);
     let dead = sqs.dead();
-    let poison: BTreeSet<_> = (0..case.messages.len())
-        .map(|place| case.messages[place].0.body(place))
-        .filter(|body| body.starts_with("poison"))
-        .collect();
+    let bodies = case.messages.iter().enumerate().map(|(place, sent)| sent.body(place));
+    let poison: BTreeSet<_> = bodies.filter(|body| body.starts_with("poison")).collect();
     let others = dead.iter().filter(|body| !poison.contains(*body)).count();
     prop_assert!(refused || others == 0, "nothing else is given up: {:?}", dead);
     prop_assert!(poison.iter().all(|body| dead.contains(body)));
-    for (message, (to, _)) in case.messages.iter().enumerate() {
-        for place in to.connections() {
+    for (message, sent) in case.messages.iter().enumerate() {
+        for place in sent.connections() {
             let there = case.clients[place] != Client::Gone;
             let given_up = dead.iter().any(|body| names(body, message, CONNECTIONS[place]));
-            let arrived = times.contains_key(&(message, place));
-            prop_assert!(arrived == there || (there && refused && given_up), "{} to {}", message, place);
+            let arrived = |message: usize| times.contains_key(&(message, place));
+            let successor =
+                |later: usize| case.succeeds(message, later, place) && (arrived(later) || refused);
+            let superseded = (message + 1..case.messages.len()).any(successor);
+            let ends_well = arrived(message) == there || (there && (superseded || (refused && given_up)));
+            prop_assert!(ends_well, "{} to {}", message, place);
         }
     }
     let lossless = case.kills.iter().all(Option::is_none)
@@ -339,9 +371,11 @@ fn check(simulation: &Simulation<'_>) -> Result<(), TestCaseError> {
         let mut last: BTreeMap<(bool, usize), usize> = BTreeMap::new();
         let mut seen = BTreeSet::new();
         for (message, place) in arrived.into_iter().filter(|pair| seen.insert(*pair)) {
-            let last = last.entry((case.messages[message].1, place)).or_default();
-            prop_assert!(*last <= message, "{} overtook {} to {}", *last, message, place);
-            *last = message;
+            let last = last.entry((case.messages[message].group, place)).or_default();
+            // A client drops a supersedable message that is older than what it has seen.
+            let overtaken = *last > message && !case.messages[message].supersedable;
+            prop_assert!(!overtaken, "{} overtook {} to {}", *last, message, place);
+            *last = message.max(*last);
         }
     }
     Ok(())

@@ -95,10 +95,6 @@ async fn in_a_storm_every_message_arrives_or_is_a_dead_letter_with_a_reason() ->
             times.len(),
             dead.len()
         );
-        if let Ok(Some(text)) = timeout(Duration::from_millis(20), arrivals.recv()).await {
-            *times.entry(text.parse()?).or_default() += 1;
-            continue;
-        }
         if killed < kills && Instant::now() >= next_kill {
             let workers = Processes::with_environment(&[
                 format!("AWS_LAMBDA_FUNCTION_NAME={}", delivery.function),
@@ -106,6 +102,10 @@ async fn in_a_storm_every_message_arrives_or_is_a_dead_letter_with_a_reason() ->
             ])?;
             killed += usize::from(workers.kill_one(&mut random));
             next_kill = Instant::now() + Duration::from_millis(random.u64(100..1000));
+        }
+        if let Ok(Some(text)) = timeout(Duration::from_millis(20), arrivals.recv()).await {
+            *times.entry(text.parse()?).or_default() += 1;
+            continue;
         }
         for (number, reason) in dead_letters(&sqs, &delivery.dead_letter_queue_url).await? {
             dead.insert(number, reason);
@@ -125,6 +125,20 @@ async fn in_a_storm_every_message_arrives_or_is_a_dead_letter_with_a_reason() ->
         proxy.counts(),
         started.elapsed().as_secs_f64()
     )?;
+    // Two of the faults and every kill of a worker that is at it make duplicates.
+    let counts = proxy.counts();
+    let share = |fault| {
+        counts.get(&fault).copied().unwrap_or_default() as f64 / counts.values().sum::<usize>() as f64
+    };
+    for (fault, expected) in [
+        (Fault::Status(429), 0.10),
+        (Fault::Status(500), 0.05),
+        (Fault::Reset, 0.01),
+        (Fault::AnswerLost, 0.01),
+    ] {
+        assert!((expected / 2.0..expected * 2.0).contains(&share(fault)), "{fault:?}: {}", share(fault));
+    }
+    assert!(duplicates > 0 && dead.len() < messages / 100, "{duplicates} duplicates, {} dead", dead.len());
     let reasons: BTreeSet<_> = dead.values().map(String::as_str).collect();
     assert!(reasons.is_subset(&BTreeSet::from(["exhausted", "crashed_or_throttled"])), "{reasons:?}");
     assert!((0..messages).all(|number| times.contains_key(&number) || dead.contains_key(&number)));

@@ -24,6 +24,7 @@ use std::{path::Path, time::Duration};
 
 use anyhow::Context as _;
 use aws_config::SdkConfig;
+use aws_sdk_sqs::types::QueueAttributeName;
 use streamer_connections::ConnectionTable;
 use streamer_producer::Producer;
 
@@ -181,6 +182,22 @@ impl Stack {
     #[must_use]
     pub fn producer(&self) -> Producer {
         Producer::new(aws_sdk_sqs::Client::new(&self.config), &self.deployed.queue_url)
+    }
+
+    /// Whether a queue holds nothing, neither visible nor in flight nor delayed.
+    ///
+    /// # Errors
+    /// When the queue does not say.
+    pub async fn is_empty(&self, queue_url: &str) -> anyhow::Result<bool> {
+        let counts = [
+            QueueAttributeName::ApproximateNumberOfMessages,
+            QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
+            QueueAttributeName::ApproximateNumberOfMessagesDelayed,
+        ];
+        let get = aws_sdk_sqs::Client::new(&self.config).get_queue_attributes().queue_url(queue_url);
+        let found =
+            get.set_attribute_names(Some(counts.to_vec())).send().await?.attributes.unwrap_or_default();
+        Ok(counts.iter().all(|count| found.get(count).is_some_and(|number| number == "0")))
     }
 
     /// The processes of a function, as they are now.

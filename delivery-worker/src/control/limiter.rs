@@ -12,6 +12,8 @@ use std::{collections::VecDeque, time::Duration};
 use streamer_message::ConnectionId;
 use tokio::time::Instant;
 
+use super::window::Window;
+
 /// The limit that an environment begins with.
 pub const FIRST: usize = 128;
 
@@ -38,17 +40,10 @@ const PARTS: u32 = 10;
 pub struct Limiter {
     limit: f64,
     halved_at: Option<Instant>,
-    /// The last second's posts and 429s, in parts of a second, the oldest first.
-    parts: VecDeque<Part>,
+    /// The last second's posts, and 429s among them.
+    window: Window,
     /// The connections that were answered with 429 last, the latest first: no more than matter.
     throttled: VecDeque<(ConnectionId, Instant)>,
-}
-
-#[derive(Debug)]
-struct Part {
-    began: Instant,
-    posts: u32,
-    throttled: u32,
 }
 
 /// Whom a 429 is about.
@@ -62,7 +57,8 @@ pub enum Throttled {
 
 impl Default for Limiter {
     fn default() -> Self {
-        Self { limit: FIRST as f64, halved_at: None, parts: VecDeque::new(), throttled: VecDeque::new() }
+        let window = Window::new(SECOND, SECOND / PARTS);
+        Self { limit: FIRST as f64, halved_at: None, window, throttled: VecDeque::new() }
     }
 }
 
@@ -73,20 +69,23 @@ impl Limiter {
         self.limit as usize
     }
 
-    /// Takes note of a post that was answered otherwise than with 429, while `in_flight` were in flight. A limit
-    /// that is not half used has not been tried, so it does not grow.
-    pub fn answered(&mut self, in_flight: usize, now: Instant) {
-        self.part(now).posts += 1;
+    /// Takes note of a post that succeeded, while `in_flight` were in flight. A limit that is not half used has not
+    /// been tried, so it does not grow.
+    pub fn succeeded(&mut self, in_flight: usize, now: Instant) {
+        self.window.count(false, now);
         if in_flight * 2 >= self.limit() {
             self.limit = (self.limit + 1.0 / self.limit).min(MOST as f64);
         }
     }
 
+    /// Takes note of a post that failed, but not with 429: it says nothing about the limit.
+    pub fn failed(&mut self, now: Instant) {
+        self.window.count(false, now);
+    }
+
     /// Takes note of a 429, and says whom it is about.
     pub fn throttled(&mut self, connection: &ConnectionId, now: Instant) -> Throttled {
-        let part = self.part(now);
-        part.posts += 1;
-        part.throttled += 1;
+        self.window.count(true, now);
         self.throttled.retain(|(known, _)| known != connection);
         self.throttled.push_front((connection.clone(), now));
         self.throttled.truncate(CONNECTIONS);
@@ -101,28 +100,11 @@ impl Limiter {
     }
 
     fn is_account(&self) -> bool {
-        let (posts, throttled) = self
-            .parts
-            .iter()
-            .fold((0, 0), |(posts, throttled), part| (posts + part.posts, throttled + part.throttled));
+        let (posts, throttled) = self.window.totals();
         let latest = self.throttled.front().map(|(_, at)| *at);
         let recent =
             self.throttled.iter().filter(|(_, at)| latest.is_some_and(|latest| latest - *at < SECOND));
         recent.count() >= CONNECTIONS && throttled * SHARE >= posts
-    }
-
-    /// The part of the second that `now` is in, with none older than a second before it.
-    fn part(&mut self, now: Instant) -> &mut Part {
-        while self.parts.front().is_some_and(|part| now.saturating_duration_since(part.began) >= SECOND) {
-            self.parts.pop_front();
-        }
-        let length = SECOND / PARTS;
-        let is_over = |part: &Part| now.saturating_duration_since(part.began) >= length;
-        if self.parts.back().is_none_or(is_over) {
-            self.parts.push_back(Part { began: now, posts: 0, throttled: 0 });
-        }
-        let last = self.parts.len() - 1;
-        &mut self.parts[last]
     }
 }
 
@@ -141,17 +123,26 @@ mod tests {
     #[test]
     fn the_limit_grows_by_one_for_each_round_of_posts_that_uses_it() {
         let (mut limiter, now) = (Limiter::default(), Instant::now());
-        (0..129).for_each(|_| limiter.answered(128, now));
+        (0..129).for_each(|_| limiter.succeeded(128, now));
         assert_eq!(limiter.limit(), 129);
-        (0..100_000).for_each(|_| limiter.answered(256, now));
+        (0..100_000).for_each(|_| limiter.succeeded(256, now));
         assert_eq!(limiter.limit(), MOST);
     }
 
     #[test]
     fn a_limit_that_is_not_half_used_does_not_grow() {
         let (mut limiter, now) = (Limiter::default(), Instant::now());
-        (0..10_000).for_each(|_| limiter.answered(63, now));
+        (0..10_000).for_each(|_| limiter.succeeded(63, now));
         assert_eq!(limiter.limit(), FIRST);
+    }
+
+    #[test]
+    fn a_post_that_fails_does_not_raise_it() {
+        let (mut limiter, now) = (Limiter::default(), Instant::now());
+        (0..10_000).for_each(|_| limiter.failed(now));
+        assert_eq!(limiter.limit(), FIRST);
+        let about = [0, 1, 2].map(|number| limiter.throttled(&connection(number), now));
+        assert_eq!(about, [Throttled::Client; 3], "but it counts among the second's posts");
     }
 
     #[test]
@@ -168,7 +159,7 @@ mod tests {
         let (mut limiter, now) = (Limiter::default(), Instant::now());
         for number in 0..1000 {
             let at = now + millis(number as u64);
-            (0..5).for_each(|_| limiter.answered(1, at));
+            (0..5).for_each(|_| limiter.succeeded(1, at));
             assert_eq!(limiter.throttled(&connection(number), at), Throttled::Client, "1 in 6");
         }
         assert_eq!(limiter.limit(), FIRST);
@@ -177,7 +168,7 @@ mod tests {
     #[test]
     fn a_fifth_of_the_posts_and_three_connections_are_the_account() {
         let (mut limiter, now) = (Limiter::default(), Instant::now());
-        (0..12).for_each(|_| limiter.answered(1, now));
+        (0..12).for_each(|_| limiter.succeeded(1, now));
         let about = [0, 1, 2].map(|number| limiter.throttled(&connection(number), now));
         assert_eq!(about, [Throttled::Client, Throttled::Client, Throttled::Account]);
         assert_eq!(limiter.limit(), FIRST / 2);
@@ -208,7 +199,7 @@ mod tests {
     #[test]
     fn what_is_older_than_a_second_does_not_count() {
         let (mut limiter, now) = (Limiter::default(), Instant::now());
-        (0..1000).for_each(|_| limiter.answered(1, now));
+        (0..1000).for_each(|_| limiter.succeeded(1, now));
         for number in 0..3 {
             limiter.throttled(&connection(number), now + millis(1100));
         }

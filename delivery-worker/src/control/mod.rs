@@ -7,6 +7,7 @@
 pub mod breaker;
 pub mod limiter;
 pub mod pace;
+mod window;
 
 use std::{
     mem,
@@ -51,9 +52,9 @@ pub enum Admission {
 }
 
 /// What has happened since it was asked for last.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Tally {
-    /// How long each post took that was answered, or was not in time.
+    /// How long each post took that was answered, or was not in time: no more than an invocation makes.
     pub posts: Vec<Duration>,
     /// Posts that were answered with 429.
     pub throttles: usize,
@@ -61,8 +62,8 @@ pub struct Tally {
     pub slow_clients: usize,
     /// How often the circuit opened.
     pub circuit_opened: usize,
-    /// The most posts that were in flight at the same time.
-    pub most_in_flight: usize,
+    /// The most posts that were in flight, of those that might have been, from 0 to 1.
+    pub utilization: f64,
 }
 
 impl Control {
@@ -87,7 +88,8 @@ impl Control {
             Err(wait) => Admission::Open(wait),
             Ok(pass) => {
                 self.in_flight += 1;
-                self.tally.most_in_flight = self.tally.most_in_flight.max(self.in_flight);
+                let used = self.in_flight as f64 / self.limiter.limit() as f64;
+                self.tally.utilization = self.tally.utilization.max(used);
                 Admission::Go(pass)
             }
         }
@@ -99,7 +101,8 @@ impl Control {
         &mut self,
         pass: Pass,
         connection: &ConnectionId,
-        (health, took): (Health, Duration),
+        health: Health,
+        took: Duration,
         now: Instant,
     ) -> Option<Change> {
         match health {
@@ -110,7 +113,8 @@ impl Control {
                     Throttled::Account => {}
                 }
             }
-            Health::Works | Health::Fails => self.limiter.answered(self.in_flight, now),
+            Health::Works => self.limiter.succeeded(self.in_flight, now),
+            Health::Fails => self.limiter.failed(now),
             Health::Unknown => {}
         }
         if health != Health::Unknown {
@@ -136,8 +140,7 @@ impl Control {
 
     /// What has happened since this was called last.
     pub fn take_tally(&mut self) -> Tally {
-        let next = Tally { most_in_flight: self.in_flight, ..Tally::default() };
-        mem::replace(&mut self.tally, next)
+        mem::take(&mut self.tally)
     }
 }
 
@@ -177,8 +180,10 @@ impl Gate {
         connection: &'a ConnectionId,
         deadline: Instant,
     ) -> Result<Ticket<'a>, Cause> {
-        let next = timeout_at(deadline, self.next.lock()).await;
-        let _next = next.map_err(|_| Cause::Deadline)?;
+        let _next = match self.next.try_lock() {
+            Ok(next) => next,
+            Err(_) => timeout_at(deadline, self.next.lock()).await.map_err(|_| Cause::Deadline)?,
+        };
         loop {
             let now = Instant::now();
             if now >= deadline {
@@ -204,6 +209,12 @@ impl Gate {
 }
 
 impl Ticket<'_> {
+    /// When the post began.
+    #[must_use]
+    pub fn began(&self) -> Instant {
+        self.began
+    }
+
     /// Says what came of the post.
     pub fn record(mut self, health: Health) {
         self.health = health;
@@ -213,8 +224,8 @@ impl Ticket<'_> {
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
         let now = Instant::now();
-        let said = (self.health, now - self.began);
-        let change = self.gate.control().record(self.pass, self.connection, said, now);
+        let took = now - self.began;
+        let change = self.gate.control().record(self.pass, self.connection, self.health, took, now);
         match change {
             Some(Change::Opened(time)) => {
                 tracing::error!(
@@ -265,7 +276,7 @@ mod tests {
                     }
                 } else if let Some(pass) = in_flight.pop() {
                     let healths = [Health::Works, Health::Throttles, Health::Fails, Health::Unknown];
-                    control.record(pass, &connection(number), (healths[health], Duration::ZERO), now);
+                    control.record(pass, &connection(number), healths[health], Duration::ZERO, now);
                 }
                 prop_assert!((limiter::LEAST..=limiter::MOST).contains(&control.limit()));
             }
@@ -281,9 +292,52 @@ mod tests {
         let (mut control, now) = (Control::new(Some(1000)), Instant::now());
         for _ in 0..breaker::POSTS {
             let Admission::Go(pass) = control.admit(now) else { panic!("it is closed") };
-            control.record(pass, &connection(0), (Health::Fails, Duration::ZERO), now);
+            control.record(pass, &connection(0), Health::Fails, Duration::ZERO, now);
         }
         assert!((0..10_000).all(|_| control.admit(now) == Admission::Open(breaker::FIRST)));
         assert!(matches!(control.admit(now + breaker::FIRST), Admission::Go(_)));
+    }
+
+    /// Lanes come, wait, post, fail, give up and panic: the limit is never passed, and in the end nothing is in
+    /// flight, nobody waits, and the next post may begin.
+    async fn gate_is_left_clean(lanes: &[(u64, u64, usize, usize)]) -> Result<(), TestCaseError> {
+        let (gate, began) = (Gate::default(), Instant::now());
+        let in_flight = std::cell::Cell::new(0_usize);
+        let run = async |&(starts, takes, end, number): &(u64, u64, usize, usize)| {
+            tokio::time::sleep(Duration::from_millis(starts)).await;
+            let (connection, deadline) = (connection(number), began + Duration::from_millis(1500));
+            let Ok(ticket) = gate.pass(&connection, deadline).await else { return true };
+            in_flight.set(in_flight.get() + 1);
+            let kept = in_flight.get() <= gate.control().limit();
+            let post = tokio::time::sleep(Duration::from_millis(takes));
+            let answered = timeout_at(deadline, post).await.is_ok();
+            in_flight.set(in_flight.get() - 1);
+            match end {
+                0 | 1 if answered => ticket.record(Health::Works),
+                2 if answered => ticket.record(Health::Throttles),
+                3 if answered => ticket.record(Health::Fails),
+                _ => drop(ticket),
+            }
+            kept
+        };
+        let kept = futures::future::join_all(lanes.iter().map(run)).await;
+        prop_assert!(kept.into_iter().all(|kept| kept));
+        prop_assert!(began.elapsed() <= Duration::from_millis(1501));
+        prop_assert_eq!(gate.control().in_flight, 0);
+        tokio::time::sleep(breaker::FIRST).await;
+        let (connection, deadline) = (connection(0), Instant::now() + Duration::from_secs(1));
+        prop_assert!(gate.pass(&connection, deadline).await.is_ok());
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn a_gate_is_left_clean(
+            lanes in prop::collection::vec((0..1450_u64, 0..300_u64, 0..5_usize, 0..9_usize), 0..700),
+        ) {
+            let mut runtime = tokio::runtime::Builder::new_current_thread();
+            let runtime = runtime.enable_time().start_paused(true).build().unwrap();
+            runtime.block_on(gate_is_left_clean(&lanes))?;
+        }
     }
 }

@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, bail, ensure};
-use aws_sdk_sqs::types::QueueAttributeName;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
 use streamer_connections::{Connection, ConnectionTable};
@@ -16,7 +15,7 @@ use crate::{
     screen::{Screen, human},
     stack::{
         Stack,
-        logs::Logs,
+        logs::{Line, Logs},
         outage::Outage,
         socket::{Frame, Socket},
     },
@@ -31,8 +30,8 @@ const PATIENT: usize = 30;
 /// How often a worker is to be killed in the middle of its batch before it is said to be too fast.
 const TRIES: usize = 3;
 
-/// How long to wait for a frame before looking whether any is left to come.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// How long to wait for a frame before looking into the worker's log.
+const PATIENCE: Duration = Duration::from_millis(250);
 
 /// How long anything may take: longer than the visibility timeout, which a message of a killed worker waits.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -90,9 +89,21 @@ impl<'a> Play<'a> {
         let mut progress = Vec::new();
         let mut complete = None;
         // A standard queue keeps no order: `seq` tells it. An update that a later message of the request overtakes
-        // in the same batch is superseded, so only acknowledgment and completion are sure to come.
-        while acknowledged.is_none() || complete.is_none() || !self.queue_is_empty().await? {
-            let Ok(frame) = tokio::time::timeout(PATIENCE, self.frame()).await else { continue };
+        // in the same batch is superseded, which the worker's log tells.
+        let (mut logs, mut superseded) = (Logs::of(self.stack, Some("delivery"))?, 0);
+        let deadline = Instant::now() + LIMIT;
+        while acknowledged.is_none() || complete.is_none() || progress.len() + superseded < 10 {
+            let missing = 10 - progress.len() - superseded;
+            ensure!(
+                Instant::now() < deadline,
+                "acknowledgment, completion or {missing} updates did not come"
+            );
+            let Ok(frame) = tokio::time::timeout(PATIENCE, self.frame()).await else {
+                let says =
+                    |line: &Line| line.text.contains("\"superseded\"") && line.text.contains("\"req_3\"");
+                superseded += logs.next().await?.iter().filter(|line| says(line)).count();
+                continue;
+            };
             let (frame, latency) = frame?;
             let seq = frame["seq"].as_u64().context("no seq")?;
             match frame["type"].as_str() {
@@ -122,7 +133,7 @@ impl<'a> Play<'a> {
             human(latency),
             "█".repeat(20),
             percent.len(),
-            10 - percent.len()
+            superseded
         ))
     }
 
@@ -164,7 +175,8 @@ impl<'a> Play<'a> {
 
         let deadline = Instant::now() + LIMIT;
         while Instant::now() < deadline
-            && !(self.tally.unique() - before == CROWD && self.queue_is_empty().await?)
+            && !(self.tally.unique() - before == CROWD
+                && self.stack.is_empty(&self.stack.deployed.queue_url).await?)
         {
             while let Ok(frame) = frames.try_recv() {
                 self.count("crowd", &frame)?;
@@ -242,7 +254,7 @@ impl<'a> Play<'a> {
         }
         self.tally.lost = 0;
         Ok(format!(
-            "endpoint down: circuit opened after {down} posts\n               {PATIENT}/{PATIENT} arrived once it \
+            "endpoint down: circuit opened, {down} posts refused\n               {PATIENT}/{PATIENT} arrived once it \
              was back, 0 lost"
         ))
     }
@@ -288,19 +300,6 @@ impl<'a> Play<'a> {
             ensure!(Instant::now() < deadline, "{} of {number} rows are there", page.connections.len());
             sleep(Duration::from_millis(50)).await;
         }
-    }
-
-    async fn queue_is_empty(&self) -> anyhow::Result<bool> {
-        let counts = [
-            QueueAttributeName::ApproximateNumberOfMessages,
-            QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
-            QueueAttributeName::ApproximateNumberOfMessagesDelayed,
-        ];
-        let client = aws_sdk_sqs::Client::new(&self.stack.config);
-        let get = client.get_queue_attributes().queue_url(&self.stack.deployed.queue_url);
-        let attributes =
-            get.set_attribute_names(Some(counts.into())).send().await?.attributes.unwrap_or_default();
-        Ok(attributes.values().all(|count| count == "0"))
     }
 }
 
