@@ -142,7 +142,8 @@ impl<G: Gateway> Delivery<'_, G> {
                     ended.age = made_at.and_then(|made_at| self.time.now().duration_since(made_at).ok());
                     Outcome::Delivered
                 }
-                Verdict::NoConnection => self.remove(&pair.connection, posted_at).await,
+                // Boxed, as what is rare and large: lanes are moved about.
+                Verdict::NoConnection => Box::pin(self.remove(&pair.connection, posted_at)).await,
                 Verdict::Rejected(rejection) => Outcome::Rejected(rejection),
                 Verdict::HandBack(cause) => {
                     let pause = backoff::in_place(ended.posts, fastrand::f64());

@@ -1,5 +1,6 @@
 //! `streamer`: the demo. Builds, starts, deploys, plays, checks and stops.
 
+mod crowds;
 mod scenes;
 mod tally;
 
