@@ -102,6 +102,22 @@ async fn the_pace_is_kept_over_invocations_and_the_deadline_is_not_waited_past()
     Ok(())
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_message_that_expires_while_it_waits_takes_no_place_of_the_pace() -> anyhow::Result<()> {
+    let mut rig = Rig::new(MemoryGateway::scripted(|_, _| (POST, status(200))));
+    rig.worker.gate = Gate::new(Some(1));
+    let started = Instant::now();
+    let mut expiring = message("2", &["b"]);
+    expiring["expires_at"] = (EPOCH_MILLIS + 500).into();
+    let bodies = [message("1", &["a"]), expiring, message("3", &["c"])];
+    assert_eq!(rig.invoke(batch(bodies.map(|body| body.to_string()))).await?, ids([]));
+    let posts = rig.worker.gateway.posts();
+    let seen: Vec<_> =
+        posts.iter().map(|post| (post.connection.as_str(), (post.at - started).as_millis())).collect();
+    assert_eq!(seen, [("a", 0), ("c", 1000)]);
+    Ok(())
+}
+
 mod the_circuit {
     use super::*;
 

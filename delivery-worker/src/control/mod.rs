@@ -171,7 +171,8 @@ impl Gate {
         Self { control: Mutex::new(Control::new(posts_per_second)), ..Self::default() }
     }
 
-    /// Waits until a post to `connection` may begin.
+    /// Waits until a post to `connection` may begin. Whoever is before it in the queue waits until the deadline of an
+    /// invocation at most.
     ///
     /// # Errors
     /// [`Cause::CircuitOpen`] at once, or [`Cause::Deadline`] when its turn has not come by then.
@@ -180,10 +181,7 @@ impl Gate {
         connection: &'a ConnectionId,
         deadline: Instant,
     ) -> Result<Ticket<'a>, Cause> {
-        let _next = match self.next.try_lock() {
-            Ok(next) => next,
-            Err(_) => timeout_at(deadline, self.next.lock()).await.map_err(|_| Cause::Deadline)?,
-        };
+        let _next = self.next.lock().await;
         loop {
             let now = Instant::now();
             if now >= deadline {
