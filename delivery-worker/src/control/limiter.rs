@@ -2,8 +2,8 @@
 //! throttled (additive increase, multiplicative decrease).
 //!
 //! API Gateway's 429 has two meanings: the account's request quota is used up, or *this client's* buffer is full.
-//! One slow client must not slow the others, so 429 halves the limit only when it comes from at least
-//! [`CONNECTIONS`] connections and makes up a [`SHARE`]th of the last second's posts, and at most once a second.
+//! One slow client must not slow the others, so 429 halves the limit only when it comes from at least 3 connections
+//! and makes up a fifth of the last second's posts, and at most once a second.
 //!
 //! No clock and no I/O: whoever asks says what time it is.
 
