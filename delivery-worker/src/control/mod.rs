@@ -192,7 +192,6 @@ impl Gate {
                 Admission::Go(pass) => {
                     return Ok(Ticket { gate: self, connection, pass, began: now, health: Health::Unknown });
                 }
-
                 Admission::Open(wait) => return Err(Cause::CircuitOpen(wait)),
                 Admission::Full => _ = timeout_at(deadline, self.ended.notified()).await,
                 Admission::At(at) => sleep_until(at.min(deadline)).await,
