@@ -7,25 +7,21 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     io::Write as _,
-    sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
-use bytes::Bytes;
 use delivery_worker::{
     backoff,
-    classify::Answer,
     control::{
         Admission, Control,
         breaker::{Health, Pass},
     },
-    gateway::Gateway,
 };
 use streamer_message::ConnectionId;
 use streamer_tests::{
     doubles::{Entry, TableDouble},
     event::message,
-    gateway::status,
+    gateway::{MemoryGateway, status},
     sqs::Sqs,
     worker::Rig,
 };
@@ -41,26 +37,13 @@ macro_rules! show {
 const ENVIRONMENTS: usize = 20;
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// An endpoint that is down at first.
-struct Down {
-    until: Instant,
-    posts: AtomicUsize,
-}
-
-impl Gateway for Down {
-    async fn post(&self, _: &ConnectionId, _: Bytes) -> Answer {
-        self.posts.fetch_add(1, Ordering::Relaxed);
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        status(if Instant::now() < self.until { 503 } else { 200 })
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_message_a_minute_for_an_hour_all_arrives_when_the_endpoint_is_back() -> anyhow::Result<()> {
     fastrand::seed(7);
     let (sqs, began) = (Sqs::new(false), Instant::now());
     let rig = || {
-        let down = Down { until: began + HOUR, posts: AtomicUsize::new(0) };
+        let is_down = move || Instant::now() < began + HOUR;
+        let down = MemoryGateway::scripted(move |_, _| (STEP, status(if is_down() { 503 } else { 200 })));
         let taking = |_: &_| (true, Entry::Taken);
         Rig::on(down, TableDouble::default(), sqs.outbound(taking, || true), sqs.dead_letters(taking))
     };
@@ -77,7 +60,7 @@ async fn a_message_a_minute_for_an_hour_all_arrives_when_the_endpoint_is_back() 
         sqs.acknowledge(&event, &report);
         (rounds, last) = (rounds + 1, Instant::now());
     }
-    let posts: usize = rigs.iter().map(|rig| rig.worker.gateway.posts.load(Ordering::Relaxed)).sum();
+    let posts: usize = rigs.iter().map(|rig| rig.worker.gateway.posts().len()).sum();
     let late = last.saturating_duration_since(began + HOUR);
     show!(
         "a message a minute: 60 messages, {posts} posts, {} re-sends, all delivered {} s after the outage",

@@ -19,13 +19,13 @@ use streamer_cli::stack::{
 use streamer_producer::{Message, Producer};
 use streamer_tests::{
     emulator::{VISIBILITY, stack},
-    full,
+    eventually, full,
     proxy::{Fault, FaultProxy},
 };
 use tokio::{
     sync::mpsc,
     task::JoinSet,
-    time::{Instant, sleep, timeout},
+    time::{Instant, timeout},
 };
 
 use crate::rows;
@@ -96,10 +96,7 @@ async fn in_a_storm_every_message_arrives_or_is_a_dead_letter_with_a_reason() ->
             dead.len()
         );
         if killed < kills && Instant::now() >= next_kill {
-            let workers = Processes::with_environment(&[
-                format!("AWS_LAMBDA_FUNCTION_NAME={}", delivery.function),
-                format!("AWS_ENDPOINT_URL={origin}"),
-            ])?;
+            let workers = Processes::of_function(&delivery.function, origin)?;
             killed += usize::from(workers.kill_one(&mut random));
             next_kill = Instant::now() + Duration::from_millis(random.u64(100..1000));
         }
@@ -111,7 +108,8 @@ async fn in_a_storm_every_message_arrives_or_is_a_dead_letter_with_a_reason() ->
             dead.insert(number, reason);
         }
     }
-    sleep(Duration::from_millis(500)).await;
+    // What a killed worker had posted comes again.
+    eventually("the queue is empty", async || stack.is_empty(&delivery.queue_url).await).await?;
     while let Ok(text) = arrivals.try_recv() {
         *times.entry(text.parse()?).or_default() += 1;
     }

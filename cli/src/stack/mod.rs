@@ -206,10 +206,7 @@ impl Stack {
     /// When the stack has no such function, or processes cannot be listed.
     pub fn processes(&self, function: &str) -> anyhow::Result<Processes> {
         let function = self.deployed.functions.get(function).context("no such function")?;
-        Processes::with_environment(&[
-            format!("AWS_LAMBDA_FUNCTION_NAME={function}"),
-            format!("AWS_ENDPOINT_URL={}", self.deployed.endpoint_url),
-        ])
+        Processes::of_function(function, &self.deployed.endpoint_url)
     }
 
     /// Ends it, and waits until all its processes have ended. What was deployed to an endpoint of somebody

@@ -29,6 +29,17 @@ impl Processes {
         Ok(Self { system, pids })
     }
 
+    /// The processes of the function `name` of an emulator at `endpoint_url`.
+    ///
+    /// # Errors
+    /// When processes cannot be listed.
+    pub fn of_function(name: &str, endpoint_url: &str) -> anyhow::Result<Self> {
+        Self::with_environment(&[
+            format!("AWS_LAMBDA_FUNCTION_NAME={name}"),
+            format!("AWS_ENDPOINT_URL={endpoint_url}"),
+        ])
+    }
+
     /// Whether there was none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
