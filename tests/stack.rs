@@ -10,7 +10,12 @@ use std::{
 
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
-use streamer_cli::stack::{Endpoint, deploy::local_config, emulator::install, socket::Socket};
+use streamer_cli::stack::{
+    Endpoint,
+    deploy::local_config,
+    emulator::{MINISTACK, install},
+    socket::Socket,
+};
 use streamer_message::{TenantId, UserId};
 use streamer_producer::Message;
 use streamer_tests::{
@@ -211,7 +216,7 @@ async fn a_port_that_is_taken_is_said_and_another_one_asked_for() -> anyhow::Res
 #[tokio::test]
 async fn the_demo_uses_the_endpoint_that_it_is_given_and_leaves_nothing_there() -> anyhow::Result<()> {
     let streamer = Streamer::new("foreign").await?;
-    let emulator = Endpoint::start_own(&install().await?, "foreign").await?;
+    let emulator = Endpoint::start_own(&install(&MINISTACK).await?, "foreign").await?;
     let up = streamer.run_at(emulator.url(), ["up"]).await?;
     assert!(!up.success && up.err.contains("`up` starts one of its own: unset the variable"), "{up:?}");
     let demo = streamer.run_at(emulator.url(), []).await?;

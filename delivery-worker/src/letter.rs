@@ -105,7 +105,7 @@ impl Letter {
 fn rewrite(record: &Record, unfinished: Vec<ConnectionId>, retry: Option<Retry>) -> Option<String> {
     let message = OutboundMessage::decode(record.text()).ok()?;
     let to = narrowed(message.to, unfinished);
-    OutboundMessage { to, retry, ..message }.encode().ok()
+    Some(OutboundMessage { to, retry, ..message }.encode())
 }
 
 /// A message for connections is then for the unfinished ones only. One for a user stays so: who has reconnected

@@ -47,7 +47,7 @@ impl Queue {
         let (fitting, mut unsent): (Vec<_>, Vec<_>) =
             letters.iter().partition(|letter| letter.bytes() <= limits::QUEUE_MESSAGE_BYTES);
         let batches = pack(fitting, Limit::QUEUE_BATCH, |letter| letter.bytes());
-        let batches = batches.into_iter().map(|batch| self.send_batch(batch, until));
+        let batches = batches.map(|batch| self.send_batch(batch, until));
         unsent.extend(join_all(batches).await.into_iter().flatten());
         unsent.into_iter().map(|letter| letter.place).collect()
     }

@@ -8,7 +8,7 @@ use crate::{ConnectionId, TenantId, UserId, limits::CONNECTIONS};
 ///
 /// For work that outlives a socket (API Gateway ends each after 2 hours) address the user: the message finds
 /// the connection that is live when it is delivered.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum Audience {
@@ -40,7 +40,7 @@ pub enum Audience {
 }
 
 /// The 1 to 100 connections that one message may name.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Connections(#[cfg_attr(test, schemars(length(min = 1, max = CONNECTIONS)))] Vec<ConnectionId>);
 
@@ -56,6 +56,16 @@ pub enum InvalidAudience {
     /// `shard` or `after` without what they belong to.
     #[error("`shard` belongs to a `tenant`, and `after` to a `shard`")]
     Shard,
+}
+
+impl Audience {
+    /// The audiences that some connections need, each of `size` of them at most, which is 1 to 100.
+    pub fn split(connections: &[ConnectionId], size: usize) -> impl Iterator<Item = Self> {
+        connections.chunks(size.clamp(1, CONNECTIONS)).map(|part| match part {
+            [one] => Self::Connection(one.clone()),
+            some => Self::Connections(Connections(some.to_vec())),
+        })
+    }
 }
 
 impl Connections {
@@ -143,6 +153,19 @@ mod tests {
         ] {
             assert_eq!(json!(read(&form).unwrap()), form);
         }
+    }
+
+    #[test]
+    fn connections_are_split_in_order() {
+        let ids: Vec<_> = (0..5).map(|id| ConnectionId::new(id.to_string()).unwrap()).collect();
+        let split = |size| json!(Audience::split(&ids, size).collect::<Vec<_>>());
+        assert_eq!(
+            split(2),
+            json!([{"connections": ["0", "1"]}, {"connections": ["2", "3"]}, {"connection": "4"}])
+        );
+        assert_eq!(split(0).as_array().unwrap().len(), 5);
+        assert_eq!(Audience::split(&vec![ids[0].clone(); 250], usize::MAX).count(), 3);
+        assert_eq!(Audience::split(&[], 1).count(), 0);
     }
 
     #[test]

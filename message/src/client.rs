@@ -1,5 +1,7 @@
 //! The messages that the library builds for clients.
 
+use std::convert::Infallible;
+
 use serde::{Serialize, Serializer};
 
 use crate::{MessageId, RequestId};
@@ -87,6 +89,16 @@ pub struct Percent(#[cfg_attr(test, schemars(range(max = 100)))] u8);
 pub struct PercentOutOfRange(u8);
 
 impl Percent {
+    /// Nothing is done.
+    pub const ZERO: Self = Self(0);
+
+    /// How much `done` is of `total`, rounded down; all of it, where there is nothing to do or more is done.
+    #[must_use]
+    pub fn of(done: u64, total: u64) -> Self {
+        let percent = u128::from(done).saturating_mul(100).checked_div(u128::from(total));
+        Self(percent.and_then(|percent| u8::try_from(percent).ok()).map_or(100, |percent| percent.min(100)))
+    }
+
     /// The number.
     #[must_use]
     pub fn get(self) -> u8 {
@@ -99,6 +111,12 @@ impl TryFrom<u8> for Percent {
 
     fn try_from(number: u8) -> Result<Self, PercentOutOfRange> {
         if number <= 100 { Ok(Self(number)) } else { Err(PercentOutOfRange(number)) }
+    }
+}
+
+impl From<Infallible> for PercentOutOfRange {
+    fn from(never: Infallible) -> Self {
+        match never {}
     }
 }
 
@@ -164,5 +182,12 @@ mod tests {
     fn percent_end_at_100() {
         assert_eq!(Percent::try_from(100).unwrap().get(), 100);
         assert!(Percent::try_from(101).is_err());
+    }
+
+    #[test]
+    fn percent_of_something_are_rounded_down_and_end_at_100() {
+        let of = |done, total| Percent::of(done, total).get();
+        assert_eq!([of(0, 3), of(1, 3), of(2, 3), of(3, 3)], [0, 33, 66, 100]);
+        assert_eq!([of(0, 0), of(4, 3), of(u64::MAX, u64::MAX), of(u64::MAX, 1)], [100; 4]);
     }
 }

@@ -1,5 +1,7 @@
 //! The packer: fills batches by count and by bytes.
 
+use std::iter;
+
 use crate::limits::{QUEUE_BATCH_MESSAGES, QUEUE_MESSAGE_BYTES};
 
 /// What one batch holds at most.
@@ -16,7 +18,8 @@ impl Limit {
     pub const QUEUE_BATCH: Self = Self { items: QUEUE_BATCH_MESSAGES, bytes: QUEUE_MESSAGE_BYTES };
 }
 
-/// Packs items into batches, in order, each batch as full as the limit lets it be.
+/// Packs items into batches, in order, each batch as full as the limit lets it be. It takes an item when its batch
+/// is asked for, and one more to know that it does not fit.
 ///
 /// An item that is larger than `limit.bytes` gets a batch of its own: only its receiver can say what is to
 /// become of it.
@@ -24,23 +27,20 @@ pub fn pack<T>(
     items: impl IntoIterator<Item = T>,
     limit: Limit,
     bytes_of: impl Fn(&T) -> usize,
-) -> Vec<Vec<T>> {
-    let mut batches = Vec::new();
-    let mut batch = Vec::new();
-    let mut bytes = 0_usize;
-    for item in items {
-        let size = bytes_of(&item);
-        if !batch.is_empty() && (batch.len() >= limit.items || bytes.saturating_add(size) > limit.bytes) {
-            batches.push(std::mem::take(&mut batch));
-            bytes = 0;
+) -> impl Iterator<Item = Vec<T>> {
+    let mut items = items.into_iter().peekable();
+    iter::from_fn(move || {
+        let first = items.next()?;
+        let mut bytes = bytes_of(&first);
+        let mut batch = vec![first];
+        while batch.len() < limit.items {
+            let fits = |item: &T| bytes.saturating_add(bytes_of(item)) <= limit.bytes;
+            let Some(item) = items.next_if(fits) else { break };
+            bytes = bytes.saturating_add(bytes_of(&item));
+            batch.push(item);
         }
-        bytes = bytes.saturating_add(size);
-        batch.push(item);
-    }
-    if !batch.is_empty() {
-        batches.push(batch);
-    }
-    batches
+        Some(batch)
+    })
 }
 
 #[cfg(test)]
@@ -53,23 +53,23 @@ mod tests {
 
     #[test]
     fn no_items_make_no_batch() {
-        assert!(pack(Vec::<usize>::new(), LIMIT, |size| *size).is_empty());
+        assert_eq!(pack(Vec::<usize>::new(), LIMIT, |size| *size).next(), None);
     }
 
     #[test]
     fn the_eleventh_item_opens_a_batch() {
-        let lengths: Vec<_> = pack(vec![1; 11], LIMIT, |size| *size).iter().map(Vec::len).collect();
+        let lengths: Vec<_> = pack(vec![1; 11], LIMIT, |size| *size).map(|batch| batch.len()).collect();
         assert_eq!(lengths, [10, 1]);
     }
 
     #[test]
     fn the_byte_over_the_limit_opens_a_batch() {
-        assert_eq!(pack([50, 50, 1], LIMIT, |size| *size), [vec![50, 50], vec![1]]);
+        assert!(pack([50, 50, 1], LIMIT, |size| *size).eq([vec![50, 50], vec![1]]));
     }
 
     #[test]
     fn an_item_over_the_limit_has_a_batch_of_its_own() {
-        assert_eq!(pack([1, 101, 1], LIMIT, |size| *size), [vec![1], vec![101], vec![1]]);
+        assert!(pack([1, 101, 1], LIMIT, |size| *size).eq([vec![1], vec![101], vec![1]]));
     }
 
     proptest! {
@@ -77,7 +77,7 @@ mod tests {
         fn every_item_is_in_one_batch_in_order_and_no_batch_could_take_the_next_item(
             sizes in prop::collection::vec(0_usize..130, 0..200),
         ) {
-            let batches = pack(sizes.iter().copied().enumerate(), LIMIT, |(_, size)| *size);
+            let batches: Vec<_> = pack(sizes.iter().copied().enumerate(), LIMIT, |(_, size)| *size).collect();
             let total = |batch: &[(usize, usize)]| batch.iter().map(|(_, size)| size).sum::<usize>();
 
             prop_assert!(batches.iter().flatten().copied().eq(sizes.iter().copied().enumerate()));

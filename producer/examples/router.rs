@@ -69,13 +69,19 @@ async fn answer(
         Request::Echo { text } => producer.send(reply().response(&text)?).await?,
         Request::Ping => producer.send(reply().response("pong")?).await?,
         Request::Report => {
+            let Ok(progress) = producer.progress(reply()) else {
+                producer.send(reply().error("invalid_request", "a report has a `request_id`")?).await?;
+                return Ok(());
+            };
             producer.send(reply().acknowledgment(Some("the report is being written"))?).await?;
+            // More often than the default, to show what becomes of updates that come too fast for a client.
+            let mut progress = progress.every(Duration::from_millis(20));
             for percent in (10..=100).step_by(10) {
                 // Here a report would be written.
                 tokio::time::sleep(Duration::from_millis(20)).await;
-                producer.send(reply().progress(percent, Some("writing"))?).await?;
+                progress.update(percent, "writing").await?;
             }
-            producer.send(reply().complete(&json!({ "rows": 1280 }))?).await?;
+            progress.complete(&json!({ "rows": 1280 })).await?;
         }
     }
     Ok(())

@@ -1,48 +1,67 @@
 //! Messages, from whom they are for to what they say.
 
 use std::{
+    env,
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, SystemTime},
 };
 
 use serde::Serialize;
 use streamer_message::{
-    Audience, ClientContent, ClientError, ClientMessage, ConnectionId, Connections, InvalidAudience,
-    InvalidId, MessageId, OutboundMessage, Payload, PayloadError, Percent, PercentOutOfRange, Request,
-    RequestId, limits,
+    ClientContent, ClientError, ClientMessage, ConnectionId, InvalidId, MessageId, Payload, PayloadError,
+    Percent, PercentOutOfRange, Request, RequestId, TenantId, UserId,
 };
+
+/// The longest trace header that is passed on: room for root, parent, sampling decision and lineage.
+const TRACE_BYTES: usize = 256;
 
 /// A message that can be sent: valid, and within every limit.
 #[derive(Debug, Clone)]
 pub struct Message {
-    recipients: Vec<ConnectionId>,
-    id: MessageId,
-    payload: Payload<'static>,
-    request: Option<Request>,
-    supersedable: bool,
-    expires_at: Option<u64>,
+    pub(crate) to: Recipients,
+    pub(crate) tenant: Option<TenantId>,
+    pub(crate) id: MessageId,
+    pub(crate) payload: Payload<'static>,
+    pub(crate) request: Option<Request>,
+    pub(crate) supersedable: bool,
+    pub(crate) expires_at: Option<u64>,
+    pub(crate) trace: Option<String>,
+}
+
+/// Whom a message is for.
+#[derive(Debug, Clone)]
+pub(crate) enum Recipients {
+    Connections(Vec<ConnectionId>),
+    User { tenant: TenantId, user: UserId },
+    Tenant(TenantId),
 }
 
 /// A message that does not yet say anything. What is wrong with it is told by the method that ends it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 #[must_use]
 pub struct MessageBuilder {
-    recipients: Result<Vec<ConnectionId>, MessageError>,
+    /// None: for nobody.
+    to: Result<Option<Recipients>, InvalidId>,
+    tenant: Result<Option<TenantId>, InvalidId>,
     id: Result<Option<MessageId>, InvalidId>,
     request: Result<Option<RequestId>, InvalidId>,
     supersedable: Option<bool>,
     expires_in: Option<Duration>,
+    trace: Option<String>,
 }
 
 /// Why there can be no such message.
 #[derive(Debug, thiserror::Error)]
 pub enum MessageError {
-    /// A message, request or connection id that is empty or too long.
+    /// An id that is empty or too long.
     #[error(transparent)]
     Id(#[from] InvalidId),
     /// No recipient.
     #[error("the message is for nobody: name at least one connection")]
     NoRecipient,
+    /// Progress of no request.
+    #[error("progress is that of a request: name it with `request`")]
+    NoRequest,
     /// Progress over 100 percent.
     #[error(transparent)]
     Percent(#[from] PercentOutOfRange),
@@ -57,15 +76,29 @@ impl Message {
         Self::connections([id])
     }
 
-    /// A message for some connections. [`Producer::send`](crate::Producer::send) takes one of up to 100,
-    /// [`Producer::broadcast`](crate::Producer::broadcast) one of any number.
+    /// A message for some connections, any number of them: 100 share a message of the queue, and on a FIFO queue
+    /// each has its own.
     pub fn connections<I: Into<String>>(ids: impl IntoIterator<Item = I>) -> MessageBuilder {
-        let ids = ids.into_iter().map(|id| ConnectionId::new(id).map_err(MessageError::from)).collect();
-        let recipients = match ids {
-            Ok(ids) if Vec::is_empty(&ids) => Err(MessageError::NoRecipient),
-            recipients => recipients,
-        };
-        MessageBuilder { recipients, id: Ok(None), request: Ok(None), supersedable: None, expires_in: None }
+        let ids: Result<Vec<_>, _> = ids.into_iter().map(ConnectionId::new).collect();
+        MessageBuilder::new(ids.map(|ids| (!ids.is_empty()).then_some(Recipients::Connections(ids))))
+    }
+
+    /// A message for whatever connections a user has when it is delivered, or makes within the worker's away
+    /// grace, 30 s by default: for work that may outlive a socket, which API Gateway ends after 2 hours.
+    ///
+    /// Source: "Connection duration for WebSocket API" in
+    /// <https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-execution-service-websocket-limits-table.html>.
+    pub fn user(tenant: impl Into<String>, user: impl Into<String>) -> MessageBuilder {
+        let user = TenantId::new(tenant).and_then(|tenant| {
+            let user = UserId::new(user)?;
+            Ok(Some(Recipients::User { tenant, user }))
+        });
+        MessageBuilder::new(user)
+    }
+
+    /// A message for all connections of a tenant. A FIFO queue takes none.
+    pub fn tenant(tenant: impl Into<String>) -> MessageBuilder {
+        MessageBuilder::new(TenantId::new(tenant).map(|tenant| Some(Recipients::Tenant(tenant))))
     }
 
     /// The message's id.
@@ -73,39 +106,24 @@ impl Message {
     pub fn id(&self) -> &MessageId {
         &self.id
     }
-
-    /// As one message of the queue.
-    pub(crate) fn into_outbound(mut self) -> Result<OutboundMessage<'static>, InvalidAudience> {
-        let recipients = std::mem::take(&mut self.recipients);
-        Ok(self.outbound(audience(recipients)?))
-    }
-
-    /// As the messages of the queue that its recipients need, each for at most 100.
-    pub(crate) fn split(mut self) -> Result<Vec<OutboundMessage<'static>>, InvalidAudience> {
-        let recipients = std::mem::take(&mut self.recipients);
-        let parts = recipients.chunks(limits::CONNECTIONS).map(<[ConnectionId]>::to_vec);
-        parts.map(|part| audience(part).map(|to| self.outbound(to))).collect()
-    }
-
-    fn outbound(&self, to: Audience) -> OutboundMessage<'static> {
-        OutboundMessage {
-            id: self.id.clone(),
-            request: self.request.clone(),
-            supersedable: self.supersedable,
-            expires_at: self.expires_at,
-            ..OutboundMessage::new(to, self.payload.clone())
-        }
-    }
-}
-
-fn audience(mut recipients: Vec<ConnectionId>) -> Result<Audience, InvalidAudience> {
-    match recipients.pop() {
-        Some(only) if recipients.is_empty() => Ok(Audience::Connection(only)),
-        last => Connections::new(recipients.into_iter().chain(last).collect()).map(Audience::Connections),
-    }
 }
 
 impl MessageBuilder {
+    fn new(to: Result<Option<Recipients>, InvalidId>) -> Self {
+        let (tenant, id, request) = (Ok(None), Ok(None), Ok(None));
+        Self { to, tenant, id, request, supersedable: None, expires_in: None, trace: None }
+    }
+
+    /// Names the tenant of the connections. On a standard queue it is the message group, which gives no order:
+    /// SQS delays one tenant's flood, and not the messages of the others. A user's and a tenant's messages have it
+    /// anyway.
+    ///
+    /// Source: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues.html>.
+    pub fn of_tenant(mut self, tenant: impl Into<String>) -> Self {
+        self.tenant = TenantId::new(tenant).map(Some);
+        self
+    }
+
     /// Sets the id, 1 to 128 characters. A producer that may be retried, such as a Lambda, derives it from
     /// its input, so that its second try is the same message. The default is a new UUIDv7.
     pub fn id(mut self, id: impl Into<String>) -> Self {
@@ -117,6 +135,15 @@ impl MessageBuilder {
     /// messages (`seq`) is the clock in microseconds.
     pub fn request(mut self, id: impl Into<String>) -> Self {
         self.request = RequestId::new(id).map(Some);
+        self
+    }
+
+    /// Sets X-Ray's trace header, which travels with the message. In Lambda the default is that of the invocation
+    /// that makes the message. What is no header is left out: SQS would refuse the message for it.
+    ///
+    /// Source: <https://docs.aws.amazon.com/xray/latest/devguide/xray-services-sqs.html>.
+    pub fn trace(mut self, header: impl Into<String>) -> Self {
+        self.trace = Some(header.into());
         self
     }
 
@@ -174,6 +201,25 @@ impl MessageBuilder {
         self.content::<()>(ClientContent::Error { error: ClientError { code, message, details: None } })
     }
 
+    /// The request, and whether there is one.
+    pub(crate) fn is_of_a_request(&self) -> bool {
+        !matches!(self.request, Ok(None))
+    }
+
+    /// The id, made now where none was set.
+    pub(crate) fn with_an_id(mut self) -> Self {
+        if let Ok(id) = &mut self.id {
+            id.get_or_insert_with(MessageId::generate);
+        }
+        self
+    }
+
+    /// Without the id that was set.
+    pub(crate) fn without_an_id(mut self) -> Self {
+        self.id = self.id.map(|_| None);
+        self
+    }
+
     /// A message of the library's, with everything it may hold.
     ///
     /// # Errors
@@ -211,8 +257,11 @@ impl MessageBuilder {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let id = self.id?.unwrap_or_else(MessageId::generate);
         let request = self.request?.map(|id| Request { id, seq: next_seq(now) });
+        let trace = self.trace.or_else(|| env::var("_X_AMZN_TRACE_ID").ok());
         Ok(Message {
-            recipients: self.recipients?,
+            to: self.to?.ok_or(MessageError::NoRecipient)?,
+            tenant: self.tenant?,
+            trace: trace.filter(|header| is_trace(header)),
             payload: payload(&id, request.as_ref())?,
             id,
             request,
@@ -220,6 +269,12 @@ impl MessageBuilder {
             expires_at: self.expires_in.map(|time| now.saturating_add(time)).map(as_millis),
         })
     }
+}
+
+fn is_trace(header: &str) -> bool {
+    header.contains("Root=")
+        && header.len() <= TRACE_BYTES
+        && header.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 fn as_millis(time: Duration) -> u64 {
@@ -249,13 +304,12 @@ mod tests {
     #[test]
     fn the_payload_repeats_the_envelopes_id_request_and_seq() {
         let message = Message::connection("c").id("m").request("r").response("hello").unwrap();
-        let outbound = message.clone().into_outbound().unwrap();
-        let seq = outbound.request.unwrap().seq;
+        let seq = message.request.as_ref().unwrap().seq;
         assert_eq!(
             payload(&message),
             json!({"type": "response", "data": "hello", "request_id": "r", "id": "m", "seq": seq})
         );
-        assert_eq!((message.id().as_str(), outbound.supersedable, outbound.expires_at), ("m", false, None));
+        assert_eq!((message.id().as_str(), message.supersedable, message.expires_at), ("m", false, None));
     }
 
     #[test]
@@ -282,27 +336,25 @@ mod tests {
         assert!(matches!(fault(Message::connection("")), MessageError::Id(_)));
         assert!(matches!(fault(Message::connection("c").id("")), MessageError::Id(_)));
         assert!(matches!(fault(Message::connection("c").request("")), MessageError::Id(_)));
+        assert!(matches!(fault(Message::connection("c").of_tenant("")), MessageError::Id(_)));
+        assert!(matches!(fault(Message::user("acme", "")), MessageError::Id(_)));
+        assert!(matches!(fault(Message::tenant("")), MessageError::Id(_)));
         assert!(matches!(Message::connection("c").progress(101, None), Err(MessageError::Percent(_))));
-        let large = "x".repeat(limits::PAYLOAD_BYTES);
+        let large = "x".repeat(streamer_message::limits::PAYLOAD_BYTES);
         assert!(matches!(Message::connection("c").payload(&large), Err(MessageError::Payload(_))));
         assert!(matches!(Message::connection("c").json("{"), Err(MessageError::Payload(_))));
     }
 
     #[test]
-    fn a_message_is_split_by_100_and_keeps_its_id() {
-        let ids: Vec<_> = (0..201).map(|number| format!("c{number}")).collect();
-        let message = Message::connections(&ids).id("m").payload(&1).unwrap();
-        assert!(matches!(message.clone().into_outbound(), Err(InvalidAudience::Connections(201))));
-
-        let parts = message.split().unwrap();
-        let recipients = parts.iter().flat_map(|part| match &part.to {
-            Audience::Connection(id) => vec![id.as_str()],
-            Audience::Connections(ids) => ids.as_slice().iter().map(ConnectionId::as_str).collect(),
-            other => panic!("{other:?}"),
-        });
-        assert!(recipients.eq(ids.iter().map(String::as_str)));
-        assert!(parts.iter().all(|part| part.id.as_str() == "m"));
-        assert!(matches!(parts[2].to, Audience::Connection(_)), "a single recipient takes the short form");
+    fn a_trace_header_travels_where_it_is_one() {
+        let header = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1";
+        let traced = |header: String| Message::connection("c").trace(header).payload(&1).unwrap().trace;
+        assert_eq!(traced(header.into()).as_deref(), Some(header));
+        for other in
+            [String::new(), "1-5759e988".into(), "Root=ä".into(), format!("Root={}", "1".repeat(256))]
+        {
+            assert_eq!(traced(other), None);
+        }
     }
 
     #[test]

@@ -1,46 +1,65 @@
 //! The way to the queue.
 
-use aws_sdk_sqs::{Client, error::ProvideErrorMetadata, types::SendMessageBatchRequestEntry};
-use futures::{StreamExt, stream};
+use std::{cell::Cell, sync::Arc, time::Duration};
+
+use aws_sdk_sqs::Client;
 use streamer_environment::aws;
-use streamer_message::{InvalidAudience, Limit, MessageId, OutboundMessage, pack};
+use streamer_message::MessageId;
 
-use crate::Message;
+use crate::{Message, MessageBuilder, MessageError, Progress, entry::entries, outbox::Outbox};
 
-/// Batches of one `send_all` that are under way at the same time, at most.
-const BATCHES_AT_ONCE: usize = 8;
+/// How long a message may take to the queue, where nothing else is said.
+const TIME: Duration = Duration::from_secs(10);
 
-/// Puts messages on the queue. Cheap to clone and safe to share.
+/// Puts messages on the queue. Cheap to clone and safe to share: clones send together.
+///
+/// Calls made at the same time travel together. What comes while nothing is under way leaves at once; what comes
+/// while a `SendMessageBatch` is under way fills the next, of up to 10 messages and 1 MiB, which leaves when it is
+/// full, when the call has ended, or after 20 ms. Up to 8 calls are under way at the same time.
+///
+/// What the queue fails to take is tried again, that alone, until the [time](Self::time) is over. Messages of one
+/// request for one audience stay in order, on a FIFO queue those of one recipient: the next leaves when the one
+/// before has ended. A standard queue keeps no order itself; on one, messages that were sent side by side, without
+/// waiting for the first, may share a call, of which SQS may take the second and fail the first.
+///
+/// At most 16 MiB are being sent; beyond, [`send`](Self::send) waits for room. Nothing goes on in the background:
+/// the futures that [`send`](Self::send) returns do all the work, and dropping one gives its message up, which may
+/// be on the queue or not.
 #[derive(Debug, Clone)]
 pub struct Producer {
-    client: Client,
-    queue_url: String,
+    outbox: Arc<Outbox>,
+    time: Duration,
 }
 
 /// Why the queue does not have the message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
-    /// More connections than one message may name.
-    #[error("{0}, or call `broadcast`")]
-    TooManyRecipients(#[from] InvalidAudience),
-    /// The message could not be written.
-    #[error("the message cannot be written as JSON: {0}")]
-    NotJson(String),
-    /// The queue refused the message, and would refuse it again.
+    /// A message for a tenant, and a FIFO queue.
+    #[error("a FIFO queue takes no message for a tenant, which has no order: send it to a standard queue")]
+    TenantOnFifo,
+    /// The queue refused the message or the call, and would refuse it again.
     #[error("the queue refused the message: {0}")]
     Refused(String),
-    /// The queue did not take the message now; whether it has it may be unknown.
-    #[error("the queue did not take the message: {0}; send it again with the same id")]
-    NotTaken(String),
+    /// The queue did not take the message in time; whether it has it may be unknown.
+    #[error("the queue did not take the message within {time:?}: {cause}; send it again with the same id")]
+    OutOfTime {
+        /// The time that it had.
+        time: Duration,
+        /// What kept it.
+        cause: String,
+    },
+    /// The producer was closed before.
+    #[error("the producer is closed: send through another one")]
+    Closed,
 }
 
 /// Some messages of many are not on the queue; the others are.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{} of {total} messages are not on the queue; the first: {}", unsent.len(), first(unsent))]
 pub struct SendAllError {
-    /// Messages of the queue that there were.
+    /// Messages that there were.
     pub total: usize,
-    /// Those that are not on the queue.
+    /// Those that are not, or not for all their recipients, on the queue, in the order in which they came.
     pub unsent: Vec<Unsent>,
 }
 
@@ -58,137 +77,76 @@ fn first(unsent: &[Unsent]) -> String {
 }
 
 impl Producer {
-    /// A producer for the queue at `queue_url`, on a client that the program has.
+    /// A producer for the queue at `queue_url`, on a client that the program has. Its region, credentials and HTTP
+    /// client are the client's; retries are the producer's own.
     #[must_use]
-    pub fn new(client: Client, queue_url: impl Into<String>) -> Self {
-        Self { client, queue_url: queue_url.into() }
+    pub fn new(client: &Client, queue_url: impl Into<String>) -> Self {
+        Self { outbox: Outbox::new(client, queue_url.into()), time: TIME }
     }
 
     /// A producer for the queue at `queue_url`, on a client of its own: region and credentials are those of
     /// the environment.
     pub async fn connect(queue_url: impl Into<String>) -> Self {
-        Self::new(Client::new(&aws::load().await), queue_url)
+        Self::new(&Client::new(&aws::load().await), queue_url)
     }
 
-    /// Puts a message for up to 100 connections on the queue. `Ok` means that the queue has it.
+    /// The same producer with another time for each message to get onto the queue; 10 s by default. In Lambda, give
+    /// a clone what is left of the invocation.
+    #[must_use]
+    pub fn time(self, time: Duration) -> Self {
+        Self { time, ..self }
+    }
+
+    /// Puts a message on the queue. `Ok` means that the queue has it, for all its recipients.
     ///
     /// # Errors
-    /// [`SendError`].
+    /// [`SendError`]. Where only some recipients' messages are on the queue it is an error, too: who sends the
+    /// message again with the same id reaches nobody twice, where the payload holds the id.
     pub async fn send(&self, message: Message) -> Result<(), SendError> {
-        let body = encode(&message.into_outbound()?)?;
-        let send = self.client.send_message().queue_url(&self.queue_url).message_body(body);
-        match send.send().await {
-            Ok(_) => Ok(()),
-            Err(error) if error.as_service_error().and_then(|error| error.code()).is_some_and(is_final) => {
-                Err(SendError::Refused(aws::cause(&error)))
-            }
-            Err(error) => Err(SendError::NotTaken(aws::cause(&error))),
-        }
+        let entries = entries(&message, self.outbox.is_fifo())?;
+        let mut outcome = Ok(());
+        let failed = |(), error| outcome = Err(error);
+        self.outbox.send(entries.map(|entry| ((), entry)), self.time, failed).await;
+        outcome
     }
 
-    /// Puts messages on the queue, in batches of up to 10 messages and 1 MiB. `Ok` means that the queue has
-    /// them all.
+    /// Puts messages on the queue. `Ok` means that the queue has them all. The messages of each batch have the
+    /// producer's [time](Self::time) from their turn on.
     ///
     /// # Errors
     /// [`SendAllError`] names those that are not on the queue.
     pub async fn send_all(&self, messages: impl IntoIterator<Item = Message>) -> Result<(), SendAllError> {
-        let outbound = messages.into_iter().map(|message| {
-            let id = message.id().clone();
-            message.into_outbound().map_err(|error| Unsent { id, error: error.into() })
+        let messages: Vec<_> = messages.into_iter().collect();
+        let unsent: Vec<Cell<Option<SendError>>> = messages.iter().map(|_| Cell::new(None)).collect();
+        let of_each = messages.iter().enumerate().filter_map(|(place, message)| {
+            match entries(message, self.outbox.is_fifo()) {
+                Ok(entries) => Some(entries.map(move |entry| (place, entry))),
+                Err(error) => {
+                    unsent[place].set(Some(error));
+                    None
+                }
+            }
         });
-        self.send_outbound(outbound.collect()).await
+        let failed = |place: usize, error| unsent[place].set(Some(error));
+        self.outbox.send(of_each.flatten(), self.time, failed).await;
+        let unsent = messages.iter().zip(unsent).filter_map(|(message, error)| {
+            Some(Unsent { id: message.id().clone(), error: error.into_inner()? })
+        });
+        let unsent: Vec<_> = unsent.collect();
+        if unsent.is_empty() { Ok(()) } else { Err(SendAllError { total: messages.len(), unsent }) }
     }
 
-    /// Puts a message for any number of connections on the queue, split by 100. `Ok` means that the queue has
-    /// all the parts.
+    /// A handle for the progress of one request: see [`Progress`].
     ///
     /// # Errors
-    /// [`SendAllError`] counts the parts that are not on the queue. All parts have the message's id: who
-    /// sends it again with that id reaches nobody twice, where the payload holds it.
-    pub async fn broadcast(&self, message: Message) -> Result<(), SendAllError> {
-        let id = message.id().clone();
-        let parts = match message.split() {
-            Ok(parts) => parts.into_iter().map(Ok).collect(),
-            Err(error) => vec![Err(Unsent { id, error: error.into() })],
-        };
-        self.send_outbound(parts).await
+    /// [`MessageError`] for a builder that names no request, or anything that is not valid.
+    pub fn progress(&self, to: MessageBuilder) -> Result<Progress, MessageError> {
+        Progress::new(self.clone(), to)
     }
 
-    async fn send_outbound(
-        &self,
-        messages: Vec<Result<OutboundMessage<'static>, Unsent>>,
-    ) -> Result<(), SendAllError> {
-        let total = messages.len();
-        let mut unsent = Vec::new();
-        let bodies = messages.into_iter().filter_map(|message| {
-            let body = message.and_then(|message| {
-                encode(&message).map(|body| (message.id.clone(), body)).map_err(|error| {
-                    let id = message.id;
-                    Unsent { id, error }
-                })
-            });
-            body.map_err(|fault| unsent.push(fault)).ok()
-        });
-        let batches = pack(bodies, Limit::QUEUE_BATCH, |(_, body)| body.len());
-        let mut sending =
-            stream::iter(batches).map(|batch| self.send_batch(batch)).buffer_unordered(BATCHES_AT_ONCE);
-        while let Some(failed) = sending.next().await {
-            unsent.extend(failed);
-        }
-        if unsent.is_empty() { Ok(()) } else { Err(SendAllError { total, unsent }) }
+    /// Refuses every later message, and waits until those that are being sent have ended, each within its time. It
+    /// closes all clones.
+    pub async fn close(&self) {
+        self.outbox.close().await;
     }
-
-    /// Sends one batch and returns what the queue did not take of it.
-    async fn send_batch(&self, batch: Vec<(MessageId, String)>) -> Vec<Unsent> {
-        let (ids, bodies): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
-        let entries = bodies.into_iter().enumerate().map(|(index, body)| {
-            SendMessageBatchRequestEntry::builder().id(index.to_string()).message_body(body).build()
-        });
-        let all_unsent = |error: SendError| {
-            ids.iter().map(|id| Unsent { id: id.clone(), error: error.clone() }).collect::<Vec<_>>()
-        };
-        let entries = match entries.collect::<Result<Vec<_>, _>>() {
-            Ok(entries) => entries,
-            Err(error) => return all_unsent(SendError::Refused(error.to_string())),
-        };
-        let send = self.client.send_message_batch().queue_url(&self.queue_url).set_entries(Some(entries));
-        match send.send().await {
-            Ok(output) => {
-                // Taken is what the queue confirms, and nothing else.
-                let confirmed: Vec<_> =
-                    output.successful().iter().filter_map(|entry| entry.id().parse::<usize>().ok()).collect();
-                let missing = ids.iter().enumerate().filter(|(index, _)| !confirmed.contains(index));
-                missing
-                    .map(|(index, id)| {
-                        let failed = output.failed().iter().find(|entry| entry.id() == index.to_string());
-                        let error = failed.map_or_else(
-                            || SendError::NotTaken("the queue did not mention it".to_owned()),
-                            |entry| {
-                                let cause =
-                                    format!("{}: {}", entry.code(), entry.message().unwrap_or_default());
-                                if entry.sender_fault() {
-                                    SendError::Refused(cause)
-                                } else {
-                                    SendError::NotTaken(cause)
-                                }
-                            },
-                        );
-                        Unsent { id: id.clone(), error }
-                    })
-                    .collect()
-            }
-            Err(error) => all_unsent(SendError::NotTaken(aws::cause(&error))),
-        }
-    }
-}
-
-/// Whether the queue would refuse the same message again, by the error's code.
-fn is_final(code: &str) -> bool {
-    ["InvalidMessageContents", "InvalidParameterValue", "MissingParameter", "UnsupportedOperation"]
-        .iter()
-        .any(|known| code.ends_with(known))
-}
-
-fn encode(message: &OutboundMessage<'_>) -> Result<String, SendError> {
-    message.encode().map_err(|error| SendError::NotJson(error.to_string()))
 }

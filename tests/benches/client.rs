@@ -7,6 +7,7 @@ use std::{
 };
 
 use aws_sdk_apigatewaymanagement::primitives::Blob;
+use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
 use bytes::Bytes;
 use delivery_worker::{
     Worker,
@@ -98,7 +99,7 @@ pub async fn run(name: &str, endpoint: &str, number: usize) -> anyhow::Result<()
         }
         "send-streamer" | "send-all-streamer" => {
             let config = aws.into_builder().endpoint_url(endpoint).build();
-            let producer = Producer::new(aws_sdk_sqs::Client::new(&config), format!("{endpoint}/queue"));
+            let producer = Producer::new(&aws_sdk_sqs::Client::new(&config), format!("{endpoint}/queue"));
             let message = |_| Message::connection("c").response("hello").map_err(anyhow::Error::from);
             if name == "send-streamer" {
                 return rate(number, || async {
@@ -126,6 +127,20 @@ pub async fn run(name: &str, endpoint: &str, number: usize) -> anyhow::Result<()
                     .message_body(&body)
                     .send()
                     .await;
+            })
+            .await
+        }
+        "send-batch-sdk" => {
+            let config = aws.into_builder().endpoint_url(endpoint).build();
+            let client = aws_sdk_sqs::Client::new(&config);
+            let body = String::from_utf8(payload.to_vec())?;
+            let entries = (0..10).map(|id| {
+                SendMessageBatchRequestEntry::builder().id(id.to_string()).message_body(&body).build()
+            });
+            let entries = entries.collect::<Result<Vec<_>, _>>()?;
+            rate_of(number.div_ceil(10), 10, || async {
+                let send = client.send_message_batch().queue_url(format!("{endpoint}/queue"));
+                _ = send.set_entries(Some(entries.clone())).send().await;
             })
             .await
         }

@@ -222,10 +222,13 @@ async fn invocations(lambdas: &BTreeMap<String, PathBuf>) -> anyhow::Result<()> 
 /// Messages that a producer puts on the queue.
 fn sends() -> anyhow::Result<()> {
     let stub = Stub::start(0, false)?;
-    let mut table =
-        Table::new("messages onto the queue, 64 calls under way", &["messages/s", "ratio", "CPU µs/message"]);
+    let mut table = Table::new(
+        "messages onto the queue, 64 at the same time",
+        &["messages/s", "ratio", "CPU µs/message"],
+    );
     let names = [
         ("AWS SDK for Rust, SendMessage in a loop", "send-sdk"),
+        ("AWS SDK for Rust, SendMessageBatch of 10 in a loop", "send-batch-sdk"),
         ("Producer::send", "send-streamer"),
         ("Producer::send_all, 100 at a time", "send-all-streamer"),
     ];

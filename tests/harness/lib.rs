@@ -1,6 +1,7 @@
 //! What the tests share.
 //!
 //! - [`emulator`]: the whole stack, started once for each test binary.
+//! - [`localstack`]: another SQS.
 //! - [`worker`]: a worker on doubles: [`gateway`] in memory for virtual time, queue and table inside the SDK's
 //!   HTTP client ([`doubles`]).
 //! - [`proxy`]: a way to API Gateway that injects faults.
@@ -16,6 +17,7 @@ pub mod emulator;
 pub mod event;
 pub mod gateway;
 pub mod h2;
+pub mod localstack;
 pub mod proxy;
 pub mod sqs;
 pub mod wire;

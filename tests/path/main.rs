@@ -1,5 +1,6 @@
 //! The whole path on the emulator: real clients, real queues, our real Lambda binaries.
 
+mod languages;
 mod outcomes;
 mod storm;
 
@@ -334,7 +335,7 @@ async fn a_broadcast_reaches_100_open_sockets() -> anyhow::Result<()> {
     let sockets: Vec<_> = stream::iter(0..100).map(connect).buffer_unordered(20).try_collect().await?;
     let ids: Vec<_> = rows(&stack, "crowd").await?.into_iter().map(|row| row.connection_id).collect();
     assert_eq!(ids.len(), 100);
-    stack.producer().broadcast(Message::connections(&ids).response("everybody")?).await?;
+    stack.producer().send(Message::connections(&ids).response("everybody")?).await?;
     for mut socket in sockets {
         assert_eq!(socket.next(LIMIT).await?.json()?["data"], "everybody");
     }

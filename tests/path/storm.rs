@@ -79,7 +79,7 @@ async fn in_a_storm_every_message_arrives_or_is_a_dead_letter_with_a_reason() ->
         });
     }
     let started = Instant::now();
-    let producer = Producer::new(sqs.clone(), &delivery.queue_url);
+    let producer = Producer::new(&sqs, &delivery.queue_url);
     let all: Vec<_> = (0..messages)
         .map(|number| Message::connection(&ids[number % SOCKETS]).payload(&number))
         .collect::<Result<_, _>>()?;

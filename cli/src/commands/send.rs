@@ -85,7 +85,7 @@ impl Send {
         match message.transpose()? {
             Some(message) => {
                 let id = message.id().clone();
-                self.target.producer().await?.broadcast(message).await?;
+                self.target.producer().await?.send(message).await?;
                 Screen::new().line(format!("sent {id}"));
                 Ok(())
             }

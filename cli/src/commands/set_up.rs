@@ -8,7 +8,7 @@ use crate::{
         Endpoint, Stack,
         build::{self, Router},
         deploy::Overrides,
-        emulator::{self, Installed},
+        emulator::{self, Installed, MINISTACK},
     },
 };
 
@@ -30,12 +30,12 @@ pub async fn set_up<T>(
         }
         None => {
             let starting = async {
-                let installed = emulator::install().await?;
+                let installed = emulator::install(&MINISTACK).await?;
                 Ok((start(&installed).await?, installed.fresh))
             };
             let ((endpoint, fresh), took) = screen.step("emulator", "installing, starting", starting).await?;
             let first = if fresh { ", first run only" } else { "" };
-            done(screen, "emulator", &format!("{}{first}", emulator::version()), took);
+            done(screen, "emulator", &format!("{}{first}", MINISTACK.packages.version()), took);
             endpoint
         }
     };

@@ -1,36 +1,71 @@
-//! The emulator: MiniStack, installed on first use and run under a supervisor.
+//! Emulators of AWS: installed on first use, and run under a supervisor.
 
 use std::{
-    env,
-    ffi::OsStr,
-    fs::{self, File},
+    env, fs,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
 };
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 use tokio::{
     io::AsyncWriteExt as _,
     process::{Child, ChildStdin, Command},
     time::{Instant, sleep},
 };
 
-use super::{log::Log, places};
+use super::{log::Log, python::Packages};
 
-const REQUIREMENTS: &str = include_str!("../../emulator/requirements.txt");
 const SUPERVISOR: &str = include_str!("../../emulator/supervisor.py");
 
-/// How long the emulator may take to start.
-const START: Duration = Duration::from_secs(30);
+/// How long an emulator may take to start.
+const START: Duration = Duration::from_secs(60);
 
-/// The region and account that the emulator plays.
+/// The region that the emulators play.
 pub const REGION: &str = "us-east-1";
+
+/// An emulator: a Python program from PyPI that listens on loopback.
+#[derive(Debug, Clone, Copy)]
+pub struct Program {
+    /// What it is, and what it runs on.
+    pub packages: Packages,
+    /// Its module.
+    pub module: &'static str,
+    /// Its environment, where it listens and in which folder it keeps its files.
+    pub variables: fn(SocketAddr, &Path) -> Vec<(&'static str, String)>,
+    /// What its log says once it listens.
+    pub listens: fn(SocketAddr) -> String,
+}
+
+/// MiniStack: the whole path runs on it.
+pub const MINISTACK: Program = Program {
+    packages: Packages {
+        name: "MiniStack",
+        folder: "emulator",
+        package: "ministack",
+        requirements: include_str!("../../emulator/requirements.txt"),
+        pythons: &["python3"],
+        versions: ("3.10 or newer", (3, 10), (3, u8::MAX)),
+    },
+    module: "ministack",
+    variables: |address, folder| {
+        vec![
+            ("TMPDIR", folder.display().to_string()),
+            ("GATEWAY_PORT", address.port().to_string()),
+            ("BIND_HOST", address.ip().to_string()),
+            ("MINISTACK_REGION", REGION.to_owned()),
+            ("AWS_ENDPOINT_URL", format!("http://{address}")),
+            ("LAMBDA_WARM_TTL_SECONDS", "60".to_owned()),
+        ]
+    },
+    listens: |address| format!("Running on http://{address}"),
+};
 
 /// An installed emulator.
 #[derive(Debug, Clone)]
 pub struct Installed {
+    program: Program,
     python: PathBuf,
     /// Whether it was installed just now.
     pub fresh: bool,
@@ -46,70 +81,13 @@ pub struct Emulator {
     pub address: SocketAddr,
 }
 
-/// The emulator's name and version.
-#[must_use]
-pub fn version() -> String {
-    let version = REQUIREMENTS.lines().find_map(|line| line.strip_prefix("ministack=="));
-    format!("MiniStack {}", version.unwrap_or_default().trim_end_matches([' ', '\\']))
-}
-
-/// Installs the emulator unless it is installed. Two processes that ask at the same time install it once.
+/// Installs an emulator unless it is installed. Two processes that ask at the same time install it once.
 ///
 /// # Errors
 /// Says what is missing, and how to get it.
-pub async fn install() -> anyhow::Result<Installed> {
-    let folder = places::shared(format!("emulator-{:08x}", checksum(REQUIREMENTS)));
-    let python = folder.join("bin/python");
-    let installed = folder.join("installed");
-    let lock = places::shared("emulator.lock");
-    fs::create_dir_all(places::shared("")).context("cannot make target/streamer")?;
-    let lock = File::create(&lock).context("cannot make target/streamer/emulator.lock")?;
-    let _lock = tokio::task::spawn_blocking(move || lock.lock().map(|()| lock)).await??;
-    // A virtual environment dies with the Python that it was made from.
-    if installed.exists() && python.exists() {
-        return Ok(Installed { python, fresh: false });
-    }
-    let system = system_python().await?;
-    run(&system, [OsStr::new("-m"), "venv".as_ref(), "--clear".as_ref(), folder.as_ref()]).await.context(
-        "Python cannot make a virtual environment: install its venv module (on Debian: apt-get install python3-venv)",
-    )?;
-    let requirements = folder.join("requirements.txt");
-    fs::write(&requirements, REQUIREMENTS)?;
-    let install = ["-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes", "--requirement"];
-    run(&python, install.iter().map(OsStr::new).chain([requirements.as_ref()]))
-        .await
-        .context("the emulator could not be installed from PyPI: is there a way to it from here?")?;
-    fs::write(installed, "")?;
-    Ok(Installed { python, fresh: true })
-}
-
-/// Distinguishes versions of a text; not a defence against anyone.
-fn checksum(text: &str) -> u32 {
-    text.bytes().fold(2_166_136_261, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(16_777_619))
-}
-
-async fn system_python() -> anyhow::Result<PathBuf> {
-    let python = env::var_os("PYTHON").map_or_else(|| PathBuf::from("python3"), PathBuf::from);
-    let script = "import sys; print(sys.version_info >= (3, 10))";
-    let output = Command::new(&python).args(["-c", script]).output().await;
-    let new_enough = output.is_ok_and(|output| output.stdout.starts_with(b"True"));
-    ensure!(
-        new_enough,
-        "the emulator needs Python 3.10 or newer, and `{}` is not that: install it (on Debian: apt-get install \
-         python3 python3-venv; on macOS: brew install python), or name another one in the variable PYTHON",
-        python.display()
-    );
-    Ok(python)
-}
-
-async fn run(program: &Path, arguments: impl IntoIterator<Item = &OsStr>) -> anyhow::Result<()> {
-    let mut command = Command::new(program);
-    let output = command.args(arguments).stdin(Stdio::null()).kill_on_drop(true).output().await?;
-    if !output.status.success() {
-        let said = [output.stdout, output.stderr].concat();
-        bail!("{}", String::from_utf8_lossy(&said).trim());
-    }
-    Ok(())
+pub async fn install(program: &Program) -> anyhow::Result<Installed> {
+    let (python, fresh) = program.packages.install().await?;
+    Ok(Installed { program: *program, python, fresh })
 }
 
 impl Installed {
@@ -124,7 +102,9 @@ impl Installed {
         loop {
             tries += 1;
             let mut emulator = self.launch(free_address(port)?, folder, log)?;
-            let Err(error) = emulator.wait_until_it_listens(log).await else { return Ok(emulator) };
+            let Err(error) = emulator.wait_until_it_listens(&self.program, log).await else {
+                return Ok(emulator);
+            };
             // It removes its folder before the next one may use it.
             emulator.end().await?;
             // Another process may have taken a free port in between.
@@ -143,17 +123,12 @@ impl Installed {
             .args(["-c", SUPERVISOR])
             .arg(folder)
             .arg(&self.python)
-            .args(["-m", "ministack"])
+            .args(["-m", self.program.module])
             .env_clear()
             .envs(env::var_os("PATH").map(|path| ("PATH", path)))
             .env("HOME", folder)
-            .env("TMPDIR", folder)
-            .env("GATEWAY_PORT", address.port().to_string())
-            .env("BIND_HOST", address.ip().to_string())
-            .env("MINISTACK_REGION", REGION)
-            .env("AWS_ENDPOINT_URL", format!("http://{address}"))
             .env("AWS_EC2_METADATA_DISABLED", "true")
-            .env("LAMBDA_WARM_TTL_SECONDS", "60")
+            .envs((self.program.variables)(address, folder))
             .stdin(Stdio::piped())
             .stdout(output.try_clone()?)
             .stderr(output)
@@ -165,8 +140,8 @@ impl Installed {
 
 impl Emulator {
     /// Its own log says when it listens: the port's answer alone could be another process's.
-    async fn wait_until_it_listens(&mut self, log: &Log) -> anyhow::Result<()> {
-        let listens = format!("Running on http://{}", self.address);
+    async fn wait_until_it_listens(&mut self, program: &Program, log: &Log) -> anyhow::Result<()> {
+        let listens = (program.listens)(self.address);
         let deadline = Instant::now() + START;
         loop {
             let said = log.read();
@@ -177,7 +152,8 @@ impl Emulator {
             if ended || Instant::now() > deadline {
                 let last: Vec<_> = said.lines().rev().take(5).collect();
                 bail!(
-                    "the emulator did not start: {}",
+                    "{} did not start: {}",
+                    program.packages.name,
                     last.into_iter().rev().collect::<Vec<_>>().join(" | ")
                 );
             }

@@ -1,6 +1,6 @@
 //! The whole stack on this machine: an emulator of AWS, our real Lambda binaries deployed to it, and a router.
 //!
-//! - [`emulator`]: installs and runs MiniStack. [`build`]: builds the Lambdas. [`mod@deploy`]: deploys
+//! - [`emulator`]: installs and runs an emulator, MiniStack. [`build`]: builds the Lambdas. [`mod@deploy`]: deploys
 //!   [`facts`], which Terraform reads too.
 //! - [`Stack`]: a running one. It ends, with every process that it started, when it is dropped and when the
 //!   process ends in any way.
@@ -17,6 +17,7 @@ pub mod logs;
 pub mod outage;
 pub mod places;
 pub mod processes;
+pub mod python;
 pub mod socket;
 pub mod state;
 
@@ -31,7 +32,7 @@ use streamer_producer::Producer;
 use self::{
     build::{Binaries, Router},
     deploy::{Deployed, Overrides, deploy, local_config},
-    emulator::{Emulator, Installed},
+    emulator::{Emulator, Installed, MINISTACK},
     facts::Facts,
     issuer::Issuer,
     log::Log,
@@ -146,7 +147,7 @@ impl Stack {
     pub async fn start(name: &str, overrides: &Overrides) -> anyhow::Result<Self> {
         let endpoint = match Endpoint::of_environment() {
             Some(endpoint) => endpoint,
-            None => Endpoint::start_own(&emulator::install().await?, name).await?,
+            None => Endpoint::start_own(&emulator::install(&MINISTACK).await?, name).await?,
         };
         endpoint.deploy(&build::build().await?, &Router::Example, overrides).await
     }
@@ -181,7 +182,7 @@ impl Stack {
     /// A producer for the outbound queue.
     #[must_use]
     pub fn producer(&self) -> Producer {
-        Producer::new(aws_sdk_sqs::Client::new(&self.config), &self.deployed.queue_url)
+        Producer::new(&aws_sdk_sqs::Client::new(&self.config), &self.deployed.queue_url)
     }
 
     /// Whether a queue holds nothing, neither visible nor in flight nor delayed.

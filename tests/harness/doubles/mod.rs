@@ -1,11 +1,13 @@
 //! Doubles of table and queue, inside the SDK's HTTP client: everything above it is real.
 
+mod calls;
 mod queue;
 mod table;
 
 use aws_sdk_dynamodb::error::ErrorMetadata;
 
 pub use self::{
+    calls::{Answer, Call, CallsDouble, SentEntry, Told},
     queue::{Entry, QueueDouble},
     table::{LONG_AGO, Row, TableDouble, connection},
 };

@@ -52,7 +52,7 @@ impl Play<'_> {
         let before = self.tally.unique();
         let workers = self.stack.processes("delivery")?;
         let message = Message::connections(ids).response(&json!({ "news": "the whole path runs" }))?;
-        self.stack.producer().broadcast(message).await?;
+        self.stack.producer().send(message).await?;
 
         // The first frame tells that a worker is in the middle of it.
         let first = tokio::time::timeout(LIMIT, frames.recv()).await?.context("all sockets closed")?;
@@ -100,7 +100,7 @@ impl Play<'_> {
         let (before, mut logs) = (self.tally.unique(), Logs::of(self.stack, Some("delivery"))?);
         self.outage.fail(true);
         let message = Message::connections(&ids).response(&json!({ "news": "the endpoint is back" }))?;
-        self.stack.producer().broadcast(message).await?;
+        self.stack.producer().send(message).await?;
         let deadline = Instant::now() + LIMIT;
         while !logs.next().await?.iter().any(|line| line.text.contains("the circuit has opened")) {
             ensure!(Instant::now() < deadline, "the circuit did not open");

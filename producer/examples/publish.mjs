@@ -1,0 +1,16 @@
+// Publishes a message: node publish.mjs QUEUE_URL CONNECTION TEXT
+import { randomUUID } from "node:crypto";
+import { SendMessageCommand, SQSClient } from "@aws-sdk/client-sqs";
+
+const [QueueUrl, connection, data] = process.argv.slice(2);
+const id = randomUUID();
+const message = {
+  version: 1,
+  id,
+  to: { connection },
+  payload: { type: "response", data, id },
+};
+// SQS takes neither U+FFFE nor U+FFFF; JSON can write both as escapes.
+const escape = (character) => `\\u${character.charCodeAt(0).toString(16)}`;
+const MessageBody = JSON.stringify(message).replace(/[\ufffe\uffff]/g, escape);
+await new SQSClient({}).send(new SendMessageCommand({ QueueUrl, MessageBody }));

@@ -1,0 +1,221 @@
+//! From a message to what the queue holds of it.
+
+use std::{
+    fmt::Write as _,
+    hash::{DefaultHasher, Hash, Hasher as _},
+};
+
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use sha2::{Digest as _, Sha256};
+use streamer_message::{Audience, OutboundMessage, limits};
+
+use crate::{Message, SendError, message::Recipients};
+
+/// Characters of a group or deduplication id, at most.
+///
+/// Source: "Message group ID" and "Message deduplication ID" in
+/// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html>.
+const ID_CHARACTERS: usize = 128;
+
+/// What is encoded in a part of an id: what SQS does not take (all that is not ASCII is encoded anyway), and what
+/// stands between two parts.
+const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'%').add(b'#').add(b':');
+
+/// One message of the queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub body: String,
+    pub group: Option<String>,
+    pub deduplication: Option<String>,
+    pub trace: Option<String>,
+    /// Entries of one key keep their order.
+    pub key: Option<u64>,
+}
+
+impl Entry {
+    /// As SQS counts: system attributes, which the trace header is, do not.
+    ///
+    /// Source: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-message-metadata.html>.
+    pub fn bytes(&self) -> usize {
+        self.body.len()
+    }
+}
+
+/// The messages of the queue that a message needs: one for each 100 connections; on a FIFO queue, where a
+/// connection's order is its group's, one for each.
+pub fn entries(message: &Message, is_fifo: bool) -> Result<impl Iterator<Item = Entry>, SendError> {
+    let audiences = match &message.to {
+        Recipients::Connections(ids) => {
+            Audience::split(ids, if is_fifo { 1 } else { limits::CONNECTIONS }).collect()
+        }
+        Recipients::User { tenant, user } => {
+            vec![Audience::User { tenant: tenant.clone(), user: user.clone() }]
+        }
+        Recipients::Tenant(_) if is_fifo => return Err(SendError::TenantOnFifo),
+        Recipients::Tenant(tenant) => vec![Audience::Tenant(tenant.clone())],
+    };
+    Ok(audiences.into_iter().map(move |to| entry(message, to, is_fifo)))
+}
+
+fn entry(message: &Message, to: Audience, is_fifo: bool) -> Entry {
+    let (group, deduplication, key) = if is_fifo {
+        let recipient = recipient(&to);
+        let deduplication = format!("{}:{recipient}", encode(message.id.as_str()));
+        let group = fitting(recipient);
+        let key = hash(&group);
+        (Some(group), Some(fitting(deduplication)), Some(key))
+    } else {
+        let tenant = match &to {
+            Audience::User { tenant, .. } | Audience::Tenant(tenant) => Some(tenant),
+            _ => message.tenant.as_ref(),
+        };
+        let key = message.request.as_ref().map(|request| hash(&(&request.id, &to)));
+        (tenant.map(|tenant| fitting(encode(tenant.as_str()))), None, key)
+    };
+    let outbound = OutboundMessage {
+        id: message.id.clone(),
+        request: message.request.clone(),
+        supersedable: message.supersedable,
+        expires_at: message.expires_at,
+        ..OutboundMessage::new(to, message.payload.clone())
+    };
+    Entry { body: outbound.encode(), group, deduplication, trace: message.trace.clone(), key }
+}
+
+/// A recipient's name on a FIFO queue. No two share one.
+fn recipient(to: &Audience) -> String {
+    match to {
+        Audience::Connection(id) => encode(id.as_str()),
+        Audience::Connections(ids) => ids.as_slice().iter().map(|id| encode(id.as_str())).collect(),
+        Audience::User { tenant, user } => format!("{}#{}", encode(tenant.as_str()), encode(user.as_str())),
+        Audience::Tenant(tenant) | Audience::Shard { tenant, .. } => format!("{}#", encode(tenant.as_str())),
+    }
+}
+
+fn encode(part: &str) -> String {
+    utf8_percent_encode(part, ENCODED).to_string()
+}
+
+/// The id itself where it fits, else its SHA-256.
+fn fitting(id: String) -> String {
+    if id.len() <= ID_CHARACTERS {
+        return id;
+    }
+    Sha256::digest(id).iter().fold(String::new(), |mut hex, byte| {
+        // Writing to a string does not fail.
+        _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
+fn hash(value: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::MessageBuilder;
+
+    fn of(builder: MessageBuilder, is_fifo: bool) -> Vec<Entry> {
+        entries(&builder.id("m").payload(&1).unwrap(), is_fifo).unwrap().collect()
+    }
+
+    fn only(builder: MessageBuilder, is_fifo: bool) -> Entry {
+        let [entry] = of(builder, is_fifo).try_into().unwrap();
+        entry
+    }
+
+    fn group(builder: MessageBuilder, is_fifo: bool) -> Option<String> {
+        only(builder, is_fifo).group
+    }
+
+    #[test]
+    fn on_a_standard_queue_the_group_is_the_tenant_where_it_is_known() {
+        assert_eq!(group(Message::connection("c="), false), None);
+        assert_eq!(group(Message::connection("c=").of_tenant("acme"), false), Some("acme".into()));
+        assert_eq!(group(Message::user("acme", "anna"), false), Some("acme".into()));
+        assert_eq!(group(Message::tenant("acme"), false), Some("acme".into()));
+        assert_eq!(only(Message::tenant("acme"), false).deduplication, None);
+    }
+
+    #[test]
+    fn on_a_fifo_queue_the_group_is_the_connection_or_the_user() {
+        let entry = only(Message::connection("c=").of_tenant("acme"), true);
+        assert_eq!((entry.group.as_deref(), entry.deduplication.as_deref()), (Some("c="), Some("m:c=")));
+        let entry = only(Message::user("acme", "anna@example.com"), true);
+        assert_eq!(entry.group.as_deref(), Some("acme#anna@example.com"));
+        assert_eq!(entry.deduplication.as_deref(), Some("m:acme#anna@example.com"));
+    }
+
+    #[test]
+    fn connections_share_a_message_but_on_a_fifo_queue_each_has_its_own() {
+        let ids: Vec<_> = (0..101).map(|id| format!("c{id}")).collect();
+        assert_eq!(of(Message::connections(&ids), false).len(), 2);
+        let groups: Vec<_> =
+            of(Message::connections(&ids), true).into_iter().flat_map(|entry| entry.group).collect();
+        assert_eq!(groups, ids);
+    }
+
+    #[test]
+    fn a_fifo_queue_takes_no_message_for_a_tenant() {
+        let message = Message::tenant("acme").payload(&1).unwrap();
+        assert!(matches!(entries(&message, true).map(Iterator::count), Err(SendError::TenantOnFifo)));
+    }
+
+    #[test]
+    fn what_an_id_cannot_hold_is_encoded_and_what_is_too_long_is_hashed() {
+        assert_eq!(group(Message::tenant("Köln #1"), false), Some("K%C3%B6ln%20%231".into()));
+        assert_eq!(group(Message::tenant("a".repeat(128)), false), Some("a".repeat(128)));
+        // echo -n aaa… | sha256sum, with 129 of them
+        let hashed = "c12cb024a2e5551cca0e08fce8f1c5e314555cc3fef6329ee994a3db752166ae";
+        assert_eq!(group(Message::tenant("a".repeat(129)), false), Some(hashed.into()));
+    }
+
+    #[test]
+    fn messages_of_one_request_for_one_audience_share_a_key() {
+        let key = |builder| only(builder, false).key;
+        let of_request = |id: &str| Message::connection(id).request("r");
+        assert_eq!(key(of_request("a")), key(of_request("a")));
+        assert_ne!(key(of_request("a")), key(of_request("b")));
+        assert_ne!(key(of_request("a")), key(Message::connection("a").request("s")));
+        assert_eq!(key(Message::connection("a")), None);
+        assert_eq!(only(of_request("a"), true).key, only(Message::connection("a"), true).key);
+    }
+
+    #[test]
+    fn the_largest_message_fits_on_the_queue() {
+        let ids: Vec<_> = (0..100).map(|id| format!("{id:03}{}", "\u{1}".repeat(125))).collect();
+        let message = Message::connections(ids).id("\u{1}".repeat(128)).request("\u{1}".repeat(128));
+        let largest = "x".repeat(limits::PAYLOAD_BYTES - 2);
+        let message = message.expires_in(std::time::Duration::MAX).payload(&largest).unwrap();
+        assert!(entries(&message, false).unwrap().all(|entry| entry.bytes() < limits::QUEUE_MESSAGE_BYTES));
+    }
+
+    fn part() -> impl Strategy<Value = String> {
+        prop_oneof!["[a:#%23]{1,4}", "\\PC{1,60}"]
+    }
+
+    proptest! {
+        #[test]
+        fn sqs_takes_every_id_and_no_two_messages_share_one(
+            one in (part(), part(), part()),
+            other in (part(), part(), part()),
+        ) {
+            let ids = |(id, tenant, user): &(String, String, String)| {
+                let message = Message::user(tenant, user).id(id).payload(&1).unwrap();
+                let entry = entries(&message, true).unwrap().next().unwrap();
+                (entry.group.unwrap(), entry.deduplication.unwrap())
+            };
+            for id in [ids(&one).0, ids(&one).1] {
+                prop_assert!((1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic()), "{id}");
+            }
+            prop_assert_eq!((&one.1, &one.2) == (&other.1, &other.2), ids(&one).0 == ids(&other).0);
+            prop_assert_eq!(one == other, ids(&one).1 == ids(&other).1);
+        }
+    }
+}

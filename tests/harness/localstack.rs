@@ -1,0 +1,137 @@
+//! LocalStack's SQS, a second opinion on what the queue does: its free edition, without Docker, started once for
+//! each test binary and ended with its process.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::Path,
+    sync::OnceLock,
+    thread,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, anyhow};
+use aws_config::Region;
+use aws_credential_types::Credentials;
+use aws_sdk_sqs::{Client, types::QueueAttributeName};
+use streamer_cli::stack::{
+    emulator::{Emulator, Program, REGION, install},
+    log::Log,
+    places,
+    python::Packages,
+};
+use streamer_environment::aws;
+use tokio::runtime::{Builder, Runtime};
+
+const LOCALSTACK: Program = Program {
+    packages: Packages {
+        name: "LocalStack",
+        folder: "localstack",
+        package: "localstack-core",
+        requirements: include_str!("../localstack/requirements.txt"),
+        pythons: &["python3.11", "python3"],
+        versions: ("3.11", (3, 11), (3, 11)),
+    },
+    module: "localstack.runtime.main",
+    variables,
+    listens: |_| "Ready.".to_owned(),
+};
+
+/// Host mode: everything in its folder, one service, loopback only, nothing reported to anyone.
+fn variables(address: SocketAddr, folder: &Path) -> Vec<(&'static str, String)> {
+    let place = |name: &str| {
+        let place = folder.join(name);
+        // What cannot be made is told by LocalStack, which looks for it.
+        _ = fs::create_dir_all(&place);
+        place.display().to_string()
+    };
+    let mut variables = vec![
+        ("GATEWAY_LISTEN", address.to_string()),
+        ("LOCALSTACK_HOST", address.to_string()),
+        ("FILESYSTEM_ROOT", place("files")),
+        ("CONFIG_DIR", place("config")),
+        ("XDG_CACHE_HOME", place("cache")),
+        ("TMPDIR", place("tmp")),
+        // No Docker, and none looked for.
+        ("DOCKER_HOST", format!("unix://{}", folder.join("no-docker.sock").display())),
+    ];
+    let fixed = [
+        ("SERVICES", "sqs"),
+        ("STRICT_SERVICE_LOADING", "1"),
+        ("OVERRIDE_IN_DOCKER", "0"),
+        ("GATEWAY_SERVER", "hypercorn"),
+        ("PERSISTENCE", "0"),
+        // http://127.0.0.1:{port}/queue/{region}/{account}/{name}
+        ("SQS_ENDPOINT_STRATEGY", "path"),
+        ("DISABLE_EVENTS", "1"),
+        ("SKIP_SSL_CERT_DOWNLOAD", "1"),
+        ("ANALYTICS_API", "http://127.0.0.1:9"),
+        ("API_ENDPOINT", "http://127.0.0.1:9"),
+        // No DNS server, which would listen everywhere.
+        ("DNS_ADDRESS", "0"),
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+        ("AWS_DEFAULT_REGION", REGION),
+    ];
+    variables.extend(fixed.map(|(name, value)| (name, value.to_owned())));
+    variables
+}
+
+/// A client of the SQS that all tests of this binary share; none where this machine has no Python that LocalStack
+/// runs on, which is told, and under `CI=true` an error.
+///
+/// # Errors
+/// Says what is missing, or why it did not start.
+pub async fn sqs() -> anyhow::Result<Option<Client>> {
+    static STARTED: OnceLock<anyhow::Result<(Runtime, Emulator)>> = OnceLock::new();
+    let started = STARTED.get_or_init(|| {
+        let start = thread::spawn(|| {
+            let runtime = Builder::new_current_thread().enable_all().build()?;
+            let emulator = runtime.block_on(start())?;
+            Ok((runtime, emulator))
+        });
+        start.join().map_err(|_| anyhow!("LocalStack's start panicked"))?
+    });
+    match started {
+        Ok((_, emulator)) => Ok(Some(client(emulator.address).await)),
+        Err(error) if std::env::var("CI").is_ok_and(|ci| ci == "true") => Err(anyhow!("{error:#}")),
+        Err(error) => {
+            println!("left out: {error:#}");
+            Ok(None)
+        }
+    }
+}
+
+async fn start() -> anyhow::Result<Emulator> {
+    let installed = install(&LOCALSTACK).await?;
+    let unique = format!("localstack-{}", std::process::id());
+    let log = Log::claim(places::state(format!("logs/{unique}.log")))?.context("its log is taken")?;
+    installed.start(None, &places::state(format!("run/{unique}")), &log).await
+}
+
+async fn client(address: SocketAddr) -> Client {
+    let loader = aws::loader().region(Region::new(REGION)).endpoint_url(format!("http://{address}"));
+    let credentials = Credentials::from_keys("test", "test", None);
+    Client::new(&loader.credentials_provider(credentials).load().await)
+}
+
+/// A new queue with these attributes, and its URL. A name that ends with `.fifo` makes it a FIFO queue.
+///
+/// # Errors
+/// When it cannot be made.
+pub async fn queue(
+    sqs: &Client,
+    name: &str,
+    attributes: &[(QueueAttributeName, &str)],
+) -> anyhow::Result<String> {
+    let unique = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
+    let (stem, fifo) = name.strip_suffix(".fifo").map_or((name, ""), |stem| (stem, ".fifo"));
+    let mut create = sqs.create_queue().queue_name(format!("{stem}-{unique}{fifo}"));
+    if !fifo.is_empty() {
+        create = create.attributes(QueueAttributeName::FifoQueue, "true");
+    }
+    for (name, value) in attributes {
+        create = create.attributes(name.clone(), *value);
+    }
+    create.send().await?.queue_url.context("a queue has a URL")
+}

@@ -1,0 +1,295 @@
+//! Producer, packer and worker against LocalStack's SQS: another implementation than the emulator's, which enforces
+//! rules that the emulator does not.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, SystemTime},
+};
+
+use aws_lambda_events::sqs::{SqsEvent, SqsMessage};
+use aws_sdk_sqs::{
+    Client,
+    error::ProvideErrorMetadata as _,
+    types::{MessageSystemAttributeName, QueueAttributeName, SendMessageBatchRequestEntry},
+};
+use delivery_worker::{plan::Order, queue::Queue};
+use futures::future::join_all;
+use serde_json::{Value, json};
+use streamer_message::{Limit, OutboundMessage, limits, pack};
+use streamer_producer::{Message, Producer, SendError};
+use streamer_tests::{
+    doubles::{QueueDouble, TableDouble},
+    gateway::{MemoryGateway, status},
+    localstack::{queue, sqs},
+    worker::Rig,
+};
+use tokio::time::Instant;
+
+use crate::sending::id;
+
+/// How long a message may take to appear.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// The client, or the end of the test where this machine cannot run LocalStack.
+macro_rules! sqs_or_return {
+    () => {
+        match sqs().await? {
+            Some(sqs) => sqs,
+            None => return Ok(()),
+        }
+    };
+}
+
+/// The event that Lambda would be invoked with, once there are `number` messages. They stay on the queue.
+async fn receive(sqs: &Client, url: &str, number: usize) -> anyhow::Result<SqsEvent> {
+    let (mut event, deadline) = (SqsEvent::default(), Instant::now() + LIMIT);
+    while event.records.len() < number && Instant::now() < deadline {
+        let receive = sqs.receive_message().queue_url(url).max_number_of_messages(10).wait_time_seconds(1);
+        let receive = receive
+            .message_system_attribute_names(MessageSystemAttributeName::All)
+            .message_attribute_names("All");
+        for message in receive.send().await?.messages.unwrap_or_default() {
+            let mut record = SqsMessage::default();
+            let attributes = message.attributes.unwrap_or_default().into_iter();
+            record.attributes = attributes.map(|(name, value)| (name.as_str().to_owned(), value)).collect();
+            for (name, value) in message.message_attributes.unwrap_or_default() {
+                // The test reads them where the worker would not look.
+                record.attributes.insert(name, value.string_value.unwrap_or_default());
+            }
+            (record.message_id, record.receipt_handle) = (message.message_id, message.receipt_handle);
+            record.body = message.body;
+            event.records.push(record);
+        }
+    }
+    Ok(event)
+}
+
+/// Invokes the worker as Lambda does: what it does not report is deleted.
+async fn invoke(rig: &Rig, sqs: &Client, url: &str, number: usize) -> anyhow::Result<BTreeSet<String>> {
+    let event = receive(sqs, url, number).await?;
+    let receipts: Vec<_> = event
+        .records
+        .iter()
+        .map(|record| (record.message_id.clone(), record.receipt_handle.clone()))
+        .collect();
+    let reported = rig.invoke_at(SystemTime::now(), event).await?;
+    for (id, receipt) in receipts {
+        if id.is_some_and(|id| !reported.contains(&id)) {
+            sqs.delete_message().queue_url(url).set_receipt_handle(receipt).send().await?;
+        }
+    }
+    Ok(reported)
+}
+
+fn worker(sqs: &Client, order: Order, url: &str, dead: &str, gateway: MemoryGateway) -> Rig {
+    let mut rig =
+        Rig::of(order, gateway, TableDouble::default(), QueueDouble::taking(), QueueDouble::taking());
+    rig.worker.outbound = Queue::new(sqs.clone(), url);
+    rig.worker.dead_letters = Queue::new(sqs.clone(), dead);
+    rig
+}
+
+fn bodies(event: &SqsEvent) -> Vec<String> {
+    event.records.iter().filter_map(|record| record.body.clone()).collect()
+}
+
+#[tokio::test]
+async fn any_json_travels_and_the_group_with_it() -> anyhow::Result<()> {
+    let sqs = sqs_or_return!();
+    let url = queue(&sqs, "any-json", &[]).await?;
+    let values = [
+        json!(null),
+        json!("\u{FFFE} \u{FFFF} \u{0} \u{b} \u{1f} \u{7f} \u{10FFFD} 👩‍👩‍👧‍👦"),
+        json!({"\u{0}\u{FFFE}": [1e300, -0.0, ""]}),
+    ];
+    let messages = values.iter().map(|value| Message::user("acme \u{FFFE}", "\u{0}").payload(value));
+    Producer::new(&sqs, &url).send_all(messages.collect::<Result<Vec<_>, _>>()?).await?;
+    let event = receive(&sqs, &url, values.len()).await?;
+    for record in &event.records {
+        assert_eq!(record.attributes["MessageGroupId"], "acme%20%EF%BF%BE");
+    }
+    let arrived = bodies(&event);
+    let arrived = arrived.iter().map(|body| OutboundMessage::decode(body).unwrap());
+    let arrived: BTreeSet<_> = arrived
+        .map(|message| serde_json::from_str::<Value>(message.payload.as_str()).unwrap().to_string())
+        .collect();
+    assert_eq!(arrived, values.iter().map(ToString::to_string).collect());
+    Ok(())
+}
+
+/// What LocalStack says to a batch of bodies with these sizes.
+async fn batch(sqs: &Client, url: &str, sizes: &[usize]) -> Result<usize, String> {
+    let entries = sizes.iter().enumerate().map(|(id, size)| {
+        let entry = SendMessageBatchRequestEntry::builder().id(id.to_string());
+        entry.message_body("x".repeat(*size)).build().unwrap()
+    });
+    let send = sqs.send_message_batch().queue_url(url).set_entries(Some(entries.collect()));
+    match send.send().await {
+        Ok(output) => Ok(output.successful.len()),
+        Err(error) => Err(error.code().unwrap_or_default().to_owned()),
+    }
+}
+
+#[tokio::test]
+async fn the_packers_limits_are_those_of_sqs() -> anyhow::Result<()> {
+    let sqs = sqs_or_return!();
+    let url = queue(&sqs, "limits", &[]).await?;
+    let Limit { items, bytes } = Limit::QUEUE_BATCH;
+    let too_long = Err("AWS.SimpleQueueService.BatchRequestTooLong".to_owned());
+    assert_eq!(batch(&sqs, &url, &vec![bytes / items; items]).await, Ok(items));
+    assert_eq!(
+        batch(&sqs, &url, &vec![1; items + 1]).await,
+        Err("AWS.SimpleQueueService.TooManyEntriesInBatchRequest".to_owned())
+    );
+    assert_eq!(batch(&sqs, &url, &[bytes - 1, 1]).await, Ok(2));
+    assert_eq!(batch(&sqs, &url, &[bytes, 1]).await, too_long);
+    assert_eq!(batch(&sqs, &url, &[limits::QUEUE_MESSAGE_BYTES]).await, Ok(1));
+
+    let sizes = [bytes - 1, 1, 1, 400_000, 600_000, 50_000, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10];
+    for packed in pack(sizes, Limit::QUEUE_BATCH, |size| *size) {
+        assert_eq!(batch(&sqs, &url, &packed).await, Ok(packed.len()));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_thousand_messages_sent_side_by_side_are_all_there_once() -> anyhow::Result<()> {
+    let sqs = sqs_or_return!();
+    let url = queue(&sqs, "thousand", &[]).await?;
+    let producer = Producer::new(&sqs, &url).time(Duration::from_secs(60));
+    let sends = (0..1000).map(|id| {
+        let message = Message::connection("c").id(id.to_string()).payload(&"x".repeat(id * 10)).unwrap();
+        producer.send(message)
+    });
+    assert!(join_all(sends).await.iter().all(Result::is_ok));
+    let arrived = bodies(&receive(&sqs, &url, 1000).await?);
+    let ids: BTreeSet<_> = arrived.iter().map(|body| id(body)).collect();
+    assert_eq!((arrived.len(), ids.len()), (1000, 1000));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_queue_that_is_not_there_refuses_at_once() -> anyhow::Result<()> {
+    let sqs = sqs_or_return!();
+    let url = queue(&sqs, "gone", &[]).await?;
+    sqs.delete_queue().queue_url(&url).send().await?;
+    let error = Producer::new(&sqs, &url).send(Message::connection("c").payload(&1)?).await.unwrap_err();
+    assert!(matches!(&error, SendError::Refused(cause) if cause.contains("NonExistentQueue")), "{error}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_worker_hands_back_and_writes_dead_letters() -> anyhow::Result<()> {
+    let sqs = sqs_or_return!();
+    let (url, dead) = (queue(&sqs, "outbound", &[]).await?, queue(&sqs, "dead-letters", &[]).await?);
+    let gateway = MemoryGateway::scripted(|connection, tries| {
+        let answer = match (connection, tries) {
+            ("throttled", 0) => status(429),
+            ("too-large", _) => status(413),
+            _ => status(200),
+        };
+        (Duration::ZERO, answer)
+    });
+    let rig = worker(&sqs, Order::Connection, &url, &dead, gateway);
+    let message = Message::connections(["fine", "throttled", "too-large"]).of_tenant("acme").id("m");
+    Producer::new(&sqs, &url).send(message.payload("\u{FFFF}")?).await?;
+
+    assert_eq!(invoke(&rig, &sqs, &url, 1).await?, BTreeSet::new());
+    let letters = receive(&sqs, &dead, 1).await?;
+    let letter: Value = serde_json::from_str(&bodies(&letters)[0])?;
+    assert_eq!(letter["to"], json!({ "connection": "too-large" }));
+    assert_eq!(letters.records[0].attributes["streamer.reason"], "rejected");
+    assert_eq!(letters.records[0].attributes["MessageGroupId"], "acme");
+
+    // What is handed back comes after its delay, for the one connection that needs it.
+    assert_eq!(invoke(&rig, &sqs, &url, 1).await?, BTreeSet::new());
+    for connection in ["fine", "throttled", "too-large"] {
+        let tries = if connection == "throttled" { 2 } else { 1 };
+        assert_eq!(rig.worker.gateway.texts(connection), vec!["\"\\uffff\""; tries], "{connection}");
+    }
+    assert!(receive_now(&sqs, &url).await?.is_empty());
+    Ok(())
+}
+
+/// What is there now.
+async fn receive_now(sqs: &Client, url: &str) -> anyhow::Result<Vec<String>> {
+    let receive = sqs.receive_message().queue_url(url).max_number_of_messages(10).wait_time_seconds(1);
+    let messages = receive.send().await?.messages.unwrap_or_default();
+    Ok(messages.into_iter().filter_map(|message| message.body).collect())
+}
+
+#[tokio::test]
+async fn a_fifo_queue_keeps_the_order_of_a_connection_through_a_failure() -> anyhow::Result<()> {
+    let sqs = sqs_or_return!();
+    let dead = queue(&sqs, "dead-letters.fifo", &[]).await?;
+    let url = queue(&sqs, "outbound.fifo", &[(QueueAttributeName::VisibilityTimeout, "30")]).await?;
+    let gateway = MemoryGateway::scripted(|connection, tries| {
+        let answer = if connection == "a" && tries == 1 { status(429) } else { status(200) };
+        (Duration::ZERO, answer)
+    });
+    let rig = worker(&sqs, Order::Group, &url, &dead, gateway);
+    let producer = Producer::new(&sqs, &url);
+    let send = |number: usize| {
+        let message = Message::connections(["a", "b"]).id(number.to_string()).payload(&number).unwrap();
+        producer.send(message)
+    };
+    // Side by side: it is the producer that keeps their order. The second try of one is the same message.
+    assert!(join_all((0..5).map(send)).await.iter().all(Result::is_ok));
+    send(4).await?;
+
+    let reported = invoke(&rig, &sqs, &url, 10).await?;
+    assert_eq!(reported.len(), 4, "the one that failed, and all after it of its group");
+    assert_eq!(rig.worker.gateway.texts("b"), ["0", "1", "2", "3", "4"]);
+    while rig.worker.gateway.texts("a").len() < 6 {
+        invoke(&rig, &sqs, &url, 1).await?;
+    }
+    assert_eq!(rig.worker.gateway.texts("a"), ["0", "1", "1", "2", "3", "4"]);
+    assert!(receive_now(&sqs, &url).await?.is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_dead_letter_of_a_fifo_queue_goes_to_a_fifo_queue_and_ends_its_lane() -> anyhow::Result<()> {
+    let sqs = sqs_or_return!();
+    let dead = queue(&sqs, "dead-letters.fifo", &[]).await?;
+    let url = queue(&sqs, "outbound.fifo", &[]).await?;
+    let gateway = MemoryGateway::scripted(|_, tries| {
+        (Duration::ZERO, if tries == 0 { status(413) } else { status(200) })
+    });
+    let rig = worker(&sqs, Order::Group, &url, &dead, gateway);
+    let producer = Producer::new(&sqs, &url);
+    for number in 0..2 {
+        producer.send(Message::connection("c").id(number.to_string()).payload(&number)?).await?;
+    }
+    invoke(&rig, &sqs, &url, 2).await?;
+    let letters = receive(&sqs, &dead, 1).await?;
+    assert_eq!(letters.records[0].attributes["streamer.reason"], "rejected");
+    assert_eq!(letters.records[0].attributes["MessageGroupId"], "c");
+    while rig.worker.gateway.texts("c").len() < 2 {
+        invoke(&rig, &sqs, &url, 1).await?;
+    }
+    assert_eq!(rig.worker.gateway.texts("c"), ["0", "1"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_received_too_often_is_moved_to_the_dead_letters_by_sqs() -> anyhow::Result<()> {
+    let sqs = sqs_or_return!();
+    let dead = queue(&sqs, "dead-letters", &[]).await?;
+    let get = sqs.get_queue_attributes().queue_url(&dead).attribute_names(QueueAttributeName::QueueArn);
+    let arn = get.send().await?.attributes.unwrap_or_default()[&QueueAttributeName::QueueArn].clone();
+    let policy = json!({ "deadLetterTargetArn": arn, "maxReceiveCount": 2 }).to_string();
+    let attributes =
+        [(QueueAttributeName::RedrivePolicy, policy.as_str()), (QueueAttributeName::VisibilityTimeout, "0")];
+    let url = queue(&sqs, "crashing", &attributes).await?;
+    Producer::new(&sqs, &url).send(Message::connection("c").id("m").payload(&1)?).await?;
+    // A worker that dies each time.
+    for _ in 0..2 {
+        assert_eq!(receive(&sqs, &url, 1).await?.records.len(), 1);
+    }
+    assert!(receive_now(&sqs, &url).await?.is_empty());
+    let letters = receive(&sqs, &dead, 1).await?;
+    assert_eq!(id(&bodies(&letters)[0]), "m");
+    assert!(!letters.records[0].attributes.contains_key("streamer.reason"));
+    Ok(())
+}

@@ -1,0 +1,157 @@
+//! Progress at a bounded rate.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use streamer_message::{OutboundMessage, Percent};
+use streamer_producer::{EndError, Message, MessageError, Progress, ProgressError, SendError};
+use streamer_tests::doubles::{Answer, CallsDouble, Told};
+use tokio::time::{Instant, sleep};
+
+use crate::sending::{CALL, message, producer};
+
+fn progress(queue: &CallsDouble) -> Progress {
+    producer(queue).progress(Message::connection("c").request("r").id("end")).unwrap()
+}
+
+/// What arrived: type, what it says, and `seq`.
+fn arrived(queue: &CallsDouble) -> Vec<(String, Value, u64)> {
+    let payload = |body: &String| {
+        let outbound = OutboundMessage::decode(body).unwrap();
+        let payload: Value = serde_json::from_str(outbound.payload.as_str()).unwrap();
+        let kind = payload["type"].as_str().unwrap().to_owned();
+        assert_eq!(outbound.supersedable, kind == "progress");
+        assert_eq!(outbound.id.as_str() == "end", kind != "progress");
+        let says = ["progress", "result", "data", "error"].into_iter().find_map(|key| payload.get(key));
+        (kind, says.unwrap().clone(), payload["seq"].as_u64().unwrap())
+    };
+    queue.taken().iter().map(payload).collect()
+}
+
+fn said(queue: &CallsDouble) -> Vec<(String, Value)> {
+    arrived(queue).into_iter().map(|(kind, says, _)| (kind, says)).collect()
+}
+
+fn update(percent: u8) -> (String, Value) {
+    ("progress".to_owned(), percent.into())
+}
+
+#[tokio::test(start_paused = true)]
+async fn updates_at_any_rate_leave_ten_times_a_second_and_the_end_comes_after_the_last() {
+    let queue = CallsDouble::taking(CALL);
+    let (mut progress, started) = (progress(&queue), Instant::now());
+    for step in 0..10_000 {
+        // 10 000 a second, where the queue does not keep them up.
+        progress.update(Percent::of(step, 10_000), "working").await.unwrap();
+        sleep(Duration::from_micros(100)).await;
+    }
+    let updates = queue.calls().len();
+    let seconds = started.elapsed().as_secs_f64();
+    println!("10 000 updates in {seconds:.1} s: {updates} messages");
+    assert!(updates as f64 <= 10.0 * seconds + 1.0, "{updates} messages in {seconds} s");
+    progress.complete("done").await.unwrap();
+
+    let arrived = arrived(&queue);
+    assert!(arrived.is_sorted_by(|one, next| one.2 < next.2), "in order of seq");
+    assert_eq!(said(&queue)[arrived.len() - 2..], [update(99), ("complete".to_owned(), "done".into())]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_latest_of_those_that_wait_wins_and_leaves_with_the_next_call_after_the_interval() {
+    let queue = CallsDouble::taking(CALL);
+    let mut progress = progress(&queue).every(Duration::from_secs(1));
+    for percent in [1_u8, 2, 3] {
+        progress.update(percent, None).await.unwrap();
+    }
+    assert_eq!(said(&queue), [update(1)]);
+    sleep(Duration::from_secs(1)).await;
+    progress.update(4, "four").await.unwrap();
+    assert_eq!(said(&queue), [update(1), update(4)]);
+    progress.update(5, None).await.unwrap();
+    progress.flush().await.unwrap();
+    progress.flush().await.unwrap();
+    assert_eq!(said(&queue), [update(1), update(4), update(5)]);
+    progress.fail("broken", "no paper").await.unwrap();
+    assert_eq!(said(&queue)[3].1["code"], "broken");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_of_the_three_ends_says_what_it_is() {
+    let queue = CallsDouble::taking(CALL);
+    progress(&queue).complete(&1).await.unwrap();
+    progress(&queue).respond(&2).await.unwrap();
+    progress(&queue).fail("c", "m").await.unwrap();
+    let kinds: Vec<_> = said(&queue).into_iter().map(|(kind, _)| kind).collect();
+    assert_eq!(kinds, ["complete", "response", "error"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_percentage_goes_forwards_to_100() {
+    let queue = CallsDouble::taking(CALL);
+    let mut progress = progress(&queue).every(Duration::ZERO);
+    progress.update(40, None).await.unwrap();
+    progress.update(40, "still").await.unwrap();
+    let error = progress.update(39, None).await.unwrap_err();
+    assert_eq!(error.to_string(), "progress goes forwards: it was at 40 percent, and this is 39");
+    assert!(matches!(progress.update(101, None).await, Err(ProgressError::Percent(_))));
+    progress.update(Percent::of(1, 1), None).await.unwrap();
+    assert_eq!(said(&queue), [update(40), update(40), update(100)]);
+    progress.complete(&()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_update_that_the_queue_did_not_take_is_kept() {
+    let queue = CallsDouble::new(|call, _| Answer {
+        after: CALL,
+        what: if call == 0 { Told::Fails("AccessDenied") } else { Told::Entries(Vec::new()) },
+    });
+    let mut progress = progress(&queue);
+    let error = progress.update(10, None).await.unwrap_err();
+    assert!(matches!(error, ProgressError::Send(SendError::Refused(_))), "{error}");
+    progress.complete(&()).await.unwrap();
+    assert_eq!(said(&queue), [update(10), ("complete".to_owned(), Value::Null)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_that_failed_can_be_tried_again_with_the_same_id() {
+    let queue = CallsDouble::new(|call, _| Answer {
+        after: CALL,
+        what: if call == 1 { Told::Fails("AccessDenied") } else { Told::Entries(Vec::new()) },
+    });
+    let mut progress = progress(&queue);
+    progress.update(10, None).await.unwrap();
+    let EndError { error, progress } = progress.complete("done").await.unwrap_err();
+    assert!(matches!(error, ProgressError::Send(_)));
+    let too_large = "x".repeat(128 * 1024);
+    let EndError { error, progress } = progress.complete(&too_large).await.unwrap_err();
+    assert!(error.to_string().contains("API Gateway delivers at most 131072"), "{error}");
+    progress.complete("done").await.unwrap();
+    let ends = queue.calls().into_iter().flat_map(|call| call.entries).skip(1);
+    assert!(ends.map(|end| OutboundMessage::decode(&end.body).unwrap().id.to_string()).all(|id| id == "end"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_an_id_of_the_callers_the_ends_still_share_one_and_the_updates_have_their_own() {
+    let queue = CallsDouble::new(|call, _| Answer {
+        after: CALL,
+        what: if call == 2 { Told::Fails("AccessDenied") } else { Told::Entries(Vec::new()) },
+    });
+    let to = Message::user("acme", "anna").request("r");
+    let mut progress = producer(&queue).progress(to).unwrap().every(Duration::ZERO);
+    progress.update(1, None).await.unwrap();
+    progress.update(2, None).await.unwrap();
+    progress.complete(&()).await.unwrap_err().progress.complete(&()).await.unwrap();
+    let entries = queue.calls().into_iter().flat_map(|call| call.entries);
+    let ids: Vec<_> = entries.map(|entry| crate::sending::id(&entry.body)).collect();
+    assert!(ids[0] != ids[1] && ids[1] != ids[2] && ids[2] == ids[3], "{ids:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_wrong_with_the_audience_is_told_at_once() {
+    let queue = CallsDouble::taking(CALL);
+    let of = |builder| producer(&queue).progress(builder).map(drop).unwrap_err();
+    assert!(matches!(of(Message::connection("c")), MessageError::NoRequest));
+    assert!(matches!(of(Message::connection("").request("r")), MessageError::Id(_)));
+    assert!(matches!(of(Message::connection("c").request("")), MessageError::Id(_)));
+    producer(&queue).send(message("m")).await.unwrap();
+}
