@@ -1,12 +1,16 @@
 //! The way to the queue.
 
-use std::{cell::Cell, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use aws_sdk_sqs::Client;
 use streamer_environment::aws;
 use streamer_message::MessageId;
 
-use crate::{Message, MessageBuilder, MessageError, Progress, entry::entries, outbox::Outbox};
+use crate::{
+    Message, MessageBuilder, MessageError, Progress,
+    entry::{check, entries},
+    outbox::Outbox,
+};
 
 /// How long a message may take to the queue, where nothing else is said.
 const TIME: Duration = Duration::from_secs(10);
@@ -103,10 +107,11 @@ impl Producer {
     /// [`SendError`]. Where only some recipients' messages are on the queue it is an error, too: who sends the
     /// message again with the same id reaches nobody twice, where the payload holds the id.
     pub async fn send(&self, message: Message) -> Result<(), SendError> {
-        let entries = entries(&message, self.outbox.is_fifo())?;
+        let is_fifo = self.outbox.is_fifo();
+        check(&message, is_fifo)?;
         let mut outcome = Ok(());
         let failed = |(), error| outcome = Err(error);
-        self.outbox.send(entries.map(|entry| ((), entry)), self.time, failed).await;
+        self.outbox.send(entries(message, is_fifo).map(|entry| ((), entry)), self.time, failed).await;
         outcome
     }
 
@@ -117,23 +122,17 @@ impl Producer {
     /// [`SendAllError`] names those that are not on the queue.
     pub async fn send_all(&self, messages: impl IntoIterator<Item = Message>) -> Result<(), SendAllError> {
         let messages: Vec<_> = messages.into_iter().collect();
-        let unsent: Vec<Cell<Option<SendError>>> = messages.iter().map(|_| Cell::new(None)).collect();
-        let of_each = messages.iter().enumerate().filter_map(|(place, message)| {
-            match entries(message, self.outbox.is_fifo()) {
-                Ok(entries) => Some(entries.map(move |entry| (place, entry))),
-                Err(error) => {
-                    unsent[place].set(Some(error));
-                    None
-                }
-            }
-        });
-        let failed = |place: usize, error| unsent[place].set(Some(error));
-        self.outbox.send(of_each.flatten(), self.time, failed).await;
-        let unsent = messages.iter().zip(unsent).filter_map(|(message, error)| {
-            Some(Unsent { id: message.id().clone(), error: error.into_inner()? })
-        });
+        let is_fifo = self.outbox.is_fifo();
+        let mut unsent: Vec<_> = messages.iter().map(|message| check(message, is_fifo).err()).collect();
+        let ids: Vec<_> = messages.iter().map(|message| message.id().clone()).collect();
+        let good = messages.into_iter().enumerate().filter(|(_, message)| check(message, is_fifo).is_ok());
+        let of_each =
+            good.flat_map(|(place, message)| entries(message, is_fifo).map(move |entry| (place, entry)));
+        self.outbox.send(of_each, self.time, |place, error| unsent[place] = Some(error)).await;
+        let total = ids.len();
+        let unsent = ids.into_iter().zip(unsent).filter_map(|(id, error)| Some(Unsent { id, error: error? }));
         let unsent: Vec<_> = unsent.collect();
-        if unsent.is_empty() { Ok(()) } else { Err(SendAllError { total: messages.len(), unsent }) }
+        if unsent.is_empty() { Ok(()) } else { Err(SendAllError { total, unsent }) }
     }
 
     /// A handle for the progress of one request: see [`Progress`].

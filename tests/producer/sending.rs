@@ -315,6 +315,22 @@ async fn the_trace_header_travels_with_its_message() {
     assert_eq!(queue.calls()[0].entries[0].trace.as_deref(), Some(header));
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_a_producer_does_can_be_done_in_a_task() {
+    let queue = CallsDouble::taking(CALL);
+    let producer = producer(&queue);
+    let mut progress = producer.progress(Message::connection("c").request("r")).unwrap();
+    let task = tokio::spawn(async move {
+        producer.send(message("m")).await.unwrap();
+        producer.send_all(messages(2)).await.unwrap();
+        progress.update(1, None).await.unwrap();
+        progress.complete(&1).await.unwrap();
+        producer.close().await;
+    });
+    task.await.unwrap();
+    assert_eq!(queue.taken().len(), 5);
+}
+
 /// A send that was polled once and then forgotten, as in a Lambda that is frozen and never thawed, neither blocks
 /// those after it nor loses what was accepted.
 #[tokio::test(start_paused = true)]
