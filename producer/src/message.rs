@@ -1,7 +1,7 @@
 //! Messages, from whom they are for to what they say.
 
 use std::{
-    env,
+    env, fmt,
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, SystemTime},
 };
@@ -16,7 +16,8 @@ use streamer_message::{
 const TRACE_BYTES: usize = 256;
 
 /// A message that can be sent: valid, and within every limit.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
+#[must_use = "a message arrives when it is sent"]
 pub struct Message {
     pub(crate) to: Recipients,
     pub(crate) tenant: Option<TenantId>,
@@ -108,6 +109,15 @@ impl Message {
     }
 }
 
+/// Without the payload, which may be confidential.
+impl fmt::Debug for Message {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { to, id, request, .. } = self;
+        let mut message = formatter.debug_struct("Message");
+        message.field("to", to).field("id", id).field("request", request).finish_non_exhaustive()
+    }
+}
+
 impl MessageBuilder {
     fn new(to: Result<Option<Recipients>, InvalidId>) -> Self {
         let (tenant, id, request) = (Ok(None), Ok(None), Ok(None));
@@ -139,7 +149,7 @@ impl MessageBuilder {
     }
 
     /// Sets X-Ray's trace header, which travels with the message. In Lambda the default is that of the invocation
-    /// that makes the message. What is no header is left out: SQS would refuse the message for it.
+    /// that makes the message. What has no root, or not the characters of one, is left out: SQS would refuse the message for it.
     ///
     /// Source: <https://docs.aws.amazon.com/xray/latest/devguide/xray-services-sqs.html>.
     pub fn trace(mut self, header: impl Into<String>) -> Self {
@@ -172,8 +182,12 @@ impl MessageBuilder {
     ///
     /// # Errors
     /// [`MessageError`].
-    pub fn progress(self, percent: u8, message: Option<&str>) -> Result<Message, MessageError> {
-        let progress = Percent::try_from(percent)?;
+    pub fn progress(
+        self,
+        percent: impl TryInto<Percent, Error: Into<PercentOutOfRange>>,
+        message: Option<&str>,
+    ) -> Result<Message, MessageError> {
+        let progress = percent.try_into().map_err(Into::into)?;
         self.content::<()>(ClientContent::Progress { progress, message, details: None })
     }
 

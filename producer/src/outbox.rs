@@ -1,10 +1,11 @@
 //! The shell around [`Buffer`]: calls, and those who wait for them.
 //!
 //! There is no task and no timer of its own: a call is a future that all whose entries it holds poll together, so
-//! it goes on as long as one of them does, and nothing goes on when the last has ended.
+//! it goes on as long as one of them does, and nothing goes on when the last has ended. Where those of a call poll
+//! it no longer but hold on to it, one of the others who wait polls it for them.
 
 use std::{
-    future::Future,
+    future::{Future, pending},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -15,12 +16,13 @@ use std::{
 use aws_sdk_sqs::Client;
 use futures::{
     FutureExt as _, StreamExt as _,
-    future::{BoxFuture, Shared, join_all},
+    future::{BoxFuture, Shared, WeakShared, join_all, select_all},
     stream,
 };
 use streamer_message::{Limit, pack};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    sync::{OwnedSemaphorePermit, RwLock, Semaphore, oneshot},
+    task::coop::unconstrained,
     time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 
@@ -46,28 +48,42 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause of all.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
+/// With less than this left there is no further try.
+const LAST_TRY: Duration = Duration::from_millis(10);
+
+/// How often who waits for a call looks after it, whoever else does. One who polled it may have left just when it was
+/// to be polled again.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// As good as never.
+const NEVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+
 /// What is on its way to one queue.
-#[derive(Debug)]
 pub struct Outbox {
     queue: Queue,
     buffer: Mutex<Buffer<Seat>>,
+    /// The calls that are under way, and maybe some that have ended.
+    calls: Mutex<Vec<WeakShared<CallFuture>>>,
+    /// Held by the one who polls them for the others.
+    driver: tokio::sync::Mutex<()>,
     room: Arc<Semaphore>,
+    /// Read by each send as long as it lasts, and written by who waits for all of them to end.
+    open: RwLock<()>,
     closed: AtomicBool,
 }
 
 /// An entry, and who is told of the call that it is in.
-#[derive(Debug)]
 struct Seat {
     entry: Arc<Entry>,
     told: oneshot::Sender<Call>,
 }
 
 type Outcomes = Arc<Vec<Result<(), Failure>>>;
+type CallFuture = BoxFuture<'static, Outcomes>;
 
 /// A call, for one of the entries that it holds.
-#[derive(Debug, Clone)]
 struct Call {
-    outcomes: Shared<BoxFuture<'static, Outcomes>>,
+    outcomes: Shared<CallFuture>,
     index: usize,
 }
 
@@ -76,7 +92,15 @@ impl Outbox {
     pub fn new(client: &Client, queue_url: String) -> Arc<Self> {
         let queue = Queue::new(client, queue_url);
         let buffer = Mutex::new(Buffer::new(queue.is_fifo()));
-        Arc::new(Self { queue, buffer, room: Arc::new(Semaphore::new(ROOM)), closed: AtomicBool::new(false) })
+        Arc::new(Self {
+            queue,
+            buffer,
+            calls: Mutex::default(),
+            driver: tokio::sync::Mutex::default(),
+            room: Arc::new(Semaphore::new(ROOM)),
+            open: RwLock::default(),
+            closed: AtomicBool::new(false),
+        })
     }
 
     /// Whether the queue is a FIFO queue.
@@ -84,73 +108,99 @@ impl Outbox {
         self.queue.is_fifo()
     }
 
-    /// Sends entries, and tells of each which is not on the queue why. Each batch has `time` from its turn on.
+    /// Sends entries, all of them within `time`, and tells of each that is not on the queue why.
     pub async fn send<T>(
         self: &Arc<Self>,
         entries: impl Iterator<Item = (T, Entry)>,
         time: Duration,
         mut failed: impl FnMut(T, SendError),
     ) {
-        let batches = pack(entries, Limit::QUEUE_BATCH, |(_, entry)| entry.bytes());
-        let batches = stream::iter(batches).map(|batch| async {
+        let now = Instant::now();
+        let deadline = Deadline { at: now.checked_add(time).unwrap_or(now + NEVER), time };
+        let open = self.open.try_read().ok().filter(|_| !self.closed.load(Ordering::Acquire));
+        let mut batches = pack(entries, Limit::QUEUE_BATCH, |(_, entry)| entry.bytes()).peekable();
+        let send_batch = |batch: Vec<(T, Entry)>| async {
             let (of, entries): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
-            of.into_iter().zip(self.send_batch(entries, time).await)
-        });
-        let mut sending = std::pin::pin!(batches.buffer_unordered(2 * CALLS));
-        while let Some(outcomes) = sending.next().await {
+            let outcomes = match &open {
+                Some(_) => self.send_batch(entries, deadline).await,
+                None => vec![Err(SendError::Closed); entries.len()],
+            };
+            of.into_iter().zip(outcomes)
+        };
+        let mut tell = |outcomes: std::iter::Zip<std::vec::IntoIter<T>, std::vec::IntoIter<_>>| {
             for (of, outcome) in outcomes {
                 if let Err(error) = outcome {
                     failed(of, error);
                 }
             }
+        };
+        let Some(first) = batches.next() else { return };
+        if batches.peek().is_none() {
+            return tell(send_batch(first).await);
+        }
+        let batches = std::iter::once(first).chain(batches);
+        let mut sending = std::pin::pin!(stream::iter(batches).map(send_batch).buffer_unordered(2 * CALLS));
+        while let Some(outcomes) = sending.next().await {
+            tell(outcomes);
         }
     }
 
-    async fn send_batch(self: &Arc<Self>, entries: Vec<Entry>, time: Duration) -> Vec<Result<(), SendError>> {
-        let deadline = Deadline { at: Instant::now() + time, time };
+    async fn send_batch(
+        self: &Arc<Self>,
+        entries: Vec<Entry>,
+        deadline: Deadline,
+    ) -> Vec<Result<(), SendError>> {
         let bytes = entries.iter().map(|entry| entry.bytes() + OVERHEAD).sum::<usize>();
+        // Before anything is waited for: who asks first is first.
+        let claims = self.reserve(entries);
         let _room = match self.room(bytes, deadline).await {
             Ok(room) => room,
-            Err(error) => return vec![Err(error); entries.len()],
+            Err(error) => return vec![Err(error); claims.len()],
         };
-        let claims = self.enter(entries);
-        join_all(claims.into_iter().map(|claim| claim.settle(deadline))).await
+        let claims = self.enter(claims);
+        join_all(claims.into_iter().map(|(claim, call)| claim.settle(call, deadline))).await
     }
 
-    /// Waits until there is room.
-    async fn room(&self, bytes: usize, deadline: Deadline) -> Result<OwnedSemaphorePermit, SendError> {
-        if self.closed.load(Ordering::Acquire) {
-            return Err(SendError::Closed);
-        }
-        // A batch is at most a fraction of the room.
-        let permits = u32::try_from(bytes.min(ROOM)).unwrap_or(u32::MAX);
-        match timeout_at(deadline.at, Arc::clone(&self.room).acquire_many_owned(permits)).await {
-            Ok(room) => room.map_err(|_| SendError::Closed),
-            Err(_) => Err(deadline.passed("too much else is being sent")),
-        }
-    }
-
-    /// Refuses everything new, and waits until what is under way has ended.
-    pub async fn close(&self) {
-        self.closed.store(true, Ordering::Release);
-        // All the room is there when nobody has any, and nobody asked before.
-        _ = self.room.acquire_many(u32::try_from(ROOM).unwrap_or(u32::MAX)).await;
-        self.room.close();
-    }
-
-    fn enter(self: &Arc<Self>, entries: Vec<Entry>) -> Vec<Claim> {
-        let now = Instant::now();
+    fn reserve(self: &Arc<Self>, entries: Vec<Entry>) -> Vec<Claim> {
         let mut buffer = self.locked();
         let claims = entries.into_iter().map(|entry| {
-            let (entry, (told, call)) = (Arc::new(entry), oneshot::channel());
-            let seat = Seat { entry: Arc::clone(&entry), told };
-            let place = buffer.push(entry.key, entry.bytes(), seat, now);
-            Claim { outbox: Arc::clone(self), place, entry, call }
+            let place = buffer.reserve(entry.key, entry.bytes());
+            Claim { outbox: Arc::clone(self), place, entry: Arc::new(entry) }
+        });
+        claims.collect()
+    }
+
+    /// Lets entries wait for calls.
+    fn enter(self: &Arc<Self>, claims: Vec<Claim>) -> Vec<(Claim, oneshot::Receiver<Call>)> {
+        let now = Instant::now();
+        let mut buffer = self.locked();
+        let claims = claims.into_iter().map(|claim| {
+            let call = claim.wait(&mut buffer, now);
+            (claim, call)
         });
         let claims = claims.collect();
         drop(buffer);
         self.begin();
         claims
+    }
+
+    /// Waits until there is room, in the order of those who ask.
+    async fn room(&self, bytes: usize, deadline: Deadline) -> Result<OwnedSemaphorePermit, SendError> {
+        // A batch is at most a fraction of the room.
+        let permits = u32::try_from(bytes.min(ROOM)).unwrap_or(u32::MAX);
+        // Unconstrained: a task that has used up its time slice asks in the order of its futures, too.
+        let room = unconstrained(Arc::clone(&self.room).acquire_many_owned(permits));
+        let room = timeout_at(deadline.at, room).await.ok().and_then(Result::ok);
+        room.ok_or_else(|| deadline.passed("too much else is being sent"))
+    }
+
+    /// Refuses everything new, and waits until what is under way has ended.
+    pub async fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        tokio::select! {
+            _ended = self.open.write() => {}
+            () = self.drive() => {}
+        }
     }
 
     /// Begins the calls whose time has come. They are driven by those who have entries in them.
@@ -163,6 +213,10 @@ impl Outbox {
             let (entries, told): (Vec<_>, Vec<_>) =
                 seats.into_iter().map(|seat| (seat.entry, seat.told)).unzip();
             let outcomes = self.call(places, entries).boxed().shared();
+            let mut calls = self.calls();
+            calls.retain(|call| call.upgrade().is_some_and(|call| call.peek().is_none()));
+            calls.extend(outcomes.downgrade());
+            drop(calls);
             for (index, told) in told.into_iter().enumerate() {
                 // Who has left meanwhile does not want to know.
                 _ = told.send(Call { outcomes: outcomes.clone(), index });
@@ -189,8 +243,25 @@ impl Outbox {
         }
     }
 
+    /// Polls the calls of those who do not do it themselves, one at a time of all who wait.
+    async fn drive(&self) {
+        let _driver = self.driver.lock().await;
+        loop {
+            let calls: Vec<_> = self.calls().iter().filter_map(WeakShared::upgrade).collect();
+            let calls: Vec<_> = calls.into_iter().filter(|call| call.peek().is_none()).collect();
+            match calls.is_empty() {
+                true => sleep(LOOK).await,
+                false => _ = timeout(LOOK, select_all(calls)).await,
+            }
+        }
+    }
+
     fn locked(&self) -> MutexGuard<'_, Buffer<Seat>> {
         self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn calls(&self) -> MutexGuard<'_, Vec<WeakShared<CallFuture>>> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -224,67 +295,86 @@ struct Claim {
     outbox: Arc<Outbox>,
     place: Place,
     entry: Arc<Entry>,
-    call: oneshot::Receiver<Call>,
 }
 
 impl Claim {
-    async fn settle(mut self, deadline: Deadline) -> Result<(), SendError> {
-        let mut cause = "the queue has not answered".to_owned();
+    async fn settle(self, mut call: oneshot::Receiver<Call>, deadline: Deadline) -> Result<(), SendError> {
+        let mut cause = None;
+        let passed = |cause: Option<&str>, otherwise| deadline.passed(cause.unwrap_or(otherwise));
         let mut pause = PAUSE;
         loop {
-            let Some(Call { outcomes, index }) = self.called(deadline).await else {
-                return Err(deadline.passed(&cause));
+            let Some(Call { outcomes, index }) = self.called(call, deadline).await else {
+                return Err(passed(cause.as_deref(), "it has not left yet, behind other messages"));
             };
-            let Ok(outcomes) = timeout_at(deadline.at, outcomes).await else {
-                return Err(deadline.passed(&cause));
+            let Some(outcomes) = look_after(outcomes, deadline).await else {
+                return Err(passed(cause.as_deref(), "the queue has not answered"));
             };
             match outcomes.get(index) {
                 Some(Ok(())) => return Ok(()),
-                Some(Err(Failure::Refused(cause))) => return Err(SendError::Refused(cause.clone())),
-                Some(Err(Failure::NotTaken(why))) => cause.clone_from(why),
+                Some(Err(Failure::Refused { code, message })) => {
+                    return Err(SendError::Refused { code: code.clone(), message: message.clone() });
+                }
+                Some(Err(Failure::NotTaken(why))) => cause = Some(why.clone()),
                 None => {}
             }
-            let jittered = pause.mul_f64(fastrand::f64());
-            if Instant::now() + jittered >= deadline.at {
-                return Err(deadline.passed(&cause));
+            let left = deadline.at.saturating_duration_since(Instant::now());
+            if left < LAST_TRY {
+                return Err(passed(cause.as_deref(), "the queue has not answered"));
             }
-            sleep(jittered).await;
+            sleep(pause.mul_f64(fastrand::f64()).min(left / 2)).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
-            self.again();
+            call = self.again();
         }
+    }
+
+    /// Lets the entry wait for another call.
+    fn again(&self) -> oneshot::Receiver<Call> {
+        let call = self.wait(&mut self.outbox.locked(), Instant::now());
+        self.outbox.begin();
+        call
+    }
+
+    fn wait(&self, buffer: &mut Buffer<Seat>, now: Instant) -> oneshot::Receiver<Call> {
+        let (told, call) = oneshot::channel();
+        buffer.wait(self.place, Seat { entry: Arc::clone(&self.entry), told }, now);
+        call
     }
 
     /// Waits for the call that the entry is in.
-    async fn called(&mut self, deadline: Deadline) -> Option<Call> {
-        let linger = Instant::now() + LINGER;
-        let mut lingers = linger < deadline.at;
-        loop {
-            tokio::select! {
-                biased;
-                call = &mut self.call => return call.ok(),
-                () = sleep_until(linger), if lingers => {
-                    lingers = false;
-                    self.outbox.begin();
-                }
-                () = sleep_until(deadline.at) => return None,
-            }
+    async fn called(&self, mut call: oneshot::Receiver<Call>, deadline: Deadline) -> Option<Call> {
+        let now = Instant::now();
+        let linger = now + LINGER.min(deadline.at.saturating_duration_since(now) / 2);
+        tokio::select! {
+            biased;
+            call = &mut call => return call.ok(),
+            () = sleep_until(linger) => self.outbox.begin(),
         }
-    }
-
-    fn again(&mut self) {
-        let (told, call) = oneshot::channel();
-        self.call = call;
-        let seat = Seat { entry: Arc::clone(&self.entry), told };
-        self.outbox.locked().again(self.place, seat, Instant::now());
-        self.outbox.begin();
+        tokio::select! {
+            biased;
+            call = &mut call => call.ok(),
+            () = sleep_until(deadline.at) => None,
+            () = self.outbox.drive() => pending().await,
+        }
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        let others_may_leave = self.outbox.locked().leave(self.place);
-        if others_may_leave {
-            self.outbox.begin();
+        // Dropped when the lock is not held any more: it wakes somebody.
+        let seat = self.outbox.locked().leave(self.place);
+        drop(seat);
+        self.outbox.begin();
+    }
+}
+
+/// What comes of a call, if that comes in time.
+async fn look_after(outcomes: Shared<CallFuture>, deadline: Deadline) -> Option<Outcomes> {
+    loop {
+        let look = deadline.at.min(Instant::now() + LOOK);
+        match timeout_at(look, outcomes.clone()).await {
+            Ok(outcomes) => return Some(outcomes),
+            Err(_) if look == deadline.at => return None,
+            Err(_) => {}
         }
     }
 }

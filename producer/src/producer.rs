@@ -1,6 +1,6 @@
 //! The way to the queue.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use aws_sdk_sqs::Client;
 use streamer_environment::aws;
@@ -19,20 +19,27 @@ const TIME: Duration = Duration::from_secs(10);
 ///
 /// Calls made at the same time travel together. What comes while nothing is under way leaves at once; what comes
 /// while a `SendMessageBatch` is under way fills the next, of up to 10 messages and 1 MiB, which leaves when it is
-/// full, when the call has ended, or after 20 ms. Up to 8 calls are under way at the same time.
+/// full, when nothing is under way any more, or after 20 ms. Up to 8 calls are under way at the same time.
 ///
-/// What the queue fails to take is tried again, that alone, until the [time](Self::time) is over. Messages of one
-/// request for one audience stay in order, on a FIFO queue those of one recipient: the next leaves when the one
-/// before has ended. A standard queue keeps no order itself; on one, messages that were sent side by side, without
-/// waiting for the first, may share a call, of which SQS may take the second and fail the first.
+/// What the queue fails to take is tried again, that alone, until the [time](Self::time) is over. It may have it all
+/// the same, when only the answer was lost: a message is on the queue at least once. A FIFO queue drops what comes
+/// again within 5 minutes.
+///
+/// Messages of one request for one audience stay in order, on a FIFO queue those of one recipient: the next leaves
+/// when the one before has ended, one in each call. A standard queue keeps no order itself; on one, messages that
+/// were sent side by side, without waiting for the first, may share a call, of which SQS may take the second and
+/// fail the first.
 ///
 /// At most 16 MiB are being sent; beyond, [`send`](Self::send) waits for room. Nothing goes on in the background:
-/// the futures that [`send`](Self::send) returns do all the work, and dropping one gives its message up, which may
-/// be on the queue or not.
-#[derive(Debug, Clone)]
+/// the futures that [`send`](Self::send) returns do all the work. One that is dropped gives its message up, which may
+/// be on the queue or not. One that is neither polled nor dropped keeps its message's room, and what is behind the
+/// message in its order waits; everything else goes on.
+///
+/// Source: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/using-messagededuplicationid-property.html>.
+#[derive(Clone)]
 pub struct Producer {
     outbox: Arc<Outbox>,
-    time: Duration,
+    pub(crate) time: Duration,
 }
 
 /// Why the queue does not have the message.
@@ -42,8 +49,13 @@ pub enum SendError {
     #[error("a FIFO queue takes no message for a tenant, which has no order: send it to a standard queue")]
     TenantOnFifo,
     /// The queue refused the message or the call, and would refuse it again.
-    #[error("the queue refused the message: {0}")]
-    Refused(String),
+    #[error("the queue refused the message: {code}: {message}")]
+    Refused {
+        /// SQS's code for why, such as `InvalidMessageContents` or `AccessDenied`.
+        code: String,
+        /// What it said.
+        message: String,
+    },
     /// The queue did not take the message in time; whether it has it may be unknown.
     #[error("the queue did not take the message within {time:?}: {cause}; send it again with the same id")]
     OutOfTime {
@@ -76,6 +88,13 @@ pub struct Unsent {
     pub error: SendError,
 }
 
+/// Without what it is sending, which may be confidential.
+impl fmt::Debug for Producer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Producer").field("time", &self.time).finish_non_exhaustive()
+    }
+}
+
 fn first(unsent: &[Unsent]) -> String {
     unsent.first().map(|unsent| format!("{}: {}", unsent.id, unsent.error)).unwrap_or_default()
 }
@@ -94,8 +113,8 @@ impl Producer {
         Self::new(&Client::new(&aws::load().await), queue_url)
     }
 
-    /// The same producer with another time for each message to get onto the queue; 10 s by default. In Lambda, give
-    /// a clone what is left of the invocation.
+    /// The same producer with another time that a call of [`send`](Self::send) or [`send_all`](Self::send_all) may
+    /// take, with all its tries; 10 s by default. In Lambda, give a clone what is left of the invocation.
     #[must_use]
     pub fn time(self, time: Duration) -> Self {
         Self { time, ..self }
@@ -115,8 +134,8 @@ impl Producer {
         outcome
     }
 
-    /// Puts messages on the queue. `Ok` means that the queue has them all. The messages of each batch have the
-    /// producer's [time](Self::time) from their turn on.
+    /// Puts messages on the queue, all within the producer's [time](Self::time): of many thousands, give it more.
+    /// `Ok` means that the queue has them all.
     ///
     /// # Errors
     /// [`SendAllError`] names those that are not on the queue.
@@ -143,8 +162,8 @@ impl Producer {
         Progress::new(self.clone(), to)
     }
 
-    /// Refuses every later message, and waits until those that are being sent have ended, each within its time. It
-    /// closes all clones.
+    /// Refuses every later message, and waits until those that are being sent have ended, each within its time, or
+    /// have been dropped. It closes all clones.
     pub async fn close(&self) {
         self.outbox.close().await;
     }

@@ -3,13 +3,16 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use streamer_message::{Percent, PercentOutOfRange};
+use streamer_message::{Percent, PercentOutOfRange, limits};
 use tokio::time::Instant;
 
 use crate::{Message, MessageBuilder, MessageError, Producer, SendError};
 
 /// Between two updates, where nothing else is said: 10 a second.
 const INTERVAL: Duration = Duration::from_millis(100);
+
+/// Bytes of a message that fit into a payload however they are escaped.
+const SURELY_FITS: usize = limits::PAYLOAD_BYTES / 8;
 
 /// The progress of one request, told to one audience: updates, and then an end.
 ///
@@ -27,7 +30,9 @@ const INTERVAL: Duration = Duration::from_millis(100);
 /// # }
 /// ```
 ///
-/// Dropping it without an end drops the update that has not left.
+/// An update that cannot be sent then, within half the producer's [time](Producer::time), is given up for the end.
+/// Dropping the handle without an end drops the update that has not left; so does dropping the future of an end, and
+/// with it the handle.
 #[derive(Debug)]
 #[must_use = "a request has an end: complete it, or fail it"]
 pub struct Progress {
@@ -87,7 +92,7 @@ impl Progress {
             return Err(MessageError::NoRequest);
         }
         // What is wrong with the rest is told now, and not by the first update.
-        to.clone().acknowledgment(None)?;
+        drop(to.clone().acknowledgment(None)?);
         Ok(Self {
             producer,
             update: to.clone().without_an_id(),
@@ -108,8 +113,9 @@ impl Progress {
     /// returns at once where the update does not leave yet, and else when the queue has it.
     ///
     /// # Errors
-    /// [`ProgressError`]: a percentage over 100 or less than the last one is not taken. What could not be sent is
-    /// kept for the next call.
+    /// [`ProgressError`]: a percentage over 100 or less than the last one, and a message that is too long, are not
+    /// taken. What could not be sent is kept for the next call. Who does not want to lose the work over its progress
+    /// goes on, and gives the handle's producer a short [time](Producer::time).
     pub async fn update(
         &mut self,
         percent: impl TryInto<Percent, Error: Into<PercentOutOfRange>>,
@@ -119,8 +125,12 @@ impl Progress {
         if percent < self.reached {
             return Err(ProgressError::Backwards { from: self.reached, to: percent });
         }
+        let message = message.into();
+        if message.is_some_and(|message| message.len() > SURELY_FITS) {
+            drop(self.update.clone().progress(percent, message)?);
+        }
         self.reached = percent;
-        self.pending = Some(Update { percent, message: message.into().map(str::to_owned) });
+        self.pending = Some(Update { percent, message: message.map(str::to_owned) });
         match self.left_at {
             Some(left_at) if left_at.elapsed() < self.interval => Ok(()),
             _ => self.flush().await,
@@ -133,7 +143,7 @@ impl Progress {
     /// [`ProgressError`]. What could not be sent is kept for the next call.
     pub async fn flush(&mut self) -> Result<(), ProgressError> {
         let Some(update) = &self.pending else { return Ok(()) };
-        let message = self.update.clone().progress(update.percent.get(), update.message.as_deref())?;
+        let message = self.update.clone().progress(update.percent, update.message.as_deref())?;
         self.left_at = Some(Instant::now());
         self.producer.send(message).await?;
         self.pending = None;
@@ -179,8 +189,15 @@ impl Progress {
         message: impl Fn(MessageBuilder) -> Result<Message, MessageError>,
     ) -> Result<(), ProgressError> {
         // An end that cannot be written changes nothing.
-        message(self.end.clone())?;
-        self.flush().await?;
+        drop(message(self.end.clone())?);
+        // An update that cannot be sent must not keep the request from its end, nor use up all its time.
+        let producer = self.producer.clone();
+        self.producer = producer.clone().time(producer.time / 2);
+        let told = self.flush().await;
+        self.producer = producer;
+        if told.is_err() {
+            self.pending = None;
+        }
         // Written after the update, so that its `seq` is higher.
         Ok(self.producer.send(message(self.end.clone())?).await?)
     }

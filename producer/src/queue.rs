@@ -27,7 +27,7 @@ pub struct Queue {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
     /// It would refuse it again.
-    Refused(String),
+    Refused { code: String, message: String },
     /// It did not take it now; whether it has it may be unknown.
     NotTaken(String),
 }
@@ -49,17 +49,29 @@ impl Queue {
 
     /// Sends up to 10 entries, and says of each what became of it.
     pub async fn send(&self, entries: &[Arc<Entry>]) -> Vec<Result<(), Failure>> {
-        let all = |failure: Failure| vec![Err(failure); entries.len()];
-        let request = entries.iter().enumerate().map(|(id, entry)| request(id, entry));
-        let request = match request.collect::<Result<Vec<_>, _>>() {
-            Ok(request) => request,
-            Err(error) => return all(Failure::Refused(error.to_string())),
-        };
-        let send = self.client.send_message_batch().queue_url(&self.url).set_entries(Some(request));
-        match send.send().await {
+        match self.call(entries).await {
             Ok(output) => (0..entries.len()).map(|id| outcome(&output, &id.to_string())).collect(),
-            Err(error) => all(failed(&error)),
+            // One of them may be at fault, and the others need not suffer for it.
+            Err(Failure::Refused { code, .. }) if entries.len() > 1 && is_of_a_message(&code) => {
+                let mut outcomes = Vec::with_capacity(entries.len());
+                for entry in entries {
+                    let one = self.call(std::slice::from_ref(entry)).await;
+                    outcomes.push(one.and_then(|output| outcome(&output, "0")));
+                }
+                outcomes
+            }
+            Err(failure) => vec![Err(failure); entries.len()],
         }
+    }
+
+    async fn call(&self, entries: &[Arc<Entry>]) -> Result<SendMessageBatchOutput, Failure> {
+        let entries = entries.iter().enumerate().map(|(id, entry)| request(id, entry));
+        let entries = entries.collect::<Result<Vec<_>, _>>().map_err(|error| Failure::Refused {
+            code: "InvalidEntry".to_owned(),
+            message: error.to_string(),
+        })?;
+        let send = self.client.send_message_batch().queue_url(&self.url).set_entries(Some(entries));
+        send.send().await.map_err(|error| failed(&error))
     }
 }
 
@@ -85,43 +97,79 @@ fn outcome(output: &SendMessageBatchOutput, id: &str) -> Result<(), Failure> {
     let Some(failed) = output.failed().iter().find(|failed| failed.id() == id) else {
         return Err(Failure::NotTaken("the queue did not mention it".to_owned()));
     };
-    let cause = format!("{}: {}", failed.code(), failed.message().unwrap_or_default());
-    let is_final = failed.sender_fault() || is_final(failed.code());
-    Err(if is_final { Failure::Refused(cause) } else { Failure::NotTaken(cause) })
+    let (code, message) = (failed.code(), failed.message().unwrap_or_default());
+    // SQS calls throttling the sender's fault, too.
+    if is_final(code) || (failed.sender_fault() && !is_throttling(code)) {
+        return Err(Failure::Refused { code: code.to_owned(), message: message.to_owned() });
+    }
+    Err(Failure::NotTaken(format!("{code}: {message}")))
 }
 
 fn failed(error: &SdkError<SendMessageBatchError>) -> Failure {
-    let cause = aws::cause(error);
-    match error.as_service_error().and_then(ProvideErrorMetadata::code) {
-        Some(code) if is_final(code) => Failure::Refused(cause),
-        _ => Failure::NotTaken(cause),
+    let service = error.as_service_error();
+    let code = match error {
+        SdkError::ConstructionFailure(_) => Some("InvalidCall"),
+        _ => service.and_then(ProvideErrorMetadata::code).filter(|code| is_final(code)),
+    };
+    match code {
+        Some(code) => {
+            let message = service.and_then(ProvideErrorMetadata::message).map(str::to_owned);
+            Failure::Refused { code: code.to_owned(), message: message.unwrap_or_else(|| aws::cause(error)) }
+        }
+        None => Failure::NotTaken(aws::cause(error)),
     }
 }
 
-/// Whether the queue would say the same again, by the error's code: its message, or the call, the caller or the
-/// queue is wrong. Everything else may pass.
+/// Whether the queue would say the same again, by the error's code: the message, the call, the caller or the queue
+/// is wrong. Everything else may pass. Some codes have a prefix (`AWS.SimpleQueueService.`, `KMS.`).
 ///
-/// Sources: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatch.html> and
-/// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/CommonErrors.html>.
+/// Sources: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatch.html>,
+/// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/CommonErrors.html>, and the codes in the
+/// service's model.
 fn is_final(code: &str) -> bool {
-    const FINAL: [&str; 17] = [
+    const FINAL: [&str; 21] = [
         "AccessDenied",
         "AccessDeniedException",
-        "BatchRequestTooLong",
+        // Of KMS, which encrypts the queue.
+        "DisabledException",
+        "InvalidKeyUsageException",
+        "InvalidStateException",
+        "NotFoundException",
+        "InvalidAction",
         "InvalidAddress",
         "InvalidClientTokenId",
+        "InvalidSecurity",
+        "InvalidSignatureException",
+        "MissingAuthenticationToken",
+        "NonExistentQueue",
+        "NotAuthorized",
+        "OptInRequired",
+        "QueueDoesNotExist",
+        "SignatureDoesNotMatch",
+        "TooManyEntriesInBatchRequest",
+        "UnrecognizedClientException",
+        "UnsupportedOperation",
+        "BatchEntryIdsNotDistinct",
+    ];
+    FINAL.contains(&without_prefix(code)) || is_of_a_message(code)
+}
+
+/// Whether an error may be one message's fault.
+fn is_of_a_message(code: &str) -> bool {
+    const OF_A_MESSAGE: [&str; 5] = [
+        "BatchRequestTooLong",
         "InvalidMessageContents",
         "InvalidParameterValue",
-        "InvalidSecurity",
-        "KmsAccessDenied",
-        "KmsDisabled",
-        "KmsInvalidKeyUsage",
-        "KmsInvalidState",
-        "KmsNotFound",
         "MissingParameter",
-        "NonExistentQueue",
-        "QueueDoesNotExist",
-        "UnsupportedOperation",
+        "ValidationError",
     ];
-    FINAL.contains(&code.rsplit('.').next().unwrap_or(code))
+    OF_A_MESSAGE.contains(&without_prefix(code))
+}
+
+fn is_throttling(code: &str) -> bool {
+    ["RequestThrottled", "Throttling", "ThrottlingException"].contains(&without_prefix(code))
+}
+
+fn without_prefix(code: &str) -> &str {
+    code.rsplit('.').next().unwrap_or(code)
 }

@@ -20,7 +20,7 @@ use futures::{StreamExt, stream};
 use serde_json::json;
 use streamer_connections::ConnectionTable;
 use streamer_environment::aws;
-use streamer_message::ConnectionId;
+use streamer_message::{ConnectionId, MessageId};
 use streamer_producer::{Message, Producer};
 use streamer_tests::{
     event::batch,
@@ -118,34 +118,33 @@ pub async fn run(name: &str, endpoint: &str, number: usize) -> anyhow::Result<()
         }
         "send-sdk" => {
             let config = aws.into_builder().endpoint_url(endpoint).build();
-            let client = aws_sdk_sqs::Client::new(&config);
-            let body = String::from_utf8(payload.to_vec())?;
+            let (client, url) = (aws_sdk_sqs::Client::new(&config), format!("{endpoint}/queue"));
             rate(number, || async {
-                _ = client
-                    .send_message()
-                    .queue_url(format!("{endpoint}/queue"))
-                    .message_body(&body)
-                    .send()
-                    .await;
+                _ = client.send_message().queue_url(&url).message_body(body()).send().await;
             })
             .await
         }
         "send-batch-sdk" => {
             let config = aws.into_builder().endpoint_url(endpoint).build();
-            let client = aws_sdk_sqs::Client::new(&config);
-            let body = String::from_utf8(payload.to_vec())?;
-            let entries = (0..10).map(|id| {
-                SendMessageBatchRequestEntry::builder().id(id.to_string()).message_body(&body).build()
-            });
-            let entries = entries.collect::<Result<Vec<_>, _>>()?;
+            let (client, url) = (aws_sdk_sqs::Client::new(&config), format!("{endpoint}/queue"));
             rate_of(number.div_ceil(10), 10, || async {
-                let send = client.send_message_batch().queue_url(format!("{endpoint}/queue"));
-                _ = send.set_entries(Some(entries.clone())).send().await;
+                let entries = (0..10).map(|id| {
+                    SendMessageBatchRequestEntry::builder().id(id.to_string()).message_body(body()).build()
+                });
+                let entries = entries.collect::<Result<Vec<_>, _>>().unwrap_or_default();
+                _ = client.send_message_batch().queue_url(&url).set_entries(Some(entries)).send().await;
             })
             .await
         }
         other => anyhow::bail!("no client {other}"),
     }
+}
+
+/// The body that the producer sends, as a program writes it without the producer.
+fn body() -> String {
+    let id = MessageId::generate();
+    let payload = json!({ "type": "response", "data": "hello", "id": id });
+    json!({ "version": 1, "id": id, "to": { "connection": "c" }, "payload": payload }).to_string()
 }
 
 /// The AWS SDK's client as its documentation makes it.

@@ -105,7 +105,11 @@ pub async fn sqs() -> anyhow::Result<Option<Client>> {
 async fn start() -> anyhow::Result<Emulator> {
     let installed = install(&LOCALSTACK).await?;
     let unique = format!("localstack-{}", std::process::id());
-    let log = Log::claim(places::state(format!("logs/{unique}.log")))?.context("its log is taken")?;
+    let claim = |name: &str| Log::claim(places::state(format!("logs/{name}.log")));
+    let log = match claim("localstack")? {
+        Some(log) => log,
+        None => claim(&unique)?.context("its log is taken")?,
+    };
     installed.start(None, &places::state(format!("run/{unique}")), &log).await
 }
 

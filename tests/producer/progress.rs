@@ -6,7 +6,7 @@ use serde_json::Value;
 use streamer_message::{OutboundMessage, Percent};
 use streamer_producer::{EndError, Message, MessageError, Progress, ProgressError, SendError};
 use streamer_tests::doubles::{Answer, CallsDouble, Told};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, advance, sleep};
 
 use crate::sending::{CALL, message, producer};
 
@@ -43,12 +43,17 @@ async fn updates_at_any_rate_leave_ten_times_a_second_and_the_end_comes_after_th
     for step in 0..10_000 {
         // 10 000 a second, where the queue does not keep them up.
         progress.update(Percent::of(step, 10_000), "working").await.unwrap();
-        sleep(Duration::from_micros(100)).await;
+        advance(Duration::from_micros(100)).await;
     }
-    let updates = queue.calls().len();
-    let seconds = started.elapsed().as_secs_f64();
-    println!("10 000 updates in {seconds:.1} s: {updates} messages");
-    assert!(updates as f64 <= 10.0 * seconds + 1.0, "{updates} messages in {seconds} s");
+    let left: Vec<_> = queue.calls().iter().map(|call| call.at - started).collect();
+    println!("10 000 updates in {:.2} s: {} messages", started.elapsed().as_secs_f64(), left.len());
+    for second in 0..=left.last().unwrap().as_millis() {
+        let of_the_second =
+            left.iter().filter(|at| (second..second + 1000).contains(&at.as_millis())).count();
+        assert!(of_the_second <= 11, "{of_the_second} within a second");
+    }
+    let longest = left.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
+    assert!(longest < Duration::from_millis(112), "{longest:?} between two");
     progress.complete("done").await.unwrap();
 
     let arrived = arrived(&queue);
@@ -107,9 +112,27 @@ async fn an_update_that_the_queue_did_not_take_is_kept() {
     });
     let mut progress = progress(&queue);
     let error = progress.update(10, None).await.unwrap_err();
-    assert!(matches!(error, ProgressError::Send(SendError::Refused(_))), "{error}");
+    assert!(matches!(error, ProgressError::Send(SendError::Refused { .. })), "{error}");
     progress.complete(&()).await.unwrap();
     assert_eq!(said(&queue), [update(10), ("complete".to_owned(), Value::Null)]);
+}
+
+/// Progress that cannot be told keeps nobody from the end.
+#[tokio::test(start_paused = true)]
+async fn an_update_that_cannot_be_sent_is_given_up_for_the_end() {
+    let queue = CallsDouble::new(|_, entries| {
+        let is_update = entries[0].body.contains(r#""progress""#);
+        let what = if is_update { Told::Fails("RequestThrottled") } else { Told::Entries(Vec::new()) };
+        Answer { after: CALL, what }
+    });
+    let mut progress = progress(&queue);
+    let too_long = "x".repeat(128 * 1024);
+    assert!(matches!(progress.update(1, too_long.as_str()).await, Err(ProgressError::Message(_))));
+    assert!(matches!(progress.update(2, None).await, Err(ProgressError::Send(_))));
+    let started = Instant::now();
+    progress.complete("done").await.unwrap();
+    assert!(started.elapsed() < Duration::from_secs(6), "{:?}", started.elapsed());
+    assert_eq!(said(&queue), [("complete".to_owned(), "done".into())]);
 }
 
 #[tokio::test(start_paused = true)]

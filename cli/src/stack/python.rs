@@ -24,7 +24,7 @@ pub struct Packages {
     pub package: &'static str,
     /// All of them, pinned with their hashes.
     pub requirements: &'static str,
-    /// The Pythons to try, unless the variable `PYTHON` names one.
+    /// The Pythons to try, after the one that the variable `PYTHON` names.
     pub pythons: &'static [&'static str],
     /// The versions of Python that they run on, for people, and from which to which.
     pub versions: (&'static str, (u8, u8), (u8, u8)),
@@ -73,10 +73,8 @@ impl Packages {
 
     async fn system_python(&self) -> anyhow::Result<PathBuf> {
         let (versions, from, to) = self.versions;
-        let candidates: Vec<_> = match env::var_os("PYTHON").map(PathBuf::from) {
-            Some(python) => vec![python],
-            None => self.pythons.iter().map(PathBuf::from).collect(),
-        };
+        let named = env::var_os("PYTHON").map(PathBuf::from);
+        let candidates: Vec<_> = named.into_iter().chain(self.pythons.iter().map(PathBuf::from)).collect();
         let script = format!("import sys; print({from:?} <= sys.version_info[:2] <= {to:?})");
         for python in &candidates {
             let output = Command::new(python).args(["-c", &script]).output().await;

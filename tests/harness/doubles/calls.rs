@@ -31,8 +31,11 @@ pub enum Told {
     Entries(Vec<Entry>),
     /// An error, by its code.
     Fails(&'static str),
-    /// Nothing, ever. Whether the queue took the entries is not known.
-    Nothing,
+    /// Nothing, ever; and whether the queue took the entries all the same.
+    Nothing {
+        /// Whether it has them.
+        taken: bool,
+    },
 }
 
 /// An entry of a call.
@@ -55,7 +58,9 @@ pub struct Call {
     pub at: Instant,
     /// What it held.
     pub entries: Vec<SentEntry>,
-    /// When it was answered, or given up by the caller, and of each entry whether it was taken.
+    /// Of each entry whether the queue has it.
+    pub taken: Vec<bool>,
+    /// When it was answered, or given up by the caller, and of each entry whether it was confirmed.
     pub ended: Option<(Instant, Vec<bool>)>,
 }
 
@@ -91,8 +96,7 @@ impl CallsDouble {
     pub fn taken(&self) -> Vec<String> {
         let mut calls = self.calls();
         calls.sort_by_key(|call| call.ended.as_ref().map(|(at, _)| *at));
-        let taken = calls.into_iter().filter_map(|Call { entries, ended, .. }| Some((entries, ended?.1)));
-        let taken = taken.flat_map(|(entries, taken)| entries.into_iter().zip(taken));
+        let taken = calls.into_iter().flat_map(|Call { entries, taken, .. }| entries.into_iter().zip(taken));
         taken.filter(|(_, taken)| *taken).map(|(entry, _)| entry.body).collect()
     }
 
@@ -125,25 +129,40 @@ impl HttpConnector for CallsDouble {
         let mut calls = self.locked();
         let place = calls.len();
         let answer = (self.script)(place, &entries);
-        calls.push(Call { at: Instant::now(), entries, ended: None });
+        calls.push(Call { at: Instant::now(), entries, taken: vec![false; ids.len()], ended: None });
         drop(calls);
         // Told of the end also when the caller gives the call up.
-        let end = End { queue: self.clone(), place, taken: vec![false; ids.len()] };
+        let end = End { queue: self.clone(), place, confirmed: vec![false; ids.len()] };
         HttpConnectorFuture::new(async move {
             let mut end = end;
             sleep(answer.after).await;
-            let (status, body) = match answer.what {
-                Told::Nothing => std::future::pending().await,
-                Told::Fails(code) => (400, json!({ "__type": code, "message": "scripted" })),
+            let (status, code, body) = match answer.what {
+                Told::Nothing { taken } => {
+                    end.takes(vec![taken; ids.len()]);
+                    std::future::pending().await
+                }
+                Told::Fails(code) => {
+                    let status = if code.starts_with("Internal") { 500 } else { 400 };
+                    (
+                        status,
+                        Some(code),
+                        json!({ "__type": "com.amazonaws.sqs#Modeled", "message": "scripted" }),
+                    )
+                }
                 Told::Entries(mut outcomes) => {
                     outcomes.resize(ids.len(), Entry::Taken);
-                    end.taken = outcomes.iter().map(|outcome| *outcome == Entry::Taken).collect();
-                    (200, batch_answer(&ids, &outcomes))
+                    end.confirmed = outcomes.iter().map(|outcome| *outcome == Entry::Taken).collect();
+                    end.takes(end.confirmed.clone());
+                    (200, None, batch_answer(&ids, &outcomes))
                 }
             };
-            #[expect(clippy::unwrap_used, reason = "both are statuses")]
-            let status = status.try_into().unwrap();
-            Ok(HttpResponse::new(status, SdkBody::from(body.to_string())))
+            #[expect(clippy::unwrap_used, reason = "these are statuses")]
+            let mut response = HttpResponse::new(status.try_into().unwrap(), SdkBody::from(body.to_string()));
+            if let Some(code) = code {
+                // Where the real one says its code.
+                response.headers_mut().insert("x-amzn-query-error", format!("{code};Sender"));
+            }
+            Ok(response)
         })
     }
 }
@@ -187,13 +206,21 @@ fn batch_answer(ids: &[Value], outcomes: &[Entry]) -> Value {
 struct End {
     queue: CallsDouble,
     place: usize,
-    taken: Vec<bool>,
+    confirmed: Vec<bool>,
+}
+
+impl End {
+    fn takes(&self, taken: Vec<bool>) {
+        if let Some(call) = self.queue.locked().get_mut(self.place) {
+            call.taken = taken;
+        }
+    }
 }
 
 impl Drop for End {
     fn drop(&mut self) {
         if let Some(call) = self.queue.locked().get_mut(self.place) {
-            call.ended = Some((Instant::now(), std::mem::take(&mut self.taken)));
+            call.ended = Some((Instant::now(), std::mem::take(&mut self.confirmed)));
         }
     }
 }
