@@ -185,6 +185,17 @@ mod tests {
     }
 
     #[test]
+    fn what_separates_the_parts_of_an_id_is_encoded_in_them() {
+        let id = |id, tenant, user| only_with(id, Message::user(tenant, user)).deduplication;
+        assert_ne!(id("a", "b:c", "d"), id("a:b", "c", "d"));
+        assert_ne!(id("a", "b#c", "d"), id("a", "b", "c#d"));
+    }
+
+    fn only_with(id: &str, builder: MessageBuilder) -> Entry {
+        entries(builder.id(id).payload(&1).unwrap(), true).next().unwrap()
+    }
+
+    #[test]
     fn messages_of_one_request_for_one_audience_share_a_key() {
         let key = |builder| only(builder, false).key;
         let of_request = |id: &str| Message::connection(id).request("r");

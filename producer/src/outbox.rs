@@ -22,7 +22,6 @@ use futures::{
 use streamer_message::{Limit, pack};
 use tokio::{
     sync::{OwnedSemaphorePermit, RwLock, Semaphore, oneshot},
-    task::coop::unconstrained,
     time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 
@@ -188,9 +187,8 @@ impl Outbox {
     async fn room(&self, bytes: usize, deadline: Deadline) -> Result<OwnedSemaphorePermit, SendError> {
         // A batch is at most a fraction of the room.
         let permits = u32::try_from(bytes.min(ROOM)).unwrap_or(u32::MAX);
-        // Unconstrained: a task that has used up its time slice asks in the order of its futures, too.
-        let room = unconstrained(Arc::clone(&self.room).acquire_many_owned(permits));
-        let room = timeout_at(deadline.at, room).await.ok().and_then(Result::ok);
+        let room = timeout_at(deadline.at, Arc::clone(&self.room).acquire_many_owned(permits)).await;
+        let room = room.ok().and_then(Result::ok);
         room.ok_or_else(|| deadline.passed("too much else is being sent"))
     }
 

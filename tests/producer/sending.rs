@@ -394,6 +394,21 @@ async fn sends_that_nobody_drives_block_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn calls_that_everybody_gave_up_make_way() {
+    let queue = CallsDouble::new(|call, _| Answer {
+        after: CALL,
+        what: if call < 8 { Told::Nothing { taken: false } } else { Told::Entries(Vec::new()) },
+    });
+    let producer = producer(&queue);
+    let ids = || (0..1000).map(|id| id.to_string());
+    let sends = (0..8).map(|_| producer.send(Message::connections(ids()).payload(&1).unwrap()));
+    assert!(timeout(Duration::from_secs(1), join_all(sends)).await.is_err());
+    let started = Instant::now();
+    producer.send(message("m")).await.unwrap();
+    assert_eq!((started.elapsed(), sizes(&queue)[8..].to_vec()), (CALL, vec![1]));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stream_that_sends_while_it_handles_what_was_sent_does_not_lock_itself_out() {
     let queue = CallsDouble::taking(CALL);
     let producer = &producer(&queue);

@@ -194,7 +194,7 @@ fn batch_answer(ids: &[Value], outcomes: &[Entry]) -> Value {
             }
             Entry::NotTaken => {
                 failed.push(
-                    json!({ "Id": id, "Code": "InternalError", "SenderFault": false, "Message": "scripted" }),
+                    json!({ "Id": id, "Code": "RequestThrottled", "SenderFault": true, "Message": "scripted" }),
                 );
             }
         }
