@@ -39,6 +39,24 @@ fn the_rules_between_settings_hold() {
     assert!(facts.queues.dead_letter.retention_seconds > facts.queues.outbound.retention_seconds);
 }
 
+/// A query may hold a token, and so may a header: neither may a log.
+#[test]
+fn the_access_log_holds_nothing_that_a_client_sent() {
+    let log = Facts::read().unwrap().api.access_log;
+    let known = ["requestId", "routeKey", "eventType", "connectionId", "status", "error"];
+    assert!(known.iter().all(|field| log.contains_key(*field)));
+    for (field, variable) in log {
+        let name = variable.strip_prefix("$context.").unwrap();
+        assert!(
+            name.chars().all(|character| character.is_ascii_alphanumeric() || character == '.'),
+            "{field}"
+        );
+        for sent in ["query", "header", "path", "authorizer", "authenticate", "userAgent", "override"] {
+            assert!(!name.to_lowercase().contains(&sent.to_lowercase()), "{field}: {variable}");
+        }
+    }
+}
+
 #[test]
 fn the_readme_names_every_variable() {
     let readme = fs::read_to_string(places::workspace().join("README.md")).unwrap();

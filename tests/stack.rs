@@ -157,6 +157,22 @@ async fn a_detached_stack_serves_every_command_until_it_is_down() -> anyhow::Res
     let frames = [socket.next(LIMIT).await?.text, socket.next(LIMIT).await?.text];
     assert_eq!(HashSet::from(frames), HashSet::from(["\"first\"".to_owned(), "\"third\"".to_owned()]));
 
+    let who = streamer.run(["connections", "--tenant", "acme", "--user", "anna", "--json"]).await?;
+    let live: Value = serde_json::from_str(&who.out)?;
+    assert_eq!(
+        (text(&live, "connection"), text(&live, "user"), text(&live, "tenant")),
+        (connection.as_str(), "anna", "acme")
+    );
+    for table in
+        [streamer.run(["connections"]).await?, streamer.run(["connections", "--tenant", "acme"]).await?]
+    {
+        assert!(
+            table.success && table.out.contains(&connection) && table.out.ends_with("1 connection\n"),
+            "{table:?}"
+        );
+    }
+    assert_eq!(streamer.run(["connections", "--tenant", "globex"]).await?.out, "0 connections\n");
+
     let late = ["send", "--connection", &connection, "--payload", "1", "--expires-in", "0s", "--id", "late"];
     assert!(streamer.run(late).await?.success);
     let expired =
@@ -165,6 +181,13 @@ async fn a_detached_stack_serves_every_command_until_it_is_down() -> anyhow::Res
         Ok(expired(&streamer.run(["logs", "delivery"]).await?.out))
     })
     .await?;
+    let nobody = streamer.run(["disconnect", "--tenant", "acme", "--user", "bob"]).await?;
+    assert_eq!(nobody.out, "0 closed, 0 were gone already, 0 failed\n");
+    let ended = streamer.run(["disconnect", "--tenant", "acme"]).await?;
+    assert!(ended.success && ended.out == "1 closed, 0 were gone already, 0 failed\n", "{ended:?}");
+    assert!(socket.next(LIMIT).await.is_err(), "the socket is closed");
+    assert_eq!(streamer.run(["connections"]).await?.out, "0 connections\n");
+
     let unknown = streamer.run(["logs", "nobody"]).await?;
     assert!(unknown.err.contains("there is no function `nobody`: choose one of connect, "), "{unknown:?}");
 
@@ -194,11 +217,15 @@ async fn without_a_stack_each_command_says_what_to_do() -> anyhow::Result<()> {
         streamer.run(["token", "--user", "anna", "--tenant", "acme"]).await?,
         streamer.run(["logs"]).await?,
         streamer.run(["send", "--connection", "c", "--payload", "1"]).await?,
+        streamer.run(["connections"]).await?,
+        streamer.run(["disconnect", "--tenant", "acme"]).await?,
     ] {
         assert!(!said.success && said.err.contains(none), "{said:?}");
     }
     let aws = streamer.run(["send", "--aws", "--connection", "c", "--payload", "1"]).await?;
     assert!(!aws.success && aws.err.contains("--aws needs the queue: --queue-url"), "{aws:?}");
+    let aws = streamer.run(["connections", "--aws"]).await?;
+    assert!(!aws.success && aws.err.contains("--aws needs the table: --table"), "{aws:?}");
     Ok(())
 }
 
@@ -238,7 +265,7 @@ async fn the_demo_uses_the_endpoint_that_it_is_given_and_leaves_nothing_there() 
 async fn help_names_every_command() -> anyhow::Result<()> {
     let streamer = Streamer::new("help").await?;
     let help = streamer.run(["--help"]).await?.out;
-    for command in ["up", "down", "logs", "token", "send"] {
+    for command in ["up", "down", "logs", "token", "send", "connections", "disconnect"] {
         assert!(help.contains(&format!("\n  {command} ")), "{command}: {help}");
         assert!(streamer.run([command, "--help"]).await?.success);
     }

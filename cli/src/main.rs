@@ -3,7 +3,10 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use streamer_cli::commands::{demo, down::Down, logs::LogsOf, send::Send, token::Token, up::Up};
+use streamer_cli::commands::{
+    connections::Connections, demo, disconnect::Disconnect, down::Down, logs::LogsOf, send::Send,
+    token::Token, up::Up,
+};
 
 /// Streamer delivers messages to the clients of an AWS WebSocket API.
 ///
@@ -37,6 +40,8 @@ On this machine:
 
 On any deployment (the stack on this machine if one is up; AWS only with --aws):
   send        A message, or a line a message from standard input
+  connections Who is live
+  disconnect  Closes the connections of a tenant or a user
 
 `streamer COMMAND --help` tells more, with examples.";
 
@@ -47,6 +52,8 @@ enum Command {
     Logs(LogsOf),
     Token(Token),
     Send(Send),
+    Connections(Connections),
+    Disconnect(Disconnect),
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -59,6 +66,8 @@ async fn main() -> ExitCode {
         Some(Command::Logs(logs)) => logs.run().await,
         Some(Command::Token(token)) => token.run().await,
         Some(Command::Send(send)) => send.run().await,
+        Some(Command::Connections(connections)) => connections.run().await,
+        Some(Command::Disconnect(disconnect)) => disconnect.run().await,
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,16 +1,25 @@
 //! The Lambda behind `$connect`.
 //!
-//! [`token`] finds the token, [`verify`] checks it, and [`ConnectHandler::handle`] writes the connection's row
-//! and answers: 200; 401 for a missing or invalid token; 403 for a tenant that is not allowed; 500 when the
-//! row could not be written. A refusal's body names the class of the fault, never the token.
+//! [`token`] finds the token, [`verify`] checks it with one of the [`keys`], which [`jwks`] fetches and keeps, and
+//! [`ConnectHandler::handle`] writes the connection's row and answers: 200; 401 for a missing or invalid token; 403
+//! for a tenant that is not allowed, or a permission that is missing; 500 when the row could not be written or the
+//! keys not be fetched. A refusal's body names the class of the fault, never the token. [`limit`] closes the oldest
+//! connections of a user who has too many.
 //!
 //! Nothing is posted from here: until `$connect` has answered, the connection does not exist for API Gateway.
 
 pub mod config;
+pub mod fetch;
+pub mod jwks;
+pub mod keys;
+pub mod limit;
 pub mod token;
 pub mod verify;
 
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    future::pending,
+    time::{Duration, Instant, SystemTime},
+};
 
 use aws_lambda_events::{
     apigw::{
@@ -26,6 +35,7 @@ use streamer_telemetry::{Telemetry, metric};
 
 use crate::{
     config::Access,
+    limit::ConnectionLimit,
     token::{Token, offers_subprotocol},
     verify::{Claims, Fault, Verifier},
 };
@@ -42,6 +52,7 @@ pub struct ConnectHandler {
     table: ConnectionTable,
     verifier: Verifier,
     access: Access,
+    limit: Option<ConnectionLimit>,
     telemetry: Telemetry,
 }
 
@@ -52,6 +63,8 @@ enum Refusal {
     Token(Fault),
     /// Its tenant.
     Tenant,
+    /// A permission that it lacks.
+    Permission,
     /// Us: the event or the table.
     Internal,
 }
@@ -59,8 +72,9 @@ enum Refusal {
 impl Refusal {
     fn status(self) -> u16 {
         match self {
+            Self::Token(Fault::KeysUnavailable) => 500,
             Self::Token(_) => 401,
-            Self::Tenant => 403,
+            Self::Tenant | Self::Permission => 403,
             Self::Internal => 500,
         }
     }
@@ -69,16 +83,23 @@ impl Refusal {
         match self {
             Self::Token(fault) => fault.reason(),
             Self::Tenant => "tenant_not_allowed",
+            Self::Permission => "permission_missing",
             Self::Internal => "internal",
         }
     }
 }
 
 impl ConnectHandler {
-    /// A handler that writes to `table`.
+    /// A handler that writes to `table`, and keeps to `limit` if there is one.
     #[must_use]
-    pub fn new(table: ConnectionTable, verifier: Verifier, access: Access, telemetry: Telemetry) -> Self {
-        Self { table, verifier, access, telemetry }
+    pub fn new(
+        table: ConnectionTable,
+        verifier: Verifier,
+        access: Access,
+        limit: Option<ConnectionLimit>,
+        telemetry: Telemetry,
+    ) -> Self {
+        Self { table, verifier, access, limit, telemetry }
     }
 
     /// Lets a client in, or refuses it.
@@ -87,7 +108,12 @@ impl ConnectHandler {
         let mut metrics = self.telemetry.metrics();
         let context = &event.request_context;
         let id = context.connection_id.as_deref().unwrap_or_default();
-        let response = match self.connect(&event).await {
+        let connected = tokio::select! {
+            biased;
+            connected = self.connect(&event) => connected,
+            () = self.verifier.keep_fresh() => pending().await,
+        };
+        let response = match connected {
             Ok(connection) => {
                 metrics.count(metric::CONNECTIONS_OPENED, 1);
                 tracing::info!(
@@ -112,10 +138,13 @@ impl ConnectHandler {
 
     async fn connect(&self, event: &ApiGatewayWebsocketProxyRequest) -> Result<Connection, Refusal> {
         let token = Token::find(event).map_err(Refusal::Token)?;
-        let claims = self.verifier.verify(&token).map_err(Refusal::Token)?;
+        let claims = self.verifier.verify(&token).await.map_err(Refusal::Token)?;
         let (tenant_id, user_id) = principal(&claims).map_err(Refusal::Token)?;
         if !self.access.allows(&tenant_id) {
             return Err(Refusal::Tenant);
+        }
+        if !self.access.is_permitted(&claims.permissions) {
+            return Err(Refusal::Permission);
         }
         let context = &event.request_context;
         let connection_id = ConnectionId::new(context.connection_id.clone().unwrap_or_default())
@@ -134,6 +163,9 @@ impl ConnectHandler {
             user_agent: context.identity.user_agent.clone(),
         };
         self.table.put(&connection).await.map_err(|error| internal(&error))?;
+        if let Some(limit) = &self.limit {
+            limit.enforce(&self.table, &connection, connected_at).await;
+        }
         Ok(connection)
     }
 

@@ -1,6 +1,6 @@
 //! `connect-handler`, as Lambda runs it.
 
-use connect_handler::{ConnectHandler, config::Config};
+use connect_handler::{ConnectHandler, config::Config, limit::ConnectionLimit};
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
 use streamer_connections::ConnectionTable;
 use streamer_environment::{Environment, aws};
@@ -8,9 +8,12 @@ use streamer_telemetry::Telemetry;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    let Config { table, verifier, access, telemetry } = Config::read(Environment::of_process())?;
+    let Config { table, verifier, access, max_connections_per_user, telemetry } =
+        Config::read(Environment::of_process())?;
     let telemetry = Telemetry::start("connect-handler", telemetry);
-    let table = ConnectionTable::new(aws_sdk_dynamodb::Client::new(&aws::load().await), table);
-    let handler = ConnectHandler::new(table, verifier, access, telemetry);
+    let aws = aws::load().await;
+    let table = ConnectionTable::new(aws_sdk_dynamodb::Client::new(&aws), table);
+    let limit = max_connections_per_user.map(|maximum| ConnectionLimit::new(maximum, aws));
+    let handler = ConnectHandler::new(table, verifier, access, limit, telemetry);
     run(service_fn(async |event: LambdaEvent<_>| Ok::<_, Error>(handler.handle(event.payload).await))).await
 }

@@ -2,27 +2,49 @@
 
 use std::{
     fmt,
+    str::FromStr as _,
     time::{Duration, SystemTime},
 };
 
-use jsonwebtoken::{AlgorithmFamily, DecodingKey, Validation, decode, errors::ErrorKind};
-use serde::Deserialize;
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, Validation, decode, decode_header, errors::ErrorKind};
+use serde::{Deserialize, de::IgnoredAny};
 
-use crate::token::Token;
+use crate::{
+    fetch::HttpFetch,
+    jwks::{Jwks, NoVerdict},
+    keys::{NoKey, PublicKey},
+    token::Token,
+};
 
 /// How far the clocks of issuer and verifier may lie apart.
 const LEEWAY: Duration = Duration::from_secs(30);
 
-/// The public key that tokens are verified with. Its kind fixes the algorithms, never the token (RFC 8725,
-/// section 3.1): RS and PS 256 to 512, ES256 and ES384, or EdDSA.
-#[derive(Clone)]
-pub struct PublicKey(DecodingKey);
+/// What tokens are verified with.
+#[derive(Debug)]
+pub enum Keys {
+    /// One key, which is configured.
+    One(PublicKey),
+    /// Those of an issuer.
+    Set(Jwks<HttpFetch>),
+}
 
 /// Verifies tokens: signature, `exp` (required), `nbf`, and `iss` and `aud` where they are configured.
-#[derive(Clone)]
 pub struct Verifier {
-    key: DecodingKey,
-    validation: Validation,
+    keys: Keys,
+    rules: Validation,
+}
+
+/// A token's header (RFC 7515, section 4.1), as far as it counts.
+#[derive(Deserialize)]
+struct Header {
+    alg: String,
+    kid: Option<String>,
+    jwk: Option<IgnoredAny>,
+    jku: Option<IgnoredAny>,
+    x5c: Option<IgnoredAny>,
+    x5u: Option<IgnoredAny>,
+    crit: Option<IgnoredAny>,
 }
 
 /// What a good token says.
@@ -48,8 +70,14 @@ pub enum Fault {
     TooLarge,
     /// It is no JWT.
     Malformed,
-    /// It names an algorithm that is not the key's.
+    /// It brings a key of its own, or says where to find one.
+    KeyInToken,
+    /// It names an algorithm that is not the key's, or none at all.
     WrongAlgorithm,
+    /// It is signed with a key that the issuer does not have.
+    UnknownKey,
+    /// The issuer's keys cannot be fetched: no fault of the token's.
+    KeysUnavailable,
     /// Its signature is not that of the key.
     BadSignature,
     /// Its `exp` has passed.
@@ -72,7 +100,10 @@ impl Fault {
             Self::Missing => "token_missing",
             Self::TooLarge => "token_too_large",
             Self::Malformed => "token_malformed",
+            Self::KeyInToken => "key_in_token",
             Self::WrongAlgorithm => "wrong_algorithm",
+            Self::UnknownKey => "unknown_key",
+            Self::KeysUnavailable => "keys_unavailable",
             Self::BadSignature => "bad_signature",
             Self::Expired => "token_expired",
             Self::NotYetValid => "token_not_yet_valid",
@@ -83,77 +114,94 @@ impl Fault {
     }
 }
 
-impl PublicKey {
-    /// Reads the PEM of a public key: RSA, EC (P-256, P-384) or Ed25519. `None` for anything else, and above
-    /// all for a private key, which has no place here.
-    #[must_use]
-    pub fn from_pem(pem: &str) -> Option<Self> {
-        let public = ["-----BEGIN PUBLIC KEY-----", "-----BEGIN RSA PUBLIC KEY-----"];
-        if !public.iter().any(|label| pem.trim_start().starts_with(label)) {
-            return None;
+impl Header {
+    fn of(token: &Token<'_>) -> Result<Self, Fault> {
+        let (header, _) = token.expose().split_once('.').ok_or(Fault::Malformed)?;
+        let json = BASE64_URL_SAFE_NO_PAD.decode(header).map_err(|_| Fault::Malformed)?;
+        let header: Self = serde_json::from_slice(&json).map_err(|_| Fault::Malformed)?;
+        // A key that comes with the token proves nothing (RFC 8725, section 2.1 and 3.10).
+        if header.jwk.or(header.jku).or(header.x5c).or(header.x5u).is_some() {
+            return Err(Fault::KeyInToken);
         }
-        let pem = pem.as_bytes();
-        let readers = [DecodingKey::from_rsa_pem, DecodingKey::from_ec_pem, DecodingKey::from_ed_pem];
-        readers.into_iter().find_map(|read| read(pem).ok()).filter(has_known_curve).map(Self)
+        // What must be understood, and is not (RFC 7515, section 4.1.11).
+        if header.crit.is_some() {
+            return Err(Fault::Malformed);
+        }
+        Ok(Self { jwk: None, jku: None, x5c: None, x5u: None, crit: None, ..header })
     }
 }
 
-/// Whether an EC key is of P-256 or P-384, by the length of its point: two coordinates and a byte of form (SEC
-/// 1, section 2.3.3).
-fn has_known_curve(key: &DecodingKey) -> bool {
-    key.family() != AlgorithmFamily::Ec || matches!(key.try_get_as_bytes().map(<[u8]>::len), Ok(65 | 97))
-}
-
 impl Verifier {
-    /// Verifies with `key`, and against the issuer and the audience where they are given.
+    /// Verifies with `keys`, and against the issuer and the audience where they are given.
     #[must_use]
-    pub fn new(key: PublicKey, issuer: Option<&str>, audience: Option<&str>) -> Self {
-        let PublicKey(key) = key;
-        let mut validation = Validation::new_for_family(key.family());
-        validation.leeway = LEEWAY.as_secs();
-        validation.validate_nbf = true;
-        validation.validate_aud = audience.is_some();
+    pub fn new(keys: Keys, issuer: Option<&str>, audience: Option<&str>) -> Self {
+        let mut rules = Validation {
+            leeway: LEEWAY.as_secs(),
+            validate_nbf: true,
+            validate_aud: audience.is_some(),
+            ..Validation::default()
+        };
         let mut required = vec!["exp", "sub"];
         if let Some(issuer) = issuer {
-            validation.set_issuer(&[issuer]);
+            rules.set_issuer(&[issuer]);
             required.push("iss");
         }
         if let Some(audience) = audience {
-            validation.set_audience(&[audience]);
+            rules.set_audience(&[audience]);
             required.push("aud");
         }
-        validation.set_required_spec_claims(&required);
-        Self { key, validation }
+        rules.set_required_spec_claims(&required);
+        Self { keys, rules }
     }
 
     /// What a token says, if it is good.
     ///
     /// # Errors
     /// [`Fault`].
-    pub fn verify(&self, token: &Token<'_>) -> Result<Claims, Fault> {
-        let decoded = decode(token.expose(), &self.key, &self.validation);
+    pub async fn verify(&self, token: &Token<'_>) -> Result<Claims, Fault> {
+        let header = Header::of(token)?;
+        let algorithm = Algorithm::from_str(&header.alg).map_err(|_| Fault::WrongAlgorithm)?;
+        match &self.keys {
+            Keys::One(key) => self.verify_with(key, algorithm, token),
+            Keys::Set(keys) => match keys.find(header.kid.as_deref(), algorithm).await {
+                Ok(key) => self.verify_with(&key, algorithm, token),
+                Err(NoVerdict::Key(NoKey::Unknown)) => Err(Fault::UnknownKey),
+                Err(NoVerdict::Key(NoKey::OtherAlgorithm)) => Err(Fault::WrongAlgorithm),
+                Err(NoVerdict::Unavailable) => Err(Fault::KeysUnavailable),
+            },
+        }
+    }
+
+    /// Keeps the keys fresh while something else is done. It never ends.
+    pub async fn keep_fresh(&self) {
+        match &self.keys {
+            Keys::One(_) => std::future::pending().await,
+            Keys::Set(keys) => keys.drive().await,
+        }
+    }
+
+    fn verify_with(&self, key: &PublicKey, algorithm: Algorithm, token: &Token<'_>) -> Result<Claims, Fault> {
+        if !key.is_for(algorithm) {
+            return Err(Fault::WrongAlgorithm);
+        }
+        let rules = Validation { algorithms: vec![algorithm], ..self.rules.clone() };
+        let decoded = decode(token.expose(), key.key(), &rules);
         decoded.map(|token| token.claims).map_err(|error| match error.kind() {
             ErrorKind::InvalidSignature => Fault::BadSignature,
             ErrorKind::ExpiredSignature => Fault::Expired,
             ErrorKind::ImmatureSignature => Fault::NotYetValid,
             ErrorKind::InvalidIssuer => Fault::WrongIssuer,
             ErrorKind::InvalidAudience => Fault::WrongAudience,
-            ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName => Fault::WrongAlgorithm,
             ErrorKind::MissingRequiredClaim(claim) => match claim.as_str() {
                 "iss" => Fault::WrongIssuer,
                 "aud" => Fault::WrongAudience,
                 _ => Fault::InvalidClaims,
             },
-            // The header's JSON is read before the signature is checked, the claims' after it.
             ErrorKind::InvalidClaimFormat(_) | ErrorKind::InvalidSubject => Fault::InvalidClaims,
-            ErrorKind::Json(_) if self.is_signed(token) => Fault::InvalidClaims,
+            // The header's JSON is read before the signature is checked, the claims' after it.
+            ErrorKind::Json(_) if decode_header(token.expose()).is_ok() => Fault::InvalidClaims,
             _ => Fault::Malformed,
         })
-    }
-
-    /// Whether the header can be read, so that what could not are the claims.
-    fn is_signed(&self, token: &Token<'_>) -> bool {
-        jsonwebtoken::decode_header(token.expose()).is_ok()
     }
 }
 
@@ -168,15 +216,6 @@ impl Claims {
 
 impl fmt::Debug for Verifier {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("Verifier")
-            .field("algorithms", &self.validation.algorithms)
-            .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for PublicKey {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("PublicKey").field("family", &self.0.family()).finish_non_exhaustive()
+        formatter.debug_struct("Verifier").field("keys", &self.keys).finish_non_exhaustive()
     }
 }

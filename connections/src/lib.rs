@@ -2,16 +2,18 @@
 //!
 //! - [`Connection`]: a row, as `$connect` writes it.
 //! - [`IndexedConnection`]: what the indexes `by_user` and `by_tenant` hold of a row.
-//! - [`ConnectionTable`]: writes, reads and removes rows.
+//! - [`ConnectionTable`]: writes, reads and removes rows, and says who is [`Live`].
 //!
 //! A row may outlive its socket: `$disconnect` is best-effort, and DynamoDB deletes expired rows up to days
 //! late. So every read drops rows past their `expires_at`, and a post that finds no socket removes the row.
 
 mod key;
+mod presence;
 mod row;
 mod table;
 
 pub use key::{SHARDS, shard_of};
+pub use presence::{Cursor, Live, LivePage, Liveness, Who};
 pub use row::{Connection, IndexedConnection, InvalidRow};
 pub use table::{ConnectionTable, Page, TableError};
 

@@ -99,6 +99,13 @@ impl Connection {
     }
 }
 
+impl From<Connection> for IndexedConnection {
+    fn from(connection: Connection) -> Self {
+        let Connection { connection_id, user_id, endpoint, connected_at, expires_at, .. } = connection;
+        Self { connection_id, user_id, endpoint, connected_at, expires_at }
+    }
+}
+
 impl IndexedConnection {
     pub(crate) fn from_row(row: &Row) -> Result<Self, InvalidRow> {
         Ok(Self {

@@ -22,11 +22,11 @@ pub struct ConnectionTable {
     name: String,
 }
 
-/// A page of an index.
+/// A page of an index, or of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Page {
+pub struct Page<T = IndexedConnection> {
     /// Its live connections.
-    pub connections: Vec<IndexedConnection>,
+    pub connections: Vec<T>,
     /// The connection after which the next page begins, where there may be one.
     pub next: Option<ConnectionId>,
 }
@@ -74,10 +74,32 @@ impl ConnectionTable {
     /// # Errors
     /// [`TableError`].
     pub async fn get(&self, id: &ConnectionId, now: SystemTime) -> Result<Option<Connection>, TableError> {
+        Ok(self.read(id).await?.filter(|connection| connection.expires_at > now))
+    }
+
+    /// A row, expired or not.
+    pub(crate) async fn read(&self, id: &ConnectionId) -> Result<Option<Connection>, TableError> {
         let get = self.client.get_item().table_name(&self.name).set_key(key(id)).consistent_read(true);
         let row = get.send().await.map_err(|error| self.failed("GetItem", &error))?.item;
-        let connection = row.as_ref().map(Connection::from_row).transpose()?;
-        Ok(connection.filter(|connection| connection.expires_at > now))
+        Ok(row.as_ref().map(Connection::from_row).transpose()?)
+    }
+
+    /// A page of the whole table's live connections.
+    pub(crate) async fn scan(
+        &self,
+        after: Option<&ConnectionId>,
+        now: SystemTime,
+    ) -> Result<Page<Connection>, TableError> {
+        let scan = self.client.scan().table_name(&self.name).set_exclusive_start_key(after.and_then(key));
+        let output = scan.send().await.map_err(|error| self.failed("Scan", &error))?;
+        let read = |row: &Row| {
+            Connection::from_row(row).inspect_err(|error| tracing::warn!(%error, "row skipped")).ok()
+        };
+        let rows = output.items.unwrap_or_default();
+        Ok(Page {
+            connections: rows.iter().filter_map(read).filter(|row| row.expires_at > now).collect(),
+            next: output.last_evaluated_key.as_ref().map(row::connection_id).transpose()?,
+        })
     }
 
     /// Removes a row and returns what it held, expired or not.

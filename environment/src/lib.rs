@@ -110,6 +110,11 @@ impl Environment {
         self.optional(variable, read).map(|value| value.unwrap_or_else(default))
     }
 
+    /// Notes what is wrong with a variable beside others, such as `set beside another`.
+    pub fn fault(&mut self, variable: &Variable, what: &'static str) {
+        self.faults.push(Fault { variable: *variable, what });
+    }
+
     /// Builds the configuration from what was read.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 //! the same run, and ratios are to the plain loop over the AWS SDK for Rust.
 
 mod client;
+mod connect;
 mod lambda;
 mod process;
 mod stub;
@@ -42,6 +43,7 @@ async fn main() -> anyhow::Result<()> {
             let tls = if *tls == "tls" { Some(server_config()?) } else { None };
             stub::serve(Duration::from_millis(delay.parse()?), tls).await
         }
+        ["connect", algorithm] => connect::run(algorithm).await,
         ["client", name, endpoint, number] => client::run(name, endpoint, number.parse()?).await,
         _ => measure().await,
     }
@@ -61,6 +63,7 @@ async fn measure() -> anyhow::Result<()> {
     posts(&peers, true)?;
     broadcasts()?;
     invocations(&lambdas).await?;
+    connects()?;
     sends()?;
     starts(&lambdas).await
 }
@@ -214,6 +217,20 @@ async fn invocations(lambdas: &BTreeMap<String, PathBuf>) -> anyhow::Result<()> 
     for (name, event) in [("connect-handler", &connect), ("disconnect-handler", &disconnect)] {
         let cost = lambda::cost(&lambdas[name], &variables, event, 2000).await?;
         table.row(name, &[cost.cpu.as_micros().to_string(), cost.wall.as_micros().to_string()]);
+    }
+    table.print();
+    Ok(())
+}
+
+/// A `$connect` of each algorithm.
+fn connects() -> anyhow::Result<()> {
+    let mut table = Table::new(
+        "$connect without the network, µs: the whole handler, and jsonwebtoken's verification alone",
+        &["first", "p50", "p99", "plain p50"],
+    );
+    for (name, _) in connect::ALGORITHMS {
+        let figures = figures(ours(["connect", name]))?;
+        table.row(name, &figures.iter().map(|micros| format!("{micros:.0}")).collect::<Vec<_>>());
     }
     table.print();
     Ok(())

@@ -51,7 +51,11 @@ impl Streamer {
 
     fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
-        command.env("STREAMER_STATE", &self.state).env_remove("QUEUE_URL").env_remove("AWS_ENDPOINT_URL");
+        command
+            .env("STREAMER_STATE", &self.state)
+            .env_remove("QUEUE_URL")
+            .env_remove("CONNECTIONS_TABLE")
+            .env_remove("AWS_ENDPOINT_URL");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         command
     }

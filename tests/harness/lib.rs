@@ -9,6 +9,7 @@
 //! - [`wire`]: a gateway on the wire, which answers, stalls and breaks as it is told. [`h2`]: one that speaks
 //!   HTTP/2.
 //! - [`event`]: builders of events.
+//! - [`signer`]: issuers' keys and tokens. [`key_server`]: where keys come from.
 //! - [`command`]: the command `streamer`, as people run it.
 
 pub mod command;
@@ -17,8 +18,10 @@ pub mod emulator;
 pub mod event;
 pub mod gateway;
 pub mod h2;
+pub mod key_server;
 pub mod localstack;
 pub mod proxy;
+pub mod signer;
 pub mod sqs;
 pub mod wire;
 pub mod worker;

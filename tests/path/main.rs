@@ -1,5 +1,6 @@
 //! The whole path on the emulator: real clients, real queues, our real Lambda binaries.
 
+mod access;
 mod languages;
 mod outcomes;
 mod storm;

@@ -1,6 +1,8 @@
 //! The commands of `streamer`, a file for each, and what some of them share: [`set_up`] and [`target`].
 
+pub mod connections;
 pub mod demo;
+pub mod disconnect;
 pub mod down;
 pub mod logs;
 pub mod send;

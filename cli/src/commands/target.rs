@@ -1,10 +1,13 @@
 //! Which deployment a command works on.
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
+use aws_config::SdkConfig;
 use clap::Args;
+use streamer_connections::ConnectionTable;
+use streamer_environment::aws;
 use streamer_producer::Producer;
 
-use crate::stack::state;
+use crate::stack::{Stack, state};
 
 /// Which deployment a command works on: the stack on this machine if one is up, AWS only with `--aws`.
 #[derive(Debug, Args)]
@@ -16,6 +19,9 @@ pub struct Target {
     /// The outbound queue on AWS.
     #[arg(long, env = "QUEUE_URL", value_name = "URL")]
     queue_url: Option<String>,
+    /// The connection table on AWS.
+    #[arg(long, env = "CONNECTIONS_TABLE", value_name = "NAME")]
+    table: Option<String>,
 }
 
 impl Target {
@@ -25,18 +31,40 @@ impl Target {
     /// When no deployment is meant, or the one that is meant is not there.
     pub async fn producer(&self) -> anyhow::Result<Producer> {
         if self.aws {
-            let queue_url = self
-                .queue_url
-                .as_deref()
-                .context("--aws needs the queue: --queue-url, or the variable QUEUE_URL")?;
+            let queue_url = self.queue_url.as_deref();
+            let queue_url =
+                queue_url.context("--aws needs the queue: --queue-url, or the variable QUEUE_URL")?;
             return Ok(Producer::connect(queue_url).await);
         }
-        match state::running().await? {
-            Some(running) => Ok(running.stack.producer()),
-            None => bail!(
-                "no stack is up on this machine: start one with `streamer up`, or say --aws and --queue-url to send \
-                 to AWS"
-            ),
-        }
+        Ok(local().await?.producer())
     }
+
+    /// The connection table.
+    ///
+    /// # Errors
+    /// When no deployment is meant, or the one that is meant is not there.
+    pub async fn table(&self) -> anyhow::Result<ConnectionTable> {
+        if self.aws {
+            let table = self.table.as_deref();
+            let table = table.context("--aws needs the table: --table, or the variable CONNECTIONS_TABLE")?;
+            return Ok(ConnectionTable::new(aws_sdk_dynamodb::Client::new(&aws::load().await), table));
+        }
+        Ok(local().await?.table())
+    }
+
+    /// The configuration of clients of the deployment.
+    ///
+    /// # Errors
+    /// When no deployment is meant, or the one that is meant is not there.
+    pub async fn config(&self) -> anyhow::Result<SdkConfig> {
+        if self.aws { Ok(aws::load().await) } else { Ok(local().await?.config) }
+    }
+}
+
+async fn local() -> anyhow::Result<Stack> {
+    let running = state::running().await?;
+    let running = running.context(
+        "no stack is up on this machine: start one with `streamer up`, or say --aws and where the deployment is",
+    )?;
+    Ok(running.stack)
 }

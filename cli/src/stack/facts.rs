@@ -121,6 +121,8 @@ pub struct Api {
     pub name: String,
     /// How API Gateway finds a message's route.
     pub route_selection_expression: String,
+    /// What its access log says of a request, which is everything but what a client sent: a query may hold a token.
+    pub access_log: BTreeMap<String, String>,
     /// Its routes, each with its function's short name.
     pub routes: BTreeMap<String, String>,
 }

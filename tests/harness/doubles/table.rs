@@ -10,8 +10,10 @@ use aws_sdk_dynamodb::{
     error::ErrorMetadata,
     operation::{
         delete_item::{DeleteItemError, DeleteItemOutput},
+        get_item::{GetItemError, GetItemOutput},
         put_item::{PutItemError, PutItemOutput},
         query::{QueryError, QueryOutput},
+        scan::{ScanError, ScanOutput},
     },
     types::{AttributeValue, error::ConditionalCheckFailedException},
 };
@@ -157,7 +159,24 @@ impl TableDouble {
             let rows = query.locked().values().filter(|row| found(row)).cloned().collect();
             MockResponse::Output(QueryOutput::builder().set_items(Some(rows)).build())
         });
-        let rules = [&put_item, &delete_item, &query];
+        let get = self.clone();
+        let get_item = mock!(aws_sdk_dynamodb::Client::get_item).then_compute_response(move |input| {
+            if !(get.works)() {
+                return MockResponse::Error(GetItemError::generic(denied()));
+            }
+            let id = input.key().and_then(|key| key.get("connection_id")).and_then(|id| id.as_s().ok());
+            let row = get.locked().get(id.map_or("", String::as_str)).cloned();
+            MockResponse::Output(GetItemOutput::builder().set_item(row).build())
+        });
+        let scan = self.clone();
+        let scan = mock!(aws_sdk_dynamodb::Client::scan).then_compute_response(move |_| {
+            if !(scan.works)() {
+                return MockResponse::Error(ScanError::generic(denied()));
+            }
+            let rows = scan.locked().values().cloned().collect();
+            MockResponse::Output(ScanOutput::builder().set_items(Some(rows)).build())
+        });
+        let rules = [&put_item, &delete_item, &query, &get_item, &scan];
         ConnectionTable::new(mock_client!(aws_sdk_dynamodb, RuleMode::MatchAny, rules), "connections")
     }
 

@@ -1,6 +1,12 @@
-//! `$connect` and `$disconnect`, called as functions.
+//! `$connect` and `$disconnect`, called as functions: who gets in, and what is written of it.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod keys;
+mod limit;
+mod presence;
+mod random;
+mod tokens;
 
 use std::{
     collections::BTreeSet,
@@ -9,14 +15,15 @@ use std::{
 
 use aws_lambda_events::{apigw::ApiGatewayProxyResponse, encodings::Body};
 use aws_lc_rs::{
-    encoding::{AsDer, Pkcs8V1Der},
+    encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der},
     rsa,
+    signature::KeyPair as _,
 };
-use base64::{Engine as _, prelude::BASE64_STANDARD};
 use connect_handler::{
     ConnectHandler,
     config::{Access, Config},
-    verify::{PublicKey, Verifier},
+    keys::PublicKey,
+    verify::{Keys, Verifier},
 };
 use disconnect_handler::DisconnectHandler;
 use serde_json::{Value, json};
@@ -26,6 +33,7 @@ use streamer_environment::Environment;
 use streamer_tests::{
     doubles::{Row, TableDouble},
     event::{CONNECTION, connect, disconnect},
+    signer,
     worker::telemetry,
 };
 
@@ -37,8 +45,8 @@ fn access() -> Access {
 
 fn handler(issuer: &Issuer, table: &TableDouble, access: Access) -> ConnectHandler {
     let key = PublicKey::from_pem(&issuer.public_key).unwrap();
-    let verifier = Verifier::new(key, Some(ISSUER), Some("streamer"));
-    ConnectHandler::new(table.client(), verifier, access, telemetry("connect-handler"))
+    let verifier = Verifier::new(Keys::One(key), Some(ISSUER), Some("streamer"));
+    ConnectHandler::new(table.client(), verifier, access, None, telemetry("connect-handler"))
 }
 
 fn seconds_from_now(seconds: i64) -> i64 {
@@ -162,7 +170,7 @@ async fn what_is_no_token_of_this_issuer_is_refused() {
         (Some(""), "token_missing"),
         (Some("not a token"), "token_malformed"),
         (Some(other.as_str()), "bad_signature"),
-        (Some(&unsigned), "token_malformed"),
+        (Some(&unsigned), "wrong_algorithm"),
         (Some(&hmac), "wrong_algorithm"),
         (Some(&"t".repeat(8193)), "token_too_large"),
     ] {
@@ -179,6 +187,17 @@ async fn a_tenant_that_is_not_allowed_is_refused_with_403() {
     let (response, table) = answer(&json!({}), only("globex")).await;
     assert_eq!(refusal(&response), (403, "tenant_not_allowed".to_owned()));
     assert!(table.rows().is_empty());
+}
+
+#[tokio::test]
+async fn who_lacks_the_required_permission_is_refused_with_403() {
+    let required = || Access { required_permission: Some("chat".to_owned()), ..access() };
+    assert_eq!(answer(&json!({ "permissions": ["read", "chat"] }), required()).await.0.status_code, 200);
+    for permissions in [json!(null), json!([]), json!(["chat2", "Chat", " chat"])] {
+        let (response, table) = answer(&json!({ "permissions": permissions }), required()).await;
+        assert_eq!(refusal(&response), (403, "permission_missing".to_owned()));
+        assert!(table.rows().is_empty());
+    }
 }
 
 #[tokio::test]
@@ -212,12 +231,35 @@ async fn disconnect_removes_the_row_and_answers_200_whatever_happens() {
     assert_eq!(table.connections(), ["another"]);
 }
 
+fn faults<const N: usize>(variables: [(&str, &str); N]) -> String {
+    Config::read(Environment::of(variables)).map(drop).map_err(|error| error.to_string()).unwrap_err()
+}
+
 #[test]
 fn connects_faulty_variables_are_named_all_at_once() {
-    let environment = Environment::of([("JWT_PUBLIC_KEY", "s3cret"), ("EXPIRE_WITH_TOKEN", "yes")]);
-    let error = Config::read(environment).unwrap_err().to_string();
-    assert!(error.starts_with("2 environment variables are faulty: JWT_PUBLIC_KEY is malformed"), "{error}");
-    assert!(error.contains("EXPIRE_WITH_TOKEN is malformed") && !error.contains("s3cret"), "{error}");
+    let error = faults([
+        ("JWT_PUBLIC_KEY", "s3cret"),
+        ("EXPIRE_WITH_TOKEN", "yes"),
+        ("JWT_JWKS_URL", "http://auth.example.com/keys"),
+        ("MAX_CONNECTIONS_PER_USER", "0"),
+    ]);
+    assert!(error.starts_with("4 environment variables are faulty: JWT_PUBLIC_KEY is malformed"), "{error}");
+    for name in ["EXPIRE_WITH_TOKEN", "JWT_JWKS_URL", "MAX_CONNECTIONS_PER_USER"] {
+        assert!(error.contains(&format!("{name} is malformed")), "{error}");
+    }
+    assert!(!error.contains("s3cret"), "{error}");
+}
+
+#[test]
+fn keys_come_from_one_place() {
+    let url = ("JWT_JWKS_URL", "https://auth.example.com/keys");
+    assert!(faults([("JWT_PUBLIC_KEY", RSA), url]).contains("JWT_JWKS_URL is set beside JWT_PUBLIC_KEY"));
+    assert!(faults([]).contains("JWT_PUBLIC_KEY is missing"));
+    assert!(faults([("JWT_ISSUER", "auth.example.com")]).contains("JWT_ISSUER is no https URL"));
+    for variables in [[url, ("", "")], [("JWT_PUBLIC_KEY", RSA), ("JWT_ISSUER", "auth.example.com")]] {
+        assert!(Config::read(Environment::of(variables)).is_ok());
+    }
+    assert!(Config::read(Environment::of([("JWT_ISSUER", "https://auth.example.com")])).is_ok());
 }
 
 #[tokio::test]
@@ -255,15 +297,16 @@ async fn an_index_is_read_page_by_page() {
     assert_eq!((seen, pages), (vec!["a".to_owned(), "b".to_owned(), "c".to_owned()], 3));
 }
 
-fn private_rsa_key(label: &str) -> String {
-    let pair = rsa::KeyPair::generate(rsa::KeySize::Rsa2048).unwrap();
+fn rsa_key(size: rsa::KeySize, label: &str) -> String {
+    let pair = rsa::KeyPair::generate(size).unwrap();
     let pkcs8: Pkcs8V1Der<'_> = pair.as_der().unwrap();
-    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", BASE64_STANDARD.encode(pkcs8.as_ref()))
+    let public: PublicKeyX509Der<'_> = pair.public_key().as_der().unwrap();
+    signer::pem(label, if label.contains("PRIVATE") { pkcs8.as_ref() } else { public.as_ref() })
 }
 
 #[test]
 fn keys_of_every_kind_are_read_and_nothing_else() {
-    for pem in [RSA, EC_P256, ED25519] {
+    for pem in [RSA, EC_P256, ED25519, &rsa_key(rsa::KeySize::Rsa3072, "PUBLIC KEY")] {
         assert!(PublicKey::from_pem(pem).is_some(), "{pem}");
     }
     for text in [
@@ -271,8 +314,9 @@ fn keys_of_every_kind_are_read_and_nothing_else() {
         "s3cret",
         "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----",
         EC_P521,
-        &private_rsa_key("PRIVATE KEY"),
-        &private_rsa_key("RSA PRIVATE KEY"),
+        RSA_1024,
+        &rsa_key(rsa::KeySize::Rsa2048, "PRIVATE KEY"),
+        &rsa_key(rsa::KeySize::Rsa2048, "RSA PRIVATE KEY"),
     ] {
         assert!(PublicKey::from_pem(text).is_none(), "{text}");
     }
@@ -302,4 +346,12 @@ MIGbMBAGByqGSM49AgEGBSuBBAAjA4GGAAQBmSDp6cpdZ3Kl6bOxw8/UiqSDddgd
 aLQqaDeFPrx66DBmlocNO2WeC3MspjUxgAIKaCBF/Vy+WCjNxNiXSohIJyIBacoz
 dATqO7bd5syhdcWWYtBOQMEUf2hXC8foulFPl44XkFh+nxgYj0QIbQ+fB5nwjOWw
 +BS4NICxOkzJPf/i/+M=
+-----END PUBLIC KEY-----";
+
+/// Half as long as it must be.
+const RSA_1024: &str = "-----BEGIN PUBLIC KEY-----
+MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQDNeOfF/dTnaMPCt+SMn/0rAnQY
+RsTQxHqh0ct2CtMK73zoggySVbRWqzt0iTJQRL7F345e0t9KWJ5N+NSm1JvmY88S
+KLFAOr2LuIwyLPdjgW1bgPhQb4ZofgA5q0Fg7z28bg2eSjc9xsjYteR7WrHIZfjV
+Y/rsoOiivFB0VdvQuQIDAQAB
 -----END PUBLIC KEY-----";

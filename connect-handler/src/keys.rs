@@ -1,0 +1,292 @@
+//! Public keys, and the algorithms that each of them fixes.
+
+use std::{fmt, sync::Arc};
+
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use jsonwebtoken::{
+    Algorithm, AlgorithmFamily, DecodingKey,
+    jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm, KeyOperations, PublicKeyUse},
+};
+
+/// Bits of an RSA key (RFC 7518, section 3.3: 2048 at least; more than 8192 only cost time).
+const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
+
+const RSA: [Algorithm; 6] = [
+    Algorithm::RS256,
+    Algorithm::RS384,
+    Algorithm::RS512,
+    Algorithm::PS256,
+    Algorithm::PS384,
+    Algorithm::PS512,
+];
+
+/// A public key. It fixes the algorithms, never the token (RFC 8725, section 3.1): RS256 to PS512 for RSA, ES256 for
+/// P-256, ES384 for P-384, EdDSA for Ed25519; only one of them where the key itself says so.
+#[derive(Clone)]
+pub struct PublicKey {
+    key: DecodingKey,
+    algorithms: Vec<Algorithm>,
+}
+
+/// The keys of a JWK set (RFC 7517) that tokens can be verified with.
+#[derive(Debug, Clone, Default)]
+pub struct KeySet(Vec<(Option<String>, Arc<PublicKey>)>);
+
+/// Why no key of a set fits a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoKey {
+    /// No key has the token's `kid`, or it names none and there is not just one that fits.
+    Unknown,
+    /// The key with the token's `kid` is for another algorithm.
+    OtherAlgorithm,
+}
+
+/// A set in which no key can verify a token.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidKeySet {
+    /// Not a JWK set.
+    #[error("it is no JWK set")]
+    NotASet,
+    /// None that is for signatures, of a known kind and strong enough.
+    #[error("it has no key that a token could be verified with")]
+    NoKey,
+}
+
+impl PublicKey {
+    /// Reads the PEM of a public key: RSA of 2048 to 8192 bits, EC (P-256, P-384) or Ed25519. `None` for anything
+    /// else, and above all for a private key, which has no place here.
+    #[must_use]
+    pub fn from_pem(pem: &str) -> Option<Self> {
+        let public = ["-----BEGIN PUBLIC KEY-----", "-----BEGIN RSA PUBLIC KEY-----"];
+        if !public.iter().any(|label| pem.trim_start().starts_with(label)) {
+            return None;
+        }
+        let pem = pem.as_bytes();
+        let readers = [DecodingKey::from_rsa_pem, DecodingKey::from_ec_pem, DecodingKey::from_ed_pem];
+        let key = readers.into_iter().find_map(|read| read(pem).ok())?;
+        let bytes = key.try_get_as_bytes().ok()?;
+        let algorithms = match key.family() {
+            AlgorithmFamily::Rsa => RSA_BITS.contains(&modulus_bits(bytes)?).then(|| RSA.to_vec())?,
+            // Two coordinates and a byte of form (SEC 1, section 2.3.3).
+            AlgorithmFamily::Ec => match bytes.len() {
+                65 => vec![Algorithm::ES256],
+                97 => vec![Algorithm::ES384],
+                _ => return None,
+            },
+            AlgorithmFamily::Ed => vec![Algorithm::EdDSA],
+            _ => return None,
+        };
+        Some(Self { key, algorithms })
+    }
+
+    /// A key of a JWK set; none where it is of no use here: for encryption, symmetric, weak, or of another kind.
+    fn from_jwk(jwk: &Jwk) -> Option<Self> {
+        let common = &jwk.common;
+        let signs = matches!(common.public_key_use, None | Some(PublicKeyUse::Signature));
+        let verifies = common.key_operations.as_ref().is_none_or(|all| all.contains(&KeyOperations::Verify));
+        let algorithms = match &jwk.algorithm {
+            AlgorithmParameters::RSA(rsa) => {
+                let modulus = BASE64_URL_SAFE_NO_PAD.decode(&rsa.n).ok()?;
+                RSA_BITS.contains(&bits(&modulus)).then(|| RSA.to_vec())?
+            }
+            AlgorithmParameters::EllipticCurve(ec) => match ec.curve {
+                EllipticCurve::P256 => vec![Algorithm::ES256],
+                EllipticCurve::P384 => vec![Algorithm::ES384],
+                _ => return None,
+            },
+            AlgorithmParameters::OctetKeyPair(okp) if okp.curve == EllipticCurve::Ed25519 => {
+                vec![Algorithm::EdDSA]
+            }
+            _ => return None,
+        };
+        let algorithms: Vec<_> = match common.key_algorithm {
+            None => algorithms,
+            Some(only) => algorithms.into_iter().filter(|algorithm| is(only, *algorithm)).collect(),
+        };
+        let key = DecodingKey::from_jwk(jwk).ok()?;
+        (signs && verifies && !algorithms.is_empty()).then_some(Self { key, algorithms })
+    }
+
+    /// Whether the key is for this algorithm.
+    #[must_use]
+    pub fn is_for(&self, algorithm: Algorithm) -> bool {
+        self.algorithms.contains(&algorithm)
+    }
+
+    pub(crate) fn key(&self) -> &DecodingKey {
+        &self.key
+    }
+}
+
+fn is(key: KeyAlgorithm, algorithm: Algorithm) -> bool {
+    matches!(
+        (key, algorithm),
+        (KeyAlgorithm::RS256, Algorithm::RS256)
+            | (KeyAlgorithm::RS384, Algorithm::RS384)
+            | (KeyAlgorithm::RS512, Algorithm::RS512)
+            | (KeyAlgorithm::PS256, Algorithm::PS256)
+            | (KeyAlgorithm::PS384, Algorithm::PS384)
+            | (KeyAlgorithm::PS512, Algorithm::PS512)
+            | (KeyAlgorithm::ES256, Algorithm::ES256)
+            | (KeyAlgorithm::ES384, Algorithm::ES384)
+            | (KeyAlgorithm::EdDSA, Algorithm::EdDSA)
+    )
+}
+
+/// The bits of an RSA key's modulus, from its `RSAPublicKey` in DER (RFC 8017, appendix A.1.1): a sequence that
+/// begins with the modulus, an integer.
+fn modulus_bits(der: &[u8]) -> Option<usize> {
+    let (_, sequence) = element(der, 0x30)?;
+    let (length, integer) = element(sequence, 0x02)?;
+    integer.get(..length).map(bits)
+}
+
+/// The length of a DER element with this tag, and what begins with its content (X.690, section 8.1).
+fn element(der: &[u8], tag: u8) -> Option<(usize, &[u8])> {
+    let (&first, rest) = der.strip_prefix(&[tag])?.split_first()?;
+    if first < 0x80 {
+        return Some((first.into(), rest));
+    }
+    let (length, rest) = rest.split_at_checked(usize::from(first & 0x7F))?;
+    let length =
+        length.iter().try_fold(0_usize, |all, byte| all.checked_mul(256)?.checked_add(usize::from(*byte)))?;
+    Some((length, rest))
+}
+
+/// The bits of a number in big-endian bytes.
+fn bits(number: &[u8]) -> usize {
+    let significant = number.iter().skip_while(|byte| **byte == 0);
+    let leading = significant.clone().next().map_or(0, |byte| byte.leading_zeros());
+    significant.count() * 8 - leading as usize
+}
+
+impl KeySet {
+    /// Reads a JWK set. Keys that are of no use here are left out.
+    ///
+    /// # Errors
+    /// [`InvalidKeySet`].
+    pub fn from_json(json: &[u8]) -> Result<Self, InvalidKeySet> {
+        let set: JwkSet = serde_json::from_slice(json).map_err(|_| InvalidKeySet::NotASet)?;
+        let keys = set
+            .keys
+            .iter()
+            .filter_map(|jwk| Some((jwk.common.key_id.clone(), Arc::new(PublicKey::from_jwk(jwk)?))));
+        let keys: Vec<_> = keys.collect();
+        if keys.is_empty() { Err(InvalidKeySet::NoKey) } else { Ok(Self(keys)) }
+    }
+
+    /// The key for a token that names this `kid`; where it names none, the one that is for its algorithm.
+    ///
+    /// # Errors
+    /// [`NoKey`].
+    pub fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<Arc<PublicKey>, NoKey> {
+        let named: Vec<_> = self.0.iter().filter(|(id, _)| kid.is_none() || id.as_deref() == kid).collect();
+        let mut fitting = named.iter().filter(|(_, key)| key.is_for(algorithm));
+        match (fitting.next(), fitting.next()) {
+            (Some((_, key)), None) => Ok(Arc::clone(key)),
+            (None, _) if kid.is_some() && !named.is_empty() => Err(NoKey::OtherAlgorithm),
+            _ => Err(NoKey::Unknown),
+        }
+    }
+}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("PublicKey").field("algorithms", &self.algorithms).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const X: &str = "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4";
+    const Y: &str = "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM";
+
+    fn ec(changes: &Value) -> Value {
+        let mut key = json!({"kty": "EC", "crv": "P-256", "x": X, "y": Y, "kid": "1"});
+        for (name, value) in changes.as_object().unwrap() {
+            key[name] = value.clone();
+        }
+        key
+    }
+
+    fn rsa(bits: usize) -> Value {
+        let modulus = BASE64_URL_SAFE_NO_PAD.encode(vec![0xC5; bits / 8]);
+        json!({"kty": "RSA", "n": modulus, "e": "AQAB", "kid": "rsa"})
+    }
+
+    fn set(keys: Value) -> Result<KeySet, InvalidKeySet> {
+        KeySet::from_json(json!({ "keys": keys }).to_string().as_bytes())
+    }
+
+    fn algorithms(key: Value) -> Vec<Algorithm> {
+        set(json!([key])).map(|KeySet(keys)| keys[0].1.algorithms.clone()).unwrap_or_default()
+    }
+
+    #[test]
+    fn the_key_fixes_its_algorithms() {
+        assert_eq!(algorithms(ec(&json!({}))), [Algorithm::ES256]);
+        assert_eq!(
+            algorithms(ec(&json!({"alg": "ES256", "use": "sig", "key_ops": ["verify"]}))),
+            [Algorithm::ES256]
+        );
+        assert_eq!(algorithms(rsa(2048)), RSA);
+        let mut only = rsa(2048);
+        only["alg"] = "PS384".into();
+        assert_eq!(algorithms(only), [Algorithm::PS384]);
+        assert_eq!(algorithms(json!({"kty": "OKP", "crv": "Ed25519", "x": X})), [Algorithm::EdDSA]);
+    }
+
+    #[test]
+    fn keys_that_are_of_no_use_are_left_out() {
+        for key in [
+            ec(&json!({"use": "enc"})),
+            ec(&json!({"key_ops": ["sign"]})),
+            ec(&json!({"alg": "ES384"})),
+            ec(&json!({"alg": "HS256"})),
+            ec(&json!({"alg": "ECDH-ES"})),
+            ec(&json!({"crv": "P-521"})),
+            ec(&json!({"crv": "secp256k1"})),
+            json!({"kty": "oct", "k": "c2VjcmV0", "kid": "1", "alg": "HS256"}),
+            json!({"kty": "OKP", "crv": "X25519", "x": X}),
+            json!({"kty": "unknown"}),
+            rsa(1024),
+            rsa(2040),
+            rsa(16_384),
+        ] {
+            assert_eq!(set(json!([key])).err(), Some(InvalidKeySet::NoKey), "{key}");
+            assert!(set(json!([key, ec(&json!({}))])).is_ok(), "{key}");
+        }
+        for text in ["", "{}", "[]", "<html>", r#"{"keys": 1}"#, r#"{"keys": [1]}"#] {
+            assert_eq!(KeySet::from_json(text.as_bytes()).err(), Some(InvalidKeySet::NotASet), "{text}");
+        }
+        assert_eq!(set(json!([])).err(), Some(InvalidKeySet::NoKey));
+    }
+
+    #[test]
+    fn the_kid_finds_the_key_and_without_one_there_must_be_only_one_that_fits() {
+        let keys = set(json!([ec(&json!({})), ec(&json!({"kid": "2"})), rsa(2048)])).unwrap();
+        assert!(keys.find(Some("1"), Algorithm::ES256).is_ok());
+        assert_eq!(keys.find(Some("3"), Algorithm::ES256).unwrap_err(), NoKey::Unknown);
+        assert_eq!(keys.find(Some("rsa"), Algorithm::ES256).unwrap_err(), NoKey::OtherAlgorithm);
+        assert_eq!(keys.find(None, Algorithm::ES256).unwrap_err(), NoKey::Unknown);
+        assert!(keys.find(None, Algorithm::RS256).is_ok());
+        assert_eq!(keys.find(None, Algorithm::EdDSA).unwrap_err(), NoKey::Unknown);
+        // Two keys of one name, of which neither is the one.
+        let twins = set(json!([ec(&json!({})), ec(&json!({}))])).unwrap();
+        assert_eq!(twins.find(Some("1"), Algorithm::ES256).unwrap_err(), NoKey::Unknown);
+    }
+
+    #[test]
+    fn bits_are_counted_from_the_first_that_is_set() {
+        assert_eq!([bits(&[]), bits(&[0, 0]), bits(&[0, 1]), bits(&[0x80, 0])], [0, 0, 1, 16]);
+        let der = [&[0x30, 0x82, 1, 10, 0x02, 0x82, 1, 1, 0][..], &[0xFF; 256], &[2, 3, 1, 0, 1]].concat();
+        assert_eq!(modulus_bits(&der), Some(2048));
+        for cut in 0..der.len() - 5 {
+            assert_eq!(modulus_bits(&der[..cut]), None, "{cut}");
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Who is live, page by page, and rows that outlive their sockets.
+
+use std::time::{Duration, SystemTime};
+
+use streamer_connections::{Connection, Liveness, Who};
+use streamer_message::{ConnectionId, TenantId};
+use streamer_tests::doubles::{LONG_AGO, TableDouble, connection};
+
+fn id(text: &str) -> ConnectionId {
+    text.try_into().unwrap()
+}
+
+async fn live(table: &TableDouble, who: &Who) -> Vec<String> {
+    let (table, now) = (table.client(), SystemTime::now());
+    let (mut found, mut cursor, mut pages) = (Vec::new(), None, 0);
+    loop {
+        let page = table.live(who, cursor.as_ref(), now).await.unwrap();
+        let text = |live: streamer_connections::Live| {
+            format!("{}/{}", live.tenant_id, live.connection.connection_id)
+        };
+        found.extend(page.connections.into_iter().map(text));
+        pages += 1;
+        assert!(pages < 20, "the pages end");
+        cursor = page.next;
+        if cursor.is_none() {
+            found.sort_unstable();
+            return found;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_tenants_a_users_and_everybodys_live_connections_are_found() {
+    let (table, now) = (TableDouble::default(), SystemTime::now());
+    let of = |id: &str, tenant: &str, user: &str| {
+        let (tenant_id, user_id) = (tenant.try_into().unwrap(), user.try_into().unwrap());
+        Connection { tenant_id, user_id, ..connection(id, now) }
+    };
+    // Enough to be in every shard.
+    for number in 0..40 {
+        table
+            .client()
+            .put(&of(&format!("c{number:02}"), "acme", if number < 3 { "anna" } else { "bob" }))
+            .await
+            .unwrap();
+    }
+    table.client().put(&of("other", "globex", "anna")).await.unwrap();
+    table.client().put(&Connection { expires_at: now, ..of("expired", "acme", "anna") }).await.unwrap();
+
+    let (acme, anna) = (TenantId::new("acme").unwrap(), "anna".try_into().unwrap());
+    let all: Vec<_> = (0..40).map(|number| format!("acme/c{number:02}")).collect();
+    assert_eq!(live(&table, &Who::Tenant(acme.clone())).await, all);
+    assert_eq!(live(&table, &Who::User(acme, anna)).await, all[..3]);
+    let everybody: Vec<_> = all.into_iter().chain(["globex/other".to_owned()]).collect();
+    assert_eq!(live(&table, &Who::Everyone).await, everybody);
+}
+
+#[tokio::test]
+async fn what_was_never_there_what_has_ended_and_what_is_live_are_told_apart() {
+    let (table, now) = (TableDouble::default(), SystemTime::now());
+    let ended = Connection { expires_at: now, ..connection("ended", now - LONG_AGO) };
+    let there = connection("there", now);
+    for row in [&ended, &there] {
+        table.client().put(row).await.unwrap();
+    }
+    let liveness = async |text: &str, now| table.client().liveness(&id(text), now).await.unwrap();
+    assert_eq!(liveness("nowhere", now).await, Liveness::NotFound);
+    assert_eq!(liveness("ended", now).await, Liveness::Stale);
+    assert!(
+        matches!(liveness("there", now).await, Liveness::Live(found) if found.connection_id == there.connection_id)
+    );
+    // A socket whose `$disconnect` never came is taken for live until its row expires, 2 h 10 min after it was made.
+    assert_eq!(liveness("there", now + Duration::from_secs(7800)).await, Liveness::Stale);
+    assert!(TableDouble::failing().client().liveness(&id("there"), now).await.is_err());
+}

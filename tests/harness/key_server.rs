@@ -1,0 +1,122 @@
+//! A server of keys, on loopback, that also fails, hangs and lies.
+
+use std::{
+    collections::HashMap,
+    net::{Ipv4Addr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
+
+/// What is answered.
+#[derive(Debug, Clone)]
+pub enum Page {
+    /// 200 with this body.
+    Body(String),
+    /// This status, with a location for a redirection.
+    Status(u16, String),
+    /// A body that never ends.
+    Endless,
+    /// A part of an answer, and then the connection is closed.
+    Cut,
+    /// Nothing, ever.
+    Silence,
+}
+
+#[derive(Default)]
+struct Pages {
+    pages: HashMap<String, Page>,
+    /// What was asked for.
+    asked: Vec<String>,
+}
+
+/// A server of keys. It ends when it is dropped.
+pub struct KeyServer {
+    pages: Arc<Mutex<Pages>>,
+    address: SocketAddr,
+    _serving: JoinSet<()>,
+}
+
+impl KeyServer {
+    /// A server that knows no page.
+    ///
+    /// # Errors
+    /// When there is no port.
+    pub async fn start() -> anyhow::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let (address, pages) = (listener.local_addr()?, Arc::<Mutex<Pages>>::default());
+        let (mut serving, known) = (JoinSet::new(), Arc::clone(&pages));
+        serving.spawn(async move {
+            let mut answering = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                answering.spawn(answer(stream, Arc::clone(&known)));
+            }
+        });
+        Ok(Self { pages, address, _serving: serving })
+    }
+
+    /// Where a page is.
+    #[must_use]
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// From now on answers this at a path.
+    pub fn serve(&self, path: &str, page: Page) {
+        self.locked().pages.insert(path.to_owned(), page);
+    }
+
+    /// How often something was asked for.
+    #[must_use]
+    pub fn asked(&self) -> Vec<String> {
+        self.locked().asked.clone()
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Pages> {
+        locked(&self.pages)
+    }
+}
+
+fn locked(pages: &Mutex<Pages>) -> MutexGuard<'_, Pages> {
+    pages.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Answers one request, and closes the connection.
+async fn answer(mut stream: TcpStream, pages: Arc<Mutex<Pages>>) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        match stream.read_u8().await {
+            Ok(byte) => head.push(byte),
+            Err(_) => return,
+        }
+    }
+    let head = String::from_utf8_lossy(&head).into_owned();
+    let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
+    let page = {
+        let mut pages = locked(&pages);
+        pages.asked.push(path.clone());
+        pages.pages.get(&path).cloned().unwrap_or(Page::Status(404, String::new()))
+    };
+    let reply = match page {
+        Page::Body(body) => {
+            format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+        }
+        Page::Status(status, location) => {
+            format!(
+                "HTTP/1.1 {status} No\r\nConnection: close\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"
+            )
+        }
+        Page::Cut => "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{\"keys\": [".to_owned(),
+        Page::Endless => "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n".to_owned(),
+        Page::Silence => return std::future::pending().await,
+    };
+    if stream.write_all(reply.as_bytes()).await.is_err() {
+        return;
+    }
+    // Until the client has had enough of it.
+    while reply.ends_with("close\r\n\r\n") && stream.write_all(&[b' '; 4096]).await.is_ok() {}
+}
