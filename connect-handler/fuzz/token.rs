@@ -1,0 +1,51 @@
+//! What clients and issuers send, by its first byte: a token, a JWK set, a PEM, an event. Nothing panics, and no token
+//! gets in but the one that the issuer has signed.
+
+#![no_main]
+
+use std::{collections::HashMap, sync::LazyLock};
+
+use aws_lambda_events::apigw::ApiGatewayWebsocketProxyRequest;
+use connect_handler::{
+    keys::{KeySet, PublicKey},
+    token::Token,
+    verify::{Keys, Verifier},
+};
+use futures::executor::block_on;
+use libfuzzer_sys::fuzz_target;
+
+const GOOD: &str = include_str!("good.jwt");
+
+static VERIFIER: LazyLock<Verifier> = LazyLock::new(|| {
+    let key = PublicKey::from_pem(include_str!("key.pem")).expect("the key");
+    Verifier::new(Keys::One(key), Some("https://auth.example.com"), Some("streamer"))
+});
+
+fn verify(event: &ApiGatewayWebsocketProxyRequest) {
+    let Ok(token) = Token::find(event) else { return };
+    if block_on(VERIFIER.verify(&token)).is_ok() {
+        let text = event.query_string_parameters.first("Authorization").unwrap_or_default();
+        let headers = event.headers.values().filter_map(|value| value.to_str().ok());
+        assert!(headers.chain([text]).any(|text| text.contains(GOOD)), "a token that nobody signed");
+    }
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    let Some((kind, bytes)) = bytes.split_first() else { return };
+    match (kind, std::str::from_utf8(bytes)) {
+        (b't', Ok(token)) => {
+            let mut event = ApiGatewayWebsocketProxyRequest::default();
+            event.query_string_parameters =
+                HashMap::from([("Authorization".to_owned(), vec![token.to_owned()])]).into();
+            verify(&event);
+        }
+        (b'k', _) => _ = KeySet::from_json(bytes),
+        (b'p', Ok(pem)) => _ = PublicKey::from_pem(pem),
+        (b'e', _) => {
+            if let Ok(event) = serde_json::from_slice(bytes) {
+                verify(&event);
+            }
+        }
+        _ => {}
+    }
+});
