@@ -135,12 +135,12 @@ impl Config {
         let table = table_name(&mut environment);
         let key = environment.optional(&JWT_PUBLIC_KEY, PublicKey::from_pem);
         let url = environment.optional(&JWT_JWKS_URL, KeyUrl::new);
-        let issuer = environment.optional(&JWT_ISSUER, values::text);
+        let issuer = environment.optional_not_empty(&JWT_ISSUER, values::text);
         let keys = keys(&mut environment, key, url, issuer.clone());
-        let audience = environment.optional(&JWT_AUDIENCE, values::text);
-        let allowed_tenants = environment.optional(&ALLOWED_TENANTS, tenants);
-        let required_permission = environment.optional(&REQUIRED_PERMISSION, values::text);
-        let maximum = environment.optional(&MAX_CONNECTIONS_PER_USER, maximum);
+        let audience = environment.optional_not_empty(&JWT_AUDIENCE, values::text);
+        let allowed_tenants = environment.optional_not_empty(&ALLOWED_TENANTS, tenants);
+        let required_permission = environment.optional_not_empty(&REQUIRED_PERMISSION, values::text);
+        let maximum = environment.optional_not_empty(&MAX_CONNECTIONS_PER_USER, maximum);
         let expire_with_token = environment.or(&EXPIRE_WITH_TOKEN, values::flag, || false);
         let endpoint = environment.optional(&WEBSOCKET_ENDPOINT, values::http_url);
         let region = environment.optional(&AWS_REGION, values::text);
@@ -176,7 +176,7 @@ fn keys(
         (Some(_), Some(_), _) => environment.fault(&JWT_JWKS_URL, "set beside JWT_PUBLIC_KEY"),
         (Some(key), None, _) => return Some(Keys::One(key)),
         (None, Some(url), _) => return Some(set(Source::Url(url))),
-        (None, None, Some(issuer)) => match KeyUrl::new(&issuer) {
+        (None, None, Some(issuer)) => match KeyUrl::new(&issuer).filter(|_| !issuer.contains(['?', '#'])) {
             Some(issuer) => return Some(set(Source::Issuer(issuer))),
             None => environment.fault(&JWT_ISSUER, "no https URL"),
         },

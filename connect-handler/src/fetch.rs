@@ -12,7 +12,6 @@ use http::Uri;
 use http_body_util::BodyExt as _;
 use serde::Deserialize;
 use streamer_environment::aws::chain;
-use tokio::sync::OnceCell;
 
 use crate::{jwks::Fetch, keys::KeySet};
 
@@ -23,8 +22,11 @@ const BYTES: usize = 256 * 1024;
 const DISCOVERY: &str = "/.well-known/openid-configuration";
 
 /// A URL that keys may come from: HTTPS, or HTTP on this machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeyUrl(String);
+#[derive(Clone, PartialEq, Eq)]
+pub struct KeyUrl {
+    url: String,
+    is_loopback: bool,
+}
 
 /// Where the set is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,9 +38,9 @@ pub enum Source {
 }
 
 /// Fetches a set over HTTP. It trusts the system's certificate authorities: an issuer is not Amazon.
+#[derive(Debug)]
 pub struct HttpFetch {
     source: Source,
-    connector: OnceCell<Connector>,
 }
 
 /// What an issuer's configuration says, of which only this counts here.
@@ -62,31 +64,30 @@ impl KeyUrl {
         };
         // Credentials in a URL end up in logs.
         let bare = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
-        (allowed && bare).then(|| Self(url.to_owned()))
+        (allowed && bare).then(|| Self { url: url.to_owned(), is_loopback: loopback })
     }
 
     /// The URL.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.url
     }
 }
 
 impl HttpFetch {
-    /// Fetches from `source`. The client is made by the first fetch.
+    /// Fetches from `source`.
     #[must_use]
     pub fn new(source: Source) -> Self {
-        Self { source, connector: OnceCell::new() }
+        Self { source }
     }
 
-    async fn get(&self, url: &KeyUrl) -> Result<Vec<u8>, String> {
-        let connector = self.connector.get_or_init(|| async {
-            Connector::builder().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).build()
-        });
+    async fn get(url: &KeyUrl) -> Result<Vec<u8>, String> {
+        // A new one each time: a connection that is kept would not survive the hour until the next.
+        let connector = Connector::builder().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).build();
         let mut request = HttpRequest::new(SdkBody::empty());
         request.set_uri(url.as_str()).map_err(|error| chain(&error))?;
         request.headers_mut().insert("accept", "application/json");
-        let response = connector.await.call(request).await.map_err(|error| chain(&error))?;
+        let response = connector.call(request).await.map_err(|error| chain(&error))?;
         // A redirection is no answer: who may answer is configured.
         if response.status().as_u16() != 200 {
             return Err(format!("status {}", response.status().as_u16()));
@@ -102,15 +103,18 @@ impl HttpFetch {
         Ok(bytes)
     }
 
-    async fn discover(&self, issuer: &KeyUrl) -> Result<KeyUrl, String> {
+    async fn discover(issuer: &KeyUrl) -> Result<KeyUrl, String> {
         let at = format!("{}{DISCOVERY}", issuer.as_str().trim_end_matches('/'));
-        let json = self.get(&KeyUrl(at)).await.map_err(|error| format!("{DISCOVERY}: {error}"))?;
+        let at = KeyUrl { url: at, is_loopback: issuer.is_loopback };
+        let json = Self::get(&at).await.map_err(|error| format!("{DISCOVERY}: {error}"))?;
         let found: Configuration = serde_json::from_slice(&json)
             .map_err(|_| format!("{DISCOVERY} is no configuration of an issuer"))?;
         if found.issuer != issuer.as_str() {
             return Err(format!("{DISCOVERY} is that of another issuer"));
         }
-        KeyUrl::new(&found.jwks_uri).ok_or_else(|| format!("the jwks_uri of {DISCOVERY} is no https URL"))
+        // What an issuer says does not make anybody ask this machine, unless the issuer is on it.
+        let found = KeyUrl::new(&found.jwks_uri).filter(|found| issuer.is_loopback || !found.is_loopback);
+        found.ok_or_else(|| format!("the jwks_uri of {DISCOVERY} is no https URL"))
     }
 }
 
@@ -118,15 +122,17 @@ impl Fetch for HttpFetch {
     async fn fetch(&self) -> Result<KeySet, String> {
         let url = match &self.source {
             Source::Url(url) => url.clone(),
-            Source::Issuer(issuer) => self.discover(issuer).await?,
+            Source::Issuer(issuer) => Self::discover(issuer).await?,
         };
-        KeySet::from_json(&self.get(&url).await?).map_err(|error| error.to_string())
+        KeySet::from_json(&Self::get(&url).await?).map_err(|error| error.to_string())
     }
 }
 
-impl fmt::Debug for HttpFetch {
+/// Without path and query, which may be confidential.
+impl fmt::Debug for KeyUrl {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("HttpFetch").field("source", &self.source).finish_non_exhaustive()
+        let host = self.url.parse::<Uri>().ok().and_then(|uri| uri.host().map(str::to_owned));
+        formatter.debug_tuple("KeyUrl").field(&host).finish()
     }
 }
 

@@ -1,27 +1,33 @@
 //! The keys of an issuer, fetched when they are needed and kept.
 //!
 //! A set lives as long as the execution environment. After an hour it is fetched anew, beside the requests and not
-//! before them; a token with an unknown `kid` fetches it at most once a minute, for all who wait with one fetch. When
-//! a fetch fails, what is there stays.
+//! before them; after two hours, where requests were too few and too short for that, before one. A token with an
+//! unknown `kid` fetches it at most once a minute, for all who wait with one fetch. When a fetch fails, what is there
+//! stays.
 //!
 //! Nothing runs between invocations: a fetch is driven by those who wait for it, and by the handler while it does
-//! something else.
+//! something else. One that was suspended with its environment is given up and begun anew. The time is told by the
+//! wall clock, which goes on while an environment is frozen.
 
 use std::{
     future::{Future, pending},
+    panic::AssertUnwindSafe,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use futures::{FutureExt as _, future::Shared};
 use jsonwebtoken::Algorithm;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use crate::keys::{KeySet, NoKey, PublicKey};
 
 /// After this time a set is fetched anew.
 const FRESH: Duration = Duration::from_secs(60 * 60);
+
+/// After this time a request waits for it.
+const OLD: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// Between two fetches, at least.
 const BETWEEN: Duration = Duration::from_secs(60);
@@ -58,9 +64,9 @@ struct Inner<F> {
 #[derive(Default)]
 struct State {
     keys: Option<Arc<KeySet>>,
-    fetched_at: Option<Instant>,
+    fetched_at: Option<SystemTime>,
     /// When the last fetch began.
-    began_at: Option<Instant>,
+    began_at: Option<SystemTime>,
     /// Whether the last fetch failed.
     failed: bool,
     under_way: Option<UnderWay>,
@@ -75,23 +81,31 @@ impl<F: Fetch> Jwks<F> {
         Self(Arc::new(Inner { fetch, state: Mutex::default() }))
     }
 
-    /// The key for a token that names this `kid`.
+    /// The keys that a token may be signed with that names this `kid`.
     ///
     /// # Errors
     /// [`NoVerdict`].
-    pub async fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<Arc<PublicKey>, NoVerdict> {
+    pub async fn find(
+        &self,
+        kid: Option<&str>,
+        algorithm: Algorithm,
+        now: SystemTime,
+    ) -> Result<Vec<Arc<PublicKey>>, NoVerdict> {
         let fetch = {
             let mut state = self.0.locked();
+            state.give_up_suspended(now);
             match state.find(kid, algorithm) {
-                Err(NoVerdict::Key(NoKey::Unknown) | NoVerdict::Unavailable) => {}
+                Err(NoVerdict::Key(NoKey::Unknown) | NoVerdict::Unavailable) => self.begin(&mut state, now),
                 found => {
-                    if state.fetched_at.is_none_or(|at| at.elapsed() >= FRESH) {
-                        self.begin(&mut state);
+                    let fetch = has_passed(state.fetched_at, FRESH, now)
+                        .then(|| self.begin(&mut state, now))
+                        .flatten();
+                    if !has_passed(state.fetched_at, OLD, now) {
+                        return found;
                     }
-                    return found;
+                    fetch
                 }
             }
-            self.begin(&mut state)
         };
         if let Some(fetch) = fetch {
             fetch.await;
@@ -100,8 +114,12 @@ impl<F: Fetch> Jwks<F> {
     }
 
     /// Drives the fetch that is under way, if there is one. It never ends: something else runs beside it.
-    pub async fn drive(&self) {
-        let under_way = self.0.locked().under_way.clone();
+    pub async fn drive(&self, now: SystemTime) {
+        let under_way = {
+            let mut state = self.0.locked();
+            state.give_up_suspended(now);
+            state.under_way.clone()
+        };
         if let Some(under_way) = under_way {
             under_way.await;
         }
@@ -109,29 +127,41 @@ impl<F: Fetch> Jwks<F> {
     }
 
     /// The fetch that is under way, or a new one if it is time for one.
-    fn begin(&self, state: &mut State) -> Option<UnderWay> {
+    fn begin(&self, state: &mut State, now: SystemTime) -> Option<UnderWay> {
         let between = if state.keys.is_some() { BETWEEN } else { BETWEEN_WITHOUT };
-        if state.under_way.is_none() && state.began_at.is_none_or(|at| at.elapsed() >= between) {
-            state.began_at = Some(Instant::now());
-            let inner = Arc::downgrade(&self.0);
-            let fetch: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(Inner::run(inner));
+        if state.under_way.is_none() && has_passed(state.began_at, between, now) {
+            state.began_at = Some(now);
+            let fetch: Pin<Box<dyn Future<Output = ()> + Send>> =
+                Box::pin(Inner::run(Arc::downgrade(&self.0), now));
             state.under_way = Some(fetch.shared());
         }
         state.under_way.clone()
     }
 }
 
+/// Whether so much time has passed since something happened, if it ever did. A clock that was set back by more than
+/// requests lie apart says so, too.
+fn has_passed(since: Option<SystemTime>, time: Duration, now: SystemTime) -> bool {
+    let Some(since) = since else { return true };
+    match now.duration_since(since) {
+        Ok(passed) => passed >= time,
+        Err(before) => before.duration() > BETWEEN,
+    }
+}
+
 impl<F: Fetch> Inner<F> {
-    async fn run(inner: Weak<Self>) {
+    async fn run(inner: Weak<Self>, now: SystemTime) {
         let Some(inner) = inner.upgrade() else { return };
-        let fetched = match timeout(FETCH, inner.fetch.fetch()).await {
-            Ok(fetched) => fetched,
-            Err(_) => Err(format!("no answer within {} s", FETCH.as_secs())),
+        let fetch = AssertUnwindSafe(timeout(FETCH, inner.fetch.fetch())).catch_unwind();
+        let fetched = match fetch.await {
+            Ok(Ok(fetched)) => fetched,
+            Ok(Err(_)) => Err(format!("no answer within {} s", FETCH.as_secs())),
+            Err(_) => Err("the fetch panicked".to_owned()),
         };
         let mut state = inner.locked();
         state.failed = fetched.is_err();
         match fetched {
-            Ok(keys) => (state.keys, state.fetched_at) = (Some(Arc::new(keys)), Some(Instant::now())),
+            Ok(keys) => (state.keys, state.fetched_at) = (Some(Arc::new(keys)), Some(now)),
             Err(cause) => {
                 tracing::error!(cause, kept = state.keys.is_some(), "the keys could not be fetched")
             }
@@ -147,7 +177,14 @@ impl<F: Fetch> Inner<F> {
 }
 
 impl State {
-    fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<Arc<PublicKey>, NoVerdict> {
+    /// A fetch that is under way for longer than one may take was suspended, and its connection with it.
+    fn give_up_suspended(&mut self, now: SystemTime) {
+        if self.under_way.is_some() && has_passed(self.began_at, FETCH + FETCH / 2, now) {
+            (self.under_way, self.began_at) = (None, None);
+        }
+    }
+
+    fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<Vec<Arc<PublicKey>>, NoVerdict> {
         let keys = self.keys.as_ref().ok_or(NoVerdict::Unavailable)?;
         keys.find(kid, algorithm).map_err(|error| match error {
             NoKey::Unknown if self.failed => NoVerdict::Unavailable,
@@ -168,7 +205,7 @@ mod tests {
 
     use futures::future::{join, join_all};
     use serde_json::json;
-    use tokio::time::{advance, sleep};
+    use tokio::time::{Instant, advance, sleep};
 
     use super::*;
 
@@ -195,6 +232,14 @@ mod tests {
         KeySet::from_json(json!({ "keys": [key] }).to_string().as_bytes()).map_err(|error| error.to_string())
     }
 
+    /// The wall clock, which goes on with tokio's.
+    fn now() -> SystemTime {
+        thread_local! {
+            static STARTED: (Instant, SystemTime) = (Instant::now(), SystemTime::UNIX_EPOCH + OLD * 1000);
+        }
+        STARTED.with(|(instant, wall)| *wall + instant.elapsed())
+    }
+
     fn failed() -> Result<KeySet, String> {
         Err("scripted".to_owned())
     }
@@ -211,7 +256,11 @@ mod tests {
         S: Fn(usize) -> (Duration, Result<KeySet, String>) + Send + Sync + 'static,
     {
         async fn has(&self, kid: &str) -> Result<(), NoVerdict> {
-            self.find(Some(kid), Algorithm::ES256).await.map(drop)
+            self.has_at(kid, now()).await
+        }
+
+        async fn has_at(&self, kid: &str, now: SystemTime) -> Result<(), NoVerdict> {
+            self.find(Some(kid), Algorithm::ES256, now).await.map(drop)
         }
 
         fn fetches(&self) -> usize {
@@ -280,21 +329,22 @@ mod tests {
         assert_eq!((started.elapsed(), jwks.fetches()), (Duration::ZERO, 1));
         // It goes on in the time of others, and is suspended between them.
         for _ in 0..3 {
-            _ = timeout(TIME / 2, jwks.drive()).await;
+            _ = timeout(TIME / 2, jwks.drive(now())).await;
         }
         assert_eq!((jwks.has("b").await, jwks.fetches()), (Ok(()), 2));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_there_stays_when_a_fetch_fails_hangs_or_lies() {
+    async fn what_is_there_stays_when_a_fetch_fails_hangs_or_panics() {
         let jwks = jwks(|fetch| match fetch {
             0 => (TIME, keys("a")),
             1 => (TIME, failed()),
             2 => (Duration::from_secs(3600), keys("b")),
+            3 => panic!("scripted"),
             _ => (TIME, keys("b")),
         });
         assert_eq!(jwks.has("a").await, Ok(()));
-        for fetches in [2, 3] {
+        for fetches in [2, 3, 4] {
             advance(BETWEEN).await;
             let started = Instant::now();
             assert_eq!(jwks.has("b").await, Err(NoVerdict::Unavailable));
@@ -316,5 +366,42 @@ mod tests {
         assert_eq!(jwks.has("a").await, Err(NoVerdict::Unavailable));
         advance(BETWEEN_WITHOUT).await;
         assert_eq!((jwks.has("a").await, jwks.fetches()), (Ok(()), 3));
+    }
+
+    /// The environment is frozen in the middle of a fetch: afterwards it is begun anew, and is nobody's fault.
+    #[tokio::test(start_paused = true)]
+    async fn a_fetch_that_was_suspended_is_begun_anew() {
+        let jwks = jwks(|fetch| (TIME, keys(if fetch == 0 { "a" } else { "b" })));
+        assert_eq!(jwks.has("a").await, Ok(()));
+        advance(FRESH).await;
+        assert_eq!(jwks.has("a").await, Ok(()));
+        _ = timeout(TIME / 2, jwks.drive(now())).await;
+        assert_eq!(jwks.fetches(), 2);
+        // The wall clock has gone on and tokio's has not, and then both.
+        let later = now() + Duration::from_secs(600);
+        assert_eq!(jwks.has_at("b", later).await, Ok(()));
+        assert_eq!(jwks.fetches(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_requests_are_too_short_one_waits_after_two_hours() {
+        let jwks = jwks(|fetch| (TIME, keys(if fetch == 0 { "a" } else { "b" })));
+        assert_eq!(jwks.has("a").await, Ok(()));
+        let mut delayed = 0;
+        for _ in 0..30 {
+            advance(Duration::from_secs(300)).await;
+            let started = Instant::now();
+            delayed += usize::from(jwks.has("a").await.is_err());
+            assert!(started.elapsed() <= TIME);
+            _ = timeout(TIME / 10, jwks.drive(now())).await;
+        }
+        assert!(delayed > 0 && jwks.has("b").await == Ok(()), "the key that was taken back goes on");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_is_set_back_keeps_nothing_for_ever() {
+        let jwks = jwks(|fetch| (TIME, keys(if fetch == 0 { "a" } else { "b" })));
+        assert_eq!(jwks.has("a").await, Ok(()));
+        assert_eq!(jwks.has_at("b", now() - OLD).await, Ok(()));
     }
 }

@@ -2,11 +2,17 @@
 
 use std::{fmt, sync::Arc};
 
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey};
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use jsonwebtoken::{
     Algorithm, AlgorithmFamily, DecodingKey,
-    jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm, KeyOperations, PublicKeyUse},
+    jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse},
 };
+use serde::Deserialize;
+use serde_json::Value;
+
+/// Keys that one token is tried with, at most: those of one `kid`, or all that fit where it names none.
+const CANDIDATES: usize = 4;
 
 /// Bits of an RSA key (RFC 7518, section 3.3: 2048 at least; more than 8192 only cost time).
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
@@ -35,7 +41,7 @@ pub struct KeySet(Vec<(Option<String>, Arc<PublicKey>)>);
 /// Why no key of a set fits a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoKey {
-    /// No key has the token's `kid`, or it names none and there is not just one that fits.
+    /// No key has the token's `kid`, or it names none and none fits.
     Unknown,
     /// The key with the token's `kid` is for another algorithm.
     OtherAlgorithm,
@@ -67,13 +73,11 @@ impl PublicKey {
         let bytes = key.try_get_as_bytes().ok()?;
         let algorithms = match key.family() {
             AlgorithmFamily::Rsa => RSA_BITS.contains(&modulus_bits(bytes)?).then(|| RSA.to_vec())?,
-            // Two coordinates and a byte of form (SEC 1, section 2.3.3).
-            AlgorithmFamily::Ec => match bytes.len() {
-                65 => vec![Algorithm::ES256],
-                97 => vec![Algorithm::ES384],
-                _ => return None,
-            },
-            AlgorithmFamily::Ed => vec![Algorithm::EdDSA],
+            // A point is on one curve only.
+            AlgorithmFamily::Ec => {
+                vec![[Algorithm::ES256, Algorithm::ES384].into_iter().find(|curve| is_valid(*curve, bytes))?]
+            }
+            AlgorithmFamily::Ed if is_valid(Algorithm::EdDSA, bytes) => vec![Algorithm::EdDSA],
             _ => return None,
         };
         Some(Self { key, algorithms })
@@ -86,16 +90,25 @@ impl PublicKey {
         let verifies = common.key_operations.as_ref().is_none_or(|all| all.contains(&KeyOperations::Verify));
         let algorithms = match &jwk.algorithm {
             AlgorithmParameters::RSA(rsa) => {
-                let modulus = BASE64_URL_SAFE_NO_PAD.decode(&rsa.n).ok()?;
-                RSA_BITS.contains(&bits(&modulus)).then(|| RSA.to_vec())?
+                let [modulus, exponent] = [decode(&rsa.n)?, decode(&rsa.e)?];
+                // An exponent is odd, and 3 at least (RFC 8017, section 3.1).
+                let is_odd = exponent.last().is_some_and(|last| last % 2 == 1);
+                let good =
+                    RSA_BITS.contains(&bits(&modulus)) && is_odd && (2..=64).contains(&bits(&exponent));
+                good.then(|| RSA.to_vec())?
             }
-            AlgorithmParameters::EllipticCurve(ec) => match ec.curve {
-                EllipticCurve::P256 => vec![Algorithm::ES256],
-                EllipticCurve::P384 => vec![Algorithm::ES384],
-                _ => return None,
-            },
+            AlgorithmParameters::EllipticCurve(ec) => {
+                let algorithm = match ec.curve {
+                    EllipticCurve::P256 => Algorithm::ES256,
+                    EllipticCurve::P384 => Algorithm::ES384,
+                    _ => return None,
+                };
+                // Uncompressed (SEC 1, section 2.3.3).
+                let point = [&[4][..], &decode(&ec.x)?, &decode(&ec.y)?].concat();
+                is_valid(algorithm, &point).then(|| vec![algorithm])?
+            }
             AlgorithmParameters::OctetKeyPair(okp) if okp.curve == EllipticCurve::Ed25519 => {
-                vec![Algorithm::EdDSA]
+                is_valid(Algorithm::EdDSA, &decode(&okp.x)?).then(|| vec![Algorithm::EdDSA])?
             }
             _ => return None,
         };
@@ -116,6 +129,20 @@ impl PublicKey {
     pub(crate) fn key(&self) -> &DecodingKey {
         &self.key
     }
+}
+
+fn decode(text: &str) -> Option<Vec<u8>> {
+    BASE64_URL_SAFE_NO_PAD.decode(text).ok()
+}
+
+/// Whether these bytes are a key of an algorithm's: a point on its curve.
+fn is_valid(algorithm: Algorithm, bytes: &[u8]) -> bool {
+    let parsed = match algorithm {
+        Algorithm::ES256 => ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, bytes),
+        Algorithm::ES384 => ParsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, bytes),
+        _ => ParsedPublicKey::new(&ED25519, bytes),
+    };
+    parsed.is_ok()
 }
 
 fn is(key: KeyAlgorithm, algorithm: Algorithm) -> bool {
@@ -166,26 +193,35 @@ impl KeySet {
     /// # Errors
     /// [`InvalidKeySet`].
     pub fn from_json(json: &[u8]) -> Result<Self, InvalidKeySet> {
-        let set: JwkSet = serde_json::from_slice(json).map_err(|_| InvalidKeySet::NotASet)?;
-        let keys = set
-            .keys
-            .iter()
-            .filter_map(|jwk| Some((jwk.common.key_id.clone(), Arc::new(PublicKey::from_jwk(jwk)?))));
+        #[derive(Deserialize)]
+        struct Set {
+            keys: Vec<Value>,
+        }
+
+        let Set { keys } = serde_json::from_slice(json).map_err(|_| InvalidKeySet::NotASet)?;
+        // One that cannot be read is ignored, and not the set for it (RFC 7517, section 5).
+        let keys = keys.into_iter().filter_map(|key| {
+            let jwk: Jwk = serde_json::from_value(key).ok()?;
+            let key = Arc::new(PublicKey::from_jwk(&jwk)?);
+            Some((jwk.common.key_id, key))
+        });
         let keys: Vec<_> = keys.collect();
         if keys.is_empty() { Err(InvalidKeySet::NoKey) } else { Ok(Self(keys)) }
     }
 
-    /// The key for a token that names this `kid`; where it names none, the one that is for its algorithm.
+    /// The keys that a token with this `kid` may be signed with: those of its name, or where it names none all, which
+    /// are for its algorithm.
     ///
     /// # Errors
     /// [`NoKey`].
-    pub fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<Arc<PublicKey>, NoKey> {
+    pub fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<Vec<Arc<PublicKey>>, NoKey> {
         let named: Vec<_> = self.0.iter().filter(|(id, _)| kid.is_none() || id.as_deref() == kid).collect();
-        let mut fitting = named.iter().filter(|(_, key)| key.is_for(algorithm));
-        match (fitting.next(), fitting.next()) {
-            (Some((_, key)), None) => Ok(Arc::clone(key)),
-            (None, _) if kid.is_some() && !named.is_empty() => Err(NoKey::OtherAlgorithm),
-            _ => Err(NoKey::Unknown),
+        let fitting = named.iter().filter(|(_, key)| key.is_for(algorithm)).take(CANDIDATES);
+        let fitting: Vec<_> = fitting.map(|(_, key)| Arc::clone(key)).collect();
+        match fitting.is_empty() {
+            false => Ok(fitting),
+            true if kid.is_some() && !named.is_empty() => Err(NoKey::OtherAlgorithm),
+            true => Err(NoKey::Unknown),
         }
     }
 }
@@ -198,7 +234,7 @@ impl fmt::Debug for PublicKey {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 
@@ -253,6 +289,15 @@ mod tests {
             json!({"kty": "oct", "k": "c2VjcmV0", "kid": "1", "alg": "HS256"}),
             json!({"kty": "OKP", "crv": "X25519", "x": X}),
             json!({"kty": "unknown"}),
+            ec(&json!({"x": Y})),
+            ec(&json!({"x": ""})),
+            ec(&json!({"crv": "P-384"})),
+            ec(&json!({"x5c": "no list"})),
+            ec(&json!({"kid": 1})),
+            json!({"kty": "OKP", "crv": "Ed25519", "x": "AAAA"}),
+            json!({"kty": "RSA", "n": rsa(2048)["n"], "e": "AQ"}),
+            json!({"kty": "RSA", "n": rsa(2048)["n"], "e": "AAAC"}),
+            json!(1),
             rsa(1024),
             rsa(2040),
             rsa(16_384),
@@ -260,24 +305,25 @@ mod tests {
             assert_eq!(set(json!([key])).err(), Some(InvalidKeySet::NoKey), "{key}");
             assert!(set(json!([key, ec(&json!({}))])).is_ok(), "{key}");
         }
-        for text in ["", "{}", "[]", "<html>", r#"{"keys": 1}"#, r#"{"keys": [1]}"#] {
+        for text in ["", "{}", "[]", "<html>", r#"{"keys": 1}"#] {
             assert_eq!(KeySet::from_json(text.as_bytes()).err(), Some(InvalidKeySet::NotASet), "{text}");
         }
         assert_eq!(set(json!([])).err(), Some(InvalidKeySet::NoKey));
     }
 
     #[test]
-    fn the_kid_finds_the_key_and_without_one_there_must_be_only_one_that_fits() {
+    fn the_kid_finds_the_keys_and_without_one_all_that_fit_are_tried() {
         let keys = set(json!([ec(&json!({})), ec(&json!({"kid": "2"})), rsa(2048)])).unwrap();
-        assert!(keys.find(Some("1"), Algorithm::ES256).is_ok());
-        assert_eq!(keys.find(Some("3"), Algorithm::ES256).unwrap_err(), NoKey::Unknown);
-        assert_eq!(keys.find(Some("rsa"), Algorithm::ES256).unwrap_err(), NoKey::OtherAlgorithm);
-        assert_eq!(keys.find(None, Algorithm::ES256).unwrap_err(), NoKey::Unknown);
-        assert!(keys.find(None, Algorithm::RS256).is_ok());
-        assert_eq!(keys.find(None, Algorithm::EdDSA).unwrap_err(), NoKey::Unknown);
-        // Two keys of one name, of which neither is the one.
-        let twins = set(json!([ec(&json!({})), ec(&json!({}))])).unwrap();
-        assert_eq!(twins.find(Some("1"), Algorithm::ES256).unwrap_err(), NoKey::Unknown);
+        let find = |keys: &KeySet, kid, algorithm| keys.find(kid, algorithm).map(|found| found.len());
+        assert_eq!(find(&keys, Some("1"), Algorithm::ES256), Ok(1));
+        assert_eq!(find(&keys, Some("3"), Algorithm::ES256), Err(NoKey::Unknown));
+        assert_eq!(find(&keys, Some("rsa"), Algorithm::ES256), Err(NoKey::OtherAlgorithm));
+        assert_eq!(find(&keys, None, Algorithm::ES256), Ok(2));
+        assert_eq!(find(&keys, None, Algorithm::RS256), Ok(1));
+        assert_eq!(find(&keys, None, Algorithm::EdDSA), Err(NoKey::Unknown));
+        // Keys of one name; a token is tried with no more than four.
+        let twins = set(json!(vec![ec(&json!({})); 9])).unwrap();
+        assert_eq!(find(&twins, Some("1"), Algorithm::ES256), Ok(4));
     }
 
     #[test]

@@ -111,7 +111,7 @@ impl ConnectHandler {
         let connected = tokio::select! {
             biased;
             connected = self.connect(&event) => connected,
-            () = self.verifier.keep_fresh() => pending().await,
+            () = self.verifier.keep_fresh(SystemTime::now()) => pending().await,
         };
         let response = match connected {
             Ok(connection) => {
@@ -138,7 +138,7 @@ impl ConnectHandler {
 
     async fn connect(&self, event: &ApiGatewayWebsocketProxyRequest) -> Result<Connection, Refusal> {
         let token = Token::find(event).map_err(Refusal::Token)?;
-        let claims = self.verifier.verify(&token).await.map_err(Refusal::Token)?;
+        let claims = self.verifier.verify(&token, SystemTime::now()).await.map_err(Refusal::Token)?;
         let (tenant_id, user_id) = principal(&claims).map_err(Refusal::Token)?;
         if !self.access.allows(&tenant_id) {
             return Err(Refusal::Tenant);

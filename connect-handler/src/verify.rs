@@ -7,7 +7,7 @@ use std::{
 };
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
-use jsonwebtoken::{Algorithm, Validation, decode, decode_header, errors::ErrorKind};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, Validation, decode, decode_header, errors::ErrorKind};
 use serde::{Deserialize, de::IgnoredAny};
 
 use crate::{
@@ -138,7 +138,8 @@ impl Verifier {
         let mut rules = Validation {
             leeway: LEEWAY.as_secs(),
             validate_nbf: true,
-            validate_aud: audience.is_some(),
+            // A token for an audience is not for somebody who is none (RFC 7519, section 4.1.3).
+            validate_aud: true,
             ..Validation::default()
         };
         let mut required = vec!["exp", "sub"];
@@ -158,13 +159,20 @@ impl Verifier {
     ///
     /// # Errors
     /// [`Fault`].
-    pub async fn verify(&self, token: &Token<'_>) -> Result<Claims, Fault> {
+    pub async fn verify(&self, token: &Token<'_>, now: SystemTime) -> Result<Claims, Fault> {
         let header = Header::of(token)?;
         let algorithm = Algorithm::from_str(&header.alg).map_err(|_| Fault::WrongAlgorithm)?;
+        // No key is a shared secret, so nobody needs to be asked for one.
+        if algorithm.family() == AlgorithmFamily::Hmac {
+            return Err(Fault::WrongAlgorithm);
+        }
         match &self.keys {
             Keys::One(key) => self.verify_with(key, algorithm, token),
-            Keys::Set(keys) => match keys.find(header.kid.as_deref(), algorithm).await {
-                Ok(key) => self.verify_with(&key, algorithm, token),
+            Keys::Set(keys) => match keys.find(header.kid.as_deref(), algorithm, now).await {
+                Ok(keys) => {
+                    let mut tried = keys.iter().map(|key| self.verify_with(key, algorithm, token));
+                    tried.find(|tried| *tried != Err(Fault::BadSignature)).unwrap_or(Err(Fault::BadSignature))
+                }
                 Err(NoVerdict::Key(NoKey::Unknown)) => Err(Fault::UnknownKey),
                 Err(NoVerdict::Key(NoKey::OtherAlgorithm)) => Err(Fault::WrongAlgorithm),
                 Err(NoVerdict::Unavailable) => Err(Fault::KeysUnavailable),
@@ -173,10 +181,10 @@ impl Verifier {
     }
 
     /// Keeps the keys fresh while something else is done. It never ends.
-    pub async fn keep_fresh(&self) {
+    pub async fn keep_fresh(&self, now: SystemTime) {
         match &self.keys {
             Keys::One(_) => std::future::pending().await,
-            Keys::Set(keys) => keys.drive().await,
+            Keys::Set(keys) => keys.drive(now).await,
         }
     }
 

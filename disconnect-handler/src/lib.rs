@@ -49,7 +49,10 @@ impl DisconnectHandler {
                 );
             }
             Ok(None) => tracing::info!(connection_id = id, status, reason, "disconnected, its row was gone"),
-            Err(error) => {
+            Err(error @ TableError::Row(_)) => {
+                tracing::warn!(connection_id = id, status, reason, %error, "disconnected, its row was unreadable");
+            }
+            Err(error @ TableError::Call { .. }) => {
                 tracing::error!(connection_id = id, status, reason, %error, "disconnected, its row may remain");
             }
         }

@@ -100,6 +100,20 @@ impl Environment {
         value.map(Some)
     }
 
+    /// Reads a variable that may be absent but not empty: for what protects, where a text that was lost on its way must
+    /// not mean that nothing is protected. `None` means that a fault was noted.
+    pub fn optional_not_empty<T>(
+        &mut self,
+        variable: &Variable,
+        read: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<Option<T>> {
+        if (self.lookup)(variable.name).is_some_and(|text| text.is_empty()) {
+            self.fault(variable, "empty");
+            return None;
+        }
+        self.optional(variable, read)
+    }
+
     /// Reads a variable that has a default. `None` means that a fault was noted.
     pub fn or<T>(
         &mut self,

@@ -12,6 +12,7 @@ use connect_handler::{
 };
 use serde_json::json;
 use streamer_cli::stack::issuer::{ISSUER, Issuer};
+use streamer_connections::Connection;
 use streamer_tests::{
     doubles::{ManagementDouble, TableDouble, connection},
     event::connect,
@@ -29,7 +30,7 @@ async fn rows(table: &TableDouble, ids: &[&str]) {
 }
 
 fn event(id: &str, issuer: &Issuer) -> ApiGatewayWebsocketProxyRequest {
-    let mut event = connect(Some(&issuer.sign(&claims(&json!({}))).unwrap()));
+    let mut event = connect(Some(&issuer.sign(&claims(&json!({ "aud": null }))).unwrap()));
     event.request_context.connection_id = Some(id.to_owned());
     event
 }
@@ -62,19 +63,12 @@ async fn nobody_is_closed_who_may_stay() {
     let (table, api, issuer) =
         (TableDouble::default(), ManagementDouble::new(|_| 204), Issuer::generate().unwrap());
     rows(&table, &["a", "b"]).await;
-    // Another user's, another API's, and one that has expired.
+    // Another user's, and another API's.
     let others = [
-        streamer_connections::Connection {
-            user_id: "bob".try_into().unwrap(),
-            ..connection("bobs", SystemTime::UNIX_EPOCH)
-        },
-        streamer_connections::Connection {
+        Connection { user_id: "bob".try_into().unwrap(), ..connection("bobs", SystemTime::now()) },
+        Connection {
             endpoint: "https://other.example.com/x".to_owned(),
             ..connection("elsewhere", SystemTime::now())
-        },
-        streamer_connections::Connection {
-            expires_at: SystemTime::now(),
-            ..connection("expired", SystemTime::now())
         },
     ];
     for other in others {
@@ -84,6 +78,51 @@ async fn nobody_is_closed_who_may_stay() {
     // The event comes again.
     handler(&table, &api, 3, &issuer).handle(event("new", &issuer)).await;
     assert_eq!(api.asked(), closing(&[]));
+}
+
+/// A socket may outlive its token, and so its row.
+#[tokio::test]
+async fn those_whose_rows_have_expired_count() {
+    let (table, api, issuer) =
+        (TableDouble::default(), ManagementDouble::new(|_| 204), Issuer::generate().unwrap());
+    let long_ago = SystemTime::now() - Duration::from_secs(600);
+    let expired =
+        Connection { expires_at: long_ago + Duration::from_secs(60), ..connection("old", long_ago) };
+    table.client().put(&expired).await.unwrap();
+    handler(&table, &api, 1, &issuer).handle(event("new", &issuer)).await;
+    assert_eq!((api.asked(), table.connections()), (closing(&["old"]), vec!["new".to_owned()]));
+}
+
+/// Until its `$connect` has answered a connection answers 410, and is not gone.
+#[tokio::test]
+async fn one_that_is_still_being_made_keeps_its_row_and_its_socket() {
+    let issuer = Issuer::generate().unwrap();
+    let (table, api) = (TableDouble::default(), ManagementDouble::new(|_| 410));
+    table.client().put(&connection("being-made", SystemTime::now() - Duration::from_secs(1))).await.unwrap();
+    handler(&table, &api, 1, &issuer).handle(event("new", &issuer)).await;
+    assert_eq!(
+        (api.asked(), table.connections()),
+        (closing(&["being-made"]), vec!["being-made".to_owned(), "new".to_owned()])
+    );
+
+    // Of two that see each other only the younger closes the other.
+    let (table, api) = (TableDouble::default(), ManagementDouble::new(|_| 204));
+    let younger = connection("younger", SystemTime::now() + Duration::from_secs(60));
+    table.client().put(&younger).await.unwrap();
+    handler(&table, &api, 1, &issuer).handle(event("older", &issuer)).await;
+    assert_eq!(
+        (api.asked(), table.connections()),
+        (closing(&[]), vec!["older".to_owned(), "younger".to_owned()])
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_kept_out_since_the_others_cannot_be_counted() {
+    let issuer = Issuer::generate().unwrap();
+    let refuses_queries = TableDouble::default().refusing_queries();
+    let api = ManagementDouble::new(|_| 204);
+    let response = handler(&refuses_queries, &api, 1, &issuer).handle(event("new", &issuer)).await;
+    assert_eq!((response.status_code, api.asked()), (200, closing(&[])));
 }
 
 #[tokio::test]

@@ -148,6 +148,19 @@ async fn a_token_that_is_not_good_is_refused_with_401_and_the_class_of_its_fault
     }
 }
 
+/// RFC 7519, section 4.1.3.
+#[tokio::test]
+async fn a_token_for_an_audience_is_not_for_a_handler_that_is_none() {
+    let (issuer, table) = (Issuer::generate().unwrap(), TableDouble::default());
+    let key = PublicKey::from_pem(&issuer.public_key).unwrap();
+    let verifier = Verifier::new(Keys::One(key), Some(ISSUER), None);
+    let handler = ConnectHandler::new(table.client(), verifier, access(), None, telemetry("connect-handler"));
+    let token = |aud: Value| issuer.sign(&claims(&json!({ "aud": aud }))).unwrap();
+    let response = handler.handle(connect(Some(&token("other".into())))).await;
+    assert_eq!(refusal(&response), (401, "wrong_audience".to_owned()));
+    assert_eq!(handler.handle(connect(Some(&token(Value::Null)))).await.status_code, 200);
+}
+
 #[tokio::test]
 async fn clocks_may_lie_30_s_apart() {
     for changes in [json!({ "exp": seconds_from_now(-25) }), json!({ "nbf": seconds_from_now(25) })] {
@@ -223,10 +236,26 @@ async fn the_subprotocol_is_answered_where_it_was_offered() {
 
 #[tokio::test]
 async fn disconnect_removes_the_row_and_answers_200_whatever_happens() {
-    let table = TableDouble::with([(CONNECTION, SystemTime::now() - HOUR), ("another", SystemTime::now())]);
-    for table in [&table, &table, &TableDouble::failing()] {
+    let rows = || {
+        TableDouble::of_user([(CONNECTION, SystemTime::now() - HOUR), ("another", SystemTime::now())], || {
+            true
+        })
+    };
+    let table = rows();
+    // Once, again, late for a connection that nobody knows, without an id, and where the table does not work.
+    let mut unknown = disconnect();
+    unknown.request_context.connection_id = Some("unknown".to_owned());
+    let mut nameless = disconnect();
+    nameless.request_context.connection_id = None;
+    for (table, event) in [
+        (&table, disconnect()),
+        (&table, disconnect()),
+        (&table, unknown),
+        (&table, nameless),
+        (&TableDouble::failing(), disconnect()),
+    ] {
         let handler = DisconnectHandler::new(table.client(), telemetry("disconnect-handler"));
-        assert_eq!(handler.handle(disconnect()).await.status_code, 200);
+        assert_eq!(handler.handle(event).await.status_code, 200);
     }
     assert_eq!(table.connections(), ["another"]);
 }
@@ -255,6 +284,18 @@ fn keys_come_from_one_place() {
     let url = ("JWT_JWKS_URL", "https://auth.example.com/keys");
     assert!(faults([("JWT_PUBLIC_KEY", RSA), url]).contains("JWT_JWKS_URL is set beside JWT_PUBLIC_KEY"));
     assert!(faults([]).contains("JWT_PUBLIC_KEY is missing"));
+    // A text that was lost on its way does not open the door.
+    for name in
+        ["ALLOWED_TENANTS", "JWT_AUDIENCE", "JWT_ISSUER", "REQUIRED_PERMISSION", "MAX_CONNECTIONS_PER_USER"]
+    {
+        assert!(
+            faults([("JWT_PUBLIC_KEY", RSA), (name, "")]).contains(&format!("{name} is empty")),
+            "{name}"
+        );
+    }
+    assert!(
+        faults([("JWT_ISSUER", "https://auth.example.com/?tenant=1")]).contains("JWT_ISSUER is no https URL")
+    );
     assert!(faults([("JWT_ISSUER", "auth.example.com")]).contains("JWT_ISSUER is no https URL"));
     for variables in [[url, ("", "")], [("JWT_PUBLIC_KEY", RSA), ("JWT_ISSUER", "auth.example.com")]] {
         assert!(Config::read(Environment::of(variables)).is_ok());

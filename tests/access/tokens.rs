@@ -1,7 +1,11 @@
 //! Tokens, good and bad, each with its status and its reason: what RFC 8725, section 2, warns of, and what one might
 //! try besides.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    io::Write,
+    sync::{Arc, Mutex},
+};
 
 use aws_lambda_events::{apigw::ApiGatewayWebsocketProxyRequest, encodings::Body};
 use connect_handler::{
@@ -19,6 +23,8 @@ use streamer_tests::{
     signer::{Signer, changed, set, unsigned},
     worker::telemetry,
 };
+
+use tracing_subscriber::fmt::MakeWriter;
 
 use crate::{access, claims, keys::from_server, seconds_from_now};
 
@@ -52,6 +58,35 @@ pub async fn says_to(handler: &ConnectHandler, event: ApiGatewayWebsocketProxyRe
         _ => "".into(),
     };
     (response.status_code, reason.as_str().unwrap().to_owned())
+}
+
+/// What was logged.
+#[derive(Clone, Default)]
+struct Said(Arc<Mutex<Vec<u8>>>);
+
+impl Said {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+    }
+}
+
+impl Write for Said {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Said {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
 }
 
 const GOOD: (u16, &str) = (200, "");
@@ -311,6 +346,10 @@ fn every_token_has_its_status_and_its_reason() {
         cases.push((name, token, (401, "bad_signature")));
     }
 
+    let said = Said::default();
+    let subscriber =
+        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(said.clone());
+    let _listening = tracing::subscriber::set_default(subscriber.finish());
     runtime.block_on(async {
         let server = KeyServer::start().await.unwrap();
         let keys: Vec<_> = signers.values().map(|signer| signer.jwk().unwrap()).collect();
@@ -324,6 +363,14 @@ fn every_token_has_its_status_and_its_reason() {
             }
         }
         assert!(wrong.is_empty(), "{wrong:#?}");
+        // At every level of the log, neither a token nor its signature nor what it says of its key.
+        let said = said.text();
+        assert!(said.contains("bad_signature"), "{said}");
+        for (name, token, _) in &cases {
+            let parts = token.split('.').filter(|part| part.len() >= 16);
+            assert!(parts.into_iter().all(|part| !said.contains(part)), "{name} is in the log");
+        }
+        assert!(!said.contains("OR 1=1") && !said.contains("evil.example.com"), "{said}");
         assert_eq!(
             server.asked(),
             ["/keys"],

@@ -137,7 +137,7 @@ async fn a_row_without_a_socket_is_removed_by_the_first_post() -> anyhow::Result
         .await
 }
 
-/// Disconnects that are unknown, repeated and late are normal: each is answered, and removes nobody else's row.
+/// Many who leave at once, some of them without a word.
 #[tokio::test]
 async fn many_disconnects_at_once_remove_their_rows_and_no_others() -> anyhow::Result<()> {
     let stack = stack().await?;

@@ -96,7 +96,12 @@ fn of(Live { tenant_id, connection }: &Live, now: SystemTime) -> String {
     let since = now.duration_since(connection.connected_at).unwrap_or_default();
     let since = format_duration(std::time::Duration::from_secs(since.as_secs())).to_string();
     let id = connection.connection_id.as_str();
-    row(id, tenant_id.as_str(), connection.user_id.as_str(), &since, &connection.endpoint)
+    row(id, &shown(tenant_id.as_str()), &shown(connection.user_id.as_str()), &since, &connection.endpoint)
+}
+
+/// An id may hold any character, and a terminal obeys some.
+fn shown(id: &str) -> String {
+    id.chars().map(|character| if character.is_control() { '\u{FFFD}' } else { character }).collect()
 }
 
 fn row(connection: &str, tenant: &str, user: &str, since: &str, endpoint: &str) -> String {

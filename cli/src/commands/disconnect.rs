@@ -1,8 +1,12 @@
 //! `streamer disconnect`: closes sockets and removes their rows.
 
-use std::{io::IsTerminal as _, time::SystemTime};
+use std::{
+    collections::HashSet,
+    io::IsTerminal as _,
+    time::{Duration, SystemTime},
+};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use aws_config::SdkConfig;
 use aws_sdk_apigatewaymanagement::{Client, config::Builder};
 use clap::Args;
@@ -10,7 +14,8 @@ use futures::{StreamExt as _, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use streamer_connections::{ConnectionTable, Live, Who};
 use streamer_environment::aws::cause;
-use streamer_message::{TenantId, UserId};
+use streamer_message::{ConnectionId, TenantId, UserId};
+use tokio::time::sleep;
 
 use super::target::Target;
 use crate::screen::Screen;
@@ -18,8 +23,14 @@ use crate::screen::Screen;
 /// Sockets that are closed at the same time.
 const AT_ONCE: usize = 16;
 
-/// How often the table is gone through: the indexes lag, and somebody may connect meanwhile.
-const ROUNDS: usize = 3;
+/// How often the table is gone through: the indexes lag, and somebody may be connecting meanwhile.
+const ROUNDS: usize = 6;
+
+/// Between two rounds.
+const PAUSE: Duration = Duration::from_millis(1500);
+
+/// How young a connection may be for a 410 to mean that it is not there yet.
+const CONNECT_GRACE: Duration = Duration::from_secs(5);
 
 /// Faults that are told one by one.
 const TOLD: usize = 10;
@@ -47,21 +58,26 @@ pub struct Disconnect {
 enum Ended {
     Closed,
     WasGone,
+    /// It may not be there yet.
+    TooYoung,
     Failed(String),
 }
 
+/// What became of all of them, by id: one that is found again, since the indexes lag, counts once.
 #[derive(Default)]
 struct Tally {
-    closed: usize,
-    were_gone: usize,
-    failed: usize,
+    closed: HashSet<ConnectionId>,
+    were_gone: HashSet<ConnectionId>,
+    /// In this round: those that are to be tried again.
+    open: HashSet<ConnectionId>,
+    told: usize,
 }
 
 impl Disconnect {
     /// Runs the command.
     ///
     /// # Errors
-    /// When any connection could not be closed, or its row not be removed.
+    /// When any connection could not be closed, its row not be removed, or there are ever new ones.
     pub async fn run(self) -> anyhow::Result<()> {
         let (table, aws) = (self.target.table().await?, self.target.config().await?);
         let who = match self.user {
@@ -69,76 +85,101 @@ impl Disconnect {
             None => Who::Tenant(self.tenant),
         };
         let (mut tally, bar) = (Tally::default(), bar());
-        for _ in 0..ROUNDS {
-            let before = tally.closed + tally.were_gone;
-            tally.failed = 0;
-            round(&table, &aws, &who, &mut tally, bar.as_ref()).await?;
-            if tally.closed + tally.were_gone == before {
-                break;
-            }
-        }
+        let ended = rounds(&table, &aws, &who, &mut tally, bar.as_ref()).await;
         bar.inspect(ProgressBar::finish_and_clear);
-        let Tally { closed, were_gone, failed } = tally;
-        Screen::new().line(format!("{closed} closed, {were_gone} were gone already, {failed} failed"));
-        if failed > 0 {
-            bail!("{failed} connections may still be open: run it again");
-        }
-        Ok(())
+        let Tally { closed, were_gone, open, .. } = tally;
+        let gone = were_gone.difference(&closed).count();
+        let line = format!("{} closed, {gone} were gone already, {} failed", closed.len(), open.len());
+        Screen::new().line(line);
+        ended
     }
 }
 
-async fn round(
+/// Goes through the table until nobody is found any more.
+async fn rounds(
     table: &ConnectionTable,
     aws: &SdkConfig,
     who: &Who,
     tally: &mut Tally,
     bar: Option<&ProgressBar>,
 ) -> anyhow::Result<()> {
-    let mut cursor = None;
+    for round in 0..ROUNDS {
+        if round > 0 {
+            sleep(PAUSE).await;
+        }
+        tally.open.clear();
+        let new = go_through(table, aws, who, tally, bar).await?;
+        if new == 0 && tally.open.is_empty() && round > 0 {
+            return Ok(());
+        }
+    }
+    match tally.open.len() {
+        0 => bail!("somebody keeps connecting: see to it that nobody gets in, and run it again"),
+        open => bail!("{open} connections may still be open: run it again"),
+    }
+}
+
+/// Returns how many connections were ended that were not before.
+async fn go_through(
+    table: &ConnectionTable,
+    aws: &SdkConfig,
+    who: &Who,
+    tally: &mut Tally,
+    bar: Option<&ProgressBar>,
+) -> anyhow::Result<usize> {
+    let (mut cursor, mut new) = (None, 0);
     loop {
-        let page = table.live(who, cursor.as_ref(), SystemTime::now()).await.context("the table")?;
-        let ending = page.connections.iter().map(|live| end(table, aws, live));
-        let mut ending = stream::iter(ending.collect::<Vec<_>>()).buffer_unordered(AT_ONCE);
-        while let Some(ended) = ending.next().await {
+        // Those past their expiry, too: a socket may outlive its token.
+        let page = table.live(who, cursor.as_ref(), SystemTime::UNIX_EPOCH).await?;
+        let ending: Vec<_> = page.connections.iter().map(|live| end(table, aws, live)).collect();
+        let mut ending = stream::iter(ending).buffer_unordered(AT_ONCE);
+        while let Some((id, ended)) = ending.next().await {
             match ended {
-                Ended::Closed => tally.closed += 1,
-                Ended::WasGone => tally.were_gone += 1,
+                Ended::Closed => new += usize::from(tally.closed.insert(id)),
+                Ended::WasGone => {
+                    new += usize::from(!tally.closed.contains(&id) && tally.were_gone.insert(id))
+                }
+                Ended::TooYoung => _ = tally.open.insert(id),
                 Ended::Failed(cause) => {
-                    tally.failed += 1;
-                    if tally.failed <= TOLD {
-                        match bar {
-                            Some(bar) => bar.suspend(|| eprintln!("{cause}")),
-                            None => eprintln!("{cause}"),
-                        }
-                    }
+                    tally.open.insert(id);
+                    tally.told += 1;
+                    tell(&cause, tally.told, bar);
                 }
             }
             if let Some(bar) = bar {
-                bar.set_position((tally.closed + tally.were_gone) as u64);
+                bar.set_position(tally.closed.len() as u64);
             }
         }
         cursor = page.next;
         if cursor.is_none() {
-            return Ok(());
+            return Ok(new);
         }
     }
 }
 
+fn tell(cause: &str, number: usize, bar: Option<&ProgressBar>) {
+    match bar {
+        _ if number > TOLD => {}
+        Some(bar) => bar.suspend(|| eprintln!("{cause}")),
+        None => eprintln!("{cause}"),
+    }
+}
+
 /// Closes a socket, and removes its row when that is certain.
-async fn end(table: &ConnectionTable, aws: &SdkConfig, live: &Live) -> Ended {
+async fn end(table: &ConnectionTable, aws: &SdkConfig, live: &Live) -> (ConnectionId, Ended) {
     let id = &live.connection.connection_id;
     let client = Client::from_conf(Builder::from(aws).endpoint_url(&live.connection.endpoint).build());
-    let ended = match client.delete_connection().connection_id(id.as_str()).send().await {
-        Ok(_) => Ended::Closed,
+    let removed = match client.delete_connection().connection_id(id.as_str()).send().await {
+        Ok(_) => table.delete(id).await.map(|_| Ended::Closed),
+        // Gone, or still being made: until `$connect` has answered, a connection does not exist.
         Err(error) if error.raw_response().is_some_and(|response| response.status().as_u16() == 410) => {
-            Ended::WasGone
+            let removed = table.delete_if_older(id, SystemTime::now() - CONNECT_GRACE).await;
+            removed.map(|removed| if removed { Ended::WasGone } else { Ended::TooYoung })
         }
-        Err(error) => return Ended::Failed(format!("{id}: {}", cause(&error))),
+        Err(error) => Ok(Ended::Failed(format!("{id}: {}", cause(&error)))),
     };
-    match table.delete(id).await {
-        Ok(_) => ended,
-        Err(error) => Ended::Failed(format!("{id} is closed, and its row is still there: {error}")),
-    }
+    let failed = |error| Ended::Failed(format!("{id} is closed, but its row is still there: {error}"));
+    (id.clone(), removed.unwrap_or_else(failed))
 }
 
 fn bar() -> Option<ProgressBar> {

@@ -35,6 +35,10 @@ pub type Row = std::collections::HashMap<String, AttributeValue>;
 pub struct TableDouble {
     rows: Arc<Mutex<BTreeMap<String, Row>>>,
     works: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// Whether the indexes may be read.
+    queries: bool,
+    /// Rows of a page.
+    page: usize,
 }
 
 impl Default for TableDouble {
@@ -61,7 +65,7 @@ impl TableDouble {
         works: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Self {
         let rows = rows.into_iter().map(|(id, row)| (id.into(), row)).collect();
-        Self { rows: Arc::new(Mutex::new(rows)), works: Arc::new(works) }
+        Self { rows: Arc::new(Mutex::new(rows)), works: Arc::new(works), queries: true, page: usize::MAX }
     }
 
     /// The same with whole rows, of the user `anna` of the tenant `acme`, which answers a call with an error where
@@ -87,6 +91,18 @@ impl TableDouble {
             (id, attributes.map(|(name, value)| (name.to_owned(), value)).into())
         };
         Self::of(connections.into_iter().map(row), works)
+    }
+
+    /// The same, whose indexes the caller may not read.
+    #[must_use]
+    pub fn refusing_queries(self) -> Self {
+        Self { queries: false, ..self }
+    }
+
+    /// The same, with pages of so many rows.
+    #[must_use]
+    pub fn with_pages_of(self, page: usize) -> Self {
+        Self { page, ..self }
     }
 
     /// A table that answers every call with an error.
@@ -150,14 +166,16 @@ impl TableDouble {
         });
         let query = self.clone();
         let query = mock!(aws_sdk_dynamodb::Client::query).then_compute_response(move |input| {
-            if !(query.works)() {
+            if !query.queries || !(query.works)() {
                 return MockResponse::Error(QueryError::generic(denied()));
             }
             let attribute = input.expression_attribute_names().and_then(|names| names.get("#key"));
             let value = input.expression_attribute_values().and_then(|values| values.get(":value"));
             let found = |row: &Row| attribute.and_then(|name| row.get(name)) == value;
-            let rows = query.locked().values().filter(|row| found(row)).cloned().collect();
-            MockResponse::Output(QueryOutput::builder().set_items(Some(rows)).build())
+            let (rows, last) = query.page(input.exclusive_start_key(), found);
+            MockResponse::Output(
+                QueryOutput::builder().set_items(Some(rows)).set_last_evaluated_key(last).build(),
+            )
         });
         let get = self.clone();
         let get_item = mock!(aws_sdk_dynamodb::Client::get_item).then_compute_response(move |input| {
@@ -169,15 +187,28 @@ impl TableDouble {
             MockResponse::Output(GetItemOutput::builder().set_item(row).build())
         });
         let scan = self.clone();
-        let scan = mock!(aws_sdk_dynamodb::Client::scan).then_compute_response(move |_| {
+        let scan = mock!(aws_sdk_dynamodb::Client::scan).then_compute_response(move |input| {
             if !(scan.works)() {
                 return MockResponse::Error(ScanError::generic(denied()));
             }
-            let rows = scan.locked().values().cloned().collect();
-            MockResponse::Output(ScanOutput::builder().set_items(Some(rows)).build())
+            let (rows, last) = scan.page(input.exclusive_start_key(), |_| true);
+            MockResponse::Output(
+                ScanOutput::builder().set_items(Some(rows)).set_last_evaluated_key(last).build(),
+            )
         });
         let rules = [&put_item, &delete_item, &query, &get_item, &scan];
         ConnectionTable::new(mock_client!(aws_sdk_dynamodb, RuleMode::MatchAny, rules), "connections")
+    }
+
+    /// The rows behind a key, and the key of the last where there may be more.
+    fn page(&self, after: Option<&Row>, found: impl Fn(&Row) -> bool) -> (Vec<Row>, Option<Row>) {
+        let after = after.and_then(|key| key.get("connection_id")).and_then(|id| id.as_s().ok());
+        let rows = self.locked();
+        let behind = rows.iter().filter(|(id, row)| after.is_none_or(|after| *id > after) && found(row));
+        let page: Vec<_> = behind.map(|(_, row)| row.clone()).take(self.page).collect();
+        let last = page.last().filter(|_| page.len() == self.page);
+        let key = last.map(|row| Row::from([("connection_id".to_owned(), row["connection_id"].clone())]));
+        (page, key)
     }
 
     fn delete(
