@@ -47,15 +47,15 @@ pub struct LivePage {
 pub enum Liveness {
     /// It has no row: it was never made, has ended, or is still being made.
     NotFound,
-    /// It has a row past its expiry, which DynamoDB has not deleted yet: it has ended.
+    /// It has a row past its expiry, which DynamoDB has not deleted yet: it has ended, or where rows expire with
+    /// tokens has outlived its token.
     Stale,
     /// It has a row. It is live, unless its `$disconnect` never came: only a post can tell.
     Live(Box<Connection>),
 }
 
 impl ConnectionTable {
-    /// A page of live connections, from `cursor` on or from the beginning. A page is what DynamoDB reads in one call,
-    /// at most 1 MB. The indexes lag behind the table, mostly by less than a second.
+    /// A page of the connections whose rows expire after `now`, from `cursor` on or from the beginning. A page is what DynamoDB reads in one call. The indexes lag behind the table, mostly by less than a second.
     ///
     /// # Errors
     /// [`TableError`]; rows that cannot be read are skipped.

@@ -15,6 +15,9 @@ use crate::{
     row::{self, Connection, IndexedConnection, InvalidRow, Row, number, since_epoch},
 };
 
+/// Rows that one call reads of an index, at most: some 250 KB, so that a page's memory is bounded.
+const PAGE_ROWS: i32 = 1000;
+
 /// The connection table. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct ConnectionTable {
@@ -162,7 +165,7 @@ impl ConnectionTable {
         self.page("by_tenant", "tenant_shard", tenant_shard(tenant, shard), after, now).await
     }
 
-    /// A page is what DynamoDB reads in one call: at most 1 MB, some thousands of rows.
+    /// A page is what DynamoDB reads in one call: at most 1000 rows and 1 MB.
     async fn page(
         &self,
         index: &str,
@@ -181,6 +184,7 @@ impl ConnectionTable {
             .query()
             .table_name(&self.name)
             .index_name(index)
+            .limit(PAGE_ROWS)
             .key_condition_expression("#key = :value")
             .expression_attribute_names("#key", attribute)
             .expression_attribute_values(":value", value)

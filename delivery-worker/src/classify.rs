@@ -68,6 +68,7 @@ impl Verdict {
                 | Cause::ConnectGrace
                 | Cause::Away
                 | Cause::Table(_)
+                | Cause::Unconfirmed
                 | Cause::Behind
                 | Cause::Panic
                 | Cause::Unnoted,

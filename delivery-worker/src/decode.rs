@@ -87,6 +87,12 @@ impl Record {
         self.content.as_ref().ok().and_then(|message| message.retry.as_ref())
     }
 
+    /// Connections that have the message already.
+    #[must_use]
+    pub fn done(&self) -> &[ConnectionId] {
+        self.retry().map_or(&[], |retry| &retry.done)
+    }
+
     /// When a worker had the message first, in whichever copy.
     #[must_use]
     pub fn since(&self) -> Option<SystemTime> {

@@ -6,9 +6,7 @@ use std::{
 };
 
 use futures::future::join_all;
-use streamer_connections::TableError;
-use streamer_message::{Audience, ConnectionId, TenantId, UserId, limits::PAYLOAD_BYTES};
-use tokio::time::timeout;
+use streamer_message::{Audience, ConnectionId, limits::PAYLOAD_BYTES};
 
 use crate::{
     Worker,
@@ -16,6 +14,7 @@ use crate::{
     outcome::{Cause, Ended, Outcome, Rejection},
     plan::Order,
     policy::Policy,
+    spread::{Found, Source, Spread},
     time::Time,
 };
 
@@ -37,6 +36,8 @@ pub struct Expanded<'a> {
     pub pairs: Vec<Pair<'a>>,
     /// Records that ended before they came to a connection.
     pub ended: Vec<Ended>,
+    /// Records whose audiences are too large for this: they become messages for their parts.
+    pub spreads: Vec<Spread<'a>>,
 }
 
 impl Pair<'_> {
@@ -47,48 +48,57 @@ impl Pair<'_> {
     }
 }
 
-/// A user, and where to find its connections.
-type User<'a> = (&'a TenantId, &'a UserId);
+/// What the first page of a source holds, or why it is not known.
+type First = Result<Found, Cause>;
 
-/// A user's live connections, or why they are not known.
-type Live = Result<Vec<ConnectionId>, Cause>;
+/// Where a message goes from here.
+enum Way<'a> {
+    /// To these connections.
+    Pairs(&'a Message, Vec<ConnectionId>),
+    /// To the queue, as messages for its parts.
+    Spread(Option<Source<'a>>),
+}
 
-/// Names each connection of each message once, and ends what is not to be posted. Each user is looked for once, so
-/// that all its messages see the same connections.
+/// Names each connection of each message once, and ends what is not to be posted. Each user and each shard is looked
+/// for once, so that all its messages see the same connections.
 pub async fn expand<'a, G>(worker: &Worker<G>, records: &'a [Record], time: &Time) -> Expanded<'a> {
-    let users: HashSet<User<'_>> = records.iter().filter_map(|record| user_of(record, time.now())).collect();
-    let find = |user| async move { (user, find(worker, user, time).await) };
-    let users: HashMap<_, _> = join_all(users.into_iter().map(find)).await.into_iter().collect();
+    let order = worker.policy.order;
+    let sources: HashSet<_> =
+        records.iter().filter_map(|record| source_of(record, order, time.now())).collect();
+    let find = |source: Source<'a>| async move {
+        let found = first(worker, &source, time).await;
+        (source, found)
+    };
+    let firsts: HashMap<_, _> = join_all(sources.into_iter().map(find)).await.into_iter().collect();
 
     let mut expanded = Expanded::default();
     for (place, record) in records.iter().enumerate() {
-        let connections = connections_of(&worker.policy, record, &users, time.now());
-        match connections {
-            Ok((message, connections)) => {
+        match way_of(&worker.policy, record, &firsts, time.now()) {
+            Ok(Way::Pairs(message, connections)) => {
                 let pair = |connection| Pair { place, message, connection };
                 expanded.pairs.extend(connections.into_iter().map(pair));
             }
+            Ok(Way::Spread(source)) => expanded.spreads.push(Spread { place, source }),
             Err(outcome) => expanded.ended.push(Ended::unposted(place, None, outcome)),
         }
     }
     expanded
 }
 
-/// The user who is to be looked for.
-fn user_of(record: &Record, now: SystemTime) -> Option<User<'_>> {
-    match record.content.as_ref().map(|message| (message, &message.to)) {
-        Ok((message, Audience::User { tenant, user })) if !message.is_expired(now) => Some((tenant, user)),
-        _ => None,
-    }
+/// Where the connections are to be looked for, if anywhere.
+fn source_of(record: &Record, order: Order, now: SystemTime) -> Option<Source<'_>> {
+    let message = record.content.as_ref().ok().filter(|message| !message.is_expired(now))?;
+    let source = Source::of(&message.to)?;
+    (order == Order::Connection || matches!(source, Source::User(..))).then_some(source)
 }
 
 /// The message and the connections to post to, or how the record ends without them.
-fn connections_of<'a>(
+fn way_of<'a>(
     policy: &Policy,
     record: &'a Record,
-    users: &HashMap<User<'_>, Live>,
+    firsts: &HashMap<Source<'a>, First>,
     now: SystemTime,
-) -> Result<(&'a Message, Vec<ConnectionId>), Outcome> {
+) -> Result<Way<'a>, Outcome> {
     let message = record.content.as_ref().map_err(|error| Outcome::Poison(error.clone()))?;
     // What is worthless needs no dead letter.
     if !message.is_expired(now) {
@@ -99,21 +109,26 @@ fn connections_of<'a>(
             return Err(Outcome::Exhausted(Cause::Unnoted));
         }
     }
-    match &message.to {
-        Audience::Connection(connection) => Ok((message, vec![connection.clone()])),
-        Audience::Connections(connections) => Ok((message, each_once(connections.as_slice()))),
-        Audience::User { tenant, user } => {
-            // Nobody was looked for where every message for the user had expired.
-            let live =
-                users.get(&(tenant, user)).filter(|_| !message.is_expired(now)).ok_or(Outcome::Expired)?;
-            let live = live.as_ref().map_err(|cause| Outcome::HandedBack(cause.clone()))?;
-            let unserved: Vec<_> = live.iter().filter(|id| !message.done().contains(id)).cloned().collect();
-            if unserved.is_empty() {
-                return Err(policy.nobody(record, now));
-            }
-            Ok((message, unserved))
+    let source = match &message.to {
+        Audience::Connection(connection) => return Ok(Way::Pairs(message, vec![connection.clone()])),
+        Audience::Connections(ids) => return Ok(Way::Pairs(message, each_once(ids.as_slice()))),
+        _ if message.is_expired(now) => return Err(Outcome::Expired),
+        Audience::Tenant(_) | Audience::Shard { .. } if policy.order == Order::Group => {
+            return Err(Outcome::Rejected(Rejection::Audience));
         }
-        Audience::Tenant(_) | Audience::Shard { .. } => Err(Outcome::Rejected(Rejection::Audience)),
+        Audience::Tenant(_) => return Ok(Way::Spread(None)),
+        to @ (Audience::User { .. } | Audience::Shard { .. }) => Source::of(to),
+    };
+    let first = source.as_ref().and_then(|source| firsts.get(source));
+    let first =
+        first.ok_or(Outcome::Expired)?.as_ref().map_err(|cause| Outcome::HandedBack(cause.clone()))?;
+    if !first.fits() && policy.order == Order::Connection {
+        return Ok(Way::Spread(source));
+    }
+    let unserved: Vec<_> = first.live.iter().filter(|id| !message.done().contains(id)).cloned().collect();
+    match unserved.is_empty() {
+        true => Err(policy.nobody(record, now)),
+        false => Ok(Way::Pairs(message, unserved)),
     }
 }
 
@@ -122,46 +137,22 @@ fn each_once(ids: &[ConnectionId]) -> Vec<ConnectionId> {
     ids.iter().enumerate().filter(first).map(|(_, id)| id.clone()).collect()
 }
 
-/// Finds a user's live connections, within the time of a call.
-async fn find<G>(worker: &Worker<G>, user: User<'_>, time: &Time) -> Live {
-    if time.left().is_zero() {
-        return Err(Cause::Deadline);
+/// The first page of a source. On a FIFO queue, where nothing can be sent in its place, it is all of a user.
+async fn first<G>(worker: &Worker<G>, source: &Source<'_>, time: &Time) -> First {
+    let mut first = source.page(worker, None, time).await?;
+    while worker.policy.order == Order::Group && first.next.is_some() {
+        let Found { live, elsewhere, next } = source.page(worker, first.next.as_ref(), time).await?;
+        first.live.extend(live);
+        first.elsewhere = first.elsewhere.or(elsewhere);
+        first.next = next;
     }
-    match timeout(time.call(), live(worker, user, time.now())).await {
-        Ok(Ok(live)) => Ok(live),
-        Ok(Err(error)) => Err(Cause::Table(error.to_string())),
-        Err(_) => Err(time.late("Query")),
-    }
-}
-
-/// A user's live connections at the worker's endpoint.
-async fn live<G>(
-    worker: &Worker<G>,
-    (tenant, user): User<'_>,
-    now: SystemTime,
-) -> Result<Vec<ConnectionId>, TableError> {
-    let (mut live, mut elsewhere, mut after) = (Vec::new(), None, None);
-    loop {
-        let page = worker.table.by_user(tenant, user, after.as_ref(), now).await?;
-        for connection in page.connections {
-            if connection.endpoint == worker.endpoint {
-                live.push(connection.connection_id);
-            } else {
-                elsewhere = Some(connection.endpoint);
-            }
-        }
-        after = page.next;
-        if after.is_none() {
-            break;
-        }
-    }
-    if let Some(endpoint) = elsewhere.filter(|_| live.is_empty()) {
+    if let (Some(endpoint), true, None) = (&first.elsewhere, first.live.is_empty(), &first.next) {
         let here = &worker.endpoint;
         tracing::warn!(
             endpoint,
             here,
-            "a user is connected elsewhere only: is WEBSOCKET_ENDPOINT the same for all?"
+            "an audience is connected elsewhere only: is WEBSOCKET_ENDPOINT the same for all?"
         );
     }
-    Ok(live)
+    Ok(first)
 }

@@ -35,6 +35,8 @@ pub struct HandBack {
     pub delay: u32,
     /// Connections that need nothing more.
     pub done: Vec<ConnectionId>,
+    /// Up to which connection a part of a tenant has its messages.
+    pub after: Option<ConnectionId>,
 }
 
 impl Letter {
@@ -61,7 +63,7 @@ impl Letter {
     ) -> Option<Self> {
         let body = match &record.content {
             Err(_) => record.text().to_owned(),
-            Ok(_) => rewrite(record, unfinished, None)?,
+            Ok(_) => rewrite(record, unfinished, None, None)?,
         };
         let attributes = vec![
             ("streamer.reason", reason.to_owned()),
@@ -91,8 +93,20 @@ impl Letter {
             cause: clean(&back.cause),
             done: back.done,
         };
-        let body = rewrite(record, unfinished, Some(retry))?;
+        let body = rewrite(record, unfinished, back.after, Some(retry))?;
         Some(Self { body, delay: back.delay, ..Self::about(place, record) })
+    }
+
+    /// The message for parts of its audience, as new as if its producer had addressed them. None where it cannot be
+    /// written.
+    #[must_use]
+    pub fn parts(place: usize, record: &Record, audiences: Vec<Audience>) -> Vec<Self> {
+        let Ok(message) = OutboundMessage::decode(record.text()) else { return Vec::new() };
+        let part = |to| {
+            let body = OutboundMessage { to, retry: None, ..message.clone() }.encode();
+            Self { body, ..Self::about(place, record) }
+        };
+        audiences.into_iter().map(part).collect()
     }
 
     fn about(place: usize, record: &Record) -> Self {
@@ -102,15 +116,28 @@ impl Letter {
 }
 
 /// The record's message, but for fewer connections and with another `retry`. All else stays as it came.
-fn rewrite(record: &Record, unfinished: Vec<ConnectionId>, retry: Option<Retry>) -> Option<String> {
+fn rewrite(
+    record: &Record,
+    unfinished: Vec<ConnectionId>,
+    after: Option<ConnectionId>,
+    retry: Option<Retry>,
+) -> Option<String> {
     let message = OutboundMessage::decode(record.text()).ok()?;
-    let to = narrowed(message.to, unfinished);
+    let to = narrowed(message.to, unfinished, after);
     Some(OutboundMessage { to, retry, ..message }.encode())
 }
 
-/// A message for connections is then for the unfinished ones only. One for a user stays so: who has reconnected
-/// in between is to be found.
-fn narrowed(to: Audience, unfinished: Vec<ConnectionId>) -> Audience {
+/// A message for connections is then for the unfinished ones only, and so is one for a part of a tenant that came to
+/// connections; one that did not goes on behind the last that has its messages. One for a user stays so: who has
+/// reconnected in between is to be found.
+fn narrowed(to: Audience, unfinished: Vec<ConnectionId>, behind: Option<ConnectionId>) -> Audience {
+    let to = match to {
+        Audience::Shard { tenant, shard, after } => match Connections::new(unfinished.clone()) {
+            Ok(connections) => Audience::Connections(connections),
+            Err(_) => return Audience::Shard { tenant, shard, after: behind.or(after) },
+        },
+        to => to,
+    };
     match (to, <[ConnectionId; 1]>::try_from(unfinished)) {
         (Audience::Connection(_) | Audience::Connections(_), Ok([one])) => Audience::Connection(one),
         (Audience::Connections(all), Err(some)) => {
@@ -160,11 +187,24 @@ mod tests {
     #[test]
     fn connections_are_narrowed_to_the_unfinished_and_a_user_is_not() {
         let one = Audience::Connection("a".try_into().unwrap());
-        assert_eq!(narrowed(connections(&["a", "b", "c"]), ids(&["a", "c"])), connections(&["a", "c"]));
-        assert_eq!(narrowed(connections(&["a", "b"]), ids(&["a"])), one);
-        assert_eq!(narrowed(one.clone(), ids(&["a"])), one);
-        assert_eq!(narrowed(connections(&["a", "b"]), ids(&[])), connections(&["a", "b"]), "it came to none");
+        assert_eq!(narrowed(connections(&["a", "b", "c"]), ids(&["a", "c"]), None), connections(&["a", "c"]));
+        assert_eq!(narrowed(connections(&["a", "b"]), ids(&["a"]), None), one);
+        assert_eq!(narrowed(one.clone(), ids(&["a"]), None), one);
+        assert_eq!(
+            narrowed(connections(&["a", "b"]), ids(&[]), None),
+            connections(&["a", "b"]),
+            "it came to none"
+        );
         let user = Audience::User { tenant: "t".try_into().unwrap(), user: "u".try_into().unwrap() };
-        assert_eq!(narrowed(user.clone(), ids(&["a"])), user);
+        assert_eq!(narrowed(user.clone(), ids(&["a"]), None), user);
+        let shard = |after: Option<&str>| Audience::Shard {
+            tenant: "acme".try_into().unwrap(),
+            shard: 3,
+            after: after.map(|after| after.try_into().unwrap()),
+        };
+        let behind = Some("z".try_into().unwrap());
+        assert_eq!(narrowed(shard(Some("a")), ids(&[]), None), shard(Some("a")));
+        assert_eq!(narrowed(shard(Some("a")), ids(&[]), behind), shard(Some("z")));
+        assert_eq!(narrowed(shard(None), ids(&["a", "c"]), None), connections(&["a", "c"]));
     }
 }

@@ -4,10 +4,11 @@
 //!
 //! ```text
 //! SqsEvent ─decode─▶ records ─expand─▶ pairs ─plan─▶ lanes ─deliver─▶ outcomes ─settle─▶ SqsBatchResponse
+//!                               └────▶ large audiences ───spread────────▶┘
 //! ```
 //!
 //! [`mod@decode`], [`mod@plan`], [`mod@classify`], [`policy`], [`backoff`], [`letter`], [`mod@settle`] and the state
-//! machines of [`control`] are a pure core: values and an instant in, values out. [`mod@expand`], [`mod@deliver`],
+//! machines of [`control`] are a pure core: values and an instant in, values out. [`mod@expand`], [`mod@spread`], [`mod@deliver`],
 //! [`gateway`] and [`queue`] are the shell around it, which does what the core says.
 //!
 //! Every pair of a message and a connection ends in exactly one [`Outcome`](outcome::Outcome), and a message is
@@ -27,12 +28,14 @@ pub mod plan;
 pub mod policy;
 pub mod queue;
 pub mod settle;
+pub mod spread;
 mod telling;
 pub mod time;
 
 use std::collections::BTreeSet;
 
 use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
+use futures::future::join_all;
 use streamer_connections::ConnectionTable;
 use streamer_telemetry::Telemetry;
 
@@ -47,6 +50,7 @@ use crate::{
     policy::Policy,
     queue::Queue,
     settle::{review, settle},
+    spread::spread,
     time::Time,
 };
 
@@ -90,7 +94,10 @@ impl<G: Gateway> Worker<G> {
             hold_behind(&records, &mut pairs, &mut ended);
         }
         let planned = plan(self.policy.order, &records, pairs, time.at(time.deadline()));
-        ended.extend(deliver(self, &records, planned, &time).await);
+        // Side by side: a large audience keeps nobody waiting.
+        let spreading = expanded.spreads.iter().map(|audience| spread(self, &records, audience, &time));
+        let (delivered, spread) = tokio::join!(deliver(self, &records, planned, &time), join_all(spreading));
+        ended.extend(delivered.into_iter().chain(spread));
 
         let ended = review(&self.policy, &records, ended, time.now());
         let unconfirmed = self.settle(&records, &ended, &time).await;

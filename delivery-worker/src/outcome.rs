@@ -17,6 +17,8 @@ pub enum Outcome {
     Superseded,
     /// Nobody of the audience is there.
     NoRecipient,
+    /// The audience is large: messages for its parts are on the queue in the message's place.
+    Expanded,
     /// No later try will be accepted: the message goes to the dead-letter queue.
     Rejected(Rejection),
     /// The body is no message: it goes to the dead-letter queue as it is.
@@ -34,7 +36,7 @@ pub enum Rejection {
     Payload(usize),
     /// API Gateway's answer was this status, with this body.
     Status(u16, String),
-    /// The message is for an audience that this worker does not serve.
+    /// The message is for a tenant, and the queue is a FIFO queue.
     Audience,
 }
 
@@ -57,6 +59,8 @@ pub enum Cause {
     Away,
     /// The connection table did not do what it was asked.
     Table(String),
+    /// The queue did not confirm the messages for a part of the audience.
+    Unconfirmed,
     /// An earlier message was handed back, and this one must not overtake it.
     Behind,
     /// The worker's own fault: the message is reported as it is.
@@ -78,13 +82,15 @@ pub struct Ended {
     pub posts: u32,
     /// How old the message was when API Gateway accepted it.
     pub age: Option<Duration>,
+    /// Up to which connection a large audience has its messages.
+    pub after: Option<ConnectionId>,
 }
 
 impl Ended {
     /// A pair that ended without a post.
     #[must_use]
     pub fn unposted(place: usize, connection: Option<ConnectionId>, outcome: Outcome) -> Self {
-        Self { place, connection, outcome, posts: 0, age: None }
+        Self { place, connection, outcome, posts: 0, age: None, after: None }
     }
 }
 
@@ -93,7 +99,12 @@ impl Outcome {
     #[must_use]
     pub fn is_settled(&self) -> bool {
         match self {
-            Self::Delivered | Self::Gone | Self::Expired | Self::Superseded | Self::NoRecipient => true,
+            Self::Delivered
+            | Self::Gone
+            | Self::Expired
+            | Self::Superseded
+            | Self::NoRecipient
+            | Self::Expanded => true,
             Self::Rejected(_) | Self::Poison(_) | Self::Exhausted(_) | Self::HandedBack(_) => false,
         }
     }
@@ -111,6 +122,7 @@ impl Outcome {
             | Self::Expired
             | Self::Superseded
             | Self::NoRecipient
+            | Self::Expanded
             | Self::HandedBack(_) => None,
         }
     }
@@ -124,6 +136,7 @@ impl Outcome {
             Self::Expired => "expired",
             Self::Superseded => "superseded",
             Self::NoRecipient => "no_recipient",
+            Self::Expanded => "expanded",
             Self::Rejected(_) => "rejected",
             Self::Poison(_) => "poison",
             Self::Exhausted(_) => "exhausted",
@@ -145,6 +158,7 @@ impl Cause {
             | Self::ConnectGrace
             | Self::Away
             | Self::Table(_)
+            | Self::Unconfirmed
             | Self::Behind
             | Self::Panic
             | Self::Unnoted => false,
@@ -163,6 +177,7 @@ impl fmt::Display for Cause {
             Self::ConnectGrace => formatter.write_str("410 within the connect grace"),
             Self::Away => formatter.write_str("user away"),
             Self::Table(error) => formatter.write_str(error),
+            Self::Unconfirmed => formatter.write_str("a part of the audience is not on the queue"),
             Self::Behind => formatter.write_str("behind a message that was handed back"),
             Self::Panic => formatter.write_str("the worker panicked"),
             Self::Unnoted => formatter.write_str("unknown, a FIFO queue keeps none"),
@@ -178,8 +193,9 @@ impl fmt::Display for Rejection {
                 write!(formatter, "the payload has {bytes} bytes, API Gateway delivers {PAYLOAD_BYTES}")
             }
             Self::Status(status, _) => write!(formatter, "{status}"),
-            Self::Audience => formatter
-                .write_str("this worker serves no tenants: address connections or users, or upgrade it"),
+            Self::Audience => formatter.write_str(
+                "a FIFO queue takes no message for a tenant, which has no order: send it to a standard queue",
+            ),
         }
     }
 }

@@ -30,11 +30,13 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// How a message ends whose user has no live connection. A client that reconnects is absent for seconds,
-    /// and the index lags, so only past the away grace is nobody there.
+    /// How a message ends whose audience has no live connection. A user's client that reconnects is absent for
+    /// seconds, and the index lags, so only past the away grace is nobody there.
     #[must_use]
     pub fn nobody(&self, record: &Record, now: SystemTime) -> Outcome {
-        if age(record, now) < self.away_grace {
+        let message = record.content.as_ref().ok();
+        let is_for_a_user = message.is_some_and(|message| matches!(message.to, Audience::User { .. }));
+        if is_for_a_user && age(record, now) < self.away_grace {
             Outcome::HandedBack(Cause::Away)
         } else {
             Outcome::NoRecipient

@@ -99,6 +99,7 @@ fn on_a_standard_queue(
                 cause: first(&causes).to_string(),
                 delay: delay(count, &causes, random()),
                 done: done(record, pairs),
+                after: pairs.iter().find_map(|pair| pair.after.clone()),
             };
             let unfinished = connections(pairs, |pair| handed_back(pair).is_some());
             match Letter::back(*place, record, unfinished, back, now) {

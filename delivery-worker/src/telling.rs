@@ -48,7 +48,9 @@ fn tell_pair(record: &Record, pair: &Ended) {
     let request_id = message.and_then(|message| message.request.as_ref()).map(|request| request.id.as_str());
     let (record_id, outcome) = (&record.id, pair.outcome.name());
     match &pair.outcome {
-        Outcome::Delivered => tracing::debug!(message_id, connection_id, request_id, outcome),
+        Outcome::Delivered | Outcome::Expanded => {
+            tracing::debug!(message_id, connection_id, request_id, outcome);
+        }
         Outcome::Gone | Outcome::Expired | Outcome::Superseded | Outcome::NoRecipient => {
             tracing::info!(message_id, connection_id, request_id, outcome);
         }
@@ -97,6 +99,7 @@ fn metric_of(outcome: &Outcome) -> Metric {
         Outcome::Expired => metric::EXPIRED,
         Outcome::Superseded => metric::SUPERSEDED,
         Outcome::NoRecipient => metric::NO_RECIPIENT,
+        Outcome::Expanded => metric::EXPANDED,
         Outcome::Rejected(_) => metric::REJECTED,
         Outcome::Poison(_) => metric::POISON,
         Outcome::Exhausted(_) => metric::EXHAUSTED,
@@ -142,6 +145,7 @@ mod tests {
             Outcome::Expired,
             Outcome::Superseded,
             Outcome::NoRecipient,
+            Outcome::Expanded,
             Outcome::Rejected(Rejection::Audience),
             Outcome::Poison(streamer_message::DecodeError::UnknownVersion(2)),
             Outcome::Exhausted(Cause::Status(429)),
@@ -158,6 +162,7 @@ mod tests {
             (metric::EXPIRED, 1),
             (metric::SUPERSEDED, 1),
             (metric::NO_RECIPIENT, 1),
+            (metric::EXPANDED, 1),
             (metric::REJECTED, 1),
             (metric::POISON, 1),
             (metric::EXHAUSTED, 1),

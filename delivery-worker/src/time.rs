@@ -85,6 +85,12 @@ impl Time {
         self.left().min(CALL)
     }
 
+    /// Until when messages for the parts of an audience are waited for that are sent now.
+    #[must_use]
+    pub fn parts(&self) -> Instant {
+        (Instant::now() + CALL).min(self.settled)
+    }
+
     /// Why a call was given up that ends now.
     #[must_use]
     pub fn late(&self, what: &str) -> Cause {

@@ -58,6 +58,8 @@ pub mod metric {
     pub const SUPERSEDED: Metric = count("Superseded");
     /// Messages for whom nobody was there.
     pub const NO_RECIPIENT: Metric = count("NoRecipient");
+    /// Messages that became messages for the parts of their audience.
+    pub const EXPANDED: Metric = count("Expanded");
     /// Pairs that no later try would have served. What the dead-letter queue does not take counts at each
     /// receive.
     pub const REJECTED: Metric = count("Rejected");

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod audiences;
 mod bad_input;
 mod fan_out;
 mod fifo;

@@ -488,18 +488,6 @@ mod rejected {
         assert_eq!(rig.worker.gateway.texts("a"), ["\"1\"", "\"2\""]);
         Ok(())
     }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_audience_that_is_not_served_is_rejected() -> anyhow::Result<()> {
-        let rig = Rig::new(MemoryGateway::always(status(200)));
-        let to = [json!({ "tenant": "acme" }), json!({ "tenant": "acme", "shard": 1 })];
-        let bodies =
-            to.clone().map(|to| json!({ "version": 1, "id": "m", "to": to, "payload": 1 }).to_string());
-        assert_eq!(rig.invoke(batch(bodies)).await?, ids([]));
-        let dead = rig.dead();
-        assert_eq!(dead.iter().map(|letter| letter.json()["to"].clone()).collect::<Vec<_>>(), to);
-        Ok(())
-    }
 }
 
 mod poison {

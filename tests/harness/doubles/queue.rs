@@ -43,6 +43,7 @@ type Hide = dyn Fn(&str, i32) + Send + Sync;
 pub struct QueueDouble {
     fails: Option<&'static str>,
     sent: Arc<Mutex<Vec<Vec<SendMessageBatchRequestEntry>>>>,
+    kept: Arc<Mutex<Vec<SendMessageBatchRequestEntry>>>,
     waits: Arc<Mutex<Vec<(String, i32)>>>,
     hide: Arc<Hide>,
     decide: Arc<dyn Fn(&SendMessageBatchRequestEntry) -> Entry + Send + Sync>,
@@ -54,6 +55,7 @@ impl QueueDouble {
         Self {
             fails: None,
             sent: Arc::default(),
+            kept: Arc::default(),
             waits: Arc::default(),
             hide: Arc::new(|_, _| {}),
             decide: Arc::new(decide),
@@ -89,6 +91,12 @@ impl QueueDouble {
     #[must_use]
     pub fn batches(&self) -> Vec<Vec<SendMessageBatchRequestEntry>> {
         self.locked().clone()
+    }
+
+    /// The entries that it took.
+    #[must_use]
+    pub fn taken(&self) -> Vec<SendMessageBatchRequestEntry> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The entries that arrived.
@@ -150,6 +158,7 @@ impl QueueDouble {
         for entry in entries {
             match (self.decide)(entry) {
                 Entry::Taken => {
+                    self.kept.lock().unwrap_or_else(PoisonError::into_inner).push(entry.clone());
                     let taken = SendMessageBatchResultEntry::builder().id(entry.id()).message_id("m");
                     successful.extend(taken.md5_of_message_body("unchecked").build());
                 }

@@ -1,0 +1,133 @@
+//! A connection table with any number of rows and none in memory: a tenant's connections are made when they are read.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use aws_smithy_runtime_api::client::{
+    http::{HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn},
+    orchestrator::{HttpRequest, HttpResponse},
+};
+use aws_smithy_types::body::SdkBody;
+use serde_json::{Value, json};
+use streamer_connections::{ConnectionTable, SHARDS};
+use tokio::time::sleep;
+
+use crate::{event::EPOCH_MILLIS, worker::ENDPOINT};
+
+/// A connection table with any number of rows.
+#[derive(Debug, Clone)]
+pub struct Crowd {
+    /// How many connections a key of an index has.
+    rows: Arc<BTreeMap<String, usize>>,
+    /// Rows of a page, if that is less than what is asked for.
+    page: usize,
+    /// How long a page takes.
+    each: Duration,
+    queries: Arc<AtomicUsize>,
+    rows_read: Arc<AtomicUsize>,
+}
+
+impl Crowd {
+    /// Tenants with so many connections each, spread evenly over their shards, and users (`tenant#user`) with theirs.
+    pub fn new<const N: usize>(audiences: [(&str, usize); N]) -> Self {
+        let mut rows = BTreeMap::new();
+        for (name, number) in audiences {
+            if name.contains('#') {
+                rows.insert(name.to_owned(), number);
+                continue;
+            }
+            let (shards, shard) = (usize::from(SHARDS), 0..usize::from(SHARDS));
+            rows.extend(shard.map(|shard| {
+                (format!("{name}#{shard}"), number / shards + usize::from(shard < number % shards))
+            }));
+        }
+        let (queries, rows_read) = (Arc::default(), Arc::default());
+        Self { rows: Arc::new(rows), page: usize::MAX, each: Duration::ZERO, queries, rows_read }
+    }
+
+    /// The same with pages of so many rows, each of which takes a time.
+    #[must_use]
+    pub fn paged(self, page: usize, each: Duration) -> Self {
+        Self { page, each, ..self }
+    }
+
+    /// How many queries there were, and how many rows they read.
+    #[must_use]
+    pub fn read(&self) -> (usize, usize) {
+        (self.queries.load(Ordering::Relaxed), self.rows_read.load(Ordering::Relaxed))
+    }
+
+    /// The names of the connections of a key.
+    #[must_use]
+    pub fn ids(&self, key: &str) -> Vec<String> {
+        (0..self.rows.get(key).copied().unwrap_or_default()).map(|row| id(key, row)).collect()
+    }
+
+    /// A client of the table.
+    #[must_use]
+    pub fn client(&self) -> ConnectionTable {
+        let connector = SharedHttpConnector::new(self.clone());
+        let config = aws_sdk_dynamodb::Config::builder().with_test_defaults_v2();
+        let http = http_client_fn(move |_, _| connector.clone());
+        ConnectionTable::new(
+            aws_sdk_dynamodb::Client::from_conf(config.http_client(http).build()),
+            "connections",
+        )
+    }
+
+    fn answer(&self, query: &Value) -> Value {
+        let key = query["ExpressionAttributeValues"][":value"]["S"].as_str().unwrap_or_default();
+        let attribute = query["ExpressionAttributeNames"]["#key"].as_str().unwrap_or_default();
+        let after = query["ExclusiveStartKey"]["connection_id"]["S"].as_str();
+        let from =
+            after.and_then(|after| after.rsplit('-').next()?.parse::<usize>().ok()).map_or(0, |row| row + 1);
+        let limit =
+            query["Limit"].as_u64().and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
+        let all = self.rows.get(key).copied().unwrap_or_default();
+        let to = from.saturating_add(limit.min(self.page)).min(all);
+        let rows: Vec<_> = (from..to).map(|row| item(&id(key, row))).collect();
+        self.queries.fetch_add(1, Ordering::Relaxed);
+        self.rows_read.fetch_add(rows.len(), Ordering::Relaxed);
+        let mut answer = json!({ "Count": rows.len(), "ScannedCount": rows.len(), "Items": rows });
+        if to < all {
+            let last = id(key, to - 1);
+            answer["LastEvaluatedKey"] = json!({ attribute: { "S": key }, "connection_id": { "S": last } });
+        }
+        answer
+    }
+}
+
+fn id(key: &str, row: usize) -> String {
+    format!("{key}-{row}")
+}
+
+fn item(id: &str) -> Value {
+    let expires_at = EPOCH_MILLIS / 1000 + 7800;
+    json!({
+        "connection_id": { "S": id },
+        "user_id": { "S": "anna" },
+        "endpoint": { "S": ENDPOINT },
+        "connected_at": { "N": (EPOCH_MILLIS - 60_000).to_string() },
+        "expires_at": { "N": expires_at.to_string() },
+    })
+}
+
+impl HttpConnector for Crowd {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let query: Value =
+            request.body().bytes().and_then(|body| serde_json::from_slice(body).ok()).unwrap_or_default();
+        let crowd = self.clone();
+        HttpConnectorFuture::new(async move {
+            sleep(crowd.each).await;
+            let answer = crowd.answer(&query).to_string();
+            #[expect(clippy::unwrap_used, reason = "200 is a status")]
+            Ok(HttpResponse::new(200.try_into().unwrap(), SdkBody::from(answer)))
+        })
+    }
+}
