@@ -149,6 +149,14 @@ async fn a_detached_stack_serves_every_command_until_it_is_down() -> anyhow::Res
     let progress = socket.next(LIMIT).await?.json()?;
     assert_eq!((&progress["type"], &progress["progress"]), (&json!("progress"), &json!(40)));
 
+    for to in [vec!["--tenant", "acme"], vec!["--tenant", "acme", "--user", "anna"]] {
+        let payload = serde_json::to_string(&to)?;
+        let arguments = ["send"].into_iter().chain(to).chain(["--payload", &payload]);
+        let sent = streamer.run_all(arguments).await?;
+        assert!(sent.success, "{sent:?}");
+        assert_eq!(socket.next(LIMIT).await?.text, payload);
+    }
+
     let lines = "\"first\"\n{\n\n\"third\"\n";
     let sent = streamer.run_with(["send", "--connections", &connection, "--stdin"], lines).await?;
     assert!(!sent.success && sent.out.starts_with("2 sent in "), "{sent:?}");

@@ -15,8 +15,11 @@ use crate::{
     row::{self, Connection, IndexedConnection, InvalidRow, Row, number, since_epoch},
 };
 
-/// Rows that one call reads of an index, at most: some 250 KB, so that a page's memory is bounded.
-const PAGE_ROWS: i32 = 1000;
+/// Rows that one call reads of an index, at most, so that a page's memory is bounded: as many as one message names.
+/// DynamoDB bills what it reads, not the calls.
+///
+/// Source: <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/capacity-unit-calculations.html>.
+const PAGE_ROWS: i32 = 100;
 
 /// The connection table. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -165,7 +168,7 @@ impl ConnectionTable {
         self.page("by_tenant", "tenant_shard", tenant_shard(tenant, shard), after, now).await
     }
 
-    /// A page is what DynamoDB reads in one call: at most 1000 rows and 1 MB.
+    /// A page is what DynamoDB reads in one call: at most 100 rows and 1 MB.
     async fn page(
         &self,
         index: &str,

@@ -6,7 +6,10 @@ use std::{
 };
 
 use futures::future::join_all;
-use streamer_message::{Audience, ConnectionId, limits::PAYLOAD_BYTES};
+use streamer_message::{
+    Audience, ConnectionId,
+    limits::{CONNECTIONS, PAYLOAD_BYTES},
+};
 
 use crate::{
     Worker,
@@ -17,6 +20,9 @@ use crate::{
     spread::{Found, Source, Spread},
     time::Time,
 };
+
+/// Pages that are looked at before a message's way is clear.
+const LOOKS: usize = 2;
 
 /// A message and one of the connections that it is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,7 +94,7 @@ pub async fn expand<'a, G>(worker: &Worker<G>, records: &'a [Record], time: &Tim
 /// Where the connections are to be looked for, if anywhere.
 fn source_of(record: &Record, order: Order, now: SystemTime) -> Option<Source<'_>> {
     let message = record.content.as_ref().ok().filter(|message| !message.is_expired(now))?;
-    let source = Source::of(&message.to)?;
+    let source = Source::of(message)?;
     (order == Order::Connection || matches!(source, Source::User(..))).then_some(source)
 }
 
@@ -117,7 +123,7 @@ fn way_of<'a>(
             return Err(Outcome::Rejected(Rejection::Audience));
         }
         Audience::Tenant(_) => return Ok(Way::Spread(None)),
-        to @ (Audience::User { .. } | Audience::Shard { .. }) => Source::of(to),
+        Audience::User { .. } | Audience::Shard { .. } => Source::of(message),
     };
     let first = source.as_ref().and_then(|source| firsts.get(source));
     let first =
@@ -137,14 +143,19 @@ fn each_once(ids: &[ConnectionId]) -> Vec<ConnectionId> {
     ids.iter().enumerate().filter(first).map(|(_, id)| id.clone()).collect()
 }
 
-/// The first page of a source. On a FIFO queue, where nothing can be sent in its place, it is all of a user.
+/// The first look at a source: enough to know whether one message could name all. On a FIFO queue, where nothing can be
+/// sent in its place, it is all of a user.
 async fn first<G>(worker: &Worker<G>, source: &Source<'_>, time: &Time) -> First {
     let mut first = source.page(worker, None, time).await?;
-    while worker.policy.order == Order::Group && first.next.is_some() {
+    let whole = worker.policy.order == Order::Group;
+    // DynamoDB may say that there is more behind a full page where there is nothing.
+    let mut looks = 1;
+    while first.next.is_some() && (whole || (looks < LOOKS && first.live.len() <= CONNECTIONS)) {
         let Found { live, elsewhere, next } = source.page(worker, first.next.as_ref(), time).await?;
         first.live.extend(live);
         first.elsewhere = first.elsewhere.or(elsewhere);
         first.next = next;
+        looks += 1;
     }
     if let (Some(endpoint), true, None) = (&first.elsewhere, first.live.is_empty(), &first.next) {
         let here = &worker.endpoint;

@@ -35,7 +35,7 @@ pub struct HandBack {
     pub delay: u32,
     /// Connections that need nothing more.
     pub done: Vec<ConnectionId>,
-    /// Up to which connection a part of a tenant has its messages.
+    /// Up to which connection a part of a tenant, or a user with many connections, has its messages.
     pub after: Option<ConnectionId>,
 }
 
@@ -57,13 +57,14 @@ impl Letter {
         place: usize,
         record: &Record,
         unfinished: Vec<ConnectionId>,
+        after: Option<ConnectionId>,
         reason: &str,
         detail: &str,
         now: SystemTime,
     ) -> Option<Self> {
         let body = match &record.content {
             Err(_) => record.text().to_owned(),
-            Ok(_) => rewrite(record, unfinished, None, None)?,
+            Ok(_) => rewrite(record, unfinished, after, None)?,
         };
         let attributes = vec![
             ("streamer.reason", reason.to_owned()),
@@ -92,21 +93,28 @@ impl Letter {
             since: millis(record.since().unwrap_or(now)),
             cause: clean(&back.cause),
             done: back.done,
+            // A part of a tenant has it in its audience.
+            after: match record.content.as_ref().map(|message| &message.to) {
+                Ok(Audience::User { .. }) => {
+                    back.after.clone().or_else(|| before.and_then(|retry| retry.after.clone()))
+                }
+                _ => None,
+            },
         };
         let body = rewrite(record, unfinished, back.after, Some(retry))?;
         Some(Self { body, delay: back.delay, ..Self::about(place, record) })
     }
 
-    /// The message for parts of its audience, as new as if its producer had addressed them. None where it cannot be
-    /// written.
+    /// The message for parts of its audience, as new as if its producer had addressed them. Their places are those among
+    /// the parts. None where they cannot be written.
     #[must_use]
-    pub fn parts(place: usize, record: &Record, audiences: Vec<Audience>) -> Vec<Self> {
-        let Ok(message) = OutboundMessage::decode(record.text()) else { return Vec::new() };
-        let part = |to| {
+    pub fn parts(record: &Record, audiences: Vec<Audience>) -> Option<Vec<Self>> {
+        let message = OutboundMessage::decode(record.text()).ok()?;
+        let part = |(place, to)| {
             let body = OutboundMessage { to, retry: None, ..message.clone() }.encode();
             Self { body, ..Self::about(place, record) }
         };
-        audiences.into_iter().map(part).collect()
+        Some(audiences.into_iter().enumerate().map(part).collect())
     }
 
     fn about(place: usize, record: &Record) -> Self {

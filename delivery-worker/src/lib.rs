@@ -35,7 +35,6 @@ pub mod time;
 use std::collections::BTreeSet;
 
 use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
-use futures::future::join_all;
 use streamer_connections::ConnectionTable;
 use streamer_telemetry::Telemetry;
 
@@ -50,7 +49,7 @@ use crate::{
     policy::Policy,
     queue::Queue,
     settle::{review, settle},
-    spread::spread,
+    spread::spread_all,
     time::Time,
 };
 
@@ -95,8 +94,10 @@ impl<G: Gateway> Worker<G> {
         }
         let planned = plan(self.policy.order, &records, pairs, time.at(time.deadline()));
         // Side by side: a large audience keeps nobody waiting.
-        let spreading = expanded.spreads.iter().map(|audience| spread(self, &records, audience, &time));
-        let (delivered, spread) = tokio::join!(deliver(self, &records, planned, &time), join_all(spreading));
+        let (delivered, spread) = tokio::join!(
+            deliver(self, &records, planned, &time),
+            spread_all(self, &records, &expanded.spreads, &time),
+        );
         ended.extend(delivered.into_iter().chain(spread));
 
         let ended = review(&self.policy, &records, ended, time.now());

@@ -148,7 +148,8 @@ impl Settlement {
             }
         }
         for (reason, (detail, unfinished)) in reasons {
-            match Letter::dead(place, record, unfinished, reason, &detail, now) {
+            let after = pairs.iter().find_map(|pair| pair.after.clone());
+            match Letter::dead(place, record, unfinished, after, reason, &detail, now) {
                 Some(letter) => self.dead_letters.push(letter),
                 None => _ = self.reported.insert(place),
             }

@@ -5,25 +5,47 @@
 //! connections becomes messages of up to 100. What is confirmed is done; where the time or a call ends it before, the
 //! message goes back with a cursor behind the last page that is.
 
-use std::collections::HashSet;
+use std::{
+    collections::{BTreeSet, HashSet},
+    panic::AssertUnwindSafe,
+    time::Duration,
+};
 
+use futures::{FutureExt as _, StreamExt as _, stream};
 use streamer_connections::{Page, SHARDS, TableError};
-use streamer_message::{Audience, ConnectionId, TenantId, UserId, limits::CONNECTIONS};
-use tokio::time::timeout;
+use streamer_message::{
+    Audience, ConnectionId, TenantId, UserId,
+    limits::{CONNECTIONS, QUEUE_BATCH_MESSAGES},
+};
+use tokio::time::{sleep, timeout};
 
 use crate::{
     Worker,
-    decode::Record,
+    decode::{Message, Record},
     letter::Letter,
     outcome::{Cause, Ended, Outcome},
     time::Time,
 };
 
+/// How long an invocation spreads audiences, at most: what else is in its batch waits for its end to be acknowledged or
+/// handed back.
+const SPREADING: Duration = Duration::from_secs(5);
+
+/// Audiences that are spread at the same time: it bounds what is in memory.
+const SPREADS: usize = 4;
+
+/// How often what the queue did not confirm is sent, and the pause between.
+const TRIES: u32 = 3;
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Connections whose messages are sent together: one batch of the queue's.
+const AT_ONCE: usize = QUEUE_BATCH_MESSAGES * CONNECTIONS;
+
 /// Where connections are found.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Source<'a> {
-    /// All of a user's.
-    User(&'a TenantId, &'a UserId),
+    /// Those of a user, behind a connection.
+    User(&'a TenantId, &'a UserId, Option<&'a ConnectionId>),
     /// Those in a part of a tenant, behind a connection.
     Shard(&'a TenantId, u8, Option<&'a ConnectionId>),
 }
@@ -49,11 +71,14 @@ pub struct Spread<'a> {
 }
 
 impl<'a> Source<'a> {
-    /// Where an audience's connections are to be looked for.
+    /// Where the connections of a message's audience are to be looked for.
     #[must_use]
-    pub fn of(audience: &'a Audience) -> Option<Self> {
-        match audience {
-            Audience::User { tenant, user } => Some(Self::User(tenant, user)),
+    pub fn of(message: &'a Message) -> Option<Self> {
+        match &message.to {
+            Audience::User { tenant, user } => {
+                let after = message.retry.as_ref().and_then(|retry| retry.after.as_ref());
+                Some(Self::User(tenant, user, after))
+            }
             Audience::Shard { tenant, shard, after } => Some(Self::Shard(tenant, *shard, after.as_ref())),
             Audience::Connection(_) | Audience::Connections(_) | Audience::Tenant(_) => None,
         }
@@ -62,8 +87,7 @@ impl<'a> Source<'a> {
     /// Where its first page begins.
     fn start(&self) -> Option<&'a ConnectionId> {
         match self {
-            Self::User(..) => None,
-            Self::Shard(_, _, after) => *after,
+            Self::User(_, _, after) | Self::Shard(_, _, after) => *after,
         }
     }
 
@@ -94,7 +118,7 @@ impl<'a> Source<'a> {
         time: &Time,
     ) -> Result<Page, TableError> {
         match self {
-            Self::User(tenant, user) => worker.table.by_user(tenant, user, after, time.now()).await,
+            Self::User(tenant, user, _) => worker.table.by_user(tenant, user, after, time.now()).await,
             Self::Shard(tenant, shard, _) => worker.table.by_tenant(tenant, *shard, after, time.now()).await,
         }
     }
@@ -120,37 +144,91 @@ impl Found {
     }
 }
 
-/// Puts messages for the parts of a record's audience on the queue.
-pub async fn spread<G>(worker: &Worker<G>, records: &[Record], spread: &Spread<'_>, time: &Time) -> Ended {
+/// Spreads audiences, some at a time. What a panic left is reported as it is.
+pub async fn spread_all<G>(
+    worker: &Worker<G>,
+    records: &[Record],
+    spreads: &[Spread<'_>],
+    time: &Time,
+) -> Vec<Ended> {
+    let spreading = stream::iter(spreads).map(|audience| {
+        let panicked = Ended::unposted(audience.place, None, Outcome::HandedBack(Cause::Panic));
+        let spread = AssertUnwindSafe(spread(worker, records, audience, time)).catch_unwind();
+        spread.map(|ended| ended.unwrap_or(panicked))
+    });
+    spreading.buffer_unordered(SPREADS).collect().await
+}
+
+/// Puts messages for the parts of a record's audience on the queue, ten at a time.
+async fn spread<G>(worker: &Worker<G>, records: &[Record], spread: &Spread<'_>, time: &Time) -> Ended {
     let Spread { place, source } = spread;
     let record = &records[*place];
-    let (mut after, mut parts) = (None, 0);
-    let outcome = loop {
-        let (audiences, next): (Vec<_>, _) = match source {
-            None => (shards(record), None),
-            Some(source) => match source.page(worker, after.as_ref(), time).await {
-                Ok(Found { live, next, .. }) => {
-                    let done = record.done();
-                    let unserved: Vec<_> = live.into_iter().filter(|id| !done.contains(id)).collect();
-                    (Audience::split(&unserved, CONNECTIONS).collect(), next)
-                }
-                Err(cause) => break Outcome::HandedBack(cause),
-            },
+    let Some(source) = source else {
+        let sent = match time.left().is_zero() {
+            true => Err(Cause::Deadline),
+            false => send(worker, record, shards(record), time).await,
         };
-        parts += audiences.len();
-        let letters = Letter::parts(*place, record, audiences);
-        if !worker.outbound.send(&letters, time.parts()).await.is_empty() {
-            break Outcome::HandedBack(Cause::Unconfirmed);
+        return Ended::unposted(*place, None, sent.map_or_else(Outcome::HandedBack, |()| Outcome::Expanded));
+    };
+    // What is confirmed, and what has been read behind it.
+    let (mut after, mut read, mut unsent, mut any) = (None, None, Vec::new(), false);
+    let outcome = loop {
+        if record.content.as_ref().is_ok_and(|message| message.is_expired(time.now())) {
+            break Outcome::Expired;
         }
-        after = next;
-        match after {
-            Some(_) => {}
-            None if parts > 0 => break Outcome::Expanded,
-            // Those of the first page have gone, or have the message already.
-            None => break worker.policy.nobody(record, time.now()),
+        // At least one page, or it would never end.
+        let page = match read.is_some() && time.spent() >= SPREADING {
+            true => Err(Cause::Deadline),
+            false => source.page(worker, read.as_ref(), time).await,
+        };
+        let (next, stops) = match page {
+            Ok(Found { live, next, .. }) => {
+                let is_unserved = |id: &ConnectionId| !record.done().contains(id);
+                unsent.extend(live.into_iter().filter(is_unserved));
+                (next, None)
+            }
+            // What has been read is sent first.
+            Err(cause) => (read.clone(), Some(cause)),
+        };
+        if next.is_none() || stops.is_some() || unsent.len() >= AT_ONCE {
+            any |= !unsent.is_empty();
+            let audiences = Audience::split(&unsent, CONNECTIONS).collect();
+            if let Err(cause) = send(worker, record, audiences, time).await {
+                break Outcome::HandedBack(cause);
+            }
+            unsent.clear();
+            after.clone_from(&next);
+        }
+        read = next;
+        match (&read, stops) {
+            (_, Some(cause)) => break Outcome::HandedBack(cause),
+            (Some(_), None) => {}
+            (None, None) if any => break Outcome::Expanded,
+            // Those of the first look have gone.
+            (None, None) => break worker.policy.nobody(record, time.now()),
         }
     };
     Ended { after, ..Ended::unposted(*place, None, outcome) }
+}
+
+/// Sends a message for each of these audiences, all of which the queue has to confirm.
+async fn send<G>(
+    worker: &Worker<G>,
+    record: &Record,
+    audiences: Vec<Audience>,
+    time: &Time,
+) -> Result<(), Cause> {
+    // None that could not be written counts as sent.
+    let mut letters = Letter::parts(record, audiences).ok_or(Cause::Unconfirmed)?;
+    for try_ in 0..TRIES {
+        let unsent: BTreeSet<_> = worker.outbound.send(&letters, time.parts()).await;
+        letters.retain(|letter| unsent.contains(&letter.place));
+        if letters.is_empty() {
+            return Ok(());
+        }
+        sleep((PAUSE * (1 << try_)).mul_f64(fastrand::f64()).min(time.left())).await;
+    }
+    Err(Cause::Unconfirmed)
 }
 
 /// The parts of a tenant.

@@ -32,6 +32,7 @@ pub(crate) fn tell(telemetry: &Telemetry, records: &[Record], ended: &[Ended], g
         expired = number("expired"),
         superseded = number("superseded"),
         no_recipient = number("no_recipient"),
+        expanded = number("expanded"),
         rejected = number("rejected"),
         poison = number("poison"),
         exhausted = number("exhausted"),

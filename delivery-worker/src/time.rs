@@ -85,10 +85,17 @@ impl Time {
         self.left().min(CALL)
     }
 
-    /// Until when messages for the parts of an audience are waited for that are sent now.
+    /// Until when messages for the parts of an audience are waited for that are sent now. What they leave of the time
+    /// is for settling.
     #[must_use]
     pub fn parts(&self) -> Instant {
-        (Instant::now() + CALL).min(self.settled)
+        (Instant::now() + CALL).min(self.deadline + (self.settled - self.deadline) / 2)
+    }
+
+    /// How much of the invocation's time has passed.
+    #[must_use]
+    pub fn spent(&self) -> Duration {
+        self.instant.elapsed()
     }
 
     /// Why a call was given up that ends now.

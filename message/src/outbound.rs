@@ -87,6 +87,9 @@ pub struct Retry {
     /// Connections of a user that have it already.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub done: Vec<ConnectionId>,
+    /// Up to which connection a user with many has it already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<ConnectionId>,
 }
 
 /// Fields of a message that this version does not know, in the order in which they came.

@@ -13,6 +13,7 @@ use std::{
 use delivery_worker::{classify::Answer, gateway::Gateway, plan::Order};
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use streamer_connections::shard_of;
 use streamer_message::ConnectionId;
 use streamer_tests::{
     cases,
@@ -61,6 +62,7 @@ enum Client {
 enum To {
     Connections(Vec<usize>),
     User,
+    Tenant,
     Poison,
 }
 
@@ -90,6 +92,7 @@ fn case() -> impl Strategy<Value = Case> {
     let to = prop_oneof![
         8 => prop::collection::vec(0..5_usize, 1..4).prop_map(To::Connections),
         2 => Just(To::User),
+        2 => Just(To::Tenant),
         1 => Just(To::Poison),
     ];
     let sent = (to, any::<bool>(), prop::bool::weighted(0.3));
@@ -115,14 +118,11 @@ fn case() -> impl Strategy<Value = Case> {
         prop::collection::vec(prop::option::of(0..80_usize), 0..6),
         any::<u64>(),
     )
-        .prop_map(|(fifo, clients, messages, posts, sends, kills, seed)| Case {
-            fifo,
-            clients,
-            messages,
-            posts,
-            sends,
-            kills,
-            seed,
+        .prop_map(|(fifo, clients, mut messages, posts, sends, kills, seed)| {
+            // A FIFO queue takes none for a tenant.
+            let tenants = messages.iter_mut().filter(|sent| fifo && matches!(sent.to, To::Tenant));
+            tenants.for_each(|sent| sent.to = To::User);
+            Case { fifo, clients, messages, posts, sends, kills, seed }
         })
 }
 
@@ -133,6 +133,7 @@ impl Sent {
                 json!({ "connections": places.iter().map(|place| CONNECTIONS[*place]).collect::<Vec<_>>() })
             }
             To::User => json!({ "user": { "tenant": "acme", "user": "anna" } }),
+            To::Tenant => json!({ "tenant": "acme" }),
             To::Poison => return format!("poison {place}"),
         };
         let request = json!({ "id": "r", "seq": place });
@@ -147,7 +148,7 @@ impl Sent {
     fn connections(&self) -> BTreeSet<usize> {
         match &self.to {
             To::Connections(places) => places.iter().copied().collect(),
-            To::User => (0..5).collect(),
+            To::User | To::Tenant => (0..5).collect(),
             To::Poison => BTreeSet::new(),
         }
     }
@@ -329,7 +330,9 @@ fn names(body: &str, message: usize, connection: &str) -> bool {
     let Ok(body) = serde_json::from_str::<Value>(body) else { return false };
     let (to, done) = (&body["to"], &body["retry"]["done"]);
     let among = |ids: &Value| ids.as_array().is_some_and(|ids| ids.contains(&json!(connection)));
+    let shard = shard_of(&connection.try_into().unwrap());
     let addressed = to["connection"] == connection
+        || (to["tenant"] == "acme" && (to["shard"].is_null() || to["shard"] == shard))
         || among(&to["connections"])
         || (to["user"].is_object() && !among(done));
     body["payload"] == message && addressed

@@ -68,6 +68,14 @@ impl Streamer {
         self.run_with(arguments, "").await
     }
 
+    /// The same, with any number of arguments.
+    ///
+    /// # Errors
+    /// When it cannot be run.
+    pub async fn run_all<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> anyhow::Result<Said> {
+        said(self.command(&self.binary).args(arguments).spawn()?).await
+    }
+
     /// Runs a command to its end, with an endpoint that speaks AWS.
     ///
     /// # Errors

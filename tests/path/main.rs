@@ -1,6 +1,7 @@
 //! The whole path on the emulator: real clients, real queues, our real Lambda binaries.
 
 mod access;
+mod audiences;
 mod browser;
 mod languages;
 mod outcomes;

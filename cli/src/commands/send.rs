@@ -21,16 +21,21 @@ const CHUNK: usize = 500;
 /// Faulty lines that are told one by one.
 const TOLD: usize = 10;
 
-/// Puts messages for connections on the outbound queue.
+/// Puts messages for connections, a user or a tenant on the outbound queue.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   streamer send --connection L0SM9cOFvHcCIhw= --payload '{\"hello\":\"world\"}'
   streamer send --connection L0SM9cOFvHcCIhw= --request req_1 --progress 40
+  streamer send --tenant acme --user anna --payload '\"your order is on its way\"'
+  streamer send --tenant acme --payload '\"maintenance at noon\"' --expires-in 1h
   generate | streamer send --connections a=,b= --stdin --expires-in 5m
   streamer send --aws --queue-url https://sqs.… --connection … --payload '\"hello\"'")]
 pub struct Send {
     #[command(flatten)]
     recipients: Recipients,
+    /// The user of the tenant.
+    #[arg(long, value_name = "ID", requires = "tenant")]
+    user: Option<String>,
     #[command(flatten)]
     content: Content,
     /// The request that the message belongs to.
@@ -55,6 +60,9 @@ struct Recipients {
     /// Connections, with commas between them.
     #[arg(long, value_name = "IDS", value_delimiter = ',')]
     connections: Vec<String>,
+    /// All connections of a tenant; with --user those of one of its users.
+    #[arg(long, value_name = "ID")]
+    tenant: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -94,8 +102,12 @@ impl Send {
     }
 
     fn builder(&self) -> MessageBuilder {
-        let Recipients { connection, connections } = &self.recipients;
-        let mut builder = Message::connections(connection.iter().chain(connections));
+        let Recipients { connection, connections, tenant } = &self.recipients;
+        let mut builder = match (tenant, &self.user) {
+            (Some(tenant), Some(user)) => Message::user(tenant, user),
+            (Some(tenant), None) => Message::tenant(tenant),
+            (None, _) => Message::connections(connection.iter().chain(connections)),
+        };
         if let Some(id) = &self.id {
             builder = builder.id(id);
         }

@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use aws_sdk_sqs::{
@@ -46,6 +49,9 @@ pub struct QueueDouble {
     kept: Arc<Mutex<Vec<SendMessageBatchRequestEntry>>>,
     waits: Arc<Mutex<Vec<(String, i32)>>>,
     hide: Arc<Hide>,
+    /// Whether it notes what it gets.
+    remembers: bool,
+    calls: Arc<AtomicUsize>,
     decide: Arc<dyn Fn(&SendMessageBatchRequestEntry) -> Entry + Send + Sync>,
 }
 
@@ -58,6 +64,8 @@ impl QueueDouble {
             kept: Arc::default(),
             waits: Arc::default(),
             hide: Arc::new(|_, _| {}),
+            remembers: true,
+            calls: Arc::default(),
             decide: Arc::new(decide),
         }
     }
@@ -66,6 +74,12 @@ impl QueueDouble {
     #[must_use]
     pub fn hiding(self, hide: impl Fn(&str, i32) + Send + Sync + 'static) -> Self {
         Self { hide: Arc::new(hide), ..self }
+    }
+
+    /// The same, which notes nothing of what it gets: for what is too much to be kept.
+    #[must_use]
+    pub fn forgetting(self) -> Self {
+        Self { remembers: false, ..self }
     }
 
     /// A queue that takes everything.
@@ -85,6 +99,12 @@ impl QueueDouble {
     pub fn silent() -> aws_sdk_sqs::Client {
         let config = aws_sdk_sqs::Config::builder().with_test_defaults_v2();
         aws_sdk_sqs::Client::from_conf(config.http_client(NeverClient::new()).build())
+    }
+
+    /// How many batches arrived.
+    #[must_use]
+    pub fn calls(&self) -> usize {
+        self.calls.load(Ordering::Relaxed)
     }
 
     /// The batches that arrived.
@@ -124,7 +144,10 @@ impl QueueDouble {
                 return MockResponse::Error(SendMessageBatchError::generic(error(code)));
             }
             obey(input.queue_url().unwrap_or_default(), input.entries());
-            many.locked().push(input.entries().to_vec());
+            many.calls.fetch_add(1, Ordering::Relaxed);
+            if many.remembers {
+                many.locked().push(input.entries().to_vec());
+            }
             MockResponse::Output(many.answer(input.entries()))
         });
         let hiding = self.clone();
@@ -158,7 +181,9 @@ impl QueueDouble {
         for entry in entries {
             match (self.decide)(entry) {
                 Entry::Taken => {
-                    self.kept.lock().unwrap_or_else(PoisonError::into_inner).push(entry.clone());
+                    if self.remembers {
+                        self.kept.lock().unwrap_or_else(PoisonError::into_inner).push(entry.clone());
+                    }
                     let taken = SendMessageBatchResultEntry::builder().id(entry.id()).message_id("m");
                     successful.extend(taken.md5_of_message_body("unchecked").build());
                 }

@@ -19,7 +19,7 @@ use aws_sdk_dynamodb::{
 };
 use aws_smithy_http_client::test_util::NeverClient;
 use aws_smithy_mocks::{MockResponse, RuleMode, mock, mock_client};
-use streamer_connections::{Connection, ConnectionTable};
+use streamer_connections::{Connection, ConnectionTable, shard_of};
 
 use super::error;
 use crate::worker::ENDPOINT;
@@ -77,13 +77,16 @@ impl TableDouble {
         let millis =
             |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
         let row = |(id, connected_at): (&'a str, SystemTime)| {
-            let Connection { user_id, endpoint, expires_at, .. } = connection(id, connected_at);
+            let Connection { connection_id, user_id, endpoint, expires_at, .. } =
+                connection(id, connected_at);
+            let shard = shard_of(&connection_id);
             let text = AttributeValue::S;
             let number = |number: u128| AttributeValue::N(number.to_string());
             let attributes = [
                 ("connection_id", text(id.to_owned())),
                 ("user_id", text(user_id.into())),
                 ("tenant_user", text("acme#anna".to_owned())),
+                ("tenant_shard", text(format!("acme#{}", shard))),
                 ("endpoint", text(endpoint)),
                 ("connected_at", number(millis(connected_at))),
                 ("expires_at", number(millis(expires_at) / 1000)),

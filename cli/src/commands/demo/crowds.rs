@@ -17,6 +17,9 @@ use crate::stack::{
 
 const CROWD: usize = 100;
 
+/// The tenant of the crowd.
+const CROWDED: &str = "globex";
+
 /// Clients of the outage: enough posts to open the circuit.
 const PATIENT: usize = 30;
 
@@ -24,19 +27,19 @@ const PATIENT: usize = 30;
 const TRIES: usize = 3;
 
 impl Play<'_> {
-    /// A message for 100 clients, and the worker is killed while it is delivered.
+    /// A message for a tenant of 100 clients, and the worker is killed while it is delivered.
     pub async fn broadcast(&mut self) -> anyhow::Result<String> {
-        let Crowd { ids, mut frames, _listening } = self.crowd("crowd", CROWD).await?;
+        let Crowd { mut frames, _listening, .. } = self.crowd(CROWDED, "crowd", CROWD).await?;
         for _ in 0..TRIES {
             let (before, twice) = (self.tally.unique(), self.tally.twice());
-            self.broadcast_and_kill(&ids, &mut frames).await?;
+            self.broadcast_and_kill(&mut frames).await?;
             let (arrived, twice) = (self.tally.unique() - before, self.tally.twice() - twice);
             self.tally.lost += CROWD - arrived;
             ensure!(arrived == CROWD, "{} of {CROWD} did not arrive", CROWD - arrived);
             // The worker that was killed before it was done has its whole message delivered again.
             if twice > 0 {
                 return Ok(format!(
-                    "{CROWD} sockets, worker killed mid-batch\n               {arrived}/{CROWD} arrived, \
+                    "a tenant of {CROWD} sockets, worker killed mid-batch\n               {arrived}/{CROWD} arrived, \
                      {twice} twice (same id), 0 lost"
                 ));
             }
@@ -46,12 +49,11 @@ impl Play<'_> {
 
     async fn broadcast_and_kill(
         &mut self,
-        ids: &[ConnectionId],
         frames: &mut mpsc::Receiver<(usize, Frame)>,
     ) -> anyhow::Result<()> {
         let before = self.tally.unique();
         let workers = self.stack.processes("delivery")?;
-        let message = Message::connections(ids).response(&json!({ "news": "the whole path runs" }))?;
+        let message = Message::tenant(CROWDED).response(&json!({ "news": "the whole path runs" }))?;
         self.stack.producer().send(message).await?;
 
         // The first frame tells that a worker is in the middle of it.
@@ -78,10 +80,10 @@ impl Play<'_> {
     }
 
     /// Connects clients of one user.
-    async fn crowd(&self, user: &str, number: usize) -> anyhow::Result<Crowd> {
-        let connect = |_| async { self.stack.connect(TENANT, user).await };
+    async fn crowd(&self, tenant: &str, user: &str, number: usize) -> anyhow::Result<Crowd> {
+        let connect = |_| async { self.stack.connect(tenant, user).await };
         let sockets: Vec<_> = stream::iter(0..number).map(connect).buffer_unordered(20).try_collect().await?;
-        let ids = self.connections(user, number).await?;
+        let ids = self.connections(tenant, user, number).await?;
         let (sender, frames) = mpsc::channel(number);
         let mut listening = JoinSet::new();
         for (index, socket) in sockets.into_iter().enumerate() {
@@ -96,7 +98,7 @@ impl Play<'_> {
 
     /// The management endpoint fails for a while: the circuit opens, and everything arrives afterwards.
     pub async fn outage(&mut self) -> anyhow::Result<String> {
-        let Crowd { ids, mut frames, _listening } = self.crowd("dora", PATIENT).await?;
+        let Crowd { ids, mut frames, _listening } = self.crowd(TENANT, "dora", PATIENT).await?;
         let (before, mut logs) = (self.tally.unique(), Logs::of(self.stack, Some("delivery"))?);
         self.outage.fail(true);
         let message = Message::connections(&ids).response(&json!({ "news": "the endpoint is back" }))?;

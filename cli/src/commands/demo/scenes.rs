@@ -48,7 +48,7 @@ impl<'a> Play<'a> {
     /// A client connects with a fresh token.
     pub async fn connect(&mut self) -> anyhow::Result<String> {
         let socket = self.stack.connect(TENANT, "anna").await?;
-        let id = self.connections("anna", 1).await?.pop().context("no row was written")?;
+        let id = self.connections(TENANT, "anna", 1).await?.pop().context("no row was written")?;
         self.anna = Some((socket, id));
         Ok(format!("user anna, tenant {TENANT}: row written"))
     }
@@ -132,7 +132,7 @@ impl<'a> Play<'a> {
     /// A row whose `$disconnect` never came: the first post finds no socket and removes it.
     pub async fn stale(&mut self) -> anyhow::Result<String> {
         let socket = self.stack.connect(TENANT, "berta").await?;
-        let id = self.connections("berta", 1).await?.pop().context("no row was written")?;
+        let id = self.connections(TENANT, "berta", 1).await?.pop().context("no row was written")?;
         let row = self.row(&id).await?.context("no row")?;
         socket.close().await?;
         self.until_removed(&id).await.context("$disconnect did not remove the row")?;
@@ -183,8 +183,13 @@ impl<'a> Play<'a> {
     }
 
     /// The connections of a user, once there are so many.
-    pub(super) async fn connections(&self, user: &str, number: usize) -> anyhow::Result<Vec<ConnectionId>> {
-        let (tenant, user) = (TenantId::new(TENANT)?, UserId::new(user)?);
+    pub(super) async fn connections(
+        &self,
+        tenant: &str,
+        user: &str,
+        number: usize,
+    ) -> anyhow::Result<Vec<ConnectionId>> {
+        let (tenant, user) = (TenantId::new(tenant)?, UserId::new(user)?);
         let deadline = Instant::now() + LIMIT;
         loop {
             let page = self.table.by_user(&tenant, &user, None, SystemTime::now()).await?;
