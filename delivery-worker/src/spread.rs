@@ -13,10 +13,7 @@ use std::{
 
 use futures::{FutureExt as _, StreamExt as _, stream};
 use streamer_connections::{Page, SHARDS, TableError};
-use streamer_message::{
-    Audience, ConnectionId, TenantId, UserId,
-    limits::{CONNECTIONS, QUEUE_BATCH_MESSAGES},
-};
+use streamer_message::{Audience, ConnectionId, TenantId, UserId, limits::CONNECTIONS};
 use tokio::time::{sleep, timeout};
 
 use crate::{
@@ -38,8 +35,8 @@ const SPREADS: usize = 4;
 const TRIES: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Connections whose messages are sent together: one batch of the queue's.
-const AT_ONCE: usize = QUEUE_BATCH_MESSAGES * CONNECTIONS;
+/// Connections whose messages are sent together: as many as keep a large audience's memory near a small one's.
+const AT_ONCE: usize = 5 * CONNECTIONS;
 
 /// Where connections are found.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -159,7 +156,7 @@ pub async fn spread_all<G>(
     spreading.buffer_unordered(SPREADS).collect().await
 }
 
-/// Puts messages for the parts of a record's audience on the queue, ten at a time.
+/// Puts messages for the parts of a record's audience on the queue, some at a time.
 async fn spread<G>(worker: &Worker<G>, records: &[Record], spread: &Spread<'_>, time: &Time) -> Ended {
     let Spread { place, source } = spread;
     let record = &records[*place];

@@ -174,8 +174,8 @@ mod a_shard {
         let parts = rig.handed_back();
         parts.iter().for_each(is_a_part);
         assert_eq!(recipients(&parts), crowd.ids("acme#3"));
-        // All are full but the last, and ten share a call.
-        assert_eq!((parts.len(), rig.outbound.calls()), (24, 3));
+        // All are full but the last, and five share a call.
+        assert_eq!((parts.len(), rig.outbound.calls()), (24, 5));
         // Two looks, and then all pages.
         assert_eq!(crowd.read(), (2 + 24, 200 + 2345));
         assert!(rig.worker.gateway.posts().is_empty());
@@ -287,11 +287,11 @@ mod a_large_audience {
         let counter = Arc::new(AtomicUsize::new(0));
         let outbound = || {
             let counter = Arc::clone(&counter);
-            // The eleventh to the twenty-fifth entry: the second page of parts, until its tries are over.
+            // The second lot of parts, until its tries are over.
             QueueDouble::new(move |entry| {
                 let part = !entry.message_body().contains("\"shard\"");
                 let place = if part { counter.fetch_add(1, Ordering::Relaxed) } else { 0 };
-                if (10..40).contains(&place) { Entry::NotTaken } else { Entry::Taken }
+                if (5..20).contains(&place) { Entry::NotTaken } else { Entry::Taken }
             })
         };
         let (named, invocations) = drain(&crowd, outbound).await?;
