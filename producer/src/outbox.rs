@@ -211,15 +211,24 @@ impl Outbox {
             let (entries, told): (Vec<_>, Vec<_>) =
                 seats.into_iter().map(|seat| (seat.entry, seat.told)).unzip();
             let outcomes = self.call(places, entries).boxed().shared();
-            let mut calls = self.calls();
-            calls.retain(|call| call.upgrade().is_some_and(|call| call.peek().is_none()));
-            calls.extend(outcomes.downgrade());
-            drop(calls);
+            self.know(&outcomes);
             for (index, told) in told.into_iter().enumerate() {
                 // Who has left meanwhile does not want to know.
                 _ = told.send(Call { outcomes: outcomes.clone(), index });
             }
         }
+    }
+
+    /// Notes a call for those who may have to drive it, and forgets those that have ended.
+    fn know(&self, call: &Shared<CallFuture>) {
+        let mut calls = self.calls();
+        let known: Vec<_> = calls.drain(..).filter_map(|call| call.upgrade()).collect();
+        calls.extend(
+            known.iter().chain([call]).filter(|call| call.peek().is_none()).filter_map(Shared::downgrade),
+        );
+        drop(calls);
+        // Dropped when the lock is not held any more: each may be the last to hold its call.
+        drop(known);
     }
 
     fn call(

@@ -20,7 +20,7 @@ use streamer_tests::{
     doubles::TableDouble,
     event::connect,
     key_server::{KeyServer, Page},
-    signer::{Signer, changed, set, unsigned},
+    signer::{ALGORITHMS, Signer, changed, set, unsigned},
     worker::telemetry,
 };
 
@@ -330,14 +330,8 @@ fn every_token_has_its_status_and_its_reason() {
         ("an empty list of audiences", saying(json!({ "aud": [] })), (401, "wrong_audience")),
         ("no audience", saying(json!({ "aud": null })), (401, "wrong_audience")),
     ];
-    for (name, algorithm) in [
-        ("RS256", Algorithm::RS256),
-        ("RS384", Algorithm::RS384),
-        ("RS512", Algorithm::RS512),
-        ("PS256", Algorithm::PS256),
-        ("PS384", Algorithm::PS384),
-        ("PS512", Algorithm::PS512),
-    ] {
+    // All of RSA's.
+    for (name, algorithm) in ALGORITHMS.into_iter().filter(|(name, _)| !name.starts_with('E')) {
         let signer = Signer::new(algorithm, "rsa").unwrap();
         let handler = handler(Keys::One(PublicKey::from_pem(&signer.pem).unwrap()));
         let token = signer.sign(&claims(&json!({}))).unwrap();

@@ -10,28 +10,15 @@ use connect_handler::{
     keys::PublicKey,
     verify::{Keys, Verifier},
 };
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
+use jsonwebtoken::{DecodingKey, Validation, decode};
 use serde_json::{Value, json};
 use streamer_connections::ConnectionTable;
 use streamer_tests::{
     doubles::ManagementDouble,
     event::connect,
-    signer::Signer,
+    signer::{ALGORITHMS, Signer},
     worker::{ENDPOINT, telemetry},
 };
-
-/// The algorithms, by name.
-pub const ALGORITHMS: [(&str, Algorithm); 9] = [
-    ("RS256", Algorithm::RS256),
-    ("RS384", Algorithm::RS384),
-    ("RS512", Algorithm::RS512),
-    ("PS256", Algorithm::PS256),
-    ("PS384", Algorithm::PS384),
-    ("PS512", Algorithm::PS512),
-    ("ES256", Algorithm::ES256),
-    ("ES384", Algorithm::ES384),
-    ("EdDSA", Algorithm::EdDSA),
-];
 
 const CALLS: usize = 2000;
 

@@ -27,7 +27,7 @@ use streamer_cli::stack::{
     issuer::{ISSUER, Issuer},
     places,
 };
-use streamer_tests::event;
+use streamer_tests::{event, signer::ALGORITHMS};
 
 use crate::{
     process::{CLIENT, SERVER, pinned},
@@ -228,7 +228,7 @@ fn connects() -> anyhow::Result<()> {
         "$connect without the network, µs: the whole handler, and jsonwebtoken's verification alone",
         &["first", "p50", "p99", "plain p50"],
     );
-    for (name, _) in connect::ALGORITHMS {
+    for (name, _) in ALGORITHMS {
         let figures = figures(ours(["connect", name]))?;
         table.row(name, &figures.iter().map(|micros| format!("{micros:.0}")).collect::<Vec<_>>());
     }

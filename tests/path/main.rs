@@ -34,7 +34,15 @@ const TENANT: &str = "path";
 /// The live connections of a user.
 async fn rows(stack: &Stack, user: &str) -> anyhow::Result<Vec<IndexedConnection>> {
     let (tenant, user) = (TenantId::new(TENANT)?, UserId::new(user)?);
-    Ok(stack.table().by_user(&tenant, &user, None, SystemTime::now()).await?.connections)
+    let (table, mut rows, mut after) = (stack.table(), Vec::new(), None);
+    loop {
+        let page = table.by_user(&tenant, &user, after.as_ref(), SystemTime::now()).await?;
+        rows.extend(page.connections);
+        after = page.next;
+        if after.is_none() {
+            return Ok(rows);
+        }
+    }
 }
 
 /// A connected client of a user of its own.

@@ -182,7 +182,7 @@ impl<'a> Play<'a> {
         Ok(())
     }
 
-    /// The connections of a user, once there are so many.
+    /// The connections of a user, once there are so many: at most a page's worth.
     pub(super) async fn connections(
         &self,
         tenant: &str,
