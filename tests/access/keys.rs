@@ -55,6 +55,9 @@ async fn a_server_that_fails_hangs_or_lies_keeps_nobody_out_whose_key_is_known()
     for page in [
         Page::Status(500, String::new()),
         Page::Status(302, elsewhere.url("/keys")),
+        // Good keys, and a status that says that they are none.
+        Page::Answer(404, set(&[new.jwk().unwrap()])),
+        Page::Answer(203, set(&[new.jwk().unwrap()])),
         Page::Silence,
         Page::Endless,
         Page::Cut,

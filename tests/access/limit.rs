@@ -105,14 +105,15 @@ async fn one_that_is_still_being_made_keeps_its_row_and_its_socket() {
         (closing(&["being-made"]), vec!["being-made".to_owned(), "new".to_owned()])
     );
 
-    // Of two that see each other only the younger closes the other.
+    // Of those that see each other only the younger closes the others.
     let (table, api) = (TableDouble::default(), ManagementDouble::new(|_| 204));
-    let younger = connection("younger", SystemTime::now() + Duration::from_secs(60));
-    table.client().put(&younger).await.unwrap();
+    for younger in ["younger", "youngest"] {
+        table.client().put(&connection(younger, SystemTime::now() + Duration::from_secs(60))).await.unwrap();
+    }
     handler(&table, &api, 1, &issuer).handle(event("older", &issuer)).await;
     assert_eq!(
         (api.asked(), table.connections()),
-        (closing(&[]), vec!["older".to_owned(), "younger".to_owned()])
+        (closing(&[]), vec!["older".to_owned(), "younger".to_owned(), "youngest".to_owned()])
     );
 }
 

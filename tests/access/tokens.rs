@@ -340,6 +340,11 @@ fn every_token_has_its_status_and_its_reason() {
         cases.push((name, token, (401, "bad_signature")));
     }
 
+    let p256 = handler(Keys::One(PublicKey::from_pem(&signers["p256"].pem).unwrap()));
+    for algorithm in ["ES384", "RS256", "EdDSA", "HS256"] {
+        let token = as_another("p256", "p256", algorithm);
+        assert_eq!(runtime.block_on(says(&p256, &token)), (401, "wrong_algorithm".to_owned()), "{algorithm}");
+    }
     let said = Said::default();
     let subscriber =
         tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(said.clone());

@@ -17,6 +17,8 @@ use tokio::{
 pub enum Page {
     /// 200 with this body.
     Body(String),
+    /// This status, with this body.
+    Answer(u16, String),
     /// This status, with a location for a redirection.
     Status(u16, String),
     /// A body that never ends.
@@ -85,6 +87,10 @@ fn locked(pages: &Mutex<Pages>) -> MutexGuard<'_, Pages> {
     pages.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn with_body(status: u16, body: &str) -> String {
+    format!("HTTP/1.1 {status} -\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
 /// Answers one request, and closes the connection.
 async fn answer(mut stream: TcpStream, pages: Arc<Mutex<Pages>>) {
     let mut head = Vec::new();
@@ -102,9 +108,8 @@ async fn answer(mut stream: TcpStream, pages: Arc<Mutex<Pages>>) {
         pages.pages.get(&path).cloned().unwrap_or(Page::Status(404, String::new()))
     };
     let reply = match page {
-        Page::Body(body) => {
-            format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len())
-        }
+        Page::Body(body) => with_body(200, &body),
+        Page::Answer(status, body) => with_body(status, &body),
         Page::Status(status, location) => {
             format!(
                 "HTTP/1.1 {status} No\r\nConnection: close\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"
