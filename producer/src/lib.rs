@@ -134,6 +134,7 @@
 //! ```
 
 mod buffer;
+mod claim;
 mod entry;
 mod message;
 mod outbox;

@@ -5,7 +5,7 @@
 //! it no longer but hold on to it, one of the others who wait polls it for them.
 
 use std::{
-    future::{Future, pending},
+    future::Future,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -22,11 +22,12 @@ use futures::{
 use streamer_message::{Limit, pack};
 use tokio::{
     sync::{OwnedSemaphorePermit, RwLock, Semaphore, oneshot},
-    time::{Instant, sleep, sleep_until, timeout, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 use crate::{
-    buffer::{Buffer, CALLS, LINGER, Place},
+    buffer::{Buffer, CALLS, Place},
+    claim::{Claim, Deadline},
     entry::Entry,
     producer::SendError,
     queue::{Failure, Queue},
@@ -41,18 +42,9 @@ const OVERHEAD: usize = 512;
 /// How long one call may take before its entries are tried again.
 const CALL: Duration = Duration::from_secs(5);
 
-/// The longest pause before the second try; it doubles with each further one.
-const PAUSE: Duration = Duration::from_millis(100);
-
-/// The longest pause of all.
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-
-/// With less than this left there is no further try.
-const LAST_TRY: Duration = Duration::from_millis(10);
-
 /// How often who waits for a call looks after it, whoever else does. One who polled it may have left just when it was
 /// to be polled again.
-const LOOK: Duration = Duration::from_millis(250);
+pub const LOOK: Duration = Duration::from_millis(250);
 
 /// As good as never.
 const NEVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
@@ -72,18 +64,18 @@ pub struct Outbox {
 }
 
 /// An entry, and who is told of the call that it is in.
-struct Seat {
-    entry: Arc<Entry>,
-    told: oneshot::Sender<Call>,
+pub struct Seat {
+    pub entry: Arc<Entry>,
+    pub told: oneshot::Sender<Call>,
 }
 
-type Outcomes = Arc<Vec<Result<(), Failure>>>;
-type CallFuture = BoxFuture<'static, Outcomes>;
+pub type Outcomes = Arc<Vec<Result<(), Failure>>>;
+pub type CallFuture = BoxFuture<'static, Outcomes>;
 
 /// A call, for one of the entries that it holds.
-struct Call {
-    outcomes: Shared<CallFuture>,
-    index: usize,
+pub struct Call {
+    pub outcomes: Shared<CallFuture>,
+    pub index: usize,
 }
 
 impl Outbox {
@@ -202,7 +194,7 @@ impl Outbox {
     }
 
     /// Begins the calls whose time has come. They are driven by those who have entries in them.
-    fn begin(self: &Arc<Self>) {
+    pub fn begin(self: &Arc<Self>) {
         loop {
             // Not in the loop's head: the lock would be held until its end.
             let batch = self.locked().next(Instant::now());
@@ -251,7 +243,7 @@ impl Outbox {
     }
 
     /// Polls the calls of those who do not do it themselves, one at a time of all who wait.
-    async fn drive(&self) {
+    pub async fn drive(&self) {
         let _driver = self.driver.lock().await;
         loop {
             let calls: Vec<_> = self.calls().iter().filter_map(WeakShared::upgrade).collect();
@@ -263,7 +255,8 @@ impl Outbox {
         }
     }
 
-    fn locked(&self) -> MutexGuard<'_, Buffer<Seat>> {
+    /// What waits, rests and is under way.
+    pub fn locked(&self) -> MutexGuard<'_, Buffer<Seat>> {
         self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -294,107 +287,5 @@ impl Drop for UnderWay {
             self.outbox.locked().ended(places.into_iter().map(|place| (place, false)));
             self.outbox.begin();
         }
-    }
-}
-
-/// Somebody's entry, until it is on the queue or given up. Dropping it gives it up.
-struct Claim {
-    outbox: Arc<Outbox>,
-    place: Place,
-    entry: Arc<Entry>,
-}
-
-impl Claim {
-    async fn settle(self, mut call: oneshot::Receiver<Call>, deadline: Deadline) -> Result<(), SendError> {
-        let mut cause = None;
-        let passed = |cause: Option<&str>, otherwise| deadline.passed(cause.unwrap_or(otherwise));
-        let mut pause = PAUSE;
-        loop {
-            let Some(Call { outcomes, index }) = self.called(call, deadline).await else {
-                return Err(passed(cause.as_deref(), "it has not left yet, behind other messages"));
-            };
-            let Some(outcomes) = look_after(outcomes, deadline).await else {
-                return Err(passed(cause.as_deref(), "the queue has not answered"));
-            };
-            match outcomes.get(index) {
-                Some(Ok(())) => return Ok(()),
-                Some(Err(Failure::Refused { code, message })) => {
-                    return Err(SendError::Refused { code: code.clone(), message: message.clone() });
-                }
-                Some(Err(Failure::NotTaken(why))) => cause = Some(why.clone()),
-                None => {}
-            }
-            let left = deadline.at.saturating_duration_since(Instant::now());
-            if left < LAST_TRY {
-                return Err(passed(cause.as_deref(), "the queue has not answered"));
-            }
-            sleep(pause.mul_f64(fastrand::f64()).min(left / 2)).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
-            call = self.again();
-        }
-    }
-
-    /// Lets the entry wait for another call.
-    fn again(&self) -> oneshot::Receiver<Call> {
-        let call = self.wait(&mut self.outbox.locked(), Instant::now());
-        self.outbox.begin();
-        call
-    }
-
-    fn wait(&self, buffer: &mut Buffer<Seat>, now: Instant) -> oneshot::Receiver<Call> {
-        let (told, call) = oneshot::channel();
-        buffer.wait(self.place, Seat { entry: Arc::clone(&self.entry), told }, now);
-        call
-    }
-
-    /// Waits for the call that the entry is in.
-    async fn called(&self, mut call: oneshot::Receiver<Call>, deadline: Deadline) -> Option<Call> {
-        let now = Instant::now();
-        let linger = now + LINGER.min(deadline.at.saturating_duration_since(now) / 2);
-        tokio::select! {
-            biased;
-            call = &mut call => return call.ok(),
-            () = sleep_until(linger) => self.outbox.begin(),
-        }
-        tokio::select! {
-            biased;
-            call = &mut call => call.ok(),
-            () = sleep_until(deadline.at) => None,
-            () = self.outbox.drive() => pending().await,
-        }
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        // Dropped when the lock is not held any more: it wakes somebody.
-        let seat = self.outbox.locked().leave(self.place);
-        drop(seat);
-        self.outbox.begin();
-    }
-}
-
-/// What comes of a call, if that comes in time.
-async fn look_after(outcomes: Shared<CallFuture>, deadline: Deadline) -> Option<Outcomes> {
-    loop {
-        let look = deadline.at.min(Instant::now() + LOOK);
-        match timeout_at(look, outcomes.clone()).await {
-            Ok(outcomes) => return Some(outcomes),
-            Err(_) if look == deadline.at => return None,
-            Err(_) => {}
-        }
-    }
-}
-
-/// Until when something is to be done, and how long that was.
-#[derive(Debug, Clone, Copy)]
-struct Deadline {
-    at: Instant,
-    time: Duration,
-}
-
-impl Deadline {
-    fn passed(self, cause: &str) -> SendError {
-        SendError::OutOfTime { time: self.time, cause: cause.to_owned() }
     }
 }
