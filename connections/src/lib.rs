@@ -2,6 +2,7 @@
 //!
 //! - [`Connection`]: a row, as `$connect` writes it.
 //! - [`IndexedConnection`]: what the indexes `by_user` and `by_tenant` hold of a row.
+//! - [`schema`]: the table's keys, indexes and TTL attribute.
 //! - [`ConnectionTable`]: writes, reads and removes rows, and says who is [`Live`].
 //!
 //! A row may outlive its socket: `$disconnect` is best-effort, and DynamoDB deletes expired rows up to days
@@ -10,6 +11,7 @@
 mod key;
 mod presence;
 mod row;
+pub mod schema;
 mod table;
 
 pub use key::{SHARDS, shard_of};

@@ -8,7 +8,10 @@ use std::{
 use aws_sdk_dynamodb::types::AttributeValue;
 use streamer_message::{ConnectionId, TenantId, UserId};
 
-use crate::key::{shard_of, tenant_shard, tenant_user};
+use crate::{
+    key::{shard_of, tenant_shard, tenant_user},
+    schema::{BY_TENANT, BY_USER, CONNECTION_ID, EXPIRES_AT},
+};
 
 pub(crate) type Row = HashMap<String, AttributeValue>;
 
@@ -61,14 +64,17 @@ impl Connection {
     pub(crate) fn to_row(&self) -> Row {
         let text = |text: &str| AttributeValue::S(text.to_owned());
         let mut row = Row::from([
-            ("connection_id".to_owned(), text(self.connection_id.as_str())),
+            (CONNECTION_ID.to_owned(), text(self.connection_id.as_str())),
             ("user_id".to_owned(), text(self.user_id.as_str())),
             ("tenant_id".to_owned(), text(self.tenant_id.as_str())),
-            ("tenant_user".to_owned(), text(&tenant_user(&self.tenant_id, &self.user_id))),
-            ("tenant_shard".to_owned(), text(&tenant_shard(&self.tenant_id, shard_of(&self.connection_id)))),
+            (BY_USER.hash_key.to_owned(), text(&tenant_user(&self.tenant_id, &self.user_id))),
+            (
+                BY_TENANT.hash_key.to_owned(),
+                text(&tenant_shard(&self.tenant_id, shard_of(&self.connection_id))),
+            ),
             ("endpoint".to_owned(), text(&self.endpoint)),
             ("connected_at".to_owned(), number(since_epoch(self.connected_at).as_millis())),
-            ("expires_at".to_owned(), number(since_epoch(self.expires_at).as_secs())),
+            (EXPIRES_AT.to_owned(), number(since_epoch(self.expires_at).as_secs())),
         ]);
         // DynamoDB takes no empty set.
         if !self.permissions.is_empty() {
@@ -113,14 +119,14 @@ impl IndexedConnection {
             user_id: id(row, "user_id")?,
             endpoint: text(row, "endpoint")?,
             connected_at: time(row, "connected_at", Duration::from_millis)?,
-            expires_at: time(row, "expires_at", Duration::from_secs)?,
+            expires_at: time(row, EXPIRES_AT, Duration::from_secs)?,
         })
     }
 }
 
 /// The key of a row.
 pub(crate) fn connection_id(row: &Row) -> Result<ConnectionId, InvalidRow> {
-    id(row, "connection_id")
+    id(row, CONNECTION_ID)
 }
 
 /// A number attribute.

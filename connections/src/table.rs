@@ -13,6 +13,7 @@ use streamer_message::{ConnectionId, TenantId, UserId};
 use crate::{
     key::{tenant_shard, tenant_user},
     row::{self, Connection, IndexedConnection, InvalidRow, Row, number, since_epoch},
+    schema::{BY_TENANT, BY_USER, CONNECTION_ID, Index},
 };
 
 /// Rows that one call reads of an index, at most, so that a page's memory is bounded: as many as one message names.
@@ -151,7 +152,7 @@ impl ConnectionTable {
         after: Option<&ConnectionId>,
         now: SystemTime,
     ) -> Result<Page, TableError> {
-        self.page("by_user", "tenant_user", tenant_user(tenant, user), after, now).await
+        self.page(BY_USER, tenant_user(tenant, user), after, now).await
     }
 
     /// A page of the live connections in one of a tenant's [`SHARDS`](crate::SHARDS).
@@ -165,14 +166,13 @@ impl ConnectionTable {
         after: Option<&ConnectionId>,
         now: SystemTime,
     ) -> Result<Page, TableError> {
-        self.page("by_tenant", "tenant_shard", tenant_shard(tenant, shard), after, now).await
+        self.page(BY_TENANT, tenant_shard(tenant, shard), after, now).await
     }
 
     /// A page is what DynamoDB reads in one call: at most 100 rows and 1 MB.
     async fn page(
         &self,
-        index: &str,
-        attribute: &str,
+        index: Index,
         value: String,
         after: Option<&ConnectionId>,
         now: SystemTime,
@@ -180,21 +180,22 @@ impl ConnectionTable {
         let value = AttributeValue::S(value);
         let start = after.map(|after| {
             let after = AttributeValue::S(after.as_str().to_owned());
-            Row::from([(attribute.to_owned(), value.clone()), ("connection_id".to_owned(), after)])
+            Row::from([(index.hash_key.to_owned(), value.clone()), (CONNECTION_ID.to_owned(), after)])
         });
         let query = self
             .client
             .query()
             .table_name(&self.name)
-            .index_name(index)
+            .index_name(index.name)
             .limit(PAGE_ROWS)
             .key_condition_expression("#key = :value")
-            .expression_attribute_names("#key", attribute)
+            .expression_attribute_names("#key", index.hash_key)
             .expression_attribute_values(":value", value)
             .set_exclusive_start_key(start);
         let output = query.send().await.map_err(|error| self.failed("Query", &error))?;
         let read = |row: &Row| {
-            IndexedConnection::from_row(row).inspect_err(|error| tracing::warn!(%error, index, "row skipped"))
+            IndexedConnection::from_row(row)
+                .inspect_err(|error| tracing::warn!(%error, index = index.name, "row skipped"))
         };
         let rows = output.items.unwrap_or_default();
         Ok(Page {
@@ -217,5 +218,5 @@ impl ConnectionTable {
 }
 
 fn key(id: &ConnectionId) -> Option<Row> {
-    Some(Row::from([("connection_id".to_owned(), AttributeValue::S(id.as_str().to_owned()))]))
+    Some(Row::from([(CONNECTION_ID.to_owned(), AttributeValue::S(id.as_str().to_owned()))]))
 }

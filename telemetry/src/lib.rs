@@ -6,7 +6,7 @@
 
 mod metrics;
 
-pub use metrics::{Metric, Metrics, Unit, metric};
+pub use metrics::{Metric, Metrics, NAMESPACE, Unit, metric};
 
 use std::{io, time::SystemTime};
 

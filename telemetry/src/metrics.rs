@@ -11,7 +11,8 @@ use std::{
 
 use serde_json::{Map, Value, json};
 
-const NAMESPACE: &str = "Streamer";
+/// The namespace of every metric.
+pub const NAMESPACE: &str = "Streamer";
 
 /// Values of one metric in one line, at most.
 const VALUES_IN_A_LINE: usize = 100;
@@ -100,6 +101,35 @@ pub mod metric {
     pub const CONNECT_LATENCY: Metric = time("ConnectLatency");
     /// How long the handling of `$disconnect` took.
     pub const DISCONNECT_LATENCY: Metric = time("DisconnectLatency");
+
+    /// All of them.
+    pub const ALL: [Metric; 25] = [
+        DELIVERED,
+        GONE,
+        EXPIRED,
+        SUPERSEDED,
+        NO_RECIPIENT,
+        EXPANDED,
+        REJECTED,
+        EXHAUSTED,
+        POISON,
+        HANDED_BACK,
+        THROTTLES,
+        SLOW_CLIENTS,
+        CIRCUIT_OPENED,
+        CIRCUIT_OPEN,
+        CONCURRENCY_LIMIT,
+        CONCURRENCY_UTILIZATION,
+        RETRIES,
+        DELIVERY_LATENCY,
+        POST_LATENCY,
+        QUEUE_AGE,
+        CONNECTIONS_OPENED,
+        CONNECTIONS_REFUSED,
+        CONNECTION_DURATION,
+        CONNECT_LATENCY,
+        DISCONNECT_LATENCY,
+    ];
 }
 
 /// The metrics of one invocation, with the dimensions `service` and `stage`.
