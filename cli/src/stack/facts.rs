@@ -93,9 +93,8 @@ pub struct Function {
     pub timeout_seconds: i32,
     /// How much memory it has.
     pub memory_mb: i32,
-    /// How many of it may run at the same time, where that is reserved.
-    pub reserved_concurrency: Option<i32>,
-    /// Its environment variables, each with the name of what it holds.
+    /// The environment variables that it reads, each with the name of what it holds. What a deployment has no
+    /// value for is left to the function's default.
     pub environment: BTreeMap<String, String>,
 }
 
@@ -109,8 +108,29 @@ pub struct Mapping {
     pub batch_size: i32,
     /// How long to wait for a batch to fill.
     pub batching_window_seconds: i32,
-    /// Invocations at the same time, at most.
-    pub maximum_concurrency: i32,
+    /// How much of the account it may use.
+    pub pace: Pace,
+}
+
+/// How many of the account's API Gateway requests a deployment may make.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pace {
+    /// All of it, in a second.
+    pub requests_per_second: i32,
+    /// One execution environment of the worker, in a second.
+    pub requests_per_second_of_an_environment: i32,
+}
+
+impl Pace {
+    /// Invocations at the same time, at most: as many as the pace has use for, within Lambda's limits for a
+    /// mapping, 2 to 1000.
+    #[must_use]
+    pub fn maximum_concurrency(&self) -> i32 {
+        let of_one = self.requests_per_second_of_an_environment.max(1);
+        let environments = (self.requests_per_second + of_one - 1) / of_one;
+        environments.clamp(2, 1000)
+    }
 }
 
 /// The WebSocket API.

@@ -25,20 +25,19 @@ impl Deployment<'_> {
         values: &BTreeMap<&str, &str>,
         binaries: &Binaries,
     ) -> anyhow::Result<String> {
-        let variables = function.environment.iter().map(|(variable, value)| {
-            let value = values.get(value.as_str());
-            let value =
-                value.with_context(|| format!("infra/stack.json: {variable} holds an unknown value"))?;
-            Ok((variable.clone(), (*value).to_owned()))
-        });
-        let mut variables = variables.collect::<anyhow::Result<BTreeMap<_, _>>>()?;
+        let given = |(variable, value): (&String, &String)| {
+            Some((variable.clone(), (*values.get(value.as_str())?).to_owned()))
+        };
+        let mut variables: BTreeMap<_, _> = function.environment.iter().filter_map(given).collect();
         let overrides = self.overrides.environment.get(name).into_iter().flatten();
         variables.extend(overrides.map(|(variable, value)| ((*variable).to_owned(), value.clone())));
         let (timeout, memory) = (function.timeout_seconds, function.memory_mb);
         let arn = self.create(name, binaries.zip(&function.package)?, variables, timeout, memory).await?;
-        if let Some(reserved) = function.reserved_concurrency {
+        let mapping = &self.facts.mapping;
+        if *name == mapping.function {
+            // Where Lambda throttles the mapping's invocations, SQS counts the receives all the same.
             let put = self.lambda.put_function_concurrency().function_name(self.facts.function_name(name));
-            put.reserved_concurrent_executions(reserved).send().await?;
+            put.reserved_concurrent_executions(mapping.pace.maximum_concurrency()).send().await?;
         }
         Ok(arn)
     }
@@ -79,7 +78,8 @@ impl Deployment<'_> {
     /// The mapping's id.
     pub(super) async fn mapping(&self, queue_arn: &str, function_arn: &str) -> anyhow::Result<String> {
         let mapping = &self.facts.mapping;
-        let scaling = ScalingConfig::builder().maximum_concurrency(mapping.maximum_concurrency).build();
+        let scaling =
+            ScalingConfig::builder().maximum_concurrency(mapping.pace.maximum_concurrency()).build();
         let created = self
             .lambda
             .create_event_source_mapping()
