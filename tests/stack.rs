@@ -255,7 +255,7 @@ async fn the_demo_uses_the_endpoint_that_it_is_given_and_leaves_nothing_there() 
     let up = streamer.run_at(emulator.url(), ["up"]).await?;
     assert!(!up.success && up.err.contains("`up` starts one of its own: unset the variable"), "{up:?}");
     let demo = streamer.run_at(emulator.url(), []).await?;
-    assert!(demo.success && demo.out.contains("PASS 8/8"), "{demo:?}");
+    assert!(demo.success && demo.out.contains("PASS 10/10"), "{demo:?}");
 
     let config = local_config(emulator.url()).await;
     let functions = aws_sdk_lambda::Client::new(&config).list_functions().send().await?;
@@ -273,7 +273,7 @@ async fn the_demo_uses_the_endpoint_that_it_is_given_and_leaves_nothing_there() 
 async fn help_names_every_command() -> anyhow::Result<()> {
     let streamer = Streamer::new("help").await?;
     let help = streamer.run(["--help"]).await?.out;
-    for command in ["up", "down", "logs", "token", "send", "connections", "disconnect"] {
+    for command in ["up", "down", "logs", "token", "send", "connections", "disconnect", "package"] {
         assert!(help.contains(&format!("\n  {command} ")), "{command}: {help}");
         assert!(streamer.run([command, "--help"]).await?.success);
     }

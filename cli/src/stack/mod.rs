@@ -157,8 +157,8 @@ impl Stack {
         Self::elsewhere(self.deployed.clone(), self.issuer.clone()).await
     }
 
-    /// A stack that another `Stack` runs, in this process or in another one.
-    async fn elsewhere(deployed: Deployed, issuer: Issuer) -> Self {
+    /// What is deployed at an endpoint already, by another process or by other means. Who ends it is their affair.
+    pub async fn elsewhere(deployed: Deployed, issuer: Issuer) -> Self {
         let config = local_config(&deployed.endpoint_url).await;
         Self { host: Host::Shared, deployed, issuer, config }
     }

@@ -9,7 +9,7 @@ use streamer_message::ConnectionId;
 use streamer_producer::Message;
 use tokio::{sync::mpsc, task::JoinSet, time::sleep};
 
-use super::scenes::{LIMIT, Play, TENANT};
+use super::scenes::{Play, TENANT};
 use crate::stack::{
     logs::Logs,
     socket::{Frame, Socket},
@@ -57,12 +57,12 @@ impl Play<'_> {
         self.stack.producer().send(message).await?;
 
         // The first frame tells that a worker is in the middle of it.
-        let first = tokio::time::timeout(LIMIT, frames.recv()).await?.context("all sockets closed")?;
+        let first = tokio::time::timeout(self.limit, frames.recv()).await?.context("all sockets closed")?;
         let killed = workers.kill() + self.stack.processes("delivery")?.kill();
         ensure!(killed > 0, "there was no worker to kill");
         self.count("crowd", &first)?;
 
-        let deadline = Instant::now() + LIMIT;
+        let deadline = Instant::now() + self.limit;
         while Instant::now() < deadline
             && !(self.tally.unique() - before == CROWD
                 && self.stack.is_empty(&self.stack.deployed.queue_url).await?)
@@ -87,7 +87,7 @@ impl Play<'_> {
         let (sender, frames) = mpsc::channel(number);
         let mut listening = JoinSet::new();
         for (index, socket) in sockets.into_iter().enumerate() {
-            listening.spawn(listen(index, socket, sender.clone()));
+            listening.spawn(listen(index, socket, sender.clone(), self.limit * 2));
         }
         Ok(Crowd { ids, frames, _listening: listening })
     }
@@ -103,7 +103,7 @@ impl Play<'_> {
         self.outage.fail(true);
         let message = Message::connections(&ids).response(&json!({ "news": "the endpoint is back" }))?;
         self.stack.producer().send(message).await?;
-        let deadline = Instant::now() + LIMIT;
+        let deadline = Instant::now() + self.limit;
         while !logs.next().await?.iter().any(|line| line.text.contains("the circuit has opened")) {
             ensure!(Instant::now() < deadline, "the circuit did not open");
             sleep(Duration::from_millis(100)).await;
@@ -132,8 +132,8 @@ struct Crowd {
     _listening: JoinSet<()>,
 }
 
-async fn listen(index: usize, mut socket: Socket, frames: mpsc::Sender<(usize, Frame)>) {
-    while let Ok(frame) = socket.next(LIMIT * 2).await {
+async fn listen(index: usize, mut socket: Socket, frames: mpsc::Sender<(usize, Frame)>, limit: Duration) {
+    while let Ok(frame) = socket.next(limit).await {
         if frames.send((index, frame)).await.is_err() {
             break;
         }

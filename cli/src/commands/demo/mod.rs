@@ -76,7 +76,18 @@ pub async fn run(keep: bool) -> anyhow::Result<()> {
     played.map_err(|failed| failed.error).and(ended)
 }
 
-const SCENES: usize = 8;
+const SCENES: usize = 10;
+
+/// Plays all scenes on a stack, and says what came of them.
+///
+/// # Errors
+/// When anything of it did not happen; the error names the scene.
+pub async fn play(stack: &Stack, outage: &Outage, screen: Screen) -> anyhow::Result<()> {
+    let mut play = Play::new(stack, outage, screen);
+    let played = perform(&mut play, screen).await;
+    summary(screen, &play.tally);
+    played.map_err(|failed| failed.error)
+}
 
 /// A scene that did not end as it should.
 struct Failed {
@@ -89,7 +100,7 @@ async fn perform(play: &mut Play<'_>, screen: Screen) -> Result<(), Failed> {
     macro_rules! scene {
         ($number:literal, $name:ident) => {
             match play.$name().await {
-                Ok(what) => screen.line(format!(" {} {:<11} {what}", $number, stringify!($name))),
+                Ok(what) => screen.line(format!(" {:>2} {:<11}{what}", $number, stringify!($name))),
                 Err(error) => {
                     let error = error.context(concat!("scene ", $number, ", ", stringify!($name)));
                     return Err(Failed { scenes: $number - 1, error });
@@ -101,10 +112,12 @@ async fn perform(play: &mut Play<'_>, screen: Screen) -> Result<(), Failed> {
     scene!(2, echo);
     scene!(3, ping);
     scene!(4, report);
-    scene!(5, broadcast);
-    scene!(6, stale);
-    scene!(7, disconnect);
-    scene!(8, outage);
+    scene!(5, devices);
+    scene!(6, broadcast);
+    scene!(7, poison);
+    scene!(8, stale);
+    scene!(9, disconnect);
+    scene!(10, outage);
     Ok(())
 }
 

@@ -25,8 +25,8 @@ pub(super) const TENANT: &str = "acme";
 /// How long to wait for a frame before looking into the worker's log.
 const PATIENCE: Duration = Duration::from_millis(250);
 
-/// How long anything may take: longer than the visibility timeout, which a message of a killed worker waits.
-pub(super) const LIMIT: Duration = Duration::from_secs(60);
+/// How long anything may take, unless told otherwise.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// A play: one client, and what has arrived so far.
 pub struct Play<'a> {
@@ -37,12 +37,22 @@ pub struct Play<'a> {
     anna: Option<(Socket, ConnectionId)>,
     /// What has arrived.
     pub tally: Tally,
+    /// How long anything may take: longer than the visibility timeout, which a message of a killed worker waits.
+    pub limit: Duration,
 }
 
 impl<'a> Play<'a> {
     /// The stage is set.
     pub fn new(stack: &'a Stack, outage: &'a Outage, screen: Screen) -> Self {
-        Self { stack, outage, screen, table: stack.table(), anna: None, tally: Tally::default() }
+        Self {
+            stack,
+            outage,
+            screen,
+            table: stack.table(),
+            anna: None,
+            tally: Tally::default(),
+            limit: LIMIT,
+        }
     }
 
     /// A client connects with a fresh token.
@@ -83,7 +93,7 @@ impl<'a> Play<'a> {
         // A standard queue keeps no order: `seq` tells it. An update that a later message of the request overtakes
         // in the same batch is superseded, which the worker's log tells.
         let (mut logs, mut superseded) = (Logs::of(self.stack, Some("delivery"))?, 0);
-        let deadline = Instant::now() + LIMIT;
+        let deadline = Instant::now() + self.limit;
         while acknowledged.is_none() || complete.is_none() || progress.len() + superseded < 10 {
             let missing = 10 - progress.len() - superseded;
             ensure!(
@@ -129,6 +139,49 @@ impl<'a> Play<'a> {
         ))
     }
 
+    /// A message for a user reaches all connections of the user.
+    pub async fn devices(&mut self) -> anyhow::Result<String> {
+        let mut tablet = self.stack.connect(TENANT, "anna").await?;
+        let mut ids = self.connections(TENANT, "anna", 2).await?;
+        let message = Message::user(TENANT, "anna").response(&json!({ "news": "on all devices" }))?;
+        self.stack.producer().send(message).await?;
+        let (frame, latency) = self.frame().await?;
+        let same = tablet.next(self.limit).await?;
+        self.tally.arrived("anna's tablet", &same)?;
+        ensure!(same.json()?["id"] == frame["id"], "another message: {}", same.text);
+        tablet.close().await?;
+        ids.retain(|id| self.anna.as_ref().is_none_or(|(_, phone)| phone != id));
+        for id in ids {
+            self.until_removed(&id).await?;
+        }
+        Ok(format!("{:<40} {}", "user anna on 2 sockets: both have it", human(latency)))
+    }
+
+    /// What is no message ends in the dead-letter queue, as it was, with the reason.
+    pub async fn poison(&mut self) -> anyhow::Result<String> {
+        const BODY: &str = "{ no message";
+        const REASON: &str = "streamer.reason";
+        let (sqs, deployed) = (aws_sdk_sqs::Client::new(&self.stack.config), &self.stack.deployed);
+        sqs.send_message().queue_url(&deployed.queue_url).message_body(BODY).send().await?;
+        let deadline = Instant::now() + self.limit;
+        let letter = loop {
+            let receive = sqs.receive_message().queue_url(&deployed.dead_letter_queue_url);
+            let received = receive.message_attribute_names("All").wait_time_seconds(1).send().await?;
+            if let Some(letter) = received.messages.unwrap_or_default().pop() {
+                break letter;
+            }
+            ensure!(Instant::now() < deadline, "no dead letter came");
+        };
+        let delete = sqs.delete_message().queue_url(&deployed.dead_letter_queue_url);
+        delete.receipt_handle(letter.receipt_handle.as_deref().unwrap_or_default()).send().await?;
+        let reason = letter.message_attributes.as_ref().and_then(|all| all.get(REASON)?.string_value());
+        ensure!(
+            letter.body.as_deref() == Some(BODY) && reason == Some("poison"),
+            "not the dead letter that was expected: {letter:?}"
+        );
+        Ok("no JSON: dead letter, reason poison".to_owned())
+    }
+
     /// A row whose `$disconnect` never came: the first post finds no socket and removes it.
     pub async fn stale(&mut self) -> anyhow::Result<String> {
         let socket = self.stack.connect(TENANT, "berta").await?;
@@ -162,7 +215,7 @@ impl<'a> Play<'a> {
     async fn frame(&mut self) -> anyhow::Result<(Value, Duration)> {
         let (socket, _) = self.anna.as_mut().context("nobody is connected")?;
         loop {
-            let frame = socket.next(LIMIT).await?;
+            let frame = socket.next(self.limit).await?;
             if let Some(new) = self.tally.arrived("anna", &frame)? {
                 return Ok(new);
             }
@@ -174,7 +227,7 @@ impl<'a> Play<'a> {
     }
 
     async fn until_removed(&self, id: &ConnectionId) -> anyhow::Result<()> {
-        let deadline = Instant::now() + LIMIT;
+        let deadline = Instant::now() + self.limit;
         while self.row(id).await?.is_some() {
             ensure!(Instant::now() < deadline, "the row is still there");
             sleep(Duration::from_millis(50)).await;
@@ -190,7 +243,7 @@ impl<'a> Play<'a> {
         number: usize,
     ) -> anyhow::Result<Vec<ConnectionId>> {
         let (tenant, user) = (TenantId::new(tenant)?, UserId::new(user)?);
-        let deadline = Instant::now() + LIMIT;
+        let deadline = Instant::now() + self.limit;
         loop {
             let page = self.table.by_user(&tenant, &user, None, SystemTime::now()).await?;
             if page.connections.len() >= number {
