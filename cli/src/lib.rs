@@ -1,10 +1,12 @@
 //! The command `streamer`, and the stack on this machine that it and the tests run.
 //!
 //! - [`stack`]: installs and starts an emulator of AWS, and deploys our real Lambda binaries to it.
+//! - [`package`]: the Lambdas as AWS takes them.
 //! - [`commands`]: a file for each command. [`screen`]: what a person sees of them. [`interrupt`]: how a person
 //!   ends them.
 
 pub mod commands;
 pub mod interrupt;
+pub mod package;
 pub mod screen;
 pub mod stack;

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use streamer_cli::commands::{
-    connections::Connections, demo, disconnect::Disconnect, down::Down, logs::LogsOf, send::Send,
-    token::Token, up::Up,
+    connections::Connections, demo, disconnect::Disconnect, down::Down, logs::LogsOf, package::Package,
+    send::Send, token::Token, up::Up,
 };
 
 /// Streamer delivers messages to the clients of an AWS WebSocket API.
@@ -43,6 +43,9 @@ On any deployment (the stack on this machine if one is up; AWS only with --aws):
   connections Who is live
   disconnect  Closes the connections of a tenant or a user
 
+For a deployment:
+  package     Zips for Lambda, which infra/ deploys
+
 `streamer COMMAND --help` tells more, with examples.";
 
 #[derive(Subcommand)]
@@ -54,6 +57,7 @@ enum Command {
     Send(Send),
     Connections(Connections),
     Disconnect(Disconnect),
+    Package(Package),
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -68,6 +72,7 @@ async fn main() -> ExitCode {
         Some(Command::Send(send)) => send.run().await,
         Some(Command::Connections(connections)) => connections.run().await,
         Some(Command::Disconnect(disconnect)) => disconnect.run().await,
+        Some(Command::Package(package)) => package.run().await,
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -5,6 +5,7 @@ pub mod demo;
 pub mod disconnect;
 pub mod down;
 pub mod logs;
+pub mod package;
 pub mod send;
 pub mod set_up;
 pub mod target;

@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     env, fs,
-    io::{Cursor, Write as _},
     path::{Path, PathBuf},
     process::Stdio,
 };
@@ -11,9 +10,9 @@ use std::{
 use anyhow::{Context as _, bail};
 use serde::Deserialize;
 use tokio::process::Command;
-use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 
 use super::places;
+use crate::package::archive::{Compression, archive};
 
 /// The short name of the router, and the name of the example router of the package `streamer-producer`.
 pub const ROUTER: &str = "router";
@@ -123,12 +122,5 @@ impl Binaries {
 
 fn zip(binary: &Path) -> anyhow::Result<Vec<u8>> {
     let binary = fs::read(binary).with_context(|| format!("cannot read the binary {}", binary.display()))?;
-    let options = SimpleFileOptions::default()
-        .compression_method(CompressionMethod::Deflated)
-        .compression_level(Some(1))
-        .unix_permissions(0o755);
-    let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
-    zip.start_file("bootstrap", options)?;
-    zip.write_all(&binary)?;
-    Ok(zip.finish()?.into_inner())
+    archive(&binary, Compression::Fast)
 }

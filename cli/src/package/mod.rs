@@ -1,0 +1,49 @@
+//! Our Lambdas as Lambda takes them: zips that are the same, byte for byte, wherever a commit is packaged.
+//!
+//! - [`build`]: compiles them, for this machine's architecture or across, with no path of this machine inside.
+//! - [`inspect`]: refuses what would not run on Amazon Linux 2023, or tells of the machine that built it.
+//! - [`archive`]: the zip. [`start`]: starts it once, against a stub of the Runtime API ([`runtime_api`]).
+
+pub mod archive;
+pub mod build;
+pub mod inspect;
+pub mod runtime_api;
+pub mod start;
+
+use std::fmt;
+
+use clap::ValueEnum;
+
+/// A processor architecture, in Lambda's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Architecture {
+    /// Graviton.
+    #[value(name = "arm64")]
+    Arm64,
+    /// Intel and AMD.
+    #[value(name = "x86_64")]
+    X86_64,
+}
+
+impl Architecture {
+    /// This machine's.
+    pub const HERE: Self = if cfg!(target_arch = "aarch64") { Self::Arm64 } else { Self::X86_64 };
+
+    /// Rust's target.
+    #[must_use]
+    pub fn target(self) -> &'static str {
+        match self {
+            Self::Arm64 => "aarch64-unknown-linux-gnu",
+            Self::X86_64 => "x86_64-unknown-linux-gnu",
+        }
+    }
+}
+
+impl fmt::Display for Architecture {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Arm64 => "arm64",
+            Self::X86_64 => "x86_64",
+        })
+    }
+}
