@@ -10,6 +10,7 @@
 //!   HTTP/2.
 //! - [`event`]: builders of events.
 //! - [`signer`]: issuers' keys and tokens. [`key_server`]: where keys come from.
+//! - [`terraform`]: Terraform, on a copy of `infra/`.
 //! - [`command`]: the command `streamer`, as people run it.
 
 pub mod command;
@@ -23,6 +24,7 @@ pub mod localstack;
 pub mod proxy;
 pub mod signer;
 pub mod sqs;
+pub mod terraform;
 pub mod wire;
 pub mod worker;
 

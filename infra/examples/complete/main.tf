@@ -1,0 +1,45 @@
+# Streamer on AWS, with what stands around it: a router, a producer, a key, and a topic for alarms.
+
+terraform {
+  required_version = ">= 1.9"
+
+  required_providers {
+    aws = {
+      source  = "hashicorp/aws"
+      version = ">= 5.100, < 7"
+    }
+  }
+}
+
+provider "aws" {
+  region = var.region
+
+  default_tags {
+    tags = { application = "streamer" }
+  }
+}
+
+module "streamer" {
+  source = "../.."
+
+  packages     = var.packages
+  architecture = var.architecture
+
+  routes = {
+    "$default" = {
+      function_name = aws_lambda_function.router.function_name
+      invoke_arn    = aws_lambda_function.router.invoke_arn
+    }
+  }
+
+  # The keys are those of the issuer's OpenID Connect configuration.
+  jwt_issuer               = var.jwt_issuer
+  jwt_audience             = var.jwt_audience
+  max_connections_per_user = 5
+
+  # Half of what a newer Region gives an account: 3 environments with 416 posts a second each.
+  requests_per_second = 1250
+
+  kms_key_arn     = aws_kms_key.streamer.arn
+  alarm_topic_arn = aws_sns_topic.alarms.arn
+}

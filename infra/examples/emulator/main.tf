@@ -1,0 +1,68 @@
+# Streamer on an emulator of AWS: MiniStack, LocalStack, and whatever is compatible with them.
+
+terraform {
+  required_version = ">= 1.9"
+
+  required_providers {
+    aws = {
+      source  = "hashicorp/aws"
+      version = ">= 5.100, < 7"
+    }
+  }
+}
+
+locals {
+  region = "us-east-1"
+  stage  = "local"
+}
+
+provider "aws" {
+  region     = local.region
+  access_key = "test"
+  secret_key = "test"
+
+  skip_credentials_validation = true
+  skip_metadata_api_check     = true
+  skip_region_validation      = true
+
+  endpoints {
+    apigatewayv2 = var.endpoint_url
+    cloudwatch   = var.endpoint_url
+    dynamodb     = var.endpoint_url
+    iam          = var.endpoint_url
+    lambda       = var.endpoint_url
+    logs         = var.endpoint_url
+    sqs          = var.endpoint_url
+    sts          = var.endpoint_url
+  }
+}
+
+module "streamer" {
+  source = "../.."
+
+  name         = var.name
+  stage        = local.stage
+  packages     = var.packages
+  architecture = var.architecture
+
+  # Emulators serve all APIs at one origin.
+  management_endpoint = "${coalesce(var.management_origin, var.endpoint_url)}/_aws/execute-api/{api}/{stage}"
+  routes = {
+    "$default" = {
+      function_name = aws_lambda_function.router.function_name
+      invoke_arn    = aws_lambda_function.router.invoke_arn
+    }
+  }
+
+  jwt_public_key = var.jwt_public_key
+  jwt_issuer     = var.jwt_issuer
+
+  # Short, so that what a killed worker held is back in seconds.
+  worker_timeout_seconds     = var.worker_timeout_seconds
+  visibility_timeout_seconds = var.visibility_timeout_seconds
+  connect_grace_seconds      = var.connect_grace_seconds
+
+  # An emulator speaks HTTP, and is thrown away.
+  require_tls         = false
+  deletion_protection = false
+}

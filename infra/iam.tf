@@ -1,0 +1,211 @@
+# A role for each function, with the calls that it makes and no others, and a policy for producers.
+
+locals {
+  # $connect reads and closes a user's other connections only where their number is limited.
+  limits_connections = var.max_connections_per_user != null
+  encrypts           = var.kms_key_arn != null
+
+  table_arn      = aws_dynamodb_table.connections.arn
+  management_arn = "${aws_apigatewayv2_api.this.execution_arn}/${var.stage}"
+
+  policies = {
+    connect    = data.aws_iam_policy_document.connect.json
+    disconnect = data.aws_iam_policy_document.disconnect.json
+    delivery   = data.aws_iam_policy_document.delivery.json
+  }
+}
+
+data "aws_iam_policy_document" "assume" {
+  statement {
+    sid     = "LambdaRunsAsThis"
+    actions = ["sts:AssumeRole"]
+
+    principals {
+      type        = "Service"
+      identifiers = ["lambda.amazonaws.com"]
+    }
+  }
+}
+
+resource "aws_iam_role" "function" {
+  for_each = local.functions
+
+  name               = "${each.value.name}-${local.region}"
+  assume_role_policy = data.aws_iam_policy_document.assume.json
+  tags               = var.tags
+}
+
+resource "aws_iam_role_policy" "function" {
+  for_each = local.functions
+
+  name   = "streamer"
+  role   = aws_iam_role.function[each.key].id
+  policy = local.policies[each.key]
+}
+
+# What every function does: logs, and traces.
+data "aws_iam_policy_document" "telemetry" {
+  for_each = local.functions
+
+  statement {
+    sid       = "WriteItsLog"
+    actions   = ["logs:CreateLogStream", "logs:PutLogEvents"]
+    resources = ["${aws_cloudwatch_log_group.function[each.key].arn}:*"]
+  }
+
+  dynamic "statement" {
+    for_each = var.tracing ? [true] : []
+
+    content {
+      sid       = "SendTraces"
+      actions   = ["xray:PutTraceSegments", "xray:PutTelemetryRecords"]
+      resources = ["*"]
+    }
+  }
+
+  # DynamoDB opens a table that has a key of yours with the rights of whoever calls.
+  dynamic "statement" {
+    for_each = local.encrypts ? [true] : []
+
+    content {
+      sid       = "OpenWhatIsEncrypted"
+      actions   = ["kms:Decrypt"]
+      resources = [var.kms_key_arn]
+    }
+  }
+}
+
+data "aws_iam_policy_document" "connect" {
+  source_policy_documents = [data.aws_iam_policy_document.telemetry["connect"].json]
+
+  statement {
+    sid       = "WriteTheRow"
+    actions   = ["dynamodb:PutItem"]
+    resources = [local.table_arn]
+  }
+
+  dynamic "statement" {
+    for_each = local.limits_connections ? [true] : []
+
+    content {
+      sid       = "CountTheUsersConnections"
+      actions   = ["dynamodb:Query"]
+      resources = ["${local.table_arn}/index/by_user"]
+    }
+  }
+
+  dynamic "statement" {
+    for_each = local.limits_connections ? [true] : []
+
+    content {
+      sid       = "CloseTheOldest"
+      actions   = ["execute-api:ManageConnections"]
+      resources = ["${local.management_arn}/DELETE/@connections/*"]
+    }
+  }
+
+  dynamic "statement" {
+    for_each = local.limits_connections ? [true] : []
+
+    content {
+      sid       = "RemoveTheOldestsRow"
+      actions   = ["dynamodb:DeleteItem"]
+      resources = [local.table_arn]
+    }
+  }
+}
+
+data "aws_iam_policy_document" "disconnect" {
+  source_policy_documents = [data.aws_iam_policy_document.telemetry["disconnect"].json]
+
+  statement {
+    sid       = "RemoveTheRow"
+    actions   = ["dynamodb:DeleteItem"]
+    resources = [local.table_arn]
+  }
+}
+
+data "aws_iam_policy_document" "delivery" {
+  source_policy_documents = [data.aws_iam_policy_document.telemetry["delivery"].json]
+
+  # The mapping polls as the function. All three are checked when it is made.
+  # https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html
+  statement {
+    sid       = "TakeMessages"
+    actions   = ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"]
+    resources = [aws_sqs_queue.outbound.arn]
+  }
+
+  # Back to the queue, the parts of an audience, and dead letters.
+  statement {
+    sid       = "SendMessages"
+    actions   = ["sqs:SendMessage"]
+    resources = [aws_sqs_queue.outbound.arn, aws_sqs_queue.dead_letter.arn]
+  }
+
+  # On a FIFO queue messages wait in place.
+  dynamic "statement" {
+    for_each = var.fifo ? [true] : []
+
+    content {
+      sid       = "DelayMessages"
+      actions   = ["sqs:ChangeMessageVisibility"]
+      resources = [aws_sqs_queue.outbound.arn]
+    }
+  }
+
+  statement {
+    sid       = "FindRecipients"
+    actions   = ["dynamodb:Query"]
+    resources = [for index in local.stack.table.indexes : "${local.table_arn}/index/${index.name}"]
+  }
+
+  statement {
+    sid       = "RemoveRowsOfGoneConnections"
+    actions   = ["dynamodb:DeleteItem"]
+    resources = [local.table_arn]
+  }
+
+  statement {
+    sid       = "PostToConnections"
+    actions   = ["execute-api:ManageConnections"]
+    resources = ["${local.management_arn}/POST/@connections/*"]
+  }
+
+  # SQS encrypts what is sent with the rights of whoever sends, and needs Decrypt for it, too.
+  # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-key-management.html
+  dynamic "statement" {
+    for_each = local.encrypts ? [true] : []
+
+    content {
+      sid       = "EncryptMessages"
+      actions   = ["kms:GenerateDataKey"]
+      resources = [var.kms_key_arn]
+    }
+  }
+}
+
+data "aws_iam_policy_document" "producer" {
+  statement {
+    sid       = "SendMessages"
+    actions   = ["sqs:SendMessage"]
+    resources = [aws_sqs_queue.outbound.arn]
+  }
+
+  dynamic "statement" {
+    for_each = local.encrypts ? [true] : []
+
+    content {
+      sid       = "EncryptMessages"
+      actions   = ["kms:GenerateDataKey", "kms:Decrypt"]
+      resources = [var.kms_key_arn]
+    }
+  }
+}
+
+resource "aws_iam_policy" "producer" {
+  name        = "${local.global_name}-producer"
+  description = "Send messages to ${local.outbound_name}"
+  policy      = data.aws_iam_policy_document.producer.json
+  tags        = var.tags
+}

@@ -1,0 +1,77 @@
+output "api_id" {
+  description = "The WebSocket API's id."
+  value       = aws_apigatewayv2_api.this.id
+}
+
+output "stage" {
+  description = "The stage's name."
+  value       = aws_apigatewayv2_stage.this.name
+}
+
+output "websocket_url" {
+  description = "Where clients connect, at the API's default endpoint."
+  value       = aws_apigatewayv2_stage.this.invoke_url
+}
+
+output "management_endpoint" {
+  description = "Where the functions post to connections and close them."
+  value       = local.management_endpoint
+}
+
+output "queue_url" {
+  description = "The outbound queue's URL, to which producers send."
+  value       = aws_sqs_queue.outbound.url
+}
+
+output "queue_arn" {
+  description = "The outbound queue's ARN."
+  value       = aws_sqs_queue.outbound.arn
+}
+
+output "dead_letter_queue_url" {
+  description = "The dead-letter queue's URL."
+  value       = aws_sqs_queue.dead_letter.url
+}
+
+output "dead_letter_queue_arn" {
+  description = "The dead-letter queue's ARN."
+  value       = aws_sqs_queue.dead_letter.arn
+}
+
+output "connections_table" {
+  description = "The connection table's name."
+  value       = aws_dynamodb_table.connections.name
+}
+
+output "functions" {
+  description = "The functions' names, by their short names."
+  value       = { for short, function in aws_lambda_function.this : short => function.function_name }
+}
+
+output "roles" {
+  description = "The names of the functions' roles, by the functions' short names."
+  value       = { for short, role in aws_iam_role.function : short => role.name }
+}
+
+output "producer_policy_arn" {
+  description = "The policy for whoever sends messages."
+  value       = aws_iam_policy.producer.arn
+}
+
+output "dashboard" {
+  description = "The dashboard's name."
+  value       = aws_cloudwatch_dashboard.this.dashboard_name
+}
+
+output "alarms" {
+  description = "The alarms' names, by what they watch."
+  value = {
+    oldest_message   = aws_cloudwatch_metric_alarm.oldest_message.alarm_name
+    dead_letters     = aws_cloudwatch_metric_alarm.dead_letters.alarm_name
+    circuit_opened   = aws_cloudwatch_metric_alarm.circuit_opened.alarm_name
+    refused_connects = aws_cloudwatch_metric_alarm.refused_connects.alarm_name
+    worker_errors    = aws_cloudwatch_metric_alarm.worker_errors.alarm_name
+    worker_throttles = aws_cloudwatch_metric_alarm.worker_throttles.alarm_name
+    delivery_latency = aws_cloudwatch_metric_alarm.delivery_latency.alarm_name
+  }
+}

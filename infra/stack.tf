@@ -1,0 +1,79 @@
+# What stack.json says, what variables make of it, and how everything is called.
+
+data "aws_caller_identity" "current" {}
+
+data "aws_partition" "current" {}
+
+data "aws_region" "current" {}
+
+locals {
+  stack     = jsondecode(file("${path.module}/stack.json"))
+  account   = data.aws_caller_identity.current.account_id
+  partition = data.aws_partition.current.partition
+  region    = data.aws_region.current.id
+
+  # Every name begins with the API's, so that deployments of different names stand side by side.
+  name             = coalesce(var.name, local.stack.api.name)
+  queue_suffix     = var.fifo ? ".fifo" : ""
+  table_name       = "${local.name}${trimprefix(local.stack.table.name, local.stack.api.name)}"
+  outbound_name    = "${local.name}${trimprefix(local.stack.queues.outbound.name, local.stack.api.name)}${local.queue_suffix}"
+  dead_letter_name = "${local.name}${trimprefix(local.stack.queues.dead_letter.name, local.stack.api.name)}${local.queue_suffix}"
+
+  # Roles, policies and dashboards belong to the account, not to a Region.
+  global_name = "${local.name}-${local.region}"
+
+  worker   = local.stack.mapping.function
+  packages = coalesce(var.packages, "${path.module}/../target/lambda")
+  functions = {
+    for short, function in local.stack.functions : short => {
+      name            = "${local.name}-${short}"
+      zip             = "${local.packages}/${function.package}-${var.architecture}.zip"
+      timeout_seconds = short == local.worker ? coalesce(var.worker_timeout_seconds, function.timeout_seconds) : function.timeout_seconds
+      memory_mb       = short == local.worker ? coalesce(var.worker_memory_mb, function.memory_mb) : function.memory_mb
+    }
+  }
+
+  retention_seconds             = coalesce(var.retention_seconds, local.stack.queues.outbound.retention_seconds)
+  dead_letter_retention_seconds = coalesce(var.dead_letter_retention_seconds, local.stack.queues.dead_letter.retention_seconds)
+  visibility_timeout_seconds    = coalesce(var.visibility_timeout_seconds, local.stack.queues.outbound.visibility_timeout_seconds)
+  max_receive_count             = var.fifo ? local.stack.queues.outbound.fifo_max_receive_count : local.stack.queues.outbound.max_receive_count
+
+  management_endpoint = (
+    var.management_endpoint == null
+    ? "${replace(aws_apigatewayv2_api.this.api_endpoint, "wss://", "https://")}/${var.stage}"
+    : replace(replace(var.management_endpoint, "{api}", aws_apigatewayv2_api.this.id), "{stage}", var.stage)
+  )
+
+  # What the functions' variables hold, by the names that stack.json has for it.
+  settings = {
+    allowed_tenants          = var.allowed_tenants == null ? null : join(",", var.allowed_tenants)
+    away_grace_seconds       = var.away_grace_seconds
+    connect_grace_seconds    = var.connect_grace_seconds
+    expire_with_token        = var.expire_with_token
+    jwt_audience             = var.jwt_audience
+    jwt_issuer               = var.jwt_issuer
+    jwt_jwks_url             = var.jwt_jwks_url
+    jwt_public_key           = var.jwt_public_key
+    log_level                = var.log_level
+    max_age_seconds          = var.max_age_seconds
+    max_connections_per_user = var.max_connections_per_user
+    max_posts_per_second     = local.max_posts_per_second
+    required_permission      = var.required_permission
+    stage                    = var.stage
+  }
+  places = {
+    connections_table     = aws_dynamodb_table.connections.name
+    dead_letter_queue_url = aws_sqs_queue.dead_letter.url
+    management_endpoint   = local.management_endpoint
+    queue_url             = aws_sqs_queue.outbound.url
+  }
+  values = merge({ for name, value in local.settings : name => tostring(value) }, local.places)
+
+  # The functions have defaults for what is not set.
+  unset = [for name, value in local.settings : name if value == null]
+  environment = {
+    for short, function in local.stack.functions : short => {
+      for variable, name in function.environment : variable => local.values[name] if !contains(local.unset, name)
+    }
+  }
+}

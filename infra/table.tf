@@ -1,0 +1,45 @@
+# The connection table.
+
+resource "aws_dynamodb_table" "connections" {
+  #checkov:skip=CKV_AWS_119:Encrypted with DynamoDB's own key, or with var.kms_key_arn.
+  name                        = local.table_name
+  billing_mode                = "PAY_PER_REQUEST"
+  hash_key                    = local.stack.table.hash_key
+  deletion_protection_enabled = var.deletion_protection
+  tags                        = var.tags
+
+  dynamic "attribute" {
+    for_each = toset(concat([local.stack.table.hash_key], local.stack.table.indexes[*].hash_key))
+
+    content {
+      name = attribute.value
+      type = "S"
+    }
+  }
+
+  dynamic "global_secondary_index" {
+    for_each = local.stack.table.indexes
+
+    content {
+      name               = global_secondary_index.value.name
+      hash_key           = global_secondary_index.value.hash_key
+      projection_type    = "INCLUDE"
+      non_key_attributes = local.stack.table.projection
+    }
+  }
+
+  ttl {
+    attribute_name = local.stack.table.ttl_attribute
+    enabled        = true
+  }
+
+  point_in_time_recovery {
+    enabled = true
+  }
+
+  # Not enabled, the table is encrypted all the same, with a key that DynamoDB owns.
+  server_side_encryption {
+    enabled     = var.kms_key_arn != null
+    kms_key_arn = var.kms_key_arn
+  }
+}

@@ -1,0 +1,386 @@
+# What is made by default, and what variables make of it.
+
+mock_provider "aws" {
+  override_during = plan
+
+  mock_data "aws_caller_identity" {
+    defaults = { account_id = "123456789012" }
+  }
+
+  mock_data "aws_partition" {
+    defaults = { partition = "aws" }
+  }
+
+  mock_data "aws_region" {
+    defaults = { id = "eu-central-1" }
+  }
+
+  mock_data "aws_iam_policy_document" {
+    defaults = { json = "{}" }
+  }
+
+  mock_resource "aws_apigatewayv2_api" {
+    defaults = {
+      id            = "a1b2c3d4e5"
+      api_endpoint  = "wss://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com"
+      execution_arn = "arn:aws:execute-api:eu-central-1:123456789012:a1b2c3d4e5"
+    }
+  }
+
+  mock_resource "aws_cloudwatch_log_group" {
+    defaults = { arn = "arn:aws:logs:eu-central-1:123456789012:log-group:mock" }
+  }
+
+  mock_resource "aws_dynamodb_table" {
+    defaults = { arn = "arn:aws:dynamodb:eu-central-1:123456789012:table/mock" }
+  }
+
+  mock_resource "aws_iam_policy" {
+    defaults = { arn = "arn:aws:iam::123456789012:policy/mock" }
+  }
+
+  mock_resource "aws_iam_role" {
+    defaults = { arn = "arn:aws:iam::123456789012:role/mock" }
+  }
+
+  mock_resource "aws_lambda_function" {
+    defaults = {
+      arn        = "arn:aws:lambda:eu-central-1:123456789012:function:mock"
+      invoke_arn = "arn:aws:apigateway:eu-central-1:lambda:path/2015-03-31/functions/mock/invocations"
+    }
+  }
+
+  override_resource {
+    target = aws_sqs_queue.outbound
+    values = {
+      arn = "arn:aws:sqs:eu-central-1:123456789012:outbound"
+      url = "https://sqs.eu-central-1.amazonaws.com/123456789012/outbound"
+    }
+  }
+
+  override_resource {
+    target = aws_sqs_queue.dead_letter
+    values = {
+      arn = "arn:aws:sqs:eu-central-1:123456789012:dead-letters"
+      url = "https://sqs.eu-central-1.amazonaws.com/123456789012/dead-letters"
+    }
+  }
+}
+
+variables {
+  jwt_issuer = "https://auth.example.com"
+}
+
+run "names_begin_with_the_apis" {
+  command = plan
+
+  assert {
+    condition     = { for short, function in aws_lambda_function.this : short => function.function_name } == { connect = "streamer-connect", disconnect = "streamer-disconnect", delivery = "streamer-delivery" }
+    error_message = "functions: ${jsonencode({ for short, function in aws_lambda_function.this : short => function.function_name })}"
+  }
+
+  assert {
+    condition     = [aws_dynamodb_table.connections.name, aws_sqs_queue.outbound.name, aws_sqs_queue.dead_letter.name] == ["streamer_connections", "streamer-outbound", "streamer-dead-letters"]
+    error_message = "stack.json's names are not those of the table and the queues."
+  }
+
+  assert {
+    condition     = aws_iam_role.function["connect"].name == "streamer-connect-eu-central-1"
+    error_message = "Roles belong to the account: their names need the Region."
+  }
+}
+
+run "a_name_of_ones_own_is_in_all_names" {
+  command = plan
+
+  variables {
+    name = "chat"
+  }
+
+  assert {
+    condition     = [aws_dynamodb_table.connections.name, aws_sqs_queue.outbound.name, aws_sqs_queue.dead_letter.name, aws_apigatewayv2_api.this.name, aws_lambda_function.this["delivery"].function_name] == ["chat_connections", "chat-outbound", "chat-dead-letters", "chat", "chat-delivery"]
+    error_message = "A name was not derived from var.name."
+  }
+}
+
+run "each_function_has_its_variables" {
+  command = plan
+
+  assert {
+    condition     = aws_lambda_function.this["connect"].environment[0].variables == tomap({ CONNECTIONS_TABLE = "streamer_connections", JWT_ISSUER = "https://auth.example.com", STAGE = "production", WEBSOCKET_ENDPOINT = "https://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com/production" })
+    error_message = "connect: ${jsonencode(aws_lambda_function.this["connect"].environment[0].variables)}"
+  }
+
+  assert {
+    condition     = aws_lambda_function.this["disconnect"].environment[0].variables == tomap({ CONNECTIONS_TABLE = "streamer_connections", STAGE = "production" })
+    error_message = "disconnect: ${jsonencode(aws_lambda_function.this["disconnect"].environment[0].variables)}"
+  }
+
+  assert {
+    condition     = aws_lambda_function.this["delivery"].environment[0].variables == tomap({ CONNECTIONS_TABLE = "streamer_connections", DEAD_LETTER_QUEUE_URL = "https://sqs.eu-central-1.amazonaws.com/123456789012/dead-letters", MAX_POSTS_PER_SECOND = "500", QUEUE_URL = "https://sqs.eu-central-1.amazonaws.com/123456789012/outbound", STAGE = "production", WEBSOCKET_ENDPOINT = "https://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com/production" })
+    error_message = "delivery: ${jsonencode(aws_lambda_function.this["delivery"].environment[0].variables)}"
+  }
+}
+
+run "every_variable_reaches_its_function" {
+  command = plan
+
+  variables {
+    jwt_public_key           = "-----BEGIN PUBLIC KEY-----"
+    jwt_audience             = "streamer"
+    allowed_tenants          = ["acme", "globex"]
+    required_permission      = "connect"
+    max_connections_per_user = 3
+    expire_with_token        = true
+    log_level                = "debug"
+    away_grace_seconds       = 20
+    connect_grace_seconds    = 0
+    max_age_seconds          = 600
+  }
+
+  # With a key set, the JWK set's URL is the only variable that stays unset.
+  assert {
+    condition     = setsubtract(keys(local.stack.functions.connect.environment), keys(aws_lambda_function.this["connect"].environment[0].variables)) == toset(["JWT_JWKS_URL"])
+    error_message = "connect: ${jsonencode(aws_lambda_function.this["connect"].environment[0].variables)}"
+  }
+
+  assert {
+    condition     = { for name in ["ALLOWED_TENANTS", "EXPIRE_WITH_TOKEN", "MAX_CONNECTIONS_PER_USER"] : name => aws_lambda_function.this["connect"].environment[0].variables[name] } == { ALLOWED_TENANTS = "acme,globex", EXPIRE_WITH_TOKEN = "true", MAX_CONNECTIONS_PER_USER = "3" }
+    error_message = "connect: ${jsonencode(aws_lambda_function.this["connect"].environment[0].variables)}"
+  }
+
+  assert {
+    condition     = toset(keys(aws_lambda_function.this["delivery"].environment[0].variables)) == toset(keys(local.stack.functions.delivery.environment))
+    error_message = "delivery: ${jsonencode(aws_lambda_function.this["delivery"].environment[0].variables)}"
+  }
+
+  assert {
+    condition     = aws_lambda_function.this["delivery"].environment[0].variables["CONNECT_GRACE_SECONDS"] == "0"
+    error_message = "Zero is a value, not an absence."
+  }
+}
+
+run "the_management_endpoint_can_be_elsewhere" {
+  command = plan
+
+  variables {
+    management_endpoint = "http://127.0.0.1:4566/_aws/execute-api/{api}/{stage}"
+    stage               = "local"
+  }
+
+  assert {
+    condition     = aws_lambda_function.this["delivery"].environment[0].variables["WEBSOCKET_ENDPOINT"] == "http://127.0.0.1:4566/_aws/execute-api/a1b2c3d4e5/local"
+    error_message = "management endpoint: ${output.management_endpoint}"
+  }
+}
+
+run "the_api_routes_and_logs_nothing_that_clients_sent" {
+  command = plan
+
+  variables {
+    routes = {
+      "$default" = { function_name = "router", invoke_arn = "arn:aws:apigateway:eu-central-1:lambda:path/2015-03-31/functions/router/invocations" }
+    }
+  }
+
+  assert {
+    condition     = keys(aws_apigatewayv2_route.this) == ["$connect", "$default", "$disconnect"]
+    error_message = "routes: ${jsonencode(keys(aws_apigatewayv2_route.this))}"
+  }
+
+  assert {
+    condition     = aws_lambda_permission.route["$default"].function_name == "router" && aws_lambda_permission.route["$default"].source_arn == "arn:aws:execute-api:eu-central-1:123456789012:a1b2c3d4e5/production/$default"
+    error_message = "API Gateway may not invoke the router."
+  }
+
+  assert {
+    condition     = aws_apigatewayv2_stage.this.default_route_settings[0].logging_level == "OFF" && !aws_apigatewayv2_stage.this.default_route_settings[0].data_trace_enabled
+    error_message = "Execution logs hold queries, and a query may hold a token."
+  }
+
+  assert {
+    condition     = !strcontains(aws_apigatewayv2_stage.this.access_log_settings[0].format, "querystring")
+    error_message = "The access log holds queries."
+  }
+}
+
+run "queues_are_standard_encrypted_and_refuse_plain_http" {
+  command = plan
+
+  assert {
+    condition     = !aws_sqs_queue.outbound.fifo_queue && aws_sqs_queue.outbound.sqs_managed_sse_enabled && aws_sqs_queue.dead_letter.sqs_managed_sse_enabled
+    error_message = "The queues are not encrypted standard queues."
+  }
+
+  assert {
+    condition     = jsondecode(aws_sqs_queue_redrive_policy.outbound.redrive_policy).maxReceiveCount == 10
+    error_message = "redrive policy: ${aws_sqs_queue_redrive_policy.outbound.redrive_policy}"
+  }
+
+  assert {
+    condition     = jsondecode(aws_sqs_queue.dead_letter.redrive_allow_policy).sourceQueueArns == ["arn:aws:sqs:eu-central-1:123456789012:streamer-outbound"]
+    error_message = "redrive allow policy: ${aws_sqs_queue.dead_letter.redrive_allow_policy}"
+  }
+
+  assert {
+    condition     = keys(aws_sqs_queue_policy.tls) == ["dead_letter", "outbound"] && one(data.aws_iam_policy_document.tls["outbound"].statement[0].condition).variable == "aws:SecureTransport"
+    error_message = "The queues take calls without TLS."
+  }
+}
+
+run "emulators_may_speak_plain_http" {
+  command = plan
+
+  variables {
+    require_tls = false
+  }
+
+  assert {
+    condition     = length(aws_sqs_queue_policy.tls) == 0
+    error_message = "A policy denies calls without TLS."
+  }
+}
+
+run "fifo_queues_keep_messages_in_place" {
+  command = plan
+
+  variables {
+    fifo = true
+  }
+
+  assert {
+    condition     = [aws_sqs_queue.outbound.name, aws_sqs_queue.dead_letter.name] == ["streamer-outbound.fifo", "streamer-dead-letters.fifo"]
+    error_message = "FIFO queues' names end with .fifo."
+  }
+
+  assert {
+    condition     = aws_sqs_queue.outbound.deduplication_scope == "messageGroup" && aws_sqs_queue.outbound.fifo_throughput_limit == "perMessageGroupId" && !aws_sqs_queue.outbound.content_based_deduplication
+    error_message = "The outbound queue has no high throughput, or drops what is sent again."
+  }
+
+  assert {
+    condition     = jsondecode(aws_sqs_queue_redrive_policy.outbound.redrive_policy).maxReceiveCount == 1000
+    error_message = "redrive policy: ${aws_sqs_queue_redrive_policy.outbound.redrive_policy}"
+  }
+
+  assert {
+    condition     = contains(data.aws_iam_policy_document.delivery.statement[*].sid, "DelayMessages")
+    error_message = "The worker may not delay messages on a FIFO queue."
+  }
+}
+
+run "the_table_has_both_indexes" {
+  command = plan
+
+  assert {
+    condition     = { for index in aws_dynamodb_table.connections.global_secondary_index : index.name => index.hash_key } == { by_user = "tenant_user", by_tenant = "tenant_shard" }
+    error_message = "indexes: ${jsonencode(aws_dynamodb_table.connections.global_secondary_index)}"
+  }
+
+  assert {
+    condition     = aws_dynamodb_table.connections.deletion_protection_enabled && aws_dynamodb_table.connections.point_in_time_recovery[0].enabled && aws_dynamodb_table.connections.ttl[0].attribute_name == "expires_at"
+    error_message = "The table is not protected, or rows do not expire."
+  }
+}
+
+run "roles_may_do_what_their_functions_do" {
+  command = plan
+
+  assert {
+    condition     = data.aws_iam_policy_document.connect.statement[*].sid == tolist(["WriteTheRow"])
+    error_message = "connect: ${jsonencode(data.aws_iam_policy_document.connect.statement[*].sid)}"
+  }
+
+  assert {
+    condition     = data.aws_iam_policy_document.disconnect.statement[*].sid == tolist(["RemoveTheRow"])
+    error_message = "disconnect: ${jsonencode(data.aws_iam_policy_document.disconnect.statement[*].sid)}"
+  }
+
+  assert {
+    condition     = data.aws_iam_policy_document.delivery.statement[*].sid == tolist(["TakeMessages", "SendMessages", "FindRecipients", "RemoveRowsOfGoneConnections", "PostToConnections"])
+    error_message = "delivery: ${jsonencode(data.aws_iam_policy_document.delivery.statement[*].sid)}"
+  }
+
+  assert {
+    condition     = one(one([for statement in data.aws_iam_policy_document.delivery.statement : statement if statement.sid == "PostToConnections"]).resources) == "arn:aws:execute-api:eu-central-1:123456789012:a1b2c3d4e5/production/POST/@connections/*"
+    error_message = "The worker may do more than post, or less."
+  }
+
+  assert {
+    condition     = data.aws_iam_policy_document.producer.statement[*].sid == tolist(["SendMessages"]) && one(one(data.aws_iam_policy_document.producer.statement).resources) == "arn:aws:sqs:eu-central-1:123456789012:outbound"
+    error_message = "Producers may do more than send."
+  }
+
+  assert {
+    condition     = data.aws_iam_policy_document.telemetry["connect"].statement[*].sid == tolist(["WriteItsLog", "SendTraces"])
+    error_message = "telemetry: ${jsonencode(data.aws_iam_policy_document.telemetry["connect"].statement[*].sid)}"
+  }
+
+  assert {
+    condition     = alltrue(flatten([for document in [data.aws_iam_policy_document.connect, data.aws_iam_policy_document.disconnect, data.aws_iam_policy_document.delivery, data.aws_iam_policy_document.producer] : [for statement in document.statement : [for action in statement.actions : !strcontains(action, "*")]]]))
+    error_message = "An action has a wildcard."
+  }
+}
+
+run "a_limit_of_connections_needs_three_more_rights" {
+  command = plan
+
+  variables {
+    max_connections_per_user = 5
+  }
+
+  assert {
+    condition     = data.aws_iam_policy_document.connect.statement[*].sid == tolist(["WriteTheRow", "CountTheUsersConnections", "CloseTheOldest", "RemoveTheOldestsRow"])
+    error_message = "connect: ${jsonencode(data.aws_iam_policy_document.connect.statement[*].sid)}"
+  }
+}
+
+run "a_key_of_ones_own_is_in_every_policy_that_needs_it" {
+  command = plan
+
+  variables {
+    kms_key_arn = "arn:aws:kms:eu-central-1:123456789012:key/k"
+  }
+
+  assert {
+    condition     = aws_sqs_queue.outbound.kms_master_key_id == var.kms_key_arn && aws_sqs_queue.dead_letter.kms_master_key_id == var.kms_key_arn && aws_dynamodb_table.connections.server_side_encryption[0].kms_key_arn == var.kms_key_arn
+    error_message = "Something is not encrypted with the key."
+  }
+
+  assert {
+    condition     = alltrue([for document in concat(values(data.aws_iam_policy_document.telemetry), [data.aws_iam_policy_document.delivery, data.aws_iam_policy_document.producer]) : anytrue([for statement in document.statement : contains(statement.resources, var.kms_key_arn)])])
+    error_message = "A role may not use the key."
+  }
+}
+
+run "without_tracing_nobody_sends_traces" {
+  command = plan
+
+  variables {
+    tracing = false
+  }
+
+  assert {
+    condition     = aws_lambda_function.this["delivery"].tracing_config[0].mode == "PassThrough" && !contains(data.aws_iam_policy_document.telemetry["delivery"].statement[*].sid, "SendTraces")
+    error_message = "The worker is traced."
+  }
+}
+
+run "alarms_go_to_the_topic" {
+  command = plan
+
+  variables {
+    alarm_topic_arn = "arn:aws:sns:eu-central-1:123456789012:alarms"
+    alarms          = { oldest_message_seconds = 60 }
+  }
+
+  assert {
+    condition     = length(output.alarms) == 7 && aws_cloudwatch_metric_alarm.dead_letters.alarm_actions == toset([var.alarm_topic_arn])
+    error_message = "alarms: ${jsonencode(output.alarms)}"
+  }
+
+  assert {
+    condition     = aws_cloudwatch_metric_alarm.oldest_message.threshold == 60 && aws_cloudwatch_metric_alarm.delivery_latency.threshold == 10000
+    error_message = "One threshold changes the others."
+  }
+}
