@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use streamer_cli::commands::{
     connections::Connections, demo, disconnect::Disconnect, down::Down, logs::LogsOf, package::Package,
-    send::Send, token::Token, up::Up,
+    redrive::Redrive, send::Send, token::Token, up::Up,
 };
 
 /// Streamer delivers messages to the clients of an AWS WebSocket API.
@@ -42,6 +42,7 @@ On any deployment (the stack on this machine if one is up; AWS only with --aws):
   send        A message, or a line a message from standard input
   connections Who is live
   disconnect  Closes the connections of a tenant or a user
+  redrive     Dead letters, and the way back to the queue
 
 For a deployment:
   package     Zips for Lambda, which infra/ deploys
@@ -57,6 +58,7 @@ enum Command {
     Send(Send),
     Connections(Connections),
     Disconnect(Disconnect),
+    Redrive(Redrive),
     Package(Package),
 }
 
@@ -72,6 +74,7 @@ async fn main() -> ExitCode {
         Some(Command::Send(send)) => send.run().await,
         Some(Command::Connections(connections)) => connections.run().await,
         Some(Command::Disconnect(disconnect)) => disconnect.run().await,
+        Some(Command::Redrive(redrive)) => redrive.run().await,
         Some(Command::Package(package)) => package.run().await,
     };
     match done {

@@ -85,3 +85,9 @@ pub fn human(duration: Duration) -> String {
         format!("{:.1} s", duration.as_secs_f64())
     }
 }
+
+/// A text of somebody else's: it may hold any character, and a terminal obeys some.
+#[must_use]
+pub fn shown(text: &str) -> String {
+    text.chars().map(|character| if character.is_control() { '\u{FFFD}' } else { character }).collect()
+}

@@ -7,7 +7,7 @@ use std::{
 
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use sha2::{Digest as _, Sha256};
-use streamer_message::{Audience, OutboundMessage, limits};
+use streamer_message::{Audience, OutboundMessage, TenantId, limits};
 
 use crate::{Message, SendError, message::Recipients};
 
@@ -77,7 +77,7 @@ fn entry(message: &Message, to: Audience, is_fifo: bool) -> Entry {
             _ => message.tenant.as_ref(),
         };
         let key = message.request.as_ref().map(|request| hash(&(&request.id, &to)));
-        (tenant.map(|tenant| fitting(encode(tenant.as_str()))), None, key)
+        (tenant.map(tenant_group), None, key)
     };
     let outbound = OutboundMessage {
         id: message.id.clone(),
@@ -87,6 +87,12 @@ fn entry(message: &Message, to: Audience, is_fifo: bool) -> Entry {
         ..OutboundMessage::new(to, message.payload.clone())
     };
     Entry { body: outbound.encode(), group, deduplication, trace: message.trace.clone(), key }
+}
+
+/// The message group that a tenant's messages have on a standard queue, as far as the producer knows their tenant.
+#[must_use]
+pub fn tenant_group(tenant: &TenantId) -> String {
+    fitting(encode(tenant.as_str()))
 }
 
 /// A recipient's name on a FIFO queue. No two share one.

@@ -142,6 +142,7 @@ mod producer;
 mod progress;
 mod queue;
 
+pub use entry::tenant_group;
 pub use message::{Message, MessageBuilder, MessageError};
 pub use producer::{Producer, SendAllError, SendError, Unsent};
 pub use progress::{EndError, Progress, ProgressError};

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
-use streamer_cli::stack::{build, places, processes::Processes};
+use streamer_cli::stack::{build, emulator::REGION, places, processes::Processes};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     process::{Child, Command},
@@ -81,8 +81,26 @@ impl Streamer {
     /// # Errors
     /// When it cannot be run.
     pub async fn run_at<const N: usize>(&self, endpoint: &str, arguments: [&str; N]) -> anyhow::Result<Said> {
+        said(self.spawn_at(endpoint, arguments)?).await
+    }
+
+    /// Starts a command that goes on, with an endpoint that speaks AWS.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn spawn_at<'a>(
+        &self,
+        endpoint: &str,
+        arguments: impl IntoIterator<Item = &'a str>,
+    ) -> anyhow::Result<Child> {
         let mut command = self.command(&self.binary);
-        said(command.args(arguments).env("AWS_ENDPOINT_URL", endpoint).spawn()?).await
+        command
+            .env("AWS_ENDPOINT_URL", endpoint)
+            .env("AWS_ACCESS_KEY_ID", "test")
+            .env("AWS_SECRET_ACCESS_KEY", "test")
+            .env("AWS_REGION", REGION)
+            .env("AWS_EC2_METADATA_DISABLED", "true");
+        Ok(command.args(arguments).spawn()?)
     }
 
     /// Runs a command to its end, with this standard input.
@@ -137,7 +155,11 @@ os.waitpid(pid, 0)
     }
 }
 
-async fn said(child: Child) -> anyhow::Result<Said> {
+/// Waits until a command has ended, and returns what it said.
+///
+/// # Errors
+/// When it says something that is not UTF-8.
+pub async fn said(child: Child) -> anyhow::Result<Said> {
     let Output { status, stdout, stderr } = child.wait_with_output().await?;
     Ok(Said { success: status.success(), out: String::from_utf8(stdout)?, err: String::from_utf8(stderr)? })
 }

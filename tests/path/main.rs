@@ -5,6 +5,7 @@ mod audiences;
 mod browser;
 mod languages;
 mod outcomes;
+mod redrive;
 mod storm;
 
 use std::{

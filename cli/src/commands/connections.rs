@@ -9,7 +9,7 @@ use streamer_connections::{Live, Who};
 use streamer_message::{TenantId, UserId};
 
 use super::target::Target;
-use crate::screen::Screen;
+use crate::screen::{Screen, shown};
 
 /// Lists the live connections of a user, of a tenant, or of all.
 #[derive(Debug, Args)]
@@ -97,11 +97,6 @@ fn of(Live { tenant_id, connection }: &Live, now: SystemTime) -> String {
     let since = format_duration(std::time::Duration::from_secs(since.as_secs())).to_string();
     let id = connection.connection_id.as_str();
     row(id, &shown(tenant_id.as_str()), &shown(connection.user_id.as_str()), &since, &connection.endpoint)
-}
-
-/// An id may hold any character, and a terminal obeys some.
-fn shown(id: &str) -> String {
-    id.chars().map(|character| if character.is_control() { '\u{FFFD}' } else { character }).collect()
 }
 
 fn row(connection: &str, tenant: &str, user: &str, since: &str, endpoint: &str) -> String {

@@ -6,6 +6,7 @@ pub mod disconnect;
 pub mod down;
 pub mod logs;
 pub mod package;
+pub mod redrive;
 pub mod send;
 pub mod set_up;
 pub mod target;

@@ -2,6 +2,7 @@
 
 use anyhow::Context as _;
 use aws_config::SdkConfig;
+use aws_sdk_sqs::Client;
 use clap::Args;
 use streamer_connections::ConnectionTable;
 use streamer_environment::aws;
@@ -30,13 +31,23 @@ impl Target {
     /// # Errors
     /// When no deployment is meant, or the one that is meant is not there.
     pub async fn producer(&self) -> anyhow::Result<Producer> {
+        let (client, queue_url) = self.outbound().await?;
+        Ok(Producer::new(&client, queue_url))
+    }
+
+    /// The outbound queue, and a client for it.
+    ///
+    /// # Errors
+    /// When no deployment is meant, or the one that is meant is not there.
+    pub async fn outbound(&self) -> anyhow::Result<(Client, String)> {
         if self.aws {
-            let queue_url = self.queue_url.as_deref();
+            let queue_url = self.queue_url.clone();
             let queue_url =
                 queue_url.context("--aws needs the queue: --queue-url, or the variable QUEUE_URL")?;
-            return Ok(Producer::connect(queue_url).await);
+            return Ok((Client::new(&aws::load().await), queue_url));
         }
-        Ok(local().await?.producer())
+        let stack = local().await?;
+        Ok((Client::new(&stack.config), stack.deployed.queue_url))
     }
 
     /// The connection table.

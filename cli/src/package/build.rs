@@ -113,7 +113,7 @@ impl Release {
                 .arg("--lambda-dir")
                 .arg(target_folder.join("lambda")),
         };
-        command.args(["--release", "--locked", "--target-dir"]).arg(&target_folder);
+        command.args(["--release", "--locked"]).env("CARGO_TARGET_DIR", &target_folder);
         for package in packages {
             command.args(["--package", package]);
         }

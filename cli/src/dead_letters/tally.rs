@@ -1,0 +1,78 @@
+//! What dead letters there are, by reason and cause.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
+
+use humantime::format_duration;
+
+use super::Letter;
+use crate::screen::shown;
+
+/// Characters of a cause that are shown.
+const CAUSE: usize = 48;
+
+/// How many letters there are, by reason and cause.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tally(BTreeMap<(String, String), Kind>);
+
+/// Letters of one reason and cause.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kind {
+    /// How many.
+    pub letters: usize,
+    /// The time of the oldest.
+    pub oldest: SystemTime,
+    /// One of them.
+    pub example: String,
+}
+
+impl Tally {
+    /// Counts a letter.
+    pub fn add(&mut self, letter: &Letter) {
+        let example = || letter.source.as_ref().map_or_else(|| letter.id().to_owned(), ToString::to_string);
+        let kind = self.0.entry((letter.reason.clone(), letter.cause())).or_insert_with(|| Kind {
+            letters: 0,
+            oldest: letter.since,
+            example: example(),
+        });
+        kind.letters += 1;
+        if letter.since < kind.oldest {
+            (kind.oldest, kind.example) = (letter.since, example());
+        }
+    }
+
+    /// All that were counted.
+    #[must_use]
+    pub fn letters(&self) -> usize {
+        self.0.values().map(|kind| kind.letters).sum()
+    }
+
+    /// How many there are of each reason.
+    #[must_use]
+    pub fn by_reason(&self) -> BTreeMap<&str, usize> {
+        let mut reasons = BTreeMap::new();
+        for ((reason, _), kind) in &self.0 {
+            *reasons.entry(reason.as_str()).or_default() += kind.letters;
+        }
+        reasons
+    }
+
+    /// A line for each reason and cause, under a line that says what stands in them.
+    #[must_use]
+    pub fn lines(&self, now: SystemTime) -> Vec<String> {
+        let line = |letters: &str, reason: &str, cause: &str, oldest: &str, example: &str| {
+            format!("{letters:>7}  {reason:<20}  {cause:<CAUSE$}  {oldest:<12}  {example}")
+        };
+        let mut lines = vec![line("LETTERS", "REASON", "CAUSE", "OLDEST", "EXAMPLE")];
+        for ((reason, cause), Kind { letters, oldest, example }) in &self.0 {
+            let age = Duration::from_secs(now.duration_since(*oldest).unwrap_or_default().as_secs());
+            let age: Vec<_> =
+                format_duration(age).to_string().split(' ').take(2).map(str::to_owned).collect();
+            let cause: String = shown(cause).chars().take(CAUSE).collect();
+            lines.push(line(&letters.to_string(), &shown(reason), &cause, &age.join(" "), &shown(example)));
+        }
+        lines
+    }
+}
