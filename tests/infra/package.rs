@@ -17,10 +17,16 @@ use streamer_tests::{command::Streamer, full};
 
 const PANICKING: &str = "streamer-panicking";
 
+fn has_cargo_lambda() -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).any(|folder| folder.join("cargo-lambda").exists())
+}
+
 #[tokio::test]
 async fn a_panic_in_a_packaged_handler_is_reported_and_the_process_lives_on() -> anyhow::Result<()> {
     let binary = if full() {
-        let release = Release::prepare(Architecture::HERE, false).await?;
+        // Left to itself, cargo-lambda builds what a panic ends.
+        let release = Release::prepare(Architecture::HERE, has_cargo_lambda()).await?;
         fs::read(&release.compile(&[PANICKING]).await?[0].path)?
     } else {
         fs::read(build::build().await?.path(PANICKING)?)?
@@ -105,9 +111,7 @@ async fn what_is_not_installed_is_said_with_the_remedy() -> anyhow::Result<()> {
         !quick.success && quick.err.contains("`--quick` packages what runs on this machine"),
         "{quick:?}"
     );
-    let installed = env::var_os("PATH")
-        .is_some_and(|path| env::split_paths(&path).any(|folder| folder.join("cargo-lambda").exists()));
-    if !installed {
+    if !has_cargo_lambda() {
         let zig = streamer.run(["package", "--zig", "--arch", &Architecture::HERE.to_string()]).await?;
         assert!(!zig.success && zig.err.contains("pip install cargo-lambda"), "{zig:?}");
     }

@@ -99,9 +99,12 @@ impl Release {
     /// # Errors
     /// What the compiler said, or what [`inspect`] found in a binary.
     pub async fn compile(&self, packages: &[&str]) -> anyhow::Result<Vec<Binary>> {
-        let target_folder = places::workspace().join("target/package");
-        run(Command::new(cargo()).current_dir(places::workspace()).args(["fetch", "--locked"])).await?;
         let target = self.architecture.target();
+        let folder = places::workspace().join("target/package").join(match self.toolchain {
+            Toolchain::Native => "native",
+            Toolchain::CargoLambda => "zig",
+        });
+        run(Command::new(cargo()).current_dir(places::workspace()).args(["fetch", "--locked"])).await?;
         let mut command = Command::new(cargo());
         match self.toolchain {
             Toolchain::Native => command.args(["build", "--target", target]),
@@ -111,15 +114,18 @@ impl Release {
                 // Its own would have a panic end the process, unreported.
                 .arg("--disable-optimizations")
                 .arg("--lambda-dir")
-                .arg(target_folder.join("lambda")),
+                .arg(folder.join("lambda")),
         };
-        command.args(["--release", "--locked"]).env("CARGO_TARGET_DIR", &target_folder);
+        command.args(["--release", "--locked"]).env("CARGO_TARGET_DIR", &folder);
         for package in packages {
             command.args(["--package", package]);
         }
         run(self.renaming(&mut command)?.current_dir(places::workspace())).await?;
         let binaries = packages.iter().map(|name| {
-            let path = target_folder.join(target).join("release").join(name);
+            let path = match self.toolchain {
+                Toolchain::Native => folder.join(target).join("release").join(name),
+                Toolchain::CargoLambda => folder.join("lambda").join(name).join("bootstrap"),
+            };
             let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
             let places =
                 [&self.places.workspace, &self.places.cargo, &self.places.rustup].map(PathBuf::as_path);
