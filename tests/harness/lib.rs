@@ -10,6 +10,7 @@
 //!   HTTP/2.
 //! - [`event`]: builders of events.
 //! - [`signer`]: issuers' keys and tokens. [`key_server`]: where keys come from.
+//! - [`iam`]: IAM on an emulator that checks every call.
 //! - [`terraform`]: Terraform, on a copy of `infra/`.
 //! - [`command`]: the command `streamer`, as people run it.
 
@@ -19,6 +20,7 @@ pub mod emulator;
 pub mod event;
 pub mod gateway;
 pub mod h2;
+pub mod iam;
 pub mod key_server;
 pub mod localstack;
 pub mod proxy;

@@ -4,6 +4,7 @@
 
 mod hcl;
 mod package;
+mod privileges;
 mod terraform;
 
 use std::{collections::BTreeSet, fs};

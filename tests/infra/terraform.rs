@@ -12,13 +12,19 @@ use streamer_cli::{
         Endpoint, Stack,
         build::{self, Router},
         deploy::{Deployed, local_config},
-        emulator::{MINISTACK, install},
+        emulator::install,
         issuer::{ISSUER, Issuer},
         outage::Outage,
         places,
     },
 };
-use streamer_tests::{command::Streamer, terraform::Terraform};
+use streamer_tests::{
+    command::Streamer,
+    iam::{ENFORCING, Iam},
+    terraform::Terraform,
+};
+
+use crate::privileges;
 
 const MODULES: [&str; 3] = [".", "examples/complete", "examples/emulator"];
 
@@ -63,10 +69,12 @@ async fn the_rules_between_settings_are_checked_when_terraform_plans() -> anyhow
     Ok(fs::remove_dir_all(packages)?)
 }
 
-/// The demo's client, through what Terraform made.
+/// The demo's client, through what Terraform made, where every call is checked against its policies; and then each
+/// privilege is taken away in turn.
 #[tokio::test]
-async fn what_terraform_makes_plays_the_demo_and_leaves_nothing_behind() -> anyhow::Result<()> {
-    let endpoint = Endpoint::start_own(&install(&MINISTACK).await?, "terraform").await?;
+async fn what_terraform_makes_plays_the_demo_with_no_privilege_too_many_and_leaves_nothing_behind()
+-> anyhow::Result<()> {
+    let endpoint = Endpoint::start_own(&install(&ENFORCING).await?, "terraform").await?;
     let (outage, issuer) = (Outage::prepare(endpoint.url())?, Issuer::generate()?);
     let packages = packages("apply").await?;
     let variables = BTreeMap::from([
@@ -77,12 +85,18 @@ async fn what_terraform_makes_plays_the_demo_and_leaves_nothing_behind() -> anyh
         ("router_zip", packages.join("router.zip").display().to_string()),
         ("jwt_public_key", issuer.public_key.clone()),
         ("jwt_issuer", ISSUER.to_owned()),
+        // More than the demo's users have: what it takes to close connections is needed, too.
+        ("max_connections_per_user", "200".to_owned()),
     ]);
     if let Some(terraform) = Terraform::initialise("apply", "examples/emulator", variables).await? {
         terraform.apply().await?;
-        let deployed: Deployed = serde_json::from_value(terraform.output("deployed").await?)?;
+        let output = terraform.output("deployed").await?;
+        let roles = ["connect", "disconnect", "delivery", "router"];
+        let roles = roles.map(|role| (role, output["roles"][role].as_str().unwrap_or_default().to_owned()));
+        let deployed: Deployed = serde_json::from_value(output)?;
         let stack = Stack::elsewhere(deployed, issuer).await;
         demo::play(&stack, &outage, Screen::new()).await?;
+        privileges::each_is_needed(&stack, &Iam::new(endpoint.url())?, &roles).await?;
 
         terraform.destroy().await?;
         assert_eq!(terraform.run(["state", "list"].map(OsStr::new)).await?, "");

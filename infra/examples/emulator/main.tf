@@ -57,6 +57,8 @@ module "streamer" {
   jwt_public_key = var.jwt_public_key
   jwt_issuer     = var.jwt_issuer
 
+  max_connections_per_user = var.max_connections_per_user
+
   # Short, so that what a killed worker held is back in seconds.
   worker_timeout_seconds     = var.worker_timeout_seconds
   visibility_timeout_seconds = var.visibility_timeout_seconds

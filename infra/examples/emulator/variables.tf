@@ -61,3 +61,9 @@ variable "connect_grace_seconds" {
   type        = number
   default     = 1
 }
+
+variable "max_connections_per_user" {
+  description = "How many connections a user may have; null is any number."
+  type        = number
+  default     = null
+}
