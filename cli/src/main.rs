@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use streamer_cli::commands::{
     connections::Connections, demo, disconnect::Disconnect, down::Down, logs::LogsOf, package::Package,
-    redrive::Redrive, send::Send, token::Token, up::Up,
+    redrive::Redrive, send::Send, status::Status, token::Token, up::Up,
 };
 
 /// Streamer delivers messages to the clients of an AWS WebSocket API.
@@ -43,6 +43,7 @@ On any deployment (the stack on this machine if one is up; AWS only with --aws):
   connections Who is live
   disconnect  Closes the connections of a tenant or a user
   redrive     Dead letters, and the way back to the queue
+  status      Queues, dead letters, connections, functions and circuit at a glance
 
 For a deployment:
   package     Zips for Lambda, which infra/ deploys
@@ -59,6 +60,7 @@ enum Command {
     Connections(Connections),
     Disconnect(Disconnect),
     Redrive(Redrive),
+    Status(Status),
     Package(Package),
 }
 
@@ -75,6 +77,7 @@ async fn main() -> ExitCode {
         Some(Command::Connections(connections)) => connections.run().await,
         Some(Command::Disconnect(disconnect)) => disconnect.run().await,
         Some(Command::Redrive(redrive)) => redrive.run().await,
+        Some(Command::Status(status)) => status.run().await,
         Some(Command::Package(package)) => package.run().await,
     };
     match done {

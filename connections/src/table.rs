@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use aws_sdk_dynamodb::{
     Client,
     error::{ProvideErrorMetadata, SdkError},
-    types::{AttributeValue, ReturnValue},
+    types::{AttributeValue, ReturnValue, Select},
 };
 use streamer_environment::aws;
 use streamer_message::{ConnectionId, TenantId, UserId};
@@ -13,7 +13,7 @@ use streamer_message::{ConnectionId, TenantId, UserId};
 use crate::{
     key::{tenant_shard, tenant_user},
     row::{self, Connection, IndexedConnection, InvalidRow, Row, number, since_epoch},
-    schema::{BY_TENANT, BY_USER, CONNECTION_ID, Index},
+    schema::{BY_TENANT, BY_USER, CONNECTION_ID, EXPIRES_AT, Index},
 };
 
 /// Rows that one call reads of an index, at most, so that a page's memory is bounded: as many as one message names.
@@ -107,6 +107,33 @@ impl ConnectionTable {
             connections: rows.iter().filter_map(read).filter(|row| row.expires_at > now).collect(),
             next: output.last_evaluated_key.as_ref().map(row::connection_id).transpose()?,
         })
+    }
+
+    /// How many connections are live, of the first rows of the table that `pages` calls read, 1 MB each, and whether
+    /// these were all.
+    ///
+    /// # Errors
+    /// [`TableError`].
+    pub async fn count(&self, pages: usize, now: SystemTime) -> Result<(usize, bool), TableError> {
+        let (mut live, mut start) = (0, None);
+        for _ in 0..pages {
+            let scan = self
+                .client
+                .scan()
+                .table_name(&self.name)
+                .select(Select::Count)
+                .filter_expression("#expires > :now")
+                .expression_attribute_names("#expires", EXPIRES_AT)
+                .expression_attribute_values(":now", number(since_epoch(now).as_secs()))
+                .set_exclusive_start_key(start);
+            let output = scan.send().await.map_err(|error| self.failed("Scan", &error))?;
+            live += usize::try_from(output.count).unwrap_or_default();
+            start = output.last_evaluated_key;
+            if start.is_none() {
+                return Ok((live, true));
+            }
+        }
+        Ok((live, false))
     }
 
     /// Removes a row and returns what it held, expired or not.

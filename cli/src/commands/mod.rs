@@ -9,6 +9,7 @@ pub mod package;
 pub mod redrive;
 pub mod send;
 pub mod set_up;
+pub mod status;
 pub mod target;
 pub mod token;
 pub mod up;

@@ -72,7 +72,11 @@ impl Target {
     }
 }
 
-async fn local() -> anyhow::Result<Stack> {
+/// The stack on this machine.
+///
+/// # Errors
+/// When none is up.
+pub(super) async fn local() -> anyhow::Result<Stack> {
     let running = state::running().await?;
     let running = running.context(
         "no stack is up on this machine: start one with `streamer up`, or say --aws and where the deployment is",

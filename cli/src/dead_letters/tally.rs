@@ -49,6 +49,12 @@ impl Tally {
         self.0.values().map(|kind| kind.letters).sum()
     }
 
+    /// The time of the oldest, if there is one.
+    #[must_use]
+    pub fn oldest(&self) -> Option<SystemTime> {
+        self.0.values().map(|kind| kind.oldest).min()
+    }
+
     /// How many there are of each reason.
     #[must_use]
     pub fn by_reason(&self) -> BTreeMap<&str, usize> {

@@ -1,0 +1,200 @@
+//! A deployment at a glance, from the services themselves.
+//!
+//! - [`Deployment`]: what is looked at: names, and clients for them.
+//! - [`Overview`]: what was seen. [`lines`](Overview::lines) is for people; as JSON it is for programs.
+
+mod metrics;
+mod table;
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::Context as _;
+use aws_config::SdkConfig;
+use aws_sdk_sqs::types::QueueAttributeName;
+use serde::Serialize;
+use streamer_connections::ConnectionTable;
+
+use self::metrics::CloudWatch;
+use crate::dead_letters::{DeadLetterQueue, Tally};
+
+/// How far back functions and circuit are looked at.
+pub const WINDOW: Duration = Duration::from_secs(300);
+
+/// Dead letters that are looked at, at most: to look at one hides it from others for a moment.
+const LETTERS: usize = 1000;
+
+/// Pages of the connection table that are counted, 1 MB each: some 60 000 connections.
+const PAGES: usize = 20;
+
+/// What is looked at.
+#[derive(Debug)]
+pub struct Deployment {
+    /// What its functions' names begin with.
+    pub name: String,
+    /// The functions' names, by their short names.
+    pub functions: BTreeMap<String, String>,
+    /// Where it is, and as whom to look.
+    pub config: SdkConfig,
+}
+
+/// What the worker's configuration says of the deployment.
+struct Worker {
+    queue_url: String,
+    table: String,
+    stage: String,
+}
+
+/// What was seen.
+#[derive(Debug, Serialize)]
+pub struct Overview {
+    name: String,
+    region: String,
+    outbound: Queue,
+    dead_letters: Queue,
+    /// By reason.
+    reasons: BTreeMap<String, usize>,
+    connections: usize,
+    /// Whether these are all connections.
+    all_connections: bool,
+    functions: BTreeMap<String, Function>,
+    circuit: Circuit,
+}
+
+/// How full a queue is.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize)]
+struct Queue {
+    waiting: usize,
+    in_flight: usize,
+    delayed: usize,
+    /// The age of its oldest message, where somebody knows it.
+    oldest_seconds: Option<u64>,
+}
+
+/// A function, in the last [`WINDOW`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Function {
+    invocations: usize,
+    errors: usize,
+    throttles: usize,
+    /// When its code or configuration was changed last.
+    updated: String,
+    /// The SHA-256 of its package, as `streamer package` prints it.
+    code_sha256: String,
+}
+
+/// The circuits of all the worker's environments, in the last [`WINDOW`].
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
+struct Circuit {
+    /// Whether one of them was open at the end of its last invocations; unknown where there were none.
+    open: Option<bool>,
+    /// How often one has opened.
+    opened: usize,
+}
+
+impl Overview {
+    /// Looks at everything.
+    ///
+    /// # Errors
+    /// Says which service did not answer, and to what.
+    pub async fn of(deployment: &Deployment, worker: &str) -> anyhow::Result<Self> {
+        let Deployment { name, functions, config } = deployment;
+        let now = SystemTime::now();
+        let mut seen = BTreeMap::new();
+        let (lambda, cloudwatch) = (aws_sdk_lambda::Client::new(config), CloudWatch::new(config));
+        let mut found = None;
+        for (short, function) in functions {
+            let get = lambda.get_function_configuration().function_name(function).send().await;
+            let is = get.with_context(|| format!("the function {function} does not say how it is"))?;
+            if short == worker {
+                found = Some(Worker::of(is.environment().and_then(|environment| environment.variables()))?);
+            }
+            let sums = cloudwatch.function(function, now).await?;
+            let updated = is.last_modified().unwrap_or_default().split(['.', '+']).next().unwrap_or_default();
+            let function = Function {
+                invocations: sums.invocations,
+                errors: sums.errors,
+                throttles: sums.throttles,
+                updated: updated.replace('T', " "),
+                code_sha256: is.code_sha256().unwrap_or_default().to_owned(),
+            };
+            seen.insert(short.clone(), function);
+        }
+        let Worker { queue_url, table, stage } = found.context("the deployment has no worker")?;
+        let sqs = aws_sdk_sqs::Client::new(config);
+        let mut letters = DeadLetterQueue::of(sqs.clone(), queue_url.clone()).await?;
+        let (mut outbound, mut dead_letters) =
+            (queue(&sqs, &queue_url).await?, queue(&sqs, letters.url()).await?);
+        outbound.oldest_seconds = cloudwatch.oldest_message(&queue_url, now).await?;
+        let tally = tally(&mut letters, dead_letters.waiting.min(LETTERS)).await;
+        letters.let_go().await;
+        let tally = tally?;
+        dead_letters.oldest_seconds =
+            tally.oldest().map(|oldest| now.duration_since(oldest).unwrap_or_default().as_secs());
+        let table = ConnectionTable::new(aws_sdk_dynamodb::Client::new(config), table);
+        let (connections, all_connections) = table.count(PAGES, now).await?;
+        Ok(Self {
+            name: name.clone(),
+            region: config.region().map(ToString::to_string).unwrap_or_default(),
+            outbound,
+            dead_letters,
+            reasons: tally
+                .by_reason()
+                .into_iter()
+                .map(|(reason, letters)| (reason.to_owned(), letters))
+                .collect(),
+            connections,
+            all_connections,
+            functions: seen,
+            circuit: cloudwatch.circuit(&functions[worker], &stage, now).await?,
+        })
+    }
+}
+
+impl Worker {
+    fn of(variables: Option<&std::collections::HashMap<String, String>>) -> anyhow::Result<Self> {
+        let of = |name: &str| variables.and_then(|variables| variables.get(name).cloned());
+        let needed = |name: &str| {
+            of(name).with_context(|| format!("the worker has no {name}: is it one of Streamer's?"))
+        };
+        Ok(Self {
+            queue_url: needed("QUEUE_URL")?,
+            table: of("CONNECTIONS_TABLE")
+                .unwrap_or_else(|| streamer_connections::CONNECTIONS_TABLE.example.to_owned()),
+            stage: of("STAGE").unwrap_or_else(|| "local".to_owned()),
+        })
+    }
+}
+
+async fn queue(sqs: &aws_sdk_sqs::Client, url: &str) -> anyhow::Result<Queue> {
+    use QueueAttributeName::{
+        ApproximateNumberOfMessages, ApproximateNumberOfMessagesDelayed,
+        ApproximateNumberOfMessagesNotVisible,
+    };
+    let wanted = [
+        ApproximateNumberOfMessages,
+        ApproximateNumberOfMessagesNotVisible,
+        ApproximateNumberOfMessagesDelayed,
+    ];
+    let get = sqs.get_queue_attributes().queue_url(url).set_attribute_names(Some(wanted.to_vec()));
+    let attributes = get.send().await.with_context(|| format!("the queue {url} does not answer"))?.attributes;
+    let attributes = attributes.unwrap_or_default();
+    let [waiting, in_flight, delayed] =
+        wanted.map(|name| attributes.get(&name).and_then(|number| number.parse().ok()).unwrap_or_default());
+    Ok(Queue { waiting, in_flight, delayed, oldest_seconds: None })
+}
+
+/// Looks at some dead letters.
+async fn tally(queue: &mut DeadLetterQueue, number: usize) -> anyhow::Result<Tally> {
+    let mut tally = Tally::default();
+    while tally.letters() < number {
+        let letters = queue.take().await?;
+        if letters.is_empty() {
+            break;
+        }
+        letters.iter().for_each(|letter| tally.add(letter));
+    }
+    Ok(tally)
+}
