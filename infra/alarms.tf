@@ -99,34 +99,51 @@ resource "aws_cloudwatch_metric_alarm" "refused_connects" {
   }
 }
 
-resource "aws_cloudwatch_metric_alarm" "worker_errors" {
-  alarm_name          = "${local.name}-worker-errors"
-  alarm_description   = "Invocations of the worker end by a crash, a timeout or a start that fails; their messages come again after the visibility timeout. Read the worker's log: a faulty environment is named there."
+locals {
+  errors = {
+    connect    = "Nobody gets in while $connect fails, times out or does not start. Read the function's log: a faulty environment is named there."
+    disconnect = "Rows stay behind where $disconnect fails; a post that finds no socket removes them. Read the function's log."
+    delivery   = "Invocations of the worker end by a crash, a timeout or a start that fails; their messages come again after the visibility timeout. Read the worker's log: a faulty environment is named there."
+  }
+  throttles = {
+    connect    = "Lambda refuses invocations, and so clients are refused. Look at the account's concurrency: what is not reserved is shared by all functions."
+    disconnect = "Lambda refuses invocations, and rows stay behind until a post finds no socket. Look at the account's concurrency."
+    delivery   = "Lambda refuses invocations of the worker, and each counts as a receive of its messages: after enough of them they are dead letters. Look at what else invokes the worker, and at the account's concurrency; reserve what the mapping makes."
+  }
+}
+
+resource "aws_cloudwatch_metric_alarm" "errors" {
+  for_each = local.functions
+
+  alarm_name          = "${each.value.name}-errors"
+  alarm_description   = local.errors[each.key]
   namespace           = "AWS/Lambda"
   metric_name         = "Errors"
-  dimensions          = { FunctionName = aws_lambda_function.this[local.worker].function_name }
+  dimensions          = { FunctionName = aws_lambda_function.this[each.key].function_name }
   statistic           = "Sum"
   period              = 300
   evaluation_periods  = 1
   comparison_operator = "GreaterThanThreshold"
-  threshold           = var.alarms.worker_errors
+  threshold           = var.alarms.errors
   treat_missing_data  = "notBreaching"
   alarm_actions       = local.alarm_actions
   ok_actions          = local.alarm_actions
   tags                = var.tags
 }
 
-resource "aws_cloudwatch_metric_alarm" "worker_throttles" {
-  alarm_name          = "${local.name}-worker-throttles"
-  alarm_description   = "Lambda refuses invocations of the worker, and each counts as a receive of its messages: after enough of them they are dead letters. Look at what else invokes the worker, and at the account's concurrency; reserve what the mapping makes."
+resource "aws_cloudwatch_metric_alarm" "throttles" {
+  for_each = local.functions
+
+  alarm_name          = "${each.value.name}-throttles"
+  alarm_description   = local.throttles[each.key]
   namespace           = "AWS/Lambda"
   metric_name         = "Throttles"
-  dimensions          = { FunctionName = aws_lambda_function.this[local.worker].function_name }
+  dimensions          = { FunctionName = aws_lambda_function.this[each.key].function_name }
   statistic           = "Sum"
   period              = 300
   evaluation_periods  = 1
   comparison_operator = "GreaterThanThreshold"
-  threshold           = var.alarms.worker_throttles
+  threshold           = var.alarms.throttles
   treat_missing_data  = "notBreaching"
   alarm_actions       = local.alarm_actions
   ok_actions          = local.alarm_actions

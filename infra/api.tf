@@ -13,10 +13,18 @@ locals {
 }
 
 resource "aws_apigatewayv2_api" "this" {
-  name                       = local.name
-  protocol_type              = "WEBSOCKET"
-  route_selection_expression = local.stack.api.route_selection_expression
-  tags                       = var.tags
+  name                         = local.name
+  disable_execute_api_endpoint = var.disable_default_endpoint
+  protocol_type                = "WEBSOCKET"
+  route_selection_expression   = local.stack.api.route_selection_expression
+  tags                         = var.tags
+
+  lifecycle {
+    precondition {
+      condition     = !var.disable_default_endpoint || var.management_endpoint != null
+      error_message = "Without the API's default endpoint the worker has nowhere to post: set management_endpoint to that of your custom domain."
+    }
+  }
 }
 
 resource "aws_apigatewayv2_integration" "this" {
@@ -46,31 +54,15 @@ resource "aws_lambda_permission" "route" {
   source_arn    = "${aws_apigatewayv2_api.this.execution_arn}/${var.stage}/${each.key}"
 }
 
-# The provider's auto_deploy is for HTTP APIs: a WebSocket API's stage shows what was last deployed.
-resource "aws_apigatewayv2_deployment" "this" {
-  api_id = aws_apigatewayv2_api.this.id
-
-  triggers = {
-    redeployment = sha1(jsonencode([
-      local.stack.api.route_selection_expression,
-      { for route, integration in aws_apigatewayv2_integration.this : route => [integration.id, integration.integration_uri] },
-    ]))
-  }
-
-  # A deployment that a stage shows cannot be deleted.
-  lifecycle {
-    create_before_destroy = true
-  }
-
-  depends_on = [aws_apigatewayv2_route.this]
-}
-
 resource "aws_apigatewayv2_stage" "this" {
   #checkov:skip=CKV2_AWS_51:Clients show tokens. Client certificates need a custom domain, which is the caller's.
-  api_id        = aws_apigatewayv2_api.this.id
-  name          = var.stage
-  deployment_id = aws_apigatewayv2_deployment.this.id
-  tags          = var.tags
+  api_id = aws_apigatewayv2_api.this.id
+  name   = var.stage
+  # What is changed is deployed at once, a removed route too: of a deployment of its own, Terraform would take the new
+  # snapshot before it removes the route.
+  # https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-apigatewayv2-stage.html
+  auto_deploy = true
+  tags        = var.tags
 
   default_route_settings {
     detailed_metrics_enabled = true

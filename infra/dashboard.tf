@@ -88,6 +88,16 @@ locals {
           ["AWS/Lambda", "ConcurrentExecutions", "FunctionName", aws_lambda_function.this[local.worker].function_name, { stat = "Maximum", yAxis = "right" }],
         ]
       },
+      {
+        title = "Connect and disconnect"
+        stat  = "Sum"
+        metrics = [
+          ["AWS/Lambda", "Errors", "FunctionName", aws_lambda_function.this["connect"].function_name],
+          ["AWS/Lambda", "Throttles", "FunctionName", aws_lambda_function.this["connect"].function_name],
+          ["AWS/Lambda", "Errors", "FunctionName", aws_lambda_function.this["disconnect"].function_name],
+          ["AWS/Lambda", "Throttles", "FunctionName", aws_lambda_function.this["disconnect"].function_name],
+        ]
+      },
     ],
     [
       {

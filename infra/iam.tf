@@ -205,7 +205,7 @@ data "aws_iam_policy_document" "producer" {
 
 resource "aws_iam_policy" "producer" {
   name        = "${local.global_name}-producer"
-  description = "Send messages to ${local.outbound_name}"
+  description = "Send messages to the outbound queue"
   policy      = data.aws_iam_policy_document.producer.json
   tags        = var.tags
 }

@@ -8,7 +8,6 @@
 locals {
   batch_size              = coalesce(var.batch_size, local.stack.mapping.batch_size)
   batching_window_seconds = coalesce(var.batching_window_seconds, local.stack.mapping.batching_window_seconds)
-  max_age_seconds         = coalesce(var.max_age_seconds, 7800) # the worker's own default
 
   requests_per_second = coalesce(var.requests_per_second, local.stack.mapping.pace.requests_per_second)
 

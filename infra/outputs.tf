@@ -64,14 +64,16 @@ output "dashboard" {
 }
 
 output "alarms" {
-  description = "The alarms' names, by what they watch."
-  value = {
-    oldest_message   = aws_cloudwatch_metric_alarm.oldest_message.alarm_name
-    dead_letters     = aws_cloudwatch_metric_alarm.dead_letters.alarm_name
-    circuit_opened   = aws_cloudwatch_metric_alarm.circuit_opened.alarm_name
-    refused_connects = aws_cloudwatch_metric_alarm.refused_connects.alarm_name
-    worker_errors    = aws_cloudwatch_metric_alarm.worker_errors.alarm_name
-    worker_throttles = aws_cloudwatch_metric_alarm.worker_throttles.alarm_name
-    delivery_latency = aws_cloudwatch_metric_alarm.delivery_latency.alarm_name
-  }
+  description = "The alarms' names."
+  value = concat(
+    [
+      aws_cloudwatch_metric_alarm.oldest_message.alarm_name,
+      aws_cloudwatch_metric_alarm.dead_letters.alarm_name,
+      aws_cloudwatch_metric_alarm.circuit_opened.alarm_name,
+      aws_cloudwatch_metric_alarm.refused_connects.alarm_name,
+      aws_cloudwatch_metric_alarm.delivery_latency.alarm_name,
+    ],
+    values(aws_cloudwatch_metric_alarm.errors)[*].alarm_name,
+    values(aws_cloudwatch_metric_alarm.throttles)[*].alarm_name,
+  )
 }

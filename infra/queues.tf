@@ -33,8 +33,8 @@ resource "aws_sqs_queue" "outbound" {
 
     # SQS drops what is older than the retention, before the worker has given it up.
     precondition {
-      condition     = local.max_age_seconds < local.retention_seconds
-      error_message = "A message is tried for ${local.max_age_seconds} s, but kept for ${local.retention_seconds} s only: lower max_age_seconds, or raise retention_seconds."
+      condition     = var.max_age_seconds < local.retention_seconds
+      error_message = "A message is tried for ${var.max_age_seconds} s, but kept for ${local.retention_seconds} s only: lower max_age_seconds, or raise retention_seconds."
     }
   }
 }
@@ -78,31 +78,45 @@ resource "aws_sqs_queue_redrive_policy" "outbound" {
   })
 }
 
-data "aws_iam_policy_document" "tls" {
-  for_each = var.require_tls ? local.queues : {}
+locals {
+  # What each queue's policy holds beside the rule that there is no call without TLS.
+  queue_policies = {
+    for queue, documents in { outbound = var.queue_policy_documents, dead_letter = [] } : queue => documents
+    if var.require_tls || length(documents) > 0
+  }
+}
 
-  statement {
-    sid       = "DenyWithoutTls"
-    effect    = "Deny"
-    actions   = ["sqs:*"]
-    resources = [each.value.arn]
+data "aws_iam_policy_document" "queue" {
+  for_each = local.queue_policies
 
-    principals {
-      type        = "*"
-      identifiers = ["*"]
-    }
+  source_policy_documents = each.value
 
-    condition {
-      test     = "Bool"
-      variable = "aws:SecureTransport"
-      values   = ["false"]
+  dynamic "statement" {
+    for_each = var.require_tls ? [true] : []
+
+    content {
+      sid       = "DenyWithoutTls"
+      effect    = "Deny"
+      actions   = ["sqs:*"]
+      resources = [local.queues[each.key].arn]
+
+      principals {
+        type        = "*"
+        identifiers = ["*"]
+      }
+
+      condition {
+        test     = "Bool"
+        variable = "aws:SecureTransport"
+        values   = ["false"]
+      }
     }
   }
 }
 
-resource "aws_sqs_queue_policy" "tls" {
-  for_each = var.require_tls ? local.queues : {}
+resource "aws_sqs_queue_policy" "this" {
+  for_each = local.queue_policies
 
-  queue_url = each.value.url
-  policy    = data.aws_iam_policy_document.tls[each.key].json
+  queue_url = local.queues[each.key].url
+  policy    = data.aws_iam_policy_document.queue[each.key].json
 }

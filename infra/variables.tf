@@ -68,6 +68,12 @@ variable "require_tls" {
   default     = true
 }
 
+variable "queue_policy_documents" {
+  description = "Policies, as JSON, that are put into the outbound queue's: whoever sends from another account or service is allowed there. A policy of your own for the queue would displace the module's."
+  type        = list(string)
+  default     = []
+}
+
 # The API.
 
 variable "routes" {
@@ -95,11 +101,17 @@ variable "management_endpoint" {
   }
 }
 
+variable "disable_default_endpoint" {
+  description = "Whether the API answers at your custom domain only; management_endpoint then says where to post."
+  type        = bool
+  default     = false
+}
+
 variable "throttling" {
-  description = "How many messages and connects of clients a route of the stage takes a second, and at once. The account's limits hold beside it; by default, it is they that count."
+  description = "How many messages and connects of clients a route of the stage takes a second, and at once. By default what the account has in newer Regions; older ones have four times as much. A stage's limits cannot exceed the account's."
   type = object({
-    rate  = optional(number, 10000)
-    burst = optional(number, 5000)
+    rate  = optional(number, 2500)
+    burst = optional(number, 1250)
   })
   default = {}
 
@@ -152,12 +164,22 @@ variable "jwt_issuer" {
   description = "The `iss` that a token must have. Where neither jwt_public_key nor jwt_jwks_url is set, an https URL, and the keys are those of its OpenID Connect configuration."
   type        = string
   default     = null
+
+  validation {
+    condition     = var.jwt_issuer == null || try(length(var.jwt_issuer) > 0, false)
+    error_message = "jwt_issuer is not empty: leave it out where it is not wanted."
+  }
 }
 
 variable "jwt_audience" {
   description = "The `aud` that a token must have; null refuses a token that has one."
   type        = string
   default     = null
+
+  validation {
+    condition     = var.jwt_audience == null || try(length(var.jwt_audience) > 0, false)
+    error_message = "jwt_audience is not empty: leave it out where it is not wanted."
+  }
 }
 
 variable "allowed_tenants" {
@@ -175,6 +197,11 @@ variable "required_permission" {
   description = "One of the token's `permissions` that is needed to connect; null needs none."
   type        = string
   default     = null
+
+  validation {
+    condition     = var.required_permission == null || try(length(var.required_permission) > 0, false)
+    error_message = "required_permission is not empty: leave it out where it is not wanted."
+  }
 }
 
 variable "max_connections_per_user" {
@@ -208,8 +235,8 @@ variable "worker_timeout_seconds" {
   default     = null
 
   validation {
-    condition     = var.worker_timeout_seconds == null || (coalesce(var.worker_timeout_seconds, 1) >= 1 && coalesce(var.worker_timeout_seconds, 1) <= 900)
-    error_message = "worker_timeout_seconds is 1 to 900."
+    condition     = var.worker_timeout_seconds == null || try(floor(var.worker_timeout_seconds) == var.worker_timeout_seconds && var.worker_timeout_seconds >= 1 && var.worker_timeout_seconds <= 900, false)
+    error_message = "worker_timeout_seconds is a whole number, 1 to 900."
   }
 }
 
@@ -219,8 +246,8 @@ variable "worker_memory_mb" {
   default     = null
 
   validation {
-    condition     = var.worker_memory_mb == null || (coalesce(var.worker_memory_mb, 128) >= 128 && coalesce(var.worker_memory_mb, 128) <= 10240)
-    error_message = "worker_memory_mb is 128 to 10240."
+    condition     = var.worker_memory_mb == null || try(floor(var.worker_memory_mb) == var.worker_memory_mb && var.worker_memory_mb >= 128 && var.worker_memory_mb <= 10240, false)
+    error_message = "worker_memory_mb is a whole number, 128 to 10240."
   }
 }
 
@@ -230,8 +257,8 @@ variable "connect_grace_seconds" {
   default     = null
 
   validation {
-    condition     = var.connect_grace_seconds == null || (coalesce(var.connect_grace_seconds, 0) >= 0 && coalesce(var.connect_grace_seconds, 0) <= 3600)
-    error_message = "connect_grace_seconds is 0 to 3600."
+    condition     = var.connect_grace_seconds == null || try(floor(var.connect_grace_seconds) == var.connect_grace_seconds && var.connect_grace_seconds >= 0 && var.connect_grace_seconds <= 3600, false)
+    error_message = "connect_grace_seconds is a whole number, 0 to 3600."
   }
 }
 
@@ -241,19 +268,19 @@ variable "away_grace_seconds" {
   default     = null
 
   validation {
-    condition     = var.away_grace_seconds == null || (coalesce(var.away_grace_seconds, 0) >= 0 && coalesce(var.away_grace_seconds, 0) <= 3600)
-    error_message = "away_grace_seconds is 0 to 3600."
+    condition     = var.away_grace_seconds == null || try(floor(var.away_grace_seconds) == var.away_grace_seconds && var.away_grace_seconds >= 0 && var.away_grace_seconds <= 3600, false)
+    error_message = "away_grace_seconds is a whole number, 0 to 3600."
   }
 }
 
 variable "max_age_seconds" {
-  description = "How long after its first receipt a message is tried; null leaves it to the worker's default of 7800."
+  description = "How long after its first receipt a message is tried. No connection lives longer than 2 h."
   type        = number
-  default     = null
+  default     = 7800
 
   validation {
-    condition     = var.max_age_seconds == null || (coalesce(var.max_age_seconds, 1) >= 1 && coalesce(var.max_age_seconds, 1) <= 259200)
-    error_message = "max_age_seconds is 1 to 259200."
+    condition     = floor(var.max_age_seconds) == var.max_age_seconds && var.max_age_seconds >= 1 && var.max_age_seconds <= 259200
+    error_message = "max_age_seconds is a whole number, 1 to 259200."
   }
 }
 
@@ -261,6 +288,11 @@ variable "visibility_timeout_seconds" {
   description = "How long a message that a worker holds is hidden from the others, at least six times the worker's timeout; null takes stack.json's."
   type        = number
   default     = null
+
+  validation {
+    condition     = var.visibility_timeout_seconds == null || try(floor(var.visibility_timeout_seconds) == var.visibility_timeout_seconds && var.visibility_timeout_seconds <= 43200, false)
+    error_message = "visibility_timeout_seconds is a whole number, at most SQS's 43200."
+  }
 }
 
 variable "retention_seconds" {
@@ -269,8 +301,8 @@ variable "retention_seconds" {
   default     = null
 
   validation {
-    condition     = var.retention_seconds == null || (coalesce(var.retention_seconds, 60) >= 60 && coalesce(var.retention_seconds, 60) <= 1209600)
-    error_message = "retention_seconds is 60 to 1209600, SQS's maximum of 14 days."
+    condition     = var.retention_seconds == null || try(floor(var.retention_seconds) == var.retention_seconds && var.retention_seconds >= 60 && var.retention_seconds <= 1209600, false)
+    error_message = "retention_seconds is a whole number, 60 to 1209600, SQS's maximum of 14 days."
   }
 }
 
@@ -280,8 +312,8 @@ variable "dead_letter_retention_seconds" {
   default     = null
 
   validation {
-    condition     = var.dead_letter_retention_seconds == null || (coalesce(var.dead_letter_retention_seconds, 60) >= 60 && coalesce(var.dead_letter_retention_seconds, 60) <= 1209600)
-    error_message = "dead_letter_retention_seconds is 60 to 1209600, SQS's maximum of 14 days."
+    condition     = var.dead_letter_retention_seconds == null || try(floor(var.dead_letter_retention_seconds) == var.dead_letter_retention_seconds && var.dead_letter_retention_seconds >= 60 && var.dead_letter_retention_seconds <= 1209600, false)
+    error_message = "dead_letter_retention_seconds is a whole number, 60 to 1209600, SQS's maximum of 14 days."
   }
 }
 
@@ -302,8 +334,8 @@ variable "batch_size" {
   default     = null
 
   validation {
-    condition     = var.batch_size == null || (coalesce(var.batch_size, 1) >= 1 && coalesce(var.batch_size, 1) <= 10000)
-    error_message = "batch_size is 1 to 10000."
+    condition     = var.batch_size == null || try(floor(var.batch_size) == var.batch_size && var.batch_size >= 1 && var.batch_size <= 10000, false)
+    error_message = "batch_size is a whole number, 1 to 10000."
   }
 }
 
@@ -326,8 +358,8 @@ variable "requests_per_second" {
   default     = null
 
   validation {
-    condition     = var.requests_per_second == null || coalesce(var.requests_per_second, 2) >= 2
-    error_message = "requests_per_second is at least 2: a mapping has a maximum concurrency of 2 or more, and each environment a post a second."
+    condition     = var.requests_per_second == null || try(floor(var.requests_per_second) == var.requests_per_second && var.requests_per_second >= 2, false)
+    error_message = "requests_per_second is a whole number of at least 2: a mapping has a maximum concurrency of 2 or more, and each environment a post a second."
   }
 }
 
@@ -352,8 +384,8 @@ variable "reserved_concurrency" {
   default     = null
 
   validation {
-    condition     = var.reserved_concurrency == null || coalesce(var.reserved_concurrency, -1) == -1 || coalesce(var.reserved_concurrency, -1) >= 2
-    error_message = "reserved_concurrency is -1, or at least 2, the least maximum concurrency of a mapping."
+    condition     = var.reserved_concurrency == null || coalesce(var.reserved_concurrency, -1) == -1 || try(floor(var.reserved_concurrency) == var.reserved_concurrency && var.reserved_concurrency >= 2, false)
+    error_message = "reserved_concurrency is -1, or a whole number of at least 2, the least maximum concurrency of a mapping."
   }
 }
 
@@ -399,14 +431,14 @@ variable "alarms" {
     oldest_message_seconds  = optional(number, 300)
     refused_connect_percent = optional(number, 20)
     refused_connect_minimum = optional(number, 20)
-    worker_errors           = optional(number, 0)
-    worker_throttles        = optional(number, 0)
+    errors                  = optional(number, 0)
+    throttles               = optional(number, 0)
     delivery_latency_p99_ms = optional(number, 10000)
   })
   default = {}
 
   validation {
-    condition     = var.alarms.refused_connect_percent > 0 && var.alarms.refused_connect_percent <= 100
-    error_message = "refused_connect_percent is above 0 and at most 100."
+    condition     = var.alarms.refused_connect_percent > 0 && var.alarms.refused_connect_percent <= 100 && var.alarms.refused_connect_minimum >= 1
+    error_message = "refused_connect_percent is above 0 and at most 100, refused_connect_minimum at least 1."
   }
 }

@@ -44,7 +44,7 @@ const MAX_CONNECTIONS_PER_USER: Variable = Variable {
 };
 const JWT_AUDIENCE: Variable = Variable {
     name: "JWT_AUDIENCE",
-    expected: "the `aud` that a token must have; any, when not set",
+    expected: "the `aud` that a token must have; when not set, a token that has one is refused",
     example: "streamer",
 };
 const ALLOWED_TENANTS: Variable = Variable {

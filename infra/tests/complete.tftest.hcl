@@ -40,6 +40,10 @@ mock_provider "aws" {
   }
 }
 
+variables {
+  architecture = "arm64"
+}
+
 run "the_complete_example_plans" {
   command = plan
 

@@ -223,7 +223,7 @@ run "queues_are_standard_encrypted_and_refuse_plain_http" {
   }
 
   assert {
-    condition     = keys(aws_sqs_queue_policy.tls) == ["dead_letter", "outbound"] && one(data.aws_iam_policy_document.tls["outbound"].statement[0].condition).variable == "aws:SecureTransport"
+    condition     = keys(aws_sqs_queue_policy.this) == ["dead_letter", "outbound"] && one(data.aws_iam_policy_document.queue["outbound"].statement[0].condition).variable == "aws:SecureTransport"
     error_message = "The queues take calls without TLS."
   }
 }
@@ -236,7 +236,7 @@ run "emulators_may_speak_plain_http" {
   }
 
   assert {
-    condition     = length(aws_sqs_queue_policy.tls) == 0
+    condition     = length(aws_sqs_queue_policy.this) == 0
     error_message = "A policy denies calls without TLS."
   }
 }

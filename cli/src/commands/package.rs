@@ -81,7 +81,7 @@ impl Package {
                 fs::read(&binary.path).with_context(|| format!("cannot read {}", binary.path.display()))?;
             let zip = archive(&bytes, if self.quick { Compression::Fast } else { Compression::Best })?;
             let started = match &runner {
-                None => "not started: this machine has no qemu for it".to_owned(),
+                None => format!("not started: here is no qemu-user with a C library for {}", self.arch),
                 Some(runner) => {
                     let folder = places::workspace().join("target/package/start").join(name);
                     let variables = variables(&function.environment)?;

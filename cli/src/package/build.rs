@@ -44,7 +44,9 @@ impl Places {
     fn of_environment() -> anyhow::Result<Self> {
         let home = env::home_dir().context("there is no home folder: set HOME")?;
         let of = |variable: &str, folder: &str| {
-            env::var_os(variable).map_or_else(|| home.join(folder), PathBuf::from)
+            env::var_os(variable)
+                .filter(|path| !path.is_empty())
+                .map_or_else(|| home.join(folder), PathBuf::from)
         };
         Ok(Self {
             workspace: places::workspace().to_owned(),
@@ -138,18 +140,26 @@ impl Release {
 
     /// No path of this machine, no flag of its user's and no time gets into what `command` compiles.
     fn renaming<'a>(&self, command: &'a mut Command) -> anyhow::Result<&'a mut Command> {
+        for (variable, _) in env::vars_os() {
+            let name = variable.to_string_lossy();
+            let flags = name.contains("CFLAGS") || name.contains("RUSTFLAGS");
+            if flags || name.starts_with("CARGO_PROFILE_") || name == "CARGO_BUILD_TARGET" {
+                command.env_remove(&variable);
+            }
+        }
         let renamed = self.places.renamed()?;
         let flags = |flag: &str, separator: &str| {
             let flags = renamed.iter().map(|(path, name)| format!("{flag}={}={name}", path.display()));
             flags.collect::<Vec<_>>().join(separator)
         };
-        // The separator that cargo has for flags with spaces in them.
+        // The separator that cargo has for flags with spaces in them. C compilers' flags have none.
         command.env("CARGO_ENCODED_RUSTFLAGS", flags("--remap-path-prefix", "\u{1f}"));
+        let spaced = renamed.iter().find(|(path, _)| path.to_string_lossy().contains(char::is_whitespace));
+        if let Some((path, _)) = spaced {
+            bail!("C compilers take no folder with a space in its name: move {}", path.display());
+        }
         command.env("CFLAGS", flags("-ffile-prefix-map", " "));
-        Ok(command
-            .env("SOURCE_DATE_EPOCH", "315532800")
-            .env_remove("RUSTFLAGS")
-            .env_remove("CARGO_BUILD_TARGET"))
+        Ok(command.env("SOURCE_DATE_EPOCH", "315532800"))
     }
 }
 

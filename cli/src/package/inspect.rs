@@ -53,9 +53,14 @@ pub fn inspect<'a>(
     for path in paths {
         let path = path.to_str().context("a path of this machine is not UTF-8")?;
         ensure!(
-            memchr::memmem::find(binary, path.as_bytes()).is_none(),
+            !holds_path(binary, path),
             "it holds the path {path} of this machine: something that compiles it does not take \
              `--remap-path-prefix` or `-ffile-prefix-map`"
+        );
+    }
+    if let Some(feature) = features(binary, header, endian)?.pop() {
+        bail!(
+            "it needs a loader that knows {feature}, and Amazon Linux 2023's does not: package with `--zig`"
         );
     }
     let newest = symbols(binary, header, endian)?.into_iter().max();
@@ -69,6 +74,39 @@ pub fn inspect<'a>(
         );
     }
     Ok(Needs { glibc: Some(name) })
+}
+
+/// Whether a path stands there: not the end of another one, and not the beginning of another name.
+fn holds_path(binary: &[u8], path: &str) -> bool {
+    let path = path.trim_end_matches('/').as_bytes();
+    let in_path = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte);
+    let places = (!path.is_empty()).then(|| memchr::memmem::find_iter(binary, path));
+    places.into_iter().flatten().any(|place| {
+        let before = place.checked_sub(1).map(|place| binary[place]);
+        let after = binary.get(place + path.len()).copied();
+        before.is_none_or(|byte| !in_path(byte)) && after.is_none_or(|byte| byte == b'/' || !in_path(byte))
+    })
+}
+
+/// What a binary needs of the loader itself, under names such as `GLIBC_ABI_DT_RELR`. No symbol has them.
+fn features(
+    binary: &[u8],
+    header: &FileHeader64<Endianness>,
+    endian: Endianness,
+) -> anyhow::Result<Vec<String>> {
+    let sections = header.sections(endian, binary)?;
+    let Some((mut needs, strings)) = sections.gnu_verneed(endian, binary)? else { return Ok(Vec::new()) };
+    let strings = sections.strings(endian, binary, strings)?;
+    let mut features = Vec::new();
+    while let Some((_, mut versions)) = needs.next()? {
+        while let Some(version) = versions.next()? {
+            let name = String::from_utf8_lossy(version.name(endian, strings)?).into_owned();
+            if name.starts_with("GLIBC_ABI_") {
+                features.push(name);
+            }
+        }
+    }
+    Ok(features)
 }
 
 /// The symbols that a binary takes from glibc, each with the version that it needs, in numbers and as it is written.
@@ -101,6 +139,20 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use super::*;
+
+    #[test]
+    fn a_path_is_one_from_its_beginning_to_the_end_of_a_name() {
+        let holds = |text: &str| holds_path(text.as_bytes(), "/src");
+        assert!(holds("/src/main.rs") && holds("panicked at /src/main.rs") && holds("\0/src/x"));
+        assert!(holds("/src\0") && holds("/src"));
+        assert!(
+            !holds("/registry/tokio-1.5/src/lib.rs")
+                && !holds("/src.rs")
+                && !holds("/srcs/")
+                && !holds("/src")
+        );
+        assert!(!holds_path(b"/anything/", "") && holds_path(b"/home/me/x", "/home/me/"));
+    }
 
     #[test]
     fn versions_are_compared_as_numbers() {

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     env, fs,
-    io::{Cursor, Read as _},
+    io::{Cursor, ErrorKind, Read as _},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Stdio,
@@ -31,19 +31,23 @@ pub struct Started {
 }
 
 /// The command that runs a binary of `architecture` on this machine, if there is one: the binary itself, or qemu's
-/// user mode.
+/// user mode, with that architecture's C library.
 #[must_use]
 pub fn runner(architecture: Architecture) -> Option<Vec<PathBuf>> {
     if cfg!(target_os = "linux") && architecture == Architecture::HERE {
         return Some(Vec::new());
     }
-    let (qemu, libraries) = match architecture {
-        Architecture::Arm64 => ("qemu-aarch64", "/usr/aarch64-linux-gnu"),
-        Architecture::X86_64 => ("qemu-x86_64", "/usr/x86_64-linux-gnu"),
+    let name = match architecture {
+        Architecture::Arm64 => "aarch64",
+        Architecture::X86_64 => "x86_64",
     };
+    let libraries = PathBuf::from(format!("/usr/{name}-linux-gnu"));
     let folders = env::var_os("PATH").unwrap_or_default();
-    let found = env::split_paths(&folders).map(|folder| folder.join(qemu)).find(|path| path.exists())?;
-    Some(vec![found, "-L".into(), libraries.into()])
+    let names = [format!("qemu-{name}"), format!("qemu-{name}-static")];
+    let mut programs =
+        env::split_paths(&folders).flat_map(|folder| names.each_ref().map(|name| folder.join(name)));
+    let found = programs.find(|path| path.exists())?;
+    libraries.exists().then(|| vec![found, "-L".into(), libraries])
 }
 
 /// Starts the `bootstrap` of `zip`, unpacked into `folder`, with these variables and nothing else in its environment,
@@ -70,7 +74,15 @@ pub async fn start(
     let output = fs::File::create(&log)?;
     command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).kill_on_drop(true);
     let started = Instant::now();
-    let mut process = command.spawn().context("it cannot be run")?;
+    let mut process = loop {
+        match command.spawn() {
+            // Another thread has forked while the file was written, and its child holds it open until it runs.
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => {
+                sleep(Duration::from_millis(10)).await
+            }
+            spawned => break spawned.context("it cannot be run")?,
+        }
+    };
     let polled = tokio::select! {
         polled = api.poll() => polled,
         ended = process.wait() => Err(anyhow!("it ended at once, {}", ended?)),
