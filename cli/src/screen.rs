@@ -1,7 +1,7 @@
 //! What a person sees: spinners on a terminal, plain lines elsewhere.
 
 use std::{
-    io::{IsTerminal, stderr},
+    io::{IsTerminal, Write as _, stderr, stdout},
     time::{Duration, Instant},
 };
 
@@ -30,7 +30,8 @@ impl Screen {
     /// Writes a line.
     pub fn line(self, text: impl AsRef<str>) {
         if !self.silent {
-            println!("{}", text.as_ref());
+            // Whoever reads may have seen enough: `head` does.
+            _ = writeln!(stdout(), "{}", text.as_ref());
         }
     }
 

@@ -6,7 +6,9 @@ mod browser;
 mod languages;
 mod outcomes;
 mod redrive;
+mod status;
 mod storm;
+mod upgrade;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -30,15 +30,15 @@ use tokio::time::timeout;
 use crate::{LIMIT, connected};
 
 /// Queues and a worker, and the command beside them.
-struct Bench {
-    stack: Stack,
-    sqs: Client,
-    delivery: Delivery,
-    streamer: Streamer,
+pub struct Bench {
+    pub stack: Stack,
+    pub sqs: Client,
+    pub delivery: Delivery,
+    pub streamer: Streamer,
 }
 
 impl Bench {
-    async fn new(name: &str) -> anyhow::Result<Self> {
+    pub async fn new(name: &str) -> anyhow::Result<Self> {
         let stack = stack().await?;
         let overrides = Overrides {
             visibility_timeout: Some(Duration::from_secs(3)),
@@ -65,7 +65,7 @@ impl Bench {
     }
 
     /// Puts a letter into the dead-letter queue, as the worker would.
-    async fn dead(&self, body: &str, attributes: &[(&str, &str)]) -> anyhow::Result<()> {
+    pub async fn dead(&self, body: &str, attributes: &[(&str, &str)]) -> anyhow::Result<()> {
         let mut send =
             self.sqs.send_message().queue_url(&self.delivery.dead_letter_queue_url).message_body(body);
         for (name, value) in attributes {
@@ -76,14 +76,14 @@ impl Bench {
         Ok(())
     }
 
-    async fn redrive<const N: usize>(&self, arguments: [&str; N]) -> anyhow::Result<Said> {
+    pub async fn redrive<const N: usize>(&self, arguments: [&str; N]) -> anyhow::Result<Said> {
         let mut all = vec!["redrive", "--aws", "--queue-url", &self.delivery.queue_url];
         all.extend(arguments);
         said(self.streamer.spawn_at(&self.stack.deployed.endpoint_url, all)?).await
     }
 
     /// Letters that anybody can see, and letters that somebody holds.
-    async fn letters(&self) -> anyhow::Result<(usize, usize)> {
+    pub async fn letters(&self) -> anyhow::Result<(usize, usize)> {
         use QueueAttributeName::{ApproximateNumberOfMessages, ApproximateNumberOfMessagesNotVisible};
 
         let get = self.sqs.get_queue_attributes().queue_url(&self.delivery.dead_letter_queue_url);
@@ -175,6 +175,13 @@ async fn a_message_of_a_later_version_is_a_dead_letter_and_goes_back_as_it_is() 
     eventually("it is back", async || Ok(bench.letters().await? == (1, 0))).await?;
     let receive = bench.sqs.receive_message().queue_url(&bench.delivery.dead_letter_queue_url).send().await?;
     assert_eq!(receive.messages()[0].body(), Some(body));
+
+    // One that does know it delivers it: of this version, an older worker would have said the same.
+    let (mut socket, id) = connected(&bench.stack, "upgraded-worker").await?;
+    bench.dead(&Bench::body("known", &id).await?, &[("reason", "poison")]).await?;
+    let sent = bench.redrive(["--reason", "poison", "--send"]).await?;
+    assert!(sent.success, "{sent:?}");
+    assert_eq!(socket.next(LIMIT).await?.json()?["id"], "known");
     Ok(())
 }
 

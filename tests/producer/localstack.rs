@@ -15,6 +15,7 @@ use aws_sdk_sqs::{
 use delivery_worker::{plan::Order, queue::Queue};
 use futures::future::join_all;
 use serde_json::{Value, json};
+use streamer_cli::dead_letters::DeadLetterQueue;
 use streamer_message::{Limit, OutboundMessage, limits, pack};
 use streamer_producer::{Message, Producer, SendError};
 use streamer_tests::{
@@ -310,5 +311,52 @@ async fn what_is_received_too_often_is_moved_to_the_dead_letters_by_sqs() -> any
     let letters = receive(&sqs, &dead, 1).await?;
     assert_eq!(id(&bodies(&letters)[0]), "m");
     assert!(!letters.records[0].attributes.contains_key("streamer.reason"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn dead_letters_of_a_fifo_queue_go_back_in_order_and_are_not_taken_for_duplicates() -> anyhow::Result<()>
+{
+    let sqs = sqs_or_return!();
+    let dead = queue(&sqs, "redrive-dead.fifo", &[]).await?;
+    let arn = sqs.get_queue_attributes().queue_url(&dead).attribute_names(QueueAttributeName::QueueArn);
+    let arn = arn.send().await?.attributes.unwrap_or_default()[&QueueAttributeName::QueueArn].clone();
+    let policy = json!({ "deadLetterTargetArn": arn, "maxReceiveCount": 1000 }).to_string();
+    let outbound = queue(&sqs, "redrive.fifo", &[(QueueAttributeName::RedrivePolicy, &policy)]).await?;
+    // The queue has seen these messages a moment ago, and remembers their deduplication ids.
+    let body =
+        |number: usize| format!(r#"{{"version":1,"id":"{number}","to":{{"connection":"c"}},"payload":1}}"#);
+    for url in [&outbound, &dead] {
+        for number in 0..12 {
+            let send = sqs.send_message().queue_url(url).message_body(body(number));
+            send.message_group_id("c").message_deduplication_id(format!("{number}:c")).send().await?;
+        }
+    }
+    sqs.purge_queue().queue_url(&outbound).send().await?;
+
+    let mut letters = DeadLetterQueue::of(sqs.clone(), outbound.clone()).await?;
+    assert_eq!(letters.url(), dead);
+    let mut sent = 0;
+    loop {
+        let some = letters.take().await?;
+        if some.is_empty() {
+            break;
+        }
+        let back = letters.send_back(some).await;
+        assert!(back.causes.is_empty(), "{back:?}");
+        sent += back.sent;
+    }
+    assert_eq!(sent, 12);
+    let (mut bodies, deadline) = (Vec::new(), Instant::now() + LIMIT);
+    while bodies.len() < 12 && Instant::now() < deadline {
+        let receive =
+            sqs.receive_message().queue_url(&outbound).max_number_of_messages(10).wait_time_seconds(1);
+        for message in receive.send().await?.messages.unwrap_or_default() {
+            let delete = sqs.delete_message().queue_url(&outbound);
+            delete.set_receipt_handle(message.receipt_handle).send().await?;
+            bodies.extend(message.body);
+        }
+    }
+    assert_eq!(bodies, (0..12).map(body).collect::<Vec<_>>());
     Ok(())
 }

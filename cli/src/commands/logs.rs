@@ -1,6 +1,9 @@
 //! `streamer logs`: what the functions say.
 
-use std::time::Duration;
+use std::{
+    io::{Write as _, stdout},
+    time::Duration,
+};
 
 use clap::Args;
 use tokio::time::sleep;
@@ -31,8 +34,8 @@ impl LogsOf {
         loop {
             for line in logs.next().await? {
                 match self.function {
-                    Some(_) => println!("{}", line.text),
-                    None => println!("{:<10} | {}", line.function, line.text),
+                    Some(_) => writeln!(stdout(), "{}", line.text)?,
+                    None => writeln!(stdout(), "{:<10} | {}", line.function, line.text)?,
                 }
             }
             if !self.follow {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::{IsTerminal as _, stdout},
+    io::{IsTerminal as _, Write as _, stdout},
     time::Duration,
 };
 
@@ -14,7 +14,6 @@ use super::target::local;
 use crate::{
     interrupt::interrupted,
     overview::{Deployment, Overview},
-    screen::Screen,
     stack::facts::Facts,
 };
 
@@ -26,7 +25,8 @@ use crate::{
   streamer status --aws --name streamer
   streamer status --json | jq .dead_letters.waiting
 
-What is looked at, the worker's own configuration tells. On AWS it needs lambda:GetFunctionConfiguration,
+What is looked at, the worker's own configuration tells. Numbers that nobody measures are not shown: an emulator measures
+neither ages nor what queues and clients invoke. On AWS it needs lambda:GetFunctionConfiguration,
 cloudwatch:GetMetricData and logs:FilterLogEvents, sqs:GetQueueAttributes on both queues, sqs:GetQueueUrl,
 sqs:ReceiveMessage and sqs:ChangeMessageVisibility on the dead-letter queue, of which it looks at up to 1000 letters and
 lets go of them, and dynamodb:Scan on the connection table, of which it counts up to 20 MB.")]
@@ -72,17 +72,19 @@ impl Status {
         }
     }
 
+    /// Whoever reads it may have seen enough, which ends a watch.
     fn show(&self, overview: &Overview) -> anyhow::Result<()> {
-        let screen = Screen::new();
+        let mut out = stdout().lock();
         if self.json {
-            screen.line(serde_json::to_string(overview)?);
-            return Ok(());
+            return Ok(writeln!(out, "{}", serde_json::to_string(overview)?)?);
         }
-        if self.watch && stdout().is_terminal() {
+        if self.watch && out.is_terminal() {
             // From the upper left corner of an empty screen.
-            print!("\x1b[H\x1b[2J");
+            write!(out, "\x1b[H\x1b[2J")?;
         }
-        overview.lines().iter().for_each(|line| screen.line(line));
+        for line in overview.lines() {
+            writeln!(out, "{line}")?;
+        }
         Ok(())
     }
 

@@ -26,9 +26,9 @@ pub struct CloudWatch {
 
 /// What a function did in the last [`WINDOW`].
 pub struct Sums {
-    pub invocations: usize,
-    pub errors: usize,
-    pub throttles: usize,
+    pub invocations: Option<usize>,
+    pub errors: Option<usize>,
+    pub throttles: Option<usize>,
 }
 
 /// A metric, and what is wanted of it.
@@ -51,7 +51,8 @@ impl CloudWatch {
         let dimensions = [("FunctionName", function)];
         let sum = |name| Wanted { namespace: "AWS/Lambda", name, statistic: "Sum", dimensions: &dimensions };
         let values = self.values(["Invocations", "Errors", "Throttles"].map(sum), now).await?;
-        let [invocations, errors, throttles] = values.map(|values| values.iter().sum::<f64>() as usize);
+        let [invocations, errors, throttles] =
+            values.map(|values| (!values.is_empty()).then(|| values.iter().sum::<f64>() as usize));
         Ok(Sums { invocations, errors, throttles })
     }
 

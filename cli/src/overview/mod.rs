@@ -76,9 +76,10 @@ struct Queue {
 /// A function, in the last [`WINDOW`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 struct Function {
-    invocations: usize,
-    errors: usize,
-    throttles: usize,
+    /// Nothing where CloudWatch has no value: it was not invoked, or nobody measures it.
+    invocations: Option<usize>,
+    errors: Option<usize>,
+    throttles: Option<usize>,
     /// When its code or configuration was changed last.
     updated: String,
     /// The SHA-256 of its package, as `streamer package` prints it.

@@ -39,7 +39,9 @@ impl Overview {
         lines.push(String::new());
         lines.push(function("FUNCTION, LAST 5 MIN", ["INVOKED", "ERRORS", "THROTTLES", "UPDATED"]));
         for (name, state) in &self.functions {
-            let numbers = [state.invocations, state.errors, state.throttles].map(|number| number.to_string());
+            let number =
+                |number: Option<usize>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
+            let numbers = [state.invocations, state.errors, state.throttles].map(number);
             lines.push(function(name, [&numbers[0], &numbers[1], &numbers[2], &state.updated]));
         }
         lines.push(String::new());

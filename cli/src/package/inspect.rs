@@ -145,12 +145,8 @@ mod tests {
         let holds = |text: &str| holds_path(text.as_bytes(), "/src");
         assert!(holds("/src/main.rs") && holds("panicked at /src/main.rs") && holds("\0/src/x"));
         assert!(holds("/src\0") && holds("/src"));
-        assert!(
-            !holds("/registry/tokio-1.5/src/lib.rs")
-                && !holds("/src.rs")
-                && !holds("/srcs/")
-                && !holds("/src")
-        );
+        assert!(holds("/src\0") && holds("/src"));
+        assert!(!holds("/registry/tokio-1.5/src/lib.rs") && !holds("/src.rs") && !holds("/srcs/"));
         assert!(!holds_path(b"/anything/", "") && holds_path(b"/home/me/x", "/home/me/"));
     }
 
