@@ -273,7 +273,9 @@ async fn the_demo_uses_the_endpoint_that_it_is_given_and_leaves_nothing_there() 
 async fn help_names_every_command() -> anyhow::Result<()> {
     let streamer = Streamer::new("help").await?;
     let help = streamer.run(["--help"]).await?.out;
-    for command in ["up", "down", "logs", "token", "send", "connections", "disconnect", "package", "redrive", "status"] {
+    for command in
+        ["up", "down", "logs", "token", "send", "connections", "disconnect", "package", "redrive", "status"]
+    {
         assert!(help.contains(&format!("\n  {command} ")), "{command}: {help}");
         assert!(streamer.run([command, "--help"]).await?.success);
     }

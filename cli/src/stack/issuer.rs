@@ -42,6 +42,19 @@ impl Issuer {
         Self::from_pkcs8(pkcs8.as_ref())
     }
 
+    /// The issuer whose private key is this PEM: an EC key (P-256) as PKCS #8, as `openssl genpkey` writes it.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn from_pem(pem: &str) -> anyhow::Result<Self> {
+        let lines = pem.lines().map(str::trim).filter(|line| !line.is_empty());
+        let lines: Vec<_> = lines.collect();
+        let ["-----BEGIN PRIVATE KEY-----", body @ .., "-----END PRIVATE KEY-----"] = lines.as_slice() else {
+            anyhow::bail!("the key is no PEM of PKCS #8: it begins with -----BEGIN PRIVATE KEY-----")
+        };
+        Self::from_base64(&body.concat())
+    }
+
     /// The issuer with this private key.
     pub(super) fn from_base64(key: &str) -> anyhow::Result<Self> {
         Self::from_pkcs8(&BASE64_STANDARD.decode(key).context("the key is not base64")?)
@@ -68,8 +81,22 @@ impl Issuer {
     /// # Errors
     /// When it cannot be signed.
     pub fn token(&self, tenant: &str, user: &str, lifetime: Duration) -> anyhow::Result<String> {
+        self.token_of(ISSUER, tenant, user, lifetime)
+    }
+
+    /// A token with another `iss`.
+    ///
+    /// # Errors
+    /// When it cannot be signed.
+    pub fn token_of(
+        &self,
+        issuer: &str,
+        tenant: &str,
+        user: &str,
+        lifetime: Duration,
+    ) -> anyhow::Result<String> {
         let expiry = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)? + lifetime;
-        self.sign(&json!({ "iss": ISSUER, "sub": user, "tenant_id": tenant, "exp": expiry.as_secs() }))
+        self.sign(&json!({ "iss": issuer, "sub": user, "tenant_id": tenant, "exp": expiry.as_secs() }))
     }
 
     /// A token with any claims.
@@ -82,5 +109,27 @@ impl Issuer {
             claims,
             &EncodingKey::from_ec_der(&self.pkcs8),
         )?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    #[test]
+    fn a_pem_holds_the_same_key_and_nothing_else_is_taken() {
+        let issuer = Issuer::generate().unwrap();
+        let base64 = issuer.to_base64();
+        let (first, rest) = base64.split_at(64);
+        let pem = format!("-----BEGIN PRIVATE KEY-----\n{first}\n{rest}\n-----END PRIVATE KEY-----\n");
+        assert_eq!(Issuer::from_pem(&pem).unwrap().public_key, issuer.public_key);
+        for other in
+            ["", &issuer.public_key, "-----BEGIN EC PRIVATE KEY-----\nMHc=\n-----END EC PRIVATE KEY-----"]
+        {
+            let error = Issuer::from_pem(other).unwrap_err().to_string();
+            assert!(error.contains("no PEM of PKCS #8"), "{error}");
+        }
     }
 }
