@@ -87,8 +87,12 @@ pub fn human(duration: Duration) -> String {
     }
 }
 
-/// A text of somebody else's: it may hold any character, and a terminal obeys some.
+/// A text of somebody else's: it may hold any character, a terminal obeys some, and some turn a line around.
 #[must_use]
 pub fn shown(text: &str) -> String {
-    text.chars().map(|character| if character.is_control() { '\u{FFFD}' } else { character }).collect()
+    let obeyed = |character: char| {
+        character.is_control()
+            || matches!(character, '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().map(|character| if obeyed(character) { '\u{FFFD}' } else { character }).collect()
 }

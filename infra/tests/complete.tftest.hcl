@@ -40,10 +40,6 @@ mock_provider "aws" {
   }
 }
 
-variables {
-  architecture = "arm64"
-}
-
 run "the_complete_example_plans" {
   command = plan
 

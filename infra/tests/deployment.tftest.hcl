@@ -117,7 +117,7 @@ run "each_function_has_its_variables" {
   }
 
   assert {
-    condition     = aws_lambda_function.this["delivery"].environment[0].variables == tomap({ CONNECTIONS_TABLE = "streamer_connections", DEAD_LETTER_QUEUE_URL = "https://sqs.eu-central-1.amazonaws.com/123456789012/dead-letters", MAX_POSTS_PER_SECOND = "500", QUEUE_URL = "https://sqs.eu-central-1.amazonaws.com/123456789012/outbound", STAGE = "production", WEBSOCKET_ENDPOINT = "https://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com/production" })
+    condition     = aws_lambda_function.this["delivery"].environment[0].variables == tomap({ CONNECTIONS_TABLE = "streamer_connections", DEAD_LETTER_QUEUE_URL = "https://sqs.eu-central-1.amazonaws.com/123456789012/dead-letters", MAX_AGE_SECONDS = "7800", MAX_POSTS_PER_SECOND = "500", QUEUE_URL = "https://sqs.eu-central-1.amazonaws.com/123456789012/outbound", STAGE = "production", WEBSOCKET_ENDPOINT = "https://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com/production" })
     error_message = "delivery: ${jsonencode(aws_lambda_function.this["delivery"].environment[0].variables)}"
   }
 }
@@ -375,7 +375,7 @@ run "alarms_go_to_the_topic" {
   }
 
   assert {
-    condition     = length(output.alarms) == 7 && aws_cloudwatch_metric_alarm.dead_letters.alarm_actions == toset([var.alarm_topic_arn])
+    condition     = length(output.alarms) == 11 && aws_cloudwatch_metric_alarm.dead_letters.alarm_actions == toset([var.alarm_topic_arn])
     error_message = "alarms: ${jsonencode(output.alarms)}"
   }
 

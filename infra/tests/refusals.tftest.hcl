@@ -281,3 +281,35 @@ run "a_throttle_that_refuses_everything" {
 
   expect_failures = [var.throttling]
 }
+
+run "half_a_second" {
+  command = plan
+
+  variables {
+    connect_grace_seconds = 0.5
+    max_age_seconds       = 1.5
+  }
+
+  expect_failures = [var.connect_grace_seconds, var.max_age_seconds]
+}
+
+run "nothing_in_the_place_of_a_text" {
+  command = plan
+
+  variables {
+    jwt_audience        = ""
+    required_permission = ""
+  }
+
+  expect_failures = [var.jwt_audience, var.required_permission]
+}
+
+run "no_default_endpoint_and_none_to_post_to" {
+  command = plan
+
+  variables {
+    disable_default_endpoint = true
+  }
+
+  expect_failures = [aws_apigatewayv2_api.this]
+}

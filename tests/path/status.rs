@@ -36,7 +36,7 @@ async fn a_deployment_is_shown_with_queues_dead_letters_connections_functions_an
     let before = status(&bench, name, []).await?;
     assert!(!before.success, "it has a worker alone: {before:?}");
     assert!(
-        before.err.contains(&format!("the function {name}-connect does not say how it is")),
+        before.err.contains(&format!("there is no function {name}-connect: is --name right")),
         "{before:?}"
     );
 

@@ -334,7 +334,7 @@ async fn dead_letters_of_a_fifo_queue_go_back_in_order_and_are_not_taken_for_dup
     }
     sqs.purge_queue().queue_url(&outbound).send().await?;
 
-    let mut letters = DeadLetterQueue::of(sqs.clone(), outbound.clone()).await?;
+    let mut letters = DeadLetterQueue::of(sqs.clone(), outbound.clone(), LIMIT).await?;
     assert_eq!(letters.url(), dead);
     let mut sent = 0;
     loop {

@@ -5,4 +5,5 @@
 mod batching;
 mod localstack;
 mod progress;
+mod redrive;
 mod sending;

@@ -1,8 +1,6 @@
 //! `streamer redrive`: dead letters, and the way back to the queue.
 
 use std::{
-    collections::HashSet,
-    hash::{DefaultHasher, Hash as _, Hasher as _},
     io::IsTerminal as _,
     time::{Duration, SystemTime},
 };
@@ -15,7 +13,7 @@ use streamer_message::TenantId;
 
 use super::target::Target;
 use crate::{
-    dead_letters::{DeadLetterQueue, HELD, Letter, Meant, SentBack, Tally},
+    dead_letters::{DeadLetterQueue, Meant, REASONS, SentBack, Tally},
     interrupt::interrupted,
     screen::Screen,
 };
@@ -39,10 +37,11 @@ To look at a letter is to take it: while this runs, and for up to 10 minutes whe
 letters. Of each message group of a FIFO queue, only the first letters are seen until they leave.
 
 On AWS it needs sqs:GetQueueAttributes and sqs:SendMessage on the outbound queue, and sqs:GetQueueUrl,
-sqs:ReceiveMessage, sqs:ChangeMessageVisibility and sqs:DeleteMessage on the dead-letter queue.")]
+sqs:GetQueueAttributes, sqs:ReceiveMessage, sqs:ChangeMessageVisibility and sqs:DeleteMessage on the dead-letter queue;
+where they have a key of yours, also kms:Decrypt and kms:GenerateDataKey.")]
 pub struct Redrive {
     /// Only those here for this reason.
-    #[arg(long, value_name = "REASON")]
+    #[arg(long, value_name = "REASON", value_parser = REASONS)]
     reason: Option<String>,
     /// Only those of this tenant. A message for connections has its tenant only where the producer said it.
     #[arg(long, value_name = "ID", value_parser = |text: &str| TenantId::new(text))]
@@ -53,7 +52,7 @@ pub struct Redrive {
     /// Only those that a worker had first within this time.
     #[arg(long, value_name = "TIME")]
     newer_than: Option<humantime::Duration>,
-    /// Only those with this id.
+    /// Only those with this id: a message's own, or what the example shows where the body is no message.
     #[arg(long, value_name = "ID")]
     id: Option<String>,
     /// Sends them back. Without it, nothing is sent.
@@ -63,6 +62,12 @@ pub struct Redrive {
     target: Target,
 }
 
+/// How long a letter that was taken is hidden, where it is not let go of.
+const HIDDEN: Duration = Duration::from_secs(600);
+
+/// Letters that are looked at at least, where there are so many. Beyond it, those that come while this runs are not.
+const LOOK: usize = 100;
+
 impl Redrive {
     /// Runs the command.
     ///
@@ -70,14 +75,23 @@ impl Redrive {
     /// When the queues do not do what they are asked, or somebody interrupts it.
     pub async fn run(self) -> anyhow::Result<()> {
         let (client, outbound) = self.target.outbound().await?;
-        let mut queue = DeadLetterQueue::of(client, outbound).await?;
-        let meant = self.meant(SystemTime::now());
-        let mut run = Run { send: self.send, meant, ..Run::default() };
+        let mut queue = DeadLetterQueue::of(client, outbound, HIDDEN).await?;
+        let mut run = Run { send: self.send, meant: self.meant(SystemTime::now()), ..Run::default() };
         let ran = run.go(&mut queue).await;
-        queue.let_go().await;
+        let rest = queue.counts().await.map(|(visible, held)| visible + held.saturating_sub(queue.held()));
+        let overdue = queue.is_overdue();
+        let failed = tokio::select! {
+            () = interrupted() => bail!("interrupted: letters that it still held are hidden for up to 10 min"),
+            failed = queue.let_go() => failed,
+        };
         run.bar.iter().for_each(ProgressBar::finish_and_clear);
-        run.tell();
+        run.tell(rest?);
         ran?;
+        ensure!(!overdue, "this has taken longer than 10 min, and not all letters were seen: run it again");
+        ensure!(
+            failed == 0,
+            "{failed} letters are hidden for up to 10 min: the queue did not let go of them"
+        );
         let SentBack { still_here, refused, causes, .. } = &run.back;
         ensure!(
             causes.is_empty(),
@@ -110,8 +124,6 @@ struct Run {
     all: usize,
     tally: Tally,
     back: SentBack,
-    /// What was sent, by hash: a letter that fails again at once comes back while this runs, and would go in circles.
-    sent: HashSet<u64>,
     again: usize,
     bar: Option<ProgressBar>,
 }
@@ -126,24 +138,23 @@ impl Run {
         });
         let interrupted = interrupted();
         tokio::pin!(interrupted);
-        loop {
+        let most = queue.counts().await?.0.max(LOOK);
+        while self.all < most {
             if interrupted.as_mut().now_or_never().is_some() {
                 bail!("interrupted: what was not sent back is where it was; run it again for the rest");
             }
             let letters = queue.take().await?;
             if letters.is_empty() {
-                return Ok(());
+                break;
             }
+            self.all += letters.len();
             let mut sending = Vec::new();
             for letter in letters {
-                if self.send && self.sent.contains(&hash(&letter)) {
+                if queue.was_sent(&letter) {
+                    // It would go in circles.
                     self.again += 1;
-                    continue;
-                }
-                self.all += 1;
-                if self.meant.means(&letter) {
+                } else if self.meant.means(&letter) {
                     self.tally.add(&letter);
-                    self.sent.insert(hash(&letter));
                     sending.push(letter);
                 }
             }
@@ -159,35 +170,37 @@ impl Run {
                 bar.set_message(self.back.sent.to_string());
             }
         }
+        Ok(())
     }
 
-    fn tell(&self) {
+    /// With the number of those that it has not seen.
+    fn tell(&self, rest: usize) {
         let screen = Screen::new();
         let (all, meant) = (self.all, self.tally.letters());
-        if all == 0 {
-            return screen.line("no dead letters");
-        }
         if meant > 0 {
             self.tally.lines(SystemTime::now()).iter().for_each(|line| screen.line(line));
         }
-        let more = if all >= HELD { ", and there may be more" } else { "" };
-        screen.line(match (self.send, self.back.sent) {
-            (false, _) => {
-                format!("{all} dead letters{more}, {meant} of them meant; nothing was sent: --send does it")
-            }
-            (true, sent) => format!("{all} dead letters{more}, {meant} of them meant, {sent} sent back"),
+        screen.line(match (all, meant, self.send) {
+            (0, ..) => "no dead letters".to_owned(),
+            (_, 0, _) => format!("{}, none of them matches", letters(all)),
+            (_, _, false) => format!("{}, matching: {meant}; nothing was sent, --send does it", letters(all)),
+            (_, _, true) => format!("{}, matching: {meant}, sent back: {}", letters(all), self.back.sent),
         });
         if self.again > 0 {
             screen.line(format!(
-                "{} are still there: they came back while this ran, or say the same as one that was sent",
-                self.again
+                "{} stayed here: back again while this ran, or the same as one that was sent",
+                letters(self.again)
+            ));
+        }
+        if rest > 0 {
+            screen.line(format!(
+                "about {rest} more: somebody else holds them, they have just come, or they wait behind others of their \
+                 message group"
             ));
         }
     }
 }
 
-fn hash(letter: &Letter) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    letter.revived().hash(&mut hasher);
-    hasher.finish()
+fn letters(number: usize) -> String {
+    if number == 1 { "1 dead letter".to_owned() } else { format!("{number} dead letters") }
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use clap::Args;
+use futures::FutureExt as _;
 use streamer_environment::aws;
 use tokio::time::sleep;
 
@@ -29,7 +30,8 @@ What is looked at, the worker's own configuration tells. Numbers that nobody mea
 neither ages nor what queues and clients invoke. On AWS it needs lambda:GetFunctionConfiguration,
 cloudwatch:GetMetricData and logs:FilterLogEvents, sqs:GetQueueAttributes on both queues, sqs:GetQueueUrl,
 sqs:ReceiveMessage and sqs:ChangeMessageVisibility on the dead-letter queue, of which it looks at up to 1000 letters and
-lets go of them, and dynamodb:Scan on the connection table, of which it counts up to 20 MB.")]
+lets go of them, and dynamodb:Scan on the connection table, of which it counts up to 20 MB (2500 read units; --watch does
+so once a minute). Where queues and table have a key of yours, it also needs kms:Decrypt.")]
 pub struct Status {
     /// Shows it again every 5 s, until Ctrl-C.
     #[arg(long)]
@@ -56,17 +58,20 @@ impl Status {
     pub async fn run(self) -> anyhow::Result<()> {
         let facts = Facts::read()?;
         let deployment = self.deployment(&facts).await?;
+        let interrupted = interrupted();
+        tokio::pin!(interrupted);
+        let mut overview = None;
         loop {
-            let overview = tokio::select! {
-                () = interrupted() => return Ok(()),
-                overview = Overview::of(&deployment, &facts.mapping.function) => overview?,
-            };
-            self.show(&overview)?;
-            if !self.watch {
+            // A look is brief, and ends with letting go of what it took: it is not broken off.
+            let ended = interrupted.as_mut().now_or_never().is_some();
+            let seen = Overview::of(&deployment, &facts.mapping.function, overview).await?;
+            self.show(&seen)?;
+            if ended || !self.watch {
                 return Ok(());
             }
+            overview = Some(seen);
             tokio::select! {
-                () = interrupted() => return Ok(()),
+                () = &mut interrupted => return Ok(()),
                 () = sleep(EVERY) => {}
             }
         }

@@ -6,14 +6,20 @@ use std::{
 };
 
 use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
-use streamer_message::{Audience, OutboundMessage, TenantId};
+use streamer_message::{Audience, OutboundMessage, Retry, TenantId};
 use streamer_producer::tenant_group;
 
 /// The reason of what SQS moved here itself, and the worker said nothing of.
 const MOVED: &str = "crashed_or_throttled";
 
-/// Digits of a number that differs from letter to letter, such as a size; a status has fewer.
-const DIGITS: usize = 4;
+/// Every reason that a letter can have.
+pub const REASONS: [&str; 4] = ["exhausted", "rejected", "poison", MOVED];
+
+/// Digits of an HTTP status. A number of more or fewer is a size or a place.
+const STATUS: usize = 3;
+
+/// Characters that letters of one cause share: the rest may hold a connection or a request.
+const CAUSE: usize = 48;
 
 /// A dead letter.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,7 +79,7 @@ impl Letter {
         })
     }
 
-    /// The detail without what differs from letter to letter.
+    /// The beginning of the detail, without numbers that differ from letter to letter: a status stays.
     #[must_use]
     pub fn cause(&self) -> String {
         let mut cause = String::new();
@@ -83,18 +89,28 @@ impl Letter {
                 digits.push(character);
                 continue;
             }
-            cause.push_str(if digits.len() < DIGITS { &digits } else { "N" });
+            cause.push_str(if [0, STATUS].contains(&digits.len()) { &digits } else { "N" });
             digits.clear();
             cause.push(character);
         }
         cause.pop();
-        cause
+        cause.chars().take(CAUSE).collect()
     }
 
-    /// The body as it is sent back: a message begins anew, without what workers have noted on it; what is none
-    /// stays as it is, since another version of the worker may know it.
+    /// The body as it is sent back: a message begins anew, and of what workers have noted on it only the connections
+    /// that have it stay. What is no message stays as it is, since another version of the worker may know it.
     #[must_use]
-    pub fn revived(&self) -> String {
+    pub fn revived(&self, now: SystemTime) -> String {
+        let Ok(message) = OutboundMessage::decode(&self.body) else { return self.body.clone() };
+        let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+        let served = message.retry.clone().filter(|retry| !retry.done.is_empty() || retry.after.is_some());
+        let retry = served.map(|retry| Retry { count: 0, receives: 0, since, ..retry });
+        OutboundMessage { retry, ..message }.encode()
+    }
+
+    /// What it says, whatever workers have noted on it.
+    #[must_use]
+    pub fn says(&self) -> String {
         match OutboundMessage::decode(&self.body) {
             Ok(message) => OutboundMessage { retry: None, ..message }.encode(),
             Err(_) => self.body.clone(),
@@ -216,26 +232,31 @@ mod tests {
     }
 
     #[test]
-    fn sizes_make_no_causes_of_their_own() {
+    fn sizes_and_places_make_no_causes_of_their_own() {
         let cause = |detail| Letter { detail, ..Letter::read(message(TO_USER)).unwrap() }.cause();
         assert_eq!(
             cause("the payload has 140000 bytes, API Gateway delivers 131072".to_owned()),
             "the payload has N bytes, API Gateway delivers N"
         );
+        assert_eq!(cause("é".repeat(100)), "é".repeat(48));
+        assert_eq!(cause("no object (line 1, column 12)".to_owned()), "no object (line N, column N)");
         assert_eq!(cause("413: too large".to_owned()), "413: too large");
         assert_eq!((cause("503".to_owned()), cause(String::new())), ("503".to_owned(), String::new()));
     }
 
     #[test]
-    fn a_message_begins_anew_and_keeps_what_this_version_does_not_know() {
-        let retried = TO_USER.replace(
-            "\"later\"",
-            r#""retry":{"count":9,"receives":9,"since":1,"cause":"503","done":["c"]},"later""#,
-        );
-        let letter = Letter::read(message(&retried)).unwrap();
-        assert_eq!(letter.revived(), TO_USER);
+    fn a_message_begins_anew_and_keeps_who_has_it_and_what_this_version_does_not_know() {
+        let noted = |retry: &str| TO_USER.replace("\"later\"", &format!("{retry},\"later\""));
+        let revived = |body: &str| Letter::read(message(body)).unwrap().revived(at(7));
+        let crashed = noted(r#""retry":{"count":9,"receives":9,"since":1,"cause":"503"}"#);
+        assert_eq!(revived(&crashed), TO_USER);
+        let served = r#""retry":{"count":9,"receives":9,"since":1,"cause":"503","done":["c"]}"#;
+        let anew = r#""retry":{"count":0,"receives":0,"since":7,"cause":"503","done":["c"]}"#;
+        assert_eq!(revived(&noted(served)), noted(anew));
+        let says = |body: &str| Letter::read(message(body)).unwrap().says();
+        assert_eq!(says(&noted(served)), TO_USER, "whatever is noted on it, it is the same");
         let future = r#"{"version":2}"#;
-        assert_eq!(Letter::read(message(future)).unwrap().revived(), future);
+        assert_eq!((revived(future), says(future)), (future.to_owned(), future.to_owned()));
     }
 
     #[test]

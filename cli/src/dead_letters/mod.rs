@@ -5,17 +5,18 @@
 //! - [`DeadLetterQueue`]: takes letters, sends them back, and lets go of the others.
 //!
 //! SQS shows a message only to whoever takes it. So to look is to take: a letter that was looked at is hidden from
-//! everybody else until it is let go of, or for [`HIDDEN`] where this process dies.
+//! everybody else until it is let go of, or for a while where this process dies.
 
 mod letter;
 mod tally;
 
-pub use letter::{Letter, Meant, Source};
+pub use letter::{Letter, Meant, REASONS, Source};
 pub use tally::{Kind, Tally};
 
 use std::{
     collections::{HashMap, HashSet},
-    time::Duration,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    time::{Duration, SystemTime},
 };
 
 use anyhow::Context as _;
@@ -27,17 +28,18 @@ use aws_sdk_sqs::{
         SendMessageBatchRequestEntry,
     },
 };
+use futures::{StreamExt as _, stream};
 use serde::Deserialize;
 use streamer_environment::aws::cause;
 use streamer_message::{Limit, MessageId, limits, pack};
 
-/// How long a letter that was taken is hidden, where it is not let go of.
-pub const HIDDEN: Duration = Duration::from_secs(600);
-
 /// Letters that may be held, at most. SQS itself lets 120 000 of a standard queue be in flight.
 ///
 /// Source: "In flight" in <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-queues.html>.
-pub const HELD: usize = 100_000;
+const HELD: usize = 100_000;
+
+/// Calls at the same time.
+const AT_ONCE: usize = 10;
 
 /// How often SQS has to say that there is nothing: a short answer does not ask all of its servers.
 const EMPTY: usize = 2;
@@ -48,9 +50,13 @@ pub struct DeadLetterQueue {
     client: Client,
     outbound: String,
     url: String,
+    hidden: Duration,
     /// Letters that were taken and are still there, by the queue's id of each.
     held: HashMap<String, String>,
+    /// What was sent back, by its hash.
+    sent: HashSet<u64>,
     empty: usize,
+    overdue: bool,
 }
 
 /// The part of a redrive policy that says where dead letters are.
@@ -74,11 +80,11 @@ pub struct SentBack {
 }
 
 impl DeadLetterQueue {
-    /// The queue that the redrive policy of `outbound` names.
+    /// The queue that the redrive policy of `outbound` names. What is taken is hidden for so long at the most.
     ///
     /// # Errors
     /// When the queue does not say, or has none.
-    pub async fn of(client: Client, outbound: String) -> anyhow::Result<Self> {
+    pub async fn of(client: Client, outbound: String, hidden: Duration) -> anyhow::Result<Self> {
         let wanted = QueueAttributeName::RedrivePolicy;
         let get = client.get_queue_attributes().queue_url(&outbound).attribute_names(wanted.clone());
         let attributes = get.send().await.with_context(|| format!("the queue {outbound} does not answer"))?;
@@ -87,11 +93,14 @@ impl DeadLetterQueue {
         let policy: RedrivePolicy =
             serde_json::from_str(&policy).context("the redrive policy cannot be read")?;
         let arn = &policy.dead_letter_target_arn;
-        let name = arn.rsplit(':').next().unwrap_or_default();
-        let get = client.get_queue_url().queue_name(name).send().await;
+        let mut parts = arn.rsplit(':');
+        let (name, owner) = (parts.next().unwrap_or_default(), parts.next());
+        let get = client.get_queue_url().queue_name(name);
+        let get = get.set_queue_owner_aws_account_id(owner.map(str::to_owned)).send().await;
         let url = get.with_context(|| format!("the dead-letter queue {arn} cannot be found"))?.queue_url;
         let url = url.with_context(|| format!("the dead-letter queue {arn} has no URL"))?;
-        Ok(Self { client, outbound, url, held: HashMap::new(), empty: 0 })
+        let (held, sent) = (HashMap::new(), HashSet::new());
+        Ok(Self { client, outbound, url, hidden, held, sent, empty: 0, overdue: false })
     }
 
     /// Where it is.
@@ -100,51 +109,110 @@ impl DeadLetterQueue {
         &self.url
     }
 
-    /// Takes some letters, each once. Empty when there are no more, or [`HELD`] are held.
+    /// How many letters anybody can see, and how many somebody holds; SQS knows it by and by.
+    ///
+    /// # Errors
+    /// When the queue does not say.
+    pub async fn counts(&self) -> anyhow::Result<(usize, usize)> {
+        use QueueAttributeName::{ApproximateNumberOfMessages, ApproximateNumberOfMessagesNotVisible};
+
+        let get = self.client.get_queue_attributes().queue_url(&self.url);
+        let get = get.attribute_names(ApproximateNumberOfMessages);
+        let get = get.attribute_names(ApproximateNumberOfMessagesNotVisible).send().await;
+        let counts = get.context("the dead-letter queue does not answer")?.attributes.unwrap_or_default();
+        let count = |name| counts.get(&name).and_then(|number| number.parse().ok()).unwrap_or_default();
+        Ok((count(ApproximateNumberOfMessages), count(ApproximateNumberOfMessagesNotVisible)))
+    }
+
+    /// How many letters it holds.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Whether a letter that it holds has been hidden for too long, and come again: not all letters were seen.
+    #[must_use]
+    pub fn is_overdue(&self) -> bool {
+        self.overdue
+    }
+
+    /// Whether what a letter says was sent back already: it failed again at once, or there are two of it.
+    #[must_use]
+    pub fn was_sent(&self, letter: &Letter) -> bool {
+        self.sent.contains(&hash(letter))
+    }
+
+    /// Takes some letters, each once. Empty when there are no more, when as many are held as may be, or when one
+    /// [is overdue](Self::is_overdue).
     ///
     /// # Errors
     /// When the queue does not answer.
     pub async fn take(&mut self) -> anyhow::Result<Vec<Letter>> {
-        while self.empty < EMPTY && self.held.len() < HELD {
+        while self.empty < EMPTY && self.held.len() < HELD && !self.overdue {
             let receive = self.client.receive_message().queue_url(&self.url).max_number_of_messages(10);
-            let receive = receive.wait_time_seconds(1).visibility_timeout(seconds(HIDDEN));
+            let receive = receive.wait_time_seconds(1).visibility_timeout(seconds(self.hidden));
             let receive = receive.message_attribute_names("All");
             let receive = receive.message_system_attribute_names(MessageSystemAttributeName::All);
             let received = receive.send().await.context("the dead-letter queue does not answer")?;
-            let letters = received.messages.unwrap_or_default().into_iter().filter_map(Letter::read);
-            // One that was hidden for too long, and came again, is held by its newest receipt.
-            let mut new = |letter: &Letter| {
-                let (id, receipt) = letter.receipt.clone();
-                self.held.insert(id, receipt).is_none()
-            };
-            let taken: Vec<_> = letters.filter(&mut new).collect();
-            self.empty = if taken.is_empty() { self.empty + 1 } else { 0 };
-            if !taken.is_empty() {
-                return Ok(taken);
+            let letters: Vec<_> =
+                received.messages.unwrap_or_default().into_iter().filter_map(Letter::read).collect();
+            if letters.is_empty() {
+                self.empty += 1;
+                continue;
             }
+            self.empty = 0;
+            let mut taken = Vec::new();
+            for letter in letters {
+                let (id, receipt) = letter.receipt.clone();
+                match self.held.insert(id, receipt) {
+                    None => taken.push(letter),
+                    Some(_) => self.overdue = true,
+                }
+            }
+            return Ok(taken);
         }
         Ok(Vec::new())
     }
 
-    /// Sends letters to the outbound queue, and removes those that it has confirmed: none is ever nowhere.
+    /// Sends letters to the outbound queue, and removes those that it has confirmed: none is ever nowhere. On a FIFO
+    /// queue, where one of a group is refused, those behind it stay behind it.
     pub async fn send_back(&mut self, letters: Vec<Letter>) -> SentBack {
         let mut done = SentBack::default();
-        for batch in pack(letters, Limit::QUEUE_BATCH, |letter| letter.body.len()) {
-            let (confirmed, refused) = self.send(&batch, &mut done.causes).await;
-            done.refused += refused;
-            let removed = self.remove(&confirmed, &mut done.causes).await;
-            done.sent += removed;
-            done.still_here += confirmed.len() - removed;
+        let mut waiting = letters;
+        while !waiting.is_empty() {
+            let (now, later) = if self.is_fifo() { firsts(waiting) } else { (waiting, Vec::new()) };
+            let mut refused = HashSet::new();
+            for batch in pack(now, Limit::QUEUE_BATCH, |letter| letter.body.len()) {
+                let confirmed = self.send(&batch, &mut done.causes).await;
+                for letter in &batch {
+                    if !confirmed.iter().any(|sent| sent.receipt == letter.receipt) {
+                        done.refused += 1;
+                        refused.insert(letter.group.clone());
+                    }
+                }
+                self.sent.extend(confirmed.iter().map(|letter| hash(letter)));
+                let removed = self.remove(&confirmed, &mut done.causes).await;
+                done.sent += removed;
+                done.still_here += confirmed.len() - removed;
+            }
+            let (behind, next): (Vec<_>, _) =
+                later.into_iter().partition(|letter| refused.contains(&letter.group));
+            done.refused += behind.len();
+            waiting = next;
         }
         done
     }
 
-    /// The letters that the outbound queue confirmed, and how many it did not.
-    async fn send<'a>(&self, batch: &'a [Letter], causes: &mut HashSet<String>) -> (Vec<&'a Letter>, usize) {
-        let fifo = self.outbound.ends_with(".fifo");
-        let entries = batch.iter().enumerate().filter_map(|(id, letter)| entry(id, letter, fifo));
-        let send =
-            self.client.send_message_batch().queue_url(&self.outbound).set_entries(Some(entries.collect()));
+    fn is_fifo(&self) -> bool {
+        self.outbound.ends_with(".fifo")
+    }
+
+    /// The letters that the outbound queue confirmed.
+    async fn send<'a>(&self, batch: &'a [Letter], causes: &mut HashSet<String>) -> Vec<&'a Letter> {
+        let now = SystemTime::now();
+        let entries = batch.iter().enumerate();
+        let entries = entries.filter_map(|(id, letter)| entry(id, letter, self.is_fifo(), now)).collect();
+        let send = self.client.send_message_batch().queue_url(&self.outbound).set_entries(Some(entries));
         let confirmed: HashSet<usize> = match send.send().await {
             Ok(output) => {
                 causes.extend(output.failed().iter().map(|failed| failed.code().to_owned()));
@@ -156,9 +224,7 @@ impl DeadLetterQueue {
             }
         };
         let letters = batch.iter().enumerate().filter(|(id, _)| confirmed.contains(id));
-        let letters: Vec<_> = letters.map(|(_, letter)| letter).collect();
-        let refused = batch.len() - letters.len();
-        (letters, refused)
+        letters.map(|(_, letter)| letter).collect()
     }
 
     /// How many were removed.
@@ -188,24 +254,43 @@ impl DeadLetterQueue {
         }
     }
 
-    /// Lets go of what is held: whoever looks next sees it. What this fails for is hidden for a while longer.
-    pub async fn let_go(&mut self) {
+    /// Lets go of what is held, so that whoever looks next sees it, and returns how many it failed for: these are
+    /// hidden for a while longer.
+    pub async fn let_go(&mut self) -> usize {
         let held: Vec<_> = self.held.drain().map(|(_, receipt)| receipt).collect();
-        for batch in held.chunks(limits::QUEUE_BATCH_MESSAGES) {
-            let entries = batch.iter().enumerate().filter_map(|(id, receipt)| {
-                let entry = ChangeMessageVisibilityBatchRequestEntry::builder().id(id.to_string());
-                entry.receipt_handle(receipt).visibility_timeout(0).build().ok()
-            });
-            let change = self.client.change_message_visibility_batch().queue_url(&self.url);
-            _ = change.set_entries(Some(entries.collect())).send().await;
-        }
+        let batches: Vec<_> =
+            held.chunks(limits::QUEUE_BATCH_MESSAGES).map(|batch| self.let_go_batch(batch)).collect();
+        stream::iter(batches).buffer_unordered(AT_ONCE).fold(0, async |all, failed| all + failed).await
+    }
+
+    async fn let_go_batch(&self, batch: &[String]) -> usize {
+        let entries = batch.iter().enumerate().filter_map(|(id, receipt)| {
+            let entry = ChangeMessageVisibilityBatchRequestEntry::builder().id(id.to_string());
+            entry.receipt_handle(receipt).visibility_timeout(0).build().ok()
+        });
+        let change = self.client.change_message_visibility_batch().queue_url(&self.url);
+        let changed = change.set_entries(Some(entries.collect())).send().await;
+        changed.map_or(batch.len(), |output| output.failed().len())
     }
 }
 
-fn entry(id: usize, letter: &Letter, fifo: bool) -> Option<SendMessageBatchRequestEntry> {
+/// The first letter of each group, and the others.
+fn firsts(letters: Vec<Letter>) -> (Vec<Letter>, Vec<Letter>) {
+    let mut groups = HashSet::new();
+    letters.into_iter().partition(|letter| groups.insert(letter.group.clone()))
+}
+
+/// The same for letters that say the same.
+fn hash(letter: &Letter) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    letter.says().hash(&mut hasher);
+    hasher.finish()
+}
+
+fn entry(id: usize, letter: &Letter, fifo: bool, now: SystemTime) -> Option<SendMessageBatchRequestEntry> {
     let mut entry = SendMessageBatchRequestEntry::builder()
         .id(id.to_string())
-        .message_body(letter.revived())
+        .message_body(letter.revived(now))
         .set_message_group_id(letter.group.clone());
     if fifo {
         // The queue may remember the old one, and drop what has it.

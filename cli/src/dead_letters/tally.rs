@@ -10,8 +10,11 @@ use humantime::format_duration;
 use super::Letter;
 use crate::screen::shown;
 
+/// Lines, at most.
+const LINES: usize = 50;
+
 /// Characters of a cause that are shown.
-const CAUSE: usize = 48;
+const CAUSE: usize = 100;
 
 /// How many letters there are, by reason and cause.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,6 +29,8 @@ pub struct Kind {
     pub oldest: SystemTime,
     /// One of them.
     pub example: String,
+    /// What the worker said of it.
+    pub detail: String,
 }
 
 impl Tally {
@@ -36,10 +41,11 @@ impl Tally {
             letters: 0,
             oldest: letter.since,
             example: example(),
+            detail: letter.detail.clone(),
         });
         kind.letters += 1;
         if letter.since < kind.oldest {
-            (kind.oldest, kind.example) = (letter.since, example());
+            (kind.oldest, kind.example, kind.detail) = (letter.since, example(), letter.detail.clone());
         }
     }
 
@@ -68,16 +74,20 @@ impl Tally {
     /// A line for each reason and cause, under a line that says what stands in them.
     #[must_use]
     pub fn lines(&self, now: SystemTime) -> Vec<String> {
-        let line = |letters: &str, reason: &str, cause: &str, oldest: &str, example: &str| {
-            format!("{letters:>7}  {reason:<20}  {cause:<CAUSE$}  {oldest:<12}  {example}")
+        let line = |[letters, reason, oldest, example, cause]: [&str; 5]| {
+            format!("{letters:>7}  {reason:<20}  {oldest:<11}  {example:<40}  {cause}")
         };
-        let mut lines = vec![line("LETTERS", "REASON", "CAUSE", "OLDEST", "EXAMPLE")];
-        for ((reason, cause), Kind { letters, oldest, example }) in &self.0 {
+        let mut lines = vec![line(["LETTERS", "REASON", "OLDEST", "EXAMPLE", "ITS CAUSE"])];
+        for ((reason, _), Kind { letters, oldest, example, detail }) in self.0.iter().take(LINES) {
             let age = Duration::from_secs(now.duration_since(*oldest).unwrap_or_default().as_secs());
             let age: Vec<_> =
                 format_duration(age).to_string().split(' ').take(2).map(str::to_owned).collect();
-            let cause: String = shown(cause).chars().take(CAUSE).collect();
-            lines.push(line(&letters.to_string(), &shown(reason), &cause, &age.join(" "), &shown(example)));
+            let cause: String = shown(detail).chars().take(CAUSE).collect();
+            let cause = if cause.is_empty() { "-" } else { &cause };
+            lines.push(line([&letters.to_string(), &shown(reason), &age.join(" "), &shown(example), cause]));
+        }
+        if self.0.len() > LINES {
+            lines.push(format!("         and {} more causes: say --reason", self.0.len() - LINES));
         }
         lines
     }

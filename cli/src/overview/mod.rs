@@ -11,11 +11,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use aws_config::SdkConfig;
 use aws_sdk_sqs::types::QueueAttributeName;
 use serde::Serialize;
 use streamer_connections::ConnectionTable;
+use streamer_environment::aws::cause;
 
 use self::metrics::CloudWatch;
 use crate::dead_letters::{DeadLetterQueue, Tally};
@@ -25,6 +26,12 @@ pub const WINDOW: Duration = Duration::from_secs(300);
 
 /// Dead letters that are looked at, at most: to look at one hides it from others for a moment.
 const LETTERS: usize = 1000;
+
+/// How long a letter that was looked at is hidden, where it is not let go of.
+const HIDDEN: Duration = Duration::from_secs(30);
+
+/// How long the number of connections is good for: to count reads the table.
+const COUNTED: Duration = Duration::from_secs(60);
 
 /// Pages of the connection table that are counted, 1 MB each: some 60 000 connections.
 const PAGES: usize = 20;
@@ -48,8 +55,10 @@ struct Worker {
 }
 
 /// What was seen.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Overview {
+    #[serde(skip)]
+    at: SystemTime,
     name: String,
     region: String,
     outbound: Queue,
@@ -59,6 +68,8 @@ pub struct Overview {
     connections: usize,
     /// Whether these are all connections.
     all_connections: bool,
+    #[serde(skip)]
+    counted_at: SystemTime,
     functions: BTreeMap<String, Function>,
     circuit: Circuit,
 }
@@ -96,11 +107,12 @@ struct Circuit {
 }
 
 impl Overview {
-    /// Looks at everything.
+    /// Looks at everything. What was seen `before` is taken over where another look would cost: dead letters while
+    /// their number is the same, connections for a minute.
     ///
     /// # Errors
     /// Says which service did not answer, and to what.
-    pub async fn of(deployment: &Deployment, worker: &str) -> anyhow::Result<Self> {
+    pub async fn of(deployment: &Deployment, worker: &str, before: Option<Self>) -> anyhow::Result<Self> {
         let Deployment { name, functions, config } = deployment;
         let now = SystemTime::now();
         let mut seen = BTreeMap::new();
@@ -108,7 +120,12 @@ impl Overview {
         let mut found = None;
         for (short, function) in functions {
             let get = lambda.get_function_configuration().function_name(function).send().await;
-            let is = get.with_context(|| format!("the function {function} does not say how it is"))?;
+            let is = get.map_err(|error| match error.as_service_error() {
+                Some(refusal) if refusal.is_resource_not_found_exception() => {
+                    anyhow!("there is no function {function}: is --name right, and the region?")
+                }
+                _ => anyhow!("the function {function} does not say how it is: {}", cause(&error)),
+            })?;
             if short == worker {
                 found = Some(Worker::of(is.environment().and_then(|environment| environment.variables()))?);
             }
@@ -125,29 +142,43 @@ impl Overview {
         }
         let Worker { queue_url, table, stage } = found.context("the deployment has no worker")?;
         let sqs = aws_sdk_sqs::Client::new(config);
-        let mut letters = DeadLetterQueue::of(sqs.clone(), queue_url.clone()).await?;
+        let mut letters = DeadLetterQueue::of(sqs.clone(), queue_url.clone(), HIDDEN).await?;
         let (mut outbound, mut dead_letters) =
             (queue(&sqs, &queue_url).await?, queue(&sqs, letters.url()).await?);
         outbound.oldest_seconds = cloudwatch.oldest_message(&queue_url, now).await?;
-        let tally = tally(&mut letters, dead_letters.waiting.min(LETTERS)).await;
-        letters.let_go().await;
-        let tally = tally?;
-        dead_letters.oldest_seconds =
-            tally.oldest().map(|oldest| now.duration_since(oldest).unwrap_or_default().as_secs());
-        let table = ConnectionTable::new(aws_sdk_dynamodb::Client::new(config), table);
-        let (connections, all_connections) = table.count(PAGES, now).await?;
+        let same = before.as_ref().filter(|before| before.dead_letters.waiting == dead_letters.waiting);
+        let reasons = if let Some(before) = same {
+            let later = now.duration_since(before.at).unwrap_or_default().as_secs();
+            dead_letters.oldest_seconds = before.dead_letters.oldest_seconds.map(|seconds| seconds + later);
+            before.reasons.clone()
+        } else {
+            let tally = tally(&mut letters, dead_letters.waiting.min(LETTERS)).await;
+            letters.let_go().await;
+            let tally = tally?;
+            let age = |oldest| now.duration_since(oldest).unwrap_or_default().as_secs();
+            dead_letters.oldest_seconds = tally.oldest().map(age);
+            tally.by_reason().into_iter().map(|(reason, letters)| (reason.to_owned(), letters)).collect()
+        };
+        let counted =
+            before.filter(|before| now.duration_since(before.counted_at).is_ok_and(|age| age < COUNTED));
+        let (connections, all_connections, counted_at) = match counted {
+            Some(before) => (before.connections, before.all_connections, before.counted_at),
+            None => {
+                let table = ConnectionTable::new(aws_sdk_dynamodb::Client::new(config), table);
+                let (connections, all) = table.count(PAGES, now).await?;
+                (connections, all, now)
+            }
+        };
         Ok(Self {
+            at: now,
             name: name.clone(),
             region: config.region().map(ToString::to_string).unwrap_or_default(),
             outbound,
             dead_letters,
-            reasons: tally
-                .by_reason()
-                .into_iter()
-                .map(|(reason, letters)| (reason.to_owned(), letters))
-                .collect(),
+            reasons,
             connections,
             all_connections,
+            counted_at,
             functions: seen,
             circuit: cloudwatch.circuit(&functions[worker], &stage, now).await?,
         })

@@ -14,8 +14,8 @@ impl Overview {
         let queue = |name: &str, [waiting, in_flight, delayed, oldest]: [&str; 4]| {
             format!(" {name:<22} {waiting:>9} {in_flight:>9} {delayed:>9}  {oldest}")
         };
-        let function = |name: &str, [invocations, errors, throttles, updated]: [&str; 4]| {
-            format!(" {name:<22} {invocations:>9} {errors:>9} {throttles:>9}  {updated}")
+        let function = |name: &str, [invocations, errors, throttles, updated, package]: [&str; 5]| {
+            format!(" {name:<22} {invocations:>9} {errors:>9} {throttles:>9}  {updated:<19}  {package}")
         };
         let mut lines = vec![
             format!(" {}, {}", self.name, self.region),
@@ -37,12 +37,17 @@ impl Overview {
             lines.push(format!("   of the first {looked_at}"));
         }
         lines.push(String::new());
-        lines.push(function("FUNCTION, LAST 5 MIN", ["INVOKED", "ERRORS", "THROTTLES", "UPDATED"]));
+        lines.push(function(
+            "FUNCTION, LAST 5 MIN",
+            ["INVOKED", "ERRORS", "THROTTLES", "UPDATED", "CODE SHA-256"],
+        ));
         for (name, state) in &self.functions {
             let number =
                 |number: Option<usize>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
             let numbers = [state.invocations, state.errors, state.throttles].map(number);
-            lines.push(function(name, [&numbers[0], &numbers[1], &numbers[2], &state.updated]));
+            let hash: String = state.code_sha256.chars().take(8).collect();
+            let cells = [&numbers[0], &numbers[1], &numbers[2], &state.updated, &hash];
+            lines.push(function(name, cells.map(String::as_str)));
         }
         lines.push(String::new());
         let more = if self.all_connections { "" } else { "more than " };
