@@ -129,9 +129,11 @@ impl Streamer {
     /// When it cannot be started.
     pub fn spawn_in_terminal<const N: usize>(&self, arguments: [&str; N]) -> anyhow::Result<Child> {
         const TERMINAL: &str = r#"
-import os, pty, sys
+import os, pty, signal, sys
 pid, terminal = pty.fork()
 if pid == 0:
+    # Whoever runs this may not care for terminals (nohup); whoever sits at one does.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     os.execv(sys.argv[1], sys.argv[1:])
 said = b""
 while b"\n" not in said:
