@@ -314,6 +314,20 @@ async fn what_is_received_too_often_is_moved_to_the_dead_letters_by_sqs() -> any
     Ok(())
 }
 
+/// Receives and deletes messages until there were `number`, and returns their bodies.
+async fn drain(sqs: &Client, url: &str, number: usize) -> anyhow::Result<Vec<String>> {
+    let (mut bodies, deadline) = (Vec::new(), Instant::now() + LIMIT);
+    while bodies.len() < number && Instant::now() < deadline {
+        let receive = sqs.receive_message().queue_url(url).max_number_of_messages(10).wait_time_seconds(1);
+        for message in receive.send().await?.messages.unwrap_or_default() {
+            let delete = sqs.delete_message().queue_url(url);
+            delete.set_receipt_handle(message.receipt_handle).send().await?;
+            bodies.extend(message.body);
+        }
+    }
+    Ok(bodies)
+}
+
 #[tokio::test]
 async fn dead_letters_of_a_fifo_queue_go_back_in_order_and_are_not_taken_for_duplicates() -> anyhow::Result<()>
 {
@@ -332,7 +346,7 @@ async fn dead_letters_of_a_fifo_queue_go_back_in_order_and_are_not_taken_for_dup
             send.message_group_id("c").message_deduplication_id(format!("{number}:c")).send().await?;
         }
     }
-    sqs.purge_queue().queue_url(&outbound).send().await?;
+    assert_eq!(drain(&sqs, &outbound, 12).await?.len(), 12);
 
     let mut letters = DeadLetterQueue::of(sqs.clone(), outbound.clone(), LIMIT).await?;
     assert_eq!(letters.url(), dead);
@@ -347,16 +361,7 @@ async fn dead_letters_of_a_fifo_queue_go_back_in_order_and_are_not_taken_for_dup
         sent += back.sent;
     }
     assert_eq!(sent, 12);
-    let (mut bodies, deadline) = (Vec::new(), Instant::now() + LIMIT);
-    while bodies.len() < 12 && Instant::now() < deadline {
-        let receive =
-            sqs.receive_message().queue_url(&outbound).max_number_of_messages(10).wait_time_seconds(1);
-        for message in receive.send().await?.messages.unwrap_or_default() {
-            let delete = sqs.delete_message().queue_url(&outbound);
-            delete.set_receipt_handle(message.receipt_handle).send().await?;
-            bodies.extend(message.body);
-        }
-    }
+    let bodies = drain(&sqs, &outbound, 12).await?;
     assert_eq!(bodies, (0..12).map(body).collect::<Vec<_>>());
     Ok(())
 }

@@ -84,12 +84,15 @@ async fn what_is_behind_a_letter_that_the_queue_refuses_stays_behind_it() -> any
     let taken = queue.take().await?;
     assert_eq!(taken.len(), 5);
 
-    let back = queue.send_back(taken).await;
+    let back = queue.send_back(taken.clone()).await;
     // One of each group in a call: of two, the queue may refuse the first.
     assert_eq!(*calls.lock().unwrap(), [vec!["a1", "b1"], vec!["a2", "b2"]]);
     assert_eq!((back.sent, back.refused, back.still_here), (3, 2, 0));
     assert!(back.causes.contains("InternalError"), "{back:?}");
     assert_eq!(queue.held(), 2, "the refused one, and the one behind it");
+    // What says the same as one that was sent would go in circles.
+    let was_sent: Vec<_> = taken.iter().map(|letter| queue.was_sent(letter)).collect();
+    assert_eq!(was_sent, [true, false, true, false, true]);
     Ok(())
 }
 
