@@ -19,10 +19,10 @@ use streamer_cli::stack::{
 use streamer_message::{TenantId, UserId};
 use streamer_producer::Message;
 use streamer_tests::{
-    command::{Streamer, ready},
+    command::{Streamer, ready, signal},
     emulator, eventually,
 };
-use sysinfo::{Pid, ProcessesToUpdate, Signal, System};
+use sysinfo::Signal;
 use tokio::{process::Child, sync::mpsc, task::JoinSet, time::timeout};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -55,13 +55,6 @@ async fn leaves_nothing_behind(streamer: &Streamer, port: u16) -> anyhow::Result
     Ok(())
 }
 
-fn signal(process: &Child, signal: Signal) {
-    let pid = Pid::from_u32(process.id().unwrap());
-    let mut system = System::new().unwrap();
-    system.refresh_processes(ProcessesToUpdate::Some(&[pid]), true);
-    assert_eq!(system.process(pid).unwrap().kill_with(signal), Some(true));
-}
-
 async fn is_ended_by(name: &str, in_terminal: bool, end: impl FnOnce(&mut Child)) -> anyhow::Result<()> {
     let streamer = Streamer::new(name).await?;
     let arguments = ["up", "--json"];
@@ -79,17 +72,17 @@ async fn is_ended_by(name: &str, in_terminal: bool, end: impl FnOnce(&mut Child)
 
 #[tokio::test]
 async fn ctrl_c_leaves_nothing_behind() -> anyhow::Result<()> {
-    is_ended_by("ctrl-c", false, |command| signal(command, Signal::Interrupt)).await
+    is_ended_by("ctrl-c", false, |command| signal(command, Signal::Interrupt).unwrap()).await
 }
 
 #[tokio::test]
 async fn sigterm_leaves_nothing_behind() -> anyhow::Result<()> {
-    is_ended_by("sigterm", false, |command| signal(command, Signal::Term)).await
+    is_ended_by("sigterm", false, |command| signal(command, Signal::Term).unwrap()).await
 }
 
 #[tokio::test]
 async fn sigkill_leaves_nothing_behind() -> anyhow::Result<()> {
-    is_ended_by("sigkill", false, |command| signal(command, Signal::Kill)).await
+    is_ended_by("sigkill", false, |command| signal(command, Signal::Kill).unwrap()).await
 }
 
 #[tokio::test]
@@ -108,7 +101,7 @@ async fn sigkill_while_it_starts_leaves_nothing_behind() -> anyhow::Result<()> {
         "{busy:?}"
     );
 
-    signal(&command, Signal::Kill);
+    signal(&command, Signal::Kill)?;
     command.wait().await?;
     leaves_nothing_behind(&streamer, 0).await
 }

@@ -3,7 +3,7 @@
 //! - [`stack`]: installs and starts an emulator of AWS, and deploys our real Lambda binaries to it.
 //! - [`package`]: the Lambdas as AWS takes them.
 //! - [`dead_letters`]: what is in the dead-letter queue, and the way back.
-//! - [`overview`]: a deployment at a glance.
+//! - [`overview`]: a deployment at a glance. [`queue`]: how full a queue is.
 //! - [`commands`]: a file for each command. [`screen`]: what a person sees of them. [`interrupt`]: how a person
 //!   ends them.
 
@@ -12,5 +12,6 @@ pub mod dead_letters;
 pub mod interrupt;
 pub mod overview;
 pub mod package;
+pub mod queue;
 pub mod screen;
 pub mod stack;

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use humantime::format_duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Where commands write.
@@ -87,6 +88,13 @@ pub fn human(duration: Duration) -> String {
     }
 }
 
+/// An age for people: its two greatest parts.
+#[must_use]
+pub fn age(age: Duration) -> String {
+    let age = format_duration(Duration::from_secs(age.as_secs())).to_string();
+    age.split(' ').take(2).collect::<Vec<_>>().join(" ")
+}
+
 /// A text of somebody else's: it may hold any character, a terminal obeys some, and some turn a line around.
 #[must_use]
 pub fn shown(text: &str) -> String {
@@ -95,4 +103,15 @@ pub fn shown(text: &str) -> String {
             || matches!(character, '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
     };
     text.chars().map(|character| if obeyed(character) { '\u{FFFD}' } else { character }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_age_has_two_parts() {
+        let ages = [59, 3_725, 180_000].map(|seconds| age(Duration::from_secs(seconds)));
+        assert_eq!(ages, ["59s", "1h 2m", "2days 2h"]);
+    }
 }

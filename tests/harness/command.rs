@@ -9,6 +9,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 use streamer_cli::stack::{build, emulator::REGION, places, processes::Processes};
+use sysinfo::{Pid, ProcessesToUpdate, Signal, System};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     process::{Child, Command},
@@ -155,6 +156,19 @@ os.waitpid(pid, 0)
     pub fn processes(&self) -> anyhow::Result<Processes> {
         Processes::with_environment(&[format!("TMPDIR={}", self.folder().display())])
     }
+}
+
+/// Sends a signal to a command.
+///
+/// # Errors
+/// When it does not run, or the signal cannot be sent.
+pub fn signal(command: &Child, signal: Signal) -> anyhow::Result<()> {
+    let pid = Pid::from_u32(command.id().context("it has ended")?);
+    let mut system = System::new().context("processes cannot be listed")?;
+    system.refresh_processes(ProcessesToUpdate::Some(&[pid]), true);
+    let sent = system.process(pid).context("it does not run")?.kill_with(signal);
+    ensure!(sent == Some(true), "the signal was not sent: {sent:?}");
+    Ok(())
 }
 
 /// Waits until a command has ended, and returns what it said.

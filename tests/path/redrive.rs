@@ -19,12 +19,12 @@ use streamer_cli::stack::{
 use streamer_message::ConnectionId;
 use streamer_producer::Message;
 use streamer_tests::{
-    command::{Said, Streamer, said},
+    command::{Said, Streamer, said, signal},
     doubles::QueueDouble,
     emulator::stack,
     eventually,
 };
-use sysinfo::{Pid, ProcessesToUpdate, Signal, System};
+use sysinfo::Signal;
 use tokio::time::{sleep, timeout};
 
 use crate::{LIMIT, connected};
@@ -184,7 +184,7 @@ async fn a_message_of_a_later_version_is_a_dead_letter_and_goes_back_as_it_is() 
 }
 
 /// Ends a redrive of many letters in the middle, and counts.
-async fn is_ended_in_the_middle(name: &str, signal: Signal) -> anyhow::Result<()> {
+async fn is_ended_in_the_middle(name: &str, with: Signal) -> anyhow::Result<()> {
     const LETTERS: usize = 2000;
     let bench = Bench::new(name).await?;
     let (mut socket, id) = connected(&bench.stack, name).await?;
@@ -199,10 +199,7 @@ async fn is_ended_in_the_middle(name: &str, signal: Signal) -> anyhow::Result<()
     let arguments = ["redrive", "--aws", "--queue-url", &bench.delivery.queue_url, "--send"];
     let redrive = bench.streamer.spawn_at(&bench.stack.deployed.endpoint_url, arguments)?;
     let mut arrived = HashSet::from([socket.next(LIMIT).await?.json()?["id"].to_string()]);
-    let pid = Pid::from_u32(redrive.id().unwrap());
-    let mut system = System::new()?;
-    system.refresh_processes(ProcessesToUpdate::Some(&[pid]), true);
-    assert_eq!(system.process(pid).unwrap().kill_with(signal), Some(true));
+    signal(&redrive, with)?;
     let ended = said(redrive).await?;
     assert!(!ended.success, "it was not in the middle: {ended:?}");
     // A call of a process that was killed may still be served.
@@ -212,7 +209,7 @@ async fn is_ended_in_the_middle(name: &str, signal: Signal) -> anyhow::Result<()
         Ok(std::mem::replace(&mut held, bench.letters().await?.1) == held)
     })
     .await?;
-    if signal == Signal::Interrupt {
+    if with == Signal::Interrupt {
         assert!(ended.err.contains("interrupted: what was not sent back is where it was"), "{ended:?}");
         assert_eq!(held, 0, "it let go of all that it held");
     }

@@ -78,7 +78,8 @@ impl Redrive {
         let mut queue = DeadLetterQueue::of(client, outbound, HIDDEN).await?;
         let mut run = Run { send: self.send, meant: self.meant(SystemTime::now()), ..Run::default() };
         let ran = run.go(&mut queue).await;
-        let rest = queue.counts().await.map(|(visible, held)| visible + held.saturating_sub(queue.held()));
+        let rest = queue.counts().await;
+        let rest = rest.map(|counts| counts.waiting + counts.in_flight.saturating_sub(queue.held()));
         let overdue = queue.is_overdue();
         let failed = tokio::select! {
             () = interrupted() => bail!("interrupted: letters that it still held are hidden for up to 10 min"),
@@ -138,7 +139,7 @@ impl Run {
         });
         let interrupted = interrupted();
         tokio::pin!(interrupted);
-        let most = queue.counts().await?.0.max(LOOK);
+        let most = queue.counts().await?.waiting.max(LOOK);
         while self.all < most {
             if interrupted.as_mut().now_or_never().is_some() {
                 bail!("interrupted: what was not sent back is where it was; run it again for the rest");

@@ -21,6 +21,7 @@ use streamer_environment::aws::cause;
 use streamer_message::{Limit, MessageId, limits, pack};
 
 use super::Letter;
+use crate::queue::Counts;
 
 /// Letters that may be held, at most. SQS itself lets 120 000 of a standard queue be in flight.
 ///
@@ -98,19 +99,12 @@ impl DeadLetterQueue {
         &self.url
     }
 
-    /// How many letters anybody can see, and how many somebody holds; SQS knows it by and by.
+    /// How many letters there are.
     ///
     /// # Errors
     /// When the queue does not say.
-    pub async fn counts(&self) -> anyhow::Result<(usize, usize)> {
-        use QueueAttributeName::{ApproximateNumberOfMessages, ApproximateNumberOfMessagesNotVisible};
-
-        let get = self.client.get_queue_attributes().queue_url(&self.url);
-        let get = get.attribute_names(ApproximateNumberOfMessages);
-        let get = get.attribute_names(ApproximateNumberOfMessagesNotVisible).send().await;
-        let counts = get.context("the dead-letter queue does not answer")?.attributes.unwrap_or_default();
-        let count = |name| counts.get(&name).and_then(|number| number.parse().ok()).unwrap_or_default();
-        Ok((count(ApproximateNumberOfMessages), count(ApproximateNumberOfMessagesNotVisible)))
+    pub async fn counts(&self) -> anyhow::Result<Counts> {
+        Counts::of(&self.client, &self.url).await
     }
 
     /// How many letters it holds.

@@ -1,14 +1,9 @@
 //! What dead letters there are, by reason and cause.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, SystemTime},
-};
-
-use humantime::format_duration;
+use std::{collections::BTreeMap, time::SystemTime};
 
 use super::Letter;
-use crate::screen::shown;
+use crate::screen::{age, shown};
 
 /// Lines, at most.
 const LINES: usize = 50;
@@ -79,12 +74,10 @@ impl Tally {
         };
         let mut lines = vec![line(["LETTERS", "REASON", "OLDEST", "EXAMPLE", "ITS CAUSE"])];
         for ((reason, _), Kind { letters, oldest, example, detail }) in self.0.iter().take(LINES) {
-            let age = Duration::from_secs(now.duration_since(*oldest).unwrap_or_default().as_secs());
-            let age: Vec<_> =
-                format_duration(age).to_string().split(' ').take(2).map(str::to_owned).collect();
+            let age = age(now.duration_since(*oldest).unwrap_or_default());
             let cause: String = shown(detail).chars().take(CAUSE).collect();
             let cause = if cause.is_empty() { "-" } else { &cause };
-            lines.push(line([&letters.to_string(), &shown(reason), &age.join(" "), &shown(example), cause]));
+            lines.push(line([&letters.to_string(), &shown(reason), &age, &shown(example), cause]));
         }
         if self.0.len() > LINES {
             lines.push(format!("         and {} more causes: say --reason", self.0.len() - LINES));

@@ -13,13 +13,15 @@ use std::{
 
 use anyhow::{Context as _, anyhow};
 use aws_config::SdkConfig;
-use aws_sdk_sqs::types::QueueAttributeName;
 use serde::Serialize;
 use streamer_connections::ConnectionTable;
 use streamer_environment::aws::cause;
 
 use self::metrics::CloudWatch;
-use crate::dead_letters::{DeadLetterQueue, Tally};
+use crate::{
+    dead_letters::{DeadLetterQueue, Tally},
+    queue::Counts,
+};
 
 /// How far back functions and circuit are looked at.
 pub const WINDOW: Duration = Duration::from_secs(300);
@@ -201,20 +203,7 @@ impl Worker {
 }
 
 async fn queue(sqs: &aws_sdk_sqs::Client, url: &str) -> anyhow::Result<Queue> {
-    use QueueAttributeName::{
-        ApproximateNumberOfMessages, ApproximateNumberOfMessagesDelayed,
-        ApproximateNumberOfMessagesNotVisible,
-    };
-    let wanted = [
-        ApproximateNumberOfMessages,
-        ApproximateNumberOfMessagesNotVisible,
-        ApproximateNumberOfMessagesDelayed,
-    ];
-    let get = sqs.get_queue_attributes().queue_url(url).set_attribute_names(Some(wanted.to_vec()));
-    let attributes = get.send().await.with_context(|| format!("the queue {url} does not answer"))?.attributes;
-    let attributes = attributes.unwrap_or_default();
-    let [waiting, in_flight, delayed] =
-        wanted.map(|name| attributes.get(&name).and_then(|number| number.parse().ok()).unwrap_or_default());
+    let Counts { waiting, in_flight, delayed } = Counts::of(sqs, url).await?;
     Ok(Queue { waiting, in_flight, delayed, oldest_seconds: None })
 }
 

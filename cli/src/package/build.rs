@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail, ensure};
 use tokio::process::Command;
 
 use super::{Architecture, inspect};
-use crate::stack::places;
+use crate::stack::{build::cargo, places};
 
 /// Amazon Linux 2023's glibc, as cargo-lambda wants it behind a target.
 const GLIBC: &str = "2.34";
@@ -172,10 +172,6 @@ pub struct Binary {
     pub path: PathBuf,
     /// The newest version of glibc that it needs.
     pub glibc: Option<String>,
-}
-
-fn cargo() -> std::ffi::OsString {
-    env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
 
 async fn target_is_installed(architecture: Architecture) -> anyhow::Result<()> {

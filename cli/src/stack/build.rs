@@ -2,7 +2,9 @@
 
 use std::{
     collections::BTreeMap,
-    env, fs,
+    env,
+    ffi::OsString,
+    fs,
     path::{Path, PathBuf},
     process::Stdio,
 };
@@ -51,6 +53,11 @@ struct Target {
     name: String,
 }
 
+/// The cargo that this was built with, or the one there is.
+pub(crate) fn cargo() -> OsString {
+    env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
 /// Builds all binaries of the workspace and the example router.
 ///
 /// # Errors
@@ -58,7 +65,7 @@ struct Target {
 pub async fn build() -> anyhow::Result<Binaries> {
     // The selection that `cargo run` and `cargo test` make too: features resolve alike, so that no crate is
     // built twice.
-    let output = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let output = Command::new(cargo())
         .current_dir(places::workspace())
         .args([
             "build",

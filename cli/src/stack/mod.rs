@@ -25,7 +25,6 @@ use std::{path::Path, time::Duration};
 
 use anyhow::Context as _;
 use aws_config::SdkConfig;
-use aws_sdk_sqs::types::QueueAttributeName;
 use streamer_connections::ConnectionTable;
 use streamer_producer::Producer;
 
@@ -39,6 +38,7 @@ use self::{
     processes::Processes,
     socket::{NotConnected, Socket},
 };
+use crate::queue::Counts;
 
 /// A running stack.
 #[derive(Debug)]
@@ -190,15 +190,7 @@ impl Stack {
     /// # Errors
     /// When the queue does not say.
     pub async fn is_empty(&self, queue_url: &str) -> anyhow::Result<bool> {
-        let counts = [
-            QueueAttributeName::ApproximateNumberOfMessages,
-            QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
-            QueueAttributeName::ApproximateNumberOfMessagesDelayed,
-        ];
-        let get = aws_sdk_sqs::Client::new(&self.config).get_queue_attributes().queue_url(queue_url);
-        let found =
-            get.set_attribute_names(Some(counts.to_vec())).send().await?.attributes.unwrap_or_default();
-        Ok(counts.iter().all(|count| found.get(count).is_some_and(|number| number == "0")))
+        Ok(Counts::of(&aws_sdk_sqs::Client::new(&self.config), queue_url).await?.all() == 0)
     }
 
     /// The processes of a function, as they are now.

@@ -9,9 +9,12 @@ use aws_sdk_lambda::{
 };
 
 use super::Deployment;
-use crate::stack::{
-    build::{Binaries, ROUTER},
-    facts::Function,
+use crate::{
+    package,
+    stack::{
+        build::{Binaries, ROUTER},
+        facts::Function,
+    },
 };
 
 /// Where a role would stand; emulators take any.
@@ -56,8 +59,10 @@ impl Deployment<'_> {
         memory_mb: i32,
     ) -> anyhow::Result<String> {
         let environment = Environment::builder().set_variables(Some(variables.into_iter().collect()));
-        let architecture =
-            if cfg!(target_arch = "aarch64") { Architecture::Arm64 } else { Architecture::X8664 };
+        let architecture = match package::Architecture::HERE {
+            package::Architecture::Arm64 => Architecture::Arm64,
+            package::Architecture::X86_64 => Architecture::X8664,
+        };
         let created = self
             .lambda
             .create_function()
