@@ -61,6 +61,8 @@ impl Verdict {
         match self {
             Self::Delivered | Self::NoConnection | Self::Rejected(_) => Health::Works,
             Self::HandBack(Cause::Status(429)) => Health::Throttles,
+            Self::HandBack(Cause::Status(408)) => Health::Fails,
+            Self::HandBack(Cause::Status(400..=499)) => Health::Refuses,
             Self::HandBack(Cause::Status(_) | Cause::Timeout | Cause::Connection(_)) => Health::Fails,
             Self::HandBack(
                 Cause::CircuitOpen(_)
@@ -132,8 +134,11 @@ mod tests {
         for status in [200, 204, 400, 410, 413] {
             assert_eq!(verdict(status, "").health(), Health::Works, "{status}");
         }
-        for status in [301, 302, 307, 401, 403, 404, 408, 500, 502, 503, 504] {
+        for status in [301, 302, 307, 408, 500, 502, 503, 504] {
             assert_eq!(verdict(status, "").health(), Health::Fails, "{status}");
+        }
+        for status in [401, 403, 404, 405, 499] {
+            assert_eq!(verdict(status, "").health(), Health::Refuses, "{status}");
         }
         assert_eq!(verdict(429, "").health(), Health::Throttles);
         assert_eq!(classify(Answer::Timeout).health(), Health::Fails);

@@ -6,7 +6,7 @@ use streamer_connections::table_name;
 use streamer_environment::{Environment, EnvironmentError, Variable, values};
 use streamer_telemetry::Settings;
 
-use crate::{plan::Order, policy::Policy};
+use crate::{plan::Order, policy::Policy, time};
 
 const WEBSOCKET_ENDPOINT: Variable = Variable {
     name: "WEBSOCKET_ENDPOINT",
@@ -47,8 +47,15 @@ const MAX_POSTS_PER_SECOND: Variable = Variable {
     example: "200",
 };
 
+const TIMEOUT_SECONDS: Variable = Variable {
+    name: "TIMEOUT_SECONDS",
+    expected: "the function's timeout in whole seconds, 1 to 900, which Lambda does not put into the environment; 900 \
+               by default",
+    example: "30",
+};
+
 /// Everything that `delivery-worker` reads from its environment.
-pub const VARIABLES: [Variable; 10] = [
+pub const VARIABLES: [Variable; 11] = [
     WEBSOCKET_ENDPOINT,
     QUEUE_URL,
     DEAD_LETTER_QUEUE_URL,
@@ -56,6 +63,7 @@ pub const VARIABLES: [Variable; 10] = [
     AWAY_GRACE_SECONDS,
     MAX_AGE_SECONDS,
     MAX_POSTS_PER_SECOND,
+    TIMEOUT_SECONDS,
     streamer_connections::CONNECTIONS_TABLE,
     streamer_telemetry::VARIABLES[0],
     streamer_telemetry::VARIABLES[1],
@@ -83,6 +91,8 @@ pub struct Config {
     pub policy: Policy,
     /// How many posts an execution environment begins in a second, where that is limited.
     pub posts_per_second: Option<u32>,
+    /// The function's timeout, which bounds an invocation where this machine's clock differs from Lambda's.
+    pub timeout: Duration,
     /// The connection table's name.
     pub table: String,
     /// Logs and metrics.
@@ -109,6 +119,10 @@ impl Config {
         let max_age = environment.or(&MAX_AGE_SECONDS, max_age, || MAX_AGE);
         let pace = |text: &str| text.parse().ok().filter(|posts| (1..=10_000).contains(posts));
         let posts_per_second = environment.optional(&MAX_POSTS_PER_SECOND, pace);
+        let timeout = |text: &str| {
+            values::seconds(text).filter(|timeout| (Duration::from_secs(1)..=time::LONGEST).contains(timeout))
+        };
+        let timeout = environment.or(&TIMEOUT_SECONDS, timeout, || time::LONGEST);
         let table = table_name(&mut environment);
         let telemetry = Settings::read(&mut environment);
         environment.finish(|| {
@@ -119,6 +133,7 @@ impl Config {
                 dead_letter_queue_url: dead_letter_queue_url?,
                 policy: Policy { order, connect_grace, away_grace, max_age },
                 posts_per_second: posts_per_second?,
+                timeout: timeout?,
                 table: table?,
                 telemetry: telemetry?,
             })
@@ -178,6 +193,15 @@ mod tests {
         assert_eq!((pace("1"), pace("10000")), (Some(Some(1)), Some(Some(10_000))));
         assert_eq!((pace("0"), pace("10001"), pace("fast")), (None, None, None));
         assert_eq!(with("STAGE", "local").unwrap().posts_per_second, None);
+    }
+
+    #[test]
+    fn timeout_is_at_most_lambdas() {
+        let timeout =
+            |value: &str| with("TIMEOUT_SECONDS", value).map(|config| config.timeout.as_secs()).ok();
+        assert_eq!((timeout("1"), timeout("900")), (Some(1), Some(900)));
+        assert_eq!((timeout("0"), timeout("901")), (None, None));
+        assert_eq!(with("STAGE", "local").unwrap().timeout, time::LONGEST);
     }
 
     #[test]

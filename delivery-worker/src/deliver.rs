@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::{
     Worker, backoff,
     classify::{Answer, Verdict, classify},
-    control::limiter,
+    control::{breaker::Health, in_flight},
     decode::Record,
     expand::Pair,
     gateway::Gateway,
@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Lanes that run at the same time, at most.
-const LANES: usize = limiter::MOST;
+const LANES: usize = in_flight::MOST;
 
 /// Runs all lanes, and says how each pair ended, the superseded ones included. A lane that panics disturbs no other.
 pub async fn deliver<G: Gateway>(
@@ -135,7 +135,10 @@ impl<G: Gateway> Delivery<'_, G> {
             let posted_at = ticket.began();
             let verdict = self.post(pair).await;
             ended.posts += 1;
-            ticket.record(verdict.health());
+            ticket.record(match verdict.health() {
+                Health::Fails if ended.posts > 1 => Health::StillFails,
+                health => health,
+            });
             let outcome = match verdict {
                 Verdict::Delivered => {
                     let made_at = pair.message.made_at;
@@ -168,7 +171,7 @@ impl<G: Gateway> Delivery<'_, G> {
         let post = self.worker.gateway.post(&pair.connection, pair.message.payload.clone());
         match timeout(self.time.call(), post).await {
             Ok(answer) => classify(answer),
-            Err(_) if self.time.left().is_zero() => Verdict::HandBack(Cause::Deadline),
+            Err(_) if self.time.is_over() => Verdict::HandBack(Cause::Deadline),
             Err(_) => classify(Answer::Timeout),
         }
     }

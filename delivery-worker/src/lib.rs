@@ -86,6 +86,7 @@ impl<G: Gateway> Worker<G> {
     /// [`InvalidEvent`]: then nothing was posted.
     pub async fn handle(&self, event: SqsEvent, time: Time) -> Result<SqsBatchResponse, InvalidEvent> {
         let records = event.records.into_iter().map(Record::read).collect::<Result<Vec<_>, _>>()?;
+        self.gate.resume(&time);
 
         let expanded = expand(self, &records, &time).await;
         let (mut pairs, mut ended) = (expanded.pairs, expanded.ended);

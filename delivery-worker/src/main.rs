@@ -18,8 +18,16 @@ use streamer_telemetry::Telemetry;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    let Config { endpoint, queue_url, dead_letter_queue_url, policy, posts_per_second, table, telemetry } =
-        Config::read(Environment::of_process())?;
+    let Config {
+        endpoint,
+        queue_url,
+        dead_letter_queue_url,
+        policy,
+        posts_per_second,
+        timeout,
+        table,
+        telemetry,
+    } = Config::read(Environment::of_process())?;
     let aws = aws::load().await;
     let sqs = aws_sdk_sqs::Client::new(&aws);
     let worker = Worker {
@@ -34,12 +42,12 @@ async fn main() -> Result<(), Error> {
     };
     run(service_fn(async |event: LambdaEvent<SqsEvent>| {
         let deadline = SystemTime::UNIX_EPOCH + Duration::from_millis(event.context.deadline);
-        worker.handle(event.payload, time(deadline)).await.map_err(Error::from)
+        worker.handle(event.payload, time(deadline, timeout)).await.map_err(Error::from)
     }))
     .await
 }
 
 #[expect(clippy::disallowed_methods, reason = "the clock is read here, once for each invocation")]
-fn time(deadline: SystemTime) -> Time {
-    Time::start(SystemTime::now(), deadline)
+fn time(deadline: SystemTime, timeout: Duration) -> Time {
+    Time::start(SystemTime::now(), deadline, timeout)
 }

@@ -137,7 +137,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn every_outcome_is_counted_and_everything_that_takes_time_is_measured() {
         let (telemetry, now) = (telemetry(), SystemTime::UNIX_EPOCH + Duration::from_millis(1500));
-        let time = Time::start(now, now + Duration::from_secs(30));
+        let time = Time::start(now, now + Duration::from_secs(30), Duration::from_secs(30));
         let millis = Duration::from_millis;
         let delivered =
             Ended { age: Some(millis(90)), posts: 3, ..Ended::unposted(0, None, Outcome::Delivered) };
@@ -186,7 +186,7 @@ mod tests {
         };
         let passes: Vec<_> = (0..64).map(|_| go()).collect();
         for (place, pass) in passes.into_iter().enumerate() {
-            let connection = format!("c{}", place % 2).try_into().unwrap();
+            let connection = format!("c{place}").try_into().unwrap();
             let health = if place < 2 { Health::Throttles } else { Health::Fails };
             control.record(pass, &connection, health, Duration::from_millis(7), now);
         }

@@ -6,14 +6,22 @@ use tokio::time::Instant;
 
 use crate::outcome::Cause;
 
-/// What is kept of the invocation's time for settling, at most.
-const MARGIN: Duration = Duration::from_secs(2);
+/// No post begins in the last part of an invocation: in its last 3 s, or in three eighths where that is less.
+const LAST: Duration = Duration::from_secs(3);
+
+/// Posts and table calls may use half of it. The other half is for settling.
+const RUNNING: u32 = 2;
 
 /// How long one call may take, at most.
 const CALL: Duration = Duration::from_secs(5);
 
 /// What is kept of it for the report to reach Lambda, at most.
 const REPORT: Duration = Duration::from_millis(300);
+
+/// Lambda runs no invocation for longer.
+///
+/// Source: <https://docs.aws.amazon.com/lambda/latest/dg/configuration-timeout.html>.
+pub const LONGEST: Duration = Duration::from_secs(900);
 
 /// The time of one invocation: the wall clock, read once and carried on by tokio's, and the deadline. So tests
 /// in virtual time move both.
@@ -22,20 +30,27 @@ pub struct Time {
     wall: SystemTime,
     instant: Instant,
     deadline: Instant,
+    cutoff: Instant,
     settled: Instant,
 }
 
 impl Time {
-    /// An invocation that begins at `now` and that Lambda ends at `lambda_deadline`. No post runs past that
-    /// less 2 s, or less a quarter of the time where that is less.
+    /// An invocation that begins at `now` and that Lambda ends at `lambda_deadline`, by Lambda's clock. `timeout` is
+    /// the function's own: a clock that differs from Lambda's makes no invocation longer, and a clock that is ahead by
+    /// more than the whole time is not believed.
     #[must_use]
-    pub fn start(now: SystemTime, lambda_deadline: SystemTime) -> Self {
+    pub fn start(now: SystemTime, lambda_deadline: SystemTime, timeout: Duration) -> Self {
         let instant = Instant::now();
-        let whole = lambda_deadline.duration_since(now).unwrap_or_default();
+        let whole = match lambda_deadline.duration_since(now) {
+            Ok(left) if !left.is_zero() => left.min(timeout),
+            _ => timeout,
+        };
+        let last = LAST.min(whole * 3 / 8);
         Self {
             wall: now,
             instant,
-            deadline: instant + whole - MARGIN.min(whole / 4),
+            deadline: instant + whole - last,
+            cutoff: instant + whole - last / RUNNING,
             settled: instant + whole - REPORT.min(whole / 8),
         }
     }
@@ -58,7 +73,7 @@ impl Time {
         self.settled
     }
 
-    /// The deadline: no post begins or runs after it.
+    /// The deadline: no post begins after it. Posts and table calls that have begun go on until the cutoff.
     #[must_use]
     pub fn deadline(&self) -> Instant {
         self.deadline
@@ -79,17 +94,23 @@ impl Time {
         self.wall + instant.saturating_duration_since(self.instant)
     }
 
-    /// How long a call may take that begins now: 5 s, and not past the deadline.
+    /// How long a call may take that begins now: 5 s, and not past the cutoff.
     #[must_use]
     pub fn call(&self) -> Duration {
-        self.left().min(CALL)
+        self.cutoff.saturating_duration_since(Instant::now()).min(CALL)
+    }
+
+    /// Whether the cutoff has come.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.call().is_zero()
     }
 
     /// Until when messages for the parts of an audience are waited for that are sent now. What they leave of the time
     /// is for settling.
     #[must_use]
     pub fn parts(&self) -> Instant {
-        (Instant::now() + CALL).min(self.deadline + (self.settled - self.deadline) / 2)
+        (Instant::now() + CALL).min(self.cutoff)
     }
 
     /// How much of the invocation's time has passed.
@@ -101,9 +122,9 @@ impl Time {
     /// Why a call was given up that ends now.
     #[must_use]
     pub fn late(&self, what: &str) -> Cause {
-        match self.left() {
-            Duration::ZERO => Cause::Deadline,
-            _ => Cause::Table(format!("{what}: no answer within {} s", CALL.as_secs())),
+        match self.is_over() {
+            true => Cause::Deadline,
+            false => Cause::Table(format!("{what}: no answer within {} s", CALL.as_secs())),
         }
     }
 
@@ -118,23 +139,53 @@ impl Time {
 mod tests {
     use super::*;
 
-    async fn left_of(seconds: u64) -> Duration {
-        let now = SystemTime::UNIX_EPOCH;
-        Time::start(now, now + Duration::from_secs(seconds)).left()
+    const EPOCH: SystemTime = SystemTime::UNIX_EPOCH;
+
+    /// An invocation of so many milliseconds.
+    fn of(millis: u64) -> Time {
+        let whole = Duration::from_millis(millis);
+        Time::start(EPOCH, EPOCH + whole, whole)
     }
 
     #[tokio::test(start_paused = true)]
-    async fn settling_keeps_2_seconds_or_a_quarter() {
-        assert_eq!(left_of(30).await, Duration::from_secs(28));
-        assert_eq!(left_of(4).await, Duration::from_secs(3));
-        assert_eq!(left_of(0).await, Duration::ZERO);
+    async fn last_3_s_begin_no_post() {
+        let millis = |time: Duration| time.as_millis();
+        for (whole, begins, runs, settles) in
+            [(30_000, 27_000, 28_500, 29_700), (8_000, 5_000, 6_500, 7_700), (800, 500, 650, 700)]
+        {
+            let time = of(whole);
+            let ends = [time.deadline, time.cutoff, time.settled].map(|at| millis(at - time.instant));
+            assert_eq!(ends, [begins, runs, settles]);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_run_until_the_cutoff() {
+        let time = of(30_000);
+        tokio::time::advance(Duration::from_millis(27_100)).await;
+        assert_eq!((time.left(), time.call()), (Duration::ZERO, Duration::from_millis(1400)));
+        assert_eq!(time.late("Query"), Cause::Table("Query: no answer within 5 s".to_owned()));
+        tokio::time::advance(Duration::from_millis(1400)).await;
+        assert_eq!((time.is_over(), time.late("Query")), (true, Cause::Deadline));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn skewed_clock_is_clamped_to_the_timeout() {
+        let (now, timeout) = (EPOCH + Duration::from_secs(3600), Duration::from_secs(30));
+        let left = |deadline: SystemTime| Time::start(now, deadline, timeout).left();
+        let whole = Duration::from_secs(27);
+        assert_eq!(left(now + timeout), whole);
+        assert_eq!(left(now + timeout + Duration::from_secs(600)), whole, "the clock is behind");
+        assert_eq!(left(now - Duration::from_secs(600)), whole, "the clock is ahead");
+        assert_eq!(left(now), whole);
+        assert_eq!(left(now + Duration::from_secs(8)), Duration::from_secs(5), "less may be left");
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_wall_clock_goes_with_tokios() {
-        let time = Time::start(SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH + Duration::from_secs(8));
+        let time = of(8_000);
         tokio::time::advance(Duration::from_secs(5)).await;
         assert_eq!(time.now(), SystemTime::UNIX_EPOCH + Duration::from_secs(5));
-        assert_eq!((time.started(), time.left()), (SystemTime::UNIX_EPOCH, Duration::from_secs(1)));
+        assert_eq!((time.started(), time.left()), (SystemTime::UNIX_EPOCH, Duration::ZERO));
     }
 }

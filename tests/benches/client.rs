@@ -70,7 +70,7 @@ pub async fn run(name: &str, endpoint: &str, number: usize) -> anyhow::Result<()
                 let (worker, event) = (&worker, event.clone());
                 async move {
                     let now = SystemTime::now();
-                    let time = Time::start(now, now + Duration::from_secs(30));
+                    let time = Time::start(now, now + Duration::from_secs(30), Duration::from_secs(30));
                     let report = worker.handle(event, time).await;
                     assert!(
                         report.is_ok_and(|report| report.batch_item_failures.is_empty()),

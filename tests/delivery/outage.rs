@@ -12,10 +12,7 @@ use std::{
 
 use delivery_worker::{
     backoff,
-    control::{
-        Admission, Control,
-        breaker::{Health, Pass},
-    },
+    control::{Admission, Control, Pass, breaker::Health},
 };
 use streamer_message::ConnectionId;
 use streamer_tests::{
@@ -180,7 +177,7 @@ impl Fleet {
                             waiting.into_iter().enumerate().map(|(count, number)| (count, number, wait)),
                         );
                     }
-                    Admission::Full | Admission::At(_) => break,
+                    Admission::Full(_) | Admission::At(_) => break,
                 }
             }
             for (count, number, open) in back {

@@ -150,8 +150,25 @@ impl<G: Gateway> Rig<G> {
         timeout: Duration,
         event: SqsEvent,
     ) -> anyhow::Result<BTreeSet<String>> {
+        self.invoke_in(Time::start(now, now + timeout, timeout), event).await
+    }
+
+    /// Invokes the worker, whose clock shows `now`, with the deadline of Lambda's clock, and returns what it reported.
+    ///
+    /// # Errors
+    /// When the event is not SQS's.
+    pub async fn invoke_until(
+        &self,
+        now: SystemTime,
+        deadline: SystemTime,
+        event: SqsEvent,
+    ) -> anyhow::Result<BTreeSet<String>> {
+        self.invoke_in(Time::start(now, deadline, TIMEOUT), event).await
+    }
+
+    async fn invoke_in(&self, time: Time, event: SqsEvent) -> anyhow::Result<BTreeSet<String>> {
         let ids = event.records.iter().filter_map(|record| record.message_id.clone()).collect();
-        Ok(reported(&ids, &self.worker.handle(event, Time::start(now, now + timeout)).await?))
+        Ok(reported(&ids, &self.worker.handle(event, time).await?))
     }
 
     /// What went back to the queue.

@@ -1,34 +1,36 @@
 //! The circuit breaker: it keeps posts from an endpoint that fails.
 //!
-//! - *Closed*: every post is let through. When at least [`POSTS`] were answered in the last 10 s and half of them
-//!   failed, the circuit opens. A failure says that the endpoint does not work: 5xx, 3xx, a timeout, a broken
-//!   connection, and a 4xx which says nothing about message, connection or quota. 429 is none.
-//! - *Open*: no post is let through, for 5 s at first, for twice as long each time it opens again, for 60 s at
-//!   most.
-//! - *Half-open*: [`PROBES`] posts are let through. Three that work close the circuit, one that fails opens it
-//!   again. One that was throttled, or of which nothing came, gives its place back. Who finds no place waits 1 s.
+//! It counts connections, each by its latest answer within the last 5 to 10 s, so that no few connections stop the
+//! others, however often they are posted to.
 //!
-//! What is still in flight when the circuit changes says nothing about the new state, and changes nothing.
+//! - *Closed*: every post may begin. The circuit opens when at least [`CONNECTIONS`] connections have answered and half
+//!   of them failed: 5xx, 3xx, a timeout, a broken connection. 429 is not a failure. A further try of the same post is
+//!   not counted. A 4xx that is neither the message's nor the quota's fault (401, 403, 404, …) is a refusal, which is
+//!   fast: it counts as a failure only while no post has worked, and from 1 s after the first refusal on, since
+//!   refusals outrun the posts that work.
+//! - *Open*: no post begins, for 5 s at first, for twice as long each time the circuit opens again, for 60 s at most.
+//! - *Half-open*: [`PROBES`] posts may begin. Three that work close the circuit, one that fails or is refused opens it
+//!   again. A throttled probe and one without a result give their places back. A post that finds no place waits 1 s.
 //!
-//! No clock and no I/O: whoever asks says what time it is.
+//! Posts that were in flight when the circuit changed say nothing about the new state, and change nothing.
+//!
+//! No clock and no I/O: callers pass the time.
 
 use std::time::Duration;
 
+use streamer_message::ConnectionId;
 use tokio::time::Instant;
 
-use super::window::Window;
+use super::recent::{Answer, Recent};
 
-/// Fewer posts in the window say nothing.
-pub const POSTS: u32 = 20;
+/// Fewer connections say nothing about the endpoint.
+pub const CONNECTIONS: usize = 20;
+
+/// Refusals count from so long after the first of them on.
+pub const REFUSING: Duration = Duration::from_secs(1);
 
 /// Posts that are let through while the circuit is half-open.
 pub const PROBES: u32 = 3;
-
-/// What is looked at.
-const WINDOW: Duration = Duration::from_secs(10);
-
-/// The window is counted in parts of this length.
-const PART: Duration = Duration::from_secs(1);
 
 /// How long the circuit is open at first.
 pub const FIRST: Duration = Duration::from_secs(5);
@@ -36,7 +38,7 @@ pub const FIRST: Duration = Duration::from_secs(5);
 /// And at most.
 pub const MOST: Duration = Duration::from_secs(60);
 
-/// How long to wait for who finds no place in a half-open circuit.
+/// Delay for posts that find no place while all probes are in flight.
 pub const NO_PLACE: Duration = Duration::from_secs(1);
 
 /// What a post says about the endpoint.
@@ -46,8 +48,12 @@ pub enum Health {
     Works,
     /// It works, but has too much to do.
     Throttles,
+    /// It refuses the request for a reason that is not the message's.
+    Refuses,
     /// It does not work.
     Fails,
+    /// It does not work, as at the same pair's post before.
+    StillFails,
     /// Nothing: the post was given up for another reason.
     Unknown,
 }
@@ -62,7 +68,7 @@ pub struct Breaker {
 
 #[derive(Debug)]
 enum State {
-    Closed(Window),
+    Closed { recent: Box<Recent>, refusing_since: Option<Instant> },
     Open { until: Instant, opened_for: Duration },
     HalfOpen { opened_for: Duration, places: u32, works: u32 },
 }
@@ -84,7 +90,7 @@ pub enum Change {
 
 impl State {
     fn closed() -> Self {
-        Self::Closed(Window::new(WINDOW, PART))
+        Self::Closed { recent: Box::default(), refusing_since: None }
     }
 }
 
@@ -102,7 +108,7 @@ impl Breaker {
         match self.state {
             State::Open { until, .. } if now < until => Some(until - now),
             State::HalfOpen { places: 0, .. } => Some(NO_PLACE),
-            State::Closed(_) | State::Open { .. } | State::HalfOpen { .. } => None,
+            State::Closed { .. } | State::Open { .. } | State::HalfOpen { .. } => None,
         }
     }
 
@@ -123,23 +129,38 @@ impl Breaker {
         Ok(Pass { changes: self.changes })
     }
 
-    /// Takes note of what a post said, and says how the circuit has changed by it.
-    pub fn record(&mut self, pass: Pass, health: Health, now: Instant) -> Option<Change> {
+    /// Records what a post to `connection` said, and returns how the circuit has changed by it.
+    pub fn record(
+        &mut self,
+        pass: Pass,
+        connection: &ConnectionId,
+        health: Health,
+        now: Instant,
+    ) -> Option<Change> {
         if pass.changes != self.changes {
             return None;
         }
         let opened_for = match &mut self.state {
-            State::Closed(_) if health == Health::Unknown => return None,
-            State::Closed(window) => {
-                window.count(health == Health::Fails, now);
-                let (posts, failed) = window.totals();
-                if posts < POSTS || failed * 2 < posts {
+            State::Closed { recent, refusing_since } => {
+                let answer = match health {
+                    Health::Works | Health::Throttles => Answer::Worked,
+                    Health::Refuses => Answer::Refused,
+                    Health::Fails => Answer::Failed,
+                    Health::StillFails | Health::Unknown => return None,
+                };
+                recent.count(connection, answer, now);
+                match answer {
+                    Answer::Worked => *refusing_since = None,
+                    Answer::Refused => _ = refusing_since.get_or_insert(now),
+                    Answer::Failed => {}
+                }
+                if !is_failing(recent, *refusing_since, now) {
                     return None;
                 }
                 FIRST
             }
             State::HalfOpen { opened_for, places, works } => match health {
-                Health::Fails => (*opened_for * 2).min(MOST),
+                Health::Refuses | Health::Fails | Health::StillFails => (*opened_for * 2).min(MOST),
                 Health::Throttles | Health::Unknown => {
                     *places += 1;
                     return None;
@@ -162,7 +183,7 @@ impl Breaker {
     /// Whether the circuit is anything but closed.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        !matches!(self.state, State::Closed(_))
+        !matches!(self.state, State::Closed { .. })
     }
 
     fn change(&mut self, state: State) {
@@ -171,26 +192,50 @@ impl Breaker {
     }
 }
 
+/// Whether at least half of the connections, and enough of them, failed at last.
+fn is_failing(recent: &Recent, refusing_since: Option<Instant>, now: Instant) -> bool {
+    let refused_long = refusing_since.is_some_and(|since| now.saturating_duration_since(since) >= REFUSING);
+    let refused = match refused_long && recent.with(Answer::Worked) == 0 {
+        true => recent.with(Answer::Refused),
+        false => 0,
+    };
+    let connections = recent.connections();
+    connections >= CONNECTIONS && (recent.with(Answer::Failed) + refused) * 2 >= connections
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{super::recent::GENERATION, *};
 
     fn seconds(seconds: f64) -> Duration {
         Duration::from_secs_f64(seconds)
     }
 
-    fn post(breaker: &mut Breaker, health: Health, now: Instant) -> Option<Change> {
+    fn connection(number: usize) -> ConnectionId {
+        format!("c{number}").try_into().unwrap()
+    }
+
+    fn post_to(breaker: &mut Breaker, number: usize, health: Health, now: Instant) -> Option<Change> {
         let pass = breaker.admit(now).unwrap();
-        breaker.record(pass, health, now)
+        breaker.record(pass, &connection(number), health, now)
+    }
+
+    /// Posts to so many connections, and returns after how many the circuit opened.
+    fn opens(breaker: &mut Breaker, connections: usize, health: Health, now: Instant) -> Option<usize> {
+        (0..connections).position(|number| post_to(breaker, number, health, now).is_some()).map(|n| n + 1)
+    }
+
+    /// Records what a probe said.
+    fn probed(breaker: &mut Breaker, pass: Pass, health: Health, now: Instant) -> Option<Change> {
+        breaker.record(pass, &connection(0), health, now)
     }
 
     /// A circuit that opened at `now`.
     fn opened(now: Instant) -> Breaker {
         let mut breaker = Breaker::default();
-        let last = (0..POSTS).map(|_| post(&mut breaker, Health::Fails, now)).last().unwrap();
-        assert_eq!(last, Some(Change::Opened(FIRST)));
+        assert_eq!(opens(&mut breaker, CONNECTIONS, Health::Fails, now), Some(CONNECTIONS));
         breaker
     }
 
@@ -200,39 +245,93 @@ mod tests {
     }
 
     #[test]
-    fn nineteen_failures_say_nothing() {
+    fn nineteen_failing_connections_say_nothing() {
         let (mut breaker, now) = (Breaker::default(), Instant::now());
-        for _ in 0..POSTS - 1 {
-            assert_eq!(post(&mut breaker, Health::Fails, now), None);
+        for _ in 0..10 {
+            assert_eq!(opens(&mut breaker, CONNECTIONS - 1, Health::Fails, now), None);
         }
         assert!(!breaker.is_open());
-        assert_eq!(post(&mut breaker, Health::Fails, now), Some(Change::Opened(FIRST)));
+        let last = post_to(&mut breaker, CONNECTIONS, Health::Fails, now);
+        assert_eq!(last, Some(Change::Opened(FIRST)));
     }
 
     #[test]
-    fn half_of_the_posts_open_it_and_fewer_do_not() {
+    fn half_of_connections_open_it() {
         let (mut breaker, now) = (Breaker::default(), Instant::now());
-        for _ in 0..100 {
-            assert_eq!(post(&mut breaker, Health::Works, now), None);
-            assert_eq!(post(&mut breaker, Health::Throttles, now), None, "429 is no failure");
-            assert_eq!(post(&mut breaker, Health::Fails, now), None);
+        for number in 0..100 {
+            assert_eq!(post_to(&mut breaker, number, Health::Works, now), None);
+            assert_eq!(
+                post_to(&mut breaker, 100 + number, Health::Throttles, now),
+                None,
+                "429 is no failure"
+            );
         }
-        let opens = (0..300).position(|_| post(&mut breaker, Health::Fails, now).is_some());
-        assert_eq!(opens, Some(99), "200 of 400");
+        let failing =
+            |breaker: &mut Breaker, number: usize| post_to(breaker, 200 + number, Health::Fails, now);
+        let opened = (0..300).position(|number| failing(&mut breaker, number).is_some());
+        assert_eq!(opened, Some(199), "200 of 400");
     }
 
     #[test]
-    fn what_is_older_than_10_s_does_not_count() {
+    fn one_connection_never_opens_it() {
         let (mut breaker, now) = (Breaker::default(), Instant::now());
-        (0..100).for_each(|_| assert_eq!(post(&mut breaker, Health::Works, now), None));
-        let later = now + WINDOW;
-        let opens = (0..20).position(|_| post(&mut breaker, Health::Fails, later).is_some());
-        assert_eq!(opens, Some(19));
+        for _ in 0..1000 {
+            assert_eq!(post_to(&mut breaker, 0, Health::Fails, now), None);
+        }
+    }
+
+    #[test]
+    fn further_tries_of_a_post_do_not_count() {
+        let (mut breaker, now) = (Breaker::default(), Instant::now());
+        assert_eq!(opens(&mut breaker, 1000, Health::StillFails, now), None);
+        assert_eq!(opens(&mut half_open(now), 1, Health::StillFails, now), Some(1), "as a probe it does");
+    }
+
+    #[test]
+    fn latest_answer_of_a_connection_counts() {
+        let (mut breaker, now) = (Breaker::default(), Instant::now());
+        assert_eq!(opens(&mut breaker, 19, Health::Fails, now), None);
+        assert_eq!(opens(&mut breaker, 19, Health::Works, now), None);
+        assert_eq!(post_to(&mut breaker, 19, Health::Fails, now), None, "19 have recovered");
+    }
+
+    #[test]
+    fn refusals_count_where_nothing_works() {
+        let (mut breaker, now) = (Breaker::default(), Instant::now());
+        assert_eq!(
+            opens(&mut breaker, 40, Health::Refuses, now),
+            None,
+            "a post that works may be on its way"
+        );
+        let later = now + REFUSING;
+        assert_eq!(post_to(&mut breaker, 0, Health::Refuses, later), Some(Change::Opened(FIRST)));
+    }
+
+    #[test]
+    fn refusals_do_not_count_beside_a_post_that_works() {
+        let (mut breaker, now) = (Breaker::default(), Instant::now());
+        for second in 0..60 {
+            let at = now + seconds(f64::from(second));
+            assert_eq!(opens(&mut breaker, 40, Health::Refuses, at), None);
+            assert_eq!(post_to(&mut breaker, 100, Health::Works, at), None);
+        }
+        let fails = (0..60)
+            .position(|n| post_to(&mut breaker, 200 + n, Health::Fails, now + seconds(59.0)).is_some());
+        assert_eq!(fails, Some(40), "failures still do: 41 of 82");
+    }
+
+    #[test]
+    fn answers_older_than_10_s_do_not_count() {
+        let (mut breaker, now) = (Breaker::default(), Instant::now());
+        for number in 0..100 {
+            assert_eq!(post_to(&mut breaker, 100 + number, Health::Works, now), None);
+        }
+        assert_eq!(opens(&mut breaker, 20, Health::Fails, now + 2 * GENERATION), Some(20));
 
         let (mut breaker, mut now) = (Breaker::default(), Instant::now());
-        for _ in 0..1000 {
+        for number in 0..1000 {
             now += seconds(0.6);
-            assert_eq!(post(&mut breaker, Health::Fails, now), None, "never 20 in a window");
+            assert_eq!(post_to(&mut breaker, number, Health::Fails, now), None, "never 20 in a window");
         }
     }
 
@@ -258,7 +357,7 @@ mod tests {
         let now = Instant::now();
         let mut breaker = half_open(now);
         let passes = [(); 3].map(|()| breaker.admit(now).unwrap());
-        let changes = passes.map(|pass| breaker.record(pass, Health::Works, now));
+        let changes = passes.map(|pass| probed(&mut breaker, pass, Health::Works, now));
         assert_eq!(changes, [None, None, Some(Change::Closed)]);
         assert!((0..100).all(|_| breaker.admit(now).is_ok()));
     }
@@ -269,15 +368,18 @@ mod tests {
         let mut breaker = half_open(now);
         for expected in [10, 20, 40, 60, 60] {
             let [works, fails] = [(); 2].map(|()| breaker.admit(now).unwrap());
-            assert_eq!(breaker.record(works, Health::Works, now), None);
-            let opened = breaker.record(fails, Health::Fails, now);
+            assert_eq!(probed(&mut breaker, works, Health::Works, now), None);
+            let opened = probed(&mut breaker, fails, Health::Fails, now);
             assert_eq!(opened, Some(Change::Opened(Duration::from_secs(expected))));
             now += Duration::from_secs(expected);
         }
         let passes = [(); 3].map(|()| breaker.admit(now).unwrap());
-        assert_eq!(passes.map(|pass| breaker.record(pass, Health::Works, now))[2], Some(Change::Closed));
-        let last = (0..POSTS).map(|_| post(&mut breaker, Health::Fails, now)).last().unwrap();
-        assert_eq!(last, Some(Change::Opened(FIRST)), "once closed, it begins with 5 s again");
+        assert_eq!(
+            passes.map(|pass| probed(&mut breaker, pass, Health::Works, now))[2],
+            Some(Change::Closed)
+        );
+        assert_eq!(opens(&mut breaker, CONNECTIONS, Health::Fails, now), Some(CONNECTIONS));
+        assert_eq!(breaker.admit(now), Err(FIRST), "once closed, it begins with 5 s again");
     }
 
     #[test]
@@ -287,7 +389,7 @@ mod tests {
         for health in [Health::Throttles, Health::Unknown] {
             let passes = [(); 3].map(|()| breaker.admit(now).unwrap());
             assert_eq!(breaker.admit(now), Err(NO_PLACE));
-            assert!(passes.into_iter().all(|pass| breaker.record(pass, health, now).is_none()));
+            assert!(passes.into_iter().all(|pass| probed(&mut breaker, pass, health, now).is_none()));
         }
         assert!((0..PROBES).all(|_| breaker.admit(now).is_ok()));
     }
@@ -297,14 +399,14 @@ mod tests {
         let now = Instant::now();
         let mut breaker = Breaker::default();
         let late: Vec<_> = (0..10).map(|_| breaker.admit(now).unwrap()).collect();
-        (0..POSTS).for_each(|_| _ = post(&mut breaker, Health::Fails, now));
+        _ = opens(&mut breaker, CONNECTIONS, Health::Fails, now);
         let half_open = now + FIRST;
         let probe = breaker.admit(half_open).unwrap();
         for (pass, health) in late.into_iter().zip([Health::Works, Health::Fails].into_iter().cycle()) {
-            assert_eq!(breaker.record(pass, health, half_open), None);
+            assert_eq!(probed(&mut breaker, pass, health, half_open), None);
         }
         assert!(breaker.admit(half_open).is_ok(), "it is half-open, with its places");
-        assert_eq!(breaker.record(probe, Health::Works, half_open), None);
+        assert_eq!(probed(&mut breaker, probe, Health::Works, half_open), None);
     }
 
     proptest! {
@@ -313,7 +415,7 @@ mod tests {
         #[test]
         fn it_lets_through_only_its_probes_and_never_sticks(
             events in prop::collection::vec(
-                (prop::bool::weighted(0.55), 0..400_u64, 0..6_usize, any::<prop::sample::Index>()),
+                (prop::bool::weighted(0.55), 0..400_u64, 0..8_usize, any::<prop::sample::Index>()),
                 0..400,
             ),
         ) {
@@ -330,8 +432,17 @@ mod tests {
                     prop_assert!(!breaker.is_open() || probes <= PROBES as usize, "{} probes", probes);
                 } else if !in_flight.is_empty() {
                     let pass = in_flight.swap_remove(which.index(in_flight.len()));
-                    let healths = [Health::Works, Health::Works, Health::Throttles, Health::Unknown, Health::Fails, Health::Fails];
-                    match breaker.record(pass, healths[health], now) {
+                    let healths = [
+                        Health::Works,
+                        Health::Works,
+                        Health::Throttles,
+                        Health::Unknown,
+                        Health::Refuses,
+                        Health::StillFails,
+                        Health::Fails,
+                        Health::Fails,
+                    ];
+                    match breaker.record(pass, &connection(which.index(60)), healths[health], now) {
                         Some(Change::Opened(time)) => open_until = Some(now + time),
                         Some(Change::Closed) => open_until = None,
                         None => {}
@@ -339,14 +450,14 @@ mod tests {
                 }
             }
             for pass in in_flight {
-                breaker.record(pass, Health::Unknown, now);
+                probed(&mut breaker, pass, Health::Unknown, now);
             }
             now = open_until.map_or(now, |until| until.max(now));
             for _ in 0..PROBES {
                 if breaker.is_open() {
                     let pass = breaker.admit(now);
                     prop_assert!(pass.is_ok(), "it sticks");
-                    breaker.record(pass.unwrap(), Health::Works, now);
+                    probed(&mut breaker, pass.unwrap(), Health::Works, now);
                 }
             }
             prop_assert!(!breaker.is_open());

@@ -2,17 +2,20 @@
 //!
 //! [`Control`] puts three state machines together, [`breaker`], [`limiter`] and [`pace`]: values that are told the
 //! time, without I/O. [`Gate`] is the shell around it, where lanes wait for their turn. Both live as long as the
-//! execution environment.
+//! execution environment, so they follow a [`clock`] that goes on while the environment is frozen.
 
 pub mod breaker;
+pub mod clock;
+pub mod in_flight;
 pub mod limiter;
 pub mod pace;
+mod recent;
 mod window;
 
 use std::{
     mem,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use streamer_message::ConnectionId;
@@ -22,20 +25,30 @@ use tokio::{
 };
 
 use self::{
-    breaker::{Breaker, Change, Health, Pass},
+    breaker::{Breaker, Change, Health},
+    clock::Clock,
+    in_flight::InFlight,
     limiter::{Limiter, Throttled},
     pace::Pace,
 };
-use crate::outcome::Cause;
+use crate::{outcome::Cause, time::Time};
 
 /// Which posts may begin, and when.
 #[derive(Debug, Default)]
 pub struct Control {
+    clock: Clock,
     limiter: Limiter,
     breaker: Breaker,
     pace: Option<Pace>,
-    in_flight: usize,
+    in_flight: InFlight,
     tally: Tally,
+}
+
+/// A post that was let through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pass {
+    circuit: breaker::Pass,
+    began: Instant,
 }
 
 /// What became of a post that wants to begin.
@@ -43,8 +56,8 @@ pub struct Control {
 pub enum Admission {
     /// It begins now.
     Go(Pass),
-    /// As many posts as the limit allows are in flight.
-    Full,
+    /// As many posts as the limit allows are in flight: there may be a place when one of them ends, or then.
+    Full(Option<Instant>),
     /// The pace has no place before then.
     At(Instant),
     /// The circuit lets nothing through for so long.
@@ -73,30 +86,39 @@ impl Control {
         Self { pace: posts_per_second.map(Pace::new), ..Self::default() }
     }
 
-    /// Lets a post begin, or says why not. Whoever is let through comes back to [`record`](Self::record).
+    /// Starts an invocation: the environment may have been frozen since the one before.
+    pub fn resume(&mut self, wall: SystemTime, now: Instant) {
+        self.clock.resume(wall, now);
+    }
+
+    /// Lets a post begin, or says why not. Each post that is let through is [recorded](Self::record) once.
     pub fn admit(&mut self, now: Instant) -> Admission {
+        let now = self.clock.at(now);
         if let Some(wait) = self.breaker.wait(now) {
             return Admission::Open(wait);
         }
-        if self.in_flight >= self.limiter.limit() {
-            return Admission::Full;
+        self.in_flight.advance(now);
+        if self.in_flight.all() >= in_flight::MOST {
+            return Admission::Full(None);
+        }
+        if self.in_flight.fresh() >= self.limiter.limit() {
+            return Admission::Full(self.in_flight.next_slow().map(|at| self.clock.instant(at)));
         }
         if let Some(Err(at)) = self.pace.as_mut().map(|pace| pace.take(now)) {
-            return Admission::At(at);
+            return Admission::At(self.clock.instant(at));
         }
         match self.breaker.admit(now) {
             Err(wait) => Admission::Open(wait),
-            Ok(pass) => {
-                self.in_flight += 1;
-                let used = self.in_flight as f64 / self.limiter.limit() as f64;
+            Ok(circuit) => {
+                self.in_flight.begin(now);
+                let used = self.in_flight.fresh() as f64 / self.limiter.limit() as f64;
                 self.tally.utilization = self.tally.utilization.max(used);
-                Admission::Go(pass)
+                Admission::Go(Pass { circuit, began: now })
             }
         }
     }
 
-    /// Takes note of what a post to `connection` said, and how long that took, and says how the circuit has
-    /// changed by it.
+    /// Records what a post to `connection` said, and how long that took, and returns how the circuit has changed by it.
     pub fn record(
         &mut self,
         pass: Pass,
@@ -105,6 +127,7 @@ impl Control {
         took: Duration,
         now: Instant,
     ) -> Option<Change> {
+        let now = self.clock.at(now);
         match health {
             Health::Throttles => {
                 self.tally.throttles += 1;
@@ -113,15 +136,15 @@ impl Control {
                     Throttled::Account => {}
                 }
             }
-            Health::Works => self.limiter.succeeded(self.in_flight, now),
-            Health::Fails => self.limiter.failed(now),
+            Health::Works => self.limiter.succeeded(self.in_flight.fresh(), now),
+            Health::Refuses | Health::Fails | Health::StillFails => self.limiter.failed(now),
             Health::Unknown => {}
         }
         if health != Health::Unknown {
             self.tally.posts.push(took);
         }
-        self.in_flight -= 1;
-        let change = self.breaker.record(pass, health, now);
+        self.in_flight.end(pass.began);
+        let change = self.breaker.record(pass.circuit, connection, health, now);
         self.tally.circuit_opened += usize::from(matches!(change, Some(Change::Opened(_))));
         change
     }
@@ -171,6 +194,11 @@ impl Gate {
         Self { control: Mutex::new(Control::new(posts_per_second)), ..Self::default() }
     }
 
+    /// Starts an invocation.
+    pub fn resume(&self, time: &Time) {
+        self.control().resume(time.now(), Instant::now());
+    }
+
     /// Waits until a post to `connection` may begin. Whoever is before it in the queue waits until the deadline of an
     /// invocation at most.
     ///
@@ -193,7 +221,10 @@ impl Gate {
                     return Ok(Ticket { gate: self, connection, pass, began: now, health: Health::Unknown });
                 }
                 Admission::Open(wait) => return Err(Cause::CircuitOpen(wait)),
-                Admission::Full => _ = timeout_at(deadline, self.ended.notified()).await,
+                Admission::Full(at) => {
+                    let until = at.map_or(deadline, |at| at.min(deadline));
+                    _ = timeout_at(until, self.ended.notified()).await;
+                }
                 Admission::At(at) => sleep_until(at.min(deadline)).await,
             }
         }
@@ -264,9 +295,11 @@ mod tests {
                             Admission::Go(pass) => {
                                 in_flight.push(pass);
                                 posts += 1;
-                                prop_assert!(in_flight.len() <= control.limit());
+                                let fresh = in_flight.iter().filter(|pass| now < pass.began + in_flight::SLOW);
+                                prop_assert!(fresh.count() <= control.limit());
+                                prop_assert!(in_flight.len() <= in_flight::MOST);
                             }
-                            Admission::Full => break,
+                            Admission::Full(_) => break,
                             Admission::At(at) => prop_assert!(at > now),
                             Admission::Open(wait) => prop_assert!(control.is_open() && !wait.is_zero()),
                         }
@@ -287,12 +320,81 @@ mod tests {
     #[test]
     fn a_post_that_the_circuit_refuses_takes_no_place_of_the_pace() {
         let (mut control, now) = (Control::new(Some(1000)), Instant::now());
-        for _ in 0..breaker::POSTS {
+        for number in 0..breaker::CONNECTIONS {
             let Admission::Go(pass) = control.admit(now) else { panic!("it is closed") };
-            control.record(pass, &connection(0), Health::Fails, Duration::ZERO, now);
+            control.record(pass, &connection(number), Health::Fails, Duration::ZERO, now);
         }
         assert!((0..10_000).all(|_| control.admit(now) == Admission::Open(breaker::FIRST)));
         assert!(matches!(control.admit(now + breaker::FIRST), Admission::Go(_)));
+    }
+
+    #[test]
+    fn full_limit_takes_no_token_of_the_pace() {
+        let (mut control, now) = (Control::new(Some(2000)), Instant::now());
+        let passes: Vec<_> = (0..limiter::FIRST)
+            .map(|_| match control.admit(now) {
+                Admission::Go(pass) => pass,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert!((0..1000).all(|_| matches!(control.admit(now), Admission::Full(Some(_)))));
+        control.record(passes[0], &connection(0), Health::Works, Duration::ZERO, now);
+        assert!(matches!(control.admit(now), Admission::Go(_)));
+    }
+
+    #[test]
+    fn slow_posts_leave_the_limit_to_others() {
+        let (mut control, now) = (Control::new(None), Instant::now());
+        let go = |admission| matches!(admission, Admission::Go(_));
+        assert!((0..limiter::FIRST).all(|_| go(control.admit(now))));
+        let Admission::Full(Some(at)) = control.admit(now) else { panic!("the limit is used up") };
+        assert!((0..limiter::FIRST).all(|_| go(control.admit(at))));
+        let later = at + Duration::from_secs(60);
+        let begun = (0..1000).filter(|_| go(control.admit(later))).count();
+        assert!(begun <= limiter::FIRST);
+        let last = later + Duration::from_secs(60);
+        let begun = begun + (0..1000).filter(|_| go(control.admit(last))).count();
+        assert_eq!(begun, in_flight::MOST - 2 * limiter::FIRST, "however many are slow");
+        assert_eq!(control.admit(last), Admission::Full(None));
+    }
+
+    #[test]
+    fn circuit_reopens_in_time_after_a_freeze() {
+        let (mut control, now, wall) = (Control::new(None), Instant::now(), SystemTime::UNIX_EPOCH);
+        control.resume(wall, now);
+        for number in 0..breaker::CONNECTIONS {
+            let Admission::Go(pass) = control.admit(now) else { panic!("it is closed") };
+            control.record(pass, &connection(number), Health::Fails, Duration::ZERO, now);
+        }
+        control.resume(wall + Duration::from_secs(4), now);
+        assert_eq!(control.admit(now), Admission::Open(Duration::from_secs(1)));
+        control.resume(wall + breaker::FIRST, now);
+        assert!(matches!(control.admit(now), Admission::Go(_)), "the monotonic clock stood still");
+    }
+
+    #[test]
+    fn pace_waits_for_instants_of_the_running_clock() {
+        let (mut control, now, wall) = (Control::new(Some(1)), Instant::now(), SystemTime::UNIX_EPOCH);
+        control.resume(wall, now);
+        control.resume(wall + Duration::from_secs(100), now);
+        assert!(matches!(control.admit(now), Admission::Go(_)));
+        assert_eq!(control.admit(now), Admission::At(now + Duration::from_secs(1)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn post_without_verdict_wakes_the_next() {
+        let (gate, one, deadline) =
+            (Gate::default(), connection(0), Instant::now() + Duration::from_secs(60));
+        let mut tickets = Vec::new();
+        for _ in 0..limiter::FIRST {
+            tickets.push(gate.pass(&one, deadline).await.unwrap());
+        }
+        let (waits, dropped) = tokio::join!(gate.pass(&one, deadline), async {
+            tokio::task::yield_now().await;
+            drop(tickets.pop());
+            Instant::now()
+        });
+        assert_eq!(waits.unwrap().began(), dropped);
     }
 
     /// Lanes come, wait, post, fail, give up and panic: the limit is never passed, and in the end nothing is in
@@ -320,7 +422,7 @@ mod tests {
         let kept = futures::future::join_all(lanes.iter().map(run)).await;
         prop_assert!(kept.into_iter().all(|kept| kept));
         prop_assert!(began.elapsed() <= Duration::from_millis(1501));
-        prop_assert_eq!(gate.control().in_flight, 0);
+        prop_assert_eq!(gate.control().in_flight.all(), 0);
         tokio::time::sleep(breaker::FIRST).await;
         let (connection, deadline) = (connection(0), Instant::now() + Duration::from_secs(1));
         prop_assert!(gate.pass(&connection, deadline).await.is_ok());
