@@ -60,6 +60,7 @@ locals {
     max_posts_per_second     = local.max_posts_per_second
     required_permission      = var.required_permission
     stage                    = var.stage
+    worker_timeout_seconds   = local.functions[local.worker].timeout_seconds
   }
   places = {
     connections_table     = aws_dynamodb_table.connections.name

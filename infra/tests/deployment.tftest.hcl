@@ -107,7 +107,7 @@ run "each_function_has_its_variables" {
   command = plan
 
   assert {
-    condition     = aws_lambda_function.this["connect"].environment[0].variables == tomap({ CONNECTIONS_TABLE = "streamer_connections", JWT_ISSUER = "https://auth.example.com", STAGE = "production", WEBSOCKET_ENDPOINT = "https://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com/production" })
+    condition     = aws_lambda_function.this["connect"].environment[0].variables == tomap({ CONNECTIONS_TABLE = "streamer_connections", JWT_ISSUER = "https://auth.example.com", STAGE = "production", TIMEOUT_SECONDS = "30", WEBSOCKET_ENDPOINT = "https://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com/production" })
     error_message = "connect: ${jsonencode(aws_lambda_function.this["connect"].environment[0].variables)}"
   }
 

@@ -225,3 +225,141 @@ mod the_circuit {
         Ok(())
     }
 }
+
+mod a_few_connections {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn that_fail_stop_no_other() -> anyhow::Result<()> {
+        let rig = Rig::new(MemoryGateway::scripted(|connection, _| {
+            (POST, status(if connection == "bad" { 500 } else { 200 }))
+        }));
+        for _ in 0..20 {
+            rig.invoke(one_each(&["bad".to_owned()])).await?;
+        }
+        assert!(!rig.worker.gate.control().is_open(), "60 posts failed, all to one connection");
+        rig.invoke(one_each(&names("c", 1))).await?;
+        assert_eq!(rig.worker.gateway.texts("c0").len(), 1);
+        Ok(())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn that_are_refused_stop_no_other() -> anyhow::Result<()> {
+        let rig = Rig::new(MemoryGateway::scripted(|connection, _| {
+            (POST, status(if connection.starts_with("foreign") { 403 } else { 200 }))
+        }));
+        for round in 1..=20 {
+            let all: Vec<_> = names("foreign", 40).into_iter().chain(names("good", 1)).collect();
+            rig.invoke(one_each(&all)).await?;
+            assert_eq!(rig.worker.gateway.texts("good0").len(), round);
+            advance(Duration::from_secs(1)).await;
+        }
+        assert!(!rig.worker.gate.control().is_open());
+        Ok(())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn that_hang_leave_the_limit_to_others() -> anyhow::Result<()> {
+        let rig = Rig::new(MemoryGateway::scripted(|connection, _| match connection.starts_with("hangs") {
+            true => (Duration::from_secs(3600), status(200)),
+            false => (POST, status(200)),
+        }));
+        let all: Vec<_> = names("hangs", 128).into_iter().chain(names("c", 800)).collect();
+        rig.invoke(one_each(&all)).await?;
+        let posts = rig.worker.gateway.posts();
+        let others = posts.iter().filter(|post| post.connection.starts_with('c'));
+        assert_eq!(others.filter(|post| post.answer.is_some()).count(), 800);
+        assert!(!rig.worker.gate.control().is_open(), "128 of 928 connections hang");
+        Ok(())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn refused_by_all_open_the_circuit() -> anyhow::Result<()> {
+        let rig = Rig::new(MemoryGateway::scripted(|_, _| (POST, status(403))));
+        rig.invoke(one_each(&names("c", 40))).await?;
+        assert!(!rig.worker.gate.control().is_open());
+        advance(Duration::from_secs(1)).await;
+        rig.invoke(one_each(&names("c", 40))).await?;
+        assert!(rig.worker.gate.control().is_open());
+        Ok(())
+    }
+}
+
+mod a_frozen_environment {
+    use super::*;
+
+    /// Fails until the circuit has opened `times`, and returns the seconds and invocations until a message arrives
+    /// after the recovery. The environment's clock runs for `millis` in each invocation only.
+    async fn recovery(times: u32, millis: u64) -> anyhow::Result<(u64, u32)> {
+        let works = Arc::new(AtomicBool::new(false));
+        let now = Arc::clone(&works);
+        let rig = Rig::new(MemoryGateway::scripted(move |_, _| {
+            (Duration::ZERO, status(if now.load(Ordering::Relaxed) { 200 } else { 503 }))
+        }));
+        let mut wall = epoch();
+        for opened in 0..times {
+            rig.invoke_at(wall, one_each(&names("c", 30))).await?;
+            wall += Duration::from_secs(5 << opened);
+        }
+        works.store(true, Ordering::Relaxed);
+        let (began, mut tries, mut body) = (wall, 0, message("m", &["x"]).to_string());
+        loop {
+            advance(Duration::from_millis(millis)).await;
+            let before = rig.handed_back().len();
+            rig.invoke_at(wall, batch([body.clone()])).await?;
+            tries += 1;
+            let Some(sent) = rig.handed_back().split_off(before).pop() else { break };
+            body = sent.body;
+            wall += Duration::from_secs(sent.delay.unwrap_or_default().unsigned_abs().into());
+            wall += Duration::from_millis(millis);
+        }
+        Ok((wall.duration_since(began)?.as_secs(), tries))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn delivers_soon_after_recovery() -> anyhow::Result<()> {
+        for (times, millis) in [(1, 30), (1, 0), (3, 30), (5, 30), (5, 100)] {
+            let (seconds, tries) = recovery(times, millis).await?;
+            assert!(seconds <= 130 && tries <= 5, "opened {times} times: {tries} tries, {seconds} s");
+        }
+        Ok(())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn begins_the_pace_in_full_after_a_freeze() -> anyhow::Result<()> {
+        let mut rig = Rig::new(MemoryGateway::scripted(|_, _| (POST, status(200))));
+        rig.worker.gate = Gate::new(Some(10));
+        for second in 0..10 {
+            let started = Instant::now();
+            rig.invoke_at(epoch() + Duration::from_secs(second * 60), one_each(&names("c", 1))).await?;
+            assert_eq!(started.elapsed(), POST);
+        }
+        Ok(())
+    }
+}
+
+mod a_clock_that_differs_from_lambdas {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn posts_all_the_same() -> anyhow::Result<()> {
+        let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+        for (clock, lambda) in [(minutes(10), minutes(0)), (minutes(0), minutes(10))] {
+            let rig = Rig::new(MemoryGateway::scripted(|_, _| (POST, status(200))));
+            let deadline = epoch() + lambda + Duration::from_secs(30);
+            rig.invoke_until(epoch() + clock, deadline, one_each(&names("c", 3))).await?;
+            assert_eq!((rig.worker.gateway.posts().len(), rig.handed_back().len()), (3, 0));
+        }
+        Ok(())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn overruns_no_invocation() -> anyhow::Result<()> {
+        let rig = Rig::new(MemoryGateway::scripted(|_, _| (Duration::from_secs(4), status(200))));
+        let started = Instant::now();
+        let bodies: Vec<_> = (0..20).map(|id| message(&id.to_string(), &["a"]).to_string()).collect();
+        rig.invoke_until(epoch(), epoch() + Duration::from_secs(630), batch(bodies)).await?;
+        assert!(started.elapsed() <= Duration::from_secs(30), "the clock is 10 min behind");
+        Ok(())
+    }
+}

@@ -17,12 +17,12 @@ use delivery_worker::{
 use streamer_message::ConnectionId;
 use streamer_tests::{
     doubles::{Entry, TableDouble},
-    event::message,
+    event::{epoch, message},
     gateway::{MemoryGateway, status},
     sqs::Sqs,
     worker::Rig,
 };
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 /// Shows figures, also of a test that passes.
 macro_rules! show {
@@ -36,31 +36,40 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 #[tokio::test(start_paused = true)]
 async fn a_message_a_minute_for_an_hour_all_arrives_when_the_endpoint_is_back() -> anyhow::Result<()> {
+    for (environments, frozen) in [(ENVIRONMENTS, false), (ENVIRONMENTS, true), (5, true), (2, true)] {
+        a_message_a_minute(environments, frozen).await?;
+    }
+    Ok(())
+}
+
+/// If `frozen`, the environments' clock stands still between invocations.
+async fn a_message_a_minute(environments: usize, frozen: bool) -> anyhow::Result<()> {
     fastrand::seed(7);
     let (sqs, began) = (Sqs::new(false), Instant::now());
     let rig = || {
-        let is_down = move || Instant::now() < began + HOUR;
+        let clock = sqs.clone();
+        let is_down = move || clock.instant() < began + HOUR;
         let down = MemoryGateway::scripted(move |_, _| (STEP, status(if is_down() { 503 } else { 200 })));
         let taking = |_: &_| (true, Entry::Taken);
         Rig::on(down, TableDouble::default(), sqs.outbound(taking, || true), sqs.dead_letters(taking))
     };
-    let rigs: Vec<_> = (0..ENVIRONMENTS).map(|_| rig()).collect();
+    let rigs: Vec<_> = (0..environments).map(|_| rig()).collect();
     for minute in 0..60_u64 {
         let body = message(&minute.to_string(), &[&format!("c{minute}")]).to_string();
         sqs.send(body, None, Duration::from_secs(60 * minute));
     }
     let (mut rounds, mut last) = (0, began);
     while let Some(next) = sqs.next() {
-        sleep_until(next).await;
+        sqs.wait(next, frozen).await;
         let event = sqs.receive();
-        let report = rigs[rounds % ENVIRONMENTS].invoke_at(sqs.now(), event.clone()).await?;
+        let report = rigs[rounds % environments].invoke_at(sqs.now(), event.clone()).await?;
         sqs.acknowledge(&event, &report);
-        (rounds, last) = (rounds + 1, Instant::now());
+        (rounds, last) = (rounds + 1, sqs.instant());
     }
     let posts: usize = rigs.iter().map(|rig| rig.worker.gateway.posts().len()).sum();
     let late = last.saturating_duration_since(began + HOUR);
     show!(
-        "a message a minute: 60 messages, {posts} posts, {} re-sends, all delivered {} s after the outage",
+        "a message a minute, {environments} environments, frozen {frozen}: 60 messages, {posts} posts, {} re-sends, all delivered {} s after the outage",
         sqs.sent_again(),
         late.as_secs()
     );
@@ -85,6 +94,8 @@ type Due = [u64; COUNTS];
 /// One environment.
 struct Environment {
     control: Control,
+    /// What its monotonic clock shows.
+    clock: Instant,
     /// Messages that wait for a post.
     waiting: Due,
     /// Posts in flight: the message's hand-backs, its tries, and the pass.
@@ -94,6 +105,8 @@ struct Environment {
 }
 
 struct Fleet {
+    /// Whether the environments' clocks stand still while they have nothing to do.
+    frozen: bool,
     environments: Vec<Environment>,
     due: BTreeMap<u64, Due>,
     posts: u64,
@@ -104,14 +117,16 @@ struct Fleet {
 }
 
 impl Fleet {
-    fn new(environments: usize) -> Self {
+    fn new(environments: usize, frozen: bool) -> Self {
         let environment = || Environment {
             control: Control::default(),
+            clock: Instant::now(),
             waiting: [0; COUNTS],
             in_flight: VecDeque::new(),
             again: VecDeque::new(),
         };
         Self {
+            frozen,
             environments: (0..environments).map(|_| environment()).collect(),
             due: BTreeMap::new(),
             posts: 0,
@@ -145,6 +160,7 @@ impl Fleet {
         for index in (first..self.environments.len()).chain(0..first) {
             let mut back: Vec<(usize, u64, Duration)> = Vec::new();
             let environment = &mut self.environments[index];
+            let now = if self.frozen { environment.clock } else { now };
             for (count, tries, pass) in std::mem::take(&mut environment.in_flight) {
                 let health = answer();
                 let connection: ConnectionId = format!("c{}", fastrand::u32(..)).try_into().unwrap();
@@ -180,6 +196,9 @@ impl Fleet {
                     Admission::Full(_) | Admission::At(_) => break,
                 }
             }
+            if !environment.is_idle() {
+                environment.clock += STEP;
+            }
             for (count, number, open) in back {
                 self.hand_back(count, number, open, second);
             }
@@ -190,6 +209,10 @@ impl Fleet {
     fn receive(&mut self, second: u64, new: u64) {
         let mut due = self.due.remove(&second).unwrap_or_default();
         due[0] += new;
+        if self.frozen {
+            let wall = epoch() + Duration::from_secs(second);
+            self.environments.iter_mut().for_each(|one| one.control.resume(wall, one.clock));
+        }
         let environments = self.environments.len() as u64;
         for (count, number) in due.into_iter().enumerate() {
             for (index, environment) in self.environments.iter_mut().enumerate() {
@@ -200,19 +223,25 @@ impl Fleet {
     }
 
     fn is_idle(&self) -> bool {
-        let idle = |environment: &Environment| {
-            environment.in_flight.is_empty()
-                && environment.again.is_empty()
-                && environment.waiting == [0; COUNTS]
-        };
-        self.due.is_empty() && self.environments.iter().all(idle)
+        self.due.is_empty() && self.environments.iter().all(Environment::is_idle)
+    }
+}
+
+impl Environment {
+    fn is_idle(&self) -> bool {
+        self.in_flight.is_empty() && self.again.is_empty() && self.waiting == [0; COUNTS]
     }
 }
 
 #[test]
 fn a_thousand_messages_a_second_for_an_hour_all_arrive_without_a_herd() {
+    a_thousand_a_second(false);
+    a_thousand_a_second(true);
+}
+
+fn a_thousand_a_second(frozen: bool) {
     fastrand::seed(7);
-    let (mut fleet, began) = (Fleet::new(ENVIRONMENTS), Instant::now());
+    let (mut fleet, began) = (Fleet::new(ENVIRONMENTS, frozen), Instant::now());
     let (mut second, down, rate) = (0, HOUR.as_secs(), 1000);
     let (mut posts_down, mut again_down) = (0, 0);
     while second < down || !fleet.is_idle() {
@@ -237,7 +266,7 @@ fn a_thousand_messages_a_second_for_an_hour_all_arrive_without_a_herd() {
     };
     let (before, after) = (in_tens(&fleet.returns, down - 90), in_tens(&fleet.delivered, down));
     show!(
-        "a thousand a second, simulated: {total} messages, {posts_down} posts and {again_down} re-sends in the outage\n\
+        "a thousand a second, simulated, frozen {frozen}: {total} messages, {posts_down} posts and {again_down} re-sends in the outage\n\
          coming back in each 10 s before its end: {before:?}\n\
          delivered in each 10 s after it: {after:?}, all after {} s",
         second - down
@@ -260,7 +289,7 @@ fn a_thousand_messages_a_second_for_an_hour_all_arrive_without_a_herd() {
 #[test]
 fn an_account_that_allows_a_tenth_of_the_demand_is_used_to_within_a_fifth() {
     fastrand::seed(7);
-    let (mut fleet, began) = (Fleet::new(10), Instant::now());
+    let (mut fleet, began) = (Fleet::new(10, false), Instant::now());
     let (demand, allowed, throttled) = (1000, 100, 600);
     let (mut delivered, mut posts, mut limits) = (Vec::new(), Vec::new(), Vec::new());
     for second in 0..throttled + 300 {

@@ -23,7 +23,7 @@ use streamer_tests::{
     sqs::Sqs,
     worker::Rig,
 };
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -77,6 +77,8 @@ struct Sent {
 #[derive(Debug, Clone)]
 struct Case {
     fifo: bool,
+    /// Whether the workers' clock stands still between invocations.
+    frozen: bool,
     clients: [Client; 5],
     messages: Vec<Sent>,
     posts: Vec<Fault>,
@@ -110,7 +112,7 @@ fn case() -> impl Strategy<Value = Case> {
     ];
     let send_fault = prop_oneof![4 => Just(SendFault::None), 1 => Just(SendFault::NotTaken), 1 => Just(SendFault::AnswerLost)];
     (
-        prop::bool::weighted(0.3),
+        (prop::bool::weighted(0.3), any::<bool>()),
         prop::array::uniform5(client),
         prop::collection::vec(sent, 1..13),
         prop::collection::vec(fault, 0..40),
@@ -118,11 +120,11 @@ fn case() -> impl Strategy<Value = Case> {
         prop::collection::vec(prop::option::of(0..80_usize), 0..6),
         any::<u64>(),
     )
-        .prop_map(|(fifo, clients, mut messages, posts, sends, kills, seed)| {
+        .prop_map(|((fifo, frozen), clients, mut messages, posts, sends, kills, seed)| {
             // A FIFO queue takes none for a tenant.
             let tenants = messages.iter_mut().filter(|sent| fifo && matches!(sent.to, To::Tenant));
             tenants.for_each(|sent| sent.to = To::User);
-            Case { fifo, clients, messages, posts, sends, kills, seed }
+            Case { fifo, frozen, clients, messages, posts, sends, kills, seed }
         })
 }
 
@@ -178,6 +180,7 @@ impl Fuse {
 /// The clients, behind a gateway that fails.
 struct Clients {
     clients: [Client; 5],
+    clock: Sqs,
     began: Instant,
     fuse: Fuse,
     faults: Mutex<std::vec::IntoIter<Fault>>,
@@ -196,7 +199,7 @@ impl Gateway for Clients {
             Fault::Panic => panic!("the gateway in memory panics as it is told"),
             Fault::None | Fault::AnswerLost | Fault::Slow => {}
         }
-        let connecting = self.began.elapsed() < Duration::from_secs(3);
+        let connecting = self.clock.instant() < self.began + Duration::from_secs(3);
         match self.clients[place] {
             Client::Gone => return status(410),
             Client::Connecting if connecting => return status(410),
@@ -243,7 +246,8 @@ impl<'a> Simulation<'a> {
         };
         let clients = Clients {
             clients: case.clients,
-            began: Instant::now(),
+            clock: sqs.clone(),
+            began: sqs.instant(),
             fuse: fuse.clone(),
             faults: Mutex::new(case.posts.clone().into_iter()),
             arrived: Mutex::default(),
@@ -268,11 +272,11 @@ impl<'a> Simulation<'a> {
         let mut rounds = 0;
         loop {
             let Some(next) = self.sqs.next() else { return Ok(()) };
-            sleep_until(next).await;
+            self.sqs.wait(next, self.case.frozen).await;
             let event = self.sqs.receive();
             if event.records.is_empty() {
                 // A FIFO queue's group waits for its first message.
-                sleep(Duration::from_secs(1)).await;
+                self.sqs.wait(self.sqs.instant() + Duration::from_secs(1), self.case.frozen).await;
                 continue;
             }
             rounds += 1;

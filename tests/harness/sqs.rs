@@ -9,7 +9,7 @@ use std::{
 
 use aws_lambda_events::sqs::{SqsEvent, SqsMessage};
 use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::{
     doubles::{Entry, QueueDouble},
@@ -33,6 +33,8 @@ pub struct Sqs {
 
 #[derive(Default)]
 struct State {
+    /// How far the queue's clock is ahead of the one that the worker's environment has.
+    ahead: Duration,
     next: usize,
     waiting: Vec<Waiting>,
     dead: Vec<String>,
@@ -62,12 +64,28 @@ impl Sqs {
     /// The wall clock.
     #[must_use]
     pub fn now(&self) -> SystemTime {
-        epoch() + self.began.elapsed()
+        epoch() + (self.instant() - self.began)
+    }
+
+    /// The queue's own clock, which no freeze stops.
+    #[must_use]
+    pub fn instant(&self) -> Instant {
+        Instant::now() + self.locked().ahead
+    }
+
+    /// Waits until the queue's clock shows `until`: while it does, the workers' clock stands still if they are `frozen`.
+    pub async fn wait(&self, until: Instant, frozen: bool) {
+        let left = until.saturating_duration_since(self.instant());
+        match frozen {
+            true => self.locked().ahead += left,
+            false => sleep(left).await,
+        }
     }
 
     /// Puts a message on the queue.
     pub fn send(&self, body: impl Into<String>, group: Option<&str>, delay: Duration) {
-        let (mut state, now) = (self.locked(), Instant::now());
+        let now = self.instant();
+        let mut state = self.locked();
         state.next += 1;
         let waiting = Waiting {
             id: state.next,
@@ -129,7 +147,8 @@ impl Sqs {
     /// The next batch, as Lambda hands it to a function.
     #[must_use]
     pub fn receive(&self) -> SqsEvent {
-        let (mut state, now) = (self.locked(), Instant::now());
+        let now = self.instant();
+        let mut state = self.locked();
         let mut blocked: BTreeSet<Option<String>> = BTreeSet::new();
         let mut event = SqsEvent::default();
         let (mut kept, mut dead) = (Vec::new(), Vec::new());
@@ -172,7 +191,7 @@ impl Sqs {
     }
 
     fn hide(&self, receipt: &str, seconds: i32) {
-        let until = Instant::now() + Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
+        let until = self.instant() + Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
         let mut state = self.locked();
         let hidden = state.waiting.iter_mut().filter(|message| message.id.to_string() == receipt);
         hidden.for_each(|message| message.visible_at = until);

@@ -28,8 +28,13 @@ impl Deployment<'_> {
         values: &BTreeMap<&str, &str>,
         binaries: &Binaries,
     ) -> anyhow::Result<String> {
+        let timeout = function.timeout_seconds.to_string();
         let given = |(variable, value): (&String, &String)| {
-            Some((variable.clone(), (*values.get(value.as_str())?).to_owned()))
+            let value = match value.as_str() {
+                "worker_timeout_seconds" => timeout.as_str(),
+                name => values.get(name)?,
+            };
+            Some((variable.clone(), value.to_owned()))
         };
         let mut variables: BTreeMap<_, _> = function.environment.iter().filter_map(given).collect();
         let overrides = self.overrides.environment.get(name).into_iter().flatten();
