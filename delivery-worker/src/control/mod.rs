@@ -270,6 +270,7 @@ impl Drop for Ticket<'_> {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
     use proptest::prelude::*;
 
     use super::*;
@@ -389,12 +390,11 @@ mod tests {
         for _ in 0..limiter::FIRST {
             tickets.push(gate.pass(&one, deadline).await.unwrap());
         }
-        let (waits, dropped) = tokio::join!(gate.pass(&one, deadline), async {
-            tokio::task::yield_now().await;
-            drop(tickets.pop());
-            Instant::now()
-        });
-        assert_eq!(waits.unwrap().began(), dropped);
+        let began = Instant::now();
+        let mut next = std::pin::pin!(gate.pass(&one, deadline));
+        assert!(next.as_mut().now_or_never().is_none(), "the limit is used up");
+        drop(tickets.pop());
+        assert_eq!(next.await.unwrap().began(), began);
     }
 
     /// Lanes come, wait, post, fail, give up and panic: the limit is never passed, and in the end nothing is in
