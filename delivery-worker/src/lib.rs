@@ -87,6 +87,11 @@ impl<G: Gateway> Worker<G> {
     pub async fn handle(&self, event: SqsEvent, time: Time) -> Result<SqsBatchResponse, InvalidEvent> {
         let records = event.records.into_iter().map(Record::read).collect::<Result<Vec<_>, _>>()?;
         self.gate.resume(&time);
+        if time.is_skewed() {
+            tracing::warn!(
+                "this machine's clock differs from Lambda's, which counts: is TIMEOUT_SECONDS right?"
+            );
+        }
 
         let expanded = expand(self, &records, &time).await;
         let (mut pairs, mut ended) = (expanded.pairs, expanded.ended);

@@ -18,6 +18,9 @@ const CALL: Duration = Duration::from_secs(5);
 /// What is kept of it for the report to reach Lambda, at most.
 const REPORT: Duration = Duration::from_millis(300);
 
+/// A clock that is behind Lambda's by less is not corrected.
+const TOLERANCE: Duration = Duration::from_secs(1);
+
 /// Lambda runs no invocation for longer.
 ///
 /// Source: <https://docs.aws.amazon.com/lambda/latest/dg/configuration-timeout.html>.
@@ -28,6 +31,7 @@ pub const LONGEST: Duration = Duration::from_secs(900);
 #[derive(Debug, Clone, Copy)]
 pub struct Time {
     wall: SystemTime,
+    skewed: bool,
     instant: Instant,
     deadline: Instant,
     cutoff: Instant,
@@ -35,24 +39,34 @@ pub struct Time {
 }
 
 impl Time {
-    /// An invocation that begins at `now` and that Lambda ends at `lambda_deadline`, by Lambda's clock. `timeout` is
-    /// the function's own: a clock that differs from Lambda's makes no invocation longer, and a clock that is ahead by
-    /// more than the whole time is not believed.
+    /// An invocation that begins at `now` by this machine's clock and that Lambda ends at `lambda_deadline` by its own,
+    /// after the function's `timeout`. Where the two clocks cannot both be right, Lambda's counts: it is the one that
+    /// SQS's times agree with, and no invocation takes longer than its timeout.
     #[must_use]
     pub fn start(now: SystemTime, lambda_deadline: SystemTime, timeout: Duration) -> Self {
         let instant = Instant::now();
-        let whole = match lambda_deadline.duration_since(now) {
-            Ok(left) if !left.is_zero() => left.min(timeout),
-            _ => timeout,
+        let left = lambda_deadline.duration_since(now).unwrap_or_default();
+        let skewed = left > timeout + TOLERANCE || (left.is_zero() && !timeout.is_zero());
+        let wall = match skewed {
+            true => lambda_deadline.checked_sub(timeout).unwrap_or(now),
+            false => now,
         };
+        let whole = if skewed { timeout } else { left.min(timeout) };
         let last = LAST.min(whole * 3 / 8);
         Self {
-            wall: now,
+            wall,
+            skewed,
             instant,
             deadline: instant + whole - last,
             cutoff: instant + whole - last / RUNNING,
             settled: instant + whole - REPORT.min(whole / 8),
         }
+    }
+
+    /// Whether this machine's clock differs from Lambda's by more than an invocation can account for.
+    #[must_use]
+    pub fn is_skewed(&self) -> bool {
+        self.skewed
     }
 
     /// When the invocation began.
@@ -172,13 +186,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn skewed_clock_is_clamped_to_the_timeout() {
         let (now, timeout) = (EPOCH + Duration::from_secs(3600), Duration::from_secs(30));
-        let left = |deadline: SystemTime| Time::start(now, deadline, timeout).left();
+        let of = |deadline: SystemTime| Time::start(now, deadline, timeout);
         let whole = Duration::from_secs(27);
-        assert_eq!(left(now + timeout), whole);
-        assert_eq!(left(now + timeout + Duration::from_secs(600)), whole, "the clock is behind");
-        assert_eq!(left(now - Duration::from_secs(600)), whole, "the clock is ahead");
-        assert_eq!(left(now), whole);
-        assert_eq!(left(now + Duration::from_secs(8)), Duration::from_secs(5), "less may be left");
+        assert_eq!((of(now + timeout).left(), of(now + timeout).is_skewed()), (whole, false));
+        for skew in [2, 600].map(Duration::from_secs) {
+            for lambda in [now + skew, now - timeout - skew] {
+                let time = of(lambda + timeout);
+                assert_eq!((time.left(), time.is_skewed()), (whole, true));
+                assert_eq!(time.now(), lambda, "ages and expiries go by Lambda's clock");
+            }
+        }
+        let less = of(now + Duration::from_secs(8));
+        assert_eq!((less.left(), less.now(), less.is_skewed()), (Duration::from_secs(5), now, false));
     }
 
     #[tokio::test(start_paused = true)]

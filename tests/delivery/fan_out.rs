@@ -354,6 +354,17 @@ mod a_clock_that_differs_from_lambdas {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn shortens_no_grace() -> anyhow::Result<()> {
+        let rig = Rig::new(MemoryGateway::always(status(200)));
+        let to = json!({ "user": { "tenant": "acme", "user": "anna" } });
+        let body = json!({ "version": 1, "id": "m", "to": to, "payload": 1 }).to_string();
+        let clock = epoch() + Duration::from_secs(600);
+        rig.invoke_until(clock, epoch() + Duration::from_secs(30), batch([body])).await?;
+        assert_eq!(rig.handed_back().len(), 1, "anna may be reconnecting: the message is fresh");
+        Ok(())
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn overruns_no_invocation() -> anyhow::Result<()> {
         let rig = Rig::new(MemoryGateway::scripted(|_, _| (Duration::from_secs(4), status(200))));
         let started = Instant::now();
