@@ -97,7 +97,7 @@ fn on_a_standard_queue(
             let count = record.retry().map_or(0, |retry| retry.count);
             let back = HandBack {
                 cause: first(&causes).to_string(),
-                delay: delay(count, &causes, random()),
+                delay: delay(count, is_stuck(record, pairs), &causes, random()),
                 done: done(record, pairs),
                 after: pairs.iter().find_map(|pair| pair.after.clone()),
             };
@@ -125,7 +125,10 @@ fn on_a_fifo_queue(
         let (record, causes) = (&records[*place], causes(pairs));
         let seconds = *waits.entry(record.group.as_deref()).or_insert_with(|| match causes.is_empty() {
             true => backoff::short_of_time(random()),
-            false => delay(record.receives.saturating_sub(1), &causes, random()),
+            false => {
+                let receives = record.receives.saturating_sub(1);
+                delay(receives, receives > 0 && posts(pairs) == 0, &causes, random())
+            }
         });
         if causes.is_empty() {
             settlement.dead(*place, record, pairs, now);
@@ -183,8 +186,19 @@ fn first<'a>(causes: &[&'a Cause]) -> &'a Cause {
         .unwrap_or(&Cause::Behind)
 }
 
-fn delay(count: u32, causes: &[&Cause], random: f64) -> u32 {
-    if causes.iter().all(|cause| **cause == Cause::Deadline) {
+/// Whether a message found no time, as before, although nothing of it was posted.
+fn is_stuck(record: &Record, pairs: &[&Ended]) -> bool {
+    let before = record.retry().is_some_and(|retry| retry.cause == Cause::Deadline.to_string());
+    before && posts(pairs) == 0
+}
+
+fn posts(pairs: &[&Ended]) -> u32 {
+    pairs.iter().map(|pair| pair.posts).sum()
+}
+
+/// Seconds to wait: up to 1 s where only time was short, longer and longer where it was so again without a post.
+fn delay(count: u32, stuck: bool, causes: &[&Cause], random: f64) -> u32 {
+    if !stuck && causes.iter().all(|cause| **cause == Cause::Deadline) {
         return backoff::short_of_time(random);
     }
     let open = causes.iter().map(|cause| match cause {

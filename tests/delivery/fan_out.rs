@@ -353,6 +353,24 @@ mod a_clock_that_differs_from_lambdas {
         Ok(())
     }
 
+    /// As when the function's timeout is not known, and the clock leaves no time.
+    #[tokio::test(start_paused = true)]
+    async fn slows_down_tries_that_find_no_time() -> anyhow::Result<()> {
+        let rig = Rig::new(MemoryGateway::always(status(200)));
+        let (mut body, mut wall, mut tries) = (message("m", &["x"]).to_string(), epoch(), 0);
+        while rig.dead().is_empty() {
+            let before = rig.handed_back().len();
+            rig.invoke_within(wall, Duration::ZERO, batch([body.clone()])).await?;
+            tries += 1;
+            let Some(sent) = rig.handed_back().split_off(before).pop() else { break };
+            body = sent.body;
+            wall += Duration::from_secs(sent.delay.unwrap_or_default().unsigned_abs().into());
+        }
+        assert_eq!((rig.worker.gateway.posts().len(), rig.dead().len()), (0, 1));
+        assert!(tries < 400, "{tries} tries in 2 h 10 min");
+        Ok(())
+    }
+
     #[tokio::test(start_paused = true)]
     async fn shortens_no_grace() -> anyhow::Result<()> {
         let rig = Rig::new(MemoryGateway::always(status(200)));
