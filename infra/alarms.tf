@@ -55,6 +55,23 @@ resource "aws_cloudwatch_metric_alarm" "circuit_opened" {
   tags                = var.tags
 }
 
+resource "aws_cloudwatch_metric_alarm" "elsewhere" {
+  alarm_name          = "${local.name}-elsewhere"
+  alarm_description   = "Messages wait since their users or tenants are connected at another endpoint only. The worker's log names it in cause. After a change of management_endpoint, add the old one to management_endpoint_aliases; where it is another API, send to that API's queue."
+  namespace           = "Streamer"
+  metric_name         = "Elsewhere"
+  dimensions          = { service = "delivery-worker", stage = var.stage }
+  statistic           = "Sum"
+  period              = 60
+  evaluation_periods  = 1
+  comparison_operator = "GreaterThanThreshold"
+  threshold           = 0
+  treat_missing_data  = "notBreaching"
+  alarm_actions       = local.alarm_actions
+  ok_actions          = local.alarm_actions
+  tags                = var.tags
+}
+
 resource "aws_cloudwatch_metric_alarm" "refused_connects" {
   alarm_name          = "${local.name}-refused-connects"
   alarm_description   = "Many clients are refused. Read the reasons in connect-handler's log: faulty tokens after a change of keys or issuer, tenants that are not allowed, or rows that could not be written."

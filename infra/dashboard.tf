@@ -13,6 +13,7 @@ locals {
           ["Streamer", "Gone", "service", "delivery-worker", "stage", var.stage],
           ["Streamer", "Expired", "service", "delivery-worker", "stage", var.stage],
           ["Streamer", "Superseded", "service", "delivery-worker", "stage", var.stage],
+          ["Streamer", "Elsewhere", "service", "delivery-worker", "stage", var.stage],
           ["Streamer", "NoRecipient", "service", "delivery-worker", "stage", var.stage],
           ["Streamer", "Expanded", "service", "delivery-worker", "stage", var.stage],
         ]

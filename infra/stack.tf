@@ -46,21 +46,22 @@ locals {
 
   # What the functions' variables hold, by the names that stack.json has for it.
   settings = {
-    allowed_tenants          = var.allowed_tenants == null ? null : join(",", var.allowed_tenants)
-    away_grace_seconds       = var.away_grace_seconds
-    connect_grace_seconds    = var.connect_grace_seconds
-    expire_with_token        = var.expire_with_token
-    jwt_audience             = var.jwt_audience
-    jwt_issuer               = var.jwt_issuer
-    jwt_jwks_url             = var.jwt_jwks_url
-    jwt_public_key           = var.jwt_public_key
-    log_level                = var.log_level
-    max_age_seconds          = var.max_age_seconds
-    max_connections_per_user = var.max_connections_per_user
-    max_posts_per_second     = local.max_posts_per_second
-    required_permission      = var.required_permission
-    stage                    = var.stage
-    worker_timeout_seconds   = local.functions[local.worker].timeout_seconds
+    allowed_tenants             = var.allowed_tenants == null ? null : join(",", var.allowed_tenants)
+    away_grace_seconds          = var.away_grace_seconds
+    connect_grace_seconds       = var.connect_grace_seconds
+    expire_with_token           = var.expire_with_token
+    jwt_audience                = var.jwt_audience
+    jwt_issuer                  = var.jwt_issuer
+    jwt_jwks_url                = var.jwt_jwks_url
+    jwt_public_key              = var.jwt_public_key
+    log_level                   = var.log_level
+    management_endpoint_aliases = var.management_endpoint_aliases == null ? null : join(",", var.management_endpoint_aliases)
+    max_age_seconds             = var.max_age_seconds
+    max_connections_per_user    = var.max_connections_per_user
+    max_posts_per_second        = local.max_posts_per_second
+    required_permission         = var.required_permission
+    stage                       = var.stage
+    worker_timeout_seconds      = local.functions[local.worker].timeout_seconds
   }
   places = {
     connections_table     = aws_dynamodb_table.connections.name

@@ -101,6 +101,17 @@ variable "management_endpoint" {
   }
 }
 
+variable "management_endpoint_aliases" {
+  description = "Other URLs at which the same API and stage are or were reachable. Name the old one here for 2 h 10 min after a change of management_endpoint: rows of open connections hold it until then."
+  type        = list(string)
+  default     = null
+
+  validation {
+    condition     = alltrue([for alias in coalesce(var.management_endpoint_aliases, []) : can(regex("^https?://[^/?#,]+(/[^?#,]*)?$", alias))]) && try(length(var.management_endpoint_aliases) > 0, true)
+    error_message = "management_endpoint_aliases are http or https URLs without a query; leave it out where there are none."
+  }
+}
+
 variable "disable_default_endpoint" {
   description = "Whether the API answers at your custom domain only; management_endpoint then says where to post."
   type        = bool

@@ -8,7 +8,7 @@ use std::{
 use aws_config::SdkConfig;
 use aws_sdk_apigatewaymanagement::{Client, config::Builder};
 use futures::{StreamExt as _, stream};
-use streamer_connections::{Connection, ConnectionTable, IndexedConnection, TableError};
+use streamer_connections::{Connection, ConnectionTable, Endpoints, IndexedConnection, TableError};
 use streamer_environment::aws::cause;
 use tokio::time::timeout;
 
@@ -86,7 +86,8 @@ impl ConnectionLimit {
             }
             // Gone, or still being made: until `$connect` has answered, a connection does not exist.
             Err(error) if error.raw_response().is_some_and(|response| response.status().as_u16() == 410) => {
-                table.delete_if_older(id, now - CONNECT_GRACE).await.map(drop)
+                let here = Endpoints::from(connection.endpoint.as_str());
+                table.delete_if_older(id, now - CONNECT_GRACE, &here).await.map(drop)
             }
             // Its row stays, so that the next connection tries again.
             Err(error) => {

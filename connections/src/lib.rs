@@ -8,16 +8,18 @@
 //! A row may outlive its socket: `$disconnect` is best-effort, and DynamoDB deletes expired rows up to days
 //! late. So every read drops rows past their `expires_at`, and a post that finds no socket removes the row.
 
+mod endpoints;
 mod key;
 mod presence;
 mod row;
 pub mod schema;
 mod table;
 
+pub use endpoints::Endpoints;
 pub use key::{SHARDS, shard_of};
 pub use presence::{Cursor, Live, LivePage, Liveness, Who};
 pub use row::{Connection, IndexedConnection, InvalidRow};
-pub use table::{ConnectionTable, Page, TableError};
+pub use table::{ConnectionTable, Page, Removal, TableError};
 
 use streamer_environment::{Environment, Variable, values};
 

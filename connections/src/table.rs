@@ -5,12 +5,14 @@ use std::time::SystemTime;
 use aws_sdk_dynamodb::{
     Client,
     error::{ProvideErrorMetadata, SdkError},
-    types::{AttributeValue, ReturnValue, Select},
+    operation::delete_item::DeleteItemError,
+    types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure, Select},
 };
 use streamer_environment::aws;
 use streamer_message::{ConnectionId, TenantId, UserId};
 
 use crate::{
+    Endpoints,
     key::{tenant_shard, tenant_user},
     row::{self, Connection, IndexedConnection, InvalidRow, Row, number, since_epoch},
     schema::{BY_TENANT, BY_USER, CONNECTION_ID, EXPIRES_AT, Index},
@@ -36,6 +38,32 @@ pub struct Page<T = IndexedConnection> {
     pub connections: Vec<T>,
     /// The connection after which the next page begins, where there may be one.
     pub next: Option<ConnectionId>,
+}
+
+/// What became of a row that was to be removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Removal {
+    /// There is no row now.
+    Removed,
+    /// The row stays: its connection was made too late.
+    TooYoung,
+    /// The row stays: its connection is at this endpoint.
+    Elsewhere(String),
+}
+
+impl Removal {
+    /// Says why the condition did not hold, by the row that DynamoDB returns with its refusal.
+    fn refused(row: Option<&Row>, cutoff: u128, here: &Endpoints) -> Self {
+        let attribute = |name: &str| row.and_then(|row| row.get(name));
+        let endpoint = attribute("endpoint").and_then(|endpoint| endpoint.as_s().ok());
+        let connected_at = attribute("connected_at").and_then(|at| at.as_n().ok()?.parse::<u128>().ok());
+        match endpoint {
+            Some(endpoint) if !here.include(endpoint) => Self::Elsewhere(endpoint.clone()),
+            // Under another name, which the next try has.
+            Some(endpoint) if connected_at.is_some_and(|at| at < cutoff) => Self::Elsewhere(endpoint.clone()),
+            _ => Self::TooYoung,
+        }
+    }
 }
 
 /// Why the table did not do what it was asked.
@@ -147,22 +175,51 @@ impl ConnectionTable {
         Ok(row.as_ref().map(Connection::from_row).transpose()?)
     }
 
-    /// Removes a row unless its connection was made at `cutoff` or later. Returns whether there is no row now.
+    /// Removes a row unless its connection was made at `cutoff` or later, or is at another endpoint than `here`. A row
+    /// without a time was made before, and one without an endpoint is here.
     ///
     /// # Errors
     /// [`TableError::Call`]: whether there is a row is then not known.
-    pub async fn delete_if_older(&self, id: &ConnectionId, cutoff: SystemTime) -> Result<bool, TableError> {
+    pub async fn delete_if_older(
+        &self,
+        id: &ConnectionId,
+        cutoff: SystemTime,
+        here: &Endpoints,
+    ) -> Result<Removal, TableError> {
+        match self.try_delete(id, cutoff, here.name(), here).await? {
+            // The row has the endpoint under another of its names.
+            Removal::Elsewhere(name) if here.include(&name) => self.try_delete(id, cutoff, &name, here).await,
+            removal => Ok(removal),
+        }
+    }
+
+    async fn try_delete(
+        &self,
+        id: &ConnectionId,
+        cutoff: SystemTime,
+        endpoint: &str,
+        here: &Endpoints,
+    ) -> Result<Removal, TableError> {
+        let cutoff = since_epoch(cutoff).as_millis();
         let delete = self
             .client
             .delete_item()
             .table_name(&self.name)
             .set_key(key(id))
-            .condition_expression("attribute_not_exists(connection_id) OR connected_at < :cutoff")
-            .expression_attribute_values(":cutoff", number(since_epoch(cutoff).as_millis()));
+            .condition_expression(
+                "(attribute_not_exists(connected_at) OR connected_at < :cutoff) \
+                 AND (attribute_not_exists(#endpoint) OR #endpoint = :endpoint)",
+            )
+            .expression_attribute_names("#endpoint", "endpoint")
+            .expression_attribute_values(":cutoff", number(cutoff))
+            .expression_attribute_values(":endpoint", AttributeValue::S(endpoint.to_owned()))
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
         match delete.send().await {
-            Ok(_) => Ok(true),
+            Ok(_) => Ok(Removal::Removed),
             Err(error) => match error.as_service_error() {
-                Some(refusal) if refusal.is_conditional_check_failed_exception() => Ok(false),
+                Some(DeleteItemError::ConditionalCheckFailedException(refusal)) => {
+                    Ok(Removal::refused(refusal.item(), cutoff, here))
+                }
                 _ => Err(self.failed("DeleteItem", &error)),
             },
         }

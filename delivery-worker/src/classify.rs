@@ -69,6 +69,7 @@ impl Verdict {
                 | Cause::Deadline
                 | Cause::ConnectGrace
                 | Cause::Away
+                | Cause::Elsewhere(_)
                 | Cause::Table(_)
                 | Cause::Unconfirmed
                 | Cause::Behind

@@ -2,7 +2,7 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
-use streamer_connections::table_name;
+use streamer_connections::{Endpoints, table_name};
 use streamer_environment::{Environment, EnvironmentError, Variable, values};
 use streamer_telemetry::Settings;
 
@@ -12,6 +12,11 @@ const WEBSOCKET_ENDPOINT: Variable = Variable {
     name: "WEBSOCKET_ENDPOINT",
     expected: "the management endpoint to post to, an https URL",
     example: "https://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com/production",
+};
+const WEBSOCKET_ENDPOINT_ALIASES: Variable = Variable {
+    name: "WEBSOCKET_ENDPOINT_ALIASES",
+    expected: "other https URLs at which the same API and stage are or were reachable, with commas between them",
+    example: "https://ws.example.com,https://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com/production",
 };
 const QUEUE_URL: Variable = Variable {
     name: "QUEUE_URL",
@@ -55,8 +60,9 @@ const TIMEOUT_SECONDS: Variable = Variable {
 };
 
 /// Everything that `delivery-worker` reads from its environment.
-pub const VARIABLES: [Variable; 11] = [
+pub const VARIABLES: [Variable; 12] = [
     WEBSOCKET_ENDPOINT,
+    WEBSOCKET_ENDPOINT_ALIASES,
     QUEUE_URL,
     DEAD_LETTER_QUEUE_URL,
     CONNECT_GRACE_SECONDS,
@@ -81,8 +87,8 @@ const AGES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_s
 /// The configuration of `delivery-worker`.
 #[derive(Debug)]
 pub struct Config {
-    /// The management endpoint to post to.
-    pub endpoint: String,
+    /// The management endpoint to post to, with its other names.
+    pub endpoints: Endpoints,
     /// The URL of the queue that invokes the worker.
     pub queue_url: String,
     /// The dead-letter queue's URL.
@@ -106,6 +112,8 @@ impl Config {
     /// [`EnvironmentError`] names every one that is faulty.
     pub fn read(mut environment: Environment) -> Result<Self, EnvironmentError> {
         let endpoint = environment.required(&WEBSOCKET_ENDPOINT, values::http_url);
+        let urls = |text: &str| values::list(text)?.iter().map(|url| values::http_url(url)).collect();
+        let aliases = environment.or(&WEBSOCKET_ENDPOINT_ALIASES, urls, Vec::new);
         let queue_url = environment.required(&QUEUE_URL, values::http_url);
         let order = queue_url.as_deref().map_or(Order::Connection, Order::of_queue);
         let of_same_kind = |text: &str| {
@@ -128,7 +136,7 @@ impl Config {
         environment.finish(|| {
             let (connect_grace, away_grace, max_age) = (connect_grace?, away_grace?, max_age?);
             Some(Self {
-                endpoint: endpoint?,
+                endpoints: Endpoints::new(endpoint?, aliases?),
                 queue_url: queue_url?,
                 dead_letter_queue_url: dead_letter_queue_url?,
                 policy: Policy { order, connect_grace, away_grace, max_age },
@@ -193,6 +201,18 @@ mod tests {
         assert_eq!((pace("1"), pace("10000")), (Some(Some(1)), Some(Some(10_000))));
         assert_eq!((pace("0"), pace("10001"), pace("fast")), (None, None, None));
         assert_eq!(with("STAGE", "local").unwrap().posts_per_second, None);
+    }
+
+    #[test]
+    fn aliases_are_further_names_of_the_endpoint() {
+        let config =
+            with("WEBSOCKET_ENDPOINT_ALIASES", "https://ws.example.com/, https://b.example.com/stage");
+        let endpoints = config.unwrap().endpoints;
+        assert_eq!(endpoints.name(), "https://a.example.com/stage");
+        assert!(
+            endpoints.include("https://ws.example.com") && endpoints.include("https://b.example.com/stage")
+        );
+        assert!(with("WEBSOCKET_ENDPOINT_ALIASES", "ws.example.com").is_err());
     }
 
     #[test]

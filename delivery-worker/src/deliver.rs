@@ -3,6 +3,7 @@
 use std::{collections::HashSet, panic::AssertUnwindSafe};
 
 use futures::{FutureExt, StreamExt, future::join_all, stream};
+use streamer_connections::Removal;
 use streamer_message::ConnectionId;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -177,12 +178,15 @@ impl<G: Gateway> Delivery<'_, G> {
     }
 
     /// One conditional delete decides whether the connection is gone, or so young that API Gateway may not
-    /// have known it when it was posted to: until `$connect` has answered, posts are answered with 410.
+    /// have known it when it was posted to: until `$connect` has answered, posts are answered with 410. They are, too,
+    /// where the connection is another API's, whose row stays.
     async fn remove(&self, connection: &ConnectionId, posted_at: Instant) -> Outcome {
         let cutoff = self.time.at(posted_at) - self.worker.policy.connect_grace;
-        match timeout(self.time.call(), self.worker.table.delete_if_older(connection, cutoff)).await {
-            Ok(Ok(true)) => Outcome::Gone,
-            Ok(Ok(false)) => Outcome::HandedBack(Cause::ConnectGrace),
+        let delete = self.worker.table.delete_if_older(connection, cutoff, &self.worker.endpoints);
+        match timeout(self.time.call(), delete).await {
+            Ok(Ok(Removal::Removed)) => Outcome::Gone,
+            Ok(Ok(Removal::TooYoung)) => Outcome::HandedBack(Cause::ConnectGrace),
+            Ok(Ok(Removal::Elsewhere(endpoint))) => Outcome::HandedBack(Cause::Elsewhere(endpoint)),
             Ok(Err(error)) => Outcome::HandedBack(Cause::Table(error.to_string())),
             Err(_) => Outcome::HandedBack(self.time.late("DeleteItem")),
         }

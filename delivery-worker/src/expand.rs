@@ -112,7 +112,7 @@ fn way_of<'a>(
             return Err(Outcome::Rejected(Rejection::Payload(message.payload.len())));
         }
         if policy.order == Order::Group && policy.is_too_old(record, now) {
-            return Err(Outcome::Exhausted(Cause::Unnoted));
+            return Err(Outcome::Exhausted(why_too_old(message, firsts)));
         }
     }
     let source = match &message.to {
@@ -133,9 +133,16 @@ fn way_of<'a>(
     }
     let unserved: Vec<_> = first.live.iter().filter(|id| !message.done().contains(id)).cloned().collect();
     match unserved.is_empty() {
-        true => Err(policy.nobody(record, now)),
+        true => Err(policy.nobody(record, first.elsewhere.clone(), now)),
         false => Ok(Way::Pairs(message, unserved)),
     }
+}
+
+/// Why a FIFO queue's message was not delivered in time: the queue keeps no cause, but the table may.
+fn why_too_old(message: &Message, firsts: &HashMap<Source<'_>, First>) -> Cause {
+    let first = Source::of(message).and_then(|source| firsts.get(&source)?.as_ref().ok());
+    let elsewhere = first.filter(|first| first.live.is_empty()).and_then(|first| first.elsewhere.clone());
+    elsewhere.map_or(Cause::Unnoted, Cause::Elsewhere)
 }
 
 fn each_once(ids: &[ConnectionId]) -> Vec<ConnectionId> {
@@ -156,14 +163,6 @@ async fn first<G>(worker: &Worker<G>, source: &Source<'_>, time: &Time) -> First
         first.elsewhere = first.elsewhere.or(elsewhere);
         first.next = next;
         looks += 1;
-    }
-    if let (Some(endpoint), true, None) = (&first.elsewhere, first.live.is_empty(), &first.next) {
-        let here = &worker.endpoint;
-        tracing::warn!(
-            endpoint,
-            here,
-            "an audience is connected elsewhere only: is WEBSOCKET_ENDPOINT the same for all?"
-        );
     }
     Ok(first)
 }

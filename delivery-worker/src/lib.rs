@@ -35,7 +35,7 @@ pub mod time;
 use std::collections::BTreeSet;
 
 use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
-use streamer_connections::ConnectionTable;
+use streamer_connections::{ConnectionTable, Endpoints};
 use streamer_telemetry::Telemetry;
 
 use crate::{
@@ -58,8 +58,8 @@ use crate::{
 pub struct Worker<G> {
     /// Where posts go.
     pub gateway: G,
-    /// The management endpoint behind the gateway: connections of another are not posted to.
-    pub endpoint: String,
+    /// The management endpoint behind the gateway, with its other names: connections of others are not posted to.
+    pub endpoints: Endpoints,
     /// Where a user's connections are found, and rows of connections that are gone are removed.
     pub table: ConnectionTable,
     /// Where the messages come from, and go back to.

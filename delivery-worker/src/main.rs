@@ -19,7 +19,7 @@ use streamer_telemetry::Telemetry;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     let Config {
-        endpoint,
+        endpoints,
         queue_url,
         dead_letter_queue_url,
         policy,
@@ -31,8 +31,8 @@ async fn main() -> Result<(), Error> {
     let aws = aws::load().await;
     let sqs = aws_sdk_sqs::Client::new(&aws);
     let worker = Worker {
-        gateway: ManagementApi::new(&aws, &endpoint, limiter::MOST)?,
-        endpoint,
+        gateway: ManagementApi::new(&aws, endpoints.name(), limiter::MOST)?,
+        endpoints,
         table: ConnectionTable::new(aws_sdk_dynamodb::Client::new(&aws), table),
         outbound: Queue::new(sqs.clone(), queue_url),
         dead_letters: Queue::new(sqs, dead_letter_queue_url),

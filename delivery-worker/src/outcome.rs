@@ -57,6 +57,8 @@ pub enum Cause {
     ConnectGrace,
     /// The user has no live connection, but may be reconnecting.
     Away,
+    /// The audience is connected at this endpoint only, which is not the worker's.
+    Elsewhere(String),
     /// The connection table did not do what it was asked.
     Table(String),
     /// The queue did not confirm the messages for a part of the audience.
@@ -145,7 +147,18 @@ impl Outcome {
     }
 }
 
+/// Around the endpoint in the text of [`Cause::Elsewhere`].
+const ELSEWHERE: (&str, &str) =
+    ("connected at ", " only: if that is the worker's own API, add it to WEBSOCKET_ENDPOINT_ALIASES");
+
 impl Cause {
+    /// Reads back the text of [`Self::Elsewhere`], which a message that was handed back has with it.
+    #[must_use]
+    pub fn elsewhere(text: &str) -> Option<Self> {
+        let endpoint = text.strip_prefix(ELSEWHERE.0)?.strip_suffix(ELSEWHERE.1)?;
+        Some(Self::Elsewhere(endpoint.to_owned()))
+    }
+
     /// Whether another try at once may do better. A client or an account that is throttled needs more time,
     /// and waiting on the queue is free, while waiting in a Lambda is billed.
     #[must_use]
@@ -157,6 +170,7 @@ impl Cause {
             | Self::Deadline
             | Self::ConnectGrace
             | Self::Away
+            | Self::Elsewhere(_)
             | Self::Table(_)
             | Self::Unconfirmed
             | Self::Behind
@@ -176,6 +190,7 @@ impl fmt::Display for Cause {
             Self::Deadline => formatter.write_str("deadline"),
             Self::ConnectGrace => formatter.write_str("410 within the connect grace"),
             Self::Away => formatter.write_str("user away"),
+            Self::Elsewhere(endpoint) => write!(formatter, "{}{endpoint}{}", ELSEWHERE.0, ELSEWHERE.1),
             Self::Table(error) => formatter.write_str(error),
             Self::Unconfirmed => formatter.write_str("a part of the audience is not on the queue"),
             Self::Behind => formatter.write_str("behind a message that was handed back"),

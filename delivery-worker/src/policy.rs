@@ -30,16 +30,24 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// How a message ends whose audience has no live connection. A user's client that reconnects is absent for
-    /// seconds, and the index lags, so only past the away grace is nobody there.
+    /// How a message ends whose audience has no live connection at the worker's endpoint. A user's client that
+    /// reconnects is absent for seconds, and the index lags, so the audience is empty only past the away grace. Where it
+    /// is connected `elsewhere`, the message waits for a worker that knows that endpoint, and is not dropped when those
+    /// connections have ended.
     #[must_use]
-    pub fn nobody(&self, record: &Record, now: SystemTime) -> Outcome {
+    pub fn nobody(&self, record: &Record, elsewhere: Option<String>, now: SystemTime) -> Outcome {
+        if let Some(endpoint) = elsewhere {
+            return Outcome::HandedBack(Cause::Elsewhere(endpoint));
+        }
         let message = record.content.as_ref().ok();
         let is_for_a_user = message.is_some_and(|message| matches!(message.to, Audience::User { .. }));
-        if is_for_a_user && age(record, now) < self.away_grace {
-            Outcome::HandedBack(Cause::Away)
-        } else {
-            Outcome::NoRecipient
+        let may_be_away = is_for_a_user && age(record, now) < self.away_grace;
+        let was_elsewhere = record.retry().and_then(|retry| Cause::elsewhere(&retry.cause));
+        match (was_elsewhere, may_be_away) {
+            (Some(cause), true) => Outcome::HandedBack(cause),
+            (Some(cause), false) => Outcome::Exhausted(cause),
+            (None, true) => Outcome::HandedBack(Cause::Away),
+            (None, false) => Outcome::NoRecipient,
         }
     }
 
@@ -57,7 +65,7 @@ impl Policy {
         let reached =
             !message.done().is_empty() || pairs.iter().any(|pair| pair.borrow().outcome != Outcome::Gone);
         let (Audience::User { .. }, false) = (&message.to, reached) else { return None };
-        match self.nobody(&records[place], now) {
+        match self.nobody(&records[place], None, now) {
             away @ Outcome::HandedBack(_) => Some(Ended::unposted(place, None, away)),
             _ => None,
         }

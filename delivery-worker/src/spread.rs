@@ -12,7 +12,7 @@ use std::{
 };
 
 use futures::{FutureExt as _, StreamExt as _, stream};
-use streamer_connections::{Page, SHARDS, TableError};
+use streamer_connections::{Endpoints, Page, SHARDS, TableError};
 use streamer_message::{Audience, ConnectionId, TenantId, UserId, limits::CONNECTIONS};
 use tokio::time::{sleep, timeout};
 
@@ -102,7 +102,7 @@ impl<'a> Source<'a> {
             return Err(Cause::Deadline);
         }
         match timeout(time.call(), self.read(worker, after.or(self.start()), time)).await {
-            Ok(Ok(page)) => Ok(Found::of(page, &worker.endpoint)),
+            Ok(Ok(page)) => Ok(Found::of(page, &worker.endpoints)),
             Ok(Err(error)) => Err(Cause::Table(error.to_string())),
             Err(_) => Err(time.late("Query")),
         }
@@ -122,10 +122,10 @@ impl<'a> Source<'a> {
 }
 
 impl Found {
-    fn of(page: Page, endpoint: &str) -> Self {
+    fn of(page: Page, here: &Endpoints) -> Self {
         let (mut live, mut seen, mut elsewhere) = (Vec::new(), HashSet::new(), None);
         for connection in page.connections {
-            if connection.endpoint != endpoint {
+            if !here.include(&connection.endpoint) {
                 elsewhere = Some(connection.endpoint);
             } else if seen.insert(connection.connection_id.clone()) {
                 live.push(connection.connection_id);
@@ -169,6 +169,7 @@ async fn spread<G>(worker: &Worker<G>, records: &[Record], spread: &Spread<'_>, 
     };
     // What is confirmed, and what has been read behind it.
     let (mut after, mut read, mut unsent, mut any) = (None, None, Vec::new(), false);
+    let mut elsewhere = None;
     let outcome = loop {
         if record.content.as_ref().is_ok_and(|message| message.is_expired(time.now())) {
             break Outcome::Expired;
@@ -179,7 +180,8 @@ async fn spread<G>(worker: &Worker<G>, records: &[Record], spread: &Spread<'_>, 
             false => source.page(worker, read.as_ref(), time).await,
         };
         let (next, stops) = match page {
-            Ok(Found { live, next, .. }) => {
+            Ok(Found { live, next, elsewhere: others }) => {
+                elsewhere = elsewhere.or(others);
                 let is_unserved = |id: &ConnectionId| !record.done().contains(id);
                 unsent.extend(live.into_iter().filter(is_unserved));
                 (next, None)
@@ -202,7 +204,7 @@ async fn spread<G>(worker: &Worker<G>, records: &[Record], spread: &Spread<'_>, 
             (Some(_), None) => {}
             (None, None) if any => break Outcome::Expanded,
             // Those of the first look have gone.
-            (None, None) => break worker.policy.nobody(record, time.now()),
+            (None, None) => break worker.policy.nobody(record, elsewhere, time.now()),
         }
     };
     Ended { after, ..Ended::unposted(*place, None, outcome) }

@@ -8,7 +8,7 @@ use streamer_telemetry::{Metric, Metrics, Telemetry, metric};
 use crate::{
     control::{Control, Gate, Tally},
     decode::Record,
-    outcome::{Ended, Outcome},
+    outcome::{Cause, Ended, Outcome},
     time::Time,
 };
 
@@ -72,6 +72,11 @@ fn metrics<'a>(telemetry: &'a Telemetry, records: &[Record], ended: &[Ended], ti
     let mut metrics = telemetry.metrics();
     for pair in ended {
         metrics.count(metric_of(&pair.outcome), 1);
+        if let Outcome::HandedBack(Cause::Elsewhere(_)) | Outcome::Exhausted(Cause::Elsewhere(_)) =
+            &pair.outcome
+        {
+            metrics.count(metric::ELSEWHERE, 1);
+        }
         metrics.count(metric::RETRIES, pair.posts.saturating_sub(1) as usize);
         pair.age.into_iter().for_each(|age| metrics.time(metric::DELIVERY_LATENCY, age));
     }
@@ -119,7 +124,7 @@ mod tests {
     use super::*;
     use crate::{
         control::{Admission, breaker::Health},
-        outcome::{Cause, Rejection},
+        outcome::Rejection,
     };
 
     fn telemetry() -> Telemetry {
@@ -151,7 +156,7 @@ mod tests {
             Outcome::Poison(streamer_message::DecodeError::UnknownVersion(2)),
             Outcome::Exhausted(Cause::Status(429)),
             Outcome::HandedBack(Cause::Status(429)),
-            Outcome::HandedBack(Cause::Status(503)),
+            Outcome::HandedBack(Cause::Elsewhere("https://other.example".to_owned())),
         ];
         let ended: Vec<_> =
             [delivered].into_iter().chain(others.map(|outcome| Ended::unposted(0, None, outcome))).collect();
@@ -168,6 +173,7 @@ mod tests {
             (metric::POISON, 1),
             (metric::EXHAUSTED, 1),
             (metric::HANDED_BACK, 2),
+            (metric::ELSEWHERE, 1),
             (metric::RETRIES, 2),
         ] {
             expected.count(metric, number);

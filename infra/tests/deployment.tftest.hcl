@@ -375,7 +375,7 @@ run "alarms_go_to_the_topic" {
   }
 
   assert {
-    condition     = length(output.alarms) == 11 && aws_cloudwatch_metric_alarm.dead_letters.alarm_actions == toset([var.alarm_topic_arn])
+    condition     = length(output.alarms) == 12 && aws_cloudwatch_metric_alarm.dead_letters.alarm_actions == toset([var.alarm_topic_arn])
     error_message = "alarms: ${jsonencode(output.alarms)}"
   }
 

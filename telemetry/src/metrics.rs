@@ -70,6 +70,8 @@ pub mod metric {
     pub const POISON: Metric = count("Poison");
     /// Pairs that went back to the queue.
     pub const HANDED_BACK: Metric = count("HandedBack");
+    /// Messages and pairs that wait or were given up because their audience is connected at another endpoint only.
+    pub const ELSEWHERE: Metric = count("Elsewhere");
     /// Posts that were answered with 429.
     pub const THROTTLES: Metric = count("Throttles");
     /// Those of them that were about one client's full buffer, not about the account.
@@ -103,7 +105,7 @@ pub mod metric {
     pub const DISCONNECT_LATENCY: Metric = time("DisconnectLatency");
 
     /// All of them.
-    pub const ALL: [Metric; 25] = [
+    pub const ALL: [Metric; 26] = [
         DELIVERED,
         GONE,
         EXPIRED,
@@ -114,6 +116,7 @@ pub mod metric {
         EXHAUSTED,
         POISON,
         HANDED_BACK,
+        ELSEWHERE,
         THROTTLES,
         SLOW_CLIENTS,
         CIRCUIT_OPENED,

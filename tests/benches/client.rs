@@ -58,7 +58,7 @@ pub async fn run(name: &str, endpoint: &str, number: usize) -> anyhow::Result<()
             let worker = Worker {
                 gateway: ManagementApi::new(&aws, endpoint, limiter::MOST)?,
                 table: ConnectionTable::new(aws_sdk_dynamodb::Client::new(&aws), "connections"),
-                endpoint: endpoint.to_owned(),
+                endpoints: endpoint.into(),
                 outbound: Queue::new(aws_sdk_sqs::Client::new(&aws), "http://127.0.0.1:9/"),
                 dead_letters: Queue::new(aws_sdk_sqs::Client::new(&aws), "http://127.0.0.1:9/"),
                 policy: POLICY,

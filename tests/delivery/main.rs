@@ -5,6 +5,7 @@
 
 mod audiences;
 mod bad_input;
+mod elsewhere;
 mod fan_out;
 mod fifo;
 mod handing_back;

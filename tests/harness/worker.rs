@@ -104,7 +104,7 @@ impl<G: Gateway> Rig<G> {
         };
         let worker = Worker {
             gateway,
-            endpoint: ENDPOINT.to_owned(),
+            endpoints: ENDPOINT.into(),
             table: table.client(),
             outbound: queue(&outbound, "outbound"),
             dead_letters: queue(&dead_letters, "dead-letters"),

@@ -26,7 +26,7 @@ use streamer_cli::stack::{
     logs::Logs,
     socket::{NotConnected, Socket},
 };
-use streamer_connections::{Connection, IndexedConnection};
+use streamer_connections::{Connection, Endpoints, IndexedConnection, Removal};
 use streamer_message::{ConnectionId, TenantId, UserId};
 use streamer_producer::Message;
 use streamer_tests::{emulator::stack, event, eventually};
@@ -237,9 +237,17 @@ async fn the_table_answers_by_id_by_user_and_by_tenant_and_leaves_out_what_has_e
             .all(|found| found.connection_id != first)
     );
 
-    assert!(!table.delete_if_older(&first, row.connected_at).await?, "it is not older than itself");
-    assert!(table.delete_if_older(&first, row.connected_at + Duration::from_millis(1)).await?);
-    assert!(table.delete_if_older(&first, row.connected_at).await?, "no row is as good as a removed one");
+    let (here, elsewhere) =
+        (Endpoints::from(row.endpoint.as_str()), Endpoints::from("https://other.example"));
+    let later = row.connected_at + Duration::from_millis(1);
+    let kept = table.delete_if_older(&first, row.connected_at, &here).await?;
+    assert_eq!(kept, Removal::TooYoung, "it is not older than itself");
+    let kept = table.delete_if_older(&first, later, &elsewhere).await?;
+    assert_eq!(kept, Removal::Elsewhere(row.endpoint.clone()));
+    let other_name = Endpoints::new("https://other.example", [row.endpoint.clone()]);
+    assert_eq!(table.delete_if_older(&first, later, &other_name).await?, Removal::Removed);
+    let removed = table.delete_if_older(&first, row.connected_at, &here).await?;
+    assert_eq!(removed, Removal::Removed, "no row is as good as a removed one");
     assert_eq!(table.delete(&first).await?, None);
     table.put(&row).await?;
     assert_eq!(table.delete(&first).await?, Some(row));

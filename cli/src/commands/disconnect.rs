@@ -12,7 +12,7 @@ use aws_sdk_apigatewaymanagement::{Client, config::Builder};
 use clap::Args;
 use futures::{StreamExt as _, stream};
 use indicatif::{ProgressBar, ProgressStyle};
-use streamer_connections::{ConnectionTable, Live, Who};
+use streamer_connections::{ConnectionTable, Endpoints, Live, Removal, Who};
 use streamer_environment::aws::cause;
 use streamer_message::{ConnectionId, TenantId, UserId};
 use tokio::time::sleep;
@@ -173,8 +173,10 @@ async fn end(table: &ConnectionTable, aws: &SdkConfig, live: &Live) -> (Connecti
         Ok(_) => table.delete(id).await.map(|_| Ended::Closed),
         // Gone, or still being made: until `$connect` has answered, a connection does not exist.
         Err(error) if error.raw_response().is_some_and(|response| response.status().as_u16() == 410) => {
-            let removed = table.delete_if_older(id, SystemTime::now() - CONNECT_GRACE).await;
-            removed.map(|removed| if removed { Ended::WasGone } else { Ended::TooYoung })
+            let here = Endpoints::from(live.connection.endpoint.as_str());
+            let removed = table.delete_if_older(id, SystemTime::now() - CONNECT_GRACE, &here).await;
+            // A row that has changed its endpoint since is a new connection's.
+            removed.map(|removed| if removed == Removal::Removed { Ended::WasGone } else { Ended::TooYoung })
         }
         Err(error) => Ok(Ended::Failed(format!("{id}: {}", cause(&error)))),
     };

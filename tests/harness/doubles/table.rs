@@ -164,8 +164,8 @@ impl TableDouble {
         });
         let delete_item = mock!(aws_sdk_dynamodb::Client::delete_item).then_compute_response(move |input| {
             let id = input.key().and_then(|key| key.get("connection_id")).and_then(|id| id.as_s().ok());
-            let cutoff = input.expression_attribute_values().and_then(|values| values.get(":cutoff"));
-            delete.delete(id.map_or("", String::as_str), cutoff)
+            let value = |name: &str| input.expression_attribute_values().and_then(|values| values.get(name));
+            delete.delete(id.map_or("", String::as_str), value(":cutoff"), value(":endpoint"))
         });
         let query = self.clone();
         let query = mock!(aws_sdk_dynamodb::Client::query).then_compute_response(move |input| {
@@ -218,6 +218,7 @@ impl TableDouble {
         &self,
         id: &str,
         cutoff: Option<&AttributeValue>,
+        endpoint: Option<&AttributeValue>,
     ) -> MockResponse<DeleteItemOutput, DeleteItemError> {
         if !(self.works)() {
             return MockResponse::Error(DeleteItemError::generic(denied()));
@@ -226,8 +227,10 @@ impl TableDouble {
         let mut rows = self.locked();
         let connected_at = rows.get(id).and_then(|row| row.get("connected_at")).and_then(number);
         let too_young = cutoff.and_then(number).zip(connected_at).is_some_and(|(cutoff, at)| at >= cutoff);
-        if too_young {
-            let refusal = ConditionalCheckFailedException::builder().build();
+        let at = rows.get(id).and_then(|row| row.get("endpoint"));
+        let elsewhere = endpoint.zip(at).is_some_and(|(endpoint, at)| at != endpoint);
+        if too_young || elsewhere {
+            let refusal = ConditionalCheckFailedException::builder().set_item(rows.get(id).cloned()).build();
             return MockResponse::Error(DeleteItemError::ConditionalCheckFailedException(refusal));
         }
         MockResponse::Output(DeleteItemOutput::builder().set_attributes(rows.remove(id)).build())

@@ -1,0 +1,170 @@
+//! Two endpoints over one table, and one endpoint with two names.
+
+use std::time::{Duration, SystemTime};
+
+use delivery_worker::plan::Order;
+use serde_json::{Value, json};
+use streamer_connections::{Connection, Endpoints, shard_of};
+use streamer_tests::{
+    doubles::{QueueDouble, TableDouble, connection},
+    event::{batch, epoch, message},
+    gateway::{MemoryGateway, status},
+    worker::{ENDPOINT, Rig},
+};
+
+use crate::{ids, old};
+
+const OTHER: &str = "https://ws.example.com/production";
+const PAST_EVERY_AGE: Duration = Duration::from_secs(7800);
+
+/// A worker for the queue, on a table with the connection `x` of the user `anna` at the other endpoint.
+async fn rig(order: Order, answer: u16) -> anyhow::Result<Rig> {
+    let taking = QueueDouble::taking;
+    let rig =
+        Rig::of(order, MemoryGateway::always(status(answer)), TableDouble::default(), taking(), taking());
+    let row = Connection { endpoint: OTHER.to_owned(), ..connection("x", old()) };
+    rig.table.client().put(&row).await?;
+    Ok(rig)
+}
+
+fn to(audience: Value) -> String {
+    json!({ "version": 1, "id": "m", "to": audience, "payload": 1 }).to_string()
+}
+
+fn to_user() -> String {
+    to(json!({ "user": { "tenant": "acme", "user": "anna" } }))
+}
+
+/// Invokes the worker at a time, and checks that the message waits then, and is a dead letter when the connection that it
+/// waited for has ended.
+async fn waits_and_ends(body: String, at: SystemTime) -> anyhow::Result<()> {
+    let rig = rig(Order::Connection, 200).await?;
+    assert_eq!(rig.invoke_at(at, batch([body])).await?, ids([]));
+    let back = rig.handed_back().remove(0);
+    let cause = back.json()["retry"]["cause"].to_string();
+    assert!(cause.contains(OTHER) && rig.dead().is_empty(), "{cause}");
+
+    rig.table.client().delete(&"x".try_into().unwrap()).await?;
+    assert_eq!(rig.invoke_at(epoch() + Duration::from_secs(7100), batch([back.body])).await?, ids([]));
+    let dead = rig.dead();
+    assert_eq!(dead[0].attribute("streamer.reason"), "exhausted");
+    let detail = dead[0].attribute("streamer.detail");
+    assert!(detail.contains(OTHER) && detail.contains("WEBSOCKET_ENDPOINT_ALIASES"), "{detail}");
+    assert!(rig.worker.gateway.posts().is_empty());
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn user_waits_and_ends_as_dead_letter() -> anyhow::Result<()> {
+    for after in [0, 31, 600] {
+        waits_and_ends(to_user(), epoch() + Duration::from_secs(after)).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn user_past_every_age_is_a_dead_letter() -> anyhow::Result<()> {
+    let rig = rig(Order::Connection, 200).await?;
+    let row = Connection { endpoint: OTHER.to_owned(), ..connection("x", epoch() + Duration::from_secs(60)) };
+    rig.table.client().put(&row).await?;
+    rig.invoke_at(epoch() + PAST_EVERY_AGE, batch([to_user()])).await?;
+    assert!(rig.dead()[0].attribute("streamer.detail").contains(OTHER));
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn user_who_comes_back_gets_it() -> anyhow::Result<()> {
+    let rig = rig(Order::Connection, 200).await?;
+    rig.invoke_at(epoch(), batch([to_user()])).await?;
+    rig.table.client().put(&connection("here", old())).await?;
+    let back = rig.handed_back().remove(0).body;
+    rig.invoke_at(epoch() + Duration::from_secs(60), batch([back])).await?;
+    assert_eq!(rig.worker.gateway.texts("here").len(), 1);
+    assert!(rig.dead().is_empty());
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn part_of_a_tenant_waits() -> anyhow::Result<()> {
+    let shard = shard_of(&"x".try_into().unwrap());
+    waits_and_ends(to(json!({ "tenant": "acme", "shard": shard })), epoch()).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_audience_elsewhere_waits() -> anyhow::Result<()> {
+    let mut rig = rig(Order::Connection, 200).await?;
+    for number in 0..250 {
+        let row = Connection { endpoint: OTHER.to_owned(), ..connection(&format!("c{number}"), old()) };
+        rig.table.client().put(&row).await?;
+    }
+    rig.table = rig.table.with_pages_of(100);
+    rig.worker.table = rig.table.client();
+    rig.invoke_at(epoch() + Duration::from_secs(60), batch([to_user()])).await?;
+    let back = rig.handed_back();
+    let cause = back[0].json()["retry"]["cause"].to_string();
+    assert!(back.len() == 1 && cause.contains(OTHER), "{cause}");
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn fifo_user_ends_as_dead_letter() -> anyhow::Result<()> {
+    let rig = rig(Order::Group, 200).await?;
+    // It has connected lately, so its row lives longer than the message.
+    let row = Connection { endpoint: OTHER.to_owned(), ..connection("x", epoch() + Duration::from_secs(60)) };
+    rig.table.client().put(&row).await?;
+    let event = || {
+        let mut event = batch([to_user()]);
+        event.records[0].attributes.insert("MessageGroupId".to_owned(), "g".to_owned());
+        event
+    };
+    let waits = rig.invoke_at(epoch() + Duration::from_secs(60), event()).await?;
+    assert_eq!(waits, ids(["record-0"]));
+    assert_eq!(rig.invoke_at(epoch() + PAST_EVERY_AGE, event()).await?, ids([]));
+    let dead = rig.dead();
+    assert!(dead[0].attribute("streamer.detail").contains(OTHER), "{dead:?}");
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn row_of_another_endpoint_stays() -> anyhow::Result<()> {
+    let rig = rig(Order::Connection, 410).await?;
+    assert_eq!(rig.invoke(batch([message("m", &["x"]).to_string()])).await?, ids([]));
+    assert_eq!(rig.table.connections(), ["x"]);
+    let cause = rig.handed_back()[0].json()["retry"]["cause"].to_string();
+    assert!(cause.contains(OTHER), "{cause}");
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_name_is_the_same_endpoint() -> anyhow::Result<()> {
+    for (answer, posts, left) in [(200, 1, 1), (410, 1, 0)] {
+        let mut rig = rig(Order::Connection, answer).await?;
+        rig.worker.endpoints = Endpoints::new(ENDPOINT, [OTHER.to_owned()]);
+        rig.invoke_at(epoch() + Duration::from_secs(31), batch([to_user()])).await?;
+        assert_eq!((rig.worker.gateway.posts().len(), rig.table.connections().len()), (posts, left));
+        assert!(rig.handed_back().is_empty() && rig.dead().is_empty());
+    }
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn young_row_under_another_name_stays() -> anyhow::Result<()> {
+    let mut rig = Rig::new(MemoryGateway::always(status(410)));
+    rig.worker.endpoints = Endpoints::new(ENDPOINT, [OTHER.to_owned()]);
+    let row = Connection { endpoint: OTHER.to_owned(), ..connection("x", epoch()) };
+    rig.table.client().put(&row).await?;
+    rig.invoke(batch([message("m", &["x"]).to_string()])).await?;
+    assert_eq!(rig.table.connections(), ["x"]);
+    assert_eq!(rig.handed_back()[0].json()["retry"]["cause"], "410 within the connect grace");
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn row_without_a_time_is_removed() -> anyhow::Result<()> {
+    let table = TableDouble::of([("x", streamer_tests::doubles::Row::new())], || true);
+    let rig =
+        Rig::on(MemoryGateway::always(status(410)), table, QueueDouble::taking(), QueueDouble::taking());
+    assert_eq!(rig.invoke(batch([message("m", &["x"]).to_string()])).await?, ids([]));
+    assert!(rig.table.connections().is_empty() && rig.handed_back().is_empty());
+    Ok(())
+}
