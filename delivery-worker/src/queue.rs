@@ -115,12 +115,14 @@ impl Queue {
     }
 
     async fn delay_batch(&self, batch: &[Wait], until: Instant) {
-        let entries = batch.iter().enumerate().filter_map(|(id, wait)| {
-            Some(Entry { id, of: wait, request: visibility(id, wait).ok()? })
-        });
+        let entries = batch
+            .iter()
+            .enumerate()
+            .filter_map(|(id, wait)| Some(Entry { id, of: wait, request: visibility(id, wait).ok()? }));
         let attempt = async |requests| {
             let change = self.client.change_message_visibility_batch().queue_url(&self.url);
-            let output = change.set_entries(Some(requests)).send().await.map_err(|error| Fault::of(&error))?;
+            let output =
+                change.set_entries(Some(requests)).send().await.map_err(|error| Fault::of(&error))?;
             let confirmed = output.successful.iter().map(|entry| entry.id());
             Ok(Answer { confirmed: ids(confirmed), failed: output.failed })
         };

@@ -5,11 +5,7 @@
 //! connections becomes messages of up to 100. What is confirmed is done; where the time or a call ends it before, the
 //! message goes back with a cursor behind the last page that is.
 
-use std::{
-    collections::HashSet,
-    panic::AssertUnwindSafe,
-    time::Duration,
-};
+use std::{collections::HashSet, panic::AssertUnwindSafe, time::Duration};
 
 use futures::{FutureExt as _, StreamExt as _, stream};
 use streamer_connections::{Page, SHARDS, TableError};

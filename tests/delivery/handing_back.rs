@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use delivery_worker::classify::Answer;
+use delivery_worker::{classify::Answer, control::Gate};
 use serde_json::{Value, json};
 use streamer_tests::{
     doubles::{Entry, QueueDouble, TableDouble, connection},
@@ -318,6 +318,22 @@ mod the_deadline {
         assert_eq!(rig.worker.gateway.posts().len(), 7);
         let expected = ["6", "7", "8"].map(|id| (id.to_owned(), "deadline".to_owned()));
         assert_eq!(causes(&rig), expected);
+        Ok(())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn expires_while_it_waits_and_is_not_handed_back() -> anyhow::Result<()> {
+        let mut rig = Rig::new(MemoryGateway::always(status(200)));
+        rig.worker.gate = Gate::new(Some(1));
+        let bodies = (0..20).map(|id| {
+            let mut body = message(&id.to_string(), &[&format!("c{id}")]);
+            body["expires_at"] = json!(EPOCH_MILLIS + 2500);
+            body.to_string()
+        });
+        assert_eq!(rig.invoke(batch(bodies)).await?, ids([]));
+        let posts = rig.worker.gateway.posts().len();
+        assert!((1..10).contains(&posts), "{posts} posts");
+        assert!(rig.handed_back().is_empty() && rig.dead().is_empty());
         Ok(())
     }
 
