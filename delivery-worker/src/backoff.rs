@@ -11,6 +11,9 @@ pub const POSTS: u32 = 3;
 /// The first window in place.
 const IN_PLACE: Duration = Duration::from_millis(50);
 
+/// The largest window between two attempts of a call.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
 /// The largest window on the queue, in seconds.
 const WINDOW: u32 = 60;
 
@@ -23,7 +26,7 @@ const DELAY: u32 = 900;
 /// further one.
 #[must_use]
 pub fn in_place(posts: u32, random: f64) -> Duration {
-    (IN_PLACE * 2_u32.saturating_pow(posts.saturating_sub(1))).mul_f64(random)
+    IN_PLACE.saturating_mul(2_u32.saturating_pow(posts.saturating_sub(1))).mul_f64(random)
 }
 
 /// How many seconds a message waits on the queue that was handed back `count` times before: the time for which
@@ -38,6 +41,12 @@ pub fn on_the_queue(count: u32, open: Duration, random: f64) -> u32 {
 #[must_use]
 pub fn short_of_time(random: f64) -> u32 {
     seconds(1, random)
+}
+
+/// Pause after so many attempts of a call to a queue: up to 50 ms after the first, doubling up to 1 s.
+#[must_use]
+pub fn on_a_call(attempts: u32, random: f64) -> Duration {
+    in_place(attempts, 1.0).min(LONGEST_PAUSE).mul_f64(random)
 }
 
 /// A whole number of seconds up to `window`, each as likely as the others.
@@ -58,6 +67,13 @@ mod tests {
         assert_eq!(in_place(1, 0.5), Duration::from_millis(25));
         assert!(in_place(2, JUST_UNDER_1) > Duration::from_millis(99));
         assert!(in_place(2, JUST_UNDER_1) <= Duration::from_millis(100));
+    }
+
+    #[test]
+    fn the_pause_between_calls_doubles_up_to_1_s() {
+        let pauses = [1, 2, 5, 6, 40, u32::MAX].map(|attempts| on_a_call(attempts, 1.0).as_millis());
+        assert_eq!(pauses, [50, 100, 800, 1000, 1000, 1000]);
+        assert_eq!(on_a_call(6, 0.5), Duration::from_millis(500));
     }
 
     #[test]

@@ -88,7 +88,9 @@ impl<G: Gateway> Delivery<'_, G> {
     }
 
     /// Runs the lane of a group, a message at a time, the connections of that side by side. A message that does not
-    /// settle ends it: it may yet fail to reach the dead-letter queue, and must not have been overtaken then.
+    /// settle ends it: it may yet fail to reach the dead-letter queue, and must not have been overtaken then. Connections
+    /// that it reached in an earlier invocation are left out, and the others have their turns in random order, so that
+    /// an audience that is too large for one invocation is served over several.
     async fn run_group(&self, lane: &Lane<'_>) -> Vec<Ended> {
         let mut ended: Vec<Ended> = Vec::with_capacity(lane.pairs.len());
         let mut gone: HashSet<&ConnectionId> = HashSet::new();
@@ -99,21 +101,34 @@ impl<G: Gateway> Delivery<'_, G> {
                 ended.extend(pairs.iter().map(back));
                 continue;
             }
+            let record = &self.records[pairs[0].place];
+            let mut served = self.worker.served.take(&record.id);
+            let mut rest: Vec<_> = pairs.iter().filter(|pair| !served.contains(&pair.connection)).collect();
+            if record.receives > 1 {
+                fastrand::shuffle(&mut rest);
+            }
             let end = async |pair: &Pair<'_>| match gone.contains(&pair.connection) {
                 true => pair.unposted(Outcome::Gone),
                 false => self.end(pair).await,
             };
-            let mut step = join_all(pairs.iter().map(end)).await;
+            let mut step = join_all(rest.iter().map(|pair| end(pair))).await;
             let superseded = self.superseded.iter().filter(|end| end.place == pairs[0].place);
             let all: Vec<_> = step.iter().chain(superseded).collect();
             let away = self.worker.policy.still_away(self.records, &all, self.time.now());
-            step.extend(away);
+            step.extend(away.filter(|_| served.is_empty()));
             held = step.iter().find(|end| !end.outcome.is_settled()).map(|end| match &end.outcome {
                 Outcome::HandedBack(cause) => behind(cause),
                 _ => Cause::Behind,
             });
-            let is_gone = pairs.iter().zip(&step).filter(|(_, end)| end.outcome == Outcome::Gone);
-            gone.extend(is_gone.map(|(pair, _)| &pair.connection));
+            let of = |outcome| {
+                let ended = rest.iter().zip(&step).filter(move |(_, end)| end.outcome == outcome);
+                ended.map(|(pair, _)| &pair.connection)
+            };
+            gone.extend(of(Outcome::Gone));
+            if held.is_some() {
+                served.extend(of(Outcome::Delivered).cloned());
+                self.worker.served.remember(&record.id, served);
+            }
             ended.extend(step);
         }
         ended

@@ -27,6 +27,7 @@ pub mod outcome;
 pub mod plan;
 pub mod policy;
 pub mod queue;
+pub mod served;
 pub mod settle;
 pub mod spread;
 mod telling;
@@ -48,6 +49,7 @@ use crate::{
     plan::{Order, hold_behind, plan},
     policy::Policy,
     queue::Queue,
+    served::Served,
     settle::{review, settle},
     spread::spread_all,
     time::Time,
@@ -70,6 +72,8 @@ pub struct Worker<G> {
     pub policy: Policy,
     /// Which posts may begin, and when.
     pub gate: Gate,
+    /// Connections that already have a message of a FIFO queue which comes again.
+    pub served: Served,
     /// Logs and metrics.
     pub telemetry: Telemetry,
 }

@@ -9,6 +9,7 @@ use delivery_worker::{
     control::{Gate, limiter},
     gateway::ManagementApi,
     queue::Queue,
+    served::Served,
     time::Time,
 };
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
@@ -38,6 +39,7 @@ async fn main() -> Result<(), Error> {
         dead_letters: Queue::new(sqs, dead_letter_queue_url),
         policy,
         gate: Gate::new(posts_per_second),
+        served: Served::default(),
         telemetry: Telemetry::start("delivery-worker", telemetry),
     };
     run(service_fn(async |event: LambdaEvent<SqsEvent>| {

@@ -220,3 +220,57 @@ fn done(record: &Record, pairs: &[&Ended]) -> Vec<ConnectionId> {
         _ => Vec::new(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use aws_lambda_events::sqs::SqsMessage;
+    use streamer_message::{OutboundMessage, Retry};
+
+    use super::*;
+
+    const POLICY: Policy = Policy {
+        order: Order::Connection,
+        connect_grace: Duration::from_secs(5),
+        away_grace: Duration::from_secs(30),
+        max_age: Duration::from_secs(7800),
+    };
+
+    /// The note on the message that goes back for pairs with these causes, and its delay in seconds.
+    fn back(causes: &[Cause], after: Option<&str>) -> (Retry, u32) {
+        let retry = r#"{"count":50,"receives":0,"since":1,"cause":"429","after":"before"}"#;
+        let to = r#"{"user":{"tenant":"acme","user":"anna"}}"#;
+        let body = format!(r#"{{"version":1,"id":"m","to":{to},"payload":1,"retry":{retry}}}"#);
+        let mut message = SqsMessage::default();
+        (message.message_id, message.body) = (Some("record".to_owned()), Some(body));
+        let record = Record::read(message).unwrap();
+        let pair = |(id, cause): (usize, &Cause)| {
+            let connection = id.to_string().as_str().try_into().unwrap();
+            let after = after.map(|after| after.try_into().unwrap());
+            let ended = Ended::unposted(0, Some(connection), Outcome::HandedBack(cause.clone()));
+            Ended { after, ..ended }
+        };
+        let ended: Vec<_> = causes.iter().enumerate().map(pair).collect();
+        let settled = settle(&POLICY, &[record], &ended, SystemTime::UNIX_EPOCH, || 1.0 - f64::EPSILON);
+        let [letter] = &settled.handed_back[..] else { panic!("{settled:?}") };
+        (OutboundMessage::decode(&letter.body).unwrap().retry.unwrap(), letter.delay)
+    }
+
+    #[test]
+    fn only_deadlines_alone_shorten_the_delay() {
+        assert_eq!(back(&[Cause::Deadline, Cause::Deadline], None).1, 1);
+        assert_eq!(back(&[Cause::Deadline, Cause::Status(429)], None).1, 60);
+    }
+
+    #[test]
+    fn the_first_cause_of_its_own_is_noted() {
+        let noted = |causes: &[Cause]| back(causes, None).0.cause;
+        assert_eq!(noted(&[Cause::Behind, Cause::Status(503), Cause::Timeout]), "503");
+        assert_eq!(noted(&[Cause::Behind]), "behind a message that was handed back");
+    }
+
+    #[test]
+    fn a_users_cursor_stays_until_it_moves() {
+        let cursor = |after| back(&[Cause::Status(429)], after).0.after.unwrap().to_string();
+        assert_eq!((cursor(None), cursor(Some("later"))), ("before".to_owned(), "later".to_owned()));
+    }
+}

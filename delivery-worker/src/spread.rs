@@ -5,16 +5,12 @@
 //! connections becomes messages of up to 100. What is confirmed is done; where the time or a call ends it before, the
 //! message goes back with a cursor behind the last page that is.
 
-use std::{
-    collections::{BTreeSet, HashSet},
-    panic::AssertUnwindSafe,
-    time::Duration,
-};
+use std::{collections::HashSet, panic::AssertUnwindSafe, time::Duration};
 
 use futures::{FutureExt as _, StreamExt as _, stream};
 use streamer_connections::{Endpoints, Page, SHARDS, TableError};
 use streamer_message::{Audience, ConnectionId, TenantId, UserId, limits::CONNECTIONS};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use crate::{
     Worker,
@@ -30,10 +26,6 @@ const SPREADING: Duration = Duration::from_secs(5);
 
 /// Audiences that are spread at the same time: it bounds what is in memory.
 const SPREADS: usize = 4;
-
-/// How often what the queue did not confirm is sent, and the pause between.
-const TRIES: u32 = 3;
-const PAUSE: Duration = Duration::from_millis(50);
 
 /// Connections whose messages are sent together: as many as keep a large audience's memory near a small one's.
 const AT_ONCE: usize = 5 * CONNECTIONS;
@@ -210,7 +202,8 @@ async fn spread<G>(worker: &Worker<G>, records: &[Record], spread: &Spread<'_>, 
     Ended { after, ..Ended::unposted(*place, None, outcome) }
 }
 
-/// Sends a message for each of these audiences, all of which the queue has to confirm.
+/// Sends a message for each of these audiences, all of which the queue has to confirm: within 5 s, and in half of the
+/// time that settling has.
 async fn send<G>(
     worker: &Worker<G>,
     record: &Record,
@@ -218,16 +211,9 @@ async fn send<G>(
     time: &Time,
 ) -> Result<(), Cause> {
     // None that could not be written counts as sent.
-    let mut letters = Letter::parts(record, audiences).ok_or(Cause::Unconfirmed)?;
-    for try_ in 0..TRIES {
-        let unsent: BTreeSet<_> = worker.outbound.send(&letters, time.parts()).await;
-        letters.retain(|letter| unsent.contains(&letter.place));
-        if letters.is_empty() {
-            return Ok(());
-        }
-        sleep((PAUSE * (1 << try_)).mul_f64(fastrand::f64()).min(time.left())).await;
-    }
-    Err(Cause::Unconfirmed)
+    let letters = Letter::parts(record, audiences).ok_or(Cause::Unconfirmed)?;
+    let unsent = worker.outbound.send(&letters, time.parts()).await;
+    if unsent.is_empty() { Ok(()) } else { Err(Cause::Unconfirmed) }
 }
 
 /// The parts of a tenant.

@@ -12,7 +12,10 @@ use aws_sdk_sqs::{
         SendMessageBatchResultEntry,
     },
 };
-use streamer_environment::aws;
+use streamer_environment::{
+    aws,
+    sqs::{is_final, is_of_a_message, is_refusal},
+};
 
 use crate::entry::Entry;
 
@@ -98,8 +101,7 @@ fn outcome(output: &SendMessageBatchOutput, id: &str) -> Result<(), Failure> {
         return Err(Failure::NotTaken("the queue did not mention it".to_owned()));
     };
     let (code, message) = (failed.code(), failed.message().unwrap_or_default());
-    // SQS calls throttling the sender's fault, too.
-    if is_final(code) || (failed.sender_fault() && !is_throttling(code)) {
+    if is_refusal(code, failed.sender_fault()) {
         return Err(Failure::Refused { code: code.to_owned(), message: message.to_owned() });
     }
     Err(Failure::NotTaken(format!("{code}: {message}")))
@@ -118,58 +120,4 @@ fn failed(error: &SdkError<SendMessageBatchError>) -> Failure {
         }
         None => Failure::NotTaken(aws::cause(error)),
     }
-}
-
-/// Whether the queue would say the same again, by the error's code: the message, the call, the caller or the queue
-/// is wrong. Everything else may pass. Some codes have a prefix (`AWS.SimpleQueueService.`, `KMS.`).
-///
-/// Sources: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatch.html>,
-/// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/CommonErrors.html>, and the codes in the
-/// service's model.
-fn is_final(code: &str) -> bool {
-    const FINAL: [&str; 21] = [
-        "AccessDenied",
-        "AccessDeniedException",
-        // Of KMS, which encrypts the queue.
-        "DisabledException",
-        "InvalidKeyUsageException",
-        "InvalidStateException",
-        "NotFoundException",
-        "InvalidAction",
-        "InvalidAddress",
-        "InvalidClientTokenId",
-        "InvalidSecurity",
-        "InvalidSignatureException",
-        "MissingAuthenticationToken",
-        "NonExistentQueue",
-        "NotAuthorized",
-        "OptInRequired",
-        "QueueDoesNotExist",
-        "SignatureDoesNotMatch",
-        "TooManyEntriesInBatchRequest",
-        "UnrecognizedClientException",
-        "UnsupportedOperation",
-        "BatchEntryIdsNotDistinct",
-    ];
-    FINAL.contains(&without_prefix(code)) || is_of_a_message(code)
-}
-
-/// Whether an error may be one message's fault.
-fn is_of_a_message(code: &str) -> bool {
-    const OF_A_MESSAGE: [&str; 5] = [
-        "BatchRequestTooLong",
-        "InvalidMessageContents",
-        "InvalidParameterValue",
-        "MissingParameter",
-        "ValidationError",
-    ];
-    OF_A_MESSAGE.contains(&without_prefix(code))
-}
-
-fn is_throttling(code: &str) -> bool {
-    ["RequestThrottled", "Throttling", "ThrottlingException"].contains(&without_prefix(code))
-}
-
-fn without_prefix(code: &str) -> &str {
-    code.rsplit('.').next().unwrap_or(code)
 }

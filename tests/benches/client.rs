@@ -63,6 +63,7 @@ pub async fn run(name: &str, endpoint: &str, number: usize) -> anyhow::Result<()
                 dead_letters: Queue::new(aws_sdk_sqs::Client::new(&aws), "http://127.0.0.1:9/"),
                 policy: POLICY,
                 gate: Gate::default(),
+                served: delivery_worker::served::Served::default(),
                 telemetry: telemetry("delivery-worker"),
             };
             let event = event(number, &payload);

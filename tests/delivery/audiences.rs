@@ -284,14 +284,15 @@ mod a_large_audience {
     #[tokio::test(start_paused = true)]
     async fn whose_queue_fails_for_long_goes_on_behind_what_was_confirmed() -> anyhow::Result<()> {
         let crowd = Crowd::new([("acme", 8 * 3050)]);
-        let counter = Arc::new(AtomicUsize::new(0));
+        let (counter, began) = (Arc::new(AtomicUsize::new(0)), Instant::now());
         let outbound = || {
             let counter = Arc::clone(&counter);
-            // The second lot of parts, until its tries are over.
+            // The second lot of parts, for longer than an invocation tries.
             QueueDouble::new(move |entry| {
                 let part = !entry.message_body().contains("\"shard\"");
                 let place = if part { counter.fetch_add(1, Ordering::Relaxed) } else { 0 };
-                if (5..20).contains(&place) { Entry::NotTaken } else { Entry::Taken }
+                let fails = place >= 5 && began.elapsed() < Duration::from_secs(6);
+                if fails { Entry::NotTaken } else { Entry::Taken }
             })
         };
         let (named, invocations) = drain(&crowd, outbound).await?;
@@ -345,6 +346,37 @@ mod a_large_audience {
         assert!(
             calls.calls().iter().any(|call| call.ended.is_some() && !call.entries[0].body.contains("retry"))
         );
+        Ok(())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn four_are_spread_at_once() -> anyhow::Result<()> {
+        let crowd = Crowd::new([("acme", 8 * 550)]);
+        let calls = CallsDouble::taking(Duration::from_millis(100));
+        let mut rig = rig(&crowd);
+        rig.worker.outbound = Queue::new(calls.client(), "https://sqs.example.com/outbound");
+        let parts = (0..8).map(|shard| json!({ "version": 1, "id": "m", "to": { "tenant": "acme", "shard": shard }, "payload": 1 }));
+        assert_eq!(rig.invoke(batch(parts.map(|part| part.to_string()))).await?, ids([]));
+        let calls = calls.calls();
+        let under_way = |at| {
+            let ended =
+                |call: &streamer_tests::doubles::Call| call.ended.as_ref().is_some_and(|(end, _)| *end > at);
+            calls.iter().filter(|call| call.at <= at && ended(call)).count()
+        };
+        assert_eq!(calls.iter().map(|call| under_way(call.at)).max(), Some(4));
+        Ok(())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn small_pages_delay_others_by_two() -> anyhow::Result<()> {
+        let crowd = Crowd::new([("acme", 8 * 80)]).paged(10, Duration::from_millis(50));
+        let mut rig = rig(&crowd);
+        rig.worker.table = crowd.client();
+        let bodies = [shard(None), message("single", &["a"]).to_string()];
+        let started = Instant::now();
+        assert_eq!(rig.invoke(batch(bodies)).await?, ids([]));
+        let single = rig.worker.gateway.posts().into_iter().find(|post| post.connection == "a");
+        assert_eq!(single.unwrap().at - started, Duration::from_millis(100));
         Ok(())
     }
 

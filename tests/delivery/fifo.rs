@@ -1,9 +1,12 @@
 //! What is different on a FIFO queue: nothing is sent again, since it would lose its place.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use aws_lambda_events::sqs::SqsEvent;
-use delivery_worker::plan::Order;
+use delivery_worker::{control::Gate, plan::Order};
 use serde_json::{Value, json};
 use streamer_tests::{
     doubles::{Entry, QueueDouble, TableDouble},
@@ -12,7 +15,7 @@ use streamer_tests::{
     worker::Rig,
 };
 
-use crate::{answering, ids};
+use crate::{answering, ids, old};
 
 /// Messages with their groups.
 fn grouped<const N: usize>(messages: [(&str, Value); N]) -> SqsEvent {
@@ -208,5 +211,81 @@ async fn a_user_whose_connections_are_all_gone_holds_up_the_group() -> anyhow::R
         ids(["record-0", "record-1"])
     );
     assert_eq!(texts(&rig), ["1"]);
+    Ok(())
+}
+
+/// A user with 400 connections, at 10 posts a second: an invocation reaches 280 of them.
+fn crowded() -> Rig {
+    let names: Vec<_> = (0..400).map(|number| format!("c{number}")).collect();
+    let table = TableDouble::of_user(names.iter().map(|name| (name.as_str(), old())), || true);
+    let gateway = MemoryGateway::scripted(|_, _| (Duration::from_millis(20), status(200)));
+    let mut rig = Rig::of(Order::Group, gateway, table, QueueDouble::taking(), QueueDouble::taking());
+    rig.worker.gate = Gate::new(Some(10));
+    rig
+}
+
+/// A message for that user that is received for the n-th time.
+fn received(times: usize) -> SqsEvent {
+    let to = json!({ "user": { "tenant": "acme", "user": "anna" } });
+    let mut event = grouped([("g", json!({ "version": 1, "id": "m", "to": to, "payload": 1 }))]);
+    event.records[0].attributes.insert("ApproximateReceiveCount".to_owned(), times.to_string());
+    event
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_user_too_large_for_one_invocation_is_reached() -> anyhow::Result<()> {
+    let rig = crowded();
+    assert_eq!(rig.invoke(received(1)).await?, ids(["record-0"]));
+    assert_eq!(rig.invoke(received(2)).await?, ids([]));
+    let mut reached: BTreeMap<String, usize> = BTreeMap::new();
+    rig.worker.gateway.posts().into_iter().for_each(|post| *reached.entry(post.connection).or_default() += 1);
+    assert_eq!((reached.len(), reached.values().max()), (400, Some(&1)));
+    assert!(rig.dead().is_empty());
+    Ok(())
+}
+
+/// Each invocation has a new environment, which remembers nothing.
+#[tokio::test(start_paused = true)]
+async fn every_connection_has_its_turn_without_memory() -> anyhow::Result<()> {
+    fastrand::seed(7);
+    let mut reached = BTreeSet::new();
+    for times in 1..=20 {
+        let rig = crowded();
+        assert_eq!(rig.invoke(received(times)).await?, ids(["record-0"]), "untried connections remain");
+        reached.extend(rig.worker.gateway.posts().into_iter().map(|post| post.connection));
+    }
+    assert_eq!(reached.len(), 400);
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_waits_is_not_posted_twice() -> anyhow::Result<()> {
+    let rig = Rig::fifo(MemoryGateway::scripted(|connection, place| {
+        (Duration::ZERO, status(if connection == "b" && place == 0 { 429 } else { 200 }))
+    }));
+    let event = || grouped([("g", message("1", &["a", "b"])), ("g", message("2", &["a"]))]);
+    assert_eq!(rig.invoke(event()).await?, ids(["record-0", "record-1"]));
+    assert_eq!(rig.invoke(event()).await?, ids([]));
+    assert_eq!(rig.worker.gateway.texts("a"), ["\"1\"", "\"2\""]);
+    assert_eq!(rig.worker.gateway.texts("b").len(), 2);
+    Ok(())
+}
+
+/// The user has it on one connection, so the others' end is no reason to wait for the user.
+#[tokio::test(start_paused = true)]
+async fn a_user_who_was_reached_is_not_waited_for() -> anyhow::Result<()> {
+    let rig = Rig::of(
+        Order::Group,
+        MemoryGateway::scripted(|connection, place| {
+            let code = if connection == "a" { 200 } else { [429, 410][place.min(1)] };
+            (Duration::ZERO, status(code))
+        }),
+        TableDouble::of_user([("a", old()), ("b", old())], || true),
+        QueueDouble::taking(),
+        QueueDouble::taking(),
+    );
+    assert_eq!(rig.invoke(received(1)).await?, ids(["record-0"]));
+    assert_eq!(rig.invoke(received(2)).await?, ids([]));
+    assert_eq!((rig.worker.gateway.texts("a").len(), rig.worker.gateway.texts("b").len()), (1, 2));
     Ok(())
 }

@@ -339,6 +339,22 @@ mod the_deadline {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn expires_while_it_waits_and_is_not_handed_back() -> anyhow::Result<()> {
+        let mut rig = Rig::new(MemoryGateway::always(status(200)));
+        rig.worker.gate = Gate::new(Some(1));
+        let bodies = (0..20).map(|id| {
+            let mut body = message(&id.to_string(), &[&format!("c{id}")]);
+            body["expires_at"] = json!(EPOCH_MILLIS + 2500);
+            body.to_string()
+        });
+        assert_eq!(rig.invoke(batch(bodies)).await?, ids([]));
+        let posts = rig.worker.gateway.posts().len();
+        assert!((1..10).contains(&posts), "{posts} posts");
+        assert!(rig.handed_back().is_empty() && rig.dead().is_empty());
+        Ok(())
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn no_try_begins_after_it() -> anyhow::Result<()> {
         for seed in 0..50 {
             fastrand::seed(seed);

@@ -12,6 +12,7 @@ mod handing_back;
 mod model;
 mod outage;
 mod outcomes;
+mod settling;
 mod simulation;
 mod telemetry;
 

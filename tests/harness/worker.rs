@@ -8,7 +8,8 @@ use std::{
 use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
 use aws_sdk_sqs::types::{MessageSystemAttributeNameForSends, SendMessageBatchRequestEntry};
 use delivery_worker::{
-    Worker, control::Gate, gateway::Gateway, plan::Order, policy::Policy, queue::Queue, time::Time,
+    Worker, control::Gate, gateway::Gateway, plan::Order, policy::Policy, queue::Queue, served::Served,
+    time::Time,
 };
 use serde_json::Value;
 use streamer_environment::Environment;
@@ -110,6 +111,7 @@ impl<G: Gateway> Rig<G> {
             dead_letters: queue(&dead_letters, "dead-letters"),
             policy: Policy { order, ..POLICY },
             gate: Gate::default(),
+            served: Served::default(),
             telemetry: telemetry("delivery-worker"),
         };
         Self { worker, table, outbound, dead_letters }

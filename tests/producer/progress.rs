@@ -117,6 +117,21 @@ async fn an_update_that_the_queue_did_not_take_is_kept() {
     assert_eq!(said(&queue), [update(10), ("complete".to_owned(), Value::Null)]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_failed_update_counts_for_the_rate() {
+    let queue = CallsDouble::new(|call, _| Answer {
+        after: CALL,
+        what: if call == 0 { Told::Fails("AccessDenied") } else { Told::Entries(Vec::new()) },
+    });
+    let mut progress = progress(&queue);
+    assert!(progress.update(10, None).await.is_err());
+    progress.update(20, None).await.unwrap();
+    assert_eq!(queue.calls().len(), 1, "100 ms have not passed since the first left");
+    sleep(Duration::from_millis(100)).await;
+    progress.update(30, None).await.unwrap();
+    assert_eq!(said(&queue), [update(30)]);
+}
+
 /// Progress that cannot be told keeps nobody from the end.
 #[tokio::test(start_paused = true)]
 async fn an_update_that_cannot_be_sent_is_given_up_for_the_end() {

@@ -184,6 +184,43 @@ async fn who_is_out_of_time_is_told_what_kept_the_message() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_last_try_is_near_the_end() {
+    let time = Duration::from_secs(3);
+    for seed in 0..30 {
+        fastrand::seed(seed);
+        let queue = CallsDouble::new(|_, _| Answer { after: CALL, what: Told::Fails("RequestThrottled") });
+        let deadline = Instant::now() + time;
+        assert!(producer(&queue).time(time).send(message("m")).await.is_err());
+        let last = queue.calls().last().map(|call| call.at).unwrap();
+        let left = deadline - last;
+        assert!(left <= CALL * 2 + Duration::from_millis(2), "the last call had {left:?}, with seed {seed}");
+    }
+}
+
+/// A sender that polls the calls of others holds them when these others give up.
+#[tokio::test(start_paused = true)]
+async fn an_abandoned_call_begins_the_next() {
+    let queue = CallsDouble::new(|call, _| Answer {
+        after: CALL,
+        what: if call < 8 { Told::Nothing { taken: false } } else { Told::Entries(Vec::new()) },
+    });
+    let producer = producer(&queue);
+    let abandoned = async {
+        let ids = || (0..1000).map(|id| id.to_string());
+        let sends = (0..8).map(|_| producer.send(Message::connections(ids()).payload(&1).unwrap()));
+        assert!(timeout(Duration::from_secs(1), join_all(sends)).await.is_err());
+    };
+    let next = async {
+        sleep(CALL).await;
+        producer.send(message("m")).await.map(|()| Instant::now())
+    };
+    let started = Instant::now();
+    let (_, sent) = join(abandoned, next).await;
+    let took = sent.unwrap() - started;
+    assert!(took < Duration::from_millis(1600), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn time_is_that_of_the_whole_call_and_may_be_endless() {
     let queue = CallsDouble::taking(Duration::from_secs(1));
     let producer = producer(&queue);

@@ -1,4 +1,5 @@
-//! A queue that takes its time: calls of `SendMessageBatch` under way together, in virtual time.
+//! A queue that takes its time: calls of `SendMessageBatch` and
+//! `ChangeMessageVisibilityBatch` under way together, in virtual time.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -45,6 +46,8 @@ pub struct SentEntry {
     pub body: String,
     /// Its message group.
     pub group: Option<String>,
+    /// The receipt handle of a record that is to be hidden.
+    pub receipt: Option<String>,
     /// Its deduplication id.
     pub deduplication: Option<String>,
     /// X-Ray's trace header.
@@ -176,6 +179,7 @@ fn sent(entry: &Value) -> SentEntry {
     SentEntry {
         body: text(&entry["MessageBody"]).unwrap_or_default(),
         group: text(&entry["MessageGroupId"]),
+        receipt: text(&entry["ReceiptHandle"]),
         deduplication: text(&entry["MessageDeduplicationId"]),
         trace: text(&entry["MessageSystemAttributes"]["AWSTraceHeader"]["StringValue"]),
     }
