@@ -23,6 +23,8 @@ pub enum Answer {
     Timeout,
     /// There was no connection, or it broke.
     Broken(String),
+    /// The connection that many posts share was lost under this one, as another post has reported.
+    ConnectionLost(String),
 }
 
 /// What an answer means for the pair.
@@ -51,6 +53,7 @@ pub fn classify(answer: Answer) -> Verdict {
         Answer::Status { status, .. } => Verdict::HandBack(Cause::Status(status)),
         Answer::Timeout => Verdict::HandBack(Cause::Timeout),
         Answer::Broken(error) => Verdict::HandBack(Cause::Connection(error)),
+        Answer::ConnectionLost(error) => Verdict::HandBack(Cause::ConnectionLost(error)),
     }
 }
 
@@ -65,7 +68,8 @@ impl Verdict {
             Self::HandBack(Cause::Status(400..=499)) => Health::Refuses,
             Self::HandBack(Cause::Status(_) | Cause::Timeout | Cause::Connection(_)) => Health::Fails,
             Self::HandBack(
-                Cause::CircuitOpen(_)
+                Cause::ConnectionLost(_)
+                | Cause::CircuitOpen(_)
                 | Cause::Deadline
                 | Cause::ConnectGrace
                 | Cause::Away
@@ -150,6 +154,8 @@ mod tests {
     #[test]
     fn no_answer_is_handed_back() {
         assert_eq!(classify(Answer::Timeout), Verdict::HandBack(Cause::Timeout));
+        let lost = classify(Answer::ConnectionLost("reset".to_owned()));
+        assert_eq!(lost.health(), Health::Unknown, "one lost connection is one failure");
         let broken = Answer::Broken("reset".to_owned());
         assert_eq!(classify(broken), Verdict::HandBack(Cause::Connection("reset".to_owned())));
     }

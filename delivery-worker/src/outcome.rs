@@ -49,6 +49,8 @@ pub enum Cause {
     Timeout,
     /// No answer: no connection to API Gateway, or one that broke.
     Connection(String),
+    /// The same, and another post on the same connection counts as the failure.
+    ConnectionLost(String),
     /// The circuit is open for so long: the management endpoint fails.
     CircuitOpen(Duration),
     /// The invocation's time is up.
@@ -165,7 +167,7 @@ impl Cause {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Status(status) => (500..600).contains(status),
-            Self::Timeout | Self::Connection(_) => true,
+            Self::Timeout | Self::Connection(_) | Self::ConnectionLost(_) => true,
             Self::CircuitOpen(_)
             | Self::Deadline
             | Self::ConnectGrace
@@ -185,7 +187,7 @@ impl fmt::Display for Cause {
         match self {
             Self::Status(status) => write!(formatter, "{status}"),
             Self::Timeout => formatter.write_str("timeout"),
-            Self::Connection(error) => write!(formatter, "connection: {error}"),
+            Self::Connection(error) | Self::ConnectionLost(error) => write!(formatter, "connection: {error}"),
             Self::CircuitOpen(_) => formatter.write_str("circuit open"),
             Self::Deadline => formatter.write_str("deadline"),
             Self::ConnectGrace => formatter.write_str("410 within the connect grace"),

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod failure_matrix;
+mod lost;
 
 use std::{
     sync::{

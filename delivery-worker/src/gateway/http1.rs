@@ -4,7 +4,7 @@
 //! itself drives the connection, with one write and mostly one read. A connection takes the next post only
 //! after an answer that says its length and was read to its end; after any other it is closed.
 
-use std::io;
+use std::{io, time::SystemTime};
 
 use futures::FutureExt as _;
 use http::HeaderValue;
@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
-use super::{Answered, BODY_BYTES, BODY_TIME, Post, sign::CONTENT_TYPE};
+use super::{Answered, BODY_BYTES, BODY_TIME, Post, sign::CONTENT_TYPE, skew};
 
 /// Bytes of an answer's head, at most.
 const HEAD_BYTES: usize = 16 * 1024;
@@ -47,6 +47,8 @@ struct Head {
     length: Option<usize>,
     /// Whether the host keeps the connection.
     kept: bool,
+    /// Of a 403, its time.
+    date: Option<SystemTime>,
 }
 
 impl Stream {
@@ -93,7 +95,7 @@ impl Http1 {
             self.buffer.clear();
             let head = timeout(BODY_TIME, self.read_head()).await;
             let head = head.ok().and_then(Result::ok).ok_or(error)?;
-            return Ok((Answered { status: head.status, message: String::new() }, false));
+            return Ok((Answered { status: head.status, message: String::new(), date: head.date }, false));
         }
         self.buffer.clear();
         let head = self.read_head().await?;
@@ -102,7 +104,7 @@ impl Http1 {
             || timeout(BODY_TIME, self.read_body(head.length)).await.is_ok_and(|whole| whole);
         let body = &self.buffer[..self.buffer.len().min(head.length.unwrap_or(BODY_BYTES))];
         let message = String::from_utf8_lossy(body).into_owned();
-        Ok((Answered { status: head.status, message }, whole && head.kept))
+        Ok((Answered { status: head.status, message, date: head.date }, whole && head.kept))
     }
 
     async fn write(&mut self, post: &Post<'_>) -> io::Result<()> {
@@ -178,7 +180,7 @@ fn parse(buffer: &[u8]) -> io::Result<Option<(Head, usize)>> {
     let parsed =
         answer.parse(buffer).map_err(|error| io::Error::other(format!("no HTTP answer: {error}")))?;
     let (httparse::Status::Complete(length), Some(status)) = (parsed, answer.code) else { return Ok(None) };
-    let mut head = Head { status, length: None, kept: answer.version == Some(1) };
+    let mut head = Head { status, length: None, kept: answer.version == Some(1), date: None };
     for header in answer.headers.iter() {
         if header.name.eq_ignore_ascii_case("content-length") {
             let number = content_length(header.value);
@@ -188,6 +190,8 @@ fn parse(buffer: &[u8]) -> io::Result<Option<(Head, usize)>> {
         } else if header.name.eq_ignore_ascii_case("transfer-encoding") {
             // It overrides a length (RFC 9112, section 6.3), and its end is not looked for.
             head.kept = false;
+        } else if status == 403 && header.name.eq_ignore_ascii_case("date") {
+            head.date = skew::read_date(header.value);
         } else if header.name.eq_ignore_ascii_case("connection") {
             let mut options = header.value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
             head.kept &= !options.any(|option| option.eq_ignore_ascii_case(b"close"));

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{
     HeaderValue, Request,
-    header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE},
+    header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, DATE},
 };
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http2::SendRequest;
@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use super::{
     Answered, BODY_BYTES, BODY_TIME, Post,
     sign::{self, X_AMZ_DATE, X_AMZ_SECURITY_TOKEN},
+    skew,
 };
 
 /// A shared connection. Cheap to clone.
@@ -24,11 +25,14 @@ pub type Http2 = SendRequest<Full<Bytes>>;
 pub async fn send(connection: &mut Http2, post: &Post<'_>) -> hyper::Result<Answered> {
     connection.ready().await?;
     let response = connection.send_request(request(post)).await?;
-    let (status, body) = (response.status().as_u16(), response.into_body());
+    let status = response.status().as_u16();
+    let date = response.headers().get(DATE).filter(|_| status == 403);
+    let date = date.and_then(|date| skew::read_date(date.as_bytes()));
+    let body = response.into_body();
     let body = timeout(BODY_TIME, Limited::new(body, BODY_BYTES).collect()).await;
     // Cut, too long or too slow: the status is known all the same.
     let body = body.ok().and_then(Result::ok).map(|body| body.to_bytes()).unwrap_or_default();
-    Ok(Answered { status, message: String::from_utf8_lossy(&body).into_owned() })
+    Ok(Answered { status, message: String::from_utf8_lossy(&body).into_owned(), date })
 }
 
 /// HTTP/2 takes the host from the URI (RFC 9113, section 8.3.1).

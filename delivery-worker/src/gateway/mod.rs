@@ -4,10 +4,12 @@
 //! orchestration: [`pool`] keeps connections, [`http1`] and [`http2`] speak on them, [`sign`] signs. What never
 //! changes of a request is prepared once.
 
+mod dial;
 pub mod http1;
 pub mod http2;
 pub mod pool;
 pub mod sign;
+mod skew;
 
 use std::{
     fmt,
@@ -25,6 +27,7 @@ use streamer_message::ConnectionId;
 use self::{
     pool::{Failure, Pool},
     sign::{Signed, Signer},
+    skew::Skew,
 };
 use crate::classify::Answer;
 
@@ -56,6 +59,7 @@ pub struct ManagementApi {
     path: String,
     canonical_path: String,
     host: String,
+    skew: Skew,
 }
 
 /// A signed post, whatever the version of HTTP that it goes out with.
@@ -79,6 +83,8 @@ pub struct Answered {
     pub status: u16,
     /// Its body, as far as that was read.
     pub message: String,
+    /// The service's time, of a 403: the post may have been signed by a clock that is wrong.
+    pub date: Option<SystemTime>,
 }
 
 /// A management endpoint that cannot be posted to.
@@ -161,6 +167,7 @@ impl ManagementApi {
             canonical_path: utf8_percent_encode(&path, RESERVED_IN_PATHS).to_string(),
             path,
             host: authority,
+            skew: Skew::default(),
         })
     }
 }
@@ -176,15 +183,25 @@ impl Gateway for ManagementApi {
                 None => canonical.push_str(piece),
             }
         }
-        let signed = match self.signer.sign(&canonical, &payload, now()).await {
-            Ok(signed) => signed,
-            Err(error) => return Answer::Broken(error),
-        };
-        let post =
-            Post { origin: &self.origin, host: &self.host, path: &path, signed: &signed, payload: &payload };
-        match self.pool.send(&post).await {
-            Ok(Answered { status, message }) => Answer::Status { status, message },
-            Err(Failure(error)) => Answer::Broken(error),
+        let mut repeated = false;
+        loop {
+            let wall = now();
+            let at = self.skew.correct(wall);
+            let signed = match self.signer.sign(&canonical, &payload, at).await {
+                Ok(signed) => signed,
+                Err(error) => return Answer::Broken(error),
+            };
+            let (origin, host) = (&self.origin, &self.host);
+            let post = Post { origin, host, path: &path, signed: &signed, payload: &payload };
+            match self.pool.send(&post, wall).await {
+                Ok(Answered { date: Some(date), .. }) if !repeated && self.skew.learn(date, wall, at) => {
+                    repeated = true;
+                }
+                Ok(Answered { status, message, .. }) => return Answer::Status { status, message },
+                Err(Failure::Broken(error)) => return Answer::Broken(error),
+                Err(Failure::Timeout) => return Answer::Timeout,
+                Err(Failure::Lost(error)) => return Answer::ConnectionLost(error),
+            }
         }
     }
 }

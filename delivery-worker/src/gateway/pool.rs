@@ -1,35 +1,53 @@
 //! Connections to one host: HTTP/1.1, or HTTP/2 where the host prefers it (ALPN).
 //!
-//! With HTTP/1.1 each post has a connection to itself, and idle ones are kept for the next; with HTTP/2 all
-//! posts share one. A kept connection that the host has closed meanwhile, and an HTTP/2 GOAWAY, are no fault:
-//! the post goes out again on a fresh one, unless a part of its answer has arrived.
+//! With HTTP/1.1 each post has a connection to itself, and idle ones are kept for the next; with HTTP/2 all posts share
+//! one. The pool replaces connections that are lost and repeats the posts that were on them: an HTTP/1.1 connection that
+//! the host has closed while it was idle, and an HTTP/2 connection that was closed in whichever way or that answers no
+//! ping. A post of which a part of the answer has arrived is not repeated.
 
 use std::{
     fmt, io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, SystemTime},
 };
 
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::{ClientConfig, pki_types::ServerName};
 use streamer_environment::aws::chain;
-use tokio::{net::TcpStream, task::JoinSet, time::Instant};
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+use tokio_rustls::TlsConnector;
 
 use super::{
     Answered, Post,
+    dial::{dial, timed_out},
     http1::{Http1, Stream},
     http2::{self, Http2},
 };
+use crate::control::clock::Clock;
 
 /// A kept connection is not used after so long: API Gateway and what lies before it close idle ones.
 const IDLE: Duration = Duration::from_secs(50);
 
-/// How long an HTTP/2 connection with posts on it may be silent before it is asked whether it lives, and how long
-/// it may take to say so. Both together are less than a post may take.
-const PING: Duration = Duration::from_secs(2);
+/// How long a TLS handshake may take, and the one of HTTP/2 behind it.
+const HANDSHAKE: Duration = Duration::from_secs(2);
 
-/// How often a post goes out again because the connection under it had been closed.
+/// How often a connection is tried to be opened for a post.
+const OPENINGS: usize = 2;
+
+/// How long an HTTP/2 connection with posts on it may be silent before it is asked whether it lives, and how long
+/// it may take to say so. Both leave time for a repeated post: a post may take 5 s.
+const PING: Duration = Duration::from_secs(1);
+
+/// How long posts on an HTTP/2 connection may wait while none of them is answered. It is less than a post may take.
+const SILENCE: Duration = Duration::from_secs(4);
+
+/// How often a post goes out again because the connection under it was lost.
 const AGAIN: usize = 2;
 
 /// Connections to one host.
@@ -39,18 +57,35 @@ pub struct Pool {
     tls: Option<(TlsConnector, ServerName<'static>)>,
     most_idle: usize,
     kept: Mutex<Kept>,
-    /// Whether the host is known to speak HTTP/1.1. Unless it is, whoever opens a connection holds the lock: of
+    /// Whether the host is known to speak HTTP/1.1. Unless it is, the post that opens a connection holds the lock: of
     /// HTTP/2 one is enough.
     http1: tokio::sync::Mutex<bool>,
 }
 
 #[derive(Default)]
 struct Kept {
+    clock: Clock,
     /// Idle HTTP/1.1 connections, the one used last at the end.
     idle: Vec<(Box<Http1>, Instant)>,
-    shared: Option<Http2>,
+    shared: Option<(Shared, Instant)>,
     /// The tasks that drive HTTP/2 connections.
     driving: JoinSet<()>,
+}
+
+/// An HTTP/2 connection. Cheap to clone.
+#[derive(Clone)]
+struct Shared {
+    http2: Http2,
+    state: Arc<State>,
+}
+
+/// What is known of an HTTP/2 connection.
+#[derive(Default)]
+struct State {
+    /// Posts that were answered on it.
+    answers: AtomicUsize,
+    /// Whether a post has reported its loss.
+    reported: AtomicBool,
 }
 
 /// A connection that can take a post.
@@ -58,7 +93,7 @@ enum Connection {
     /// This post's alone.
     Http1(Box<Http1>),
     /// Shared by all.
-    Http2(Http2),
+    Http2(Shared),
 }
 
 /// What kept an answer from arriving.
@@ -66,11 +101,20 @@ enum Connection {
 enum Fault {
     Http1(io::Error),
     Http2(hyper::Error),
+    /// No post on the connection was answered for [`SILENCE`].
+    Silent,
 }
 
 /// Why there is no answer.
 #[derive(Debug)]
-pub struct Failure(pub String);
+pub enum Failure {
+    /// No connection, or one that broke.
+    Broken(String),
+    /// The host did not answer.
+    Timeout,
+    /// A shared connection that had worked was lost, as another post on it has reported.
+    Lost(String),
+}
 
 impl fmt::Debug for Pool {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -97,12 +141,12 @@ impl Pool {
         Some(Self { host, port, tls, most_idle, kept, http1 })
     }
 
-    /// Sends a post, and returns the answer.
+    /// Sends a post at `wall`, and returns the answer.
     ///
     /// # Errors
     /// [`Failure`]: whether the host has seen the post is then not known.
-    pub async fn send(&self, post: &Post<'_>) -> Result<Answered, Failure> {
-        let kept = self.take().map(|kept| (kept, true));
+    pub async fn send(&self, post: &Post<'_>, wall: SystemTime) -> Result<Answered, Failure> {
+        let kept = self.take(wall).map(|kept| (kept, true));
         // Boxed, since it is rare and large: a post's future is moved about, and holds all that it awaits.
         let (mut connection, mut used) = match kept {
             Some(kept) => kept,
@@ -112,11 +156,15 @@ impl Pool {
         loop {
             match send_on(&mut connection, post).await {
                 Ok((answered, keep)) => return Ok(self.keep(connection, keep, answered)),
-                Err(fault) if fault.is_closed() && used && again < AGAIN => {
+                Err(fault) if again < AGAIN && fault.may_repeat(&connection, used) => {
+                    self.retire(&connection);
                     again += 1;
                     (connection, used) = Box::pin(self.connect()).await?;
                 }
-                Err(fault) => return Err(Failure(fault.to_string())),
+                Err(fault) => {
+                    self.retire(&connection);
+                    return Err(fault.failure(&connection));
+                }
             }
         }
     }
@@ -126,39 +174,55 @@ impl Pool {
         if let (Connection::Http1(connection), true) = (connection, again) {
             let mut kept = self.kept();
             if kept.idle.len() < self.most_idle {
-                kept.idle.push((connection, Instant::now()));
+                let now = kept.now();
+                kept.idle.push((connection, now));
             }
         }
         answered
     }
 
+    /// Shares a connection no longer. Posts that are on it may yet be answered.
+    fn retire(&self, connection: &Connection) {
+        if let Connection::Http2(lost) = connection {
+            self.kept().shared.take_if(|(shared, _)| Arc::ptr_eq(&shared.state, &lost.state));
+        }
+    }
+
     /// A connection that others have used, and that has not been closed as far as is known.
-    fn take(&self) -> Option<Connection> {
+    fn take(&self, wall: SystemTime) -> Option<Connection> {
+        self.kept().clock.resume(wall, Instant::now());
         if let Some(shared) = self.shared() {
             return Some(Connection::Http2(shared));
         }
         loop {
-            let (mut connection, since) = self.kept().idle.pop()?;
-            if since.elapsed() >= IDLE {
+            let mut kept = self.kept();
+            let (mut connection, since) = kept.idle.pop()?;
+            if kept.now().saturating_duration_since(since) >= IDLE {
                 // Those below it have been idle for longer.
-                self.kept().idle.clear();
+                kept.idle.clear();
                 return None;
             }
+            drop(kept);
             if connection.is_idle() {
                 return Some(Connection::Http1(connection));
             }
         }
     }
 
-    /// The shared connection, unless it has been closed.
-    fn shared(&self) -> Option<Http2> {
+    /// The shared connection, unless it has been closed or was not used for too long.
+    fn shared(&self) -> Option<Shared> {
         let mut kept = self.kept();
-        kept.shared.take_if(|shared| shared.is_closed());
-        kept.shared.clone()
+        let now = kept.now();
+        kept.shared.take_if(|(shared, since)| {
+            shared.http2.is_closed() || now.saturating_duration_since(*since) >= IDLE
+        });
+        let (shared, since) = kept.shared.as_mut()?;
+        *since = now;
+        Some(shared.clone())
     }
 
-    /// A connection, and whether others have used it: with HTTP/2, whoever waits for one that is being opened
-    /// shares it.
+    /// A connection, and whether others have used it: with HTTP/2, posts that wait for one that is being opened share
+    /// it. One that takes too long to open is tried once more.
     async fn connect(&self) -> Result<(Connection, bool), Failure> {
         let mut http1 = self.http1.lock().await;
         if let Some(shared) = self.shared() {
@@ -174,33 +238,52 @@ impl Pool {
     }
 
     async fn open(&self) -> Result<Connection, Failure> {
-        let failed = |error: io::Error| Failure(format!("{}:{}: {error}", self.host, self.port));
-        let stream = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(failed)?;
-        stream.set_nodelay(true).map_err(failed)?;
-        let Some((connector, name)) = &self.tls else {
-            return Ok(Connection::Http1(Box::new(Http1::new(Stream::Plain(stream)))));
-        };
-        let stream = connector.connect(name.clone(), stream).await.map_err(failed)?;
-        match stream.get_ref().1.alpn_protocol() {
-            Some(b"h2") => self.share(stream).await,
-            _ => Ok(Connection::Http1(Box::new(Http1::new(Stream::Tls(Box::new(stream)))))),
+        let mut opening = 1;
+        loop {
+            match self.try_open().await {
+                Err(error) if error.kind() == io::ErrorKind::TimedOut && opening < OPENINGS => opening += 1,
+                opened => {
+                    let failed = |error| Failure::Broken(format!("{}:{}: {error}", self.host, self.port));
+                    return opened.map_err(failed);
+                }
+            }
         }
     }
 
+    async fn try_open(&self) -> io::Result<Connection> {
+        let stream = dial(&self.host, self.port).await?;
+        let Some((connector, name)) = &self.tls else {
+            return Ok(Connection::Http1(Box::new(Http1::new(Stream::Plain(stream)))));
+        };
+        let handshake = async {
+            let stream = connector.connect(name.clone(), stream).await?;
+            match stream.get_ref().1.alpn_protocol() {
+                Some(b"h2") => self.share(TokioIo::new(stream)).await,
+                _ => Ok(Connection::Http1(Box::new(Http1::new(Stream::Tls(Box::new(stream)))))),
+            }
+        };
+        timeout(HANDSHAKE, handshake).await.map_err(|_| timed_out("no TLS handshake within 2 s"))?
+    }
+
     /// Shares an HTTP/2 connection. Its errors reach the posts that are on it.
-    async fn share(&self, stream: TlsStream<TcpStream>) -> Result<Connection, Failure> {
+    async fn share(
+        &self,
+        stream: TokioIo<tokio_rustls::client::TlsStream<tokio::net::TcpStream>>,
+    ) -> io::Result<Connection> {
         // A connection that has gone silent is noticed before the posts on it are given up.
-        let handshake = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        let (http2, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(PING)
             .keep_alive_timeout(PING)
-            .handshake(TokioIo::new(stream))
-            .await;
-        let (shared, connection) = handshake.map_err(|error| Failure(Fault::Http2(error).to_string()))?;
+            .handshake(stream)
+            .await
+            .map_err(|error| io::Error::other(chain(&error)))?;
+        let shared = Shared { http2, state: Arc::default() };
         let mut kept = self.kept();
         while kept.driving.try_join_next().is_some() {}
         kept.driving.spawn(async move { _ = connection.await });
-        kept.shared = Some(shared.clone());
+        let now = kept.now();
+        kept.shared = Some((shared.clone(), now));
         Ok(Connection::Http2(shared))
     }
 
@@ -209,33 +292,89 @@ impl Pool {
     }
 }
 
-/// Sends a post on a connection, and returns the answer, and whether the connection takes another post.
-async fn send_on(connection: &mut Connection, post: &Post<'_>) -> Result<(Answered, bool), Fault> {
-    match connection {
-        Connection::Http1(connection) => connection.send(post).await.map_err(Fault::Http1),
-        Connection::Http2(shared) => {
-            let answered = Box::pin(http2::send(shared, post)).await.map_err(Fault::Http2)?;
-            Ok((answered, true))
+impl Kept {
+    fn now(&self) -> Instant {
+        self.clock.at(Instant::now())
+    }
+}
+
+impl Shared {
+    /// Sends a post, and leaves a connection on which no post is answered.
+    async fn send(&mut self, post: &Post<'_>) -> Result<Answered, Fault> {
+        let Self { http2, state } = self;
+        let mut answer = Box::pin(http2::send(http2, post));
+        loop {
+            let before = state.answers.load(Ordering::Relaxed);
+            match timeout(SILENCE, &mut answer).await {
+                Ok(answered) => {
+                    state.answers.fetch_add(usize::from(answered.is_ok()), Ordering::Relaxed);
+                    return answered.map_err(Fault::Http2);
+                }
+                Err(_) if state.answers.load(Ordering::Relaxed) == before => return Err(Fault::Silent),
+                Err(_) => {}
+            }
         }
     }
 }
 
+/// Sends a post on a connection, and returns the answer, and whether the connection takes another post.
+async fn send_on(connection: &mut Connection, post: &Post<'_>) -> Result<(Answered, bool), Fault> {
+    match connection {
+        Connection::Http1(connection) => connection.send(post).await.map_err(Fault::Http1),
+        Connection::Http2(shared) => Ok((Box::pin(shared.send(post)).await?, true)),
+    }
+}
+
 impl Fault {
-    /// Whether the host has closed the connection, as it may at any time.
-    fn is_closed(&self) -> bool {
-        let closed = |error: &io::Error| {
-            use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-            matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
-        };
-        match self {
-            Self::Http1(error) => closed(error),
-            Self::Http2(error) => {
-                let goaway = |error: &h2::Error| error.is_go_away() || error.is_io();
-                let source = std::error::Error::source(error).and_then(|source| source.downcast_ref());
-                error.is_canceled() || error.is_closed() || source.is_some_and(goaway)
+    /// Whether the post may go out again: the connection was lost, as any may at any time, or the host has not
+    /// processed the post (REFUSED_STREAM, RFC 9113, section 8.7).
+    fn may_repeat(&self, connection: &Connection, used: bool) -> bool {
+        match (self, connection) {
+            (Self::Http1(error), _) => {
+                use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+                used && matches!(
+                    error.kind(),
+                    BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof
+                )
             }
+            (Self::Http2(error), Connection::Http2(shared)) => {
+                let worked = used || shared.state.answers.load(Ordering::Relaxed) > 0;
+                is_refused(error) || (worked && is_lost(error))
+            }
+            (Self::Http2(_) | Self::Silent, _) => false,
         }
     }
+
+    /// What the post reports. Of a shared connection that had worked, the first post reports the loss, so that one lost
+    /// connection counts as one failure; one that has never worked is every post's own failure.
+    fn failure(&self, connection: &Connection) -> Failure {
+        let is_known = match connection {
+            Connection::Http1(_) => false,
+            Connection::Http2(Shared { state, .. }) => {
+                state.answers.load(Ordering::Relaxed) > 0 && state.reported.swap(true, Ordering::Relaxed)
+            }
+        };
+        match self {
+            _ if is_known => Failure::Lost(self.to_string()),
+            Self::Silent => Failure::Timeout,
+            Self::Http1(_) | Self::Http2(_) => Failure::Broken(self.to_string()),
+        }
+    }
+}
+
+/// Whether the host says that it has not processed the post.
+fn is_refused(error: &hyper::Error) -> bool {
+    source_of(error).and_then(h2::Error::reason) == Some(h2::Reason::REFUSED_STREAM)
+}
+
+/// Whether the whole connection was lost: closed with GOAWAY or without it, reset, or silent to a ping.
+fn is_lost(error: &hyper::Error) -> bool {
+    let closed = error.is_canceled() || error.is_closed() || error.is_timeout();
+    closed || source_of::<io::Error>(error).is_some() || source_of(error).is_some_and(h2::Error::is_go_away)
+}
+
+fn source_of<E: std::error::Error + 'static>(error: &hyper::Error) -> Option<&E> {
+    std::error::Error::source(error).and_then(|source| source.downcast_ref())
 }
 
 impl fmt::Display for Fault {
@@ -243,6 +382,9 @@ impl fmt::Display for Fault {
         let error: &dyn std::error::Error = match self {
             Self::Http1(error) => error,
             Self::Http2(error) => error,
+            Self::Silent => {
+                return formatter.write_str("the connection answers no post: it was replaced");
+            }
         };
         formatter.write_str(&chain(error))
     }
