@@ -70,6 +70,7 @@ output "alarms" {
       aws_cloudwatch_metric_alarm.oldest_message.alarm_name,
       aws_cloudwatch_metric_alarm.dead_letters.alarm_name,
       aws_cloudwatch_metric_alarm.circuit_opened.alarm_name,
+      aws_cloudwatch_metric_alarm.elsewhere.alarm_name,
       aws_cloudwatch_metric_alarm.refused_connects.alarm_name,
       aws_cloudwatch_metric_alarm.delivery_latency.alarm_name,
     ],

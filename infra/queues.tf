@@ -36,6 +36,12 @@ resource "aws_sqs_queue" "outbound" {
       condition     = var.max_age_seconds < local.retention_seconds
       error_message = "A message is tried for ${var.max_age_seconds} s, but kept for ${local.retention_seconds} s only: lower max_age_seconds, or raise retention_seconds."
     }
+
+    # A message would be given up while it waits. The worker refuses it, too; its defaults are 30 and 5 s.
+    precondition {
+      condition     = var.max_age_seconds >= max(coalesce(var.away_grace_seconds, 30), coalesce(var.connect_grace_seconds, 5))
+      error_message = "A message is tried for ${var.max_age_seconds} s, less than it may wait for its user: raise max_age_seconds, or lower away_grace_seconds and connect_grace_seconds."
+    }
   }
 }
 

@@ -42,7 +42,8 @@ const AWAY_GRACE_SECONDS: Variable = Variable {
 };
 const MAX_AGE_SECONDS: Variable = Variable {
     name: "MAX_AGE_SECONDS",
-    expected: "how long after its first receipt a message is tried, in whole seconds from 1 to 259200, 7800 by default",
+    expected: "how long after its first receipt a message is tried, in whole seconds from 1 to 259200, 7800 by default; \
+               no less than AWAY_GRACE_SECONDS and CONNECT_GRACE_SECONDS",
     example: "7800",
 };
 const MAX_POSTS_PER_SECOND: Variable = Variable {
@@ -123,7 +124,11 @@ impl Config {
         let hour = at_most(Duration::from_secs(3600));
         let connect_grace = environment.or(&CONNECT_GRACE_SECONDS, &hour, || Duration::from_secs(5));
         let away_grace = environment.or(&AWAY_GRACE_SECONDS, &hour, || Duration::from_secs(30));
-        let max_age = |text: &str| values::seconds(text).filter(|age| AGES.contains(age));
+        let longest_grace = connect_grace.max(away_grace);
+        let max_age = |text: &str| {
+            let age = values::seconds(text).filter(|age| AGES.contains(age))?;
+            longest_grace.is_none_or(|grace| age >= grace).then_some(age)
+        };
         let max_age = environment.or(&MAX_AGE_SECONDS, max_age, || MAX_AGE);
         let pace = |text: &str| text.parse().ok().filter(|posts| (1..=10_000).contains(posts));
         let posts_per_second = environment.optional(&MAX_POSTS_PER_SECOND, pace);
@@ -192,6 +197,9 @@ mod tests {
             assert!(with(name, &u64::MAX.to_string()).is_err(), "{name}");
         }
         assert!(with("MAX_AGE_SECONDS", "0").is_err(), "nothing would be posted");
+        assert!(with("MAX_AGE_SECONDS", "30").is_ok());
+        let error = with("MAX_AGE_SECONDS", "29").unwrap_err().to_string();
+        assert!(error.contains("no less than AWAY_GRACE_SECONDS"), "{error}");
     }
 
     #[test]

@@ -65,30 +65,53 @@ pub fn plan<'a>(
 }
 
 /// Takes out the pairs that may be dropped for a later message of the same request and for the same connection
-/// which can itself be delivered: it was not rejected, and does not expire before the deadline.
-fn supersede<'a>(pairs: Vec<Pair<'a>>, deadline: SystemTime) -> (Vec<Pair<'a>>, Vec<Ended>) {
+/// which can itself be delivered: it was not rejected, and does not expire before the deadline. `seq` says which is later
+/// of two supersedable messages. One that is not, such as an acknowledgment, may come from a producer whose clock is
+/// ahead: it has to have arrived later, too.
+fn supersede<'a>(mut pairs: Vec<Pair<'a>>, deadline: SystemTime) -> (Vec<Pair<'a>>, Vec<Ended>) {
     if !pairs.iter().any(|pair| pair.message.supersedable) {
         return (pairs, Vec::new());
     }
-    // Of all messages, and of those for users: what waits for a user is not made worthless by what does not.
-    let mut latest: HashMap<(&'a str, ConnectionId, bool), u64> = HashMap::new();
-    for pair in pairs.iter().filter(|pair| !pair.message.is_expired(deadline)) {
-        let Some(request) = &pair.message.request else { continue };
+    let mut latest = Latest::default();
+    pairs.iter().filter(|pair| pair.message.supersedable).for_each(|pair| latest.note(pair, deadline));
+    let is_kept = |pair: &Pair<'a>| match pair.message.supersedable {
+        true => !latest.supersedes(pair),
+        false => {
+            latest.note(pair, deadline);
+            true
+        }
+    };
+    // From the last to arrive to the first.
+    pairs.reverse();
+    let (mut kept, superseded): (Vec<_>, Vec<_>) = pairs.into_iter().partition(is_kept);
+    kept.reverse();
+    (kept, superseded.iter().rev().map(|pair| pair.unposted(Outcome::Superseded)).collect())
+}
+
+/// The highest `seq` for each request and connection: of all messages, and of those for users, since what waits for a
+/// user is not made worthless by what does not.
+#[derive(Default)]
+struct Latest<'a>(HashMap<(&'a str, ConnectionId, bool), u64>);
+
+impl<'a> Latest<'a> {
+    fn note(&mut self, pair: &Pair<'a>, deadline: SystemTime) {
+        let Some(request) = pair.message.request.as_ref().filter(|_| !pair.message.is_expired(deadline))
+        else {
+            return;
+        };
         for for_user in if is_for_user(pair) { &[false, true][..] } else { &[false] } {
             let key = (request.id.as_str(), pair.connection.clone(), *for_user);
-            let latest = latest.entry(key).or_default();
+            let latest = self.0.entry(key).or_default();
             *latest = request.seq.max(*latest);
         }
     }
-    let is_superseded = |pair: &Pair<'a>| {
-        let request = pair.message.request.as_ref().filter(|_| pair.message.supersedable);
-        request.is_some_and(|request| {
+
+    fn supersedes(&self, pair: &Pair<'a>) -> bool {
+        pair.message.request.as_ref().is_some_and(|request| {
             let key = (request.id.as_str(), pair.connection.clone(), is_for_user(pair));
-            latest.get(&key).is_some_and(|latest| request.seq < *latest)
+            self.0.get(&key).is_some_and(|latest| request.seq < *latest)
         })
-    };
-    let (superseded, kept): (Vec<_>, Vec<_>) = pairs.into_iter().partition(is_superseded);
-    (kept, superseded.iter().map(|pair| pair.unposted(Outcome::Superseded)).collect())
+    }
 }
 
 fn is_for_user(pair: &Pair<'_>) -> bool {
@@ -321,6 +344,14 @@ mod tests {
     }
 
     #[test]
+    fn message_of_a_clock_ahead_supersedes_no_later_one() {
+        let acknowledgment_first = [of_request("r", 9, ""), of_request("r", 5, SUPERSEDABLE)];
+        assert_eq!(planned(Order::Connection, &acknowledgment_first), (vec![1, 0], vec![]));
+        let progress_first = [of_request("r", 9, SUPERSEDABLE), of_request("r", 5, SUPERSEDABLE)];
+        assert_eq!(planned(Order::Connection, &progress_first), (vec![0], vec![1]), "seq tells");
+    }
+
+    #[test]
     fn it_is_kept_where_the_later_one_expires_before_the_deadline() {
         let records = |expires: u64| {
             [of_request("r", 1, SUPERSEDABLE), of_request("r", 2, &format!(r#","expires_at":{expires}"#))]
@@ -382,12 +413,14 @@ mod tests {
             for ended in &superseded {
                 let successor = |place: &usize| {
                     key(*place) == key(ended.place) && messages[*place].1 > messages[ended.place].1 && !messages[*place].3
+                        && (messages[*place].2 || *place > ended.place)
                 };
                 prop_assert!(messages[ended.place].2 && kept.iter().any(successor));
             }
             for place in kept.iter().filter(|place| messages[**place].2) {
                 let would = |other: usize| {
                     key(other) == key(*place) && messages[other].1 > messages[*place].1 && !messages[other].3
+                        && (messages[other].2 || other > *place)
                 };
                 prop_assert!(!(0..messages.len()).any(would), "{} is worthless", place);
             }

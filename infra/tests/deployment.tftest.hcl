@@ -107,7 +107,7 @@ run "each_function_has_its_variables" {
   command = plan
 
   assert {
-    condition     = aws_lambda_function.this["connect"].environment[0].variables == tomap({ CONNECTIONS_TABLE = "streamer_connections", JWT_ISSUER = "https://auth.example.com", STAGE = "production", TIMEOUT_SECONDS = "30", WEBSOCKET_ENDPOINT = "https://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com/production" })
+    condition     = aws_lambda_function.this["connect"].environment[0].variables == tomap({ CONNECTIONS_TABLE = "streamer_connections", JWT_ISSUER = "https://auth.example.com", STAGE = "production", WEBSOCKET_ENDPOINT = "https://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com/production" })
     error_message = "connect: ${jsonencode(aws_lambda_function.this["connect"].environment[0].variables)}"
   }
 
@@ -117,7 +117,7 @@ run "each_function_has_its_variables" {
   }
 
   assert {
-    condition     = aws_lambda_function.this["delivery"].environment[0].variables == tomap({ CONNECTIONS_TABLE = "streamer_connections", DEAD_LETTER_QUEUE_URL = "https://sqs.eu-central-1.amazonaws.com/123456789012/dead-letters", MAX_AGE_SECONDS = "7800", MAX_POSTS_PER_SECOND = "500", QUEUE_URL = "https://sqs.eu-central-1.amazonaws.com/123456789012/outbound", STAGE = "production", WEBSOCKET_ENDPOINT = "https://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com/production" })
+    condition     = aws_lambda_function.this["delivery"].environment[0].variables == tomap({ CONNECTIONS_TABLE = "streamer_connections", DEAD_LETTER_QUEUE_URL = "https://sqs.eu-central-1.amazonaws.com/123456789012/dead-letters", MAX_AGE_SECONDS = "7800", MAX_POSTS_PER_SECOND = "500", QUEUE_URL = "https://sqs.eu-central-1.amazonaws.com/123456789012/outbound", STAGE = "production", TIMEOUT_SECONDS = "30", WEBSOCKET_ENDPOINT = "https://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com/production" })
     error_message = "delivery: ${jsonencode(aws_lambda_function.this["delivery"].environment[0].variables)}"
   }
 }
@@ -126,16 +126,17 @@ run "every_variable_reaches_its_function" {
   command = plan
 
   variables {
-    jwt_public_key           = "-----BEGIN PUBLIC KEY-----"
-    jwt_audience             = "streamer"
-    allowed_tenants          = ["acme", "globex"]
-    required_permission      = "connect"
-    max_connections_per_user = 3
-    expire_with_token        = true
-    log_level                = "debug"
-    away_grace_seconds       = 20
-    connect_grace_seconds    = 0
-    max_age_seconds          = 600
+    jwt_public_key              = "-----BEGIN PUBLIC KEY-----"
+    jwt_audience                = "streamer"
+    allowed_tenants             = ["acme", "globex"]
+    required_permission         = "connect"
+    max_connections_per_user    = 3
+    expire_with_token           = true
+    log_level                   = "debug"
+    away_grace_seconds          = 20
+    connect_grace_seconds       = 0
+    management_endpoint_aliases = ["https://ws.example.com/production"]
+    max_age_seconds             = 600
   }
 
   # With a key set, the JWK set's URL is the only variable that stays unset.

@@ -293,6 +293,27 @@ run "half_a_second" {
   expect_failures = [var.connect_grace_seconds, var.max_age_seconds]
 }
 
+run "graces_longer_than_the_age" {
+  command = plan
+
+  variables {
+    away_grace_seconds = 60
+    max_age_seconds    = 59
+  }
+
+  expect_failures = [aws_sqs_queue.outbound]
+}
+
+run "aliases_that_are_no_urls" {
+  command = plan
+
+  variables {
+    management_endpoint_aliases = ["ws.example.com"]
+  }
+
+  expect_failures = [var.management_endpoint_aliases]
+}
+
 run "nothing_in_the_place_of_a_text" {
   command = plan
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
-use crate::{ConnectionId, TenantId, UserId, limits::CONNECTIONS};
+use crate::{ConnectionId, TenantId, UserId, limits::CONNECTIONS, number};
 
 /// Whom a message is for.
 ///
@@ -94,6 +94,7 @@ struct Wire {
     connections: Option<Vec<ConnectionId>>,
     user: Option<WireUser>,
     tenant: Option<TenantId>,
+    #[serde(default, deserialize_with = "number::optional_whole")]
     shard: Option<u8>,
     after: Option<ConnectionId>,
 }

@@ -14,6 +14,7 @@ mod audience;
 mod client;
 mod id;
 pub mod limits;
+mod number;
 mod outbound;
 mod pack;
 mod payload;

@@ -9,7 +9,11 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use crate::{Audience, ConnectionId, MessageId, Payload, RequestId, payload::escape_for_queue};
+use crate::{
+    Audience, ConnectionId, MessageId, Payload, RequestId,
+    number::{self, Millis, Whole},
+    payload::escape_for_queue,
+};
 
 /// A message on its way to clients, version 1.
 ///
@@ -70,6 +74,7 @@ pub struct Request {
     pub id: RequestId,
     /// Strictly increasing within the request. The library's default is the clock in microseconds, so that
     /// a router and a job that speak for one request need not agree.
+    #[serde(deserialize_with = "number::whole")]
     pub seq: u64,
 }
 
@@ -77,10 +82,13 @@ pub struct Request {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Retry {
     /// How often the message was handed back.
+    #[serde(deserialize_with = "number::whole")]
     pub count: u32,
     /// The sum of the receives beyond the first of each copy: each may be a worker that crashed.
+    #[serde(deserialize_with = "number::whole")]
     pub receives: u32,
     /// When the message was first received, in milliseconds since the epoch.
+    #[serde(deserialize_with = "number::whole")]
     pub since: u64,
     /// Why it was handed back last.
     pub cause: String,
@@ -165,8 +173,8 @@ impl<'a> OutboundMessage<'a> {
     pub fn decode(body: &'a str) -> Result<Self, DecodeError> {
         let mut fields = Fields::read(body)?;
         match fields.required("version", "1")? {
-            Version::NUMBER => {}
-            other => return Err(DecodeError::UnknownVersion(other)),
+            Whole(Version::NUMBER) => {}
+            Whole(other) => return Err(DecodeError::UnknownVersion(other)),
         }
         Ok(Self {
             version: Version,
@@ -180,7 +188,9 @@ impl<'a> OutboundMessage<'a> {
             request: fields
                 .optional("request", "{\"id\": a string of 1 to 128 characters, \"seq\": an integer}")?,
             supersedable: fields.optional("supersedable", "true or false")?.unwrap_or(false),
-            expires_at: fields.optional("expires_at", "milliseconds since the epoch, an integer")?,
+            expires_at: fields
+                .optional("expires_at", "milliseconds since the epoch, a number")?
+                .map(|Millis(millis)| millis),
             retry: fields.optional("retry", "what a worker wrote there, or nothing")?,
             unknown: fields.rest(),
         })
@@ -356,13 +366,29 @@ mod tests {
             ("to", json!({"s3cret": 1})),
             ("request", json!({"id": "s3cret"})),
             ("supersedable", json!("s3cret")),
-            ("expires_at", json!(1.5)),
+            ("version", json!(1.5)),
+            ("request", json!({"id": "s3cret", "seq": 1.5})),
+            ("expires_at", json!(-1.5)),
             ("retry", json!("s3cret")),
         ] {
             let error = OutboundMessage::decode(&with(field, value)).unwrap_err();
             assert!(matches!(error, DecodeError::Invalid { field: named, .. } if named == field), "{error}");
             assert!(!error.to_string().contains("s3cret"), "{error}");
         }
+    }
+
+    #[test]
+    fn numbers_may_be_written_with_a_fraction() {
+        let text = whole().to_string();
+        let as_floats = text
+            .replace(r#""version":1,"#, r#""version":1.0,"#)
+            .replace(r#""seq":7"#, r#""seq":7e0"#)
+            .replace("1764000000000", "1764000000000.5")
+            .replace(r#""count":3"#, r#""count":3.0"#)
+            .replace(r#""receives":1"#, r#""receives":1.0"#)
+            .replace("1763999000000", "1763999000000.0");
+        assert_ne!(text, as_floats);
+        assert_eq!(OutboundMessage::decode(&as_floats), OutboundMessage::decode(&text));
     }
 
     #[test]

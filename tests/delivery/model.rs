@@ -266,7 +266,12 @@ impl Model<'_> {
             let Some((seq, true)) = self.case.messages[place].request else { return false };
             let later =
                 |other: usize| self.case.messages[other].request.is_some_and(|(other, _)| other > seq);
-            let worthy = |other: usize| later(other) && lasts(other) && (!is_user(place) || is_user(other));
+            let newer = |other: usize| {
+                other > place
+                    || self.case.messages[other].request.is_some_and(|(_, supersedable)| supersedable)
+            };
+            let reaches = |other: usize| !is_user(place) || is_user(other);
+            let worthy = |other: usize| later(other) && newer(other) && lasts(other) && reaches(other);
             all.iter().any(|(other, to)| *to == connection && worthy(*other))
         };
         for lane in lanes.values_mut() {
@@ -431,7 +436,7 @@ impl Model<'_> {
         match &post.answer {
             None => post.ended_at.is_some_and(|ended| ended < self.cutoff),
             Some(Answer::Status { status, .. }) => *status >= 500,
-            Some(Answer::Timeout | Answer::Broken(_)) => true,
+            Some(Answer::Timeout | Answer::Broken(_) | Answer::ConnectionLost(_)) => true,
         }
     }
 

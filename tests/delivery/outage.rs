@@ -26,9 +26,10 @@ use tokio::time::Instant;
 
 /// Shows figures, also of a test that passes.
 macro_rules! show {
-    ($($text:tt)*) => {
-        writeln!(std::io::stderr(), $($text)*).unwrap()
-    };
+    ($($text:tt)*) => {{
+        let mut output = std::io::stderr();
+        writeln!(output, $($text)*).unwrap()
+    }};
 }
 
 const ENVIRONMENTS: usize = 20;

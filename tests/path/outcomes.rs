@@ -209,7 +209,9 @@ async fn poison() -> anyhow::Result<()> {
 #[tokio::test]
 async fn exhausted() -> anyhow::Result<()> {
     let throttled = |_: usize, _: &Request| Reply::Answer(429, String::new());
-    let side = Side::with("exhausted", false, &[("MAX_AGE_SECONDS", "5")], throttled).await?;
+    let side =
+        Side::with("exhausted", false, &[("MAX_AGE_SECONDS", "5"), ("AWAY_GRACE_SECONDS", "5")], throttled)
+            .await?;
     side.settles(&message("m", json!({ "connection": "a" }))).await?;
     let letters = side.dead_letters().await?;
     assert_eq!(letters.len(), 1);
