@@ -7,7 +7,7 @@ use serde::{
     de::{MapAccess, Visitor},
     ser::SerializeMap,
 };
-use serde_json::value::RawValue;
+use serde_json::{Value, value::RawValue};
 
 use crate::{
     Audience, ConnectionId, MessageId, Payload, RequestId,
@@ -206,7 +206,33 @@ impl<'a> OutboundMessage<'a> {
     pub fn encode(&self) -> String {
         escape_for_queue(serde_json::to_string(self).expect("a message is JSON"))
     }
+
+    /// Writes the body like [`encode`](Self::encode), with the fields inside of `to` and `request` of the body that the
+    /// message was read from, as far as this version does not know them.
+    #[must_use]
+    pub fn encode_over(&self, original: &str) -> String {
+        let body = self.encode();
+        match (Fields::read(&body), Fields::read(original)) {
+            (Ok(ours), Ok(theirs)) => escape_for_queue(ours.over(&theirs, &INNER)),
+            _ => body,
+        }
+    }
 }
+
+/// A field that is an object, and the fields that this version knows in it.
+struct Inner {
+    name: &'static str,
+    known: &'static [&'static str],
+    inner: &'static [Inner],
+}
+
+const USER: Inner = Inner { name: "user", known: &["tenant", "user"], inner: &[] };
+const TO: Inner = Inner {
+    name: "to",
+    known: &["connection", "connections", "user", "tenant", "shard", "after"],
+    inner: &[USER],
+};
+const INNER: [Inner; 2] = [TO, Inner { name: "request", known: &["id", "seq"], inner: &[] }];
 
 /// The fields of a JSON object, their values not yet read.
 struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
@@ -247,9 +273,46 @@ impl<'a> Fields<'a> {
         }
     }
 
+    fn get(&self, field: &str) -> Option<&'a RawValue> {
+        self.0.iter().find(|(name, _)| name == field).map(|(_, value)| *value)
+    }
+
+    /// Writes the object, with the unknown fields that `theirs` has inside of the same objects.
+    fn over(&self, theirs: &Fields<'_>, inner: &[Inner]) -> String {
+        let field = |(name, value): &(Cow<'a, str>, &'a RawValue)| {
+            let inner = inner.iter().find(|inner| inner.name == name);
+            let value = inner.and_then(|inner| inner.merged(value.get(), theirs.get(name)?.get()));
+            (name.clone().into_owned(), value)
+        };
+        let fields = self.0.iter().map(|pair| match field(pair) {
+            (name, Some(value)) => object_field(&name, &value),
+            (name, None) => object_field(&name, pair.1.get()),
+        });
+        format!("{{{}}}", fields.collect::<Vec<_>>().join(","))
+    }
+
     fn rest(self) -> UnknownFields<'a> {
         UnknownFields(self.0.into_iter().map(|(name, value)| (name, Payload::from(value))).collect())
     }
+}
+
+impl Inner {
+    /// Our object with their unknown fields. `None` where one of the two is no object.
+    fn merged(&self, ours: &str, theirs: &str) -> Option<String> {
+        let (ours, theirs) = (Fields::read(ours).ok()?, Fields::read(theirs).ok()?);
+        let mut merged = ours.over(&theirs, self.inner);
+        merged.pop();
+        for (name, value) in theirs.0.iter().filter(|(name, _)| !self.known.contains(&name.as_ref())) {
+            merged.push(',');
+            merged.push_str(&object_field(name, value.get()));
+        }
+        merged.push('}');
+        Some(merged)
+    }
+}
+
+fn object_field(name: &str, value: &str) -> String {
+    format!("{}:{value}", Value::from(name))
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
@@ -281,7 +344,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 
@@ -375,6 +438,26 @@ mod tests {
             assert!(matches!(error, DecodeError::Invalid { field: named, .. } if named == field), "{error}");
             assert!(!error.to_string().contains("s3cret"), "{error}");
         }
+    }
+
+    #[test]
+    fn unknown_fields_inside_of_objects_are_kept() {
+        let original = json!({
+            "version": 1,
+            "id": "m",
+            "to": {"user": {"tenant": "t", "user": "u", "device": [1.0]}, "via": {"a\"b": null}},
+            "payload": 1,
+            "request": {"id": "r", "seq": 7, "span": "x"},
+            "note": true,
+        })
+        .to_string();
+        let message = OutboundMessage::decode(&original).unwrap();
+        let written: Value = serde_json::from_str(&message.encode_over(&original)).unwrap();
+        assert_eq!(written, serde_json::from_str::<Value>(&original).unwrap());
+
+        let narrowed = OutboundMessage { to: Audience::Connection("a".try_into().unwrap()), ..message };
+        let written: Value = serde_json::from_str(&narrowed.encode_over(&original)).unwrap();
+        assert_eq!(written["to"], json!({"connection": "a", "via": {"a\"b": null}}));
     }
 
     #[test]

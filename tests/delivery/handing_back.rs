@@ -39,8 +39,8 @@ mod the_message {
             "c" => status(413),
             _ => status(429),
         }));
-        let body = r#"{"trace": {"x": [1.0]}, "version":1,"id":"m","to":{"connections":["a","b","c","d","e"]},
-            "payload": { "b": 1.0 , "a": [ ] }, "request":{"id":"r","seq":7},"supersedable":true,
+        let body = r#"{"trace": {"x": [1.0]}, "version":1,"id":"m","to":{"connections":["a","b","c","d","e"],"via":1.5},
+            "payload": { "b": 1.0 , "a": [ ] }, "request":{"id":"r","seq":7,"span":"s"},"supersedable":true,
             "expires_at":1764000099000}"#;
         let mut event = batch([body]);
         let record = &mut event.records[0];
@@ -55,8 +55,8 @@ mod the_message {
         let expected = json!({
             "version": 1,
             "id": "m",
-            "to": { "connections": ["d", "e"] },
-            "request": { "id": "r", "seq": 7 },
+            "to": { "connections": ["d", "e"], "via": 1.5 },
+            "request": { "id": "r", "seq": 7, "span": "s" },
             "supersedable": true,
             "expires_at": 1_764_000_099_000_u64,
             "retry": { "count": 1, "receives": 2, "since": EPOCH_MILLIS, "cause": "429" },
@@ -70,7 +70,7 @@ mod the_message {
         assert!(back[0].attributes.is_empty() && back[0].deduplication_id.is_none());
 
         let dead = rig.dead();
-        assert_eq!((dead.len(), &dead[0].json()["to"]), (1, &json!({ "connection": "c" })));
+        assert_eq!((dead.len(), &dead[0].json()["to"]), (1, &json!({ "connection": "c", "via": 1.5 })));
         assert_eq!(dead[0].group.as_deref(), Some("acme"));
         Ok(())
     }
