@@ -12,6 +12,7 @@
 
 mod audience;
 mod client;
+mod fields;
 mod id;
 pub mod limits;
 mod number;

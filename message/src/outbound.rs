@@ -1,16 +1,12 @@
 //! What lies on the queue.
 
-use std::{borrow::Cow, fmt};
+use std::borrow::Cow;
 
-use serde::{
-    Deserialize, Deserializer, Serialize, Serializer,
-    de::{MapAccess, Visitor},
-    ser::SerializeMap,
-};
-use serde_json::{Value, value::RawValue};
+use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
 
 use crate::{
     Audience, ConnectionId, MessageId, Payload, RequestId,
+    fields::{Fields, INNER},
     number::{self, Millis, Whole},
     payload::escape_for_queue,
 };
@@ -103,6 +99,12 @@ pub struct Retry {
 /// Fields of a message that this version does not know, in the order in which they came.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct UnknownFields<'a>(Vec<(Cow<'a, str>, Payload<'a>)>);
+
+impl<'a> UnknownFields<'a> {
+    pub(crate) fn of(fields: impl Iterator<Item = (Cow<'a, str>, Payload<'a>)>) -> Self {
+        Self(fields.collect())
+    }
+}
 
 impl Serialize for UnknownFields<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -219,132 +221,9 @@ impl<'a> OutboundMessage<'a> {
     }
 }
 
-/// A field that is an object, and the fields that this version knows in it.
-struct Inner {
-    name: &'static str,
-    known: &'static [&'static str],
-    inner: &'static [Inner],
-}
-
-const USER: Inner = Inner { name: "user", known: &["tenant", "user"], inner: &[] };
-const TO: Inner = Inner {
-    name: "to",
-    known: &["connection", "connections", "user", "tenant", "shard", "after"],
-    inner: &[USER],
-};
-const INNER: [Inner; 2] = [TO, Inner { name: "request", known: &["id", "seq"], inner: &[] }];
-
-/// The fields of a JSON object, their values not yet read.
-struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
-
-impl<'a> Fields<'a> {
-    fn read(body: &'a str) -> Result<Self, DecodeError> {
-        serde_json::from_str(body)
-            .map_err(|error| DecodeError::NotAnObject { line: error.line(), column: error.column() })
-    }
-
-    fn required<T: Deserialize<'a>>(
-        &mut self,
-        field: &'static str,
-        expected: &'static str,
-    ) -> Result<T, DecodeError> {
-        let value = self.take(field)?.ok_or(DecodeError::Missing { field, expected })?;
-        serde_json::from_str(value.get()).map_err(|_| DecodeError::Invalid { field, expected })
-    }
-
-    /// `null` is as good as absent.
-    fn optional<T: Deserialize<'a>>(
-        &mut self,
-        field: &'static str,
-        expected: &'static str,
-    ) -> Result<Option<T>, DecodeError> {
-        self.take(field)?.map_or(Ok(None), |value| {
-            serde_json::from_str(value.get()).map_err(|_| DecodeError::Invalid { field, expected })
-        })
-    }
-
-    fn take(&mut self, field: &'static str) -> Result<Option<&'a RawValue>, DecodeError> {
-        let position = |fields: &[(Cow<'a, str>, _)]| fields.iter().position(|(name, _)| name == field);
-        let Some(found) = position(&self.0) else { return Ok(None) };
-        let (_, value) = self.0.remove(found);
-        match position(&self.0) {
-            None => Ok(Some(value)),
-            Some(_) => Err(DecodeError::Repeated(field)),
-        }
-    }
-
-    fn get(&self, field: &str) -> Option<&'a RawValue> {
-        self.0.iter().find(|(name, _)| name == field).map(|(_, value)| *value)
-    }
-
-    /// Writes the object, with the unknown fields that `theirs` has inside of the same objects.
-    fn over(&self, theirs: &Fields<'_>, inner: &[Inner]) -> String {
-        let field = |(name, value): &(Cow<'a, str>, &'a RawValue)| {
-            let inner = inner.iter().find(|inner| inner.name == name);
-            let value = inner.and_then(|inner| inner.merged(value.get(), theirs.get(name)?.get()));
-            (name.clone().into_owned(), value)
-        };
-        let fields = self.0.iter().map(|pair| match field(pair) {
-            (name, Some(value)) => object_field(&name, &value),
-            (name, None) => object_field(&name, pair.1.get()),
-        });
-        format!("{{{}}}", fields.collect::<Vec<_>>().join(","))
-    }
-
-    fn rest(self) -> UnknownFields<'a> {
-        UnknownFields(self.0.into_iter().map(|(name, value)| (name, Payload::from(value))).collect())
-    }
-}
-
-impl Inner {
-    /// Our object with their unknown fields. `None` where one of the two is no object.
-    fn merged(&self, ours: &str, theirs: &str) -> Option<String> {
-        let (ours, theirs) = (Fields::read(ours).ok()?, Fields::read(theirs).ok()?);
-        let mut merged = ours.over(&theirs, self.inner);
-        merged.pop();
-        for (name, value) in theirs.0.iter().filter(|(name, _)| !self.known.contains(&name.as_ref())) {
-            merged.push(',');
-            merged.push_str(&object_field(name, value.get()));
-        }
-        merged.push('}');
-        Some(merged)
-    }
-}
-
-fn object_field(name: &str, value: &str) -> String {
-    format!("{}:{value}", Value::from(name))
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
-
-        struct FieldsVisitor;
-
-        impl<'de> Visitor<'de> for FieldsVisitor {
-            type Value = Fields<'de>;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("a JSON object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut fields = Vec::with_capacity(8);
-                while let Some((Name(name), value)) = map.next_entry()? {
-                    fields.push((name, value));
-                }
-                Ok(Fields(fields))
-            }
-        }
-
-        deserializer.deserialize_map(FieldsVisitor)
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 

@@ -54,7 +54,8 @@ impl Recent {
         let began = *self.began.get_or_insert(now);
         let age = now.saturating_duration_since(began);
         if age >= 2 * GENERATION {
-            (self.previous, self.current) = Default::default();
+            self.previous.clear();
+            self.current.clear();
             self.began = Some(now);
         } else if age >= GENERATION {
             self.rotate(began + GENERATION);
@@ -67,7 +68,9 @@ impl Recent {
     }
 
     fn rotate(&mut self, began: Instant) {
-        self.previous = mem::take(&mut self.current);
+        // Both keep their memory: a generation lasts no longer than a broadcast to 1 024 connections.
+        mem::swap(&mut self.previous, &mut self.current);
+        self.current.clear();
         self.began = Some(began);
     }
 
@@ -85,6 +88,11 @@ impl Recent {
 }
 
 impl Generation {
+    fn clear(&mut self) {
+        self.answers.clear();
+        (self.worked, self.refused, self.failed) = (0, 0, 0);
+    }
+
     fn insert(&mut self, hash: u64, answer: Answer) {
         let before = self.answers.insert(hash, answer);
         if let Some(before) = before {

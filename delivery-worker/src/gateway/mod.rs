@@ -4,6 +4,7 @@
 //! orchestration: [`pool`] keeps connections, [`http1`] and [`http2`] speak on them, [`sign`] signs. What never
 //! changes of a request is prepared once.
 
+mod connection;
 mod dial;
 pub mod http1;
 pub mod http2;
@@ -25,7 +26,8 @@ use streamer_environment::tls;
 use streamer_message::ConnectionId;
 
 use self::{
-    pool::{Failure, Pool},
+    connection::Failure,
+    pool::Pool,
     sign::{Signed, Signer},
     skew::Skew,
 };

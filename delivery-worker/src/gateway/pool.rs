@@ -7,10 +7,7 @@
 
 use std::{
     fmt, io,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -25,9 +22,9 @@ use tokio_rustls::TlsConnector;
 
 use super::{
     Answered, Post,
+    connection::{Connection, Failure, Shared},
     dial::{dial, timed_out},
     http1::{Http1, Stream},
-    http2::{self, Http2},
 };
 use crate::control::clock::Clock;
 
@@ -43,9 +40,6 @@ const OPENINGS: usize = 2;
 /// How long an HTTP/2 connection with posts on it may be silent before it is asked whether it lives, and how long
 /// it may take to say so. Both leave time for a repeated post: a post may take 5 s.
 const PING: Duration = Duration::from_secs(1);
-
-/// How long posts on an HTTP/2 connection may wait while none of them is answered. It is less than a post may take.
-const SILENCE: Duration = Duration::from_secs(4);
 
 /// How often a post goes out again because the connection under it was lost.
 const AGAIN: usize = 2;
@@ -70,50 +64,6 @@ struct Kept {
     shared: Option<(Shared, Instant)>,
     /// The tasks that drive HTTP/2 connections.
     driving: JoinSet<()>,
-}
-
-/// An HTTP/2 connection. Cheap to clone.
-#[derive(Clone)]
-struct Shared {
-    http2: Http2,
-    state: Arc<State>,
-}
-
-/// What is known of an HTTP/2 connection.
-#[derive(Default)]
-struct State {
-    /// Posts that were answered on it.
-    answers: AtomicUsize,
-    /// Whether a post has reported its loss.
-    reported: AtomicBool,
-}
-
-/// A connection that can take a post.
-enum Connection {
-    /// This post's alone.
-    Http1(Box<Http1>),
-    /// Shared by all.
-    Http2(Shared),
-}
-
-/// What kept an answer from arriving.
-#[derive(Debug)]
-enum Fault {
-    Http1(io::Error),
-    Http2(hyper::Error),
-    /// No post on the connection was answered for [`SILENCE`].
-    Silent,
-}
-
-/// Why there is no answer.
-#[derive(Debug)]
-pub enum Failure {
-    /// No connection, or one that broke.
-    Broken(String),
-    /// The host did not answer.
-    Timeout,
-    /// A shared connection that had worked was lost, as another post on it has reported.
-    Lost(String),
 }
 
 impl fmt::Debug for Pool {
@@ -154,16 +104,16 @@ impl Pool {
         };
         let mut again = 0;
         loop {
-            match send_on(&mut connection, post).await {
+            match connection.send(post).await {
                 Ok((answered, keep)) => return Ok(self.keep(connection, keep, answered)),
-                Err(fault) if again < AGAIN && fault.may_repeat(&connection, used) => {
+                Err(fault) if again < AGAIN && connection.may_repeat(&fault, used) => {
                     self.retire(&connection);
                     again += 1;
                     (connection, used) = Box::pin(self.connect()).await?;
                 }
                 Err(fault) => {
                     self.retire(&connection);
-                    return Err(fault.failure(&connection));
+                    return Err(connection.failure(&fault));
                 }
             }
         }
@@ -184,7 +134,7 @@ impl Pool {
     /// Shares a connection no longer. Posts that are on it may yet be answered.
     fn retire(&self, connection: &Connection) {
         if let Connection::Http2(lost) = connection {
-            self.kept().shared.take_if(|(shared, _)| Arc::ptr_eq(&shared.state, &lost.state));
+            self.kept().shared.take_if(|(shared, _)| shared.is(lost));
         }
     }
 
@@ -213,9 +163,8 @@ impl Pool {
     fn shared(&self) -> Option<Shared> {
         let mut kept = self.kept();
         let now = kept.now();
-        kept.shared.take_if(|(shared, since)| {
-            shared.http2.is_closed() || now.saturating_duration_since(*since) >= IDLE
-        });
+        kept.shared
+            .take_if(|(shared, since)| shared.is_closed() || now.saturating_duration_since(*since) >= IDLE);
         let (shared, since) = kept.shared.as_mut()?;
         *since = now;
         Some(shared.clone())
@@ -278,7 +227,7 @@ impl Pool {
             .handshake(stream)
             .await
             .map_err(|error| io::Error::other(chain(&error)))?;
-        let shared = Shared { http2, state: Arc::default() };
+        let shared = Shared::new(http2);
         let mut kept = self.kept();
         while kept.driving.try_join_next().is_some() {}
         kept.driving.spawn(async move { _ = connection.await });
@@ -295,97 +244,5 @@ impl Pool {
 impl Kept {
     fn now(&self) -> Instant {
         self.clock.at(Instant::now())
-    }
-}
-
-impl Shared {
-    /// Sends a post, and leaves a connection on which no post is answered.
-    async fn send(&mut self, post: &Post<'_>) -> Result<Answered, Fault> {
-        let Self { http2, state } = self;
-        let mut answer = Box::pin(http2::send(http2, post));
-        loop {
-            let before = state.answers.load(Ordering::Relaxed);
-            match timeout(SILENCE, &mut answer).await {
-                Ok(answered) => {
-                    state.answers.fetch_add(usize::from(answered.is_ok()), Ordering::Relaxed);
-                    return answered.map_err(Fault::Http2);
-                }
-                Err(_) if state.answers.load(Ordering::Relaxed) == before => return Err(Fault::Silent),
-                Err(_) => {}
-            }
-        }
-    }
-}
-
-/// Sends a post on a connection, and returns the answer, and whether the connection takes another post.
-async fn send_on(connection: &mut Connection, post: &Post<'_>) -> Result<(Answered, bool), Fault> {
-    match connection {
-        Connection::Http1(connection) => connection.send(post).await.map_err(Fault::Http1),
-        Connection::Http2(shared) => Ok((Box::pin(shared.send(post)).await?, true)),
-    }
-}
-
-impl Fault {
-    /// Whether the post may go out again: the connection was lost, as any may at any time, or the host has not
-    /// processed the post (REFUSED_STREAM, RFC 9113, section 8.7).
-    fn may_repeat(&self, connection: &Connection, used: bool) -> bool {
-        match (self, connection) {
-            (Self::Http1(error), _) => {
-                use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-                used && matches!(
-                    error.kind(),
-                    BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof
-                )
-            }
-            (Self::Http2(error), Connection::Http2(shared)) => {
-                let worked = used || shared.state.answers.load(Ordering::Relaxed) > 0;
-                is_refused(error) || (worked && is_lost(error))
-            }
-            (Self::Http2(_) | Self::Silent, _) => false,
-        }
-    }
-
-    /// What the post reports. Of a shared connection that had worked, the first post reports the loss, so that one lost
-    /// connection counts as one failure; one that has never worked is every post's own failure.
-    fn failure(&self, connection: &Connection) -> Failure {
-        let is_known = match connection {
-            Connection::Http1(_) => false,
-            Connection::Http2(Shared { state, .. }) => {
-                state.answers.load(Ordering::Relaxed) > 0 && state.reported.swap(true, Ordering::Relaxed)
-            }
-        };
-        match self {
-            _ if is_known => Failure::Lost(self.to_string()),
-            Self::Silent => Failure::Timeout,
-            Self::Http1(_) | Self::Http2(_) => Failure::Broken(self.to_string()),
-        }
-    }
-}
-
-/// Whether the host says that it has not processed the post.
-fn is_refused(error: &hyper::Error) -> bool {
-    source_of(error).and_then(h2::Error::reason) == Some(h2::Reason::REFUSED_STREAM)
-}
-
-/// Whether the whole connection was lost: closed with GOAWAY or without it, reset, or silent to a ping.
-fn is_lost(error: &hyper::Error) -> bool {
-    let closed = error.is_canceled() || error.is_closed() || error.is_timeout();
-    closed || source_of::<io::Error>(error).is_some() || source_of(error).is_some_and(h2::Error::is_go_away)
-}
-
-fn source_of<E: std::error::Error + 'static>(error: &hyper::Error) -> Option<&E> {
-    std::error::Error::source(error).and_then(|source| source.downcast_ref())
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let error: &dyn std::error::Error = match self {
-            Self::Http1(error) => error,
-            Self::Http2(error) => error,
-            Self::Silent => {
-                return formatter.write_str("the connection answers no post: it was replaced");
-            }
-        };
-        formatter.write_str(&chain(error))
     }
 }
