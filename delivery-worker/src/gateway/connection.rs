@@ -48,9 +48,11 @@ struct State {
 /// What kept an answer from arriving.
 #[derive(Debug)]
 pub enum Fault {
+    /// Of HTTP/1.1.
     Http1(io::Error),
+    /// Of HTTP/2.
     Http2(hyper::Error),
-    /// No post on the connection was answered for [`SILENCE`].
+    /// No post on the connection was answered for 4 s.
     Silent,
 }
 

@@ -4,7 +4,7 @@
 //! orchestration: [`pool`] keeps connections, [`http1`] and [`http2`] speak on them, [`sign`] signs. What never
 //! changes of a request is prepared once.
 
-mod connection;
+pub mod connection;
 mod dial;
 pub mod http1;
 pub mod http2;
