@@ -56,11 +56,13 @@ impl Removal {
     fn refused(row: Option<&Row>, cutoff: u128, here: &Endpoints) -> Self {
         let attribute = |name: &str| row.and_then(|row| row.get(name));
         let endpoint = attribute("endpoint").and_then(|endpoint| endpoint.as_s().ok());
-        let connected_at = attribute("connected_at").and_then(|at| at.as_n().ok()?.parse::<u128>().ok());
+        let is_old = attribute("connected_at").is_none_or(|at| {
+            at.as_n().ok().and_then(|at| at.parse::<u128>().ok()).is_some_and(|at| at < cutoff)
+        });
         match endpoint {
             Some(endpoint) if !here.include(endpoint) => Self::Elsewhere(endpoint.clone()),
             // Under another name, which the next try has.
-            Some(endpoint) if connected_at.is_some_and(|at| at < cutoff) => Self::Elsewhere(endpoint.clone()),
+            Some(endpoint) if is_old => Self::Elsewhere(endpoint.clone()),
             _ => Self::TooYoung,
         }
     }

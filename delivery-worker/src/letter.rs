@@ -4,7 +4,10 @@ use std::time::SystemTime;
 
 use streamer_message::{Audience, ConnectionId, Connections, OutboundMessage, Retry};
 
-use crate::decode::{Record, millis};
+use crate::{
+    decode::{Record, millis},
+    outcome::Cause,
+};
 
 /// Bytes of an attribute's text, at most.
 const DETAIL_BYTES: usize = 1024;
@@ -91,7 +94,7 @@ impl Letter {
             count: before.map_or(0, |retry| retry.count).saturating_add(1),
             receives: record.suspicious_receives().saturating_sub(1),
             since: millis(record.since().unwrap_or(now)),
-            cause: clean(&back.cause),
+            cause: with_elsewhere(clean(&back.cause), before),
             done: back.done,
             // A part of a tenant has it in its audience.
             after: match record.content.as_ref().map(|message| &message.to) {
@@ -152,6 +155,14 @@ fn narrowed(to: Audience, unfinished: Vec<ConnectionId>, behind: Option<Connecti
             Connections::new(some).map_or(Audience::Connections(all), Audience::Connections)
         }
         (to, _) => to,
+    }
+}
+
+/// A later cause does not hide that the audience was connected elsewhere: without its rows only this tells.
+fn with_elsewhere(cause: String, before: Option<&Retry>) -> String {
+    match before.and_then(|retry| Cause::elsewhere(&retry.cause)) {
+        Some(elsewhere) if Cause::elsewhere(&cause).is_none() => format!("{cause}; {elsewhere}"),
+        _ => cause,
     }
 }
 

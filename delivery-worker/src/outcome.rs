@@ -154,10 +154,10 @@ const ELSEWHERE: (&str, &str) =
     ("connected at ", " only: if that is the worker's own API, add it to WEBSOCKET_ENDPOINT_ALIASES");
 
 impl Cause {
-    /// Reads back the text of [`Self::Elsewhere`], which a message that was handed back has with it.
+    /// Reads back the text of [`Self::Elsewhere`], with which the cause of a message ends that was handed back for it once.
     #[must_use]
     pub fn elsewhere(text: &str) -> Option<Self> {
-        let endpoint = text.strip_prefix(ELSEWHERE.0)?.strip_suffix(ELSEWHERE.1)?;
+        let (_, endpoint) = text.strip_suffix(ELSEWHERE.1)?.rsplit_once(ELSEWHERE.0)?;
         Some(Self::Elsewhere(endpoint.to_owned()))
     }
 

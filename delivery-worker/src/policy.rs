@@ -36,13 +36,16 @@ impl Policy {
     /// connections have ended.
     #[must_use]
     pub fn nobody(&self, record: &Record, elsewhere: Option<String>, now: SystemTime) -> Outcome {
-        if let Some(endpoint) = elsewhere {
+        // A connection here has it: the others are not this worker's.
+        let is_reached = !record.done().is_empty();
+        if let Some(endpoint) = elsewhere.filter(|_| !is_reached) {
             return Outcome::HandedBack(Cause::Elsewhere(endpoint));
         }
         let message = record.content.as_ref().ok();
         let is_for_a_user = message.is_some_and(|message| matches!(message.to, Audience::User { .. }));
         let may_be_away = is_for_a_user && age(record, now) < self.away_grace;
-        let was_elsewhere = record.retry().and_then(|retry| Cause::elsewhere(&retry.cause));
+        let was_elsewhere =
+            record.retry().filter(|_| !is_reached).and_then(|retry| Cause::elsewhere(&retry.cause));
         match (was_elsewhere, may_be_away) {
             (Some(cause), true) => Outcome::HandedBack(cause),
             (Some(cause), false) => Outcome::Exhausted(cause),

@@ -188,7 +188,7 @@ fn first<'a>(causes: &[&'a Cause]) -> &'a Cause {
 
 /// Whether a message found no time, as before, although nothing of it was posted.
 fn is_stuck(record: &Record, pairs: &[&Ended]) -> bool {
-    let before = record.retry().is_some_and(|retry| retry.cause == Cause::Deadline.to_string());
+    let before = record.retry().is_some_and(|retry| retry.cause.starts_with(&Cause::Deadline.to_string()));
     before && posts(pairs) == 0
 }
 

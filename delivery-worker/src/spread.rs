@@ -192,7 +192,11 @@ async fn spread<G>(worker: &Worker<G>, records: &[Record], spread: &Spread<'_>, 
         }
         read = next;
         match (&read, stops) {
-            (_, Some(cause)) => break Outcome::HandedBack(cause),
+            // What was read lies behind the cursor, so only the cause can tell of it.
+            (_, Some(cause)) => {
+                let elsewhere = elsewhere.filter(|_| !any).map(Cause::Elsewhere);
+                break Outcome::HandedBack(elsewhere.unwrap_or(cause));
+            }
             (Some(_), None) => {}
             (None, None) if any => break Outcome::Expanded,
             // Those of the first look have gone.

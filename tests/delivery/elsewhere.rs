@@ -1,13 +1,17 @@
 //! Two endpoints over one table, and one endpoint with two names.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::{Arc, atomic::AtomicUsize},
+    time::{Duration, SystemTime},
+};
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use delivery_worker::plan::Order;
 use serde_json::{Value, json};
 use streamer_connections::{Connection, Endpoints, shard_of};
 use streamer_tests::{
-    doubles::{QueueDouble, TableDouble, connection},
-    event::{batch, epoch, message},
+    doubles::{QueueDouble, Row, TableDouble, connection},
+    event::{EPOCH_MILLIS, batch, epoch, message},
     gateway::{MemoryGateway, status},
     worker::{ENDPOINT, Rig},
 };
@@ -106,6 +110,66 @@ async fn large_audience_elsewhere_waits() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// An invocation reads some of the pages only.
+#[tokio::test(start_paused = true)]
+async fn cursor_behind_rows_elsewhere_loses_no_message() -> anyhow::Result<()> {
+    let shard = shard_of(&"x".try_into().unwrap());
+    let body = to(json!({ "tenant": "acme", "shard": shard }));
+    let row = |number: usize| {
+        let millis = (EPOCH_MILLIS - 60_000).to_string();
+        let texts =
+            [("connection_id", format!("c{number:04}")), ("user_id", "u".into()), ("endpoint", OTHER.into())];
+        let mut row: Row = texts.map(|(name, value)| (name.to_owned(), AttributeValue::S(value))).into();
+        row.insert("connected_at".to_owned(), AttributeValue::N(millis));
+        row.insert("expires_at".to_owned(), AttributeValue::N((EPOCH_MILLIS / 1000 + 7000).to_string()));
+        row
+    };
+    let pages: Vec<Vec<_>> =
+        (0..6).map(|page| (0..10).map(|number| row(page * 10 + number)).collect()).collect();
+    let mut rig = Rig::new(MemoryGateway::always(status(200)));
+    let failing = Arc::new(AtomicUsize::new(4));
+    rig.worker.table = TableDouble::paged_until(pages, Arc::clone(&failing));
+    rig.invoke(batch([body])).await?;
+    let back = rig.handed_back().remove(0);
+    let sent = back.json();
+    assert!(sent["retry"]["cause"].as_str().is_some_and(|cause| cause.contains(OTHER)), "{sent}");
+    assert!(sent["to"]["after"].is_string(), "the pages that were read are not read again: {sent}");
+
+    rig.worker.table = TableDouble::default().client();
+    rig.invoke_at(epoch() + Duration::from_secs(60), batch([back.body])).await?;
+    assert!(rig.dead()[0].attribute("streamer.detail").contains(OTHER));
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn later_cause_hides_no_endpoint() -> anyhow::Result<()> {
+    let mut rig = rig(Order::Connection, 200).await?;
+    rig.invoke(batch([to_user()])).await?;
+    rig.worker.table = TableDouble::failing().client();
+    let back = rig.handed_back().remove(0).body;
+    rig.invoke_at(epoch() + Duration::from_secs(60), batch([back])).await?;
+    let back = rig.handed_back().remove(1);
+    let cause = back.json()["retry"]["cause"].to_string();
+    assert!(cause.contains("Query") && cause.contains(OTHER), "{cause}");
+
+    rig.worker.table = TableDouble::default().client();
+    rig.invoke_at(epoch() + Duration::from_secs(120), batch([back.body])).await?;
+    assert!(rig.dead()[0].attribute("streamer.detail").contains(OTHER));
+    Ok(())
+}
+
+/// Of two connections here one has the message and the other has gone meanwhile.
+#[tokio::test(start_paused = true)]
+async fn user_who_was_reached_here_waits_for_no_other() -> anyhow::Result<()> {
+    let rig = rig(Order::Connection, 200).await?;
+    rig.table.client().put(&connection("here", old())).await?;
+    let mut body: Value = serde_json::from_str(&to_user())?;
+    body["retry"] = json!({ "count": 1, "receives": 0, "since": 0, "cause": "503", "done": ["here"] });
+    assert_eq!(rig.invoke(batch([body.to_string()])).await?, ids([]));
+    assert!(rig.handed_back().is_empty() && rig.dead().is_empty());
+    Ok(())
+}
+
 #[tokio::test(start_paused = true)]
 async fn fifo_user_ends_as_dead_letter() -> anyhow::Result<()> {
     let rig = rig(Order::Group, 200).await?;
@@ -160,8 +224,20 @@ async fn young_row_under_another_name_stays() -> anyhow::Result<()> {
 }
 
 #[tokio::test(start_paused = true)]
+async fn row_without_a_time_under_another_name_is_removed() -> anyhow::Result<()> {
+    let row = Row::from([("endpoint".to_owned(), AttributeValue::S(OTHER.to_owned()))]);
+    let table = TableDouble::of([("x", row)], || true);
+    let mut rig =
+        Rig::on(MemoryGateway::always(status(410)), table, QueueDouble::taking(), QueueDouble::taking());
+    rig.worker.endpoints = Endpoints::new(ENDPOINT, [OTHER.to_owned()]);
+    rig.invoke(batch([message("m", &["x"]).to_string()])).await?;
+    assert!(rig.table.connections().is_empty() && rig.handed_back().is_empty());
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
 async fn row_without_a_time_is_removed() -> anyhow::Result<()> {
-    let table = TableDouble::of([("x", streamer_tests::doubles::Row::new())], || true);
+    let table = TableDouble::of([("x", Row::new())], || true);
     let rig =
         Rig::on(MemoryGateway::always(status(410)), table, QueueDouble::taking(), QueueDouble::taking());
     assert_eq!(rig.invoke(batch([message("m", &["x"]).to_string()])).await?, ids([]));

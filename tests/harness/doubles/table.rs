@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -125,14 +128,20 @@ impl TableDouble {
     /// A table whose indexes have these pages. A page that is not the last ends at its last row's connection.
     #[must_use]
     pub fn paged(pages: Vec<Vec<Row>>) -> ConnectionTable {
-        let query = mock!(aws_sdk_dynamodb::Client::query).then_compute_output(move |input| {
-            let after = input.exclusive_start_key().map(|key| &key["connection_id"]);
-            let is_next = |page: &Vec<Row>| page.last().map(|row| &row["connection_id"]) == after;
-            let place = after.and_then(|_| pages.iter().position(is_next)).map_or(0, |place| place + 1);
-            let page = pages.get(place).cloned().unwrap_or_default();
-            let last = page.last().filter(|_| place + 1 < pages.len());
-            let key = last.map(|row| Row::from([("connection_id".to_owned(), row["connection_id"].clone())]));
-            QueryOutput::builder().set_items(Some(page)).set_last_evaluated_key(key).build()
+        let query = mock!(aws_sdk_dynamodb::Client::query)
+            .then_compute_output(move |input| paged(&pages, input.exclusive_start_key()));
+        ConnectionTable::new(mock_client!(aws_sdk_dynamodb, RuleMode::MatchAny, [&query]), "connections")
+    }
+
+    /// The same, which answers so many queries and then refuses them.
+    #[must_use]
+    pub fn paged_until(pages: Vec<Vec<Row>>, left: Arc<AtomicUsize>) -> ConnectionTable {
+        let query = mock!(aws_sdk_dynamodb::Client::query).then_compute_response(move |input| {
+            let less = |left: usize| left.checked_sub(1);
+            if left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_err() {
+                return MockResponse::Error(QueryError::generic(denied()));
+            }
+            MockResponse::Output(paged(&pages, input.exclusive_start_key()))
         });
         ConnectionTable::new(mock_client!(aws_sdk_dynamodb, RuleMode::MatchAny, [&query]), "connections")
     }
@@ -239,6 +248,17 @@ impl TableDouble {
     fn locked(&self) -> MutexGuard<'_, BTreeMap<String, Row>> {
         self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The page behind a key. One that is not the last ends at its last row's connection.
+fn paged(pages: &[Vec<Row>], start: Option<&Row>) -> QueryOutput {
+    let after = start.map(|key| &key["connection_id"]);
+    let is_next = |page: &Vec<Row>| page.last().map(|row| &row["connection_id"]) == after;
+    let place = after.and_then(|_| pages.iter().position(is_next)).map_or(0, |place| place + 1);
+    let page = pages.get(place).cloned().unwrap_or_default();
+    let last = page.last().filter(|_| place + 1 < pages.len());
+    let key = last.map(|row| Row::from([("connection_id".to_owned(), row["connection_id"].clone())]));
+    QueryOutput::builder().set_items(Some(page)).set_last_evaluated_key(key).build()
 }
 
 /// A connection of the user `anna` of the tenant `acme` that was made at `connected_at`, as `$connect` writes it.
