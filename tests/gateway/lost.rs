@@ -53,6 +53,20 @@ mod http2 {
         assert_eq!(gateway.connections(), 2);
     }
 
+    /// A post that waits for a stream when the connection is closed is not on it yet.
+    #[tokio::test]
+    async fn closed_while_a_post_waits_is_replaced() {
+        let does = |connection, place| match (connection, place) {
+            (0, 1..) => Does::Closes,
+            _ => Does::Answers,
+        };
+        let gateway = Http2Gateway::limited(1, does).await.unwrap();
+        let api = trusting(&gateway, &gateway.endpoint()).await;
+        assert_eq!(delivered(&posts(&api, 1).await), 1);
+        let answers = posts(&api, 2).await;
+        assert_eq!(delivered(&answers), 2, "{answers:?}");
+    }
+
     #[tokio::test]
     async fn silent_to_pings_is_replaced() {
         let gateway = Http2Gateway::start(usize::MAX).await.unwrap();

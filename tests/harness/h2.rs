@@ -88,6 +88,17 @@ impl Http2Gateway {
     pub async fn scripted(
         script: impl Fn(usize, usize) -> Does + Send + Sync + 'static,
     ) -> anyhow::Result<Self> {
+        Self::limited(u32::MAX, script).await
+    }
+
+    /// The same, with at most so many requests at a time on each connection.
+    ///
+    /// # Errors
+    /// When it cannot listen, or has no certificate.
+    pub async fn limited(
+        streams: u32,
+        script: impl Fn(usize, usize) -> Does + Send + Sync + 'static,
+    ) -> anyhow::Result<Self> {
         let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()])?;
         let certificate = cert.der().clone();
         let key = PrivateKeyDer::try_from(signing_key.serialize_der()).map_err(anyhow::Error::msg)?;
@@ -105,7 +116,8 @@ impl Http2Gateway {
         serving.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                connections.spawn(serve(stream, acceptor.clone(), Arc::clone(&noted), Arc::clone(&script)));
+                let (acceptor, seen, script) = (acceptor.clone(), Arc::clone(&noted), Arc::clone(&script));
+                connections.spawn(serve(stream, acceptor, seen, script, streams));
             }
         });
         Ok(Self { address, certificate, seen, _serving: serving })
@@ -155,7 +167,7 @@ impl Http2Gateway {
 }
 
 /// A connection that breaks is for the client to handle.
-async fn serve(stream: TcpStream, acceptor: TlsAcceptor, seen: Arc<Seen>, script: Arc<Script>) {
+async fn serve(stream: TcpStream, acceptor: TlsAcceptor, seen: Arc<Seen>, script: Arc<Script>, streams: u32) {
     let Ok(stream) = acceptor.accept(stream).await else { return };
     let connection = seen.connections.fetch_add(1, Ordering::Relaxed);
     let (requests, enough, closes) = (AtomicUsize::new(0), Notify::new(), Notify::new());
@@ -165,8 +177,8 @@ async fn serve(stream: TcpStream, acceptor: TlsAcceptor, seen: Arc<Seen>, script
         let (served, script) = (Arc::clone(&serving), Arc::clone(&script));
         async move { served.answer(request, &*script).await }
     });
-    let connection =
-        http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service);
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    let connection = builder.max_concurrent_streams(streams).serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     tokio::select! {
         _ = connection.as_mut() => {}

@@ -155,9 +155,10 @@ fn is_refused(error: &hyper::Error) -> bool {
     source_of(error).and_then(h2::Error::reason) == Some(h2::Reason::REFUSED_STREAM)
 }
 
-/// Whether the whole connection was lost: closed with GOAWAY or without it, reset, or silent to a ping.
+/// Whether the whole connection was lost: closed with GOAWAY or without it, reset, or silent to a ping. Hyper takes it for
+/// the user's fault where the post still waited for a stream; a post has no body that could fail, so it is nothing else.
 fn is_lost(error: &hyper::Error) -> bool {
-    let closed = error.is_canceled() || error.is_closed() || error.is_timeout();
+    let closed = error.is_canceled() || error.is_closed() || error.is_timeout() || error.is_user();
     closed || source_of::<io::Error>(error).is_some() || source_of(error).is_some_and(h2::Error::is_go_away)
 }
 
