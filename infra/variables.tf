@@ -108,7 +108,7 @@ variable "management_endpoint_aliases" {
 
   validation {
     condition     = alltrue([for alias in coalesce(var.management_endpoint_aliases, []) : can(regex("^https?://[^/?#,]+(/[^?#,]*)?$", alias))]) && try(length(var.management_endpoint_aliases) > 0, true)
-    error_message = "management_endpoint_aliases are http or https URLs without a query; leave it out where there are none."
+    error_message = "management_endpoint_aliases are http or https URLs without a query: set at least one, or leave the variable out."
   }
 }
 

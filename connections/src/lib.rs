@@ -11,6 +11,7 @@
 mod endpoints;
 mod key;
 mod presence;
+mod removal;
 mod row;
 pub mod schema;
 mod table;
@@ -18,8 +19,9 @@ mod table;
 pub use endpoints::Endpoints;
 pub use key::{SHARDS, shard_of};
 pub use presence::{Cursor, Live, LivePage, Liveness, Who};
+pub use removal::Removal;
 pub use row::{Connection, IndexedConnection, InvalidRow};
-pub use table::{ConnectionTable, Page, Removal, TableError};
+pub use table::{ConnectionTable, Page, TableError};
 
 use streamer_environment::{Environment, Variable, values};
 

@@ -12,7 +12,7 @@ use streamer_environment::aws;
 use streamer_message::{ConnectionId, TenantId, UserId};
 
 use crate::{
-    Endpoints,
+    Endpoints, Removal,
     key::{tenant_shard, tenant_user},
     row::{self, Connection, IndexedConnection, InvalidRow, Row, number, since_epoch},
     schema::{BY_TENANT, BY_USER, CONNECTION_ID, EXPIRES_AT, Index},
@@ -38,34 +38,6 @@ pub struct Page<T = IndexedConnection> {
     pub connections: Vec<T>,
     /// The connection after which the next page begins, where there may be one.
     pub next: Option<ConnectionId>,
-}
-
-/// What became of a row that was to be removed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Removal {
-    /// There is no row now.
-    Removed,
-    /// The row stays: its connection was made too late.
-    TooYoung,
-    /// The row stays: its connection is at this endpoint.
-    Elsewhere(String),
-}
-
-impl Removal {
-    /// Says why the condition did not hold, by the row that DynamoDB returns with its refusal.
-    fn refused(row: Option<&Row>, cutoff: u128, here: &Endpoints) -> Self {
-        let attribute = |name: &str| row.and_then(|row| row.get(name));
-        let endpoint = attribute("endpoint").and_then(|endpoint| endpoint.as_s().ok());
-        let is_old = attribute("connected_at").is_none_or(|at| {
-            at.as_n().ok().and_then(|at| at.parse::<u128>().ok()).is_some_and(|at| at < cutoff)
-        });
-        match endpoint {
-            Some(endpoint) if !here.include(endpoint) => Self::Elsewhere(endpoint.clone()),
-            // Under another name, which the next try has.
-            Some(endpoint) if is_old => Self::Elsewhere(endpoint.clone()),
-            _ => Self::TooYoung,
-        }
-    }
 }
 
 /// Why the table did not do what it was asked.

@@ -133,7 +133,7 @@ fn way_of<'a>(
     }
     let unserved: Vec<_> = first.live.iter().filter(|id| !message.done().contains(id)).cloned().collect();
     match unserved.is_empty() {
-        true => Err(policy.nobody(record, first.elsewhere.clone(), now)),
+        true => Err(policy.unreached(record, first.elsewhere.clone(), now)),
         false => Ok(Way::Pairs(message, unserved)),
     }
 }

@@ -35,7 +35,7 @@ impl Policy {
     /// is connected `elsewhere`, the message waits for a worker that knows that endpoint, and is not dropped when those
     /// connections have ended.
     #[must_use]
-    pub fn nobody(&self, record: &Record, elsewhere: Option<String>, now: SystemTime) -> Outcome {
+    pub fn unreached(&self, record: &Record, elsewhere: Option<String>, now: SystemTime) -> Outcome {
         // A connection here has it: the others are not this worker's.
         let is_reached = !record.done().is_empty();
         if let Some(endpoint) = elsewhere.filter(|_| !is_reached) {
@@ -68,7 +68,7 @@ impl Policy {
         let reached =
             !message.done().is_empty() || pairs.iter().any(|pair| pair.borrow().outcome != Outcome::Gone);
         let (Audience::User { .. }, false) = (&message.to, reached) else { return None };
-        match self.nobody(&records[place], None, now) {
+        match self.unreached(&records[place], None, now) {
             away @ Outcome::HandedBack(_) => Some(Ended::unposted(place, None, away)),
             _ => None,
         }

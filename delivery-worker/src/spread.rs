@@ -200,7 +200,7 @@ async fn spread<G>(worker: &Worker<G>, records: &[Record], spread: &Spread<'_>, 
             (Some(_), None) => {}
             (None, None) if any => break Outcome::Expanded,
             // Those of the first look have gone.
-            (None, None) => break worker.policy.nobody(record, elsewhere, time.now()),
+            (None, None) => break worker.policy.unreached(record, elsewhere, time.now()),
         }
     };
     Ended { after, ..Ended::unposted(*place, None, outcome) }

@@ -161,7 +161,7 @@ mod gone {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn silent_table_is_waited_for_5_s_and_until_the_cutoff() -> anyhow::Result<()> {
+    async fn silent_table_delays_until_the_cutoff() -> anyhow::Result<()> {
         for (timeout, waited, cause) in
             [(30, 5000, "DeleteItem: no answer within 5 s"), (6, 4875, "deadline")]
         {

@@ -37,16 +37,28 @@ fn delivered(answers: &[Answer]) -> usize {
     answers.iter().filter(|answer| **answer == status(200, "")).count()
 }
 
+/// Posts after pauses, of which the last is too long for the connection.
+async fn idle_limit_holds(api: &ManagementApi, made: impl Fn() -> usize) {
+    for (seconds, connections) in [(0, 1), (40, 1), (40, 1), (50, 2)] {
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(seconds)).await;
+        tokio::time::resume();
+        assert_eq!(post(api, "c").await, status(200, ""));
+        assert_eq!(made(), connections);
+    }
+}
+
 mod http2 {
     use super::*;
 
+    /// The first connection answers one post; every other connection answers all.
+    fn once_and_then(fault: Does) -> impl Fn(usize, usize) -> Does {
+        move |connection, place| if connection == 0 && place > 0 { fault } else { Does::Answers }
+    }
+
     #[tokio::test]
     async fn closed_without_goaway_is_replaced() {
-        let does = |connection, place| match (connection, place) {
-            (0, 1..) => Does::Closes,
-            _ => Does::Answers,
-        };
-        let gateway = Http2Gateway::scripted(does).await.unwrap();
+        let gateway = Http2Gateway::scripted(once_and_then(Does::Closes)).await.unwrap();
         let api = trusting(&gateway, &gateway.endpoint()).await;
         assert_eq!(delivered(&posts(&api, 1).await), 1);
         assert_eq!(delivered(&posts(&api, 100).await), 100);
@@ -56,11 +68,7 @@ mod http2 {
     /// A post that waits for a stream when the connection is closed is not on it yet.
     #[tokio::test]
     async fn closed_while_a_post_waits_is_replaced() {
-        let does = |connection, place| match (connection, place) {
-            (0, 1..) => Does::Closes,
-            _ => Does::Answers,
-        };
-        let gateway = Http2Gateway::limited(1, does).await.unwrap();
+        let gateway = Http2Gateway::limited(1, once_and_then(Does::Closes)).await.unwrap();
         let api = trusting(&gateway, &gateway.endpoint()).await;
         assert_eq!(delivered(&posts(&api, 1).await), 1);
         let answers = posts(&api, 2).await;
@@ -89,11 +97,7 @@ mod http2 {
 
     #[tokio::test]
     async fn that_answers_no_post_is_left_and_counts_once() {
-        let does = |connection, place| match (connection, place) {
-            (0, 1..) => Does::Hangs,
-            _ => Does::Answers,
-        };
-        let gateway = Http2Gateway::scripted(does).await.unwrap();
+        let gateway = Http2Gateway::scripted(once_and_then(Does::Hangs)).await.unwrap();
         let api = trusting(&gateway, &gateway.endpoint()).await;
         assert_eq!(delivered(&posts(&api, 1).await), 1);
         let answers = posts(&api, 20).await;
@@ -130,13 +134,7 @@ mod http2 {
     async fn idle_for_50_s_is_not_used_again() {
         let gateway = Http2Gateway::start(usize::MAX).await.unwrap();
         let api = trusting(&gateway, &gateway.endpoint()).await;
-        for (seconds, connections) in [(0, 1), (40, 1), (40, 1), (50, 2)] {
-            tokio::time::pause();
-            tokio::time::advance(Duration::from_secs(seconds)).await;
-            tokio::time::resume();
-            assert_eq!(post(&api, "c").await, status(200, ""));
-            assert_eq!(gateway.connections(), connections);
-        }
+        idle_limit_holds(&api, || gateway.connections()).await;
     }
 }
 
@@ -147,13 +145,7 @@ mod http1 {
     async fn idle_for_50_s_is_not_used_again() {
         let gateway = WireGateway::start(|_| Reply::Answer(200, String::new())).await.unwrap();
         let api = api(&gateway.endpoint()).await;
-        for (seconds, connections) in [(0, 1), (40, 1), (40, 1), (50, 2)] {
-            tokio::time::pause();
-            tokio::time::advance(Duration::from_secs(seconds)).await;
-            tokio::time::resume();
-            assert_eq!(post(&api, "c").await, status(200, ""));
-            assert_eq!(gateway.connections(), connections);
-        }
+        idle_limit_holds(&api, || gateway.connections()).await;
     }
 
     /// The host has said 413 and closed before it had all of the payload.

@@ -19,7 +19,7 @@ pub const GENERATION: Duration = Duration::from_secs(5);
 /// Connections of a generation, at most.
 const CONNECTIONS: usize = 1024;
 
-/// What a connection's latest post says.
+/// The verdict of a connection's latest post.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
     /// The endpoint took or refused the message, as it should.

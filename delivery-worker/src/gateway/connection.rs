@@ -36,7 +36,7 @@ pub struct Shared {
     state: Arc<State>,
 }
 
-/// What is known of an HTTP/2 connection.
+/// The history of an HTTP/2 connection.
 #[derive(Default)]
 struct State {
     /// Posts that were answered on it.
@@ -45,7 +45,7 @@ struct State {
     reported: AtomicBool,
 }
 
-/// What kept an answer from arriving.
+/// The fault that kept an answer from arriving.
 #[derive(Debug)]
 pub enum Fault {
     /// Of HTTP/1.1.
@@ -97,7 +97,7 @@ impl Connection {
         }
     }
 
-    /// What the post reports. Of a shared connection that had worked, the first post reports the loss, so that one lost
+    /// Returns the failure that the post reports. Of a shared connection that had worked, the first post reports the loss, so that one lost
     /// connection counts as one failure; one that has never worked is every post's own failure.
     pub fn failure(&self, fault: &Fault) -> Failure {
         let is_known = match self {

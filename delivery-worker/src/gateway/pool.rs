@@ -140,8 +140,12 @@ impl Pool {
 
     /// A connection that others have used, and that has not been closed as far as is known.
     fn take(&self, wall: SystemTime) -> Option<Connection> {
-        self.kept().clock.resume(wall, Instant::now());
-        if let Some(shared) = self.shared() {
+        let shared = {
+            let mut kept = self.kept();
+            kept.clock.resume(wall, Instant::now());
+            kept.shared()
+        };
+        if let Some(shared) = shared {
             return Some(Connection::Http2(shared));
         }
         loop {
@@ -159,22 +163,11 @@ impl Pool {
         }
     }
 
-    /// The shared connection, unless it has been closed or was not used for too long.
-    fn shared(&self) -> Option<Shared> {
-        let mut kept = self.kept();
-        let now = kept.now();
-        kept.shared
-            .take_if(|(shared, since)| shared.is_closed() || now.saturating_duration_since(*since) >= IDLE);
-        let (shared, since) = kept.shared.as_mut()?;
-        *since = now;
-        Some(shared.clone())
-    }
-
     /// A connection, and whether others have used it: with HTTP/2, posts that wait for one that is being opened share
     /// it. One that takes too long to open is tried once more.
     async fn connect(&self) -> Result<(Connection, bool), Failure> {
         let mut http1 = self.http1.lock().await;
-        if let Some(shared) = self.shared() {
+        if let Some(shared) = self.kept().shared() {
             return Ok((Connection::Http2(shared), true));
         }
         if *http1 {
@@ -242,6 +235,16 @@ impl Pool {
 }
 
 impl Kept {
+    /// The shared connection, unless it has been closed or was not used for too long.
+    fn shared(&mut self) -> Option<Shared> {
+        let now = self.now();
+        self.shared
+            .take_if(|(shared, since)| shared.is_closed() || now.saturating_duration_since(*since) >= IDLE);
+        let (shared, since) = self.shared.as_mut()?;
+        *since = now;
+        Some(shared.clone())
+    }
+
     fn now(&self) -> Instant {
         self.clock.at(Instant::now())
     }
