@@ -1,8 +1,8 @@
 //! The whole path on the emulator: real clients, real queues, our real Lambda binaries.
 
-mod access;
 mod audiences;
 mod browser;
+mod connect;
 mod languages;
 mod outcomes;
 mod redrive;
