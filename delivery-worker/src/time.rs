@@ -123,7 +123,7 @@ impl Time {
     /// Until when messages for the parts of an audience are waited for that are sent now. What they leave of the time
     /// is for settling.
     #[must_use]
-    pub fn parts(&self) -> Instant {
+    pub fn fan_out_until(&self) -> Instant {
         (Instant::now() + CALL).min(self.cutoff)
     }
 
