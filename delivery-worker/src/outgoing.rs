@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use streamer_message::{Audience, ConnectionId, Connections, OutboundMessage, Retry};
+use streamer_message::{Audience, ConnectionId, Connections, OutboundMessage, Retry, dead_letter};
 
 use crate::{
     decode::{Record, millis},
@@ -84,10 +84,10 @@ impl Outgoing {
             Ok(_) => rewrite(record, unfinished, None)?,
         };
         let attributes = vec![
-            ("streamer.reason", why.reason.to_owned()),
-            ("streamer.detail", clean(why.detail)),
-            ("streamer.attempts", record.attempts().to_string()),
-            ("streamer.since", millis(record.since().unwrap_or(now)).to_string()),
+            (dead_letter::REASON, why.reason.to_owned()),
+            (dead_letter::DETAIL, clean(why.detail)),
+            (dead_letter::ATTEMPTS, record.attempts().to_string()),
+            (dead_letter::SINCE, millis(record.since().unwrap_or(now)).to_string()),
         ];
         let attributes = attributes.into_iter().filter(|(_, value)| !value.is_empty()).collect();
         Some(Self { body, attributes, ..Self::about(index, record) })

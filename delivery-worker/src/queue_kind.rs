@@ -1,5 +1,7 @@
 //! Standard and FIFO queues.
 
+use streamer_message::sqs::is_fifo;
+
 /// The kind of an SQS queue, which decides the order that deliveries keep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QueueKind {
@@ -10,12 +12,10 @@ pub enum QueueKind {
 }
 
 impl QueueKind {
-    /// Returns the kind of the queue at `url`: the name of a FIFO queue ends with `.fifo`.
-    ///
-    /// Source: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_CreateQueue.html>.
+    /// Returns the kind of the queue at `url`.
     #[must_use]
     pub fn of_url(url: &str) -> Self {
-        if url.ends_with(".fifo") { Self::Fifo } else { Self::Standard }
+        if is_fifo(url) { Self::Fifo } else { Self::Standard }
     }
 }
 
