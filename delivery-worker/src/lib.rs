@@ -8,16 +8,16 @@
 //! ```
 //!
 //! [`mod@decode`], [`mod@plan`], [`mod@classify`], [`policy`], [`backoff`], [`letter`], [`mod@settle`] and the state
-//! machines of [`control`] are a pure core: values and an instant in, values out. [`mod@expand`], [`mod@spread`], [`mod@deliver`],
+//! machines of [`admission`] are a pure core: values and an instant in, values out. [`mod@expand`], [`mod@spread`], [`mod@deliver`],
 //! [`gateway`] and [`queue`] are the shell around it, which does what the core says.
 //!
 //! Every pair of a message and a connection ends in exactly one [`Outcome`](outcome::Outcome), and a message is
 //! acknowledged only when all its pairs have settled and every letter that it needs was confirmed.
 
+pub mod admission;
 pub mod backoff;
 pub mod classify;
 pub mod config;
-pub mod control;
 pub mod decode;
 pub mod deliver;
 pub mod expand;
@@ -40,7 +40,7 @@ use streamer_connections::{ConnectionTable, Endpoints};
 use streamer_telemetry::Telemetry;
 
 use crate::{
-    control::Gate,
+    admission::Gate,
     decode::Record,
     deliver::deliver,
     expand::expand,
@@ -120,9 +120,9 @@ impl<G: Gateway> Worker<G> {
     async fn settle(&self, records: &[Record], ended: &[Ended], time: &Time) -> BTreeSet<usize> {
         let settlement = settle(&self.policy, records, ended, time.now(), fastrand::f64);
         let (handed_back, dead, ()) = tokio::join!(
-            self.outbound.send(&settlement.handed_back, time.settled()),
-            self.dead_letters.send(&settlement.dead_letters, time.settled()),
-            self.outbound.delay(&settlement.waits, time.settled()),
+            self.outbound.send(&settlement.handed_back, time.settle_deadline()),
+            self.dead_letters.send(&settlement.dead_letters, time.settle_deadline()),
+            self.outbound.delay(&settlement.waits, time.settle_deadline()),
         );
         settlement.reported.into_iter().chain(handed_back).chain(dead).collect()
     }

@@ -124,7 +124,7 @@ fn on_a_fifo_queue(
     for (place, pairs) in unsettled {
         let (record, causes) = (&records[*place], causes(pairs));
         let seconds = *waits.entry(record.group.as_deref()).or_insert_with(|| match causes.is_empty() {
-            true => backoff::short_of_time(random()),
+            true => backoff::deadline_hand_back(random()),
             false => {
                 let receives = record.receives.saturating_sub(1);
                 delay(receives, receives > 0 && posts(pairs) == 0, &causes, random())
@@ -199,13 +199,13 @@ fn posts(pairs: &[&Ended]) -> u32 {
 /// Seconds to wait: up to 1 s where only time was short, longer and longer where it was so again without a post.
 fn delay(count: u32, stuck: bool, causes: &[&Cause], random: f64) -> u32 {
     if !stuck && causes.iter().all(|cause| **cause == Cause::Deadline) {
-        return backoff::short_of_time(random);
+        return backoff::deadline_hand_back(random);
     }
     let open = causes.iter().map(|cause| match cause {
         Cause::CircuitOpen(time) => *time,
         _ => Duration::ZERO,
     });
-    backoff::on_the_queue(count, open.max().unwrap_or_default(), random)
+    backoff::hand_back(count, open.max().unwrap_or_default(), random)
 }
 
 /// The connections of a user that need nothing more. Other audiences name only those that do. Those that are gone

@@ -90,13 +90,13 @@ impl<'a> Source<'a> {
         after: Option<&ConnectionId>,
         time: &Time,
     ) -> Result<Found, Cause> {
-        if time.left().is_zero() {
+        if time.remaining().is_zero() {
             return Err(Cause::Deadline);
         }
-        match timeout(time.call(), self.read(worker, after.or(self.start()), time)).await {
+        match timeout(time.call_timeout(), self.read(worker, after.or(self.start()), time)).await {
             Ok(Ok(page)) => Ok(Found::of(page, &worker.endpoints)),
             Ok(Err(error)) => Err(Cause::Table(error.to_string())),
-            Err(_) => Err(time.late("Query")),
+            Err(_) => Err(time.timeout_cause("Query")),
         }
     }
 
@@ -153,7 +153,7 @@ async fn spread<G>(worker: &Worker<G>, records: &[Record], spread: &Spread<'_>, 
     let Spread { place, source } = spread;
     let record = &records[*place];
     let Some(source) = source else {
-        let sent = match time.left().is_zero() {
+        let sent = match time.remaining().is_zero() {
             true => Err(Cause::Deadline),
             false => send(worker, record, shards(record), time).await,
         };
@@ -167,7 +167,7 @@ async fn spread<G>(worker: &Worker<G>, records: &[Record], spread: &Spread<'_>, 
             break Outcome::Expired;
         }
         // At least one page, or it would never end.
-        let page = match read.is_some() && time.spent() >= SPREADING {
+        let page = match read.is_some() && time.elapsed() >= SPREADING {
             true => Err(Cause::Deadline),
             false => source.page(worker, read.as_ref(), time).await,
         };
@@ -216,7 +216,7 @@ async fn send<G>(
 ) -> Result<(), Cause> {
     // None that could not be written counts as sent.
     let letters = Letter::parts(record, audiences).ok_or(Cause::Unconfirmed)?;
-    let unsent = worker.outbound.send(&letters, time.parts()).await;
+    let unsent = worker.outbound.send(&letters, time.fan_out_deadline()).await;
     if unsent.is_empty() { Ok(()) } else { Err(Cause::Unconfirmed) }
 }
 
