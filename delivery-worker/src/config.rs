@@ -132,9 +132,10 @@ impl Config {
         let pace = |text: &str| text.parse().ok().filter(|posts| (1..=10_000).contains(posts));
         let posts_per_second = environment.optional(&MAX_POSTS_PER_SECOND, pace);
         let timeout = |text: &str| {
-            values::seconds(text).filter(|timeout| (Duration::from_secs(1)..=time::LONGEST).contains(timeout))
+            values::seconds(text)
+                .filter(|timeout| (Duration::from_secs(1)..=time::MAX_TIMEOUT).contains(timeout))
         };
-        let timeout = environment.or(&TIMEOUT_SECONDS, timeout, || time::LONGEST);
+        let timeout = environment.or(&TIMEOUT_SECONDS, timeout, || time::MAX_TIMEOUT);
         let table = table_name(&mut environment);
         let telemetry = Settings::read(&mut environment);
         environment.finish(|| {
@@ -228,7 +229,7 @@ mod tests {
             |value: &str| with("TIMEOUT_SECONDS", value).map(|config| config.timeout.as_secs()).ok();
         assert_eq!((timeout("1"), timeout("900")), (Some(1), Some(900)));
         assert_eq!((timeout("0"), timeout("901")), (None, None));
-        assert_eq!(with("STAGE", "local").unwrap().timeout, time::LONGEST);
+        assert_eq!(with("STAGE", "local").unwrap().timeout, time::MAX_TIMEOUT);
     }
 
     #[test]

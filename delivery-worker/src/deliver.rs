@@ -8,9 +8,10 @@ use streamer_message::ConnectionId;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
-    Worker, backoff,
-    classify::{Answer, Verdict, classify},
-    control::{breaker::Health, in_flight},
+    Worker,
+    admission::{breaker::Health, in_flight},
+    backoff,
+    classify::{PostResult, Verdict, classify},
     decode::{Pair, Record},
     gateway::Gateway,
     outcome::{Cause, Completed, Outcome},
@@ -20,7 +21,7 @@ use crate::{
 };
 
 /// Lanes that run concurrently.
-const LANES: usize = in_flight::MOST;
+const LANES: usize = in_flight::MAX_POSTS;
 
 /// Runs all lanes and returns all completed pairs, including superseded ones. A lane that panics affects no other.
 pub async fn deliver<G: Gateway>(
@@ -149,8 +150,8 @@ impl<G: Gateway> Delivery<'_, G> {
             if self.is_expired(pair) {
                 return Completed { outcome: Outcome::Expired, ..completed };
             }
-            let until = self.time.until(pair.message.expires_at);
-            let permit = match self.worker.gate.pass(&pair.connection, until).await {
+            let until = self.time.deadline_or_expiry(pair.message.expires_at);
+            let permit = match self.worker.gate.acquire(&pair.connection, until).await {
                 Ok(permit) => permit,
                 Err(_) if self.is_expired(pair) => {
                     return Completed { outcome: Outcome::Expired, ..completed };
@@ -174,9 +175,9 @@ impl<G: Gateway> Delivery<'_, G> {
                 Verdict::NoConnection => Box::pin(self.remove(&pair.connection, posted_at)).await,
                 Verdict::Rejected(rejection) => Outcome::Rejected(rejection),
                 Verdict::HandBack(cause) => {
-                    let pause = backoff::in_place(completed.posts, fastrand::f64());
-                    let may_retry = cause.is_transient() && completed.posts < backoff::POSTS;
-                    if may_retry && pause < self.time.left() {
+                    let pause = backoff::in_place_retry(completed.posts, fastrand::f64());
+                    let may_retry = cause.is_transient() && completed.posts < backoff::MAX_POSTS;
+                    if may_retry && pause < self.time.remaining() {
                         sleep(pause).await;
                         continue;
                     }
@@ -194,10 +195,10 @@ impl<G: Gateway> Delivery<'_, G> {
 
     async fn post(&self, pair: &Pair<'_>) -> Verdict {
         let post = self.worker.gateway.post(&pair.connection, pair.message.payload.clone());
-        match timeout(self.time.call(), post).await {
+        match timeout(self.time.call_timeout(), post).await {
             Ok(answer) => classify(answer),
-            Err(_) if self.time.is_over() => Verdict::HandBack(Cause::Deadline),
-            Err(_) => classify(Answer::Timeout),
+            Err(_) if self.time.is_past_cutoff() => Verdict::HandBack(Cause::Deadline),
+            Err(_) => classify(PostResult::Timeout),
         }
     }
 
@@ -208,12 +209,12 @@ impl<G: Gateway> Delivery<'_, G> {
     async fn remove(&self, connection: &ConnectionId, posted_at: Instant) -> Outcome {
         let cutoff = self.time.at(posted_at) - self.worker.policy.connect_grace;
         let delete = self.worker.table.delete_if_older(connection, cutoff, &self.worker.endpoints);
-        match timeout(self.time.call(), delete).await {
+        match timeout(self.time.call_timeout(), delete).await {
             Ok(Ok(Removal::Removed)) => Outcome::Gone,
             Ok(Ok(Removal::TooYoung)) => Outcome::HandedBack(Cause::ConnectGrace),
             Ok(Ok(Removal::Elsewhere(endpoint))) => Outcome::HandedBack(Cause::Elsewhere(endpoint)),
             Ok(Err(error)) => Outcome::HandedBack(Cause::Table(error.to_string())),
-            Err(_) => Outcome::HandedBack(self.time.late("DeleteItem")),
+            Err(_) => Outcome::HandedBack(self.time.timeout_cause("DeleteItem")),
         }
     }
 }

@@ -92,7 +92,7 @@ impl<G> Run<'_, G> {
     }
 
     async fn split_tenant(&self) -> Outcome {
-        let sent = match self.time.left().is_zero() {
+        let sent = match self.time.remaining().is_zero() {
             true => Err(Cause::Deadline),
             false => self.send(shards(self.record)).await,
         };
@@ -138,7 +138,7 @@ impl<G> Run<'_, G> {
         source: &Source<'_>,
         after: Option<&ConnectionId>,
     ) -> Result<SourcePage, Cause> {
-        match after.is_some() && self.time.spent() >= FAN_OUT_TIME {
+        match after.is_some() && self.time.elapsed() >= FAN_OUT_TIME {
             true => Err(Cause::Deadline),
             false => source.page(self.worker, after, self.time).await,
         }
@@ -148,7 +148,7 @@ impl<G> Run<'_, G> {
     /// reserved for settling.
     async fn send(&self, audiences: Vec<Audience>) -> Result<(), Cause> {
         let messages = Outgoing::for_audiences(self.record, audiences).ok_or(Cause::Unconfirmed)?;
-        let unsent = self.worker.outbound.send(&messages, self.time.fan_out_until()).await;
+        let unsent = self.worker.outbound.send(&messages, self.time.fan_out_deadline()).await;
         if unsent.is_empty() { Ok(()) } else { Err(Cause::Unconfirmed) }
     }
 }

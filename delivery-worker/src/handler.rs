@@ -56,9 +56,9 @@ impl<G: Gateway> Worker<G> {
     async fn settle(&self, records: &[Record], completed: &[Completed], time: &Time) -> BTreeSet<usize> {
         let settlement = settle(&self.policy, records, completed, time.now(), fastrand::f64);
         let (handed_back, dead, ()) = tokio::join!(
-            self.outbound.send(&settlement.handed_back, time.settled()),
-            self.dead_letters.send(&settlement.dead_letters, time.settled()),
-            self.outbound.change_visibility(&settlement.visibility_changes, time.settled()),
+            self.outbound.send(&settlement.handed_back, time.settle_deadline()),
+            self.dead_letters.send(&settlement.dead_letters, time.settle_deadline()),
+            self.outbound.change_visibility(&settlement.visibility_changes, time.settle_deadline()),
         );
         settlement.reported.into_iter().chain(handed_back).chain(dead).collect()
     }

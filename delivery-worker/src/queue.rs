@@ -159,7 +159,7 @@ impl Queue {
                 }
                 Err(_) => tracing::warn!(queue = self.url, attempts, "queue did not answer in time"),
             }
-            let pause = backoff::on_a_call(attempts, fastrand::f64());
+            let pause = backoff::queue_call(attempts, fastrand::f64());
             if entries.is_empty() || Instant::now() + pause >= until {
                 break;
             }

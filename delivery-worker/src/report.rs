@@ -6,7 +6,7 @@ use streamer_message::{ConnectionId, MessageId};
 use streamer_telemetry::{Metric, Metrics, Telemetry, metric};
 
 use crate::{
-    control::{Control, Gate, Tally},
+    admission::{Admission, Gate, Stats},
     decode::Record,
     outcome::{Cause, Completed, Outcome},
     time::Time,
@@ -21,7 +21,7 @@ pub(crate) fn report(
     time: &Time,
 ) {
     let mut metrics = metrics(telemetry, records, completed, time);
-    measure(&mut metrics, &mut gate.control());
+    measure(&mut metrics, &mut gate.admission());
     telemetry.emit(&metrics);
     let mut outcomes: BTreeMap<&str, usize> = BTreeMap::new();
     for pair in completed {
@@ -97,14 +97,14 @@ fn metrics<'a>(
 }
 
 /// Adds the metrics of the admission.
-fn measure(metrics: &mut Metrics<'_>, control: &mut Control) {
-    let Tally { posts, throttles, slow_clients, circuit_opened, utilization } = control.take_tally();
+fn measure(metrics: &mut Metrics<'_>, admission: &mut Admission) {
+    let Stats { posts, throttles, slow_clients, circuit_opened, utilization } = admission.take_stats();
     posts.into_iter().for_each(|took| metrics.time(metric::POST_LATENCY, took));
     metrics.count(metric::THROTTLES, throttles);
     metrics.count(metric::SLOW_CLIENTS, slow_clients);
     metrics.count(metric::CIRCUIT_OPENED, circuit_opened);
-    metrics.value(metric::CIRCUIT_OPEN, f64::from(u8::from(control.is_open())));
-    metrics.value(metric::CONCURRENCY_LIMIT, control.limit() as f64);
+    metrics.value(metric::CIRCUIT_OPEN, f64::from(u8::from(admission.is_open())));
+    metrics.value(metric::CONCURRENCY_LIMIT, admission.limit() as f64);
     metrics.value(metric::CONCURRENCY_UTILIZATION, utilization * 100.0);
 }
 
@@ -133,7 +133,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        control::{Admission, breaker::Health},
+        admission::{Decision, breaker::Health},
         outcome::Rejection,
     };
 
@@ -196,18 +196,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn admission_is_measured_and_tally_reset() {
-        let (telemetry, mut control) = (telemetry(), Control::new(None));
+    async fn admission_is_measured_and_stats_are_reset() {
+        let (telemetry, mut admission) = (telemetry(), Admission::new(None));
         let now = tokio::time::Instant::now();
-        let mut go = || match control.admit(now) {
-            Admission::Go(pass) => pass,
+        let mut go = || match admission.admit(now) {
+            Decision::Admit(pass) => pass,
             other => panic!("{other:?}"),
         };
         let passes: Vec<_> = (0..64).map(|_| go()).collect();
         for (index, pass) in passes.into_iter().enumerate() {
             let connection = format!("c{index}").try_into().unwrap();
             let health = if index < 2 { Health::Throttles } else { Health::Fails };
-            control.record(pass, &connection, health, Duration::from_millis(7), now);
+            admission.record(pass, &connection, health, Duration::from_millis(7), now);
         }
         let mut expected = telemetry.metrics();
         (0..64).for_each(|_| expected.time(metric::POST_LATENCY, Duration::from_millis(7)));
@@ -218,8 +218,8 @@ mod tests {
         expected.value(metric::CONCURRENCY_LIMIT, 128.0);
         expected.value(metric::CONCURRENCY_UTILIZATION, 50.0);
         let mut measured = telemetry.metrics();
-        measure(&mut measured, &mut control);
+        measure(&mut measured, &mut admission);
         assert_eq!(measured, expected);
-        assert_eq!(control.take_tally(), Tally::default());
+        assert_eq!(admission.take_stats(), Stats::default());
     }
 }

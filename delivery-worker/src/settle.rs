@@ -140,7 +140,7 @@ fn settle_fifo(
         let (record, causes) = (&records[*index], causes(pairs));
         let seconds =
             *group_seconds.entry(record.group.as_deref()).or_insert_with(|| match causes.is_empty() {
-                true => backoff::short_of_time(random()),
+                true => backoff::deadline_hand_back(random()),
                 false => {
                     let receives = record.receives.saturating_sub(1);
                     delay(receives, receives > 0 && posts(pairs) == 0, &causes, random())
@@ -219,13 +219,13 @@ fn posts(pairs: &[&Completed]) -> u32 {
 /// if the message is stuck.
 fn delay(count: u32, stuck: bool, causes: &[&Cause], random: f64) -> u32 {
     if !stuck && causes.iter().all(|cause| **cause == Cause::Deadline) {
-        return backoff::short_of_time(random);
+        return backoff::deadline_hand_back(random);
     }
     let open = causes.iter().map(|cause| match cause {
         Cause::CircuitOpen(time) => *time,
         _ => Duration::ZERO,
     });
-    backoff::on_the_queue(count, open.max().unwrap_or_default(), random)
+    backoff::hand_back(count, open.max().unwrap_or_default(), random)
 }
 
 /// Returns a user's connections that need no further post. Other audiences name only their unfinished connections. Gone

@@ -59,13 +59,13 @@ impl<'a> Source<'a> {
         after: Option<&ConnectionId>,
         time: &Time,
     ) -> Result<SourcePage, Cause> {
-        if time.left().is_zero() {
+        if time.remaining().is_zero() {
             return Err(Cause::Deadline);
         }
-        match timeout(time.call(), self.query(worker, after.or(self.start()), time)).await {
+        match timeout(time.call_timeout(), self.query(worker, after.or(self.start()), time)).await {
             Ok(Ok(page)) => Ok(SourcePage::of(page, &worker.endpoints)),
             Ok(Err(error)) => Err(Cause::Table(error.to_string())),
-            Err(_) => Err(time.late("Query")),
+            Err(_) => Err(time.timeout_cause("Query")),
         }
     }
 

@@ -3,7 +3,7 @@
 use streamer_connections::{ConnectionTable, Endpoints};
 use streamer_telemetry::Telemetry;
 
-use crate::{control::Gate, policy::Policy, queue::Queue, served::Served};
+use crate::{admission::Gate, policy::Policy, queue::Queue, served::Served};
 
 /// The resources that one execution environment keeps between invocations.
 #[derive(Debug)]

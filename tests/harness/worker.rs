@@ -8,7 +8,7 @@ use std::{
 use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
 use aws_sdk_sqs::types::{MessageSystemAttributeNameForSends, SendMessageBatchRequestEntry};
 use delivery_worker::{
-    Worker, control::Gate, gateway::Gateway, plan::Order, policy::Policy, queue::Queue, served::Served,
+    Worker, admission::Gate, gateway::Gateway, plan::Order, policy::Policy, queue::Queue, served::Served,
     time::Time,
 };
 use serde_json::Value;
