@@ -15,7 +15,7 @@ use streamer_tests::{
 };
 use tokio::time::Instant;
 
-use crate::{answering, ids, old};
+use crate::{answering, ids, long_ago};
 
 fn on_queues(gateway: MemoryGateway, outbound: QueueDouble) -> Rig {
     Rig::on(gateway, TableDouble::default(), outbound, QueueDouble::taking())
@@ -96,7 +96,7 @@ mod the_message {
             _ => status(429),
         }));
         for id in ["served", "gone", "slow", "before"] {
-            rig.table.client().put(&connection(id, old())).await?;
+            rig.table.client().put(&connection(id, long_ago())).await?;
         }
         let to = json!({ "user": { "tenant": "acme", "user": "anna" } });
         let retry =

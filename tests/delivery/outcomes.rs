@@ -13,7 +13,7 @@ use streamer_tests::{
 };
 use tokio::time::Instant;
 
-use crate::{answering, ids, old};
+use crate::{answering, ids, long_ago};
 
 fn on(gateway: MemoryGateway, table: TableDouble) -> Rig {
     Rig::on(gateway, table, QueueDouble::taking(), QueueDouble::taking())
@@ -21,7 +21,7 @@ fn on(gateway: MemoryGateway, table: TableDouble) -> Rig {
 
 async fn connected(rig: &Rig, ids: &[&str]) {
     for id in ids {
-        rig.table.client().put(&connection(id, old())).await.unwrap();
+        rig.table.client().put(&connection(id, long_ago())).await.unwrap();
     }
 }
 
@@ -85,8 +85,8 @@ mod delivered {
         let rig = Rig::new(MemoryGateway::always(status(200)));
         connected(&rig, &["a", "b"]).await;
         let endpoint = "https://other.example.com/production".to_owned();
-        let elsewhere = Connection { endpoint, ..connection("elsewhere", old()) };
-        let expired = Connection { expires_at: epoch(), ..connection("expired", old()) };
+        let elsewhere = Connection { endpoint, ..connection("elsewhere", long_ago()) };
+        let expired = Connection { expires_at: epoch(), ..connection("expired", long_ago()) };
         for other in [elsewhere, expired] {
             rig.table.client().put(&other).await?;
         }
@@ -103,7 +103,8 @@ mod gone {
 
     #[tokio::test(start_paused = true)]
     async fn a_410_removes_the_row_and_the_message_is_acknowledged() -> anyhow::Result<()> {
-        let rig = on(MemoryGateway::always(status(410)), TableDouble::with([("a", old()), ("b", old())]));
+        let rig =
+            on(MemoryGateway::always(status(410)), TableDouble::with([("a", long_ago()), ("b", long_ago())]));
         assert_eq!(rig.invoke(batch([message("m", &["a"]).to_string()])).await?, ids([]));
         assert_eq!(rig.table.connections(), ["b"]);
         assert!(rig.handed_back().is_empty() && rig.dead().is_empty());
@@ -113,7 +114,7 @@ mod gone {
     #[tokio::test(start_paused = true)]
     async fn a_400_that_blames_the_connection_id_is_as_good_as_a_410() -> anyhow::Result<()> {
         let invalid = Answer::Status { status: 400, message: "Invalid connectionId: a".to_owned() };
-        let rig = on(MemoryGateway::always(invalid), TableDouble::with([("a", old())]));
+        let rig = on(MemoryGateway::always(invalid), TableDouble::with([("a", long_ago())]));
         assert_eq!(rig.invoke(batch([message("m", &["a"]).to_string()])).await?, ids([]));
         assert!(rig.table.connections().is_empty() && rig.dead().is_empty());
         Ok(())
@@ -427,7 +428,7 @@ mod no_recipient {
         let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
         let counting = std::sync::Arc::clone(&asked);
         let works = move || counting.fetch_add(1, std::sync::atomic::Ordering::Relaxed) > 0;
-        let rig = on(MemoryGateway::always(status(200)), TableDouble::of_user([("a", old())], works));
+        let rig = on(MemoryGateway::always(status(200)), TableDouble::of_user([("a", long_ago())], works));
         let bodies = ["1", "2", "3"].map(|id| to_user(id).to_string());
         assert_eq!(rig.invoke(batch(bodies)).await?, ids([]));
         assert_eq!((rig.handed_back().len(), rig.worker.gateway.posts().len()), (3, 0));
