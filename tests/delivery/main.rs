@@ -3,10 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod admission;
 mod audiences;
 mod bad_input;
 mod elsewhere;
-mod fan_out;
+
 mod fifo;
 mod handing_back;
 mod model;
