@@ -243,7 +243,7 @@ mod circuit {
     }
 }
 
-mod few_connections {
+mod failing_connections {
     use super::*;
 
     #[tokio::test(start_paused = true)]

@@ -8,11 +8,13 @@ mod audiences;
 mod bad_input;
 mod elsewhere;
 
+mod deadline;
 mod fifo;
-mod handing_back;
+mod hand_back;
 mod model;
 mod outage;
 mod outcomes;
+mod retries;
 mod settling;
 mod simulation;
 mod telemetry;
@@ -20,14 +22,15 @@ mod telemetry;
 use std::{collections::BTreeSet, time::SystemTime};
 
 use delivery_worker::classify::Answer;
-use streamer_tests::{doubles::LONG_AGO, event::epoch, gateway::MemoryGateway};
+use serde_json::Value;
+use streamer_tests::{doubles::LONG_AGO, event::epoch, gateway::MemoryGateway, worker::Rig};
 
 /// Returns a connection time that is past every grace.
 fn long_ago() -> SystemTime {
     epoch() - LONG_AGO
 }
 
-/// Returns record ids as [`Rig::invoke`](streamer_tests::worker::Rig::invoke) reports them.
+/// Returns record ids as [`Rig::invoke`] reports them.
 fn ids<const N: usize>(ids: [&str; N]) -> BTreeSet<String> {
     ids.map(str::to_owned).into()
 }
@@ -35,4 +38,11 @@ fn ids<const N: usize>(ids: [&str; N]) -> BTreeSet<String> {
 /// Returns a gateway that answers every post at once, with the answer for its connection.
 fn answering(answer: impl Fn(&str) -> Answer + Send + Sync + 'static) -> MemoryGateway {
     MemoryGateway::scripted(move |connection, _| (std::time::Duration::ZERO, answer(connection)))
+}
+
+/// Returns the id and the cause of each hand-back.
+fn causes(rig: &Rig) -> Vec<(String, String)> {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let sent = rig.handed_back().into_iter().map(|sent| sent.json());
+    sent.map(|body| (text(&body["id"]), text(&body["retry"]["cause"]))).collect()
 }
