@@ -8,12 +8,12 @@ use aws_lambda_events::sqs::SqsEvent;
 use serde_json::{Value, json};
 use streamer_tests::{
     doubles::{Crowd, Entry, QueueDouble, TableDouble},
-    event::{batch, epoch, message, record},
+    event::{batch, epoch, record},
     gateway::{MemoryGateway, status},
     worker::{Rig, Sent},
 };
 
-use crate::ids;
+use crate::{ids, message_to_anna};
 
 /// Payload whose exact bytes every copy keeps.
 const PAYLOAD: &str = r#""payload":{"b":1.50, "a":[ ]}"#;
@@ -218,7 +218,7 @@ mod user {
     use super::*;
 
     fn to_anna(id: &str) -> String {
-        json!({ "version": 1, "id": id, "to": { "user": { "tenant": "acme", "user": "anna" } }, "payload": id }).to_string()
+        message_to_anna(id).to_string()
     }
 
     /// Up to 100 connections are posted to in the same invocation.

@@ -3,12 +3,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod absence;
 mod admission;
 mod audiences;
 mod bad_input;
-mod elsewhere;
-
+mod dead_letters;
 mod deadline;
+mod elsewhere;
 mod fifo;
 mod hand_back;
 mod model;
@@ -22,8 +23,13 @@ mod telemetry;
 use std::{collections::BTreeSet, time::SystemTime};
 
 use delivery_worker::classify::Answer;
-use serde_json::Value;
-use streamer_tests::{doubles::LONG_AGO, event::epoch, gateway::MemoryGateway, worker::Rig};
+use serde_json::{Value, json};
+use streamer_tests::{
+    doubles::{LONG_AGO, QueueDouble, TableDouble, connection},
+    event::epoch,
+    gateway::MemoryGateway,
+    worker::Rig,
+};
 
 /// Returns a connection time that is past every grace.
 fn long_ago() -> SystemTime {
@@ -40,9 +46,26 @@ fn answering(answer: impl Fn(&str) -> Answer + Send + Sync + 'static) -> MemoryG
     MemoryGateway::scripted(move |connection, _| (std::time::Duration::ZERO, answer(connection)))
 }
 
+/// Adds rows of the user `anna` for these connections.
+async fn connect(rig: &Rig, ids: &[&str]) {
+    for id in ids {
+        rig.table.client().put(&connection(id, long_ago())).await.unwrap();
+    }
+}
+
+/// Builds a message for the user `anna`.
+fn message_to_anna(id: &str) -> Value {
+    json!({ "version": 1, "id": id, "to": { "user": { "tenant": "acme", "user": "anna" } }, "payload": id })
+}
+
 /// Returns the id and the cause of each hand-back.
 fn causes(rig: &Rig) -> Vec<(String, String)> {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let sent = rig.handed_back().into_iter().map(|sent| sent.json());
     sent.map(|body| (text(&body["id"]), text(&body["retry"]["cause"]))).collect()
+}
+
+/// Builds a worker on this table, with queues that accept everything.
+fn rig_with_table(gateway: MemoryGateway, table: TableDouble) -> Rig {
+    Rig::on(gateway, table, QueueDouble::taking(), QueueDouble::taking())
 }
