@@ -62,7 +62,7 @@ mod gone {
         Ok(())
     }
 
-    /// The row stays, because the connection may not yet be connected.
+    /// A 410 within the connect grace may come before the connection exists: its row stays.
     #[tokio::test(start_paused = true)]
     async fn connect_grace_hands_message_back() -> anyhow::Result<()> {
         let grace_start = epoch() - POLICY.connect_grace;
@@ -87,6 +87,7 @@ mod gone {
         Ok(())
     }
 
+    /// The worker waits for DeleteItem for 5 s, or less when the invocation ends sooner.
     #[tokio::test(start_paused = true)]
     async fn silent_table_delays_until_cutoff() -> anyhow::Result<()> {
         for (timeout, waited, cause) in
@@ -107,6 +108,7 @@ mod gone {
         Ok(())
     }
 
+    /// The answer comes after the grace, for a post within it.
     #[tokio::test(start_paused = true)]
     async fn grace_counts_at_time_of_post() -> anyhow::Result<()> {
         let table = TableDouble::with([("a", epoch() - Duration::from_millis(100))]);
@@ -118,10 +120,12 @@ mod gone {
     }
 }
 
-mod no_recipient {
+/// Users without a connection, who may be reconnecting. After the away grace the outcome is `no_recipient`.
+mod away {
     use super::*;
 
-    /// First a connection that is slow and then gone beside a served one, then a stale connection and a fresh one.
+    /// A served user gets no second copy after a slow connection is gone; a user with a stale connection gets the message
+    /// on the fresh one.
     #[tokio::test(start_paused = true)]
     async fn reconnected_user_gets_message_once() -> anyhow::Result<()> {
         let rig = Rig::new(MemoryGateway::scripted(|connection, nth| {
@@ -150,7 +154,7 @@ mod no_recipient {
         Ok(())
     }
 
-    /// All connections of the user have gone, in different invocations.
+    /// One connection is gone in the first invocation, the other in the second.
     #[tokio::test(start_paused = true)]
     async fn unreached_user_is_awaited() -> anyhow::Result<()> {
         let rig = Rig::new(MemoryGateway::scripted(|connection, nth| {
@@ -168,9 +172,9 @@ mod no_recipient {
         Ok(())
     }
 
-    /// It starts with the first receive of the message.
+    /// The away grace starts with the first receive of the message.
     #[tokio::test(start_paused = true)]
-    async fn away_grace_lasts_30_s() -> anyhow::Result<()> {
+    async fn grace_lasts_30_s() -> anyhow::Result<()> {
         let rig = Rig::new(MemoryGateway::always(status(200)));
         let within_grace = epoch() + POLICY.away_grace - Duration::from_millis(1);
         assert_eq!(rig.invoke_at(within_grace, batch([message_to_anna("m").to_string()])).await?, ids([]));
@@ -185,8 +189,9 @@ mod no_recipient {
         Ok(())
     }
 
+    /// `retry.since` is the first receive of the first copy.
     #[tokio::test(start_paused = true)]
-    async fn away_grace_starts_with_first_copy() -> anyhow::Result<()> {
+    async fn grace_starts_with_first_copy() -> anyhow::Result<()> {
         let rig = Rig::new(MemoryGateway::always(status(200)));
         let mut body = message_to_anna("m");
         let since = EPOCH_MILLIS - 30_000;
@@ -206,7 +211,7 @@ mod no_recipient {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn silent_table_delays_others_by_5_s() -> anyhow::Result<()> {
+    async fn silent_table_delays_others_5_s() -> anyhow::Result<()> {
         let mut rig = Rig::new(MemoryGateway::always(status(200)));
         rig.worker.table = TableDouble::silent();
         let started = Instant::now();
@@ -218,7 +223,7 @@ mod no_recipient {
         Ok(())
     }
 
-    /// All connections of the user are gone.
+    /// The worker finds out only when it posts to the user's connections.
     #[tokio::test(start_paused = true)]
     async fn gone_user_may_be_reconnecting() -> anyhow::Result<()> {
         for (now, handed_back) in [(epoch(), 1), (epoch() + POLICY.away_grace, 0)] {

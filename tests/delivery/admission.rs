@@ -69,7 +69,7 @@ mod slow_client {
 
     /// The limit is halved when all connections are throttled, not just one.
     #[tokio::test(start_paused = true)]
-    async fn throttled_account_halves_limit_each_second() -> anyhow::Result<()> {
+    async fn throttled_account_halves_limit() -> anyhow::Result<()> {
         let rig = Rig::new(MemoryGateway::scripted(|_, _| (POST, status(429))));
         let mut limits = Vec::new();
         for _ in 0..40 {
@@ -139,7 +139,7 @@ mod circuit {
 
     /// The worker hands back every message, with the time until the next probe as its delay.
     #[tokio::test(start_paused = true)]
-    async fn open_costs_no_post_and_no_time() -> anyhow::Result<()> {
+    async fn open_costs_no_post_or_time() -> anyhow::Result<()> {
         let (rig, _) = failing();
         rig.invoke(one_each(&connections("c", 30))).await?;
         let posts = rig.worker.gateway.posts().len();
@@ -201,7 +201,7 @@ mod circuit {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn probe_given_up_at_deadline_frees_permit() -> anyhow::Result<()> {
+    async fn probe_given_up_frees_permit() -> anyhow::Result<()> {
         let answers = Arc::new(AtomicBool::new(true));
         let at_once = Arc::clone(&answers);
         let rig = Rig::new(MemoryGateway::scripted(move |_, _| match at_once.load(Ordering::Relaxed) {
@@ -276,7 +276,7 @@ mod failing_connections {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn hanging_posts_leave_limit_to_others() -> anyhow::Result<()> {
+    async fn hanging_posts_leave_limit_free() -> anyhow::Result<()> {
         let rig = Rig::new(MemoryGateway::scripted(|connection, _| match connection.starts_with("hangs") {
             true => (Duration::from_secs(3600), status(200)),
             false => (POST, status(200)),

@@ -102,7 +102,7 @@ mod tenant {
 
     /// The hand-back is for the whole tenant; if it fails too, the record is reported.
     #[tokio::test(start_paused = true)]
-    async fn is_handed_back_if_shard_is_unconfirmed() -> anyhow::Result<()> {
+    async fn unconfirmed_shard_hands_tenant_back() -> anyhow::Result<()> {
         for fault in [Entry::NotTaken, Entry::Unmentioned] {
             let decide = move |entry: &aws_sdk_sqs::types::SendMessageBatchRequestEntry| {
                 if entry.message_body().contains(r#""shard":5"#) { fault } else { Entry::Taken }
@@ -152,7 +152,7 @@ mod shard {
 
     /// They are the connections after the cursor; a shard may also be empty.
     #[tokio::test(start_paused = true)]
-    async fn up_to_100_connections_are_posted_to() -> anyhow::Result<()> {
+    async fn up_to_100_connections_get_posts() -> anyhow::Result<()> {
         for (connections, after, first) in
             [(800, None, 0), (0, None, 0), (8, None, 0), (1600, Some("acme#3-149"), 150)]
         {

@@ -17,9 +17,9 @@ use crate::{answering, connect, ids, message_to_anna};
 mod rejected {
     use super::*;
 
-    /// The message becomes a dead letter.
+    /// A message whose payload is over 128 KiB becomes a dead letter.
     #[tokio::test(start_paused = true)]
-    async fn payload_over_128_kib_is_not_posted() -> anyhow::Result<()> {
+    async fn large_payload_is_not_posted() -> anyhow::Result<()> {
         let rig = Rig::new(MemoryGateway::always(status(200)));
         let body = |bytes: usize| {
             let mut body = message("m", &["a", "b"]);
@@ -37,9 +37,9 @@ mod rejected {
         Ok(())
     }
 
-    /// The answers are 413, and 400 without a fault of the connection id.
+    /// The answers are 413, and a 400 that does not blame the connection id.
     #[tokio::test(start_paused = true)]
-    async fn dead_letter_carries_answer_and_rejected_connections() -> anyhow::Result<()> {
+    async fn dead_letter_carries_answer_and_connections() -> anyhow::Result<()> {
         for code in [413, 400] {
             let answer = Answer::Status { status: code, message: "{\"message\":\"no\"}".to_owned() };
             let rig = Rig::new(answering(
@@ -136,18 +136,21 @@ mod poison {
 mod exhausted {
     use super::*;
 
+    /// Builds a message that was handed back before.
     fn retried(count: u32, receives: u32, since: u64) -> String {
         let mut body = message("m", &["a", "b"]);
         body["retry"] = json!({ "count": count, "receives": receives, "since": since, "cause": "500" });
         body.to_string()
     }
 
+    /// Builds a worker that serves connection `a`, and whose posts to `b` are throttled.
     fn half_failing() -> Rig {
         Rig::new(answering(|connection| status(if connection == "a" { 200 } else { 429 })))
     }
 
+    /// The dead letter is for the unfinished connections, with the last cause as its detail.
     #[tokio::test(start_paused = true)]
-    async fn message_past_max_age_becomes_dead_letter() -> anyhow::Result<()> {
+    async fn max_age_makes_dead_letter() -> anyhow::Result<()> {
         let age = 7_800_000;
         let rig = half_failing();
         assert_eq!(rig.invoke(batch([retried(90, 0, EPOCH_MILLIS - age + 1)])).await?, ids([]));
@@ -175,7 +178,7 @@ mod exhausted {
         Ok(())
     }
 
-    /// Each receive of this copy may have crashed a worker, and all but the first of each earlier copy.
+    /// Possible crashes are every receive of this copy, and all but the first of each earlier copy.
     #[tokio::test(start_paused = true)]
     async fn ten_possible_crashes_exhaust_message() -> anyhow::Result<()> {
         for (earlier, of_this_copy, exhausted) in [(0, 9, false), (0, 10, true), (8, 1, false), (8, 2, true)]
@@ -192,7 +195,7 @@ mod exhausted {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn record_stays_until_dead_letter_is_confirmed() -> anyhow::Result<()> {
+    async fn unconfirmed_dead_letter_keeps_record() -> anyhow::Result<()> {
         let gateway = MemoryGateway::always(status(429));
         let dead_letters = QueueDouble::new(|_| Entry::NotTaken);
         let rig = Rig::on(gateway, TableDouble::default(), QueueDouble::taking(), dead_letters);

@@ -212,7 +212,7 @@ mod delay {
 
     /// A message that only lacked time is handed back with a delay of 0 or 1 s, however often that happened.
     #[tokio::test(start_paused = true)]
-    async fn is_at_most_1_s_after_deadline() -> anyhow::Result<()> {
+    async fn is_short_after_the_deadline() -> anyhow::Result<()> {
         let mut delays = BTreeSet::new();
         for seed in 0..50 {
             fastrand::seed(seed);

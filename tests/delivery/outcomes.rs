@@ -62,13 +62,13 @@ mod delivered {
         assert_eq!(rig.invoke(batch(bodies)).await?, ids([]));
         let most = rig.worker.gateway.most_in_flight();
         assert!((128..=131).contains(&most), "{most}: the limit grows by one for each round of posts");
-        assert_eq!(started.elapsed().as_millis(), 60, "300 posts in three waves");
+        assert_eq!(started.elapsed().as_millis(), 60, "300 posts in three rounds");
         Ok(())
     }
 
-    /// Connections past their expiry and of other endpoints are left out.
+    /// Expired connections and those of other endpoints get no post.
     #[tokio::test(start_paused = true)]
-    async fn user_gets_message_on_every_live_connection() -> anyhow::Result<()> {
+    async fn every_live_connection_gets_user_message() -> anyhow::Result<()> {
         let rig = Rig::new(MemoryGateway::always(status(200)));
         connect(&rig, &["a", "b"]).await;
         let endpoint = "https://other.example.com/production".to_owned();
@@ -88,13 +88,14 @@ mod delivered {
 mod expired {
     use super::*;
 
+    /// Builds a message that expires at `at`, in milliseconds since the Unix epoch.
     fn expiring(id: &str, at: u64) -> String {
         let mut body = message(id, &["a"]);
         body["expires_at"] = at.into();
         body.to_string()
     }
 
-    /// It is acknowledged.
+    /// The message is acknowledged.
     #[tokio::test(start_paused = true)]
     async fn expired_message_is_not_posted() -> anyhow::Result<()> {
         let rig = Rig::new(MemoryGateway::always(status(200)));
@@ -106,7 +107,7 @@ mod expired {
         Ok(())
     }
 
-    /// Earlier messages of the lane may take until the expiry.
+    /// Messages may expire while earlier ones of their lane are posted.
     #[tokio::test(start_paused = true)]
     async fn expiry_is_checked_before_each_post() -> anyhow::Result<()> {
         let rig = Rig::new(MemoryGateway::scripted(|_, _| (Duration::from_secs(1), status(200))));
@@ -125,7 +126,7 @@ mod expired {
         Ok(())
     }
 
-    /// It would otherwise be rejected for its size and exhausted by its age.
+    /// Without its expiry, the message would be rejected for its size, or exhausted by its age.
     #[tokio::test(start_paused = true)]
     async fn expired_message_becomes_no_dead_letter() -> anyhow::Result<()> {
         let mut body = message("m", &["a"]);
@@ -155,6 +156,7 @@ mod expired {
 mod superseded {
     use super::*;
 
+    /// Builds a progress update: a supersedable message of the request `r`.
     fn progress(id: &str, seq: u64, connections: &[&str]) -> String {
         let mut body = message(id, connections);
         body["request"] = json!({ "id": "r", "seq": seq });
@@ -176,6 +178,7 @@ mod superseded {
         Ok(())
     }
 
+    /// The superseded message is acknowledged without a post or a hand-back.
     #[tokio::test(start_paused = true)]
     async fn only_the_successor_is_handed_back() -> anyhow::Result<()> {
         let rig = Rig::new(MemoryGateway::always(status(429)));
