@@ -66,15 +66,7 @@ output "dashboard" {
 output "alarms" {
   description = "The alarms' names."
   value = concat(
-    [
-      aws_cloudwatch_metric_alarm.oldest_message.alarm_name,
-      aws_cloudwatch_metric_alarm.dead_letters.alarm_name,
-      aws_cloudwatch_metric_alarm.circuit_opened.alarm_name,
-      aws_cloudwatch_metric_alarm.elsewhere.alarm_name,
-      aws_cloudwatch_metric_alarm.refused_connects.alarm_name,
-      aws_cloudwatch_metric_alarm.delivery_latency.alarm_name,
-    ],
-    values(aws_cloudwatch_metric_alarm.errors)[*].alarm_name,
-    values(aws_cloudwatch_metric_alarm.throttles)[*].alarm_name,
+    values(aws_cloudwatch_metric_alarm.this)[*].alarm_name,
+    [aws_cloudwatch_metric_alarm.refused_connects.alarm_name],
   )
 }

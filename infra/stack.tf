@@ -63,13 +63,13 @@ locals {
     stage                       = var.stage
     worker_timeout_seconds      = local.functions[local.worker].timeout_seconds
   }
-  places = {
+  resource_values = {
     connections_table     = aws_dynamodb_table.connections.name
     dead_letter_queue_url = aws_sqs_queue.dead_letter.url
     management_endpoint   = local.management_endpoint
     queue_url             = aws_sqs_queue.outbound.url
   }
-  values = merge({ for name, value in local.settings : name => tostring(value) }, local.places)
+  values = merge({ for name, value in local.settings : name => tostring(value) }, local.resource_values)
 
   # The functions have defaults for what is not set.
   unset = [for name, value in local.settings : name if value == null]

@@ -1,69 +1,25 @@
 # What is made by default, and what variables make of it.
 
 mock_provider "aws" {
+  source          = "./tests/mocks"
   override_during = plan
+}
 
-  mock_data "aws_caller_identity" {
-    defaults = { account_id = "123456789012" }
+override_resource {
+  target          = aws_sqs_queue.outbound
+  override_during = plan
+  values = {
+    arn = "arn:aws:sqs:eu-central-1:123456789012:outbound"
+    url = "https://sqs.eu-central-1.amazonaws.com/123456789012/outbound"
   }
+}
 
-  mock_data "aws_partition" {
-    defaults = { partition = "aws" }
-  }
-
-  mock_data "aws_region" {
-    defaults = { id = "eu-central-1" }
-  }
-
-  mock_data "aws_iam_policy_document" {
-    defaults = { json = "{}" }
-  }
-
-  mock_resource "aws_apigatewayv2_api" {
-    defaults = {
-      id            = "a1b2c3d4e5"
-      api_endpoint  = "wss://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com"
-      execution_arn = "arn:aws:execute-api:eu-central-1:123456789012:a1b2c3d4e5"
-    }
-  }
-
-  mock_resource "aws_cloudwatch_log_group" {
-    defaults = { arn = "arn:aws:logs:eu-central-1:123456789012:log-group:mock" }
-  }
-
-  mock_resource "aws_dynamodb_table" {
-    defaults = { arn = "arn:aws:dynamodb:eu-central-1:123456789012:table/mock" }
-  }
-
-  mock_resource "aws_iam_policy" {
-    defaults = { arn = "arn:aws:iam::123456789012:policy/mock" }
-  }
-
-  mock_resource "aws_iam_role" {
-    defaults = { arn = "arn:aws:iam::123456789012:role/mock" }
-  }
-
-  mock_resource "aws_lambda_function" {
-    defaults = {
-      arn        = "arn:aws:lambda:eu-central-1:123456789012:function:mock"
-      invoke_arn = "arn:aws:apigateway:eu-central-1:lambda:path/2015-03-31/functions/mock/invocations"
-    }
-  }
-
-  override_resource {
-    target = aws_sqs_queue.outbound
-    values = {
-      arn = "arn:aws:sqs:eu-central-1:123456789012:outbound"
-      url = "https://sqs.eu-central-1.amazonaws.com/123456789012/outbound"
-    }
-  }
-
-  override_resource {
-    target = aws_sqs_queue.dead_letter
-    values = {
-      arn = "arn:aws:sqs:eu-central-1:123456789012:dead-letters"
-      url = "https://sqs.eu-central-1.amazonaws.com/123456789012/dead-letters"
-    }
+override_resource {
+  target          = aws_sqs_queue.dead_letter
+  override_during = plan
+  values = {
+    arn = "arn:aws:sqs:eu-central-1:123456789012:dead-letters"
+    url = "https://sqs.eu-central-1.amazonaws.com/123456789012/dead-letters"
   }
 }
 
@@ -376,12 +332,12 @@ run "alarms_go_to_the_topic" {
   }
 
   assert {
-    condition     = length(output.alarms) == 12 && aws_cloudwatch_metric_alarm.dead_letters.alarm_actions == toset([var.alarm_topic_arn])
+    condition     = length(output.alarms) == 12 && aws_cloudwatch_metric_alarm.this["dead-letters"].alarm_actions == toset([var.alarm_topic_arn])
     error_message = "alarms: ${jsonencode(output.alarms)}"
   }
 
   assert {
-    condition     = aws_cloudwatch_metric_alarm.oldest_message.threshold == 60 && aws_cloudwatch_metric_alarm.delivery_latency.threshold == 10000
+    condition     = aws_cloudwatch_metric_alarm.this["oldest-message"].threshold == 60 && aws_cloudwatch_metric_alarm.this["delivery-latency"].threshold == 10000
     error_message = "One threshold changes the others."
   }
 }
