@@ -1,11 +1,11 @@
-# The example for AWS fits the module.
+# The example for AWS plans with the module.
 
 mock_provider "aws" {
   source          = "./tests/mocks"
   override_during = plan
 }
 
-run "the_complete_example_plans" {
+run "complete_example_plans" {
   command = plan
 
   module {
@@ -14,11 +14,11 @@ run "the_complete_example_plans" {
 
   variables {
     jwt_issuer = "https://auth.example.com"
-    router_zip = "${var.packages}/connect-handler-${var.architecture}.zip" # any zip will do
+    router_zip = "${var.packages}/connect-handler-${var.architecture}.zip" # any zip file
   }
 
   assert {
     condition     = aws_lambda_function.router.environment[0].variables["QUEUE_URL"] == output.queue_url
-    error_message = "The router sends to another queue."
+    error_message = "The router does not send to the output queue_url."
   }
 }
