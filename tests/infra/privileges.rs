@@ -39,12 +39,12 @@ enum Step {
 #[derive(Debug, Clone, Copy)]
 enum Reason {
     /// This step fails without it.
-    Step(Step),
+    NeededFor(Step),
     /// The emulator does not check it, for this reason.
     Unchecked(&'static str),
 }
 
-use Reason::Unchecked;
+use Reason::{NeededFor, Unchecked};
 use Step::{Broadcast, Connect, Devices, Disconnect, Echo, Limit, LimitGone, Poison, Stale};
 
 const POLLS: &str = "its event source mappings poll without a role";
@@ -53,33 +53,33 @@ const TRACES: &str = "it has no X-Ray";
 
 /// All permissions of all functions: role, action, suffix of the resource's ARN, and reason.
 const PERMISSIONS: [(&str, &str, &str, Reason); 27] = [
-    ("connect", "dynamodb:DeleteItem", "table/streamer_connections", Reason::Step(LimitGone)),
-    ("connect", "dynamodb:PutItem", "table/streamer_connections", Reason::Step(Connect)),
-    ("connect", "dynamodb:Query", "table/streamer_connections/index/by_user", Reason::Step(Limit)),
-    ("connect", "execute-api:ManageConnections", "/local/DELETE/@connections/*", Reason::Step(Limit)),
+    ("connect", "dynamodb:DeleteItem", "table/streamer_connections", NeededFor(LimitGone)),
+    ("connect", "dynamodb:PutItem", "table/streamer_connections", NeededFor(Connect)),
+    ("connect", "dynamodb:Query", "table/streamer_connections/index/by_user", NeededFor(Limit)),
+    ("connect", "execute-api:ManageConnections", "/local/DELETE/@connections/*", NeededFor(Limit)),
     ("connect", "logs:CreateLogStream", "/aws/lambda/streamer-connect:*", Unchecked(LOGS)),
     ("connect", "logs:PutLogEvents", "/aws/lambda/streamer-connect:*", Unchecked(LOGS)),
     ("connect", "xray:PutTelemetryRecords", "*", Unchecked(TRACES)),
     ("connect", "xray:PutTraceSegments", "*", Unchecked(TRACES)),
-    ("delivery", "dynamodb:DeleteItem", "table/streamer_connections", Reason::Step(Stale)),
-    ("delivery", "dynamodb:Query", "table/streamer_connections/index/by_tenant", Reason::Step(Broadcast)),
-    ("delivery", "dynamodb:Query", "table/streamer_connections/index/by_user", Reason::Step(Devices)),
-    ("delivery", "execute-api:ManageConnections", "/local/POST/@connections/*", Reason::Step(Echo)),
+    ("delivery", "dynamodb:DeleteItem", "table/streamer_connections", NeededFor(Stale)),
+    ("delivery", "dynamodb:Query", "table/streamer_connections/index/by_tenant", NeededFor(Broadcast)),
+    ("delivery", "dynamodb:Query", "table/streamer_connections/index/by_user", NeededFor(Devices)),
+    ("delivery", "execute-api:ManageConnections", "/local/POST/@connections/*", NeededFor(Echo)),
     ("delivery", "logs:CreateLogStream", "/aws/lambda/streamer-delivery:*", Unchecked(LOGS)),
     ("delivery", "logs:PutLogEvents", "/aws/lambda/streamer-delivery:*", Unchecked(LOGS)),
     ("delivery", "sqs:DeleteMessage", ":streamer-outbound", Unchecked(POLLS)),
     ("delivery", "sqs:GetQueueAttributes", ":streamer-outbound", Unchecked(POLLS)),
     ("delivery", "sqs:ReceiveMessage", ":streamer-outbound", Unchecked(POLLS)),
-    ("delivery", "sqs:SendMessage", ":streamer-dead-letters", Reason::Step(Poison)),
-    ("delivery", "sqs:SendMessage", ":streamer-outbound", Reason::Step(Broadcast)),
+    ("delivery", "sqs:SendMessage", ":streamer-dead-letters", NeededFor(Poison)),
+    ("delivery", "sqs:SendMessage", ":streamer-outbound", NeededFor(Broadcast)),
     ("delivery", "xray:PutTelemetryRecords", "*", Unchecked(TRACES)),
     ("delivery", "xray:PutTraceSegments", "*", Unchecked(TRACES)),
-    ("disconnect", "dynamodb:DeleteItem", "table/streamer_connections", Reason::Step(Disconnect)),
+    ("disconnect", "dynamodb:DeleteItem", "table/streamer_connections", NeededFor(Disconnect)),
     ("disconnect", "logs:CreateLogStream", "/aws/lambda/streamer-disconnect:*", Unchecked(LOGS)),
     ("disconnect", "logs:PutLogEvents", "/aws/lambda/streamer-disconnect:*", Unchecked(LOGS)),
     ("disconnect", "xray:PutTelemetryRecords", "*", Unchecked(TRACES)),
     ("disconnect", "xray:PutTraceSegments", "*", Unchecked(TRACES)),
-    ("router", "sqs:SendMessage", ":streamer-outbound", Reason::Step(Echo)),
+    ("router", "sqs:SendMessage", ":streamer-outbound", NeededFor(Echo)),
 ];
 
 /// The emulator's names for an action. It checks batch calls under names that AWS does not have: on AWS,
@@ -113,7 +113,7 @@ pub async fn assert_each_is_necessary(
             let suffix = resource.splitn(6, ':').last().unwrap_or_default();
             match reason {
                 Unchecked(why) => println!("{role:<10}  {action:<29}  {suffix:<45}  not checked: {why}"),
-                Reason::Step(step) => {
+                NeededFor(step) => {
                     iam.put(&policies.without(&emulator_actions(&action), &resource)).await?;
                     let denied = steps.assert_denied(step, role).await;
                     iam.put(&policies).await?;

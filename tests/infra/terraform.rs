@@ -69,7 +69,7 @@ async fn terraform_tests_pass() -> anyhow::Result<()> {
     Ok(fs::remove_dir_all(packages)?)
 }
 
-/// Applies the module to an emulator that enforces IAM policies, runs the demo, shows that each permission is necessary,
+/// Applies the module to an emulator that enforces IAM policies, runs the demo, shows that each permission is needed,
 /// and destroys the deployment without a remainder.
 #[tokio::test]
 async fn applied_module_runs_demo_with_least_privilege() -> anyhow::Result<()> {
