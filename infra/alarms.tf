@@ -28,7 +28,7 @@ locals {
       threshold          = 0
     }
     circuit-opened = {
-      description        = "Half of the posts of an execution environment failed, so its circuit breaker stopped posting for a while; messages wait on the queue. Read the causes in the worker's log: 403 and 404 mean a wrong policy or endpoint, 5xx and timeouts mean a fault in API Gateway."
+      description        = "Posts to at least half of the recent connections of an execution environment failed, so its circuit breaker stopped posting for a while; messages wait on the queue. Read the causes in the worker's log: 403 and 404 mean a wrong policy or endpoint, 5xx and timeouts mean a fault in API Gateway."
       namespace          = "Streamer"
       metric_name        = "CircuitOpened"
       dimensions         = local.worker_dimensions
