@@ -27,8 +27,8 @@ const JWT_JWKS_URL: Variable = Variable {
 };
 const JWT_ISSUER: Variable = Variable {
     name: "JWT_ISSUER",
-    expected: "the `iss` that a token must have; any if unset. Without JWT_PUBLIC_KEY and JWT_JWKS_URL, the https URL of \
-               the issuer, whose OpenID Connect configuration names the keys",
+    expected: "the `iss` that a token must have; any if unset. Without JWT_PUBLIC_KEY and JWT_JWKS_URL, the https URL \
+               of the issuer, whose OpenID Connect configuration names the keys",
     example: "https://auth.example.com",
 };
 const REQUIRED_PERMISSION: Variable = Variable {
@@ -38,8 +38,8 @@ const REQUIRED_PERMISSION: Variable = Variable {
 };
 const MAX_CONNECTIONS_PER_USER: Variable = Variable {
     name: "MAX_CONNECTIONS_PER_USER",
-    expected: "the maximum number of connections of a user, 1 to 1000; a further connection closes the oldest. No limit \
-               if unset",
+    expected: "the maximum number of connections of a user, 1 to 1000; a further connection closes the oldest; no \
+               limit if unset",
     example: "5",
 };
 const JWT_AUDIENCE: Variable = Variable {

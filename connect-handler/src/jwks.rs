@@ -1,13 +1,10 @@
 //! An issuer's keys, fetched on demand and cached for the life of the execution environment.
 //!
-//! | event | fetch |
-//! |---|---|
-//! | the cached set is over 1 h old | one fetch, while requests continue with the cached set |
-//! | the cached set is over 2 h old, because requests were too few and too short to complete that fetch | requests wait for it |
-//! | a token has an unknown `kid` | at most once a minute; all requests with unknown keys wait for the same fetch |
-//! | no set has been fetched yet | at most once a second |
-//!
-//! If a fetch fails, the cached set stays.
+//! - When the cached set is 1 h old, it is fetched again while requests continue with the cached set.
+//! - When it is 2 h old, since requests were too few and too short to complete that fetch, requests wait for the fetch.
+//! - A token with an unknown `kid` starts a fetch at most once a minute. All requests that need it share it.
+//! - Without a cached set, a fetch starts at most once a second.
+//! - If a fetch fails, the cached set stays.
 //!
 //! Nothing runs between invocations: requests that wait for a fetch drive it, and so does the handler during its other
 //! calls. A fetch that was suspended with its environment is dropped and restarted. Ages are measured with the wall

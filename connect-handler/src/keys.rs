@@ -83,7 +83,8 @@ impl PublicKey {
         Some(Self { key, algorithms })
     }
 
-    /// Converts a key of a JWK set. Returns `None` for a key that is for encryption, symmetric, weak, or of another type.
+    /// Converts a key of a JWK set. Returns `None` for a key that is for encryption, symmetric, weak, or of another
+    /// type.
     fn from_jwk(jwk: &Jwk) -> Option<Self> {
         let common = &jwk.common;
         let signs = matches!(common.public_key_use, None | Some(PublicKeyUse::Signature));

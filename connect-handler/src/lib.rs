@@ -180,8 +180,8 @@ impl ConnectHandler {
         Ok(connection)
     }
 
-    /// Returns the configured management endpoint, or the default one of the event's API. The event's `domainName` would
-    /// be wrong behind a custom domain.
+    /// Returns the configured management endpoint, or the default one of the event's API. The event's `domainName`
+    /// would be wrong behind a custom domain.
     fn endpoint(&self, context: &ApiGatewayWebsocketProxyRequestContext) -> Result<String, Refusal> {
         if let Some(endpoint) = &self.access.endpoint {
             return Ok(endpoint.clone());

@@ -35,7 +35,8 @@ impl ConnectionLimit {
         Self { maximum, connect_grace, aws }
     }
 
-    /// Closes the oldest connections of the user of `newest` if there are more than the maximum, and removes their rows.
+    /// Closes the oldest connections of the user of `newest` if there are more than the maximum, and removes their
+    /// rows.
     ///
     /// - Connections made after `newest` stay open, so that concurrent connections do not close each other.
     /// - Connections of another management endpoint do not count.

@@ -63,7 +63,7 @@ pub struct Claims {
 }
 
 impl Header {
-    fn of(token: &Token<'_>) -> Result<Self, Fault> {
+    fn parse(token: &Token<'_>) -> Result<Self, Fault> {
         let (header, _) = token.expose().split_once('.').ok_or(Fault::Malformed)?;
         let json = BASE64_URL_SAFE_NO_PAD.decode(header).map_err(|_| Fault::Malformed)?;
         let header: Self = serde_json::from_slice(&json).map_err(|_| Fault::Malformed)?;
@@ -108,7 +108,7 @@ impl Verifier {
     /// # Errors
     /// [`Fault`] says why the token is refused.
     pub async fn verify(&self, token: &Token<'_>, now: SystemTime) -> Result<Claims, Fault> {
-        let header = Header::of(token)?;
+        let header = Header::parse(token)?;
         let algorithm = Algorithm::from_str(&header.alg).map_err(|_| Fault::WrongAlgorithm)?;
         // No key is a shared secret, so do not fetch keys for such a token.
         if algorithm.family() == AlgorithmFamily::Hmac {

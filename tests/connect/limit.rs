@@ -22,7 +22,7 @@ use streamer_tests::{
 use crate::setup::claims;
 
 /// Writes rows of the user anna, each made a minute after the previous one.
-async fn rows(table: &TableDouble, ids: &[&str]) {
+async fn put_rows(table: &TableDouble, ids: &[&str]) {
     for (minute, id) in ids.iter().enumerate() {
         let at = SystemTime::now() - Duration::from_secs(3600) + Duration::from_secs(60 * minute as u64);
         table.client().put(&connection(id, at)).await.unwrap();
@@ -55,7 +55,7 @@ fn deletes(ids: &[&str]) -> Vec<String> {
 async fn oldest_connections_over_limit_are_closed() {
     let (table, api, issuer) =
         (TableDouble::default(), ManagementDouble::new(|_| 204), Issuer::generate().unwrap());
-    rows(&table, &["d", "a", "c", "b"]).await;
+    put_rows(&table, &["d", "a", "c", "b"]).await;
     let response = handler(&table, &api, 3, &issuer).handle(event("new", &issuer)).await;
     assert_eq!(response.status_code, 200);
     assert_eq!(api.asked(), deletes(&["d", "a"]));
@@ -66,7 +66,7 @@ async fn oldest_connections_over_limit_are_closed() {
 async fn other_users_and_apis_do_not_count() {
     let (table, api, issuer) =
         (TableDouble::default(), ManagementDouble::new(|_| 204), Issuer::generate().unwrap());
-    rows(&table, &["a", "b"]).await;
+    put_rows(&table, &["a", "b"]).await;
     // Connections of another user, and of another API.
     let others = [
         Connection { user_id: "bob".try_into().unwrap(), ..connection("bobs", SystemTime::now()) },
@@ -164,7 +164,7 @@ async fn failed_query_does_not_refuse_client() {
 async fn gone_connection_loses_row_open_keeps_it() {
     let issuer = Issuer::generate().unwrap();
     let table = TableDouble::default();
-    rows(&table, &["a", "b", "c"]).await;
+    put_rows(&table, &["a", "b", "c"]).await;
     let api = ManagementDouble::new(|url| if url.ends_with("/a") { 410 } else { 403 });
     let response = handler(&table, &api, 1, &issuer).handle(event("new", &issuer)).await;
     assert_eq!(response.status_code, 200, "a failure does not refuse the client");

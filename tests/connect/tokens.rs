@@ -1,4 +1,5 @@
-//! Valid and invalid tokens, each with its status and its reason: the threats in RFC 8725, section 2, and other attacks.
+//! Valid and invalid tokens, each with its status and its reason: the threats in RFC 8725, section 2, and other
+//! attacks.
 
 use std::{
     collections::BTreeMap,
@@ -174,11 +175,7 @@ fn each_token_gets_status_and_reason() {
             header(json!({ "jku": "https://evil.example.com/" })),
             (401, "key_in_token"),
         ),
-        (
-            "another key with the same kid",
-            other.sign(&claims(&json!({}))).unwrap(),
-            (401, "bad_signature"),
-        ),
+        ("another key with the same kid", other.sign(&claims(&json!({}))).unwrap(), (401, "bad_signature")),
         ("an unknown kid", header(json!({ "kid": "other" })), (401, "unknown_key")),
         ("a kid with SQL", header(json!({ "kid": "' OR 1=1 --" })), (401, "unknown_key")),
         ("a kid that is a path", header(json!({ "kid": "../../../dev/null" })), (401, "unknown_key")),
