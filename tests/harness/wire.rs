@@ -13,6 +13,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::watch,
     task::JoinSet,
     time::sleep,
 };
@@ -24,6 +25,8 @@ pub enum Reply {
     Answer(u16, String),
     /// A whole answer, after a while.
     Late(Duration, u16),
+    /// A whole answer, once the value is true.
+    Held(watch::Receiver<bool>, u16),
     /// A whole answer, and after a while these bytes.
     Then(u16, Duration, &'static str),
     /// These bytes, as they are.
@@ -162,6 +165,12 @@ async fn serve(
             Reply::Late(delay, status) => {
                 sleep(delay).await;
                 answer(&mut stream, status, "").await?;
+            }
+            Reply::Held(mut released, status) => {
+                // An error means that the test has ended.
+                if released.wait_for(|released| *released).await.is_ok() {
+                    answer(&mut stream, status, "").await?;
+                }
             }
             Reply::Then(status, delay, bytes) => {
                 answer(&mut stream, status, "").await?;
