@@ -9,7 +9,7 @@ use std::{
 };
 
 use aws_lambda_events::sqs::SqsEvent;
-use delivery_worker::{classify::Answer, control::Gate};
+use delivery_worker::{admission::Gate, classify::PostResult};
 use serde_json::json;
 use streamer_tests::{
     event::{EPOCH_MILLIS, batch, epoch, message},
@@ -53,7 +53,7 @@ mod a_slow_client {
             let new = posts.iter().filter(|post| post.connection.starts_with('c')).skip(before);
             at.extend(new.map(|post| (post.at - started).as_millis()));
         }
-        assert!(rig.worker.gate.control().limit() >= 128, "the limit is not halved");
+        assert!(rig.worker.gate.admission().limit() >= 128, "the limit is not halved");
         Ok(at)
     }
 
@@ -69,7 +69,7 @@ mod a_slow_client {
         let mut limits = Vec::new();
         for _ in 0..40 {
             rig.invoke(one_each(&names("c", 30))).await?;
-            limits.push(rig.worker.gate.control().limit());
+            limits.push(rig.worker.gate.admission().limit());
             advance(Duration::from_millis(80)).await;
         }
         // Ten invocations a second: it is halved by the first of each.
@@ -182,7 +182,7 @@ mod the_circuit {
             let rig = Rig::new(MemoryGateway::always(status(code)));
             rig.invoke(one_each(&names("c", 200))).await?;
             assert_eq!(rig.worker.gateway.posts().len(), 200, "{code}");
-            assert!(!rig.worker.gate.control().is_open());
+            assert!(!rig.worker.gate.admission().is_open());
         }
         Ok(())
     }
@@ -212,7 +212,7 @@ mod the_circuit {
         let now = Arc::clone(&panics);
         let rig = Rig::new(MemoryGateway::scripted(move |_, _| match now.load(Ordering::Relaxed) {
             true => panic!("the gateway in memory panics as it is told"),
-            false => (POST, Answer::Timeout),
+            false => (POST, PostResult::Timeout),
         }));
         rig.invoke(one_each(&names("c", 30))).await?;
         advance(Duration::from_secs(6)).await;
@@ -237,7 +237,7 @@ mod a_few_connections {
         for _ in 0..20 {
             rig.invoke(one_each(&["bad".to_owned()])).await?;
         }
-        assert!(!rig.worker.gate.control().is_open(), "60 posts failed, all to one connection");
+        assert!(!rig.worker.gate.admission().is_open(), "60 posts failed, all to one connection");
         rig.invoke(one_each(&names("c", 1))).await?;
         assert_eq!(rig.worker.gateway.texts("c0").len(), 1);
         Ok(())
@@ -254,7 +254,7 @@ mod a_few_connections {
             assert_eq!(rig.worker.gateway.texts("good0").len(), round);
             advance(Duration::from_secs(1)).await;
         }
-        assert!(!rig.worker.gate.control().is_open());
+        assert!(!rig.worker.gate.admission().is_open());
         Ok(())
     }
 
@@ -269,7 +269,7 @@ mod a_few_connections {
         let posts = rig.worker.gateway.posts();
         let others = posts.iter().filter(|post| post.connection.starts_with('c'));
         assert_eq!(others.filter(|post| post.answer.is_some()).count(), 800);
-        assert!(!rig.worker.gate.control().is_open(), "128 of 928 connections hang");
+        assert!(!rig.worker.gate.admission().is_open(), "128 of 928 connections hang");
         Ok(())
     }
 
@@ -277,10 +277,10 @@ mod a_few_connections {
     async fn refused_by_all_open_the_circuit() -> anyhow::Result<()> {
         let rig = Rig::new(MemoryGateway::scripted(|_, _| (POST, status(403))));
         rig.invoke(one_each(&names("c", 40))).await?;
-        assert!(!rig.worker.gate.control().is_open());
+        assert!(!rig.worker.gate.admission().is_open());
         advance(Duration::from_secs(1)).await;
         rig.invoke(one_each(&names("c", 40))).await?;
-        assert!(rig.worker.gate.control().is_open());
+        assert!(rig.worker.gate.admission().is_open());
         Ok(())
     }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use aws_lambda_events::sqs::SqsEvent;
-use delivery_worker::{control::Gate, plan::Order};
+use delivery_worker::{admission::Gate, plan::Order};
 use serde_json::{Value, json};
 use streamer_tests::{
     doubles::{Entry, QueueDouble, TableDouble},

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use delivery_worker::{classify::Answer, control::Gate};
+use delivery_worker::{admission::Gate, classify::PostResult};
 use serde_json::{Value, json};
 use streamer_tests::{
     doubles::{Entry, QueueDouble, TableDouble, connection},
@@ -194,11 +194,11 @@ mod in_place {
 
     #[tokio::test(start_paused = true)]
     async fn a_5xx_a_timeout_and_a_broken_connection_are_tried_three_times() -> anyhow::Result<()> {
-        let broken = Answer::Broken("reset".to_owned());
+        let broken = PostResult::Broken("reset".to_owned());
         for (answer, cause) in [
             (status(500), "500"),
             (status(503), "503"),
-            (Answer::Timeout, "timeout"),
+            (PostResult::Timeout, "timeout"),
             (broken, "connection: reset"),
         ] {
             let rig = Rig::new(MemoryGateway::always(answer));

@@ -18,7 +18,7 @@ mod telemetry;
 
 use std::{collections::BTreeSet, time::SystemTime};
 
-use delivery_worker::classify::Answer;
+use delivery_worker::classify::PostResult;
 use streamer_tests::{doubles::LONG_AGO, event::epoch, gateway::MemoryGateway};
 
 /// When a connection was made that is past every grace.
@@ -31,6 +31,6 @@ fn ids<const N: usize>(ids: [&str; N]) -> BTreeSet<String> {
 }
 
 /// A gateway that answers each connection as `answer` says, at once and always.
-fn answering(answer: impl Fn(&str) -> Answer + Send + Sync + 'static) -> MemoryGateway {
+fn answering(answer: impl Fn(&str) -> PostResult + Send + Sync + 'static) -> MemoryGateway {
     MemoryGateway::scripted(move |connection, _| (std::time::Duration::ZERO, answer(connection)))
 }

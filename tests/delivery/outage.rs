@@ -11,8 +11,8 @@ use std::{
 };
 
 use delivery_worker::{
+    admission::{Admission, Admitted, Decision, breaker::Health},
     backoff,
-    control::{Admission, Control, Pass, breaker::Health},
 };
 use streamer_message::ConnectionId;
 use streamer_tests::{
@@ -94,13 +94,13 @@ type Due = [u64; COUNTS];
 
 /// One environment.
 struct Environment {
-    control: Control,
+    admission: Admission,
     /// What its monotonic clock shows.
     clock: Instant,
     /// Messages that wait for a post.
     waiting: Due,
     /// Posts in flight: the message's hand-backs, its tries, and the pass.
-    in_flight: VecDeque<(usize, u32, Pass)>,
+    in_flight: VecDeque<(usize, u32, Admitted)>,
     /// The second and third tries, which come a step or more later.
     again: VecDeque<(usize, u32)>,
 }
@@ -120,7 +120,7 @@ struct Fleet {
 impl Fleet {
     fn new(environments: usize, frozen: bool) -> Self {
         let environment = || Environment {
-            control: Control::default(),
+            admission: Admission::default(),
             clock: Instant::now(),
             waiting: [0; COUNTS],
             in_flight: VecDeque::new(),
@@ -147,7 +147,7 @@ impl Fleet {
         for piece in 0..pieces {
             let share = number / pieces + u64::from(piece < number % pieces);
             let random = (piece as f64 + fastrand::f64()) / pieces as f64;
-            let delay = backoff::on_the_queue(count as u32, open, random);
+            let delay = backoff::hand_back(count as u32, open, random);
             let at = second + 1 + u64::from(delay);
             *self.returns.entry(at).or_default() += share;
             let due = self.due.entry(at).or_default();
@@ -165,10 +165,10 @@ impl Fleet {
             for (count, tries, pass) in std::mem::take(&mut environment.in_flight) {
                 let health = answer();
                 let connection: ConnectionId = format!("c{}", fastrand::u32(..)).try_into().unwrap();
-                environment.control.record(pass, &connection, health, STEP, now);
+                environment.admission.record(pass, &connection, health, STEP, now);
                 match health {
                     Health::Works => *self.delivered.entry(second).or_default() += 1,
-                    Health::Fails if tries < backoff::POSTS => {
+                    Health::Fails if tries < backoff::MAX_POSTS => {
                         environment.again.push_back((count, tries + 1))
                     }
                     _ => back.push((count, 1, Duration::ZERO)),
@@ -178,8 +178,8 @@ impl Fleet {
                 let fresh = environment.waiting.iter().position(|number| *number > 0).map(|count| (count, 1));
                 let again = environment.again.front().copied();
                 let Some((count, tries)) = again.or(fresh) else { break };
-                match environment.control.admit(now) {
-                    Admission::Go(pass) => {
+                match environment.admission.admit(now) {
+                    Decision::Admit(pass) => {
                         self.posts += 1;
                         environment.in_flight.push_back((count, tries, pass));
                         match again {
@@ -187,14 +187,14 @@ impl Fleet {
                             None => environment.waiting[count] -= 1,
                         }
                     }
-                    Admission::Open(wait) => {
+                    Decision::CircuitOpen(wait) => {
                         back.extend(environment.again.drain(..).map(|(count, _)| (count, 1, wait)));
                         let waiting = std::mem::take(&mut environment.waiting);
                         back.extend(
                             waiting.into_iter().enumerate().map(|(count, number)| (count, number, wait)),
                         );
                     }
-                    Admission::Full(_) | Admission::At(_) => break,
+                    Decision::LimitReached(_) | Decision::Paced(_) => break,
                 }
             }
             if !environment.is_idle() {
@@ -212,7 +212,7 @@ impl Fleet {
         due[0] += new;
         if self.frozen {
             let wall = epoch() + Duration::from_secs(second);
-            self.environments.iter_mut().for_each(|one| one.control.resume(wall, one.clock));
+            self.environments.iter_mut().for_each(|one| one.admission.resume(wall, one.clock));
         }
         let environments = self.environments.len() as u64;
         for (count, number) in due.into_iter().enumerate() {
@@ -309,7 +309,7 @@ fn an_account_that_allows_a_tenth_of_the_demand_is_used_to_within_a_fifth() {
         }
         delivered.push(fleet.delivered.values().sum::<u64>() - before);
         posts.push(fleet.posts - posts_before);
-        let limit = |environment: &Environment| environment.control.limit();
+        let limit = |environment: &Environment| environment.admission.limit();
         limits.push(fleet.environments.iter().map(limit).sum::<usize>() / 10);
     }
     let minutes =

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use delivery_worker::classify::Answer;
+use delivery_worker::classify::PostResult;
 use serde_json::json;
 use streamer_connections::Connection;
 use streamer_tests::{
@@ -112,7 +112,7 @@ mod gone {
 
     #[tokio::test(start_paused = true)]
     async fn a_400_that_blames_the_connection_id_is_as_good_as_a_410() -> anyhow::Result<()> {
-        let invalid = Answer::Status { status: 400, message: "Invalid connectionId: a".to_owned() };
+        let invalid = PostResult::Status { status: 400, message: "Invalid connectionId: a".to_owned() };
         let rig = on(MemoryGateway::always(invalid), TableDouble::with([("a", old())]));
         assert_eq!(rig.invoke(batch([message("m", &["a"]).to_string()])).await?, ids([]));
         assert!(rig.table.connections().is_empty() && rig.dead().is_empty());
@@ -462,7 +462,7 @@ mod rejected {
     async fn a_413_and_a_400_that_does_not_blame_the_connection_go_there_with_what_was_said()
     -> anyhow::Result<()> {
         for code in [413, 400] {
-            let answer = Answer::Status { status: code, message: "{\"message\":\"no\"}".to_owned() };
+            let answer = PostResult::Status { status: code, message: "{\"message\":\"no\"}".to_owned() };
             let rig = Rig::new(answering(
                 move |connection| {
                     if connection == "a" { status(200) } else { answer.clone() }

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use delivery_worker::{classify::Answer, gateway::Gateway, plan::Order};
+use delivery_worker::{classify::PostResult, gateway::Gateway, plan::Order};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use streamer_connections::shard_of;
@@ -188,7 +188,7 @@ struct Clients {
 }
 
 impl Gateway for Clients {
-    async fn post(&self, connection: &ConnectionId, payload: bytes::Bytes) -> Answer {
+    async fn post(&self, connection: &ConnectionId, payload: bytes::Bytes) -> PostResult {
         if !self.fuse.burns() {
             return std::future::pending().await;
         }
@@ -208,7 +208,7 @@ impl Gateway for Clients {
         let message: usize = str::from_utf8(&payload).unwrap().parse().unwrap();
         self.arrived.lock().unwrap().push((message, place));
         match fault {
-            Fault::AnswerLost => Answer::Broken("lost".to_owned()),
+            Fault::AnswerLost => PostResult::Broken("lost".to_owned()),
             Fault::Slow => {
                 sleep(Duration::from_secs(7)).await;
                 status(200)

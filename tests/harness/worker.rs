@@ -8,11 +8,12 @@ use std::{
 use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
 use aws_sdk_sqs::types::{MessageSystemAttributeNameForSends, SendMessageBatchRequestEntry};
 use delivery_worker::{
-    Worker, control::Gate, gateway::Gateway, plan::Order, policy::Policy, queue::Queue, served::Served,
+    Worker, admission::Gate, gateway::Gateway, plan::Order, policy::Policy, queue::Queue, served::Served,
     time::Time,
 };
 use serde_json::Value;
 use streamer_environment::Environment;
+use streamer_message::sqs::FIFO_SUFFIX;
 use streamer_telemetry::{Settings, Telemetry};
 
 use crate::{
@@ -99,7 +100,7 @@ impl<G: Gateway> Rig<G> {
         outbound: QueueDouble,
         dead_letters: QueueDouble,
     ) -> Self {
-        let suffix = if order == Order::Group { ".fifo" } else { "" };
+        let suffix = if order == Order::Group { FIFO_SUFFIX } else { "" };
         let queue = |queue: &QueueDouble, name: &str| {
             Queue::new(queue.client(), format!("https://sqs.example.com/{name}{suffix}"))
         };
