@@ -23,8 +23,7 @@ async fn tenants_receive_only_their_own_messages() -> anyhow::Result<()> {
     let stack = stack().await?;
     let tenants: Vec<_> = TENANTS.iter().flat_map(|(tenant, number)| vec![*tenant; *number]).collect();
     let connect = |tenant: &'static str| stack.connect(tenant, "anna");
-    let sockets: Vec<_> =
-        stream::iter(tenants.clone()).map(connect).buffered(25).try_collect().await?;
+    let sockets: Vec<_> = stream::iter(tenants.clone()).map(connect).buffered(25).try_collect().await?;
     let mut arrivals = Arrivals::of(sockets);
 
     let messages = TENANTS.iter().flat_map(|(tenant, _)| {
@@ -60,7 +59,9 @@ async fn tenants_receive_only_their_own_messages() -> anyhow::Result<()> {
         *counts.entry((index, text)).or_default() += 1;
     }
     let repeated = counts.values().filter(|times| **times > 1).count();
-    println!("500 sockets of 3 tenants: {total} frames arrived, {repeated} of them again, {kills} workers killed");
+    println!(
+        "500 sockets of 3 tenants: {total} frames arrived, {repeated} of them again, {kills} workers killed"
+    );
     assert_eq!(counts.len(), total);
     Ok(())
 }

@@ -46,7 +46,9 @@ async fn browser_connects_with_token_as_subprotocol() -> anyhow::Result<()> {
         .stderr(Stdio::null())
         .kill_on_drop(true)
         .spawn()
-        .with_context(|| format!("{} is not installed: on Debian, run apt-get install chromium", program.display()))?;
+        .with_context(|| {
+            format!("{} is not installed: on Debian, run apt-get install chromium", program.display())
+        })?;
     let mut events = Vec::new();
     while events.len() < 2 {
         let event = timeout(DEADLINE, receiver.recv()).await;

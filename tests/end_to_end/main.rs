@@ -54,10 +54,16 @@ async fn rows(stack: &Stack, user: &str) -> anyhow::Result<Vec<IndexedConnection
 
 /// Connects a client of a user without other connections.
 async fn connected(stack: &Stack, user: &str) -> anyhow::Result<(Client, ConnectionId)> {
+    let (socket, id) = connected_socket(stack, user).await?;
+    Ok((Client::new(socket), id))
+}
+
+/// Connects a socket of a user without other connections.
+async fn connected_socket(stack: &Stack, user: &str) -> anyhow::Result<(Socket, ConnectionId)> {
     let socket = stack.connect(TENANT, user).await?;
     let mut rows = rows(stack, user).await?;
     anyhow::ensure!(rows.len() == 1, "rows: {rows:?}");
-    Ok((Client::new(socket), rows.remove(0).connection_id))
+    Ok((socket, rows.remove(0).connection_id))
 }
 
 #[tokio::test]
@@ -221,7 +227,10 @@ async fn table_finds_live_rows_by_each_key() -> anyhow::Result<()> {
     let in_shard = table.by_tenant(&tenant, shard, None, now).await?;
     assert!(in_shard.connections.iter().any(|found| found.connection_id == first));
     let after = table.by_tenant(&tenant, shard, Some(&first), now).await?;
-    assert!(after.connections.iter().all(|found| found.connection_id != first), "the page includes the cursor");
+    assert!(
+        after.connections.iter().all(|found| found.connection_id != first),
+        "the page includes the cursor"
+    );
 
     let later = row.expires_at;
     assert!(table.get(&first, later).await?.is_none());
@@ -413,9 +422,6 @@ async fn invalid_environment_is_reported_in_log() -> anyhow::Result<()> {
         log.contains("3 environment variables are faulty: WEBSOCKET_ENDPOINT is malformed (expected"),
         "{log}"
     );
-    assert!(
-        log.contains("DEAD_LETTER_QUEUE_URL is missing (expected") && !log.contains("s3cret"),
-        "{log}"
-    );
+    assert!(log.contains("DEAD_LETTER_QUEUE_URL is missing (expected") && !log.contains("s3cret"), "{log}");
     Ok(())
 }

@@ -10,8 +10,9 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::DEADLINE;
 
-/// The visibility timeout of the stack's outbound queue. A slow run exceeds it, and receives messages again.
-pub const VISIBILITY: Duration = Duration::from_secs(3);
+/// The visibility timeout of the stack's outbound queue: short, because a killed worker's messages stay hidden for as
+/// long. A slow run may exceed it, and then receives messages again.
+pub const VISIBILITY: Duration = Duration::from_secs(10);
 
 /// Returns the stack that all tests of this binary share, with clients of the caller's own: a client belongs to the
 /// runtime that uses it, and each test has one.
