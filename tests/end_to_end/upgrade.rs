@@ -95,7 +95,7 @@ async fn upgrades_lose_no_message() -> anyhow::Result<()> {
         .map(|number| Message::connection(&rows[number % SOCKETS].connection_id).payload(&number));
     let all = all.collect::<Result<Vec<_>, _>>()?;
     let (producer, packages) = (producer(&stack.config, &stack.deployed.queue_url), packages().await?);
-    let sending = async { Ok(producer.send_all(all).await?) };
+    let sending = async { anyhow::Ok(producer.send_all(all).await?) };
     let replacing = async {
         let (mut arrived, mut hashes, mut frames) = (HashSet::new(), Vec::new(), 0);
         while arrived.len() < messages {
