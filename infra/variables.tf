@@ -285,7 +285,7 @@ variable "away_grace_seconds" {
 }
 
 variable "max_age_seconds" {
-  description = "Time from a message's first receive after which the worker gives it up. No connection lives longer than 2 h."
+  description = "Time from a message's first receive after which the worker stops retrying and makes it a dead letter. No connection lives longer than 2 h."
   type        = number
   default     = 7800
 
@@ -375,7 +375,7 @@ variable "requests_per_second" {
 }
 
 variable "provisioned_pollers" {
-  description = "Provisioned pollers of the event source mapping, instead of a maximum concurrency. Each makes up to 10 concurrent invocations. Null uses none."
+  description = "Provisioned pollers of the event source mapping, instead of a maximum concurrency. Each makes up to 10 concurrent invocations. Null uses no pollers."
   type = object({
     minimum = number
     maximum = number
