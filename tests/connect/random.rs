@@ -112,7 +112,8 @@ proptest! {
                 let (token, accepted) = apply(change, &good, signer);
                 // A query, since a header cannot contain every text.
                 let mut event = connect(None);
-                event.query_string_parameters = HashMap::from([("Authorization".to_owned(), vec![token.clone()])]).into();
+                let query = HashMap::from([("Authorization".to_owned(), vec![token.clone()])]);
+                event.query_string_parameters = query.into();
                 let (status, reason) = runtime.block_on(respond_to(handler, event));
                 prop_assert!([200, 401].contains(&status), "{status} {reason}");
                 prop_assert!(accepted.is_none_or(|accepted| accepted == (status == 200)), "{status} {reason}");
@@ -123,7 +124,13 @@ proptest! {
     }
 
     #[test]
-    fn every_event_gets_a_response(context in json(), headers in json(), query in json(), extra in json(), id in json()) {
+    fn every_event_gets_a_response(
+        context in json(),
+        headers in json(),
+        query in json(),
+        extra in json(),
+        id in json(),
+    ) {
         thread_local! {
             static RIG: (ConnectHandler, Signer, tokio::runtime::Runtime) = rig();
         }
