@@ -1,8 +1,8 @@
 //! The clock for state that outlives an invocation.
 //!
 //! Between invocations Lambda freezes the execution environment. Whether the monotonic clock stops meanwhile is not
-//! documented, and public reports contradict each other. The wall clock runs on in either case, but may be set back or
-//! forward. So this clock moves by whichever of the two has moved further, and never backwards.
+//! documented, and public reports contradict each other. The wall clock runs on in either case, but may be set back
+//! or forward. So this clock moves by whichever of the two has moved further, and never backwards.
 //!
 //! Source: "Lambda execution environment lifecycle" in
 //! <https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html>.

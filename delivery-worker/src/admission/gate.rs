@@ -207,8 +207,8 @@ mod tests {
     }
 
     proptest! {
-        /// Lanes arrive, wait, post, fail and give up. Posts in flight stay within the limit. At the end no post is in
-        /// flight, no lane waits, and the next post may begin.
+        /// Lanes arrive, wait, post, fail and give up. Posts in flight stay within the limit. At the end no post is
+        /// in flight, no lane waits, and the next post may begin.
         #[test]
         fn lanes_leave_the_gate_usable(lanes in prop::collection::vec(lane(), 0..700)) {
             let mut runtime = tokio::runtime::Builder::new_current_thread();

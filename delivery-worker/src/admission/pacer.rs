@@ -1,5 +1,5 @@
-//! Pacer: how many posts may begin per second (`MAX_POSTS_PER_SECOND`), since an account shares its request quota among
-//! all APIs of a Region.
+//! Pacer: how many posts may begin per second (`MAX_POSTS_PER_SECOND`), since an account shares its request quota
+//! among all APIs of a Region.
 //!
 //! The pacer is a token bucket that holds the posts of a tenth of a second, at least one, and starts full. It stores
 //! the time at which the bucket will be full again (generic cell rate algorithm), so it needs no timer and no refill.
