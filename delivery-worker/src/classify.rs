@@ -78,7 +78,7 @@ impl Verdict {
                 | Cause::Unconfirmed
                 | Cause::Behind
                 | Cause::Panic
-                | Cause::Unnoted,
+                | Cause::UnknownOnFifo,
             ) => Health::Unknown,
         }
     }

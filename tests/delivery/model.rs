@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use delivery_worker::{classify::PostResult, plan::Order};
+use delivery_worker::{classify::PostResult, queue_kind::QueueKind};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use streamer_tests::{
@@ -595,7 +595,7 @@ async fn run(case: &Case) -> Result<(), TestCaseError> {
     let table = TableDouble::of_user(rows, move || works);
     let outbound = taking(&case.messages, |sent| sent.back_is_taken);
     let dead_letters = taking(&case.messages, |sent| sent.letter_is_taken);
-    let order = if case.fifo { Order::Group } else { Order::Connection };
+    let order = if case.fifo { QueueKind::Fifo } else { QueueKind::Standard };
     let rig = Rig::of(order, gateway, table, outbound, dead_letters);
 
     let mut event = batch(case.messages.iter().enumerate().map(|(place, sent)| sent.body(place).to_string()));
