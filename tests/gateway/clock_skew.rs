@@ -1,6 +1,6 @@
 //! Clocks of this machine and the service that differ.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use aws_smithy_types::date_time::{DateTime, Format};
 use streamer_tests::wire::{Reply, WireGateway};

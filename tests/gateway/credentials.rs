@@ -32,8 +32,8 @@ impl Provider {
     async fn sign(&self, signer: &Signer, at: u64) -> Result<String, String> {
         *self.now.lock().unwrap() = at;
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(at);
-        let signed = signer.sign("/%40connections/c", &Bytes::from_static(b"1"), now).await?;
-        Ok(String::from_utf8(signed.authorization).unwrap())
+        let signature = signer.sign("/%40connections/c", &Bytes::from_static(b"1"), now).await?;
+        Ok(String::from_utf8(signature.authorization).unwrap())
     }
 }
 

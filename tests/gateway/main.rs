@@ -22,7 +22,7 @@ use streamer_tests::{
 
 use self::client::api;
 
-/// A connection id is one segment of the path, and the payload arrives byte by byte.
+/// A connection id is one segment of the path, and the payload arrives unchanged.
 #[tokio::test]
 async fn connection_ids_cannot_change_the_url() {
     let gateway = WireGateway::start(|_| Reply::Answer(200, String::new())).await.unwrap();
