@@ -1,4 +1,4 @@
-//! Producers in other languages: what they put on the queue is what the committed JSON Schemas say, and arrives.
+//! Producers in other languages: their messages follow the committed JSON Schemas and reach the client.
 
 use std::{fs, path::PathBuf, process::Stdio};
 
@@ -8,7 +8,7 @@ use streamer_cli::stack::{places, python::Packages};
 use streamer_tests::{emulator::stack, eventually};
 use tokio::process::Command;
 
-use crate::{LIMIT, connected};
+use crate::connected;
 
 const BOTO3: Packages = Packages {
     name: "boto3",
@@ -19,37 +19,37 @@ const BOTO3: Packages = Packages {
     versions: ("3.9 or newer", (3, 9), (3, u8::MAX)),
 };
 
-/// What SQS refuses as it is, and what a language may get wrong.
+/// Characters that SQS rejects unescaped, and characters that a language may encode wrongly.
 const TEXT: &str = "häppchen \" \\ \u{FFFE} \u{FFFF} \u{7f} 👩‍👩‍👧‍👦";
 
 #[tokio::test]
-async fn the_python_producer_keeps_to_the_schema_and_reaches_a_client() -> anyhow::Result<()> {
+async fn python_producer_follows_schema_and_delivers() -> anyhow::Result<()> {
     let (python, _) = match BOTO3.install().await {
         Ok(installed) => installed,
-        Err(error) => return left_out(error),
+        Err(error) => return skip(error),
     };
     let mut command = Command::new(python);
     command.arg(example("publish.py"));
-    publishes(&mut command, "python").await
+    publish(&mut command, "python").await
 }
 
 #[tokio::test]
-async fn the_node_producer_keeps_to_the_schema_and_reaches_a_client() -> anyhow::Result<()> {
+async fn node_producer_follows_schema_and_delivers() -> anyhow::Result<()> {
     let script = match node().await {
         Ok(script) => script,
-        Err(error) => return left_out(error),
+        Err(error) => return skip(error),
     };
     let mut command = Command::new("node");
     command.arg(script);
-    publishes(&mut command, "node").await
+    publish(&mut command, "node").await
 }
 
-/// A language that this machine does not have is told, and under `CI=true` an error.
-fn left_out(error: anyhow::Error) -> anyhow::Result<()> {
+/// Skips a language that is not installed on this machine. With `CI=true` that is an error.
+fn skip(error: anyhow::Error) -> anyhow::Result<()> {
     if std::env::var("CI").is_ok_and(|ci| ci == "true") {
         return Err(error);
     }
-    println!("left out: {error:#}");
+    println!("skipped: {error:#}");
     Ok(())
 }
 
@@ -57,7 +57,7 @@ fn example(name: &str) -> PathBuf {
     places::workspace().join("producer/examples").join(name)
 }
 
-/// The example beside its packages, where Node looks for them.
+/// Installs the Node packages, and returns a copy of the example in their folder, where Node finds them.
 async fn node() -> anyhow::Result<PathBuf> {
     let (from, to) = (places::workspace().join("tests/languages/node"), places::shared("node"));
     fs::create_dir_all(&to)?;
@@ -67,20 +67,20 @@ async fn node() -> anyhow::Result<PathBuf> {
     let mut npm = Command::new("npm");
     npm.args(["ci", "--no-audit", "--no-fund"]).current_dir(&to).stdin(Stdio::null());
     let output =
-        npm.output().await.context("Node is not here: install it (on Debian: apt-get install npm)")?;
+        npm.output().await.context("Node is not installed: install it (on Debian: apt-get install npm)")?;
     ensure!(output.status.success(), "npm ci: {}", String::from_utf8_lossy(&output.stderr).trim());
     let script = to.join("publish.mjs");
     fs::copy(example("publish.mjs"), &script)?;
     Ok(script)
 }
 
-/// Has a producer publish to a queue that nobody serves, and then to the one that the worker serves.
-async fn publishes(command: &mut Command, user: &str) -> anyhow::Result<()> {
+/// Lets a producer publish to a queue without a worker, where the test reads the message, and to the outbound queue.
+async fn publish(command: &mut Command, user: &str) -> anyhow::Result<()> {
     let stack = stack().await?;
     let sqs = aws_sdk_sqs::Client::new(&stack.config);
     let queue = sqs.create_queue().queue_name(format!("language-{}", fastrand::u64(..))).send().await?;
-    let queue = queue.queue_url.context("a queue has a URL")?;
-    let (mut socket, id) = connected(&stack, user).await?;
+    let queue = queue.queue_url.context("the queue has no URL")?;
+    let (mut client, id) = connected(&stack, user).await?;
     command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path))).stdin(Stdio::null());
     for (name, value) in [
         ("AWS_ENDPOINT_URL", stack.deployed.endpoint_url.as_str()),
@@ -92,7 +92,7 @@ async fn publishes(command: &mut Command, user: &str) -> anyhow::Result<()> {
     ] {
         command.env(name, value);
     }
-    // Each run appends its arguments, so each has a command of its own.
+    // A command cannot be reused: arguments are only ever appended.
     for url in [&queue, &stack.deployed.queue_url] {
         let mut run = Command::new(command.as_std().get_program());
         run.args(command.as_std().get_args()).args([url, id.as_str(), TEXT]).env_clear();
@@ -102,35 +102,35 @@ async fn publishes(command: &mut Command, user: &str) -> anyhow::Result<()> {
     }
 
     let mut body = String::new();
-    eventually("the message is there", async || {
+    eventually("the message is on the queue", async || {
         let received = sqs.receive_message().queue_url(&queue).send().await?.messages.unwrap_or_default();
         body = received.into_iter().find_map(|message| message.body).unwrap_or_default();
         Ok(!body.is_empty())
     })
     .await?;
     let message: Value = serde_json::from_str(&body)?;
-    valid("outbound-message.v1.json", &message)?;
-    valid("client-message.json", &message["payload"])?;
-    let frame = socket.next(LIMIT).await?.json()?;
-    valid("client-message.json", &frame)?;
+    validate("outbound-message.v1.json", &message)?;
+    validate("client-message.json", &message["payload"])?;
+    let frame = client.next("the message").await?.json()?;
+    validate("client-message.json", &frame)?;
     assert_eq!((frame["data"].as_str(), frame["type"].as_str()), (Some(TEXT), Some("response")));
     Ok(())
 }
 
-/// Whether a value is what a committed schema describes.
-fn valid(schema: &str, value: &Value) -> anyhow::Result<()> {
+/// Validates a value against a committed schema.
+fn validate(schema: &str, value: &Value) -> anyhow::Result<()> {
     let schema = fs::read_to_string(places::workspace().join("message/schema").join(schema))?;
     let validator = jsonschema::validator_for(&serde_json::from_str(&schema)?)?;
     validator.validate(value).map_err(|error| anyhow::anyhow!("{error}"))
 }
 
 #[test]
-fn the_schema_refuses_what_is_no_message() {
+fn schema_rejects_invalid_messages() {
     let good = serde_json::json!({ "version": 1, "id": "m", "to": { "connection": "c" }, "payload": 1 });
-    valid("outbound-message.v1.json", &good).unwrap();
+    validate("outbound-message.v1.json", &good).unwrap();
     for (field, wrong) in [("version", 2.into()), ("id", "".into()), ("to", Value::Null)] {
         let mut message = good.clone();
         message[field] = wrong;
-        assert!(valid("outbound-message.v1.json", &message).is_err(), "{message}");
+        assert!(validate("outbound-message.v1.json", &message).is_err(), "{message}");
     }
 }

@@ -1,10 +1,10 @@
-//! `streamer redrive`, on queues and with a worker of its own.
+//! `streamer redrive`, on queues of its own and with a worker of its own.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use aws_sdk_sqs::{
@@ -19,29 +19,32 @@ use streamer_cli::stack::{
 use streamer_message::ConnectionId;
 use streamer_producer::Message;
 use streamer_tests::{
-    command::{Said, Streamer, said, signal},
+    command::{Output, Streamer, output, signal},
     doubles::QueueDouble,
     emulator::stack,
     eventually,
 };
 use sysinfo::Signal;
-use tokio::time::{sleep, timeout};
 
-use crate::{LIMIT, connected};
+use crate::{arrivals::Arrivals, connected, connected_socket};
 
-/// Queues and a worker, and the command beside them.
-pub struct Bench {
+/// How long ago a worker received the dead letters. Ages show days and hours here, so a slow run does not change them.
+pub const AGE: Duration = Duration::from_secs(25 * 3600 + 1800);
+
+/// Queues and a worker of the test's own, and the command.
+pub struct Deployment {
     pub stack: Stack,
     pub sqs: Client,
     pub delivery: Delivery,
     pub streamer: Streamer,
 }
 
-impl Bench {
+impl Deployment {
     pub async fn new(name: &str) -> anyhow::Result<Self> {
         let stack = stack().await?;
         let overrides = Overrides {
-            visibility_timeout: Some(Duration::from_secs(3)),
+            // No test needs a second receive, so it is as long as the worker may run.
+            visibility_timeout: Some(Duration::from_secs(30)),
             environment: BTreeMap::from([(
                 "delivery",
                 BTreeMap::from([("CONNECT_GRACE_SECONDS", "0".to_owned())]),
@@ -56,7 +59,7 @@ impl Bench {
         Ok(Self { stack, sqs, delivery, streamer })
     }
 
-    /// The body of a message as it lies on the queue.
+    /// Returns the body of a message as the producer sends it.
     async fn body(id: &str, connection: &ConnectionId) -> anyhow::Result<String> {
         let queue = QueueDouble::taking();
         let producer = streamer_producer::Producer::new(&queue.client(), "https://sqs.example.com/outbound");
@@ -64,8 +67,8 @@ impl Bench {
         Ok(queue.entries()[0].message_body.clone())
     }
 
-    /// Puts a letter into the dead-letter queue, as the worker would.
-    pub async fn dead(&self, body: &str, attributes: &[(&str, &str)]) -> anyhow::Result<()> {
+    /// Sends a dead letter, as the worker does.
+    pub async fn send_dead_letter(&self, body: &str, attributes: &[(&str, &str)]) -> anyhow::Result<()> {
         let mut send =
             self.sqs.send_message().queue_url(&self.delivery.dead_letter_queue_url).message_body(body);
         for (name, value) in attributes {
@@ -76,14 +79,14 @@ impl Bench {
         Ok(())
     }
 
-    pub async fn redrive<const N: usize>(&self, arguments: [&str; N]) -> anyhow::Result<Said> {
+    pub async fn redrive<const N: usize>(&self, arguments: [&str; N]) -> anyhow::Result<Output> {
         let mut all = vec!["redrive", "--aws", "--queue-url", &self.delivery.queue_url];
         all.extend(arguments);
-        said(self.streamer.spawn_at(&self.stack.deployed.endpoint_url, all)?).await
+        output(self.streamer.spawn_at(&self.stack.deployed.endpoint_url, all)?).await
     }
 
-    /// Letters that anybody can see, and letters that somebody holds.
-    pub async fn letters(&self) -> anyhow::Result<(usize, usize)> {
+    /// Returns the numbers of visible and of hidden dead letters.
+    pub async fn dead_letters(&self) -> anyhow::Result<(usize, usize)> {
         use QueueAttributeName::{ApproximateNumberOfMessages, ApproximateNumberOfMessagesNotVisible};
 
         let get = self.sqs.get_queue_attributes().queue_url(&self.delivery.dead_letter_queue_url);
@@ -94,143 +97,171 @@ impl Bench {
     }
 }
 
+/// Lists dead letters by reason and cause, and sends back those that the options select.
 #[tokio::test]
-async fn dead_letters_are_told_by_reason_and_cause_and_those_that_are_meant_go_back() -> anyhow::Result<()> {
-    let bench = Bench::new("redrive").await?;
-    let (mut socket, id) = connected(&bench.stack, "redriven").await?;
-    let hour_ago = std::time::SystemTime::now() - Duration::from_secs(3700);
-    let since = hour_ago.duration_since(std::time::UNIX_EPOCH)?.as_millis().to_string();
+async fn lists_and_redrives_selected_dead_letters() -> anyhow::Result<()> {
+    let deployment = Deployment::new("redrive").await?;
+    let (mut client, id) = connected(&deployment.stack, "redriven").await?;
+    let since = (SystemTime::now() - AGE).duration_since(SystemTime::UNIX_EPOCH)?.as_millis().to_string();
     let exhausted = |cause| [("reason", "exhausted"), ("detail", cause), ("since", since.as_str())];
     for (letter, cause) in [("a", "503"), ("b", "503"), ("c", "timeout")] {
-        bench.dead(&Bench::body(letter, &id).await?, &exhausted(cause)).await?;
+        deployment.send_dead_letter(&Deployment::body(letter, &id).await?, &exhausted(cause)).await?;
     }
     for (letter, bytes) in [("large", 140_000), ("larger", 150_000)] {
         let detail = format!("the payload has {bytes} bytes, API Gateway delivers 131072");
-        bench.dead(&Bench::body(letter, &id).await?, &[("reason", "rejected"), ("detail", &detail)]).await?;
+        deployment
+            .send_dead_letter(
+                &Deployment::body(letter, &id).await?,
+                &[("reason", "rejected"), ("detail", &detail)],
+            )
+            .await?;
     }
-    bench.dead(&Bench::body("moved", &id).await?, &[]).await?;
+    deployment.send_dead_letter(&Deployment::body("moved", &id).await?, &[]).await?;
 
-    // To look changes nothing, however often.
+    // Listing leaves the letters where they are.
     for _ in 0..2 {
-        let told = bench.redrive([]).await?;
-        assert!(told.success, "{told:?}");
-        let lines: Vec<Vec<_>> = told.out.lines().map(|line| line.split_whitespace().collect()).collect();
+        let listed = deployment.redrive([]).await?;
+        assert!(listed.success, "{listed:?}");
+        let lines: Vec<Vec<_>> = listed.out.lines().map(|line| line.split_whitespace().collect()).collect();
         let has = |start: &[&str], end: &str| {
             let ends = end.split(' ').collect::<Vec<_>>();
             lines.iter().any(|line| line.starts_with(start) && line.ends_with(&ends))
         };
-        assert!(has(&["2", "exhausted", "1h", "1m"], &format!("to {id} 503")), "{}", told.out);
-        assert!(has(&["1", "exhausted", "1h", "1m"], &format!("to {id} timeout")), "{}", told.out);
-        assert!(has(&["2", "rejected"], "has 140000 bytes, API Gateway delivers 131072"), "{}", told.out);
-        assert!(has(&["1", "crashed_or_throttled"], &format!("moved to {id} -")), "{}", told.out);
-        assert!(told.out.contains("6 dead letters, matching: 6; nothing was sent"), "{}", told.out);
-        assert_eq!(bench.letters().await?, (6, 0));
+        assert!(has(&["2", "exhausted", "1day", "1h"], &format!("to {id} 503")), "{}", listed.out);
+        assert!(has(&["1", "exhausted", "1day", "1h"], &format!("to {id} timeout")), "{}", listed.out);
+        assert!(has(&["2", "rejected"], "has 140000 bytes, API Gateway delivers 131072"), "{}", listed.out);
+        assert!(has(&["1", "crashed_or_throttled"], &format!("moved to {id} -")), "{}", listed.out);
+        assert!(listed.out.contains("6 dead letters, matching: 6; nothing was sent"), "{}", listed.out);
+        assert_eq!(deployment.dead_letters().await?, (6, 0));
     }
-    for (meant, number) in [
+    for (selection, number) in [
         (["--reason", "exhausted"], 3),
         (["--older-than", "1h"], 3),
         (["--newer-than", "1h"], 3),
         (["--id", "b"], 1),
     ] {
-        let told = bench.redrive(meant).await?;
-        assert!(told.out.contains(&format!("6 dead letters, matching: {number}; ")), "{meant:?}: {told:?}");
+        let listed = deployment.redrive(selection).await?;
+        let selected = format!("6 dead letters, matching: {number}; ");
+        assert!(listed.out.contains(&selected), "{selection:?}: {listed:?}");
     }
-    assert!(bench.redrive(["--tenant", "acme"]).await?.out.contains("6 dead letters, none of them matches"));
-    let unknown = bench.redrive(["--reason", "nonsense"]).await?;
+    assert!(
+        deployment.redrive(["--tenant", "acme"]).await?.out.contains("6 dead letters, none of them matches")
+    );
+    let unknown = deployment.redrive(["--reason", "nonsense"]).await?;
     assert!(!unknown.success && unknown.err.contains("crashed_or_throttled"), "{unknown:?}");
 
-    let sent = bench.redrive(["--reason", "exhausted", "--send"]).await?;
+    let sent = deployment.redrive(["--reason", "exhausted", "--send"]).await?;
     assert!(sent.success && sent.out.contains("6 dead letters, matching: 3, sent back: 3"), "{sent:?}");
     let mut arrived = BTreeSet::new();
     while arrived.len() < 3 {
-        arrived.insert(socket.next(LIMIT).await?.json()?["id"].as_str().unwrap().to_owned());
+        let frame = client.next(&format!("a redriven message, after {arrived:?},")).await?;
+        arrived.insert(frame.json()?["id"].as_str().unwrap().to_owned());
     }
     assert_eq!(arrived, ["a", "b", "c"].map(str::to_owned).into());
-    assert_eq!(bench.letters().await?, (3, 0));
-    let again = bench.redrive(["--reason", "exhausted", "--send"]).await?;
+    assert_eq!(deployment.dead_letters().await?, (3, 0));
+    let again = deployment.redrive(["--reason", "exhausted", "--send"]).await?;
     assert!(again.out.contains("3 dead letters, none of them matches"), "{again:?}");
 
-    // All the rest.
-    let rest = bench.redrive(["--send"]).await?;
+    let rest = deployment.redrive(["--send"]).await?;
     assert!(rest.success && rest.out.contains("sent back: 3"), "{rest:?}");
-    assert_eq!(bench.redrive([]).await?.out, "no dead letters\n");
+    assert_eq!(deployment.redrive([]).await?.out, "no dead letters\n");
     Ok(())
 }
 
+/// A message of a newer version becomes a dead letter, and is sent back unchanged for a worker that knows it.
 #[tokio::test]
-async fn a_message_of_a_later_version_is_a_dead_letter_and_goes_back_as_it_is() -> anyhow::Result<()> {
-    let bench = Bench::new("redrive-version").await?;
+async fn newer_message_version_is_redriven_unchanged() -> anyhow::Result<()> {
+    let deployment = Deployment::new("redrive-version").await?;
     let body = r#"{"version":2,"id":"later","to":{"everyone":true},"payload":1}"#;
-    let outbound = &bench.delivery.queue_url;
-    bench.sqs.send_message().queue_url(outbound).message_body(body).send().await?;
-    eventually("it is a dead letter", async || Ok(bench.letters().await? == (1, 0))).await?;
-    let told = bench.redrive([]).await?;
-    assert!(told.out.contains("poison") && told.out.contains("version 2 is not known here"), "{told:?}");
+    let outbound = &deployment.delivery.queue_url;
+    deployment.sqs.send_message().queue_url(outbound).message_body(body).send().await?;
+    let is_dead_letter = async || {
+        let (visible, hidden) = deployment.dead_letters().await?;
+        Ok(deployment.stack.is_empty(outbound).await? && visible > 0 && hidden == 0)
+    };
+    eventually("the message is a dead letter", is_dead_letter).await?;
+    let listed = deployment.redrive([]).await?;
+    assert!(
+        listed.out.contains("poison") && listed.out.contains("version 2 is not known here"),
+        "{listed:?}"
+    );
 
-    // The same worker does not know it any better: it comes back, and is not sent in circles.
-    let sent = bench.redrive(["--reason", "poison", "--send"]).await?;
+    // The worker does not know the version this time either: the message becomes a dead letter once more.
+    let sent = deployment.redrive(["--reason", "poison", "--send"]).await?;
     assert!(sent.success && sent.out.contains("sent back: 1"), "{sent:?}");
-    eventually("it is back", async || Ok(bench.letters().await? == (1, 0))).await?;
-    let receive = bench.sqs.receive_message().queue_url(&bench.delivery.dead_letter_queue_url).send().await?;
+    eventually("the message is a dead letter again", is_dead_letter).await?;
+    let receive =
+        deployment.sqs.receive_message().queue_url(&deployment.delivery.dead_letter_queue_url).send().await?;
     assert_eq!(receive.messages()[0].body(), Some(body));
 
-    // One that does know it delivers it: of this version, an older worker would have said the same.
-    let (mut socket, id) = connected(&bench.stack, "upgraded-worker").await?;
-    bench.dead(&Bench::body("known", &id).await?, &[("reason", "poison")]).await?;
-    let sent = bench.redrive(["--reason", "poison", "--send"]).await?;
+    // A worker that knows the version delivers the message. An older worker would report version 1 as poison, too.
+    let (mut client, id) = connected(&deployment.stack, "upgraded-worker").await?;
+    deployment.send_dead_letter(&Deployment::body("known", &id).await?, &[("reason", "poison")]).await?;
+    let sent = deployment.redrive(["--reason", "poison", "--send"]).await?;
     assert!(sent.success, "{sent:?}");
-    assert_eq!(socket.next(LIMIT).await?.json()?["id"], "known");
+    assert_eq!(client.next("the redriven message").await?.json()?["id"], "known");
     Ok(())
 }
 
-/// Ends a redrive of many letters in the middle, and counts.
-async fn is_ended_in_the_middle(name: &str, with: Signal) -> anyhow::Result<()> {
+/// Ends a redrive of many letters in the middle, runs it again, and counts the letters.
+async fn loses_nothing(name: &str, end: Signal) -> anyhow::Result<()> {
     const LETTERS: usize = 2000;
-    let bench = Bench::new(name).await?;
-    let (mut socket, id) = connected(&bench.stack, name).await?;
+    let deployment = Deployment::new(name).await?;
+    let (socket, id) = connected_socket(&deployment.stack, name).await?;
     for part in (0..LETTERS).collect::<Vec<_>>().chunks(10) {
-        let mut batch = bench.sqs.send_message_batch().queue_url(&bench.delivery.dead_letter_queue_url);
+        let mut batch =
+            deployment.sqs.send_message_batch().queue_url(&deployment.delivery.dead_letter_queue_url);
         for letter in part {
             let entry = SendMessageBatchRequestEntry::builder().id(letter.to_string());
-            batch = batch.entries(entry.message_body(Bench::body(&letter.to_string(), &id).await?).build()?);
+            let body = Deployment::body(&letter.to_string(), &id).await?;
+            batch = batch.entries(entry.message_body(body).build()?);
         }
         batch.send().await?;
     }
-    let arguments = ["redrive", "--aws", "--queue-url", &bench.delivery.queue_url, "--send"];
-    let redrive = bench.streamer.spawn_at(&bench.stack.deployed.endpoint_url, arguments)?;
-    let mut arrived = HashSet::from([socket.next(LIMIT).await?.json()?["id"].to_string()]);
-    signal(&redrive, with)?;
-    let ended = said(redrive).await?;
-    assert!(!ended.success, "it was not in the middle: {ended:?}");
-    // A call of a process that was killed may still be served.
-    let mut held = bench.letters().await?.1;
-    eventually("the queue rests", async || {
-        sleep(Duration::from_millis(500)).await;
-        Ok(std::mem::replace(&mut held, bench.letters().await?.1) == held)
+    let arguments = ["redrive", "--aws", "--queue-url", &deployment.delivery.queue_url, "--send"];
+    let redrive = deployment.streamer.spawn_at(&deployment.stack.deployed.endpoint_url, arguments)?;
+    eventually("the first letters are sent back", async || {
+        let (visible, hidden) = deployment.dead_letters().await?;
+        Ok(visible + hidden < LETTERS)
     })
     .await?;
-    if with == Signal::Interrupt {
+    signal(&redrive, end)?;
+    let ended = output(redrive).await?;
+    assert!(!ended.success, "it ended before the signal: {ended:?}");
+    if end == Signal::Interrupt {
         assert!(ended.err.contains("interrupted: what was not sent back is where it was"), "{ended:?}");
-        assert_eq!(held, 0, "it let go of all that it held");
+        assert_eq!(deployment.dead_letters().await?.1, 0, "letters are still hidden");
     }
-    let again = bench.redrive(["--send"]).await?;
-    assert!(again.success, "{again:?}");
-    // What a killed process held is hidden for a while, and still there.
-    while arrived.len() + held < LETTERS {
-        arrived.insert(timeout(LIMIT, socket.next(LIMIT)).await??.json()?["id"].to_string());
-    }
-    assert_eq!(bench.letters().await?, (0, held));
-    assert!(held <= 10, "it held {held}");
+
+    // A killed process leaves its last letters hidden, and the emulator may still be serving its last calls.
+    let (mut arrivals, mut arrived) = (Arrivals::of([socket]), HashSet::new());
+    let hidden = loop {
+        let (visible, hidden) = deployment.dead_letters().await?;
+        if visible > 0 {
+            let again = deployment.redrive(["--send"]).await?;
+            assert!(again.success && !again.out.contains("sent back: 0"), "{again:?}");
+        } else if arrived.len() + hidden >= LETTERS {
+            break hidden;
+        } else {
+            let progress = || format!("{} of {LETTERS} arrived, {hidden} are hidden", arrived.len());
+            let mut frame = Some(arrivals.next(progress).await?);
+            while let Some((_, text)) = frame {
+                arrived.insert(text);
+                frame = arrivals.try_next();
+            }
+        }
+    };
+    assert!(hidden <= 10, "{hidden} letters are hidden");
+    assert!(end == Signal::Kill || hidden == 0, "{hidden} letters are hidden");
     Ok(())
 }
 
 #[tokio::test]
-async fn a_redrive_that_is_interrupted_loses_nothing_and_goes_on_when_it_is_run_again() -> anyhow::Result<()>
-{
-    is_ended_in_the_middle("redrive-interrupted", Signal::Interrupt).await
+async fn interrupted_redrive_loses_nothing() -> anyhow::Result<()> {
+    loses_nothing("redrive-interrupted", Signal::Interrupt).await
 }
 
 #[tokio::test]
-async fn a_redrive_that_is_killed_loses_nothing_and_goes_on_when_it_is_run_again() -> anyhow::Result<()> {
-    is_ended_in_the_middle("redrive-killed", Signal::Kill).await
+async fn killed_redrive_loses_nothing() -> anyhow::Result<()> {
+    loses_nothing("redrive-killed", Signal::Kill).await
 }

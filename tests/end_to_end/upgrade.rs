@@ -1,28 +1,25 @@
-//! All functions are replaced by another package and back, while messages are on the queue and sockets are open. The
-//! code is the same in both: what a worker does with messages of other versions, `redrive.rs` and the worker's own
-//! tests say.
+//! An upgrade: all functions are replaced with another package and back, while messages are on the queue and sockets are
+//! open. Both packages hold the same code: `redrive.rs` and the worker's unit tests cover messages of other versions.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     collections::{BTreeMap, HashSet},
     io::Write as _,
-    time::Duration,
+    time::SystemTime,
 };
 
 use aws_sdk_lambda::{Client, primitives::Blob};
 use futures::{StreamExt, TryStreamExt, stream};
-use streamer_cli::stack::{Stack, build::build, deploy::Overrides};
+use streamer_cli::stack::{Stack, build::build, deploy::Overrides, socket::Socket};
 use streamer_message::{TenantId, UserId};
 use streamer_producer::Message;
-use streamer_tests::{emulator::VISIBILITY, eventually, full};
-use tokio::{
-    sync::mpsc,
-    task::JoinSet,
-    time::{sleep, timeout},
+use streamer_tests::{
+    emulator::{VISIBILITY, producer},
+    eventually, full,
 };
 
-use crate::LIMIT;
+use crate::arrivals::Arrivals;
 
 const SOCKETS: usize = 20;
 
@@ -32,9 +29,9 @@ const FUNCTIONS: [(&str, &str); 3] =
 /// The functions' packages.
 type Packages = Vec<(&'static str, Vec<u8>)>;
 
-/// The functions' packages, as they are and as others, to Lambda and to whoever looks at their hashes.
+/// Returns two variants of the functions' packages, which differ in their hashes.
 async fn packages() -> anyhow::Result<[Packages; 2]> {
-    // A zip ends with the length of its comment, and the comment.
+    // A zip file ends with a comment and, before it, its length.
     const COMMENT: &[u8] = b"another build";
     let binaries = build().await?;
     let packages = FUNCTIONS.map(|(function, name)| Ok((function, binaries.zip(name)?)));
@@ -48,7 +45,7 @@ async fn packages() -> anyhow::Result<[Packages; 2]> {
     Ok([others, packages])
 }
 
-/// Replaces every function, and returns the last one's hash. The emulator kills what runs, which AWS does not.
+/// Replaces every function, and returns the last one's hash. Unlike AWS, the emulator kills running workers.
 async fn replace(stack: &Stack, packages: &Packages) -> anyhow::Result<String> {
     let (lambda, mut hash) = (Client::new(&stack.config), String::new());
     for (function, package) in packages {
@@ -59,25 +56,26 @@ async fn replace(stack: &Stack, packages: &Packages) -> anyhow::Result<String> {
     Ok(hash)
 }
 
-/// A client comes and goes. Whoever is refused by a function that is just replaced comes again.
-async fn comes_and_goes(stack: &Stack, user: &str) -> anyhow::Result<()> {
-    let socket = loop {
-        match stack.connect("upgrade", user).await {
-            Ok(socket) => break socket,
-            Err(_) => sleep(Duration::from_millis(50)).await,
-        }
-    };
-    socket.close().await?;
+/// Connects a client and disconnects it. A function that is being replaced may reject the handshake, so it is retried.
+async fn connect_and_disconnect(stack: &Stack, user: &str) -> anyhow::Result<()> {
+    let mut socket: Option<Socket> = None;
+    eventually("the client is connected", async || {
+        socket = stack.connect("upgrade", user).await.ok();
+        Ok(socket.is_some())
+    })
+    .await?;
+    socket.unwrap().close().await?;
     let (tenant, user) = (TenantId::new("upgrade")?, UserId::new(user)?);
     eventually("the row is removed", async || {
-        let now = std::time::SystemTime::now();
+        let now = SystemTime::now();
         Ok(stack.table().by_user(&tenant, &user, None, now).await?.connections.is_empty())
     })
     .await
 }
 
+/// No message is lost and no socket closes while the functions are replaced.
 #[tokio::test]
-async fn nothing_is_lost_while_the_functions_are_replaced_and_sockets_stay_open() -> anyhow::Result<()> {
+async fn upgrades_lose_no_message() -> anyhow::Result<()> {
     let (messages, upgrades) = if full() { (20_000, 40) } else { (4000, 8) };
     let worker = BTreeMap::from([("CONNECT_GRACE_SECONDS", "1".to_owned())]);
     let overrides = Overrides {
@@ -89,57 +87,43 @@ async fn nothing_is_lost_while_the_functions_are_replaced_and_sockets_stay_open(
     let connect = |_| async { stack.connect("upgrade", "open").await };
     let sockets: Vec<_> = stream::iter(0..SOCKETS).map(connect).buffer_unordered(10).try_collect().await?;
     let (tenant, user) = (TenantId::new("upgrade")?, UserId::new("open")?);
-    let rows = stack.table().by_user(&tenant, &user, None, std::time::SystemTime::now()).await?.connections;
+    let rows = stack.table().by_user(&tenant, &user, None, SystemTime::now()).await?.connections;
     assert_eq!(rows.len(), SOCKETS);
 
-    let (arriving, mut arrivals) = mpsc::unbounded_channel();
-    let mut listening = JoinSet::new();
-    for mut socket in sockets {
-        let arriving = arriving.clone();
-        listening.spawn(async move {
-            while let Ok(frame) = socket.next(LIMIT * 10).await {
-                if arriving.send(frame.text).is_err() {
-                    break;
-                }
-            }
-        });
-    }
+    let mut arrivals = Arrivals::of(sockets);
     let all = (0..messages)
         .map(|number| Message::connection(&rows[number % SOCKETS].connection_id).payload(&number));
     let all = all.collect::<Result<Vec<_>, _>>()?;
-    let (producer, packages) = (stack.producer(), packages().await?);
-    let sending = async { Ok(producer.send_all(all).await?) };
+    let (producer, packages) = (producer(&stack.config, &stack.deployed.queue_url), packages().await?);
+    let sending = async { anyhow::Ok(producer.send_all(all).await?) };
     let replacing = async {
         let (mut arrived, mut hashes, mut frames) = (HashSet::new(), Vec::new(), 0);
         while arrived.len() < messages {
-            let text: String = match timeout(LIMIT * 2, arrivals.recv()).await {
-                Ok(text) => text.unwrap(),
-                Err(_) => anyhow::bail!("{} of {messages} arrived", arrived.len()),
-            };
+            let (_, text) = arrivals.next(|| format!("{} of {messages} arrived", arrived.len())).await?;
             (frames, _) = (frames + 1, arrived.insert(text));
             let upgrade = hashes.len();
             if upgrade < upgrades && arrived.len() > upgrade * messages / (2 * upgrades) {
                 hashes.push(replace(&stack, &packages[upgrade % 2]).await?);
-                comes_and_goes(&stack, &format!("passing-{upgrade}")).await?;
+                connect_and_disconnect(&stack, &format!("passing-{upgrade}")).await?;
             }
         }
         Ok((arrived, hashes, frames))
     };
     let ((), (arrived, hashes, mut frames)) = futures::try_join!(sending, replacing)?;
     let builds: HashSet<_> = hashes.iter().collect();
-    assert_eq!((hashes.len(), builds.len()), (upgrades, 2), "another package, and back");
+    assert_eq!((hashes.len(), builds.len()), (upgrades, 2), "upgrades and packages");
     eventually("the queue is empty", async || stack.is_empty(&stack.deployed.queue_url).await).await?;
-    assert!(stack.is_empty(&stack.deployed.dead_letter_queue_url).await?, "no message became a dead letter");
-    while let Ok(Some(_)) = timeout(Duration::from_millis(250), arrivals.recv()).await {
+    assert!(stack.is_empty(&stack.deployed.dead_letter_queue_url).await?, "a message became a dead letter");
+    while arrivals.try_next().is_some() {
         frames += 1;
     }
     writeln!(
         std::io::stderr(),
         "upgrade: {messages} messages for {SOCKETS} open sockets, three functions replaced {upgrades} times, {} arrived, \
-         {} came twice, 0 lost",
+         {} arrived again",
         arrived.len(),
         frames - arrived.len()
     )?;
-    assert_eq!(listening.len(), SOCKETS, "every socket is still open");
+    assert!(arrivals.all_open(), "a socket is closed");
     stack.end().await
 }

@@ -1,12 +1,12 @@
-//! The command `streamer`, run as people run it, with a state of its own.
+//! The command `streamer`, run as a process with a state folder of its own.
 
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    process::{Output, Stdio},
+    process::Stdio,
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
 use streamer_cli::stack::{build, emulator::REGION, places, processes::Processes};
 use sysinfo::{Pid, ProcessesToUpdate, Signal, System};
@@ -15,36 +15,36 @@ use tokio::{
     process::{Child, Command},
 };
 
-/// A folder for the state of the commands of one test.
+/// Runs the commands of one test, with a common state folder.
 #[derive(Debug)]
 pub struct Streamer {
     binary: PathBuf,
     state: PathBuf,
 }
 
-/// Standard input, output and error of a command that has ended.
+/// The output of a command that has ended.
 #[derive(Debug)]
-pub struct Said {
-    /// Whether its exit code was 0.
+pub struct Output {
+    /// Whether the exit code was 0.
     pub success: bool,
-    /// What it wrote.
+    /// Standard output.
     pub out: String,
-    /// What it complained of.
+    /// Standard error.
     pub err: String,
 }
 
 impl Streamer {
-    /// The command, with an empty state called `name`.
+    /// Builds the command, and creates an empty state folder that is named after `name`.
     ///
     /// # Errors
-    /// When it cannot be built.
+    /// When the command cannot be built.
     pub async fn new(name: &str) -> anyhow::Result<Self> {
         let state = places::shared(format!("tests/{name}-{}", std::process::id()));
         fs::create_dir_all(&state)?;
         Ok(Self { binary: build::build().await?.path("streamer")?.to_owned(), state })
     }
 
-    /// The emulator's folder of the stack that is up.
+    /// Returns the emulator's folder of the running stack.
     #[must_use]
     pub fn folder(&self) -> PathBuf {
         self.state.join("up")
@@ -61,34 +61,38 @@ impl Streamer {
         command
     }
 
-    /// Runs a command to its end.
+    /// Runs the command until it ends.
     ///
     /// # Errors
-    /// When it cannot be run.
-    pub async fn run<const N: usize>(&self, arguments: [&str; N]) -> anyhow::Result<Said> {
+    /// When the command cannot be run.
+    pub async fn run<const N: usize>(&self, arguments: [&str; N]) -> anyhow::Result<Output> {
         self.run_with(arguments, "").await
     }
 
-    /// The same, with any number of arguments.
+    /// Like [`run`](Self::run), with any number of arguments.
     ///
     /// # Errors
-    /// When it cannot be run.
-    pub async fn run_all<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> anyhow::Result<Said> {
-        said(self.command(&self.binary).args(arguments).spawn()?).await
+    /// When the command cannot be run.
+    pub async fn run_all<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> anyhow::Result<Output> {
+        output(self.command(&self.binary).args(arguments).spawn()?).await
     }
 
-    /// Runs a command to its end, with an endpoint that speaks AWS.
+    /// Like [`run`](Self::run), with an endpoint that serves the AWS APIs.
     ///
     /// # Errors
-    /// When it cannot be run.
-    pub async fn run_at<const N: usize>(&self, endpoint: &str, arguments: [&str; N]) -> anyhow::Result<Said> {
-        said(self.spawn_at(endpoint, arguments)?).await
+    /// When the command cannot be run.
+    pub async fn run_at<const N: usize>(
+        &self,
+        endpoint: &str,
+        arguments: [&str; N],
+    ) -> anyhow::Result<Output> {
+        output(self.spawn_at(endpoint, arguments)?).await
     }
 
-    /// Starts a command that goes on, with an endpoint that speaks AWS.
+    /// Like [`spawn`](Self::spawn), with an endpoint that serves the AWS APIs.
     ///
     /// # Errors
-    /// When it cannot be started.
+    /// When the command cannot be started.
     pub fn spawn_at<'a>(
         &self,
         endpoint: &str,
@@ -104,42 +108,46 @@ impl Streamer {
         Ok(command.args(arguments).spawn()?)
     }
 
-    /// Runs a command to its end, with this standard input.
+    /// Like [`run`](Self::run), with this standard input.
     ///
     /// # Errors
-    /// When it cannot be run.
-    pub async fn run_with<const N: usize>(&self, arguments: [&str; N], input: &str) -> anyhow::Result<Said> {
+    /// When the command cannot be run.
+    pub async fn run_with<const N: usize>(
+        &self,
+        arguments: [&str; N],
+        input: &str,
+    ) -> anyhow::Result<Output> {
         let mut child = self.command(&self.binary).args(arguments).spawn()?;
         if let Some(mut stdin) = child.stdin.take() {
             stdin.write_all(input.as_bytes()).await?;
         }
-        said(child).await
+        output(child).await
     }
 
-    /// Starts a command that goes on.
+    /// Starts the command, and returns while it runs.
     ///
     /// # Errors
-    /// When it cannot be started.
+    /// When the command cannot be started.
     pub fn spawn<const N: usize>(&self, arguments: [&str; N]) -> anyhow::Result<Child> {
         Ok(self.command(&self.binary).args(arguments).spawn()?)
     }
 
-    /// Starts a command in a terminal of its own, which is closed when the child's standard input is.
+    /// Starts the command in a terminal of its own. Closing the child's standard input closes the terminal.
     ///
     /// # Errors
-    /// When it cannot be started.
+    /// When the command cannot be started.
     pub fn spawn_in_terminal<const N: usize>(&self, arguments: [&str; N]) -> anyhow::Result<Child> {
         const TERMINAL: &str = r#"
 import os, pty, signal, sys
 pid, terminal = pty.fork()
 if pid == 0:
-    # Whoever runs this may not care for terminals (nohup); whoever sits at one does.
+    # nohup would let the command ignore the signal.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     os.execv(sys.argv[1], sys.argv[1:])
-said = b""
-while b"\n" not in said:
-    said += os.read(terminal, 4096)
-print(said.decode().strip(), flush=True)
+output = b""
+while b"\n" not in output:
+    output += os.read(terminal, 4096)
+print(output.decode().strip(), flush=True)
 sys.stdin.read()
 os.close(terminal)
 os.waitpid(pid, 0)
@@ -149,7 +157,7 @@ os.waitpid(pid, 0)
         Ok(command.args(["-c", TERMINAL]).arg(&self.binary).args(arguments).spawn()?)
     }
 
-    /// The processes of the stack that is up: the supervisor, the emulator and its Lambdas.
+    /// Returns the processes of the running stack: the supervisor, the emulator and its Lambdas.
     ///
     /// # Errors
     /// When processes cannot be listed.
@@ -158,30 +166,30 @@ os.waitpid(pid, 0)
     }
 }
 
-/// Sends a signal to a command.
+/// Sends a signal to a running command.
 ///
 /// # Errors
-/// When it does not run, or the signal cannot be sent.
+/// When the command has ended, or the signal cannot be sent.
 pub fn signal(command: &Child, signal: Signal) -> anyhow::Result<()> {
-    let pid = Pid::from_u32(command.id().context("it has ended")?);
-    let mut system = System::new().context("processes cannot be listed")?;
+    let pid = Pid::from_u32(command.id().context("the command has ended")?);
+    let mut system = System::new().context("cannot list processes")?;
     system.refresh_processes(ProcessesToUpdate::Some(&[pid]), true);
-    let sent = system.process(pid).context("it does not run")?.kill_with(signal);
+    let sent = system.process(pid).context("the command is not running")?.kill_with(signal);
     ensure!(sent == Some(true), "the signal was not sent: {sent:?}");
     Ok(())
 }
 
-/// Waits until a command has ended, and returns what it said.
+/// Waits until a command has ended, and returns its output.
 ///
 /// # Errors
-/// When it says something that is not UTF-8.
-pub async fn said(child: Child) -> anyhow::Result<Said> {
-    let Output { status, stdout, stderr } = child.wait_with_output().await?;
-    Ok(Said { success: status.success(), out: String::from_utf8(stdout)?, err: String::from_utf8(stderr)? })
+/// When the output is not UTF-8.
+pub async fn output(child: Child) -> anyhow::Result<Output> {
+    let std::process::Output { status, stdout, stderr } = child.wait_with_output().await?;
+    Ok(Output { success: status.success(), out: String::from_utf8(stdout)?, err: String::from_utf8(stderr)? })
 }
 
 impl Drop for Streamer {
-    /// A test that fails leaves nothing behind.
+    /// Cleans up after a failed test, too.
     fn drop(&mut self) {
         if let Ok(processes) = self.processes() {
             _ = processes.kill();
@@ -190,7 +198,7 @@ impl Drop for Streamer {
     }
 }
 
-/// The object that `up --json` prints when the stack is ready.
+/// Waits until the stack is ready, and returns the object that `up --json` prints.
 ///
 /// # Errors
 /// When the command ends before.
@@ -199,9 +207,9 @@ pub async fn ready(up: &mut Child) -> anyhow::Result<Value> {
     let stdout = up.stdout.as_mut().context("no standard output")?;
     BufReader::new(stdout).read_line(&mut line).await?;
     if line.is_empty() {
-        let mut said = String::new();
-        up.stderr.as_mut().context("no standard error")?.read_to_string(&mut said).await?;
-        ensure!(false, "the stack did not start: {said}");
+        let mut error = String::new();
+        up.stderr.as_mut().context("no standard error")?.read_to_string(&mut error).await?;
+        bail!("the stack did not start: {error}");
     }
     Ok(serde_json::from_str(&line)?)
 }

@@ -3,17 +3,22 @@
 use std::{collections::BTreeMap, sync::OnceLock, thread, time::Duration};
 
 use anyhow::anyhow;
+use aws_config::SdkConfig;
 use streamer_cli::stack::{Stack, deploy::Overrides};
+use streamer_producer::Producer;
 use tokio::runtime::{Builder, Runtime};
 
-/// The visibility timeout of its queues.
-pub const VISIBILITY: Duration = Duration::from_secs(3);
+use crate::DEADLINE;
 
-/// The stack that all tests of this binary share, with clients of the caller's own: a client belongs to the
+/// The visibility timeout of the stack's outbound queue: short, because a killed worker's messages stay hidden for as
+/// long. A slow run may exceed it, and then receives messages again.
+pub const VISIBILITY: Duration = Duration::from_secs(10);
+
+/// Returns the stack that all tests of this binary share, with clients of the caller's own: a client belongs to the
 /// runtime that uses it, and each test has one.
 ///
 /// # Errors
-/// Says what is missing, or what could not be made.
+/// When something is missing or could not be deployed. The error names it.
 pub async fn stack() -> anyhow::Result<Stack> {
     static STACK: OnceLock<anyhow::Result<(Runtime, Stack)>> = OnceLock::new();
     let started = STACK.get_or_init(|| {
@@ -30,7 +35,13 @@ pub async fn stack() -> anyhow::Result<Stack> {
     }
 }
 
-/// The test binary's name, without the hash that cargo puts behind it.
+/// Returns a producer that has [`DEADLINE`] for each send. The default is for production, where 10 s are plenty.
+#[must_use]
+pub fn producer(config: &SdkConfig, queue_url: &str) -> Producer {
+    Producer::new(&aws_sdk_sqs::Client::new(config), queue_url).time(DEADLINE)
+}
+
+/// The test binary's name, without the hash that cargo appends.
 fn name() -> String {
     let binary = std::env::current_exe().ok();
     let name = binary.as_deref().and_then(|path| path.file_stem()).map(|name| name.to_string_lossy());
@@ -38,7 +49,7 @@ fn name() -> String {
     name.unwrap_or_else(|| "tests".to_owned())
 }
 
-/// As on AWS, but a test need not wait for minutes.
+/// As on AWS, except for timeouts that would make tests wait for minutes.
 fn overrides() -> Overrides {
     let worker = BTreeMap::from([("CONNECT_GRACE_SECONDS", "1".to_owned())]);
     Overrides {

@@ -1,4 +1,4 @@
-//! Builders of events.
+//! Builders of Lambda events.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,7 +8,7 @@ use aws_lambda_events::{
 };
 use serde_json::{Value, json};
 
-/// When the tests in virtual time begin.
+/// Returns the time at which tests in virtual time begin.
 #[must_use]
 pub fn epoch() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_millis(EPOCH_MILLIS)
@@ -17,14 +17,14 @@ pub fn epoch() -> SystemTime {
 /// [`epoch`] in milliseconds.
 pub const EPOCH_MILLIS: u64 = 1_764_000_000_000;
 
-/// An SQS event with these bodies; the records' ids are `record-0`, `record-1`, ….
+/// Builds an SQS event with these bodies. The records' ids are `record-0`, `record-1`, ….
 pub fn batch<B: Into<String>>(bodies: impl IntoIterator<Item = B>) -> SqsEvent {
     let mut event = SqsEvent::default();
     event.records = bodies.into_iter().enumerate().map(|(index, body)| record(index, body.into())).collect();
     event
 }
 
-/// A record with this body, received for the first time at [`epoch`].
+/// Builds a record with this body, received for the first time at [`epoch`].
 #[must_use]
 pub fn record(index: usize, body: String) -> SqsMessage {
     let attributes = [
@@ -40,16 +40,16 @@ pub fn record(index: usize, body: String) -> SqsMessage {
     record
 }
 
-/// A message's body: `id` for the connections, with its id as payload.
+/// Builds the body of a message to these connections, with its id as payload.
 #[must_use]
 pub fn message(id: &str, connections: &[&str]) -> Value {
     json!({ "version": 1, "id": id, "to": { "connections": connections }, "payload": id })
 }
 
-/// A `$connect` event as API Gateway sends it, with a token in the header `Authorization`.
+/// Builds a `$connect` event as API Gateway sends it, with a token in the header `Authorization`.
 ///
 /// # Panics
-/// When the events' type no longer reads it.
+/// When the event type does not accept it.
 #[must_use]
 pub fn connect(token: Option<&str>) -> ApiGatewayWebsocketProxyRequest {
     let mut headers = json!({ "Host": "ws.example.com", "User-Agent": "tests/1.0" });
@@ -59,10 +59,10 @@ pub fn connect(token: Option<&str>) -> ApiGatewayWebsocketProxyRequest {
     websocket("CONNECT", json!({ "headers": headers }))
 }
 
-/// A `$disconnect` event as API Gateway sends it.
+/// Builds a `$disconnect` event as API Gateway sends it.
 ///
 /// # Panics
-/// When the events' type no longer reads it.
+/// When the event type does not accept it.
 #[must_use]
 pub fn disconnect() -> ApiGatewayWebsocketProxyRequest {
     let mut event = websocket("DISCONNECT", json!({}));
@@ -71,10 +71,10 @@ pub fn disconnect() -> ApiGatewayWebsocketProxyRequest {
     event
 }
 
-/// The connection of the WebSocket events.
+/// The connection id in the WebSocket events.
 pub const CONNECTION: &str = "L0SM9cOFvHcCIhw=";
 
-#[expect(clippy::expect_used, reason = "a wrong event is a fault of the tests themselves")]
+#[expect(clippy::expect_used, reason = "an invalid event is a bug in the tests")]
 fn websocket(event_type: &str, mut event: Value) -> ApiGatewayWebsocketProxyRequest {
     event["isBase64Encoded"] = false.into();
     event["requestContext"] = json!({
@@ -83,7 +83,7 @@ fn websocket(event_type: &str, mut event: Value) -> ApiGatewayWebsocketProxyRequ
         "messageDirection": "IN",
         "stage": "production",
         "apiId": "a1b2c3d4e5",
-        // A custom domain: the management endpoint is elsewhere.
+        // A custom domain, so this is not the management endpoint.
         "domainName": "ws.example.com",
         "connectionId": CONNECTION,
         "connectedAt": EPOCH_MILLIS,

@@ -11,13 +11,13 @@ use delivery_worker::{classify::PostResult, gateway::Gateway};
 use streamer_message::ConnectionId;
 use tokio::time::{Instant, sleep};
 
-/// Answers posts as its script says, and notes them.
+/// A gateway that answers posts according to its script, and records them.
 pub struct MemoryGateway {
     script: Box<Script>,
-    notes: Mutex<Notes>,
+    record: Mutex<Record>,
 }
 
-/// For the n-th post to a connection, from 0: after how long comes which answer.
+/// Returns delay and answer of the n-th post to a connection, from 0.
 type Script = dyn Fn(&str, usize) -> (Duration, PostResult) + Send + Sync;
 
 /// A post that arrived.
@@ -25,83 +25,83 @@ type Script = dyn Fn(&str, usize) -> (Duration, PostResult) + Send + Sync;
 pub struct Post {
     /// The connection.
     pub connection: String,
-    /// What was posted.
+    /// The payload.
     pub payload: Bytes,
     /// When it arrived.
     pub at: Instant,
-    /// When it was over, answered or given up.
+    /// When it ended: with its answer, or because the worker cancelled it.
     pub ended_at: Option<Instant>,
-    /// What was answered; none where it was given up.
+    /// The answer, unless the worker cancelled the post.
     pub answer: Option<PostResult>,
     /// Whether the script panicked.
     pub panicked: bool,
 }
 
 #[derive(Default)]
-struct Notes {
+struct Record {
     posts: Vec<Post>,
-    to_each: HashMap<String, usize>,
+    by_connection: HashMap<String, usize>,
     in_flight: usize,
     most_in_flight: usize,
 }
 
-impl Notes {
-    /// Notes a post, and returns its place among all and among those to its connection.
-    fn arrived(&mut self, connection: &str, payload: Bytes) -> (usize, usize) {
-        let to_it = self.to_each.entry(connection.to_owned()).or_default();
-        *to_it += 1;
-        let place = *to_it - 1;
+impl Record {
+    /// Records a post, and returns its index among all posts and among those to its connection.
+    fn add(&mut self, connection: &str, payload: Bytes) -> (usize, usize) {
+        let posts = self.by_connection.entry(connection.to_owned()).or_default();
+        let index = *posts;
+        *posts += 1;
         let (connection, at) = (connection.to_owned(), Instant::now());
         self.posts.push(Post { connection, payload, at, ended_at: None, answer: None, panicked: false });
         self.in_flight += 1;
         self.most_in_flight = self.most_in_flight.max(self.in_flight);
-        (self.posts.len() - 1, place)
+        (self.posts.len() - 1, index)
     }
 }
 
-/// An answer with this status and no body.
+/// Builds an answer with this status and no body.
 #[must_use]
 pub fn status(status: u16) -> PostResult {
     PostResult::Status { status, message: String::new() }
 }
 
 impl MemoryGateway {
-    /// A gateway that answers as `script` says.
+    /// Creates a gateway that answers according to `script`.
     pub fn scripted(script: impl Fn(&str, usize) -> (Duration, PostResult) + Send + Sync + 'static) -> Self {
-        Self { script: Box::new(script), notes: Mutex::default() }
+        Self { script: Box::new(script), record: Mutex::default() }
     }
 
-    /// A gateway that answers at once, and always the same.
+    /// Creates a gateway that gives every post the same answer immediately.
     #[must_use]
     pub fn always(answer: PostResult) -> Self {
         Self::scripted(move |_, _| (Duration::ZERO, answer.clone()))
     }
 
-    /// The posts that arrived, in order of arrival.
+    /// Returns the posts in order of arrival.
     #[must_use]
     pub fn posts(&self) -> Vec<Post> {
-        self.notes().posts.clone()
+        self.record().posts.clone()
     }
 
-    /// The texts that arrived at a connection.
+    /// Returns the payloads that were posted to a connection.
     #[must_use]
     pub fn texts(&self, connection: &str) -> Vec<String> {
         let posts = self.posts().into_iter().filter(|post| post.connection == connection);
         posts.map(|post| String::from_utf8_lossy(&post.payload).into_owned()).collect()
     }
 
-    /// The most posts that were in flight at the same time.
+    /// Returns the largest number of concurrent posts.
     #[must_use]
     pub fn most_in_flight(&self) -> usize {
-        self.notes().most_in_flight
+        self.record().most_in_flight
     }
 
-    fn notes(&self) -> MutexGuard<'_, Notes> {
-        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn record(&self) -> MutexGuard<'_, Record> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// One post less is in flight, also when the worker gave it up.
+/// Ends a post when it is dropped, so also when the worker cancels it.
 struct InFlight<'a> {
     gateway: &'a MemoryGateway,
     post: usize,
@@ -109,22 +109,22 @@ struct InFlight<'a> {
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        let mut notes = self.gateway.notes();
-        notes.in_flight -= 1;
-        notes.posts[self.post].ended_at = Some(Instant::now());
+        let mut record = self.gateway.record();
+        record.in_flight -= 1;
+        record.posts[self.post].ended_at = Some(Instant::now());
     }
 }
 
 impl Gateway for MemoryGateway {
     async fn post(&self, connection: &ConnectionId, payload: Bytes) -> PostResult {
         let connection = connection.as_str();
-        let (post, place) = self.notes().arrived(connection, payload);
+        let (post, index) = self.record().add(connection, payload);
         let _in_flight = InFlight { gateway: self, post };
-        self.notes().posts[post].panicked = true;
-        let (delay, answer) = (self.script)(connection, place);
-        self.notes().posts[post].panicked = false;
+        self.record().posts[post].panicked = true;
+        let (delay, answer) = (self.script)(connection, index);
+        self.record().posts[post].panicked = false;
         sleep(delay).await;
-        self.notes().posts[post].answer = Some(answer.clone());
+        self.record().posts[post].answer = Some(answer.clone());
         answer
     }
 }

@@ -1,4 +1,4 @@
-//! A gateway that speaks HTTP/2 over TLS, with a certificate of its own, and a pipe before it that loses bytes.
+//! A gateway on HTTP/2 over TLS, with a certificate of its own, and a pipe before it that drops bytes.
 
 use std::{
     io,
@@ -30,24 +30,24 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-/// What the gateway does with a request.
+/// The gateway's reaction to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Does {
     /// Answers 200.
     Answers,
     /// Answers 200, and closes the connection with a GOAWAY.
     AnswersLast,
-    /// Says that it has not processed it (REFUSED_STREAM).
+    /// Resets the stream with REFUSED_STREAM: it was not processed.
     Refuses,
     /// Closes the connection without a GOAWAY.
     Closes,
-    /// Nothing; the connection answers pings all the same.
+    /// Never answers. The connection still answers pings.
     Hangs,
 }
 
 type Script = dyn Fn(usize, usize) -> Does + Send + Sync;
 
-/// A gateway that does what its script says, until it is dropped.
+/// A scripted gateway that runs until it is dropped.
 #[derive(Debug)]
 pub struct Http2Gateway {
     address: SocketAddr,
@@ -62,7 +62,7 @@ struct Seen {
     paths: Mutex<Vec<String>>,
 }
 
-/// One connection's requests.
+/// State of one connection.
 struct Served {
     seen: Arc<Seen>,
     connection: usize,
@@ -72,29 +72,29 @@ struct Served {
 }
 
 impl Http2Gateway {
-    /// A gateway on loopback that ends each connection with a GOAWAY after `posts` requests.
+    /// Starts a gateway on loopback that ends each connection with a GOAWAY after `posts` requests.
     ///
     /// # Errors
-    /// When it cannot listen, or has no certificate.
+    /// When it cannot listen or create a certificate.
     pub async fn start(posts: usize) -> anyhow::Result<Self> {
-        Self::scripted(move |_, place| if place + 1 == posts { Does::AnswersLast } else { Does::Answers })
+        Self::scripted(move |_, index| if index + 1 == posts { Does::AnswersLast } else { Does::Answers })
             .await
     }
 
-    /// A gateway on loopback that does with the n-th request of the n-th connection, from 0, what `script` says.
+    /// Starts a gateway on loopback. `script` gets the indexes of the connection and of the request in it, from 0.
     ///
     /// # Errors
-    /// When it cannot listen, or has no certificate.
+    /// When it cannot listen or create a certificate.
     pub async fn scripted(
         script: impl Fn(usize, usize) -> Does + Send + Sync + 'static,
     ) -> anyhow::Result<Self> {
         Self::limited(u32::MAX, script).await
     }
 
-    /// The same, with at most so many requests at a time on each connection.
+    /// Like [`scripted`](Self::scripted), with at most `streams` concurrent requests per connection.
     ///
     /// # Errors
-    /// When it cannot listen, or has no certificate.
+    /// When it cannot listen or create a certificate.
     pub async fn limited(
         streams: u32,
         script: impl Fn(usize, usize) -> Does + Send + Sync + 'static,
@@ -112,18 +112,19 @@ impl Http2Gateway {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let (address, seen) = (listener.local_addr()?, Arc::<Seen>::default());
         let mut serving = JoinSet::new();
-        let (noted, script) = (Arc::clone(&seen), Arc::<Script>::from(Box::new(script) as Box<Script>));
+        let (seen_by_all, script) = (Arc::clone(&seen), Arc::<Script>::from(Box::new(script) as Box<Script>));
         serving.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                let (acceptor, seen, script) = (acceptor.clone(), Arc::clone(&noted), Arc::clone(&script));
+                let (acceptor, seen, script) =
+                    (acceptor.clone(), Arc::clone(&seen_by_all), Arc::clone(&script));
                 connections.spawn(serve(stream, acceptor, seen, script, streams));
             }
         });
         Ok(Self { address, certificate, seen, _serving: serving })
     }
 
-    /// A pipe to this gateway.
+    /// Starts a pipe to this gateway, whose first `hanging` connections never reach it.
     ///
     /// # Errors
     /// When it cannot listen.
@@ -131,18 +132,18 @@ impl Http2Gateway {
         Pipe::start(self.address, hanging).await
     }
 
-    /// The management endpoint, with a stage.
+    /// Returns the management endpoint, with a stage.
     #[must_use]
     pub fn endpoint(&self) -> String {
         format!("https://localhost:{}/stage", self.address.port())
     }
 
-    /// A client's TLS configuration that trusts this gateway.
+    /// Returns a TLS configuration for clients that trusts this gateway.
     ///
     /// # Panics
-    /// When TLS cannot be set up at all.
+    /// When TLS cannot be configured.
     #[must_use]
-    #[expect(clippy::expect_used, reason = "a fault of the tests themselves")]
+    #[expect(clippy::expect_used, reason = "a bug in the tests")]
     pub fn trusting(&self) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.clone()).expect("a certificate");
@@ -153,20 +154,20 @@ impl Http2Gateway {
             .with_no_client_auth()
     }
 
-    /// How many connections were made.
+    /// Returns the number of connections so far.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.seen.connections.load(Ordering::Relaxed)
     }
 
-    /// The paths of the requests that arrived.
+    /// Returns the paths of all requests so far.
     #[must_use]
     pub fn paths(&self) -> Vec<String> {
         self.seen.paths.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-/// A connection that breaks is for the client to handle.
+/// Serves a connection. Its errors are the client's to handle.
 async fn serve(stream: TcpStream, acceptor: TlsAcceptor, seen: Arc<Seen>, script: Arc<Script>, streams: u32) {
     let Ok(stream) = acceptor.accept(stream).await else { return };
     let connection = seen.connections.fetch_add(1, Ordering::Relaxed);
@@ -213,7 +214,7 @@ impl Served {
     }
 }
 
-/// Passes bytes between a client and a gateway, until it is dropped.
+/// Passes bytes between clients and a gateway until it is dropped.
 #[derive(Debug)]
 pub struct Pipe {
     port: u16,
@@ -232,12 +233,12 @@ impl Pipe {
         passing.spawn(async move {
             let (mut pipes, mut hung) = (JoinSet::new(), Vec::new());
             while let Ok((client, _)) = listener.accept().await {
-                let place = counting.fetch_add(1, Ordering::Relaxed);
-                if place < hanging {
+                let index = counting.fetch_add(1, Ordering::Relaxed);
+                if index < hanging {
                     hung.push(client);
                     continue;
                 }
-                let silent = if place == 0 { Arc::clone(&silencing) } else { Arc::default() };
+                let silent = if index == 0 { Arc::clone(&silencing) } else { Arc::default() };
                 let Ok(gateway) = TcpStream::connect(gateway).await else { continue };
                 let ((from_client, to_client), (from_gateway, to_gateway)) =
                     (client.into_split(), gateway.into_split());
@@ -248,18 +249,18 @@ impl Pipe {
         Ok(Self { port, silent, connections, _passing: passing })
     }
 
-    /// The gateway's management endpoint by way of this pipe.
+    /// Returns the gateway's management endpoint through this pipe.
     #[must_use]
     pub fn endpoint(&self) -> String {
         format!("https://localhost:{}/stage", self.port)
     }
 
-    /// Loses every byte of the first connection from now on.
+    /// Drops every further byte of the first connection.
     pub fn silence(&self) {
         self.silent.store(true, Ordering::Relaxed);
     }
 
-    /// How many connections were made.
+    /// Returns the number of connections so far.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)

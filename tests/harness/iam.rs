@@ -1,4 +1,4 @@
-//! IAM on an emulator that checks every call, and what roles may do there.
+//! IAM on an emulator that checks every call, and the policies of its roles.
 
 use std::{collections::BTreeSet, net::SocketAddr, path::Path};
 
@@ -11,7 +11,7 @@ use tokio::{
     net::TcpStream,
 };
 
-/// MiniStack, which lets a function do what its role's policies say and nothing else.
+/// MiniStack with enforced policies: a function may do only what its role's policies allow.
 pub const ENFORCING: Program = Program { variables, ..MINISTACK };
 
 fn variables(address: SocketAddr, folder: &Path) -> Vec<(&'static str, String)> {
@@ -20,7 +20,7 @@ fn variables(address: SocketAddr, folder: &Path) -> Vec<(&'static str, String)> 
     variables
 }
 
-/// What a role may do to a resource.
+/// An action that a policy allows on a resource.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Grant {
     /// The action.
@@ -29,7 +29,7 @@ pub struct Grant {
     pub resource: String,
 }
 
-/// A role's policies: its own by their names, and those attached to it by their ARNs.
+/// A role's policies: inline ones by name, attached ones by ARN.
 #[derive(Debug, Clone)]
 pub struct Policies {
     role: String,
@@ -37,26 +37,26 @@ pub struct Policies {
     attached: Vec<(String, Value)>,
 }
 
-/// IAM, with every right.
+/// A client of IAM that may do everything.
 #[derive(Debug, Clone)]
 pub struct Iam {
     address: String,
 }
 
 impl Iam {
-    /// The IAM of the emulator at `url`.
+    /// Creates a client for the emulator at `url`.
     ///
     /// # Errors
-    /// When that is no http URL.
+    /// When `url` is not an http URL.
     pub fn new(url: &str) -> anyhow::Result<Self> {
         let address = url.strip_prefix("http://").context("not an http URL")?.to_owned();
         Ok(Self { address })
     }
 
-    /// A role's policies.
+    /// Returns a role's policies.
     ///
     /// # Errors
-    /// When there is no such role.
+    /// When the role does not exist.
     pub async fn policies(&self, role: &str) -> anyhow::Result<Policies> {
         let names = self.call("ListRolePolicies", &[("RoleName", role)]).await?;
         let mut own = Vec::new();
@@ -78,22 +78,22 @@ impl Iam {
         Ok(elements(&attached, "PolicyArn").map(str::to_owned).collect())
     }
 
-    /// Gives a role these policies, and attaches no others to it.
+    /// Replaces a role's policies.
     ///
     /// # Errors
-    /// When they are not taken.
+    /// When IAM rejects a policy.
     pub async fn put(&self, policies: &Policies) -> anyhow::Result<()> {
         let role = ("RoleName", policies.role.as_str());
         for (name, document) in &policies.own {
             let document = document.to_string();
             self.call("PutRolePolicy", &[role, ("PolicyName", name), ("PolicyDocument", &document)]).await?;
         }
-        let (is, wanted) =
+        let (attached, wanted) =
             (self.attached(&policies.role).await?, policies.attached.iter().map(|(arn, _)| arn));
-        for arn in wanted.clone().filter(|arn| !is.contains(arn)) {
+        for arn in wanted.clone().filter(|arn| !attached.contains(arn)) {
             self.call("AttachRolePolicy", &[role, ("PolicyArn", arn)]).await?;
         }
-        for arn in is.iter().filter(|arn| !wanted.clone().any(|wanted| wanted == *arn)) {
+        for arn in attached.iter().filter(|arn| !wanted.clone().any(|wanted| wanted == *arn)) {
             self.call("DetachRolePolicy", &[role, ("PolicyArn", arn)]).await?;
         }
         Ok(())
@@ -105,7 +105,7 @@ impl Iam {
         for (name, value) in parameters {
             body.push_str(&format!("&{name}={}", encode(value)));
         }
-        // Root's signature is not looked at.
+        // The emulator does not check root's signature.
         let head = format!(
             "POST / HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: {}\r\n\
              Content-Type: application/x-www-form-urlencoded\r\nAuthorization: AWS4-HMAC-SHA256 \
@@ -115,44 +115,44 @@ impl Iam {
         );
         let mut stream = TcpStream::connect(&self.address).await?;
         stream.write_all(format!("{head}{body}").as_bytes()).await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        ensure!(answer.starts_with("HTTP/1.1 200"), "{action}: {answer}");
-        Ok(answer)
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await?;
+        ensure!(response.starts_with("HTTP/1.1 200"), "{action}: {response}");
+        Ok(response)
     }
 }
 
 impl Policies {
-    /// Everything that they allow.
+    /// Returns everything that the policies allow.
     #[must_use]
     pub fn grants(&self) -> BTreeSet<Grant> {
         self.own.iter().chain(&self.attached).flat_map(|(_, document)| grants(document)).collect()
     }
 
-    /// The same without some actions on a resource. An attached policy that allows one of them is left out whole.
+    /// Returns the policies without these actions on a resource. An attached policy that allows one of them is omitted.
     #[must_use]
     pub fn without(&self, actions: &[&str], resource: &str) -> Self {
-        let taken = |grant: &Grant| actions.contains(&grant.action.as_str()) && grant.resource == resource;
+        let removed = |grant: &Grant| actions.contains(&grant.action.as_str()) && grant.resource == resource;
         let own = self.own.iter().map(|(name, document)| {
-            let kept = grants(document).filter(|grant| !taken(grant));
+            let kept = grants(document).filter(|grant| !removed(grant));
             let mut statements: Vec<_> = kept
                 .map(|Grant { action, resource }| {
                     json!({ "Effect": "Allow", "Action": action, "Resource": resource })
                 })
                 .collect();
             if statements.is_empty() {
-                // IAM takes no policy without a statement.
+                // IAM rejects a policy without a statement.
                 statements.push(json!({ "Effect": "Deny", "Action": "sqs:PurgeQueue", "Resource": "*" }));
             }
             (name.clone(), json!({ "Version": "2012-10-17", "Statement": statements }))
         });
         let attached =
-            self.attached.iter().filter(|(_, document)| !grants(document).any(|grant| taken(&grant)));
+            self.attached.iter().filter(|(_, document)| !grants(document).any(|grant| removed(&grant)));
         Self { role: self.role.clone(), own: own.collect(), attached: attached.cloned().collect() }
     }
 }
 
-/// What a policy allows.
+/// Returns everything that a policy allows.
 fn grants(document: &Value) -> impl Iterator<Item = Grant> {
     many(&document["Statement"]).flat_map(|statement| {
         many(&statement["Action"]).flat_map(move |action| {
@@ -163,14 +163,14 @@ fn grants(document: &Value) -> impl Iterator<Item = Grant> {
     })
 }
 
-/// The policy in an answer's element of that name.
-fn document(answer: &str, name: &str) -> anyhow::Result<Value> {
-    let document = elements(answer, name).next().with_context(|| format!("no {name}"))?;
+/// Parses the policy in the response's element with this name.
+fn document(response: &str, name: &str) -> anyhow::Result<Value> {
+    let document = elements(response, name).next().with_context(|| format!("no {name}"))?;
     let document = percent_decode_str(document).decode_utf8()?.replace("&quot;", "\"");
     Ok(serde_json::from_str(&document)?)
 }
 
-/// One value, or many of them.
+/// Iterates over the values of an array, or over a single value.
 fn many(value: &Value) -> impl Iterator<Item = &Value> {
     match value {
         Value::Array(values) => values.iter(),
@@ -178,7 +178,7 @@ fn many(value: &Value) -> impl Iterator<Item = &Value> {
     }
 }
 
-/// The texts of all elements of that name.
+/// Returns the texts of all elements with this name.
 fn elements<'a>(xml: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
     let (open, close) = (format!("<{name}>"), format!("</{name}>"));
     xml.split(&open)

@@ -1,4 +1,4 @@
-//! A server of keys, on loopback, that also fails, hangs and lies.
+//! A server of JWK sets on loopback, which can also fail, hang and send invalid answers.
 
 use std::{
     collections::HashMap,
@@ -12,31 +12,31 @@ use tokio::{
     task::JoinSet,
 };
 
-/// What is answered.
+/// An answer.
 #[derive(Debug, Clone)]
 pub enum Page {
     /// 200 with this body.
     Body(String),
     /// This status, with this body.
     Answer(u16, String),
-    /// This status, with a location for a redirection.
+    /// This status, with this location for a redirect.
     Status(u16, String),
     /// A body that never ends.
     Endless,
-    /// A part of an answer, and then the connection is closed.
+    /// A truncated answer: the connection closes in the middle.
     Cut,
-    /// Nothing, ever.
+    /// No answer.
     Silence,
 }
 
 #[derive(Default)]
 struct Pages {
     pages: HashMap<String, Page>,
-    /// What was asked for.
+    /// The paths of all requests.
     asked: Vec<String>,
 }
 
-/// A server of keys. It ends when it is dropped.
+/// A server that runs until it is dropped.
 pub struct KeyServer {
     pages: Arc<Mutex<Pages>>,
     address: SocketAddr,
@@ -44,35 +44,35 @@ pub struct KeyServer {
 }
 
 impl KeyServer {
-    /// A server that knows no page.
+    /// Starts a server that answers 404.
     ///
     /// # Errors
-    /// When there is no port.
+    /// When it cannot listen.
     pub async fn start() -> anyhow::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let (address, pages) = (listener.local_addr()?, Arc::<Mutex<Pages>>::default());
-        let (mut serving, known) = (JoinSet::new(), Arc::clone(&pages));
+        let (mut serving, served) = (JoinSet::new(), Arc::clone(&pages));
         serving.spawn(async move {
             let mut answering = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                answering.spawn(answer(stream, Arc::clone(&known)));
+                answering.spawn(answer(stream, Arc::clone(&served)));
             }
         });
         Ok(Self { pages, address, _serving: serving })
     }
 
-    /// Where a page is.
+    /// Returns the URL of a path.
     #[must_use]
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
-    /// From now on answers this at a path.
+    /// Sets the answer at a path.
     pub fn serve(&self, path: &str, page: Page) {
         self.locked().pages.insert(path.to_owned(), page);
     }
 
-    /// How often something was asked for.
+    /// Returns the paths of all requests so far.
     #[must_use]
     pub fn asked(&self) -> Vec<String> {
         self.locked().asked.clone()
@@ -112,7 +112,7 @@ async fn answer(mut stream: TcpStream, pages: Arc<Mutex<Pages>>) {
         Page::Answer(status, body) => with_body(status, &body),
         Page::Status(status, location) => {
             format!(
-                "HTTP/1.1 {status} No\r\nConnection: close\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"
+                "HTTP/1.1 {status} -\r\nConnection: close\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"
             )
         }
         Page::Cut => "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{\"keys\": [".to_owned(),
@@ -122,6 +122,6 @@ async fn answer(mut stream: TcpStream, pages: Arc<Mutex<Pages>>) {
     if stream.write_all(reply.as_bytes()).await.is_err() {
         return;
     }
-    // Until the client has had enough of it.
+    // Endless: writes until the client closes the connection.
     while reply.ends_with("close\r\n\r\n") && stream.write_all(&[b' '; 4096]).await.is_ok() {}
 }

@@ -1,19 +1,19 @@
-//! What the tests share.
+//! Shared parts of the tests.
 //!
-//! - [`emulator`]: the whole stack, started once for each test binary.
-//! - [`localstack`]: another SQS.
-//! - [`worker`]: a worker on doubles: [`gateway`] in memory for virtual time, queue and table inside the SDK's
+//! - [`emulator`]: the whole stack, started once for each test binary. [`client`]: a WebSocket client.
+//! - [`localstack`]: another implementation of SQS.
+//! - [`worker`]: a worker on test doubles: [`gateway`] in memory for virtual time, queue and table inside the SDK's
 //!   HTTP client ([`doubles`]).
-//! - [`proxy`]: a way to API Gateway that injects faults.
-//! - [`sqs`]: what SQS and Lambda do with messages around a worker, over many invocations.
-//! - [`wire`]: a gateway on the wire, which answers, stalls and breaks as it is told. [`h2`]: one that speaks
-//!   HTTP/2.
+//! - [`proxy`]: a proxy before API Gateway that injects faults.
+//! - [`sqs`]: SQS and Lambda's event source mapping around a worker, over many invocations.
+//! - [`wire`]: a scripted gateway on HTTP/1.1. [`h2`]: one on HTTP/2.
 //! - [`event`]: builders of events.
-//! - [`signer`]: issuers' keys and tokens. [`key_server`]: where keys come from.
+//! - [`signer`]: issuers' keys and tokens. [`key_server`]: a server of JWK sets.
 //! - [`iam`]: IAM on an emulator that checks every call.
-//! - [`terraform`]: Terraform, on a copy of `infra/`.
-//! - [`command`]: the command `streamer`, as people run it.
+//! - [`terraform`]: Terraform, run on a copy of `infra/`.
+//! - [`command`]: the command `streamer`, run as a process.
 
+pub mod client;
 pub mod command;
 pub mod doubles;
 pub mod emulator;
@@ -35,29 +35,32 @@ use std::time::Duration;
 use anyhow::ensure;
 use tokio::time::{Instant, sleep};
 
-/// How many cases a property is tried on: `PROPTEST_CASES` where that is set, else 2000.
+/// How long a test waits for a condition. It only limits a failing run, so it leaves room for a busy machine.
+pub const DEADLINE: Duration = Duration::from_secs(120);
+
+/// Number of cases of a property test: `PROPTEST_CASES` where that is set, else 2000.
 #[must_use]
 pub fn cases() -> u32 {
     std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(2000)
 }
 
-/// Whether everything is tried at full size.
+/// Whether tests run at full size.
 #[must_use]
 pub fn full() -> bool {
     cases() >= 50_000
 }
 
-/// Waits until `condition` holds.
+/// Waits until `condition` holds. `description` states the condition, such as "the queue is empty".
 ///
 /// # Errors
-/// When it does not within 30 s, or fails.
+/// When it does not hold within [`DEADLINE`], or fails.
 pub async fn eventually(
-    what: &str,
+    description: &str,
     mut condition: impl AsyncFnMut() -> anyhow::Result<bool>,
 ) -> anyhow::Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + DEADLINE;
     while !condition().await? {
-        ensure!(Instant::now() < deadline, "not within 30 s: {what}");
+        ensure!(Instant::now() < deadline, "not within {} s: {description}", DEADLINE.as_secs());
         sleep(Duration::from_millis(20)).await;
     }
     Ok(())

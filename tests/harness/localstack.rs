@@ -1,5 +1,5 @@
-//! LocalStack's SQS, a second opinion on what the queue does: its free edition, without Docker, started once for
-//! each test binary and ended with its process.
+//! LocalStack's SQS, a second implementation to check the emulator's against: the free edition, without Docker, started
+//! once for each test binary and ended with its process.
 
 use std::{
     fs,
@@ -38,22 +38,22 @@ const LOCALSTACK: Program = Program {
     listens: |_| "Ready.".to_owned(),
 };
 
-/// Host mode: everything in its folder, one service, loopback only, nothing reported to anyone.
+/// Host mode: all files in one folder, one service, loopback only, no telemetry.
 fn variables(address: SocketAddr, folder: &Path) -> Vec<(&'static str, String)> {
-    let place = |name: &str| {
-        let place = folder.join(name);
-        // What cannot be made is told by LocalStack, which looks for it.
-        _ = fs::create_dir_all(&place);
-        place.display().to_string()
+    let subfolder = |name: &str| {
+        let subfolder = folder.join(name);
+        // LocalStack reports a missing folder.
+        _ = fs::create_dir_all(&subfolder);
+        subfolder.display().to_string()
     };
     let mut variables = vec![
         ("GATEWAY_LISTEN", address.to_string()),
         ("LOCALSTACK_HOST", address.to_string()),
-        ("FILESYSTEM_ROOT", place("files")),
-        ("CONFIG_DIR", place("config")),
-        ("XDG_CACHE_HOME", place("cache")),
-        ("TMPDIR", place("tmp")),
-        // No Docker, and none looked for.
+        ("FILESYSTEM_ROOT", subfolder("files")),
+        ("CONFIG_DIR", subfolder("config")),
+        ("XDG_CACHE_HOME", subfolder("cache")),
+        ("TMPDIR", subfolder("tmp")),
+        // Keeps LocalStack from finding a Docker daemon.
         ("DOCKER_HOST", format!("unix://{}", folder.join("no-docker.sock").display())),
     ];
     let fixed = [
@@ -68,7 +68,7 @@ fn variables(address: SocketAddr, folder: &Path) -> Vec<(&'static str, String)> 
         ("SKIP_SSL_CERT_DOWNLOAD", "1"),
         ("ANALYTICS_API", "http://127.0.0.1:9"),
         ("API_ENDPOINT", "http://127.0.0.1:9"),
-        // No DNS server, which would listen everywhere.
+        // No DNS server: it would listen on every interface.
         ("DNS_ADDRESS", "0"),
         ("AWS_ACCESS_KEY_ID", "test"),
         ("AWS_SECRET_ACCESS_KEY", "test"),
@@ -78,11 +78,11 @@ fn variables(address: SocketAddr, folder: &Path) -> Vec<(&'static str, String)> 
     variables
 }
 
-/// A client of the SQS that all tests of this binary share; none where this machine has no Python that LocalStack
-/// runs on, which is told, and under `CI=true` an error.
+/// Returns a client of the SQS that all tests of this binary share. Returns `None` and prints the reason when LocalStack
+/// cannot run on this machine; with `CI=true` that is an error.
 ///
 /// # Errors
-/// Says what is missing, or why it did not start.
+/// With `CI=true`, when something is missing or LocalStack does not start.
 pub async fn sqs() -> anyhow::Result<Option<Client>> {
     static STARTED: OnceLock<anyhow::Result<(Runtime, Emulator)>> = OnceLock::new();
     let started = STARTED.get_or_init(|| {
@@ -97,7 +97,7 @@ pub async fn sqs() -> anyhow::Result<Option<Client>> {
         Ok((_, emulator)) => Ok(Some(client(emulator.address).await)),
         Err(error) if std::env::var("CI").is_ok_and(|ci| ci == "true") => Err(anyhow!("{error:#}")),
         Err(error) => {
-            println!("left out: {error:#}");
+            println!("skipped: {error:#}");
             Ok(None)
         }
     }
@@ -109,7 +109,7 @@ async fn start() -> anyhow::Result<Emulator> {
     let claim = |name: &str| Log::claim(places::state(format!("logs/{name}.log")));
     let log = match claim("localstack")? {
         Some(log) => log,
-        None => claim(&unique)?.context("its log is taken")?,
+        None => claim(&unique)?.context("another process uses the log")?,
     };
     installed.start(None, &places::state(format!("run/{unique}")), &log).await
 }
@@ -120,10 +120,10 @@ async fn client(address: SocketAddr) -> Client {
     Client::new(&loader.credentials_provider(credentials).load().await)
 }
 
-/// A new queue with these attributes, and its URL. A name that ends with `.fifo` makes it a FIFO queue.
+/// Creates a queue with these attributes, and returns its URL. A name that ends with `.fifo` makes it a FIFO queue.
 ///
 /// # Errors
-/// When it cannot be made.
+/// When SQS rejects it.
 pub async fn queue(
     sqs: &Client,
     name: &str,
@@ -138,5 +138,5 @@ pub async fn queue(
     for (name, value) in attributes {
         create = create.attributes(name.clone(), *value);
     }
-    create.send().await?.queue_url.context("a queue has a URL")
+    create.send().await?.queue_url.context("the queue has no URL")
 }

@@ -1,4 +1,4 @@
-//! A way to API Gateway that injects faults: it answers some posts itself, and breaks off others.
+//! A proxy before API Gateway that injects faults: it answers some posts itself, and resets the connection of others.
 
 use std::{
     collections::BTreeMap,
@@ -15,16 +15,16 @@ use tokio::{
 
 use crate::wire::{Request, read};
 
-/// What the proxy does with a post.
+/// A fault of a post.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
-    /// Passes it on.
+    /// No fault: the post is passed on.
     None,
-    /// Answers it with this status.
+    /// The proxy answers with this status.
     Status(u16),
-    /// Breaks off before it is passed on.
+    /// The connection is reset before the post is passed on.
     Reset,
-    /// Passes it on, and breaks off before the answer.
+    /// The post is passed on, and the connection is reset before the answer.
     AnswerLost,
 }
 
@@ -37,7 +37,7 @@ pub struct FaultProxy {
 }
 
 impl FaultProxy {
-    /// A proxy on loopback for the server at `upstream`, which does with each post what `decide` says.
+    /// Starts a proxy on loopback for the server at `upstream`. `decide` chooses each post's fault.
     ///
     /// # Errors
     /// When it cannot listen.
@@ -54,20 +54,20 @@ impl FaultProxy {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 let (decide, counts) = (Arc::clone(&decide), Arc::clone(&counting));
-                // A connection that breaks is what this is about.
+                // Errors are expected: most faults break the connection.
                 connections.spawn(async move { _ = serve(stream, upstream, &*decide, &counts).await });
             }
         });
         Ok(Self { address, counts, _serving: serving })
     }
 
-    /// Where it is.
+    /// Returns the proxy's origin.
     #[must_use]
     pub fn origin(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// How many posts had which fault.
+    /// Returns the number of posts by fault.
     #[must_use]
     pub fn counts(&self) -> BTreeMap<Fault, usize> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -103,7 +103,7 @@ async fn serve(
     Ok(())
 }
 
-/// Passes a request on, on a connection of its own, and returns the answer as it came.
+/// Passes a request on over a new connection, and returns the answer's bytes.
 async fn pass(request: &Request, upstream: SocketAddr) -> io::Result<Vec<u8>> {
     let mut to = TcpStream::connect(upstream).await?;
     let mut head = format!("{}\r\nConnection: close\r\n", request.line);

@@ -1,4 +1,4 @@
-//! Issuers' keys of every kind, and tokens of every kind of fault.
+//! Issuers' keys for every algorithm, and tokens, valid and invalid.
 
 use anyhow::Context as _;
 use aws_lc_rs::{
@@ -17,7 +17,7 @@ use base64::{
 use jsonwebtoken::{Algorithm, EncodingKey, crypto, jwk::Jwk};
 use serde_json::{Value, json};
 
-/// The algorithms that tokens may have, by name.
+/// The algorithms that `connect-handler` accepts, by name.
 pub const ALGORITHMS: [(&str, Algorithm); 9] = [
     ("RS256", Algorithm::RS256),
     ("RS384", Algorithm::RS384),
@@ -30,23 +30,23 @@ pub const ALGORITHMS: [(&str, Algorithm); 9] = [
     ("EdDSA", Algorithm::EdDSA),
 ];
 
-/// A key pair of an issuer.
+/// An issuer's key pair.
 pub struct Signer {
     algorithm: Algorithm,
     key: EncodingKey,
-    /// The public key's bytes, where it is Ed25519's.
+    /// The public key's bytes, for Ed25519 only.
     ed25519: Option<Vec<u8>>,
-    /// Its name in a JWK set.
+    /// The key id.
     pub kid: String,
     /// The public key, as PEM.
     pub pem: String,
 }
 
 impl Signer {
-    /// A new key pair for an algorithm.
+    /// Generates a key pair for an algorithm.
     ///
     /// # Errors
-    /// When there can be none.
+    /// When the key cannot be generated.
     pub fn new(algorithm: Algorithm, kid: &str) -> anyhow::Result<Self> {
         let (random, mut ed25519) = (SystemRandom::new(), None);
         let (key, public) = match algorithm {
@@ -78,42 +78,42 @@ impl Signer {
         Ok(Self { algorithm, key, ed25519, kid: kid.to_owned(), pem: pem("PUBLIC KEY", &public) })
     }
 
-    /// The public key, as a JWK for every algorithm of its kind.
+    /// Returns the public key as a JWK without `alg`, so for every algorithm of its type.
     ///
     /// # Errors
-    /// When it cannot be written as one.
+    /// When it cannot be encoded as a JWK.
     pub fn jwk(&self) -> anyhow::Result<Value> {
         let mut jwk = match &self.ed25519 {
             // RFC 8037, section 2.
             Some(x) => json!({ "kty": "OKP", "crv": "Ed25519", "x": BASE64_URL_SAFE_NO_PAD.encode(x) }),
             None => serde_json::to_value(Jwk::from_encoding_key(&self.key, self.algorithm)?)?,
         };
-        let jwk_object = jwk.as_object_mut().context("a JWK is an object")?;
+        let jwk_object = jwk.as_object_mut().context("the JWK is not an object")?;
         jwk_object.remove("alg");
         jwk_object.insert("kid".to_owned(), self.kid.as_str().into());
         jwk_object.insert("use".to_owned(), "sig".into());
         Ok(jwk)
     }
 
-    /// The header of its tokens, with changes; `null` takes a parameter away.
+    /// Returns the header of this signer's tokens, with changes. `null` removes a parameter.
     #[must_use]
     pub fn header(&self, changes: &Value) -> Value {
         let header = json!({ "alg": format!("{:?}", self.algorithm), "typ": "JWT", "kid": self.kid });
         changed(header, changes)
     }
 
-    /// A token with these claims.
+    /// Signs a token with these claims.
     ///
     /// # Errors
-    /// When it cannot be signed.
+    /// When signing fails.
     pub fn sign(&self, claims: &Value) -> anyhow::Result<String> {
         self.sign_raw(self.header(&json!({})).to_string(), claims.to_string())
     }
 
-    /// A token with any header and any claims, JSON or not.
+    /// Signs a token with any header and claims, valid JSON or not.
     ///
     /// # Errors
-    /// When it cannot be signed.
+    /// When signing fails.
     pub fn sign_raw(&self, header: impl AsRef<[u8]>, claims: impl AsRef<[u8]>) -> anyhow::Result<String> {
         let message = unsigned(header, claims);
         let signature = crypto::sign(message.as_bytes(), &self.key, self.algorithm)?;
@@ -121,19 +121,19 @@ impl Signer {
     }
 }
 
-/// A JWK set.
+/// Builds a JWK set.
 #[must_use]
 pub fn set(keys: &[Value]) -> String {
     json!({ "keys": keys }).to_string()
 }
 
-/// A token's first two parts.
+/// Encodes a token's first two parts.
 #[must_use]
 pub fn unsigned(header: impl AsRef<[u8]>, claims: impl AsRef<[u8]>) -> String {
     format!("{}.{}", BASE64_URL_SAFE_NO_PAD.encode(header), BASE64_URL_SAFE_NO_PAD.encode(claims))
 }
 
-/// An object with changes; `null` takes a member away.
+/// Applies changes to an object. `null` removes a member.
 #[must_use]
 pub fn changed(mut object: Value, changes: &Value) -> Value {
     for (name, value) in changes.as_object().into_iter().flatten() {
@@ -145,7 +145,7 @@ pub fn changed(mut object: Value, changes: &Value) -> Value {
     object
 }
 
-/// DER as PEM.
+/// Encodes DER as PEM.
 #[must_use]
 pub fn pem(label: &str, der: &[u8]) -> String {
     format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", BASE64_STANDARD.encode(der))

@@ -1,5 +1,5 @@
-//! What SQS and Lambda's event source mapping do with messages around a worker, in virtual time: a standard or
-//! a FIFO queue in memory, with its dead-letter queue.
+//! SQS and Lambda's event source mapping around a worker, in virtual time: a standard or FIFO queue in memory, with its
+//! dead-letter queue.
 
 use std::{
     collections::BTreeSet,
@@ -16,13 +16,13 @@ use crate::{
     event::{EPOCH_MILLIS, epoch},
 };
 
-/// Messages in a batch, at most.
+/// Largest batch.
 const BATCH: usize = 10;
 
-/// How long a received message is hidden.
+/// The queue's visibility timeout.
 const VISIBILITY: Duration = Duration::from_secs(180);
 
-/// A queue and its dead-letter queue. Cheap to clone: all clones are the same queue.
+/// A queue and its dead-letter queue. All clones are the same queue.
 #[derive(Clone)]
 pub struct Sqs {
     fifo: bool,
@@ -33,7 +33,7 @@ pub struct Sqs {
 
 #[derive(Default)]
 struct State {
-    /// How far the queue's clock is ahead of the one that the worker's environment has.
+    /// How far the queue's clock is ahead of the worker's, whose execution environment freezes.
     ahead: Duration,
     next: usize,
     waiting: Vec<Waiting>,
@@ -54,26 +54,26 @@ struct Waiting {
 }
 
 impl Sqs {
-    /// An empty queue.
+    /// Creates an empty queue.
     #[must_use]
     pub fn new(fifo: bool) -> Self {
         let max_receives = if fifo { 1000 } else { 10 };
         Self { fifo, max_receives, began: Instant::now(), state: Arc::default() }
     }
 
-    /// The wall clock.
+    /// Returns the wall-clock time.
     #[must_use]
     pub fn now(&self) -> SystemTime {
         epoch() + (self.instant() - self.began)
     }
 
-    /// The queue's own clock, which no freeze stops.
+    /// Returns the time of the queue's clock, which runs while the execution environment is frozen.
     #[must_use]
     pub fn instant(&self) -> Instant {
         Instant::now() + self.locked().ahead
     }
 
-    /// Waits until the queue's clock shows `until`: while it does, the workers' clock stands still if they are `frozen`.
+    /// Advances the queue's clock to `until`. The worker's clock stops meanwhile if its environment is `frozen`.
     pub async fn wait(&self, until: Instant, frozen: bool) {
         let left = until.saturating_duration_since(self.instant());
         match frozen {
@@ -99,8 +99,8 @@ impl Sqs {
         state.waiting.push(waiting);
     }
 
-    /// The queue as the worker sees it. `decide` says of each entry whether the queue takes it, and what it
-    /// answers; `hides` says whether it hides what it is asked to.
+    /// Returns the test double of the outbound queue. `decide` returns for each entry whether the queue accepts it, and the
+    /// answer. `hides` returns whether a visibility change takes effect.
     pub fn outbound(
         &self,
         decide: impl Fn(&SendMessageBatchRequestEntry) -> (bool, Entry) + Send + Sync + 'static,
@@ -108,8 +108,8 @@ impl Sqs {
     ) -> QueueDouble {
         let (queue, hiding) = (self.clone(), self.clone());
         let double = QueueDouble::new(move |entry| {
-            let (takes, answer) = decide(entry);
-            if takes {
+            let (accepts, answer) = decide(entry);
+            if accepts {
                 let delay = u64::try_from(entry.delay_seconds().unwrap_or_default()).unwrap_or_default();
                 queue.send(entry.message_body(), entry.message_group_id(), Duration::from_secs(delay));
                 queue.locked().sent += 1;
@@ -123,28 +123,29 @@ impl Sqs {
         })
     }
 
-    /// The dead-letter queue as the worker sees it.
+    /// Returns the test double of the dead-letter queue. `decide` returns for each entry whether the queue accepts it, and
+    /// the answer.
     pub fn dead_letters(
         &self,
         decide: impl Fn(&SendMessageBatchRequestEntry) -> (bool, Entry) + Send + Sync + 'static,
     ) -> QueueDouble {
         let queue = self.clone();
         QueueDouble::new(move |entry| {
-            let (takes, answer) = decide(entry);
-            if takes {
+            let (accepts, answer) = decide(entry);
+            if accepts {
                 queue.locked().dead.push(entry.message_body().to_owned());
             }
             answer
         })
     }
 
-    /// When the next message can be received; none where the queue is empty.
+    /// Returns when the next message becomes visible, unless the queue is empty.
     #[must_use]
     pub fn next(&self) -> Option<Instant> {
         self.locked().waiting.iter().map(|message| message.visible_at).min()
     }
 
-    /// The next batch, as Lambda hands it to a function.
+    /// Receives the next batch, as the event of an invocation.
     #[must_use]
     pub fn receive(&self) -> SqsEvent {
         let now = self.instant();
@@ -197,26 +198,26 @@ impl Sqs {
         hidden.for_each(|message| message.visible_at = until);
     }
 
-    /// Deletes a batch, but for what is reported.
+    /// Deletes a batch except the reported records.
     pub fn acknowledge(&self, event: &SqsEvent, reported: &BTreeSet<String>) {
-        let done = event.records.iter().filter_map(|record| record.message_id.as_ref());
-        let done: BTreeSet<_> = done.filter(|id| !reported.contains(*id)).cloned().collect();
-        self.locked().waiting.retain(|message| !done.contains(&message.id.to_string()));
+        let acknowledged = event.records.iter().filter_map(|record| record.message_id.as_ref());
+        let acknowledged: BTreeSet<_> = acknowledged.filter(|id| !reported.contains(*id)).cloned().collect();
+        self.locked().waiting.retain(|message| !acknowledged.contains(&message.id.to_string()));
     }
 
-    /// The bodies on the queue, received or not.
+    /// Returns the bodies on the queue, received or not.
     #[must_use]
     pub fn bodies(&self) -> Vec<String> {
         self.locked().waiting.iter().map(|message| message.body.clone()).collect()
     }
 
-    /// The bodies on the dead-letter queue.
+    /// Returns the bodies on the dead-letter queue.
     #[must_use]
     pub fn dead(&self) -> Vec<String> {
         self.locked().dead.clone()
     }
 
-    /// How many messages the worker has sent again.
+    /// Returns the number of messages that the worker has sent to the outbound queue.
     #[must_use]
     pub fn sent_again(&self) -> usize {
         self.locked().sent

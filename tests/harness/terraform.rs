@@ -14,10 +14,11 @@ use serde_json::Value;
 use streamer_cli::stack::places;
 use tokio::process::Command;
 
-/// Names a folder of providers, laid out as `terraform providers mirror` does; without it, they come from the registry.
+/// Environment variable that names a provider mirror, as `terraform providers mirror` creates it. Without it, providers
+/// come from the registry.
 pub const PLUGINS: &str = "STREAMER_TERRAFORM_PLUGINS";
 
-/// A copy of `infra/`, and one module in it to work on. It is removed when this is dropped.
+/// A copy of `infra/`, and the module in it to run. The copy is removed when this is dropped.
 #[derive(Debug)]
 pub struct Terraform {
     folder: PathBuf,
@@ -26,12 +27,11 @@ pub struct Terraform {
 }
 
 impl Terraform {
-    /// Copies `infra/` into a folder called `name`, and initialises its `module` (`.` for the root module). `None`
-    /// where there is no Terraform, or neither the folder that [`PLUGINS`] names nor the registry has the providers:
-    /// then it says so.
+    /// Copies `infra/` into a folder named after `name`, and initialises `module` (`.` for the root module). Returns `None`
+    /// and prints the reason when Terraform or its providers are missing; with `CI` set that is an error.
     ///
     /// # Errors
-    /// When it cannot be copied; where there is no Terraform, under `CI=true`.
+    /// When `infra/` cannot be copied, or with `CI` set, Terraform or its providers are missing.
     pub async fn initialise(
         name: &str,
         module: &str,
@@ -49,26 +49,26 @@ impl Terraform {
         let Err(error) = terraform.run(arguments.into_iter().chain(plugins.as_deref())).await else {
             return Ok(Some(terraform));
         };
-        let said = format!(
-            "this needs Terraform and the AWS provider: install Terraform, and name a mirror of the provider in {PLUGINS} \
-             where the registry cannot be reached: {error:#}"
+        let reason = format!(
+            "this needs Terraform and the AWS provider: install Terraform, and set {PLUGINS} to a provider mirror if the \
+             registry cannot be reached: {error:#}"
         );
-        ensure!(env::var_os("CI").is_none(), said);
-        println!("left out: {said}");
+        ensure!(env::var_os("CI").is_none(), reason);
+        println!("skipped: {reason}");
         Ok(None)
     }
 
-    /// Runs a command to its end, and returns what it printed.
+    /// Runs a command until it ends, and returns its standard output.
     ///
     /// # Errors
-    /// What it complained of.
+    /// When the command fails. The error holds its output.
     pub async fn run<'a>(&self, arguments: impl IntoIterator<Item = &'a OsStr>) -> anyhow::Result<String> {
         let mut command = Command::new("terraform");
         command
             .current_dir(&self.module)
             .args(arguments)
             .env("TF_IN_AUTOMATION", "1")
-            // It would ask its maker for a newer version.
+            // Turns off the check for new versions, which needs the network.
             .env("CHECKPOINT_DISABLE", "1")
             .env("AWS_ACCESS_KEY_ID", "test")
             .env("AWS_SECRET_ACCESS_KEY", "test")
@@ -76,23 +76,23 @@ impl Terraform {
             .env("AWS_EC2_METADATA_DISABLED", "true")
             .env_remove("AWS_ENDPOINT_URL")
             .env_remove("AWS_PROFILE");
-        // A configuration that is named but not there is only warned of, in every output.
+        // Terraform prints a warning in every output if the file is missing.
         if env::var_os("TF_CLI_CONFIG_FILE").is_some_and(|file| !Path::new(&file).exists()) {
             command.env_remove("TF_CLI_CONFIG_FILE");
         }
         command.stdin(Stdio::null()).kill_on_drop(true);
-        let Output { status, stdout, stderr } = command.output().await.context("terraform cannot be run")?;
-        let said = String::from_utf8_lossy(&stdout).into_owned();
+        let Output { status, stdout, stderr } = command.output().await.context("cannot run terraform")?;
+        let stdout = String::from_utf8_lossy(&stdout).into_owned();
         if !status.success() {
-            bail!("{said}{}", String::from_utf8_lossy(&stderr));
+            bail!("{stdout}{}", String::from_utf8_lossy(&stderr));
         }
-        Ok(said)
+        Ok(stdout)
     }
 
-    /// The same, with the variables and without colours.
+    /// Like [`run`](Self::run), with the variables and without colours.
     ///
     /// # Errors
-    /// What it complained of.
+    /// When the command fails. The error holds its output.
     pub async fn run_with_variables<const N: usize>(&self, arguments: [&str; N]) -> anyhow::Result<String> {
         let variables = self.variables.iter().map(|(name, value)| format!("-var={name}={value}"));
         let arguments =
@@ -101,40 +101,40 @@ impl Terraform {
         self.run(arguments.iter().map(OsStr::new)).await
     }
 
-    /// Makes what the module says.
+    /// Creates the module's resources.
     ///
     /// # Errors
-    /// What could not be made.
+    /// When a resource cannot be created.
     pub async fn apply(&self) -> anyhow::Result<String> {
         self.run_with_variables(["apply", "-auto-approve", "-input=false", "-parallelism=30"]).await
     }
 
-    /// Removes all that it made.
+    /// Destroys the module's resources.
     ///
     /// # Errors
-    /// What could not be removed.
+    /// When a resource cannot be destroyed.
     pub async fn destroy(&self) -> anyhow::Result<String> {
         self.run_with_variables(["destroy", "-auto-approve", "-input=false", "-parallelism=30"]).await
     }
 
-    /// One of the module's outputs.
+    /// Returns one of the module's outputs.
     ///
     /// # Errors
-    /// When nothing is applied.
+    /// When the module is not applied.
     pub async fn output(&self, name: &str) -> anyhow::Result<Value> {
-        let said = self.run(["output", "-json", name].map(OsStr::new)).await?;
-        Ok(serde_json::from_str(&said)?)
+        let output = self.run(["output", "-json", name].map(OsStr::new)).await?;
+        Ok(serde_json::from_str(&output)?)
     }
 }
 
 impl Drop for Terraform {
-    /// A test that fails leaves nothing behind.
+    /// Cleans up after a failed test, too.
     fn drop(&mut self) {
         _ = fs::remove_dir_all(&self.folder);
     }
 }
 
-/// Copies a folder, but not what Terraform keeps in it.
+/// Copies a folder without Terraform's own files.
 fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {

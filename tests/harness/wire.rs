@@ -1,4 +1,4 @@
-//! A gateway on the wire: an HTTP/1.1 server that answers, stalls and breaks as it is told, byte by byte.
+//! A scripted gateway: an HTTP/1.1 server that controls each answer byte by byte, and can stall and disconnect.
 
 use std::{
     io,
@@ -13,30 +13,33 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::watch,
     task::JoinSet,
     time::sleep,
 };
 
-/// What the gateway does with a request.
+/// The gateway's reaction to a request.
 #[derive(Debug, Clone)]
 pub enum Reply {
     /// A whole answer.
     Answer(u16, String),
-    /// A whole answer, after a while.
+    /// A whole answer, after a delay.
     Late(Duration, u16),
-    /// A whole answer, and after a while these bytes.
+    /// A whole answer, as soon as the value is true.
+    Held(watch::Receiver<bool>, u16),
+    /// A whole answer, and after a delay these bytes.
     Then(u16, Duration, &'static str),
-    /// These bytes, as they are.
+    /// These bytes, unchanged.
     Raw(Vec<u8>),
     /// A whole answer, and then the connection is closed.
     Last(u16),
-    /// A whole answer's head and a body that does not end.
+    /// A whole head and a body that does not end.
     Endless(u16),
     /// The connection is reset.
     Reset,
     /// The connection is closed in the middle of an answer.
     Half,
-    /// Nothing.
+    /// No answer.
     Silent,
 }
 
@@ -45,13 +48,13 @@ pub enum Reply {
 pub struct Request {
     /// The request line, such as `POST /stage/@connections/abc HTTP/1.1`.
     pub line: String,
-    /// The headers' lines.
+    /// The header lines.
     pub headers: Vec<String>,
     /// The body.
     pub body: Vec<u8>,
 }
 
-/// A gateway that runs until it is dropped.
+/// A scripted gateway that runs until it is dropped.
 #[derive(Debug)]
 pub struct WireGateway {
     address: SocketAddr,
@@ -62,15 +65,15 @@ pub struct WireGateway {
 }
 
 impl WireGateway {
-    /// A gateway on loopback that does with the n-th request, from 0, what `script` says.
+    /// Starts a gateway on loopback. `script` returns the reaction to the n-th request, from 0.
     ///
     /// # Errors
     /// When it cannot listen.
     pub async fn start(script: impl Fn(usize) -> Reply + Send + Sync + 'static) -> io::Result<Self> {
-        Self::answering(move |place, _| script(place)).await
+        Self::answering(move |index, _| script(index)).await
     }
 
-    /// The same, and the script sees the request.
+    /// Like [`start`](Self::start), with a script that sees the request.
     ///
     /// # Errors
     /// When it cannot listen.
@@ -83,45 +86,46 @@ impl WireGateway {
         let mut serving = JoinSet::new();
         let (connections, spoke) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
         let speaking = Arc::clone(&spoke);
-        let (script, noted, accepted) = (Arc::new(script), Arc::clone(&requests), Arc::clone(&connections));
+        let (script, recorded, accepted) =
+            (Arc::new(script), Arc::clone(&requests), Arc::clone(&connections));
         serving.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 accepted.fetch_add(1, Ordering::Relaxed);
-                let (script, noted) = (Arc::clone(&script), Arc::clone(&noted));
+                let (script, recorded) = (Arc::clone(&script), Arc::clone(&recorded));
                 let spoke = Arc::clone(&speaking);
-                // A connection that breaks is what some of the tests are about.
-                connections.spawn(async move { _ = serve(stream, &*script, &noted, &spoke).await });
+                // Errors are expected: some tests break the connection.
+                connections.spawn(async move { _ = serve(stream, &*script, &recorded, &spoke).await });
             }
         });
         Ok(Self { address, requests, connections, spoke, _serving: serving })
     }
 
-    /// Where it is.
+    /// Returns the gateway's origin.
     #[must_use]
     pub fn origin(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// The management endpoint, with a stage.
+    /// Returns the management endpoint, with a stage.
     #[must_use]
     pub fn endpoint(&self) -> String {
         format!("{}/stage", self.origin())
     }
 
-    /// Whether it has said something unasked ([`Reply::Then`]).
+    /// Whether it has sent bytes after an answer ([`Reply::Then`]).
     #[must_use]
     pub fn spoke(&self) -> bool {
         self.spoke.load(Ordering::Relaxed)
     }
 
-    /// How many connections were made.
+    /// Returns the number of connections so far.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
     }
 
-    /// The requests that arrived.
+    /// Returns all requests so far.
     #[must_use]
     pub fn requests(&self) -> Vec<Request> {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -129,14 +133,14 @@ impl WireGateway {
 }
 
 impl Request {
-    /// The connection that it posts to, as it stands in the path.
+    /// Returns the id of the connection that it posts to, encoded as in the path.
     #[must_use]
     pub fn connection(&self) -> &str {
         let path = self.line.split(' ').nth(1).unwrap_or_default();
         path.rsplit('/').next().unwrap_or_default()
     }
 
-    /// A header's value.
+    /// Returns a header's value.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         let headers = self.headers.iter().filter_map(|header| header.split_once(':'));
@@ -152,16 +156,22 @@ async fn serve(
 ) -> io::Result<()> {
     let mut buffer = Vec::new();
     while let Some(request) = read(&mut stream, &mut buffer).await? {
-        let place = {
+        let index = {
             let mut requests = requests.lock().unwrap_or_else(PoisonError::into_inner);
             requests.push(request.clone());
             requests.len() - 1
         };
-        match script(place, &request) {
+        match script(index, &request) {
             Reply::Answer(status, body) => answer(&mut stream, status, &body).await?,
             Reply::Late(delay, status) => {
                 sleep(delay).await;
                 answer(&mut stream, status, "").await?;
+            }
+            Reply::Held(mut released, status) => {
+                // An error means that the test has ended.
+                if released.wait_for(|released| *released).await.is_ok() {
+                    answer(&mut stream, status, "").await?;
+                }
             }
             Reply::Then(status, delay, bytes) => {
                 answer(&mut stream, status, "").await?;
@@ -192,7 +202,7 @@ async fn answer(stream: &mut TcpStream, status: u16, body: &str) -> io::Result<(
     stream.write_all((head + body).as_bytes()).await
 }
 
-/// The next request of a connection; `None` at its end.
+/// Reads a connection's next request. Returns `None` when the client has closed it.
 pub(crate) async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<Option<Request>> {
     let head_end = loop {
         if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {

@@ -1,4 +1,4 @@
-//! A worker on doubles.
+//! A worker on test doubles.
 
 use std::{
     collections::BTreeSet,
@@ -25,7 +25,7 @@ use crate::{
 /// Lambda's timeout in these tests.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The worker's patience in these tests: the defaults.
+/// The worker's policy in these tests: the defaults.
 pub const POLICY: Policy = Policy {
     queue_kind: QueueKind::Standard,
     connect_grace: Duration::from_secs(5),
@@ -36,24 +36,24 @@ pub const POLICY: Policy = Policy {
 /// The management endpoint in these tests.
 pub const ENDPOINT: &str = "https://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com/production";
 
-/// Telemetry as a Lambda starts it, but silent.
+/// Starts telemetry as a Lambda does, without output.
 ///
 /// # Panics
-/// When the defaults are no settings.
+/// When the default settings are invalid.
 #[must_use]
 pub fn telemetry(service: &'static str) -> Telemetry {
     let settings = Settings::read(&mut Environment::of([("LOG_LEVEL", "off")]));
-    #[expect(clippy::expect_used, reason = "a fault of the tests themselves")]
+    #[expect(clippy::expect_used, reason = "a bug in the tests")]
     Telemetry::start(service, settings.expect("settings"))
 }
 
-/// A worker, and the doubles around it.
+/// A worker, and the test doubles around it.
 pub struct Rig<G = MemoryGateway> {
     /// The worker.
     pub worker: Worker<G>,
     /// Its table.
     pub table: TableDouble,
-    /// The queue that its messages go back to.
+    /// The outbound queue.
     pub outbound: QueueDouble,
     /// The dead-letter queue.
     pub dead_letters: QueueDouble,
@@ -64,9 +64,9 @@ pub struct Rig<G = MemoryGateway> {
 pub struct Sent {
     /// Its body.
     pub body: String,
-    /// How many seconds it waits.
+    /// Its delay in seconds.
     pub delay: Option<i32>,
-    /// Its group.
+    /// Its message group.
     pub group: Option<String>,
     /// X-Ray's trace header.
     pub trace: Option<String>,
@@ -77,17 +77,17 @@ pub struct Sent {
 }
 
 impl<G: Gateway> Rig<G> {
-    /// A worker that posts to `gateway`, on an empty table and queues that take everything.
+    /// Creates a worker that posts to `gateway`, with an empty table and queues that accept everything.
     pub fn new(gateway: G) -> Self {
         Self::on(gateway, TableDouble::default(), QueueDouble::taking(), QueueDouble::taking())
     }
 
-    /// A worker on these doubles.
+    /// Creates a worker on these test doubles.
     pub fn on(gateway: G, table: TableDouble, outbound: QueueDouble, dead_letters: QueueDouble) -> Self {
         Self::of(QueueKind::Standard, gateway, table, outbound, dead_letters)
     }
 
-    /// A worker for a FIFO queue.
+    /// Creates a worker for a FIFO queue.
     pub fn fifo(gateway: G) -> Self {
         Self::of(
             QueueKind::Fifo,
@@ -124,7 +124,7 @@ impl<G: Gateway> Rig<G> {
         Self { worker, table, outbound, dead_letters }
     }
 
-    /// A worker whose table and queues never answer.
+    /// Creates a worker whose table and queues never answer.
     pub fn unanswered(gateway: G) -> Self {
         let mut rig = Self::new(gateway);
         rig.worker.table = TableDouble::silent();
@@ -133,26 +133,26 @@ impl<G: Gateway> Rig<G> {
         rig
     }
 
-    /// Invokes the worker at [`epoch`], and returns what it reported.
+    /// Invokes the worker at [`epoch`], and returns the reported records.
     ///
     /// # Errors
-    /// When the event is not SQS's.
+    /// When the event is not an SQS event.
     pub async fn invoke(&self, event: SqsEvent) -> anyhow::Result<BTreeSet<String>> {
         self.invoke_at(epoch(), event).await
     }
 
-    /// Invokes the worker at `now`, and returns what it reported.
+    /// Invokes the worker at `now`, and returns the reported records.
     ///
     /// # Errors
-    /// When the event is not SQS's.
+    /// When the event is not an SQS event.
     pub async fn invoke_at(&self, now: SystemTime, event: SqsEvent) -> anyhow::Result<BTreeSet<String>> {
         self.invoke_within(now, TIMEOUT, event).await
     }
 
-    /// Invokes the worker at `now` with another timeout, and returns what it reported.
+    /// Invokes the worker at `now` with another timeout, and returns the reported records.
     ///
     /// # Errors
-    /// When the event is not SQS's.
+    /// When the event is not an SQS event.
     pub async fn invoke_within(
         &self,
         now: SystemTime,
@@ -162,10 +162,10 @@ impl<G: Gateway> Rig<G> {
         self.invoke_in(Time::start(now, now + timeout, timeout), event).await
     }
 
-    /// Invokes the worker, whose clock shows `now`, with the deadline of Lambda's clock, and returns what it reported.
+    /// Invokes the worker at `now` by its own clock, with a deadline by Lambda's clock, and returns the reported records.
     ///
     /// # Errors
-    /// When the event is not SQS's.
+    /// When the event is not an SQS event.
     pub async fn invoke_until(
         &self,
         now: SystemTime,
@@ -180,13 +180,13 @@ impl<G: Gateway> Rig<G> {
         Ok(reported(&ids, &self.worker.handle(event, time).await?))
     }
 
-    /// What went back to the queue.
+    /// Returns the messages sent to the outbound queue.
     #[must_use]
     pub fn handed_back(&self) -> Vec<Sent> {
         self.outbound.entries().into_iter().map(Sent::from).collect()
     }
 
-    /// The dead letters.
+    /// Returns the dead letters.
     #[must_use]
     pub fn dead(&self) -> Vec<Sent> {
         self.dead_letters.entries().into_iter().map(Sent::from).collect()
@@ -216,20 +216,20 @@ impl From<SendMessageBatchRequestEntry> for Sent {
 }
 
 impl Sent {
-    /// The body as JSON.
+    /// Parses the body.
     ///
     /// # Panics
-    /// When it is none.
+    /// When it is not JSON.
     #[must_use]
     #[expect(clippy::expect_used, reason = "a test fails by panicking")]
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).expect("a message")
     }
 
-    /// The body as JSON, with `null` in place of a payload that must stand in it byte for byte.
+    /// Parses the body with `null` in place of the payload, which has to be in the body byte for byte.
     ///
     /// # Panics
-    /// When the payload does not stand there so.
+    /// When the body does not contain the payload.
     #[must_use]
     #[expect(clippy::expect_used, reason = "a test fails by panicking")]
     pub fn json_with_raw_payload(&self, payload: &str) -> Value {
@@ -238,7 +238,7 @@ impl Sent {
         serde_json::from_str(&self.body.replace(&field, "\"payload\":null")).expect("a message")
     }
 
-    /// An attribute; empty where there is none.
+    /// Returns an attribute, or an empty text without it.
     #[must_use]
     pub fn attribute(&self, name: &str) -> &str {
         let found = self.attributes.iter().find(|(found, _)| found == name);
@@ -246,10 +246,10 @@ impl Sent {
     }
 }
 
-/// The ids of a report on records with these ids.
+/// Returns the reported ids.
 ///
 /// # Panics
-/// When an id stands there twice, or is not of the event: Lambda would fail the whole batch.
+/// When an id is reported twice or does not belong to the event: Lambda would fail the whole batch.
 fn reported(of_event: &BTreeSet<String>, response: &SqsBatchResponse) -> BTreeSet<String> {
     let ids: Vec<_> = response.batch_item_failures.iter().map(|failure| &failure.item_identifier).collect();
     let unique: BTreeSet<_> = ids.iter().map(|id| (*id).clone()).collect();

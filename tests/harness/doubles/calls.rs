@@ -1,5 +1,4 @@
-//! A queue that takes its time: calls of `SendMessageBatch` and
-//! `ChangeMessageVisibilityBatch` under way together, in virtual time.
+//! A queue with latency: concurrent calls of `SendMessageBatch` and `ChangeMessageVisibilityBatch` in virtual time.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -16,25 +15,25 @@ use tokio::time::{Instant, sleep};
 
 use super::queue::Entry;
 
-/// What happens to a call.
+/// The answer to a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// How long it takes.
+    /// Latency of the call.
     pub after: Duration,
-    /// What comes then.
+    /// Result after the latency.
     pub what: Told,
 }
 
-/// What a call is told.
+/// The result of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Told {
-    /// Of each entry, what became of it; of those beyond, that they were taken.
+    /// The result of each entry. Entries without one are accepted.
     Entries(Vec<Entry>),
-    /// An error, by its code.
+    /// An error with this code.
     Fails(&'static str),
-    /// Nothing, ever; and whether the queue took the entries all the same.
+    /// No answer.
     Nothing {
-        /// Whether it has them.
+        /// Whether the queue accepted the entries all the same.
         taken: bool,
     },
 }
@@ -46,7 +45,7 @@ pub struct SentEntry {
     pub body: String,
     /// Its message group.
     pub group: Option<String>,
-    /// The receipt handle of a record that is to be hidden.
+    /// The receipt handle, for a visibility change.
     pub receipt: Option<String>,
     /// Its deduplication id.
     pub deduplication: Option<String>,
@@ -57,19 +56,19 @@ pub struct SentEntry {
 /// A call that arrived.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// When.
+    /// When it arrived.
     pub at: Instant,
-    /// What it held.
+    /// Its entries.
     pub entries: Vec<SentEntry>,
-    /// Of each entry whether the queue has it.
+    /// For each entry, whether the queue accepted it.
     pub taken: Vec<bool>,
-    /// When it was answered, or given up by the caller, and of each entry whether it was confirmed.
+    /// When it was answered or cancelled, and for each entry, whether it was confirmed.
     pub ended: Option<(Instant, Vec<bool>)>,
 }
 
 type Script = dyn Fn(usize, &[SentEntry]) -> Answer + Send + Sync;
 
-/// A queue that takes its time.
+/// A queue with latency.
 #[derive(Clone)]
 pub struct CallsDouble {
     calls: Arc<Mutex<Vec<Call>>>,
@@ -77,24 +76,24 @@ pub struct CallsDouble {
 }
 
 impl CallsDouble {
-    /// A queue that does with each call, counted from 0, what `script` says.
+    /// Creates a queue that answers the n-th call, from 0, according to `script`.
     pub fn new(script: impl Fn(usize, &[SentEntry]) -> Answer + Send + Sync + 'static) -> Self {
         Self { calls: Arc::default(), script: Arc::new(script) }
     }
 
-    /// A queue that takes everything, after a time.
+    /// Creates a queue that accepts everything, with this latency.
     #[must_use]
     pub fn taking(after: Duration) -> Self {
         Self::new(move |_, _| Answer { after, what: Told::Entries(Vec::new()) })
     }
 
-    /// The calls that arrived.
+    /// Returns all calls so far.
     #[must_use]
     pub fn calls(&self) -> Vec<Call> {
         self.locked().clone()
     }
 
-    /// The bodies that were taken, in the order in which their calls were answered.
+    /// Returns the accepted bodies, in the order in which their calls were answered.
     #[must_use]
     pub fn taken(&self) -> Vec<String> {
         let mut calls = self.calls();
@@ -103,7 +102,7 @@ impl CallsDouble {
         taken.filter(|(_, taken)| *taken).map(|(entry, _)| entry.body).collect()
     }
 
-    /// A client of the queue.
+    /// Returns a client of the queue.
     #[must_use]
     pub fn client(&self) -> aws_sdk_sqs::Client {
         let connector = SharedHttpConnector::new(self.clone());
@@ -130,18 +129,18 @@ impl HttpConnector for CallsDouble {
         let ids: Vec<_> = list(&request["Entries"]).iter().map(|entry| entry["Id"].clone()).collect();
         let entries: Vec<_> = list(&request["Entries"]).iter().map(sent).collect();
         let mut calls = self.locked();
-        let place = calls.len();
-        let answer = (self.script)(place, &entries);
+        let index = calls.len();
+        let answer = (self.script)(index, &entries);
         calls.push(Call { at: Instant::now(), entries, taken: vec![false; ids.len()], ended: None });
         drop(calls);
-        // Told of the end also when the caller gives the call up.
-        let end = End { queue: self.clone(), place, confirmed: vec![false; ids.len()] };
+        // Its drop records the end, also when the caller cancels the call.
+        let end = End { queue: self.clone(), index, confirmed: vec![false; ids.len()] };
         HttpConnectorFuture::new(async move {
             let mut end = end;
             sleep(answer.after).await;
             let (status, code, body) = match answer.what {
                 Told::Nothing { taken } => {
-                    end.takes(vec![taken; ids.len()]);
+                    end.accept(vec![taken; ids.len()]);
                     std::future::pending().await
                 }
                 Told::Fails(code) => {
@@ -155,14 +154,14 @@ impl HttpConnector for CallsDouble {
                 Told::Entries(mut outcomes) => {
                     outcomes.resize(ids.len(), Entry::Taken);
                     end.confirmed = outcomes.iter().map(|outcome| *outcome == Entry::Taken).collect();
-                    end.takes(end.confirmed.clone());
+                    end.accept(end.confirmed.clone());
                     (200, None, batch_answer(&ids, &outcomes))
                 }
             };
             #[expect(clippy::unwrap_used, reason = "these are statuses")]
             let mut response = HttpResponse::new(status.try_into().unwrap(), SdkBody::from(body.to_string()));
             if let Some(code) = code {
-                // Where the real one says its code.
+                // SQS puts the error code here.
                 response.headers_mut().insert("x-amzn-query-error", format!("{code};Sender"));
             }
             Ok(response)
@@ -206,16 +205,16 @@ fn batch_answer(ids: &[Value], outcomes: &[Entry]) -> Value {
     json!({ "Successful": successful, "Failed": failed })
 }
 
-/// Notes a call's end when it is dropped.
+/// Records the end of a call when it is dropped.
 struct End {
     queue: CallsDouble,
-    place: usize,
+    index: usize,
     confirmed: Vec<bool>,
 }
 
 impl End {
-    fn takes(&self, taken: Vec<bool>) {
-        if let Some(call) = self.queue.locked().get_mut(self.place) {
+    fn accept(&self, taken: Vec<bool>) {
+        if let Some(call) = self.queue.locked().get_mut(self.index) {
             call.taken = taken;
         }
     }
@@ -223,7 +222,7 @@ impl End {
 
 impl Drop for End {
     fn drop(&mut self) {
-        if let Some(call) = self.queue.locked().get_mut(self.place) {
+        if let Some(call) = self.queue.locked().get_mut(self.index) {
             call.ended = Some((Instant::now(), std::mem::take(&mut self.confirmed)));
         }
     }

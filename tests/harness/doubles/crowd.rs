@@ -1,4 +1,4 @@
-//! A connection table with any number of rows and none in memory: a tenant's connections are made when they are read.
+//! A connection table with any number of rows, which are generated when they are read and need no memory.
 
 use std::{
     collections::BTreeMap,
@@ -20,21 +20,21 @@ use tokio::time::sleep;
 
 use crate::{event::EPOCH_MILLIS, worker::ENDPOINT};
 
-/// A connection table with any number of rows.
+/// A connection table with any number of generated rows.
 #[derive(Debug, Clone)]
 pub struct Crowd {
-    /// How many connections a key of an index has.
+    /// Number of connections by index key.
     rows: Arc<BTreeMap<String, usize>>,
-    /// Rows of a page, if that is less than what is asked for.
+    /// Largest page, unless the query's limit is smaller.
     page: usize,
-    /// How long a page takes.
+    /// Latency of a query.
     each: Duration,
     queries: Arc<AtomicUsize>,
     rows_read: Arc<AtomicUsize>,
 }
 
 impl Crowd {
-    /// Tenants with so many connections each, spread evenly over their shards, and users (`tenant#user`) with theirs.
+    /// Creates a table with these numbers of connections for tenants, evenly over their shards, and users (`tenant#user`).
     pub fn new<const N: usize>(audiences: [(&str, usize); N]) -> Self {
         let mut rows = BTreeMap::new();
         for (name, number) in audiences {
@@ -51,25 +51,25 @@ impl Crowd {
         Self { rows: Arc::new(rows), page: usize::MAX, each: Duration::ZERO, queries, rows_read }
     }
 
-    /// The same with pages of so many rows, each of which takes a time.
+    /// Sets the largest page and the latency of a query.
     #[must_use]
     pub fn paged(self, page: usize, each: Duration) -> Self {
         Self { page, each, ..self }
     }
 
-    /// How many queries there were, and how many rows they read.
+    /// Returns the number of queries so far, and of rows that they read.
     #[must_use]
     pub fn read(&self) -> (usize, usize) {
         (self.queries.load(Ordering::Relaxed), self.rows_read.load(Ordering::Relaxed))
     }
 
-    /// The names of the connections of a key.
+    /// Returns the ids of a key's connections.
     #[must_use]
     pub fn ids(&self, key: &str) -> Vec<String> {
         (0..self.rows.get(key).copied().unwrap_or_default()).map(|row| id(key, row)).collect()
     }
 
-    /// A client of the table.
+    /// Returns a client of the table.
     #[must_use]
     pub fn client(&self) -> ConnectionTable {
         let connector = SharedHttpConnector::new(self.clone());
@@ -95,7 +95,7 @@ impl Crowd {
         self.queries.fetch_add(1, Ordering::Relaxed);
         self.rows_read.fetch_add(rows.len(), Ordering::Relaxed);
         let mut answer = json!({ "Count": rows.len(), "ScannedCount": rows.len(), "Items": rows });
-        // As DynamoDB, which does not look whether there is more behind a full page.
+        // DynamoDB returns a key after every full page, even the last one.
         if to > from && to - from == limit.min(self.page) {
             let last = id(key, to - 1);
             answer["LastEvaluatedKey"] = json!({ attribute: { "S": key }, "connection_id": { "S": last } });

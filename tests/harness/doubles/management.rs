@@ -1,4 +1,4 @@
-//! API Gateway's management API, for everything but posts.
+//! API Gateway's management API, except for posts.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,7 +10,7 @@ use aws_smithy_runtime_api::client::{
 };
 use aws_smithy_types::body::SdkBody;
 
-/// Notes what it is asked, and answers with the status that its script says for a URL.
+/// Records requests, and answers each URL with the status that its script returns.
 #[derive(Clone)]
 pub struct ManagementDouble {
     asked: Arc<Mutex<Vec<String>>>,
@@ -18,18 +18,18 @@ pub struct ManagementDouble {
 }
 
 impl ManagementDouble {
-    /// Answers as `script` says.
+    /// Creates a double that answers according to `script`.
     pub fn new(script: impl Fn(&str) -> u16 + Send + Sync + 'static) -> Self {
         Self { asked: Arc::default(), script: Arc::new(script) }
     }
 
-    /// What was asked: method and URL.
+    /// Returns method and URL of each request so far.
     #[must_use]
     pub fn asked(&self) -> Vec<String> {
         self.locked().clone()
     }
 
-    /// A configuration whose clients ask it.
+    /// Returns a configuration whose clients use this double.
     #[must_use]
     pub fn config(&self) -> SdkConfig {
         let connector = SharedHttpConnector::new(self.clone());
@@ -58,7 +58,7 @@ impl HttpConnector for ManagementDouble {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         self.locked().push(format!("{} {}", request.method(), request.uri()));
         let status = (self.script)(request.uri());
-        #[expect(clippy::unwrap_used, reason = "a test's status is one")]
+        #[expect(clippy::unwrap_used, reason = "tests use valid statuses")]
         let response = HttpResponse::new(status.try_into().unwrap(), SdkBody::from("{}"));
         HttpConnectorFuture::ready(Ok(response))
     }

@@ -1,4 +1,4 @@
-//! Doubles of table and queue, inside the SDK's HTTP client: everything above it is real.
+//! Test doubles of table and queues, inside the SDK's HTTP client: all code above it is real.
 
 mod calls;
 mod crowd;
@@ -16,7 +16,7 @@ pub use self::{
     table::{LONG_AGO, Row, TableDouble, connection},
 };
 
-/// An error of a service.
+/// Builds a service error.
 fn error(code: &str) -> ErrorMetadata {
     ErrorMetadata::builder().code(code).message("scripted").build()
 }

@@ -26,20 +26,20 @@ use streamer_message::sqs::is_fifo;
 
 use super::error;
 
-/// What the queue double does with an entry of a batch.
+/// The result of an entry of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Entry {
-    /// Takes it.
+    /// Accepted.
     Taken,
-    /// Refuses it: the sender's fault.
+    /// Rejected: the sender's fault.
     Refused,
-    /// Fails to take it: the queue's fault.
+    /// Failed: the queue's fault.
     NotTaken,
-    /// Does not mention it.
+    /// Missing from the answer.
     Unmentioned,
 }
 
-/// Told a receipt handle, and for how many seconds it is hidden.
+/// Called for each visibility change, with the receipt handle and the seconds.
 type Hide = dyn Fn(&str, i32) + Send + Sync;
 
 /// A queue in memory.
@@ -50,14 +50,14 @@ pub struct QueueDouble {
     kept: Arc<Mutex<Vec<SendMessageBatchRequestEntry>>>,
     waits: Arc<Mutex<Vec<(String, i32)>>>,
     hide: Arc<Hide>,
-    /// Whether it notes what it gets.
+    /// Whether it records entries.
     remembers: bool,
     calls: Arc<AtomicUsize>,
     decide: Arc<dyn Fn(&SendMessageBatchRequestEntry) -> Entry + Send + Sync>,
 }
 
 impl QueueDouble {
-    /// A queue that does with each entry what `decide` says.
+    /// Creates a queue that answers each entry according to `decide`.
     pub fn new(decide: impl Fn(&SendMessageBatchRequestEntry) -> Entry + Send + Sync + 'static) -> Self {
         Self {
             fails: None,
@@ -71,68 +71,68 @@ impl QueueDouble {
         }
     }
 
-    /// The same, which tells `hide` each receipt handle that is hidden, and for how many seconds.
+    /// Calls `hide` for each visibility change, with the receipt handle and the seconds.
     #[must_use]
     pub fn hiding(self, hide: impl Fn(&str, i32) + Send + Sync + 'static) -> Self {
         Self { hide: Arc::new(hide), ..self }
     }
 
-    /// The same, which notes nothing of what it gets: for what is too much to be kept.
+    /// Turns off the record of entries, for tests that send too many.
     #[must_use]
     pub fn forgetting(self) -> Self {
         Self { remembers: false, ..self }
     }
 
-    /// A queue that takes everything.
+    /// Creates a queue that accepts everything.
     #[must_use]
     pub fn taking() -> Self {
         Self::new(|_| Entry::Taken)
     }
 
-    /// A queue that answers every call with this error.
+    /// Creates a queue that answers every call with this error.
     #[must_use]
     pub fn failing(code: &'static str) -> Self {
         Self { fails: Some(code), ..Self::taking() }
     }
 
-    /// A client of a queue that never answers.
+    /// Returns a client of a queue that never answers.
     #[must_use]
     pub fn silent() -> aws_sdk_sqs::Client {
         let config = aws_sdk_sqs::Config::builder().with_test_defaults_v2();
         aws_sdk_sqs::Client::from_conf(config.http_client(NeverClient::new()).build())
     }
 
-    /// How many batches arrived.
+    /// Returns the number of batches so far.
     #[must_use]
     pub fn calls(&self) -> usize {
         self.calls.load(Ordering::Relaxed)
     }
 
-    /// The batches that arrived.
+    /// Returns all batches so far.
     #[must_use]
     pub fn batches(&self) -> Vec<Vec<SendMessageBatchRequestEntry>> {
         self.locked().clone()
     }
 
-    /// The entries that it took.
+    /// Returns the accepted entries.
     #[must_use]
     pub fn taken(&self) -> Vec<SendMessageBatchRequestEntry> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The entries that arrived.
+    /// Returns the entries of all batches so far.
     #[must_use]
     pub fn entries(&self) -> Vec<SendMessageBatchRequestEntry> {
         self.batches().concat()
     }
 
-    /// How long what was received is hidden: each receipt handle, and the seconds.
+    /// Returns all visibility changes so far: receipt handle and seconds.
     #[must_use]
     pub fn waits(&self) -> Vec<(String, i32)> {
         self.waits.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A client of the queue.
+    /// Returns a client of the queue.
     #[must_use]
     pub fn client(&self) -> aws_sdk_sqs::Client {
         let (one, many) = (self.clone(), self.clone());
@@ -144,7 +144,7 @@ impl QueueDouble {
             if let Some(code) = many.fails {
                 return MockResponse::Error(SendMessageBatchError::generic(error(code)));
             }
-            obey(input.queue_url().unwrap_or_default(), input.entries());
+            check(input.queue_url().unwrap_or_default(), input.entries());
             many.calls.fetch_add(1, Ordering::Relaxed);
             if many.remembers {
                 many.locked().push(input.entries().to_vec());
@@ -154,7 +154,7 @@ impl QueueDouble {
         let hiding = self.clone();
         let hide =
             mock!(aws_sdk_sqs::Client::change_message_visibility_batch).then_compute_output(move |input| {
-                assert!((1..=10).contains(&input.entries().len()), "SQS takes 1 to 10 entries");
+                assert!((1..=10).contains(&input.entries().len()), "SQS accepts 1 to 10 entries");
                 for entry in input.entries() {
                     let (receipt, seconds) =
                         (entry.receipt_handle(), entry.visibility_timeout().unwrap_or(-1));
@@ -169,9 +169,9 @@ impl QueueDouble {
                 let hidden = input.entries().iter().filter_map(hidden).collect();
                 let output = ChangeMessageVisibilityBatchOutput::builder().set_successful(Some(hidden));
                 #[expect(clippy::expect_used, reason = "both lists are set")]
-                output.set_failed(Some(Vec::new())).build().expect("a whole answer")
+                output.set_failed(Some(Vec::new())).build().expect("a complete answer")
             });
-        // Retries are left out: the SDK's own tests hold them.
+        // Without retries, which the SDK tests itself.
         mock_client!(aws_sdk_sqs, RuleMode::MatchAny, [&send, &send_batch, &hide], |config| {
             config.retry_config(RetryConfig::disabled())
         })
@@ -200,7 +200,7 @@ impl QueueDouble {
         let output =
             SendMessageBatchOutput::builder().set_successful(Some(successful)).set_failed(Some(failed));
         #[expect(clippy::expect_used, reason = "both lists are set")]
-        output.build().expect("a whole answer")
+        output.build().expect("a complete answer")
     }
 
     fn locked(&self) -> MutexGuard<'_, Vec<Vec<SendMessageBatchRequestEntry>>> {
@@ -208,17 +208,17 @@ impl QueueDouble {
     }
 }
 
-/// What SQS wants of a batch.
+/// Checks a batch against the rules of SQS.
 ///
 /// Source: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatch.html>.
 ///
 /// # Panics
-/// When it would refuse the batch.
-fn obey(queue_url: &str, entries: &[SendMessageBatchRequestEntry]) {
+/// When SQS would reject the batch.
+fn check(queue_url: &str, entries: &[SendMessageBatchRequestEntry]) {
     let ids: BTreeSet<_> = entries.iter().map(SendMessageBatchRequestEntry::id).collect();
     assert!(
         (1..=10).contains(&entries.len()) && ids.len() == entries.len(),
-        "1 to 10 entries, each with its id"
+        "SQS needs 1 to 10 entries with distinct ids"
     );
     let attributes = |entry: &SendMessageBatchRequestEntry| {
         entry
@@ -227,7 +227,7 @@ fn obey(queue_url: &str, entries: &[SendMessageBatchRequestEntry]) {
             .flatten()
             .map(|(name, value)| {
                 let text = value.string_value().unwrap_or_default();
-                assert!(!text.is_empty(), "SQS takes no empty attribute: {name}");
+                assert!(!text.is_empty(), "SQS rejects an empty attribute: {name}");
                 name.len() + value.data_type().len() + text.len()
             })
             .sum::<usize>()
@@ -240,11 +240,11 @@ fn obey(queue_url: &str, entries: &[SendMessageBatchRequestEntry]) {
         if is_fifo(queue_url) {
             assert!(
                 group.is_some() && deduplication.is_some(),
-                "a FIFO queue wants a group and a deduplication id"
+                "a FIFO queue needs a group and a deduplication id"
             );
-            assert!(entry.delay_seconds().is_none(), "a FIFO queue takes no delay of a message");
+            assert!(entry.delay_seconds().is_none(), "a FIFO queue rejects the delay of a message");
         } else {
-            assert!(deduplication.is_none(), "a standard queue takes no deduplication id");
+            assert!(deduplication.is_none(), "a standard queue rejects a deduplication id");
             assert!((0..=900).contains(&entry.delay_seconds().unwrap_or_default()), "SQS delays up to 900 s");
         }
     }

@@ -27,20 +27,20 @@ use streamer_connections::{Connection, ConnectionTable, shard_of};
 use super::error;
 use crate::worker::ENDPOINT;
 
-/// How long ago a connection was made that is past every grace.
+/// Age of a connection that is past every grace period.
 pub const LONG_AGO: Duration = Duration::from_secs(3600);
 
-/// A row of the table double.
+/// A row of the table.
 pub type Row = std::collections::HashMap<String, AttributeValue>;
 
-/// A connection table in memory. It knows the two conditions of the real one, and no other.
+/// A connection table in memory. It supports the two conditions that `streamer-connections` uses.
 #[derive(Clone)]
 pub struct TableDouble {
     rows: Arc<Mutex<BTreeMap<String, Row>>>,
     works: Arc<dyn Fn() -> bool + Send + Sync>,
-    /// Whether the indexes may be read.
+    /// Whether queries are allowed.
     queries: bool,
-    /// Rows of a page.
+    /// Largest page.
     page: usize,
 }
 
@@ -51,7 +51,7 @@ impl Default for TableDouble {
 }
 
 impl TableDouble {
-    /// A table with a row for each connection, which was made at the given time.
+    /// Creates a table with a row for each connection, with the time of its `$connect`.
     #[must_use]
     pub fn with<const N: usize>(connections: [(&str, SystemTime); N]) -> Self {
         let row = |(id, connected_at): (&str, SystemTime)| {
@@ -62,7 +62,7 @@ impl TableDouble {
         Self::of(connections.map(row), || true)
     }
 
-    /// A table with these rows, by connection, which answers a call with an error where `works` says no.
+    /// Creates a table with these rows, by connection. While `works` returns false, every call fails.
     pub fn of<Id: Into<String>>(
         rows: impl IntoIterator<Item = (Id, Row)>,
         works: impl Fn() -> bool + Send + Sync + 'static,
@@ -71,8 +71,7 @@ impl TableDouble {
         Self { rows: Arc::new(Mutex::new(rows)), works: Arc::new(works), queries: true, page: usize::MAX }
     }
 
-    /// The same with whole rows, of the user `anna` of the tenant `acme`, which answers a call with an error where
-    /// `works` says no.
+    /// Like [`of`](Self::of), with complete rows of the user `anna` of the tenant `acme`.
     pub fn of_user<'a>(
         connections: impl IntoIterator<Item = (&'a str, SystemTime)>,
         works: impl Fn() -> bool + Send + Sync + 'static,
@@ -99,25 +98,25 @@ impl TableDouble {
         Self::of(connections.into_iter().map(row), works)
     }
 
-    /// The same, whose indexes the caller may not read.
+    /// Denies queries.
     #[must_use]
     pub fn refusing_queries(self) -> Self {
         Self { queries: false, ..self }
     }
 
-    /// The same, with pages of so many rows.
+    /// Sets the largest page.
     #[must_use]
     pub fn with_pages_of(self, page: usize) -> Self {
         Self { page, ..self }
     }
 
-    /// A table that answers every call with an error.
+    /// Creates a table whose calls all fail.
     #[must_use]
     pub fn failing() -> Self {
         Self::of(BTreeMap::<String, Row>::new(), || false)
     }
 
-    /// A table that never answers.
+    /// Returns a client of a table that never answers.
     #[must_use]
     pub fn silent() -> ConnectionTable {
         let config = aws_sdk_dynamodb::Config::builder().with_test_defaults_v2();
@@ -125,7 +124,7 @@ impl TableDouble {
         ConnectionTable::new(client, "connections")
     }
 
-    /// A table whose indexes have these pages. A page that is not the last ends at its last row's connection.
+    /// Returns a client of a table whose indexes have these pages.
     #[must_use]
     pub fn paged(pages: Vec<Vec<Row>>) -> ConnectionTable {
         let query = mock!(aws_sdk_dynamodb::Client::query)
@@ -133,12 +132,12 @@ impl TableDouble {
         ConnectionTable::new(mock_client!(aws_sdk_dynamodb, RuleMode::MatchAny, [&query]), "connections")
     }
 
-    /// The same, which answers so many queries and then refuses them.
+    /// Like [`paged`](Self::paged), for a table that answers `left` queries and then denies them.
     #[must_use]
     pub fn paged_until(pages: Vec<Vec<Row>>, left: Arc<AtomicUsize>) -> ConnectionTable {
         let query = mock!(aws_sdk_dynamodb::Client::query).then_compute_response(move |input| {
-            let less = |left: usize| left.checked_sub(1);
-            if left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_err() {
+            let decrement = |left: usize| left.checked_sub(1);
+            if left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, decrement).is_err() {
                 return MockResponse::Error(QueryError::generic(denied()));
             }
             MockResponse::Output(paged(&pages, input.exclusive_start_key()))
@@ -146,19 +145,19 @@ impl TableDouble {
         ConnectionTable::new(mock_client!(aws_sdk_dynamodb, RuleMode::MatchAny, [&query]), "connections")
     }
 
-    /// The rows, by connection.
+    /// Returns the rows, by connection.
     #[must_use]
     pub fn rows(&self) -> BTreeMap<String, Row> {
         self.locked().clone()
     }
 
-    /// The connections that have rows.
+    /// Returns the ids of all connections.
     #[must_use]
     pub fn connections(&self) -> Vec<String> {
         self.locked().keys().cloned().collect()
     }
 
-    /// A client of the table.
+    /// Returns a client of the table.
     #[must_use]
     pub fn client(&self) -> ConnectionTable {
         let (put, delete) = (self.clone(), self.clone());
@@ -212,12 +211,12 @@ impl TableDouble {
         ConnectionTable::new(mock_client!(aws_sdk_dynamodb, RuleMode::MatchAny, rules), "connections")
     }
 
-    /// The rows behind a key, and the key of the last where there may be more.
+    /// Returns the rows after a key, and the last row's key if the page is full.
     fn page(&self, after: Option<&Row>, found: impl Fn(&Row) -> bool) -> (Vec<Row>, Option<Row>) {
         let after = after.and_then(|key| key.get("connection_id")).and_then(|id| id.as_s().ok());
         let rows = self.locked();
-        let behind = rows.iter().filter(|(id, row)| after.is_none_or(|after| *id > after) && found(row));
-        let page: Vec<_> = behind.map(|(_, row)| row.clone()).take(self.page).collect();
+        let following = rows.iter().filter(|(id, row)| after.is_none_or(|after| *id > after) && found(row));
+        let page: Vec<_> = following.map(|(_, row)| row.clone()).take(self.page).collect();
         let last = page.last().filter(|_| page.len() == self.page);
         let key = last.map(|row| Row::from([("connection_id".to_owned(), row["connection_id"].clone())]));
         (page, key)
@@ -250,23 +249,23 @@ impl TableDouble {
     }
 }
 
-/// The page behind a key. One that is not the last ends at its last row's connection.
+/// Returns the page after a key. Every page except the last has a key, its last row's.
 fn paged(pages: &[Vec<Row>], start: Option<&Row>) -> QueryOutput {
     let after = start.map(|key| &key["connection_id"]);
     let is_next = |page: &Vec<Row>| page.last().map(|row| &row["connection_id"]) == after;
-    let place = after.and_then(|_| pages.iter().position(is_next)).map_or(0, |place| place + 1);
-    let page = pages.get(place).cloned().unwrap_or_default();
-    let last = page.last().filter(|_| place + 1 < pages.len());
+    let index = after.and_then(|_| pages.iter().position(is_next)).map_or(0, |index| index + 1);
+    let page = pages.get(index).cloned().unwrap_or_default();
+    let last = page.last().filter(|_| index + 1 < pages.len());
     let key = last.map(|row| Row::from([("connection_id".to_owned(), row["connection_id"].clone())]));
     QueryOutput::builder().set_items(Some(page)).set_last_evaluated_key(key).build()
 }
 
-/// A connection of the user `anna` of the tenant `acme` that was made at `connected_at`, as `$connect` writes it.
+/// Builds a connection of the user `anna` of the tenant `acme`, as `$connect` writes it at `connected_at`.
 ///
 /// # Panics
-/// When `id` is none.
+/// When `id` is not a valid connection id.
 #[must_use]
-#[expect(clippy::expect_used, reason = "a fault of the tests themselves")]
+#[expect(clippy::expect_used, reason = "a bug in the tests")]
 pub fn connection(id: &str, connected_at: SystemTime) -> Connection {
     let valid = "a valid id";
     Connection {
@@ -282,7 +281,7 @@ pub fn connection(id: &str, connected_at: SystemTime) -> Connection {
     }
 }
 
-/// An error that the SDK does not try again.
+/// Builds an error that the SDK does not retry.
 fn denied() -> ErrorMetadata {
     error("AccessDeniedException")
 }
