@@ -23,13 +23,14 @@
 //! - at least 20 connections have a sample ([`min_connections`](Settings::min_connections));
 //! - the samples of at least half of them are failures ([`min_failed_percent`](Settings::min_failed_percent)).
 //!
-//! A refusal counts as a failure only while no sample is a success, and only from 1 s after the first refusal
-//! ([`refusal_delay`](Settings::refusal_delay)): API Gateway refuses a post faster than it accepts one.
+//! A refusal counts as a failure only while no sample is a success, and only from 1 s after the first refusal since
+//! the latest success ([`refusal_delay`](Settings::refusal_delay)): API Gateway refuses a post faster than it
+//! accepts one.
 //!
 //! # While open
 //!
 //! An *open* circuit admits no post. It stays open for 5 s ([`initial_open`](Settings::initial_open)). Each time that
-//! its probes fail, it stays open for twice as long, up to 60 s ([`max_open`](Settings::max_open)).
+//! a probe fails, it stays open for twice as long, up to 60 s ([`max_open`](Settings::max_open)).
 //!
 //! # Recovers when
 //!
@@ -57,17 +58,17 @@ use super::samples::{Sample, Samples};
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
     // Trips when
-    /// Number of connections with a sample, at least. Fewer say nothing about the endpoint. Default: 20.
+    /// Minimum number of connections with a sample. Fewer show nothing about the endpoint. Default: 20.
     pub min_connections: usize,
-    /// Percentage of those connections whose sample is a failure, at least. Default: 50.
+    /// Minimum percentage of those connections whose sample is a failure. Default: 50.
     pub min_failed_percent: usize,
-    /// Time from the first refusal until refusals count. Default: 1 s.
+    /// Time from the first refusal since the latest success until refusals count. Default: 1 s.
     pub refusal_delay: Duration,
 
     // While open
     /// Time for which a closed circuit opens. Default: 5 s.
     pub initial_open: Duration,
-    /// Upper bound of the time that doubles each time the probes fail. Default: 60 s.
+    /// Maximum of that time, which doubles each time a probe fails. Default: 60 s.
     pub max_open: Duration,
 
     // Recovers when

@@ -47,15 +47,15 @@ pub struct Settings {
     pub initial: usize,
 
     // Increases when
-    /// Upper bound of the limit, in posts. Default: 256.
+    /// Maximum limit, in posts. Default: 256.
     pub max: usize,
 
     // Decreases when
-    /// Lower bound of the limit, in posts. Default: 4.
+    /// Minimum limit, in posts. Default: 4.
     pub min: usize,
-    /// Connections throttled within 1 s, at least. A 429 from fewer is about those clients. Default: 3.
+    /// Minimum number of connections throttled within 1 s. 429s from fewer are about those clients. Default: 3.
     pub min_throttled_connections: usize,
-    /// Percentage of the last second's posts that were throttled, at least. A 429 among fewer is about clients, too.
+    /// Minimum percentage of the last second's posts that were throttled. Below it, 429s are about clients as well.
     /// Default: 20.
     pub min_throttled_percent: u32,
 }

@@ -10,11 +10,11 @@ use tokio::time::Instant;
 
 use super::{
     breaker::{self, Change, CircuitBreaker, Health},
-    clock::Clock,
     concurrency::{ConcurrencyLimit, ThrottleScope},
     in_flight::{self, InFlight},
     pacer::Pacer,
 };
+use crate::clock::Clock;
 
 /// Decides which posts may begin, and when.
 #[derive(Debug, Default)]

@@ -1,12 +1,11 @@
 //! Admission: decides which posts may begin, and when.
 //!
-//! [`Admission`] combines three state machines, the [circuit breaker](breaker), the [concurrency limit](concurrency)
-//! and the [pacer]. They are pure: callers pass the time, and nothing does I/O. [`Gate`] is the async shell in which
-//! lanes wait for a [`Permit`]. The state lives as long as the execution environment, so its [`clock`] runs on while
-//! the environment is frozen.
+//! [`Admission`] combines three state machines, the [circuit breaker](breaker), the [concurrency
+//! limit](concurrency) and the [pacer]. They are pure: callers pass the time, and nothing does I/O. [`Gate`] is the
+//! async shell in which lanes wait for a [`Permit`]. The state lives as long as the execution environment, so its
+//! [clock](crate::clock) runs on while the environment is frozen.
 
 pub mod breaker;
-pub mod clock;
 pub mod concurrency;
 mod decision;
 mod gate;

@@ -30,7 +30,7 @@ impl Pacer {
     /// Takes a token for a post that begins at `now`.
     ///
     /// # Errors
-    /// The time at which the next token is available, if there is none.
+    /// The time at which the next token is available, if the bucket is empty.
     pub fn try_acquire(&mut self, now: Instant) -> Result<(), Instant> {
         let full_at = self.full_at.map_or(now, |full_at| full_at.max(now));
         if full_at > now + self.burst {

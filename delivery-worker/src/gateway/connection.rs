@@ -81,8 +81,8 @@ impl Connection {
     }
 
     /// Returns whether the post may be sent again on another connection: this one worked before and was lost, or the
-    /// host has not processed the post (REFUSED_STREAM, RFC 9113, section 8.7). `was_used` says whether earlier posts
-    /// have used the connection.
+    /// host has not processed the post (REFUSED_STREAM, RFC 9113, section 8.7). `was_used` is true if other
+    /// posts have used the connection.
     pub fn may_repeat(&self, fault: &Fault, was_used: bool) -> bool {
         match (fault, self) {
             (Fault::Http1(error), _) => {

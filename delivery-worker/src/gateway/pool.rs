@@ -27,7 +27,7 @@ use super::{
     http1::{Http1, Stream},
     post::{PostRequest, PostResponse},
 };
-use crate::admission::clock::Clock;
+use crate::clock::Clock;
 
 /// Maximum idle time of a connection that is reused. API Gateway and the proxies before it close idle connections.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
