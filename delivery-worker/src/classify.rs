@@ -1,7 +1,7 @@
-//! What an answer of API Gateway means: the one place that says it.
+//! Classifies API Gateway's answers: the only place that gives them a meaning.
 //!
-//! The status decides. A body only refines a 400, since real bodies are often empty or unreadable, and 400 is
-//! not in the API's model:
+//! The status decides. The body only refines a 400: real bodies are often empty or unreadable, and the API's model
+//! does not list 400:
 //! <https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-how-to-call-websocket-api-connections.html>.
 
 use crate::{
@@ -9,41 +9,41 @@ use crate::{
     outcome::{Cause, Rejection},
 };
 
-/// What came of a post.
+/// The result of a post.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PostResult {
     /// API Gateway answered.
     Status {
         /// The HTTP status.
         status: u16,
-        /// What its body says, where it is text.
+        /// The body, with replacement characters for bytes that are not UTF-8.
         message: String,
     },
-    /// It did not answer in time.
+    /// API Gateway did not answer in time.
     Timeout,
-    /// There was no connection, or it broke.
+    /// The connection to API Gateway could not be opened, or broke.
     Broken(String),
-    /// The connection that many posts share was lost under this one, as another post has reported.
+    /// A connection that many posts share was lost during this post. Another post has reported the loss.
     ConnectionLost(String),
 }
 
-/// What an answer means for the pair.
+/// The meaning of a post's result for the pair.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// The message is on its way to the client.
+    /// API Gateway accepted the message.
     Delivered,
-    /// API Gateway knows no such connection.
+    /// API Gateway does not know the connection.
     NoConnection,
-    /// No later try will be accepted.
+    /// API Gateway will reject every retry.
     Rejected(Rejection),
-    /// Try again later.
+    /// A retry may succeed.
     HandBack(Cause),
 }
 
-/// Says what an answer means.
+/// Returns the meaning of a post's result.
 #[must_use]
-pub fn classify(answer: PostResult) -> Verdict {
-    match answer {
+pub fn classify(result: PostResult) -> Verdict {
+    match result {
         PostResult::Status { status: 200..=299, .. } => Verdict::Delivered,
         PostResult::Status { status: 410, .. } => Verdict::NoConnection,
         PostResult::Status { status: 400, message } if names_connection(&message) => Verdict::NoConnection,
@@ -58,7 +58,7 @@ pub fn classify(answer: PostResult) -> Verdict {
 }
 
 impl Verdict {
-    /// What it says about the management endpoint.
+    /// Returns the state of the management endpoint that the verdict shows.
     #[must_use]
     pub fn health(&self) -> Health {
         match self {
@@ -84,7 +84,7 @@ impl Verdict {
     }
 }
 
-/// Whether a 400 blames the connection id (`Invalid connectionId: …`).
+/// Returns whether the body of a 400 blames the connection id (`Invalid connectionId: …`).
 fn names_connection(message: &str) -> bool {
     let message = message.to_ascii_lowercase();
     message.contains("invalid connectionid") || message.contains("invalid connection id")
@@ -104,14 +104,15 @@ mod tests {
     }
 
     #[test]
-    fn a_410_means_no_connection_whatever_its_body_says() {
+    fn every_410_means_no_connection() {
         for body in ["", r#"{"message":"GoneException"}"#, "<html>", "{"] {
             assert_eq!(verdict(410, body), Verdict::NoConnection, "{body}");
         }
     }
 
+    /// A 400 means that there is no connection only if it names the connection id.
     #[test]
-    fn a_400_means_no_connection_only_where_it_names_the_connection_id() {
+    fn body_refines_a_400() {
         let invalid = r#"{"message":"Invalid connectionId: abc","connectionId":"abc"}"#;
         assert_eq!(verdict(400, invalid), Verdict::NoConnection);
         for body in ["", r#"{"message":"Bad Request","connectionId":"abc"}"#] {
@@ -135,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_says_that_the_endpoint_does_not_work() {
+    fn verdicts_show_the_endpoint_health() {
         for status in [200, 204, 400, 410, 413] {
             assert_eq!(verdict(status, "").health(), Health::Works, "{status}");
         }
@@ -152,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn no_answer_is_handed_back() {
+    fn missing_answer_is_handed_back() {
         assert_eq!(classify(PostResult::Timeout), Verdict::HandBack(Cause::Timeout));
         let lost = classify(PostResult::ConnectionLost("reset".to_owned()));
         assert_eq!(lost.health(), Health::Unknown, "one lost connection is one failure");

@@ -17,6 +17,7 @@
 pub mod admission;
 pub mod backoff;
 pub mod classify;
+pub mod clock;
 pub mod config;
 pub mod decode;
 pub mod deliver;

@@ -32,7 +32,7 @@ async fn main() -> Result<(), Error> {
     let aws = aws::load().await;
     let sqs = aws_sdk_sqs::Client::new(&aws);
     let worker = Worker {
-        gateway: ManagementApi::new(&aws, endpoints.name(), concurrency::MAX)?,
+        gateway: ManagementApi::new(&aws, endpoints.name(), concurrency::Settings::DEFAULT.max)?,
         endpoints,
         table: ConnectionTable::new(aws_sdk_dynamodb::Client::new(&aws), table),
         outbound: Queue::new(sqs.clone(), queue_url),

@@ -98,8 +98,9 @@ fn metrics<'a>(
 
 /// Adds the metrics of the admission.
 fn measure(metrics: &mut Metrics<'_>, admission: &mut Admission) {
-    let Stats { posts, throttles, slow_clients, circuit_opened, utilization } = admission.take_stats();
-    posts.into_iter().for_each(|took| metrics.time(metric::POST_LATENCY, took));
+    let Stats { post_latencies, throttles, slow_clients, circuit_opened, utilization } =
+        admission.take_stats();
+    post_latencies.into_iter().for_each(|latency| metrics.time(metric::POST_LATENCY, latency));
     metrics.count(metric::THROTTLES, throttles);
     metrics.count(metric::SLOW_CLIENTS, slow_clients);
     metrics.count(metric::CIRCUIT_OPENED, circuit_opened);

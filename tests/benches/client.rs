@@ -56,7 +56,7 @@ pub async fn run(name: &str, endpoint: &str, number: usize) -> anyhow::Result<()
         }
         "broadcast-streamer" => {
             let worker = Worker {
-                gateway: ManagementApi::new(&aws, endpoint, concurrency::MAX)?,
+                gateway: ManagementApi::new(&aws, endpoint, concurrency::Settings::DEFAULT.max)?,
                 table: ConnectionTable::new(aws_sdk_dynamodb::Client::new(&aws), "connections"),
                 endpoints: endpoint.into(),
                 outbound: Queue::new(aws_sdk_sqs::Client::new(&aws), "http://127.0.0.1:9/"),
@@ -91,7 +91,7 @@ pub async fn run(name: &str, endpoint: &str, number: usize) -> anyhow::Result<()
                 });
                 async {
                     stream::iter(posts.collect::<Vec<_>>())
-                        .buffer_unordered(concurrency::INITIAL)
+                        .buffer_unordered(concurrency::Settings::DEFAULT.initial)
                         .collect::<()>()
                         .await
                 }

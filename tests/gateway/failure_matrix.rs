@@ -1,4 +1,4 @@
-//! Every answer that API Gateway may give, over the wire, and the outcome that it has.
+//! Every answer that API Gateway may give, over the network, and its outcome.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,9 +11,9 @@ use streamer_tests::{
     worker::Rig,
 };
 
-use crate::api;
+use crate::client::api;
 
-/// The bodies of errors: those that are documented, and whatever else may come.
+/// Bodies of errors: documented ones, and others that may arrive.
 const BODIES: [(&str, &str); 9] = [
     ("empty", ""),
     ("gone", r#"{"message":"GoneException"}"#),
@@ -29,30 +29,30 @@ const BODIES: [(&str, &str); 9] = [
     ("controls", "\u{0}\u{7f}\u{fffd}"),
 ];
 
-/// A 400 that blames the connection id.
-const INVALID: [&str; 2] =
+/// Bodies of a 400 that blame the connection id.
+const INVALID_ID: [&str; 2] =
     [r#"{"message":"Invalid connectionId: c","connectionId":"c","requestId":"r"}"#, "Invalid connection ID"];
 
-/// How a message ended, as the queues and the table tell.
+/// The outcome of a message, as the queues and the table show it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum End {
+enum Outcome {
     Delivered,
     Gone,
     Rejected,
     HandedBack(String),
 }
 
-/// The outcome table, by the status alone.
-fn expected(status: u16) -> End {
+/// Returns the outcome of a status, whatever its body is.
+fn expected(status: u16) -> Outcome {
     match status {
-        200 | 201 | 202 | 204 | 226 => End::Delivered,
-        410 => End::Gone,
-        400 | 413 => End::Rejected,
-        other => End::HandedBack(other.to_string()),
+        200 | 201 | 202 | 204 | 226 => Outcome::Delivered,
+        410 => Outcome::Gone,
+        400 | 413 => Outcome::Rejected,
+        other => Outcome::HandedBack(other.to_string()),
     }
 }
 
-fn cases() -> BTreeMap<String, (Reply, End)> {
+fn cases() -> BTreeMap<String, (Reply, Outcome)> {
     let statuses = [
         200, 201, 202, 204, 226, 300, 301, 302, 303, 307, 308, 400, 401, 402, 403, 404, 405, 406, 408, 409,
         410, 411, 412, 413, 414, 415, 417, 418, 421, 422, 424, 425, 426, 428, 429, 431, 451, 499, 500, 501,
@@ -75,67 +75,71 @@ fn cases() -> BTreeMap<String, (Reply, End)> {
         case("endless", Reply::Endless(status));
         case("last", Reply::Last(status));
     }
-    for (name, body) in INVALID.into_iter().enumerate() {
-        cases.insert(format!("400-invalid-{name}"), (Reply::Answer(400, body.to_owned()), End::Gone));
-        // No other status is refined by its body.
+    for (name, body) in INVALID_ID.into_iter().enumerate() {
+        cases.insert(format!("400-invalid-{name}"), (Reply::Answer(400, body.to_owned()), Outcome::Gone));
+        // The body refines no other status.
         cases.insert(format!("403-invalid-{name}"), (Reply::Answer(403, body.to_owned()), expected(403)));
-        cases.insert(format!("200-invalid-{name}"), (Reply::Answer(200, body.to_owned()), End::Delivered));
+        cases
+            .insert(format!("200-invalid-{name}"), (Reply::Answer(200, body.to_owned()), Outcome::Delivered));
     }
     for (name, reply) in
         [("reset", Reply::Reset), ("half", Reply::Half), ("noise", Reply::Raw(b"noise\r\n\r\n".to_vec()))]
     {
-        cases.insert(name.to_owned(), (reply, End::HandedBack("connection".to_owned())));
+        cases.insert(name.to_owned(), (reply, Outcome::HandedBack("connection".to_owned())));
     }
     cases
 }
 
 #[tokio::test]
-async fn every_answer_has_the_outcome_of_the_table_whatever_its_body_is() -> anyhow::Result<()> {
+async fn every_answer_has_its_documented_outcome() -> anyhow::Result<()> {
     let cases = cases();
     let replies: BTreeMap<_, _> = cases.iter().map(|(id, (reply, _))| (id.clone(), reply.clone())).collect();
     let gateway = WireGateway::answering(move |_, request| replies[request.connection()].clone()).await?;
-    let ends = stream::iter(&cases).map(|(id, (_, expected))| {
+    let outcomes = stream::iter(&cases).map(|(id, (_, expected))| {
         let gateway = &gateway;
-        async move { (id, end_of(gateway, id).await, expected) }
+        async move { (id, outcome_of(gateway, id).await, expected) }
     });
-    let ends: Vec<_> = ends.buffer_unordered(64).collect().await;
+    let outcomes: Vec<_> = outcomes.buffer_unordered(64).collect().await;
     let requests = gateway.requests();
-    for (id, end, expected) in ends {
-        assert_eq!(&end?, expected, "{id}");
-        let tries = match expected {
-            End::HandedBack(cause) if cause == "connection" || cause.starts_with('5') => 3,
+    for (id, outcome, expected) in outcomes {
+        assert_eq!(&outcome?, expected, "{id}");
+        let expected_posts = match expected {
+            Outcome::HandedBack(cause) if cause == "connection" || cause.starts_with('5') => 3,
             _ => 1,
         };
         let posts = requests.iter().filter(|request| request.connection() == id).count();
-        assert_eq!(posts, tries, "posts of {id}");
+        assert_eq!(posts, expected_posts, "posts of {id}");
     }
     Ok(())
 }
 
-/// How a message for one connection, whose row is old, ends with a worker of its own: a circuit would open.
-async fn end_of(gateway: &WireGateway, id: &str) -> anyhow::Result<End> {
+/// Delivers a message to one connection with an old row, and returns the outcome. Each message has its own worker,
+/// because a shared circuit would open.
+async fn outcome_of(gateway: &WireGateway, id: &str) -> anyhow::Result<Outcome> {
     let table = TableDouble::of_user([(id, epoch() - LONG_AGO)], || true);
     let api = api(&gateway.endpoint()).await;
     let rig = Rig::on(api, table, QueueDouble::taking(), QueueDouble::taking());
     let reported = rig.invoke(batch([message(id, &[id]).to_string()])).await?;
-    let back: Vec<_> =
+    let causes: Vec<_> =
         rig.handed_back().iter().map(|sent| sent.json()["retry"]["cause"].to_string()).collect();
-    let dead: Vec<_> = rig.dead().iter().map(|sent| sent.attribute("streamer.reason").to_owned()).collect();
+    let reasons: Vec<_> =
+        rig.dead().iter().map(|sent| sent.attribute("streamer.reason").to_owned()).collect();
     let has_row = !rig.table.connections().is_empty();
-    Ok(match (back.as_slice(), dead.as_slice(), has_row, reported.len()) {
+    Ok(match (causes.as_slice(), reasons.as_slice(), has_row, reported.len()) {
         ([cause], [], true, 0) if cause.starts_with("\"connection: ") => {
-            End::HandedBack("connection".to_owned())
+            Outcome::HandedBack("connection".to_owned())
         }
-        ([cause], [], true, 0) => End::HandedBack(cause.replace('"', "")),
-        ([], [reason], true, 0) if reason == "rejected" => End::Rejected,
-        ([], [], false, 0) => End::Gone,
-        ([], [], true, 0) => End::Delivered,
-        other => bail!("{id} ended in more than one way, or in none: {other:?}"),
+        ([cause], [], true, 0) => Outcome::HandedBack(cause.replace('"', "")),
+        ([], [reason], true, 0) if reason == "rejected" => Outcome::Rejected,
+        ([], [], false, 0) => Outcome::Gone,
+        ([], [], true, 0) => Outcome::Delivered,
+        other => bail!("{id} does not have exactly one outcome: {other:?}"),
     })
 }
 
+/// Each post waits for 5 s.
 #[tokio::test]
-async fn a_gateway_that_does_not_answer_is_asked_three_times_for_5_s() -> anyhow::Result<()> {
+async fn silent_gateway_gets_three_posts() -> anyhow::Result<()> {
     let gateway = WireGateway::start(|_| Reply::Silent).await?;
     let rig = Rig::new(api(&gateway.endpoint()).await);
     assert_eq!(rig.invoke(batch([message("m", &["a"]).to_string()])).await?, BTreeSet::new());

@@ -1,20 +1,51 @@
-//! The circuit breaker: it keeps posts from an endpoint that fails.
+//! Circuit breaker: stops posts to a management endpoint that fails.
 //!
-//! It counts connections, each by its latest answer within the last 5 to 10 s, so that no few connections stop the
-//! others, however often they are posted to.
+//! The breaker counts connections, not posts. Each connection counts once, by its latest [sample](Sample), which is
+//! kept for 5 to 10 s. So a few failing connections cannot stop the others, however many posts they receive.
 //!
-//! - *Closed*: every post may begin. The circuit opens when at least [`MIN_CONNECTIONS`] connections have answered and half
-//!   of them failed: 5xx, 3xx, a timeout, a broken connection. 429 is not a failure. A further try of the same post is
-//!   not counted. A 4xx that is neither the message's nor the quota's fault (401, 403, 404, …) is a refusal, which is
-//!   fast: it counts as a failure only while no post has worked, and from 1 s after the first refusal on, since
-//!   refusals outrun the posts that work.
-//! - *Open*: no post begins, for 5 s at first, for twice as long each time the circuit opens again, for 60 s at most.
-//! - *Half-open*: [`PROBES`] posts may begin. Three that work close the circuit, one that fails or is refused opens it
-//!   again. A throttled probe and one without a result give their places back. A post that finds no place waits 1 s.
+//! [`Settings`] holds the thresholds; the numbers below are its defaults.
 //!
-//! Posts that were in flight when the circuit changed say nothing about the new state, and change nothing.
+//! # Samples
 //!
-//! No clock and no I/O: callers admitted the time.
+//! | [`Health`] | the post's result | sample |
+//! |---|---|---|
+//! | `Works` | 2xx, 400, 410, 413 | success |
+//! | `Throttles` | 429 | success |
+//! | `Refuses` | any other 4xx, such as 401, 403, 404 | refusal |
+//! | `Fails` | 3xx, 408, 5xx, timeout, broken connection | failure |
+//! | `StillFails` | an in-place retry failed as well | none |
+//! | `Unknown` | the post was given up for another reason | none |
+//!
+//! # Trips when
+//!
+//! A *closed* circuit admits every post. It opens when both hold:
+//!
+//! - at least 20 connections have a sample ([`min_connections`](Settings::min_connections));
+//! - the samples of at least half of them are failures ([`min_failed_percent`](Settings::min_failed_percent)).
+//!
+//! A refusal counts as a failure only while no sample is a success, and only from 1 s after the first refusal since
+//! the latest success ([`refusal_delay`](Settings::refusal_delay)): API Gateway refuses a post faster than it
+//! accepts one.
+//!
+//! # While open
+//!
+//! An *open* circuit admits no post. It stays open for 5 s ([`initial_open`](Settings::initial_open)). Each time that
+//! a probe fails, it stays open for twice as long, up to 60 s ([`max_open`](Settings::max_open)).
+//!
+//! # Recovers when
+//!
+//! After that time the circuit is *half-open* and admits 3 posts as probes ([`probes`](Settings::probes)).
+//!
+//! - Three probes that work close the circuit.
+//! - One probe that fails or is refused, an in-place retry included, opens it again.
+//! - A probe that was throttled or has no result makes room for another one.
+//! - A post that arrives while all probes are in flight has to wait for 1 s ([`probe_wait`](Settings::probe_wait)).
+//!
+//! # Never counts
+//!
+//! The result of a post that was admitted before the latest change of state.
+//!
+//! The breaker has no clock and does no I/O: callers pass the time.
 
 use std::time::Duration;
 
@@ -23,113 +54,133 @@ use tokio::time::Instant;
 
 use super::samples::{Sample, Samples};
 
-/// Fewer connections say nothing about the endpoint.
-pub const MIN_CONNECTIONS: usize = 20;
+/// Thresholds of a [`CircuitBreaker`].
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    // Trips when
+    /// Minimum number of connections with a sample. Fewer show nothing about the endpoint. Default: 20.
+    pub min_connections: usize,
+    /// Minimum percentage of those connections whose sample is a failure. Default: 50.
+    pub min_failed_percent: usize,
+    /// Time from the first refusal since the latest success until refusals count. Default: 1 s.
+    pub refusal_delay: Duration,
 
-/// Refusals count from so long after the first of them on.
-pub const MIN_REFUSAL_TIME: Duration = Duration::from_secs(1);
+    // While open
+    /// Time for which a closed circuit opens. Default: 5 s.
+    pub initial_open: Duration,
+    /// Maximum of that time, which doubles each time a probe fails. Default: 60 s.
+    pub max_open: Duration,
 
-/// Posts that are let through while the circuit is half-open.
-pub const PROBES: u32 = 3;
+    // Recovers when
+    /// Number of posts that a half-open circuit admits, and that must work to close it. Default: 3.
+    pub probes: u32,
+    /// Delay for posts that arrive while all probes are in flight. Default: 1 s.
+    pub probe_wait: Duration,
+}
 
-/// How long the circuit is open at first.
-pub const INITIAL_OPEN: Duration = Duration::from_secs(5);
+impl Settings {
+    /// The documented defaults.
+    pub const DEFAULT: Self = Self {
+        min_connections: 20,
+        min_failed_percent: 50,
+        refusal_delay: Duration::from_secs(1),
+        initial_open: Duration::from_secs(5),
+        max_open: Duration::from_secs(60),
+        probes: 3,
+        probe_wait: Duration::from_secs(1),
+    };
+}
 
-/// And at most.
-pub const MAX_OPEN: Duration = Duration::from_secs(60);
-
-/// Delay for posts that find no place while all probes are in flight.
-pub const PROBE_WAIT: Duration = Duration::from_secs(1);
-
-/// What a post says about the endpoint.
+/// The state of the management endpoint that a post's result shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
     /// It works.
     Works,
-    /// It works, but has too much to do.
+    /// It works, but the account or the client is over its limit.
     Throttles,
-    /// It refuses the request for a reason that is not the message's.
+    /// It refuses the request for a reason other than the message.
     Refuses,
     /// It does not work.
     Fails,
-    /// It does not work, as at the same pair's post before.
+    /// It does not work, and an earlier post of the same pair in this invocation failed as well.
     StillFails,
-    /// Nothing: the post was given up for another reason.
+    /// Unknown: the post was given up for another reason.
     Unknown,
 }
 
 /// A circuit breaker.
 #[derive(Debug)]
 pub struct CircuitBreaker {
+    settings: Settings,
     state: State,
-    /// How often the circuit has changed: what was let through before is not asked any more.
-    changes: u64,
+    /// Number of state changes so far. Results of posts that were admitted in an earlier epoch are ignored.
+    epoch: u64,
 }
 
 #[derive(Debug)]
 enum State {
-    Closed { samples: Box<Samples>, refusing_since: Option<Instant> },
-    Open { until: Instant, opened_for: Duration },
-    HalfOpen { opened_for: Duration, places: u32, works: u32 },
+    Closed { samples: Box<Samples>, refused_since: Option<Instant> },
+    Open { until: Instant, open_time: Duration },
+    HalfOpen { open_time: Duration, free_probes: u32, successes: u32 },
 }
 
-/// A post that was let through.
+/// Proof that the circuit breaker admitted a post, to be [recorded](CircuitBreaker::record) with its result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Admitted {
-    changes: u64,
+    epoch: u64,
 }
 
-/// How the circuit has changed.
+/// A change of state that operators are informed about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
-    /// It has opened.
+    /// The circuit opened, for this long.
     Opened(Duration),
-    /// It has closed.
+    /// The circuit closed.
     Closed,
 }
 
 impl State {
     fn closed() -> Self {
-        Self::Closed { samples: Box::default(), refusing_since: None }
+        Self::Closed { samples: Box::default(), refused_since: None }
     }
 }
 
 impl Default for CircuitBreaker {
     fn default() -> Self {
-        Self { state: State::closed(), changes: 0 }
+        Self { settings: Settings::DEFAULT, state: State::closed(), epoch: 0 }
     }
 }
 
 impl CircuitBreaker {
-    /// How long a post would have to wait that asks at `now`: while the circuit stays open, or 1 s where it is
-    /// half-open and has no place. `None` where it would be let through.
+    /// Returns how long a post that arrives at `now` has to wait, or `None` if it would be admitted: the rest of the
+    /// time for which the circuit is open, or 1 s while all probes are in flight.
     #[must_use]
     pub fn wait(&self, now: Instant) -> Option<Duration> {
         match self.state {
             State::Open { until, .. } if now < until => Some(until - now),
-            State::HalfOpen { places: 0, .. } => Some(PROBE_WAIT),
+            State::HalfOpen { free_probes: 0, .. } => Some(self.settings.probe_wait),
             State::Closed { .. } | State::Open { .. } | State::HalfOpen { .. } => None,
         }
     }
 
-    /// Lets a post through.
+    /// Admits a post.
     ///
     /// # Errors
-    /// [How long to wait](Self::wait).
+    /// The [time to wait](Self::wait) before asking again.
     pub fn admit(&mut self, now: Instant) -> Result<Admitted, Duration> {
         if let Some(wait) = self.wait(now) {
             return Err(wait);
         }
-        if let State::Open { opened_for, .. } = self.state {
-            self.change(State::HalfOpen { opened_for, places: PROBES, works: 0 });
+        if let State::Open { open_time, .. } = self.state {
+            self.change(State::HalfOpen { open_time, free_probes: self.settings.probes, successes: 0 });
         }
-        if let State::HalfOpen { places, .. } = &mut self.state {
-            *places -= 1;
+        if let State::HalfOpen { free_probes, .. } = &mut self.state {
+            *free_probes -= 1;
         }
-        Ok(Admitted { changes: self.changes })
+        Ok(Admitted { epoch: self.epoch })
     }
 
-    /// Records what a post to `connection` said, and returns how the circuit has changed by it.
+    /// Records the result of a post to `connection`, and returns the change of state that it causes.
     pub fn record(
         &mut self,
         admitted: Admitted,
@@ -137,37 +188,40 @@ impl CircuitBreaker {
         health: Health,
         now: Instant,
     ) -> Option<Change> {
-        if admitted.changes != self.changes {
+        if admitted.epoch != self.epoch {
             return None;
         }
-        let opened_for = match &mut self.state {
-            State::Closed { samples, refusing_since } => {
+        let settings = self.settings;
+        let open_time = match &mut self.state {
+            State::Closed { samples, refused_since } => {
                 let sample = match health {
-                    Health::Works | Health::Throttles => Sample::Worked,
-                    Health::Refuses => Sample::Refused,
-                    Health::Fails => Sample::Failed,
+                    Health::Works | Health::Throttles => Sample::Success,
+                    Health::Refuses => Sample::Refusal,
+                    Health::Fails => Sample::Failure,
                     Health::StillFails | Health::Unknown => return None,
                 };
-                samples.count(connection, sample, now);
+                samples.record(connection, sample, now);
                 match sample {
-                    Sample::Worked => *refusing_since = None,
-                    Sample::Refused => _ = refusing_since.get_or_insert(now),
-                    Sample::Failed => {}
+                    Sample::Success => *refused_since = None,
+                    Sample::Refusal => _ = refused_since.get_or_insert(now),
+                    Sample::Failure => {}
                 }
-                if !is_failing(samples, *refusing_since, now) {
+                if !trips(&settings, samples, *refused_since, now) {
                     return None;
                 }
-                INITIAL_OPEN
+                settings.initial_open
             }
-            State::HalfOpen { opened_for, places, works } => match health {
-                Health::Refuses | Health::Fails | Health::StillFails => (*opened_for * 2).min(MAX_OPEN),
+            State::HalfOpen { open_time, free_probes, successes } => match health {
+                Health::Refuses | Health::Fails | Health::StillFails => {
+                    (*open_time * 2).min(settings.max_open)
+                }
                 Health::Throttles | Health::Unknown => {
-                    *places += 1;
+                    *free_probes += 1;
                     return None;
                 }
                 Health::Works => {
-                    *works += 1;
-                    if *works < PROBES {
+                    *successes += 1;
+                    if *successes < settings.probes {
                         return None;
                     }
                     self.change(State::closed());
@@ -176,11 +230,11 @@ impl CircuitBreaker {
             },
             State::Open { .. } => return None,
         };
-        self.change(State::Open { until: now + opened_for, opened_for });
-        Some(Change::Opened(opened_for))
+        self.change(State::Open { until: now + open_time, open_time });
+        Some(Change::Opened(open_time))
     }
 
-    /// Whether the circuit is anything but closed.
+    /// Returns whether the circuit is open or half-open.
     #[must_use]
     pub fn is_open(&self) -> bool {
         !matches!(self.state, State::Closed { .. })
@@ -188,27 +242,30 @@ impl CircuitBreaker {
 
     fn change(&mut self, state: State) {
         self.state = state;
-        self.changes += 1;
+        self.epoch += 1;
     }
 }
 
-/// Whether at least half of the connections, and enough of them, failed at last.
-fn is_failing(samples: &Samples, refusing_since: Option<Instant>, now: Instant) -> bool {
-    let refused_long =
-        refusing_since.is_some_and(|since| now.saturating_duration_since(since) >= MIN_REFUSAL_TIME);
-    let refused = match refused_long && samples.with(Sample::Worked) == 0 {
-        true => samples.with(Sample::Refused),
-        false => 0,
-    };
+/// Returns whether the samples open a closed circuit.
+fn trips(settings: &Settings, samples: &Samples, refused_since: Option<Instant>, now: Instant) -> bool {
+    let refused_for = refused_since.map(|since| now.saturating_duration_since(since));
+    let refusals_count =
+        refused_for.is_some_and(|time| time >= settings.refusal_delay) && samples.count(Sample::Success) == 0;
+    let refused = if refusals_count { samples.count(Sample::Refusal) } else { 0 };
+    let failed = samples.count(Sample::Failure) + refused;
     let connections = samples.connections();
-    connections >= MIN_CONNECTIONS && (samples.with(Sample::Failed) + refused) * 2 >= connections
+    connections >= settings.min_connections && failed * 100 >= connections * settings.min_failed_percent
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::{super::samples::GENERATION, *};
+    use super::{super::samples::MAX_GENERATION_AGE, *};
+
+    const MIN_CONNECTIONS: usize = Settings::DEFAULT.min_connections;
+    const INITIAL_OPEN: Duration = Settings::DEFAULT.initial_open;
+    const PROBES: u32 = Settings::DEFAULT.probes;
 
     fn seconds(seconds: f64) -> Duration {
         Duration::from_secs_f64(seconds)
@@ -223,43 +280,44 @@ mod tests {
         breaker.record(admitted, &connection(number), health, now)
     }
 
-    /// Posts to so many connections, and returns after how many the circuit opened.
-    fn opens(
+    /// Posts to this many connections, and returns the number of posts that opened the circuit.
+    fn posts_until_open(
         breaker: &mut CircuitBreaker,
         connections: usize,
         health: Health,
         now: Instant,
     ) -> Option<usize> {
-        (0..connections).position(|number| post_to(breaker, number, health, now).is_some()).map(|n| n + 1)
+        let opening = (0..connections).position(|number| post_to(breaker, number, health, now).is_some());
+        opening.map(|index| index + 1)
     }
 
-    /// Records what a probe said.
-    fn probed(
+    fn record_probe(
         breaker: &mut CircuitBreaker,
-        admitted: Admitted,
+        probe: Admitted,
         health: Health,
         now: Instant,
     ) -> Option<Change> {
-        breaker.record(admitted, &connection(0), health, now)
+        breaker.record(probe, &connection(0), health, now)
     }
 
-    /// A circuit that opened at `now`.
+    /// Returns a circuit that opened at `now`.
     fn opened(now: Instant) -> CircuitBreaker {
         let mut breaker = CircuitBreaker::default();
-        assert_eq!(opens(&mut breaker, MIN_CONNECTIONS, Health::Fails, now), Some(MIN_CONNECTIONS));
+        let posts = posts_until_open(&mut breaker, MIN_CONNECTIONS, Health::Fails, now);
+        assert_eq!(posts, Some(MIN_CONNECTIONS));
         breaker
     }
 
-    /// A circuit that is half-open at `now`.
+    /// Returns a circuit that is half-open at `now`.
     fn half_open(now: Instant) -> CircuitBreaker {
         opened(now - INITIAL_OPEN)
     }
 
     #[test]
-    fn nineteen_failing_connections_say_nothing() {
+    fn stays_closed_below_min_connections() {
         let (mut breaker, now) = (CircuitBreaker::default(), Instant::now());
         for _ in 0..10 {
-            assert_eq!(opens(&mut breaker, MIN_CONNECTIONS - 1, Health::Fails, now), None);
+            assert_eq!(posts_until_open(&mut breaker, MIN_CONNECTIONS - 1, Health::Fails, now), None);
         }
         assert!(!breaker.is_open());
         let last = post_to(&mut breaker, MIN_CONNECTIONS, Health::Fails, now);
@@ -267,20 +325,16 @@ mod tests {
     }
 
     #[test]
-    fn half_of_connections_open_it() {
+    fn opens_when_half_of_connections_fail() {
         let (mut breaker, now) = (CircuitBreaker::default(), Instant::now());
         for number in 0..100 {
             assert_eq!(post_to(&mut breaker, number, Health::Works, now), None);
-            assert_eq!(
-                post_to(&mut breaker, 100 + number, Health::Throttles, now),
-                None,
-                "429 is no failure"
-            );
+            let throttled = post_to(&mut breaker, 100 + number, Health::Throttles, now);
+            assert_eq!(throttled, None, "429 is not a failure");
         }
-        let failing =
-            |breaker: &mut CircuitBreaker, number: usize| post_to(breaker, 200 + number, Health::Fails, now);
-        let opened = (0..300).position(|number| failing(&mut breaker, number).is_some());
-        assert_eq!(opened, Some(199), "200 of 400");
+        let mut fails = |number: usize| post_to(&mut breaker, 200 + number, Health::Fails, now);
+        let opening = (0..300).position(|number| fails(number).is_some());
+        assert_eq!(opening, Some(199), "200 of 400 connections fail");
     }
 
     #[test]
@@ -292,62 +346,63 @@ mod tests {
     }
 
     #[test]
-    fn further_tries_of_a_post_do_not_count() {
+    fn in_place_retries_count_only_as_probes() {
         let (mut breaker, now) = (CircuitBreaker::default(), Instant::now());
-        assert_eq!(opens(&mut breaker, 1000, Health::StillFails, now), None);
-        assert_eq!(opens(&mut half_open(now), 1, Health::StillFails, now), Some(1), "as a probe it does");
+        assert_eq!(posts_until_open(&mut breaker, 1000, Health::StillFails, now), None);
+        assert_eq!(posts_until_open(&mut half_open(now), 1, Health::StillFails, now), Some(1));
     }
 
     #[test]
-    fn latest_answer_of_a_connection_counts() {
+    fn latest_sample_of_a_connection_counts() {
         let (mut breaker, now) = (CircuitBreaker::default(), Instant::now());
-        assert_eq!(opens(&mut breaker, 19, Health::Fails, now), None);
-        assert_eq!(opens(&mut breaker, 19, Health::Works, now), None);
-        assert_eq!(post_to(&mut breaker, 19, Health::Fails, now), None, "19 have recovered");
+        assert_eq!(posts_until_open(&mut breaker, 19, Health::Fails, now), None);
+        assert_eq!(posts_until_open(&mut breaker, 19, Health::Works, now), None);
+        let twentieth = post_to(&mut breaker, 19, Health::Fails, now);
+        assert_eq!(twentieth, None, "19 connections have recovered");
     }
 
     #[test]
-    fn refusals_count_where_nothing_works() {
+    fn refusals_count_while_nothing_works() {
         let (mut breaker, now) = (CircuitBreaker::default(), Instant::now());
-        assert_eq!(
-            opens(&mut breaker, 40, Health::Refuses, now),
-            None,
-            "a post that works may be on its way"
-        );
-        let later = now + MIN_REFUSAL_TIME;
-        assert_eq!(post_to(&mut breaker, 0, Health::Refuses, later), Some(Change::Opened(INITIAL_OPEN)));
+        let refused = posts_until_open(&mut breaker, 40, Health::Refuses, now);
+        assert_eq!(refused, None, "a slower success may follow");
+        let later = now + Settings::DEFAULT.refusal_delay;
+        let refused = post_to(&mut breaker, 0, Health::Refuses, later);
+        assert_eq!(refused, Some(Change::Opened(INITIAL_OPEN)));
     }
 
     #[test]
-    fn refusals_do_not_count_beside_a_post_that_works() {
+    fn refusals_do_not_count_beside_success() {
         let (mut breaker, now) = (CircuitBreaker::default(), Instant::now());
         for second in 0..60 {
             let at = now + seconds(f64::from(second));
-            assert_eq!(opens(&mut breaker, 40, Health::Refuses, at), None);
+            assert_eq!(posts_until_open(&mut breaker, 40, Health::Refuses, at), None);
             assert_eq!(post_to(&mut breaker, 100, Health::Works, at), None);
         }
-        let fails = (0..60)
-            .position(|n| post_to(&mut breaker, 200 + n, Health::Fails, now + seconds(59.0)).is_some());
-        assert_eq!(fails, Some(40), "failures still do: 41 of 82");
+        let last = now + seconds(59.0);
+        let opening = (0..60).position(|n| post_to(&mut breaker, 200 + n, Health::Fails, last).is_some());
+        assert_eq!(opening, Some(40), "failures count: 41 of 82 connections");
     }
 
     #[test]
-    fn answers_older_than_10_s_do_not_count() {
+    fn samples_older_than_10_s_expire() {
         let (mut breaker, now) = (CircuitBreaker::default(), Instant::now());
         for number in 0..100 {
             assert_eq!(post_to(&mut breaker, 100 + number, Health::Works, now), None);
         }
-        assert_eq!(opens(&mut breaker, 20, Health::Fails, now + 2 * GENERATION), Some(20));
+        let later = now + 2 * MAX_GENERATION_AGE;
+        assert_eq!(posts_until_open(&mut breaker, 20, Health::Fails, later), Some(20));
 
         let (mut breaker, mut now) = (CircuitBreaker::default(), Instant::now());
         for number in 0..1000 {
             now += seconds(0.6);
-            assert_eq!(post_to(&mut breaker, number, Health::Fails, now), None, "never 20 in a window");
+            let failed = post_to(&mut breaker, number, Health::Fails, now);
+            assert_eq!(failed, None, "never 20 connections within 10 s");
         }
     }
 
     #[test]
-    fn open_it_lets_nothing_through_and_says_for_how_long() {
+    fn open_circuit_admits_no_post() {
         let now = Instant::now();
         let mut breaker = opened(now);
         assert_eq!(breaker.admit(now), Err(INITIAL_OPEN));
@@ -355,78 +410,78 @@ mod tests {
         assert!(breaker.admit(now + INITIAL_OPEN).is_ok());
     }
 
+    /// Further posts wait for 1 s.
     #[test]
-    fn half_open_it_lets_three_probes_through_and_the_others_wait_1_s() {
+    fn half_open_circuit_admits_three_probes() {
         let now = Instant::now();
         let mut breaker = half_open(now);
         assert!((0..PROBES).all(|_| breaker.admit(now).is_ok()));
-        assert_eq!(breaker.admit(now), Err(PROBE_WAIT));
+        assert_eq!(breaker.admit(now), Err(Settings::DEFAULT.probe_wait));
     }
 
     #[test]
-    fn three_probes_that_work_close_it() {
+    fn three_successful_probes_close_it() {
         let now = Instant::now();
         let mut breaker = half_open(now);
-        let admitted = [(); 3].map(|()| breaker.admit(now).unwrap());
-        let changes = admitted.map(|admitted| probed(&mut breaker, admitted, Health::Works, now));
+        let probes = [(); 3].map(|()| breaker.admit(now).unwrap());
+        let changes = probes.map(|probe| record_probe(&mut breaker, probe, Health::Works, now));
         assert_eq!(changes, [None, None, Some(Change::Closed)]);
         assert!((0..100).all(|_| breaker.admit(now).is_ok()));
     }
 
+    /// The time doubles up to 60 s, and starts at 5 s again once the circuit has closed.
     #[test]
-    fn one_probe_that_fails_opens_it_for_twice_as_long_up_to_60_s() {
+    fn failed_probe_doubles_the_open_time() {
         let mut now = Instant::now();
         let mut breaker = half_open(now);
         for expected in [10, 20, 40, 60, 60] {
-            let [works, fails] = [(); 2].map(|()| breaker.admit(now).unwrap());
-            assert_eq!(probed(&mut breaker, works, Health::Works, now), None);
-            let opened = probed(&mut breaker, fails, Health::Fails, now);
+            let [success, failure] = [(); 2].map(|()| breaker.admit(now).unwrap());
+            assert_eq!(record_probe(&mut breaker, success, Health::Works, now), None);
+            let opened = record_probe(&mut breaker, failure, Health::Fails, now);
             assert_eq!(opened, Some(Change::Opened(Duration::from_secs(expected))));
             now += Duration::from_secs(expected);
         }
-        let admitted = [(); 3].map(|()| breaker.admit(now).unwrap());
-        assert_eq!(
-            admitted.map(|admitted| probed(&mut breaker, admitted, Health::Works, now))[2],
-            Some(Change::Closed)
-        );
-        assert_eq!(opens(&mut breaker, MIN_CONNECTIONS, Health::Fails, now), Some(MIN_CONNECTIONS));
-        assert_eq!(breaker.admit(now), Err(INITIAL_OPEN), "once closed, it begins with 5 s again");
+        let probes = [(); 3].map(|()| breaker.admit(now).unwrap());
+        let changes = probes.map(|probe| record_probe(&mut breaker, probe, Health::Works, now));
+        assert_eq!(changes[2], Some(Change::Closed));
+        let posts = posts_until_open(&mut breaker, MIN_CONNECTIONS, Health::Fails, now);
+        assert_eq!(posts, Some(MIN_CONNECTIONS));
+        assert_eq!(breaker.admit(now), Err(INITIAL_OPEN));
     }
 
     #[test]
-    fn a_probe_that_was_throttled_or_given_up_gives_its_place_back() {
+    fn throttled_or_abandoned_probe_is_replaced() {
         let now = Instant::now();
         let mut breaker = half_open(now);
         for health in [Health::Throttles, Health::Unknown] {
-            let admitted = [(); 3].map(|()| breaker.admit(now).unwrap());
-            assert_eq!(breaker.admit(now), Err(PROBE_WAIT));
-            assert!(
-                admitted.into_iter().all(|admitted| probed(&mut breaker, admitted, health, now).is_none())
-            );
+            let probes = [(); 3].map(|()| breaker.admit(now).unwrap());
+            assert_eq!(breaker.admit(now), Err(Settings::DEFAULT.probe_wait));
+            let changes = probes.map(|probe| record_probe(&mut breaker, probe, health, now));
+            assert_eq!(changes, [None; 3]);
         }
         assert!((0..PROBES).all(|_| breaker.admit(now).is_ok()));
     }
 
     #[test]
-    fn what_was_let_through_before_a_change_says_nothing_after_it() {
+    fn results_from_earlier_states_are_ignored() {
         let now = Instant::now();
         let mut breaker = CircuitBreaker::default();
         let late: Vec<_> = (0..10).map(|_| breaker.admit(now).unwrap()).collect();
-        _ = opens(&mut breaker, MIN_CONNECTIONS, Health::Fails, now);
+        _ = posts_until_open(&mut breaker, MIN_CONNECTIONS, Health::Fails, now);
         let half_open = now + INITIAL_OPEN;
         let probe = breaker.admit(half_open).unwrap();
         for (admitted, health) in late.into_iter().zip([Health::Works, Health::Fails].into_iter().cycle()) {
-            assert_eq!(probed(&mut breaker, admitted, health, half_open), None);
+            assert_eq!(record_probe(&mut breaker, admitted, health, half_open), None);
         }
-        assert!(breaker.admit(half_open).is_ok(), "it is half-open, with its places");
-        assert_eq!(probed(&mut breaker, probe, Health::Works, half_open), None);
+        assert!(breaker.admit(half_open).is_ok(), "it is half-open and has free probes");
+        assert_eq!(record_probe(&mut breaker, probe, Health::Works, half_open), None);
     }
 
     proptest! {
-        /// Whatever comes of the posts, and in whichever order: an open circuit lets nothing through, a half-open
-        /// one never more than three at a time, and as soon as the endpoint works the circuit closes.
+        /// For all results in any order: an open circuit admits no post, a half-open one has at most three probes in
+        /// flight, and the circuit closes as soon as the endpoint works.
         #[test]
-        fn it_lets_through_only_its_probes_and_never_sticks(
+        fn admits_only_probes_and_always_recovers(
             events in prop::collection::vec(
                 (prop::bool::weighted(0.55), 0..400_u64, 0..8_usize, any::<prop::sample::Index>()),
                 0..400,
@@ -435,7 +490,7 @@ mod tests {
             let mut now = Instant::now();
             let mut breaker = opened(now);
             let (mut in_flight, mut open_until) = (Vec::<Admitted>::new(), Some(now + INITIAL_OPEN));
-            for (begins, millis, health, which) in events {
+            for (begins, millis, health, index) in events {
                 now += Duration::from_millis(millis);
                 if begins {
                     let Ok(admitted) = breaker.admit(now) else { continue };
@@ -444,7 +499,7 @@ mod tests {
                     let probes = in_flight.iter().filter(|other| **other == admitted).count();
                     prop_assert!(!breaker.is_open() || probes <= PROBES as usize, "{} probes", probes);
                 } else if !in_flight.is_empty() {
-                    let admitted = in_flight.swap_remove(which.index(in_flight.len()));
+                    let admitted = in_flight.swap_remove(index.index(in_flight.len()));
                     let healths = [
                         Health::Works,
                         Health::Works,
@@ -455,7 +510,7 @@ mod tests {
                         Health::Fails,
                         Health::Fails,
                     ];
-                    match breaker.record(admitted, &connection(which.index(60)), healths[health], now) {
+                    match breaker.record(admitted, &connection(index.index(60)), healths[health], now) {
                         Some(Change::Opened(time)) => open_until = Some(now + time),
                         Some(Change::Closed) => open_until = None,
                         None => {}
@@ -463,14 +518,14 @@ mod tests {
                 }
             }
             for admitted in in_flight {
-                probed(&mut breaker, admitted, Health::Unknown, now);
+                record_probe(&mut breaker, admitted, Health::Unknown, now);
             }
             now = open_until.map_or(now, |until| until.max(now));
             for _ in 0..PROBES {
                 if breaker.is_open() {
-                    let admitted = breaker.admit(now);
-                    prop_assert!(admitted.is_ok(), "it sticks");
-                    probed(&mut breaker, admitted.unwrap(), Health::Works, now);
+                    let probe = breaker.admit(now);
+                    prop_assert!(probe.is_ok(), "the circuit does not recover");
+                    record_probe(&mut breaker, probe.unwrap(), Health::Works, now);
                 }
             }
             prop_assert!(!breaker.is_open());

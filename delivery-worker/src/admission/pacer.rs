@@ -1,36 +1,36 @@
-//! How many posts may begin in a second: a token bucket, since an account's request quota is shared with every
-//! other API of its Region.
+//! Pacer: how many posts may begin per second (`MAX_POSTS_PER_SECOND`), since an account shares its request quota
+//! among all APIs of a Region.
 //!
-//! The bucket holds a tenth of a second's posts, at least one, and is full at first. It is kept as the time at
-//! which it will be full again (the generic cell rate algorithm), so it needs no clock and no refilling.
+//! The pacer is a token bucket that holds the posts of a tenth of a second, at least one, and starts full. It stores
+//! the time at which the bucket will be full again (generic cell rate algorithm), so it needs no timer and no refill.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A pace of posts.
+/// A limit on the posts that begin per second.
 #[derive(Debug)]
 pub struct Pacer {
-    /// Between two posts.
+    /// The time between two posts.
     interval: Duration,
-    /// How far ahead of the pace posts may be.
+    /// How far ahead of their schedule posts may begin.
     burst: Duration,
     full_at: Option<Instant>,
 }
 
 impl Pacer {
-    /// A pace of `posts` in a second, which is at least 1.
+    /// Builds a pacer for `posts_per_second`, which is at least 1.
     #[must_use]
-    pub fn new(posts: u32) -> Self {
-        let interval = Duration::from_secs(1) / posts.max(1);
-        let burst = interval * (posts / 10).max(1);
-        Self { interval, burst: burst - interval, full_at: None }
+    pub fn new(posts_per_second: u32) -> Self {
+        let interval = Duration::from_secs(1) / posts_per_second.max(1);
+        let bucket = interval * (posts_per_second / 10).max(1);
+        Self { interval, burst: bucket - interval, full_at: None }
     }
 
-    /// Takes a post's place at `now`, or says when there is one.
+    /// Takes a token for a post that begins at `now`.
     ///
     /// # Errors
-    /// The time at which to ask again.
+    /// The time at which the next token is available, if the bucket is empty.
     pub fn try_acquire(&mut self, now: Instant) -> Result<(), Instant> {
         let full_at = self.full_at.map_or(now, |full_at| full_at.max(now));
         if full_at > now + self.burst {
@@ -47,8 +47,9 @@ mod tests {
 
     use super::*;
 
+    /// A tenth of a second's posts begin at once, and the others at the configured rate.
     #[test]
-    fn a_tenth_of_a_seconds_posts_begin_at_once_and_the_others_at_the_pace() {
+    fn allows_a_burst_then_paces() {
         let (mut pacer, now) = (Pacer::new(100), Instant::now());
         assert!((0..10).all(|_| pacer.try_acquire(now).is_ok()));
         assert_eq!(pacer.try_acquire(now), Err(now + Duration::from_millis(10)));
@@ -57,37 +58,37 @@ mod tests {
     }
 
     #[test]
-    fn one_post_a_second_is_one_post_a_second() {
+    fn one_per_second_allows_no_burst() {
         let (mut pacer, now) = (Pacer::new(1), Instant::now());
-        assert_eq!(
-            (pacer.try_acquire(now), pacer.try_acquire(now)),
-            (Ok(()), Err(now + Duration::from_secs(1)))
-        );
+        let second = now + Duration::from_secs(1);
+        assert_eq!((pacer.try_acquire(now), pacer.try_acquire(now)), (Ok(()), Err(second)));
     }
 
     proptest! {
+        /// A post that waits until the returned time gets its token then.
         #[test]
-        fn the_pace_is_kept_and_nobody_waits_longer_than_it_asks(
-            posts in 1_u32..2000,
-            asks in prop::collection::vec(0_u64..30_000, 1..300),
+        fn keeps_the_rate_with_minimal_waits(
+            posts_per_second in 1_u32..2000,
+            pauses in prop::collection::vec(0_u64..30_000, 1..300),
         ) {
-            let (mut pacer, began) = (Pacer::new(posts), Instant::now());
-            let (mut now, mut taken) = (began, Vec::new());
-            for micros in asks {
+            let (mut pacer, mut now) = (Pacer::new(posts_per_second), Instant::now());
+            let mut posts = Vec::new();
+            for micros in pauses {
                 now += Duration::from_micros(micros);
-                if let Err(then) = pacer.try_acquire(now) {
-                    prop_assert!(then > now && then <= now + pacer.interval);
-                    now = then;
+                if let Err(next) = pacer.try_acquire(now) {
+                    prop_assert!(next > now && next <= now + pacer.interval);
+                    now = next;
                     prop_assert_eq!(pacer.try_acquire(now), Ok(()));
                 }
-                taken.push(now);
+                posts.push(now);
             }
-            let burst = (posts / 10).max(1) as usize;
-            for (place, first) in taken.iter().enumerate() {
-                let within = |span: Duration| taken[place..].iter().filter(|at| **at - *first <= span).count();
+            let burst = (posts_per_second / 10).max(1) as usize;
+            for (index, first) in posts.iter().enumerate() {
+                let within = |span: Duration| posts[index..].iter().filter(|at| **at - *first <= span).count();
                 for span in [0, 1, 10, 100, 1000].map(Duration::from_millis) {
-                    let most = (span.as_secs_f64() * f64::from(posts)).floor() as usize + burst + 1;
-                    prop_assert!(within(span) <= most, "{} in {:?} at {} a second", within(span), span, posts);
+                    let paced = (span.as_secs_f64() * f64::from(posts_per_second)).floor() as usize;
+                    let (posts, most) = (within(span), paced + burst + 1);
+                    prop_assert!(posts <= most, "{} in {:?} at {} a second", posts, span, posts_per_second);
                 }
             }
         }

@@ -1,7 +1,8 @@
-//! The latest sample of each connection that was posted to lately.
+//! The latest sample of each connection that was posted to recently.
 //!
-//! Two generations of at most 5 s and 1 024 connections each: an sample counts for 5 to 10 s, or until 1 024 further
-//! connections have answered. So memory is bounded, and no sample costs more than two look-ups.
+//! Samples are kept in two generations of at most 5 s and 1 024 connections each. A sample is kept for 5 to 10 s, or
+//! until at least 1 024 further connections have one. So memory is bounded, and to record a sample takes at most two
+//! look-ups.
 
 use std::{
     collections::{HashMap, hash_map::RandomState},
@@ -13,28 +14,29 @@ use std::{
 use streamer_message::ConnectionId;
 use tokio::time::Instant;
 
-/// A generation lasts at most this long.
-pub const GENERATION: Duration = Duration::from_secs(5);
+/// Maximum age of a generation.
+pub const MAX_GENERATION_AGE: Duration = Duration::from_secs(5);
 
-/// Connections of a generation, at most.
-const CONNECTIONS: usize = 1024;
+/// Maximum number of connections in a generation.
+const MAX_CONNECTIONS: usize = 1024;
 
-/// The verdict of a connection's latest post.
+/// The result of a connection's latest post.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sample {
-    /// The endpoint took or refused the message, as it should.
-    Worked,
-    /// The endpoint refused the request for a reason that is not the message's.
-    Refused,
+    /// The endpoint accepted the message, or rejected it because of the message or the connection.
+    Success,
+    /// The endpoint refused the request for a reason other than the message.
+    Refusal,
     /// The endpoint failed.
-    Failed,
+    Failure,
 }
 
 /// Counts connections by their latest sample.
 #[derive(Debug, Default)]
 pub struct Samples {
-    /// Hashes of connection ids differ for each process, so no client can choose ids that share one.
+    /// Each process hashes connection ids differently, so clients cannot choose ids that collide.
     hasher: RandomState,
+    /// When the current generation began.
     began: Option<Instant>,
     current: Generation,
     previous: Generation,
@@ -43,23 +45,23 @@ pub struct Samples {
 #[derive(Debug, Default)]
 struct Generation {
     samples: HashMap<u64, Sample>,
-    worked: usize,
-    refused: usize,
-    failed: usize,
+    successes: usize,
+    refusals: usize,
+    failures: usize,
 }
 
 impl Samples {
-    /// Counts a connection's sample in place of its earlier ones.
-    pub fn count(&mut self, connection: &ConnectionId, sample: Sample, now: Instant) {
+    /// Records a connection's sample in place of its earlier one.
+    pub fn record(&mut self, connection: &ConnectionId, sample: Sample, now: Instant) {
         let began = *self.began.get_or_insert(now);
         let age = now.saturating_duration_since(began);
-        if age >= 2 * GENERATION {
+        if age >= 2 * MAX_GENERATION_AGE {
             self.previous.clear();
             self.current.clear();
             self.began = Some(now);
-        } else if age >= GENERATION {
-            self.rotate(began + GENERATION);
-        } else if self.current.samples.len() >= CONNECTIONS {
+        } else if age >= MAX_GENERATION_AGE {
+            self.rotate(began + MAX_GENERATION_AGE);
+        } else if self.current.samples.len() >= MAX_CONNECTIONS {
             self.rotate(now);
         }
         let hash = self.hasher.hash_one(connection.as_str());
@@ -68,19 +70,19 @@ impl Samples {
     }
 
     fn rotate(&mut self, began: Instant) {
-        // Both keep their memory: a generation lasts no longer than a broadcast to 1 024 connections.
+        // Both maps keep their memory: a broadcast to 1 024 connections fills a generation at once.
         mem::swap(&mut self.previous, &mut self.current);
         self.current.clear();
         self.began = Some(began);
     }
 
-    /// Returns how many connections answered so at last.
+    /// Returns how many connections have this sample.
     #[must_use]
-    pub fn with(&self, sample: Sample) -> usize {
-        self.current.with(sample) + self.previous.with(sample)
+    pub fn count(&self, sample: Sample) -> usize {
+        self.current.count(sample) + self.previous.count(sample)
     }
 
-    /// Returns how many connections have answered.
+    /// Returns how many connections have a sample.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.current.samples.len() + self.previous.samples.len()
@@ -90,13 +92,12 @@ impl Samples {
 impl Generation {
     fn clear(&mut self) {
         self.samples.clear();
-        (self.worked, self.refused, self.failed) = (0, 0, 0);
+        (self.successes, self.refusals, self.failures) = (0, 0, 0);
     }
 
     fn insert(&mut self, hash: u64, sample: Sample) {
-        let before = self.samples.insert(hash, sample);
-        if let Some(before) = before {
-            *self.counter(before) -= 1;
+        if let Some(earlier) = self.samples.insert(hash, sample) {
+            *self.counter(earlier) -= 1;
         }
         *self.counter(sample) += 1;
     }
@@ -107,19 +108,19 @@ impl Generation {
         }
     }
 
-    fn with(&self, sample: Sample) -> usize {
+    fn count(&self, sample: Sample) -> usize {
         match sample {
-            Sample::Worked => self.worked,
-            Sample::Refused => self.refused,
-            Sample::Failed => self.failed,
+            Sample::Success => self.successes,
+            Sample::Refusal => self.refusals,
+            Sample::Failure => self.failures,
         }
     }
 
     fn counter(&mut self, sample: Sample) -> &mut usize {
         match sample {
-            Sample::Worked => &mut self.worked,
-            Sample::Refused => &mut self.refused,
-            Sample::Failed => &mut self.failed,
+            Sample::Success => &mut self.successes,
+            Sample::Refusal => &mut self.refusals,
+            Sample::Failure => &mut self.failures,
         }
     }
 }
@@ -130,43 +131,41 @@ mod tests {
 
     use super::*;
 
-    const SAMPLES: [Sample; 3] = [Sample::Worked, Sample::Refused, Sample::Failed];
+    const SAMPLES: [Sample; 3] = [Sample::Success, Sample::Refusal, Sample::Failure];
 
     fn connection(number: usize) -> ConnectionId {
         format!("c{number}").try_into().unwrap()
     }
 
     #[test]
-    fn holds_at_most_two_generations() {
+    fn keeps_at_most_two_generations() {
         let (mut samples, now) = (Samples::default(), Instant::now());
-        (0..10_000).for_each(|number| samples.count(&connection(number), Sample::Failed, now));
-        assert!(
-            (CONNECTIONS..=2 * CONNECTIONS).contains(&samples.connections()),
-            "{}",
-            samples.connections()
-        );
+        (0..10_000).for_each(|number| samples.record(&connection(number), Sample::Failure, now));
+        let connections = samples.connections();
+        assert!((MAX_CONNECTIONS..=2 * MAX_CONNECTIONS).contains(&connections), "{connections}");
     }
 
     proptest! {
-        /// A connection counts once, by its latest sample, for at least 5 and at most 10 s.
+        /// A connection counts once, by its latest sample, for at least 5 s and at most 10 s.
         #[test]
-        fn counts_latest_answer_of_each_connection(
+        fn counts_latest_sample_of_each_connection(
             events in prop::collection::vec((0..3000_u64, 0..12_usize, 0..3_usize), 1..200),
         ) {
             let (mut samples, mut now) = (Samples::default(), Instant::now());
             let mut latest: HashMap<usize, (Instant, Sample)> = HashMap::new();
             for (millis, number, sample) in events {
                 now += Duration::from_millis(millis);
-                samples.count(&connection(number), SAMPLES[sample], now);
+                samples.record(&connection(number), SAMPLES[sample], now);
                 latest.insert(number, (now, SAMPLES[sample]));
                 for sample in SAMPLES {
-                    let within = |time: Duration| {
-                        latest.values().filter(|(at, of)| *of == sample && now - *at < time).count()
+                    let younger_than = |age: Duration| {
+                        latest.values().filter(|(at, of)| *of == sample && now - *at < age).count()
                     };
-                    let counted = samples.with(sample);
-                    prop_assert!((within(GENERATION)..=within(2 * GENERATION)).contains(&counted));
+                    let least = younger_than(MAX_GENERATION_AGE);
+                    let most = younger_than(2 * MAX_GENERATION_AGE);
+                    prop_assert!((least..=most).contains(&samples.count(sample)));
                 }
-                let sum: usize = SAMPLES.map(|sample| samples.with(sample)).iter().sum();
+                let sum: usize = SAMPLES.map(|sample| samples.count(sample)).iter().sum();
                 prop_assert_eq!(sum, samples.connections());
             }
         }

@@ -1,49 +1,51 @@
-//! How many posts there were in the last while, and how many of them were of a kind.
+//! Counts posts, and the throttled ones among them, over the latest period.
 
 use std::{collections::VecDeque, time::Duration};
 
 use tokio::time::Instant;
 
-/// A sliding window. It is counted in parts, so it holds no more than its length over theirs, and one.
+/// A sliding window. It holds at most `length / bucket_length + 1` buckets.
 #[derive(Debug)]
 pub struct Window {
     length: Duration,
-    part: Duration,
-    parts: VecDeque<Part>,
+    bucket_length: Duration,
+    buckets: VecDeque<Bucket>,
 }
 
 #[derive(Debug)]
-struct Part {
+struct Bucket {
     began: Instant,
     posts: u32,
-    marked: u32,
+    throttled: u32,
 }
 
 impl Window {
-    /// An empty window of this length, in parts of that one.
+    /// Builds an empty window of `length`, in buckets of `bucket_length`.
     #[must_use]
-    pub fn new(length: Duration, part: Duration) -> Self {
-        Self { length, part, parts: VecDeque::new() }
+    pub fn new(length: Duration, bucket_length: Duration) -> Self {
+        Self { length, bucket_length, buckets: VecDeque::new() }
     }
 
-    /// Counts a post, and whether it is of the kind, and forgets what is too old.
-    pub fn count(&mut self, marked: bool, now: Instant) {
-        while self.parts.front().is_some_and(|part| now.saturating_duration_since(part.began) >= self.length)
-        {
-            self.parts.pop_front();
+    /// Counts a post, and drops buckets that are too old.
+    pub fn record(&mut self, is_throttled: bool, now: Instant) {
+        let age = |bucket: &Bucket| now.saturating_duration_since(bucket.began);
+        while self.buckets.front().is_some_and(|bucket| age(bucket) >= self.length) {
+            self.buckets.pop_front();
         }
-        if self.parts.back().is_none_or(|part| now.saturating_duration_since(part.began) >= self.part) {
-            self.parts.push_back(Part { began: now, posts: 0, marked: 0 });
+        if self.buckets.back().is_none_or(|bucket| age(bucket) >= self.bucket_length) {
+            self.buckets.push_back(Bucket { began: now, posts: 0, throttled: 0 });
         }
-        if let Some(part) = self.parts.back_mut() {
-            part.posts += 1;
-            part.marked += u32::from(marked);
+        if let Some(bucket) = self.buckets.back_mut() {
+            bucket.posts += 1;
+            bucket.throttled += u32::from(is_throttled);
         }
     }
 
-    /// The posts in the window at the last count, and how many of them are of the kind.
+    /// Returns the posts in the window as of the latest record, and the throttled ones among them.
     #[must_use]
     pub fn totals(&self) -> (u32, u32) {
-        self.parts.iter().fold((0, 0), |(posts, marked), part| (posts + part.posts, marked + part.marked))
+        self.buckets
+            .iter()
+            .fold((0, 0), |(posts, throttled), bucket| (posts + bucket.posts, throttled + bucket.throttled))
     }
 }

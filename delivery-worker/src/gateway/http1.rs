@@ -1,8 +1,8 @@
-//! HTTP/1.1 (RFC 9112) for one kind of request: a post, and the answer to it.
+//! HTTP/1.1 (RFC 9112) for posts only.
 //!
-//! A general client hands a request to the task that drives its connection, and the answer back. Here the post
-//! itself drives the connection, with one write and mostly one read. A connection takes the next post only
-//! after an answer that says its length and was read to its end; after any other it is closed.
+//! A general client passes each request to the task that drives the connection, and the response back. Here the
+//! post itself drives the connection, with one write and usually one read. A connection is reused only after a
+//! response that declares its length and was read to its end. After any other response it is closed.
 
 use std::{io, time::SystemTime};
 
@@ -15,39 +15,43 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
-use super::{Answered, BODY_BYTES, BODY_TIME, Post, sign::CONTENT_TYPE, skew};
+use super::{
+    post::{BODY_TIMEOUT, MAX_BODY_BYTES, PostRequest, PostResponse},
+    sign::CONTENT_TYPE,
+    skew,
+};
 
-/// Bytes of an answer's head, at most.
-const HEAD_BYTES: usize = 16 * 1024;
+/// Maximum number of bytes of a response's head.
+const MAX_HEAD_BYTES: usize = 16 * 1024;
 
-/// Header lines of an answer's head, at most.
-const HEADERS: usize = 64;
+/// Maximum number of headers of a response.
+const MAX_HEADERS: usize = 64;
 
-/// Payloads up to this size are copied behind the head, so that both leave with one write.
-const COPIED: usize = 4 * 1024;
+/// Payloads up to this number of bytes are appended to the head, so that one write sends both.
+const MAX_COPIED_BYTES: usize = 4 * 1024;
 
-/// A connection that takes one post at a time.
+/// A connection for one post at a time.
 pub struct Http1 {
     stream: Stream,
     buffer: Vec<u8>,
 }
 
-/// With TLS or without it.
+/// A byte stream with or without TLS.
 pub enum Stream {
-    /// Without.
+    /// Without TLS.
     Plain(TcpStream),
-    /// With.
+    /// With TLS.
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// What an answer's head says.
+/// The head of a response.
 struct Head {
     status: u16,
-    /// The body's length, where the head says it.
-    length: Option<usize>,
-    /// Whether the host keeps the connection.
-    kept: bool,
-    /// Of a 403, its time.
+    /// The body's length, if the head declares one.
+    body_length: Option<usize>,
+    /// Whether the connection can be reused after this response.
+    is_reusable: bool,
+    /// The header `Date`, if the status is 403.
     date: Option<SystemTime>,
 }
 
@@ -72,43 +76,44 @@ impl Stream {
 }
 
 impl Http1 {
-    /// A fresh connection.
+    /// Wraps a new connection.
     pub fn new(stream: Stream) -> Self {
         Self { stream, buffer: Vec::with_capacity(2 * 1024) }
     }
 
-    /// Whether the connection can take a post: open, and without a word from the host, who has nothing to say
-    /// before it is asked. What it says all the same, such as a 408 before it closes, is no answer to the next
-    /// post.
+    /// Returns whether the connection can be reused: it is open, and the host has sent nothing unrequested, such as a
+    /// 408 before it closes. The next post must not take that for its response.
     pub fn is_idle(&mut self) -> bool {
         self.buffer.clear();
         self.stream.read(&mut self.buffer).now_or_never().is_none()
     }
 
-    /// Posts, and returns the answer, and whether the connection takes another post.
+    /// Sends a post, and returns the response and whether the connection can be reused.
     ///
     /// # Errors
-    /// Whatever kept the answer's head from arriving whole.
-    pub async fn send(&mut self, post: &Post<'_>) -> io::Result<(Answered, bool)> {
+    /// The error that prevented a complete response head.
+    pub async fn send(&mut self, post: &PostRequest<'_>) -> io::Result<(PostResponse, bool)> {
         if let Err(error) = self.write(post).await {
-            // The host may have refused the post before it had all of it.
+            // The host may have refused the post before it received all of it.
             self.buffer.clear();
-            let head = timeout(BODY_TIME, self.read_head()).await;
+            let head = timeout(BODY_TIMEOUT, self.read_head()).await;
             let head = head.ok().and_then(Result::ok).ok_or(error)?;
-            return Ok((Answered { status: head.status, message: String::new(), date: head.date }, false));
+            let response = PostResponse { status: head.status, message: String::new(), date: head.date };
+            return Ok((response, false));
         }
         self.buffer.clear();
         let head = self.read_head().await?;
-        // Mostly the body has come with the head.
-        let whole = head.length == Some(self.buffer.len())
-            || timeout(BODY_TIME, self.read_body(head.length)).await.is_ok_and(|whole| whole);
-        let body = &self.buffer[..self.buffer.len().min(head.length.unwrap_or(BODY_BYTES))];
+        // The body usually arrives with the head.
+        let is_complete = head.body_length == Some(self.buffer.len())
+            || timeout(BODY_TIMEOUT, self.read_body(head.body_length)).await.unwrap_or(false);
+        let body = &self.buffer[..self.buffer.len().min(head.body_length.unwrap_or(MAX_BODY_BYTES))];
         let message = String::from_utf8_lossy(body).into_owned();
-        Ok((Answered { status: head.status, message, date: head.date }, whole && head.kept))
+        let response = PostResponse { status: head.status, message, date: head.date };
+        Ok((response, is_complete && head.is_reusable))
     }
 
-    async fn write(&mut self, post: &Post<'_>) -> io::Result<()> {
-        let Post { path, host, signed, payload, .. } = post;
+    async fn write(&mut self, post: &PostRequest<'_>) -> io::Result<()> {
+        let PostRequest { path, host, signature, payload, .. } = post;
         let head = &mut self.buffer;
         head.clear();
         head.extend_from_slice(b"POST ");
@@ -123,13 +128,13 @@ impl Http1 {
         header("host", host.as_bytes());
         header("content-type", CONTENT_TYPE.as_bytes());
         header("content-length", HeaderValue::from(payload.len()).as_bytes());
-        header("x-amz-date", signed.date.as_bytes());
-        if let Some(token) = &signed.token {
+        header("x-amz-date", signature.date.as_bytes());
+        if let Some(token) = &signature.token {
             header("x-amz-security-token", token.as_bytes());
         }
-        header("authorization", &signed.authorization);
+        header("authorization", &signature.authorization);
         head.extend_from_slice(b"\r\n\r\n");
-        if payload.len() <= COPIED {
+        if payload.len() <= MAX_COPIED_BYTES {
             head.extend_from_slice(payload);
             return self.stream.write_all(head).await;
         }
@@ -137,34 +142,39 @@ impl Http1 {
         self.stream.write_all(payload).await
     }
 
-    /// Reads the head of the answer; what came behind it stays in the buffer. Interim answers (1xx) are passed
-    /// over.
+    /// Reads the head of the response, and leaves the bytes after it in the buffer. Skips interim responses (1xx).
     async fn read_head(&mut self) -> io::Result<Head> {
         loop {
             while let Some((head, length)) = parse(&self.buffer)? {
                 self.buffer.drain(..length);
                 match head.status {
-                    101 => return Err(io::Error::other("the host changed the protocol unasked")),
+                    101 => {
+                        return Err(io::Error::other("the host switched protocols without a request (101)"));
+                    }
                     100..=199 => {}
                     _ => return Ok(head),
                 }
             }
-            if self.buffer.len() > HEAD_BYTES {
-                return Err(io::Error::other("the answer's head is too long"));
+            if self.buffer.len() > MAX_HEAD_BYTES {
+                return Err(io::Error::other("the response head is too long: over 16 KiB"));
             }
-            let begun = !self.buffer.is_empty();
+            let has_begun = !self.buffer.is_empty();
             self.stream.read(&mut self.buffer).await.map_err(|error| {
-                // With the first byte of an answer the host has seen the post.
-                if begun { io::Error::other(format!("the answer is cut: {error}")) } else { error }
+                // The first byte of a response shows that the host has seen the post.
+                if has_begun {
+                    io::Error::other(format!("the response is incomplete: {error}"))
+                } else {
+                    error
+                }
             })?;
         }
     }
 
-    /// Reads the body, and returns whether that was its end and nothing came after it. A body that does not say
-    /// its length has no end here.
+    /// Reads the body, and returns whether it is complete and no bytes follow it. A body without a declared length is
+    /// never complete.
     async fn read_body(&mut self, length: Option<usize>) -> bool {
-        let wanted = length.unwrap_or(BODY_BYTES).min(BODY_BYTES);
-        while self.buffer.len() < wanted {
+        let needed = length.unwrap_or(MAX_BODY_BYTES).min(MAX_BODY_BYTES);
+        while self.buffer.len() < needed {
             if self.stream.read(&mut self.buffer).await.is_err() {
                 return false;
             }
@@ -173,38 +183,41 @@ impl Http1 {
     }
 }
 
-/// The head at the buffer's beginning and its length, or `None` where it is not whole.
+/// Parses the head at the start of the buffer, and returns it with its length, or `None` if it is incomplete.
 fn parse(buffer: &[u8]) -> io::Result<Option<(Head, usize)>> {
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS];
-    let mut answer = httparse::Response::new(&mut headers);
-    let parsed =
-        answer.parse(buffer).map_err(|error| io::Error::other(format!("no HTTP answer: {error}")))?;
-    let (httparse::Status::Complete(length), Some(status)) = (parsed, answer.code) else { return Ok(None) };
-    let mut head = Head { status, length: None, kept: answer.version == Some(1), date: None };
-    for header in answer.headers.iter() {
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut response = httparse::Response::new(&mut headers);
+    let parsed = response
+        .parse(buffer)
+        .map_err(|error| io::Error::other(format!("the response is not HTTP: {error}")))?;
+    let (httparse::Status::Complete(length), Some(status)) = (parsed, response.code) else { return Ok(None) };
+    let is_http_1_1 = response.version == Some(1);
+    let mut head = Head { status, body_length: None, is_reusable: is_http_1_1, date: None };
+    for header in response.headers.iter() {
         if header.name.eq_ignore_ascii_case("content-length") {
-            let number = content_length(header.value);
-            // A length that is none, or two that differ: nobody knows where the next answer begins.
-            head.kept &= number.is_some() && head.length.is_none_or(|length| Some(length) == number);
-            head.length = number;
+            let length = content_length(header.value);
+            // After an invalid length, or two that differ, the start of the next response is unknown.
+            head.is_reusable &=
+                length.is_some() && head.body_length.is_none_or(|other| Some(other) == length);
+            head.body_length = length;
         } else if header.name.eq_ignore_ascii_case("transfer-encoding") {
-            // It overrides a length (RFC 9112, section 6.3), and its end is not looked for.
-            head.kept = false;
+            // It overrides the length (RFC 9112, section 6.3), and this client does not decode it.
+            head.is_reusable = false;
         } else if status == 403 && header.name.eq_ignore_ascii_case("date") {
             head.date = skew::read_date(header.value);
         } else if header.name.eq_ignore_ascii_case("connection") {
             let mut options = header.value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
-            head.kept &= !options.any(|option| option.eq_ignore_ascii_case(b"close"));
+            head.is_reusable &= !options.any(|option| option.eq_ignore_ascii_case(b"close"));
         }
     }
-    // These have no body (RFC 9112, section 6.3).
+    // 204 and 304 have no body (RFC 9112, section 6.3).
     if matches!(status, 204 | 304) {
-        head.length = Some(0);
+        head.body_length = Some(0);
     }
     Ok(Some((head, length)))
 }
 
-/// Digits and nothing else (RFC 9110, section 8.6).
+/// Parses a `Content-Length`, which consists of digits only (RFC 9110, section 8.6).
 fn content_length(value: &[u8]) -> Option<usize> {
     let digits = std::str::from_utf8(value.trim_ascii()).ok()?;
     digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?

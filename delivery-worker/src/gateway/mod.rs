@@ -1,21 +1,19 @@
-//! The way to API Gateway.
+//! Client for API Gateway's `PostToConnection`.
 //!
-//! [`ManagementApi`] is a client for one call, `PostToConnection`, since a post's cost is a client's
-//! orchestration: [`pool`] keeps connections, [`http1`] and [`http2`] speak on them, [`sign`] signs. What never
-//! changes of a request is prepared once.
+//! [`ManagementApi`] supports this one call, because the orchestration of a general client dominates the cost of a
+//! post. [`pool`] keeps connections, [`http1`] and [`http2`] send posts on them, and [`sign`] signs. The parts that
+//! all requests share are prepared once.
 
 pub mod connection;
 mod dial;
 pub mod http1;
 pub mod http2;
 pub mod pool;
+pub mod post;
 pub mod sign;
 mod skew;
 
-use std::{
-    fmt,
-    time::{Duration, SystemTime},
-};
+use std::{fmt, time::SystemTime};
 
 use aws_config::SdkConfig;
 use bytes::Bytes;
@@ -28,85 +26,56 @@ use streamer_message::ConnectionId;
 use self::{
     connection::Failure,
     pool::Pool,
-    sign::{Signed, Signer},
+    post::{PostRequest, PostResponse},
+    sign::Signer,
     skew::Skew,
 };
 use crate::classify::PostResult;
 
-/// Everything but RFC 3986's unreserved characters, as Signature Version 4 wants it.
+/// All characters except RFC 3986's unreserved ones, as Signature Version 4 requires.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// The same, for whole paths.
+/// The same set for whole paths.
 const RESERVED_IN_PATHS: &AsciiSet = &RESERVED.remove(b'/');
 
-/// Bytes of an answer's body that are read, at most.
-const BODY_BYTES: usize = 4 * 1024;
-
-/// How long an answer's body may take after its head. The status decides, so it is not waited for in vain.
-const BODY_TIME: Duration = Duration::from_millis(250);
-
-/// Posts payloads to connections: over the wire, or in memory where tests run in virtual time.
+/// Posts payloads to connections: over the network, or in memory for tests in virtual time.
 pub trait Gateway: Send + Sync {
-    /// Posts once. The caller bounds the time that it may take.
+    /// Posts once. The caller limits the time.
     fn post(&self, connection: &ConnectionId, payload: Bytes) -> impl Future<Output = PostResult> + Send;
 }
 
-/// API Gateway's `PostToConnection`, at one management endpoint.
+/// API Gateway's `PostToConnection` at one management endpoint.
 pub struct ManagementApi {
     pool: Pool,
     signer: Signer,
-    /// The scheme and the authority, which HTTP/2 wants.
+    /// The scheme and the authority, which HTTP/2 needs.
     origin: String,
-    /// The path up to the connection id, as it is sent, and as it is signed.
+    /// The path up to the connection id, as it is sent.
     path: String,
+    /// The path up to the connection id, as it is signed.
     canonical_path: String,
     host: String,
     skew: Skew,
 }
 
-/// A signed post, whatever the version of HTTP that it goes out with.
-pub struct Post<'a> {
-    /// The scheme and the authority.
-    pub origin: &'a str,
-    /// The authority.
-    pub host: &'a str,
-    /// The path.
-    pub path: &'a str,
-    /// What the signature adds.
-    pub signed: &'a Signed,
-    /// The body.
-    pub payload: &'a Bytes,
-}
-
-/// What was read of an answer.
-#[derive(Debug)]
-pub struct Answered {
-    /// Its status.
-    pub status: u16,
-    /// Its body, as far as that was read.
-    pub message: String,
-    /// The service's time, of a 403: the post may have been signed by a clock that is wrong.
-    pub date: Option<SystemTime>,
-}
-
-/// A management endpoint that cannot be posted to.
+/// A management endpoint to which posts cannot be sent.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidEndpoint {
-    /// No `http` or `https` URL.
-    #[error("the management endpoint is no http or https URL with a host")]
+    /// The endpoint is not an `http` or `https` URL.
+    #[error("the management endpoint is not an http or https URL with a host: correct the URL")]
     Url,
-    /// Posts are signed for a Region.
+    /// There is no Region to sign posts for.
     #[error("no Region is configured: set AWS_REGION, as Lambda does")]
     Region,
-    /// Posts are signed with credentials.
-    #[error("no credentials are configured: Lambda gives a function those of its role")]
+    /// There are no credentials to sign posts with.
+    #[error("no credentials are configured: run with a role, as Lambda does")]
     Credentials,
     /// TLS cannot be set up.
-    #[error("TLS cannot be set up: {0}")]
+    #[error("failed to set up TLS")]
     Tls(#[from] rustls::Error),
 }
 
-/// Without payloads and credentials.
+/// Omits payloads and credentials.
 impl fmt::Debug for ManagementApi {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { origin, path, .. } = self;
@@ -119,33 +88,33 @@ impl fmt::Debug for ManagementApi {
 }
 
 impl ManagementApi {
-    /// Posts to the management endpoint `endpoint`, such as
-    /// `https://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com/production`, with at most `connections` idle
-    /// connections, and with the Region and the credentials of `aws`.
+    /// Builds a client of the management endpoint `endpoint`, such as
+    /// `https://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com/production`. It keeps at most `max_idle` idle
+    /// connections, and uses the Region and the credentials of `aws`.
     ///
     /// # Errors
-    /// [`InvalidEndpoint`].
-    pub fn new(aws: &SdkConfig, endpoint: &str, connections: usize) -> Result<Self, InvalidEndpoint> {
-        Self::build(aws, endpoint, connections, tls::client_config)
+    /// [`InvalidEndpoint`], which names the setting to correct.
+    pub fn new(aws: &SdkConfig, endpoint: &str, max_idle: usize) -> Result<Self, InvalidEndpoint> {
+        Self::build(aws, endpoint, max_idle, tls::client_config)
     }
 
-    /// The same, with a TLS configuration of the caller's.
+    /// Builds a client with the caller's TLS configuration.
     ///
     /// # Errors
-    /// [`InvalidEndpoint`].
+    /// [`InvalidEndpoint`], which names the setting to correct.
     pub fn with_tls(
         aws: &SdkConfig,
         endpoint: &str,
-        connections: usize,
+        max_idle: usize,
         tls: ClientConfig,
     ) -> Result<Self, InvalidEndpoint> {
-        Self::build(aws, endpoint, connections, || Ok(tls))
+        Self::build(aws, endpoint, max_idle, || Ok(tls))
     }
 
     fn build(
         aws: &SdkConfig,
         endpoint: &str,
-        connections: usize,
+        max_idle: usize,
         tls: impl FnOnce() -> Result<ClientConfig, rustls::Error>,
     ) -> Result<Self, InvalidEndpoint> {
         let uri: Uri = endpoint.parse().map_err(|_| InvalidEndpoint::Url)?;
@@ -163,7 +132,7 @@ impl ManagementApi {
         let region = aws.region().ok_or(InvalidEndpoint::Region)?.as_ref();
         let credentials = aws.credentials_provider().ok_or(InvalidEndpoint::Credentials)?;
         Ok(Self {
-            pool: Pool::new(host, port, tls, connections).ok_or(InvalidEndpoint::Url)?,
+            pool: Pool::new(host, port, tls, max_idle).ok_or(InvalidEndpoint::Url)?,
             signer: Signer::new(credentials, region, &authority),
             origin: format!("{scheme}://{authority}"),
             canonical_path: utf8_percent_encode(&path, RESERVED_IN_PATHS).to_string(),
@@ -176,7 +145,7 @@ impl ManagementApi {
 
 impl Gateway for ManagementApi {
     async fn post(&self, connection: &ConnectionId, payload: Bytes) -> PostResult {
-        // The path is encoded once where it is sent, and twice where it is signed.
+        // Signature Version 4 signs the path encoded twice, and HTTP sends it encoded once.
         let (mut path, mut canonical) = (self.path.clone(), self.canonical_path.clone());
         for piece in utf8_percent_encode(connection.as_str(), RESERVED) {
             path.push_str(piece);
@@ -189,17 +158,18 @@ impl Gateway for ManagementApi {
         loop {
             let wall = now();
             let at = self.skew.correct(wall);
-            let signed = match self.signer.sign(&canonical, &payload, at).await {
-                Ok(signed) => signed,
+            let signature = match self.signer.sign(&canonical, &payload, at).await {
+                Ok(signature) => signature,
                 Err(error) => return PostResult::Broken(error),
             };
             let (origin, host) = (&self.origin, &self.host);
-            let post = Post { origin, host, path: &path, signed: &signed, payload: &payload };
+            let (path, signature, payload) = (&path, &signature, &payload);
+            let post = PostRequest { origin, host, path, signature, payload };
             match self.pool.send(&post, wall).await {
-                Ok(Answered { date: Some(date), .. }) if !repeated && self.skew.learn(date, wall, at) => {
+                Ok(PostResponse { date: Some(date), .. }) if !repeated && self.skew.learn(date, wall, at) => {
                     repeated = true;
                 }
-                Ok(Answered { status, message, .. }) => return PostResult::Status { status, message },
+                Ok(PostResponse { status, message, .. }) => return PostResult::Status { status, message },
                 Err(Failure::Broken(error)) => return PostResult::Broken(error),
                 Err(Failure::Timeout) => return PostResult::Timeout,
                 Err(Failure::Lost(error)) => return PostResult::ConnectionLost(error),
@@ -208,7 +178,7 @@ impl Gateway for ManagementApi {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a signature holds the wall clock's time, also in tests")]
+#[expect(clippy::disallowed_methods, reason = "signatures need the real wall clock, also in tests")]
 fn now() -> SystemTime {
     SystemTime::now()
 }

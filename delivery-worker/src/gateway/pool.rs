@@ -1,9 +1,10 @@
-//! Connections to one host: HTTP/1.1, or HTTP/2 where the host prefers it (ALPN).
+//! Connections to one host: HTTP/1.1, or HTTP/2 if the host prefers it (ALPN).
 //!
-//! With HTTP/1.1 each post has a connection to itself, and idle ones are kept for the next; with HTTP/2 all posts share
-//! one. The pool replaces connections that are lost and repeats the posts that were on them: an HTTP/1.1 connection that
-//! the host has closed while it was idle, and an HTTP/2 connection that was closed in whichever way or that answers no
-//! ping. A post of which a part of the answer has arrived is not repeated.
+//! With HTTP/1.1 each post has its own connection, and the pool keeps idle ones. With HTTP/2 all posts share one.
+//!
+//! The pool replaces a lost connection and repeats the posts on it: an HTTP/1.1 connection that the host closed
+//! while it was idle, and an HTTP/2 connection that was closed in any way or does not answer a ping. It does not
+//! repeat a post after the first byte of the response.
 
 use std::{
     fmt, io,
@@ -21,49 +22,50 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use super::{
-    Answered, Post,
-    connection::{Connection, Failure, Shared},
+    connection::{Connection, Failure, SharedConnection},
     dial::{dial, timed_out},
     http1::{Http1, Stream},
+    post::{PostRequest, PostResponse},
 };
-use crate::admission::clock::Clock;
+use crate::clock::Clock;
 
-/// A kept connection is not used after so long: API Gateway and what lies before it close idle ones.
-const IDLE: Duration = Duration::from_secs(50);
+/// Maximum idle time of a connection that is reused. API Gateway and the proxies before it close idle connections.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 
-/// How long a TLS handshake may take, and the one of HTTP/2 behind it.
-const HANDSHAKE: Duration = Duration::from_secs(2);
+/// Maximum time for the TLS handshake and the HTTP/2 handshake that follows it.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How often a connection is tried to be opened for a post.
-const OPENINGS: usize = 2;
+/// Maximum number of attempts to open a connection for a post.
+const MAX_CONNECT_ATTEMPTS: usize = 2;
 
-/// How long an HTTP/2 connection with posts on it may be silent before it is asked whether it lives, and how long
-/// it may take to say so. Both leave time for a repeated post: a post may take 5 s.
-const PING: Duration = Duration::from_secs(1);
+/// Time without a frame after which an HTTP/2 connection with posts on it is pinged, and maximum time for the reply.
+/// Together they leave time to repeat a post, which may take 5 s.
+const PING_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How often a post goes out again because the connection under it was lost.
-const AGAIN: usize = 2;
+/// Maximum number of times that a post is repeated because its connection was lost.
+const MAX_REPEATS: usize = 2;
 
 /// Connections to one host.
 pub struct Pool {
     host: String,
     port: u16,
     tls: Option<(TlsConnector, ServerName<'static>)>,
-    most_idle: usize,
-    kept: Mutex<Kept>,
-    /// Whether the host is known to speak HTTP/1.1. Unless it is, the post that opens a connection holds the lock: of
-    /// HTTP/2 one is enough.
-    http1: tokio::sync::Mutex<bool>,
+    max_idle: usize,
+    state: Mutex<State>,
+    /// Whether the host is known to use HTTP/1.1. Until then a post that opens a connection holds the lock, because
+    /// one HTTP/2 connection is enough.
+    uses_http1: tokio::sync::Mutex<bool>,
 }
 
 #[derive(Default)]
-struct Kept {
+struct State {
     clock: Clock,
-    /// Idle HTTP/1.1 connections, the one used last at the end.
+    /// Idle HTTP/1.1 connections with the time of their latest post, in order of that time.
     idle: Vec<(Box<Http1>, Instant)>,
-    shared: Option<(Shared, Instant)>,
+    /// The HTTP/2 connection with the time of its latest post.
+    shared: Option<(SharedConnection, Instant)>,
     /// The tasks that drive HTTP/2 connections.
-    driving: JoinSet<()>,
+    drivers: JoinSet<()>,
 }
 
 impl fmt::Debug for Pool {
@@ -74,11 +76,11 @@ impl fmt::Debug for Pool {
 }
 
 impl Pool {
-    /// A pool for a host, with TLS or without it, and with at most `most_idle` idle connections. `None` where
-    /// `host` is no name that a certificate can have.
+    /// Builds a pool for a host, which keeps at most `max_idle` idle connections and uses TLS if a configuration is
+    /// given. Returns `None` if no certificate can name `host`.
     #[must_use]
-    pub fn new(host: &str, port: u16, tls: Option<ClientConfig>, most_idle: usize) -> Option<Self> {
-        // An IPv6 address stands in brackets in a URL, and nowhere else.
+    pub fn new(host: &str, port: u16, tls: Option<ClientConfig>, max_idle: usize) -> Option<Self> {
+        // Only a URL has brackets around an IPv6 address.
         let host = host.trim_matches(['[', ']']).to_owned();
         let tls = match tls {
             None => None,
@@ -87,29 +89,34 @@ impl Pool {
                 Some((TlsConnector::from(Arc::new(config)), ServerName::try_from(host.clone()).ok()?))
             }
         };
-        let (kept, http1) = (Mutex::default(), tokio::sync::Mutex::default());
-        Some(Self { host, port, tls, most_idle, kept, http1 })
+        let (state, uses_http1) = (Mutex::default(), tokio::sync::Mutex::default());
+        Some(Self { host, port, tls, max_idle, state, uses_http1 })
     }
 
-    /// Sends a post at `wall`, and returns the answer.
+    /// Sends a post at `wall`, and returns the response.
     ///
     /// # Errors
-    /// [`Failure`]: whether the host has seen the post is then not known.
-    pub async fn send(&self, post: &Post<'_>, wall: SystemTime) -> Result<Answered, Failure> {
-        let kept = self.take(wall).map(|kept| (kept, true));
-        // Boxed, since it is rare and large: a post's future is moved about, and holds all that it awaits.
-        let (mut connection, mut used) = match kept {
-            Some(kept) => kept,
+    /// [`Failure`]. The host may have processed the post, so only the delivery policy decides about a retry.
+    pub async fn send(&self, post: &PostRequest<'_>, wall: SystemTime) -> Result<PostResponse, Failure> {
+        let reused = self.reuse(wall).map(|connection| (connection, true));
+        // Boxed because it is rare and large: a post's future is moved, and contains all futures that it awaits.
+        let (mut connection, mut was_used) = match reused {
+            Some(reused) => reused,
             None => Box::pin(self.connect()).await?,
         };
-        let mut again = 0;
+        let mut repeats = 0;
         loop {
             match connection.send(post).await {
-                Ok((answered, keep)) => return Ok(self.keep(connection, keep, answered)),
-                Err(fault) if again < AGAIN && connection.may_repeat(&fault, used) => {
+                Ok((response, is_reusable)) => {
+                    if is_reusable {
+                        self.keep(connection);
+                    }
+                    return Ok(response);
+                }
+                Err(fault) if repeats < MAX_REPEATS && connection.may_repeat(&fault, was_used) => {
                     self.retire(&connection);
-                    again += 1;
-                    (connection, used) = Box::pin(self.connect()).await?;
+                    repeats += 1;
+                    (connection, was_used) = Box::pin(self.connect()).await?;
                 }
                 Err(fault) => {
                     self.retire(&connection);
@@ -119,71 +126,73 @@ impl Pool {
         }
     }
 
-    /// Keeps a connection for the next post, if it takes another one.
-    fn keep(&self, connection: Connection, again: bool, answered: Answered) -> Answered {
-        if let (Connection::Http1(connection), true) = (connection, again) {
-            let mut kept = self.kept();
-            if kept.idle.len() < self.most_idle {
-                let now = kept.now();
-                kept.idle.push((connection, now));
+    /// Keeps an HTTP/1.1 connection for the next post. At `max_idle` idle connections it is closed instead.
+    fn keep(&self, connection: Connection) {
+        if let Connection::Http1(connection) = connection {
+            let mut state = self.state();
+            if state.idle.len() < self.max_idle {
+                let now = state.now();
+                state.idle.push((connection, now));
             }
         }
-        answered
     }
 
-    /// Shares a connection no longer. Posts that are on it may yet be answered.
+    /// Stops sharing a connection. Posts that are on it may still be answered.
     fn retire(&self, connection: &Connection) {
         if let Connection::Http2(lost) = connection {
-            self.kept().shared.take_if(|(shared, _)| shared.is(lost));
+            self.state().shared.take_if(|(shared, _)| shared.is(lost));
         }
     }
 
-    /// A connection that others have used, and that has not been closed as far as is known.
-    fn take(&self, wall: SystemTime) -> Option<Connection> {
+    /// Returns a connection that earlier posts have used and that is not known to be closed.
+    fn reuse(&self, wall: SystemTime) -> Option<Connection> {
         let shared = {
-            let mut kept = self.kept();
-            kept.clock.resume(wall, Instant::now());
-            kept.shared()
+            let mut state = self.state();
+            state.clock.resume(wall, Instant::now());
+            state.shared()
         };
         if let Some(shared) = shared {
             return Some(Connection::Http2(shared));
         }
         loop {
-            let mut kept = self.kept();
-            let (mut connection, since) = kept.idle.pop()?;
-            if kept.now().saturating_duration_since(since) >= IDLE {
-                // Those below it have been idle for longer.
-                kept.idle.clear();
+            let mut state = self.state();
+            let (mut connection, since) = state.idle.pop()?;
+            if state.now().saturating_duration_since(since) >= IDLE_TIMEOUT {
+                // The remaining ones have been idle for longer.
+                state.idle.clear();
                 return None;
             }
-            drop(kept);
+            drop(state);
             if connection.is_idle() {
                 return Some(Connection::Http1(connection));
             }
         }
     }
 
-    /// A connection, and whether others have used it: with HTTP/2, posts that wait for one that is being opened share
-    /// it. One that takes too long to open is tried once more.
+    /// Returns a connection, and whether other posts have used it: with HTTP/2, posts that wait while a connection is
+    /// opened share it.
     async fn connect(&self) -> Result<(Connection, bool), Failure> {
-        let mut http1 = self.http1.lock().await;
-        if let Some(shared) = self.kept().shared() {
+        let mut uses_http1 = self.uses_http1.lock().await;
+        if let Some(shared) = self.state().shared() {
             return Ok((Connection::Http2(shared), true));
         }
-        if *http1 {
-            drop(http1);
+        if *uses_http1 {
+            drop(uses_http1);
             return Ok((self.open().await?, false));
         }
         let connection = self.open().await?;
-        *http1 = matches!(connection, Connection::Http1(_));
+        *uses_http1 = matches!(connection, Connection::Http1(_));
         Ok((connection, false))
     }
 
+    /// Opens a connection. Makes a second attempt if the first takes too long.
     async fn open(&self) -> Result<Connection, Failure> {
-        let mut opening = 1;
+        let mut attempts = 1;
         loop {
             match self.try_open().await {
-                Err(error) if error.kind() == io::ErrorKind::TimedOut && opening < OPENINGS => opening += 1,
+                Err(error) if error.kind() == io::ErrorKind::TimedOut && attempts < MAX_CONNECT_ATTEMPTS => {
+                    attempts += 1;
+                }
                 opened => {
                     let failed = |error| Failure::Broken(format!("{}:{}: {error}", self.host, self.port));
                     return opened.map_err(failed);
@@ -204,42 +213,43 @@ impl Pool {
                 _ => Ok(Connection::Http1(Box::new(Http1::new(Stream::Tls(Box::new(stream)))))),
             }
         };
-        timeout(HANDSHAKE, handshake).await.map_err(|_| timed_out("no TLS handshake within 2 s"))?
+        timeout(HANDSHAKE_TIMEOUT, handshake).await.map_err(|_| timed_out("no TLS handshake within 2 s"))?
     }
 
-    /// Shares an HTTP/2 connection. Its errors reach the posts that are on it.
+    /// Shares an HTTP/2 connection. The posts on it receive its errors.
     async fn share(
         &self,
         stream: TokioIo<tokio_rustls::client::TlsStream<tokio::net::TcpStream>>,
     ) -> io::Result<Connection> {
-        // A connection that has gone silent is noticed before the posts on it are given up.
+        // Pings find a silent connection before the posts on it time out.
         let (http2, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
-            .keep_alive_interval(PING)
-            .keep_alive_timeout(PING)
+            .keep_alive_interval(PING_TIMEOUT)
+            .keep_alive_timeout(PING_TIMEOUT)
             .handshake(stream)
             .await
             .map_err(|error| io::Error::other(chain(&error)))?;
-        let shared = Shared::new(http2);
-        let mut kept = self.kept();
-        while kept.driving.try_join_next().is_some() {}
-        kept.driving.spawn(async move { _ = connection.await });
-        let now = kept.now();
-        kept.shared = Some((shared.clone(), now));
+        let shared = SharedConnection::new(http2);
+        let mut state = self.state();
+        while state.drivers.try_join_next().is_some() {}
+        state.drivers.spawn(async move { _ = connection.await });
+        let now = state.now();
+        state.shared = Some((shared.clone(), now));
         Ok(Connection::Http2(shared))
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Kept {
-    /// The shared connection, unless it has been closed or was not used for too long.
-    fn shared(&mut self) -> Option<Shared> {
+impl State {
+    /// Returns the shared connection, unless it was closed or has been idle for too long.
+    fn shared(&mut self) -> Option<SharedConnection> {
         let now = self.now();
-        self.shared
-            .take_if(|(shared, since)| shared.is_closed() || now.saturating_duration_since(*since) >= IDLE);
+        self.shared.take_if(|(shared, since)| {
+            shared.is_closed() || now.saturating_duration_since(*since) >= IDLE_TIMEOUT
+        });
         let (shared, since) = self.shared.as_mut()?;
         *since = now;
         Some(shared.clone())

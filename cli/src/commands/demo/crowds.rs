@@ -104,7 +104,7 @@ impl Play<'_> {
         let message = Message::connections(&ids).response(&json!({ "news": "the endpoint is back" }))?;
         self.stack.producer().send(message).await?;
         let deadline = Instant::now() + self.limit;
-        while !logs.next().await?.iter().any(|line| line.text.contains("the circuit has opened")) {
+        while !logs.next().await?.iter().any(|line| line.text.contains("circuit breaker opened")) {
             ensure!(Instant::now() < deadline, "the circuit did not open");
             sleep(Duration::from_millis(100)).await;
         }

@@ -1,8 +1,8 @@
-//! The clock of everything that outlives an invocation.
+//! The clock for state that outlives an invocation.
 //!
 //! Between invocations Lambda freezes the execution environment. Whether the monotonic clock stops meanwhile is not
-//! documented, and public reports contradict each other. The wall clock goes on in either case, but may be set back or
-//! forward. So this clock moves by whichever of the two has moved further, and never backwards.
+//! documented, and public reports contradict each other. The wall clock runs on in either case, but may be set back
+//! or forward. So this clock moves by whichever of the two has moved further, and never backwards.
 //!
 //! Source: "Lambda execution environment lifecycle" in
 //! <https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html>.
@@ -11,36 +11,38 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-/// One pause counts for at most this long: nothing that outlives an invocation remembers longer.
-const LONGEST: Duration = Duration::from_secs(3600);
+/// Maximum time that one pause counts for. No state that outlives an invocation reaches back further.
+const MAX_PAUSE: Duration = Duration::from_secs(3600);
 
-/// A clock that goes on while the environment is frozen.
+/// A clock that runs on while the environment is frozen.
 #[derive(Debug, Default)]
 pub struct Clock {
-    last: Option<(SystemTime, Instant)>,
-    ahead: Duration,
+    /// Wall clock and monotonic clock at the latest start of an invocation.
+    resumed: Option<(SystemTime, Instant)>,
+    /// How far this clock is ahead of the monotonic clock.
+    offset: Duration,
 }
 
 impl Clock {
     /// Sets the clock at the start of an invocation, by the wall clock and the monotonic clock.
     pub fn resume(&mut self, wall: SystemTime, now: Instant) {
-        if let Some((last_wall, last)) = self.last {
-            let by_wall = wall.duration_since(last_wall).unwrap_or_default().min(LONGEST);
-            self.ahead += by_wall.saturating_sub(now.saturating_duration_since(last));
+        if let Some((last_wall, last)) = self.resumed {
+            let by_wall = wall.duration_since(last_wall).unwrap_or_default().min(MAX_PAUSE);
+            self.offset += by_wall.saturating_sub(now.saturating_duration_since(last));
         }
-        self.last = Some((wall, now));
+        self.resumed = Some((wall, now));
     }
 
     /// Returns this clock's time at an instant of the monotonic clock.
     #[must_use]
     pub fn at(&self, now: Instant) -> Instant {
-        now + self.ahead
+        now + self.offset
     }
 
     /// Returns the instant of the monotonic clock at which this clock shows `at`, if the environment keeps running.
     #[must_use]
-    pub fn instant(&self, at: Instant) -> Instant {
-        at - self.ahead
+    pub fn to_monotonic(&self, at: Instant) -> Instant {
+        at - self.offset
     }
 }
 
@@ -57,12 +59,12 @@ mod tests {
     }
 
     #[test]
-    fn goes_on_while_monotonic_clock_stops() {
+    fn runs_on_while_monotonic_clock_stops() {
         let (mut clock, now) = (Clock::default(), Instant::now());
         clock.resume(EPOCH, now);
         clock.resume(EPOCH + seconds(60), now + seconds(1));
         assert_eq!(clock.at(now + seconds(1)), now + seconds(60));
-        assert_eq!(clock.instant(now + seconds(60)), now + seconds(1));
+        assert_eq!(clock.to_monotonic(now + seconds(60)), now + seconds(1));
     }
 
     #[test]
@@ -84,11 +86,11 @@ mod tests {
     }
 
     #[test]
-    fn one_pause_counts_for_an_hour_at_most() {
+    fn one_pause_counts_for_at_most_an_hour() {
         let (mut clock, now) = (Clock::default(), Instant::now());
         clock.resume(EPOCH, now);
         clock.resume(EPOCH + seconds(u64::from(u32::MAX)), now);
-        assert_eq!(clock.at(now), now + LONGEST);
+        assert_eq!(clock.at(now), now + MAX_PAUSE);
     }
 
     proptest! {

@@ -1,0 +1,39 @@
+//! A client of a test gateway, and short forms for its calls.
+
+use aws_config::{Region, SdkConfig};
+use aws_credential_types::Credentials;
+use bytes::Bytes;
+use delivery_worker::{
+    classify::PostResult,
+    gateway::{Gateway as _, ManagementApi},
+};
+use streamer_environment::aws;
+use streamer_tests::h2::Http2Gateway;
+
+pub fn credentials(token: Option<&str>) -> Credentials {
+    Credentials::new("AKIDEXAMPLE", "s3cret", token.map(str::to_owned), None, "test")
+}
+
+pub async fn config(credentials: Credentials) -> SdkConfig {
+    let loader = aws::loader().region(Region::from_static("eu-central-1"));
+    loader.credentials_provider(credentials).load().await
+}
+
+/// Builds a client that keeps at most 128 idle connections.
+pub async fn api(endpoint: &str) -> ManagementApi {
+    ManagementApi::new(&config(credentials(None)).await, endpoint, 128).unwrap()
+}
+
+/// Builds a client that trusts the gateway's certificate.
+pub async fn trusting_api(gateway: &Http2Gateway, endpoint: &str) -> ManagementApi {
+    let config = config(credentials(None)).await;
+    ManagementApi::with_tls(&config, endpoint, 128, gateway.trusting()).unwrap()
+}
+
+pub async fn post(api: &ManagementApi, connection: &str) -> PostResult {
+    api.post(&connection.try_into().unwrap(), Bytes::from_static(b"1")).await
+}
+
+pub fn status(status: u16, message: &str) -> PostResult {
+    PostResult::Status { status, message: message.to_owned() }
+}
