@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use streamer_message::{Audience, ConnectionId, Connections, OutboundMessage, Retry};
+use streamer_message::{Audience, ConnectionId, Connections, OutboundMessage, Retry, dead_letter};
 
 use crate::{
     decode::{Record, millis},
@@ -70,10 +70,10 @@ impl Letter {
             Ok(_) => rewrite(record, unfinished, after, None)?,
         };
         let attributes = vec![
-            ("streamer.reason", reason.to_owned()),
-            ("streamer.detail", clean(detail)),
-            ("streamer.attempts", record.attempts().to_string()),
-            ("streamer.since", millis(record.since().unwrap_or(now)).to_string()),
+            (dead_letter::REASON, reason.to_owned()),
+            (dead_letter::DETAIL, clean(detail)),
+            (dead_letter::ATTEMPTS, record.attempts().to_string()),
+            (dead_letter::SINCE, millis(record.since().unwrap_or(now)).to_string()),
         ];
         let attributes = attributes.into_iter().filter(|(_, value)| !value.is_empty()).collect();
         Some(Self { body, attributes, ..Self::about(place, record) })

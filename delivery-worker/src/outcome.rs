@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use streamer_message::{ConnectionId, DecodeError, limits::PAYLOAD_BYTES};
+use streamer_message::{ConnectionId, DecodeError, dead_letter::Reason, limits::PAYLOAD_BYTES};
 
 /// How a pair of a message and a connection ends. Each ends in exactly one of these.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,9 +141,9 @@ impl Outcome {
             Self::Superseded => "superseded",
             Self::NoRecipient => "no_recipient",
             Self::Expanded => "expanded",
-            Self::Rejected(_) => "rejected",
-            Self::Poison(_) => "poison",
-            Self::Exhausted(_) => "exhausted",
+            Self::Rejected(_) => Reason::Rejected.as_str(),
+            Self::Poison(_) => Reason::Poison.as_str(),
+            Self::Exhausted(_) => Reason::Exhausted.as_str(),
             Self::HandedBack(_) => "handed_back",
         }
     }

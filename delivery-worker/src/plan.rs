@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::SystemTime};
 
-use streamer_message::{Audience, ConnectionId};
+use streamer_message::{Audience, ConnectionId, sqs::is_fifo};
 
 use crate::{
     decode::Record,
@@ -27,12 +27,10 @@ pub struct Lane<'a> {
 }
 
 impl Order {
-    /// The order of the queue at `url`: a FIFO queue's name ends with `.fifo`.
-    ///
-    /// Source: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_CreateQueue.html>.
+    /// The order of the queue at `url`: see [`is_fifo`].
     #[must_use]
     pub fn of_queue(url: &str) -> Self {
-        if url.ends_with(".fifo") { Self::Group } else { Self::Connection }
+        if is_fifo(url) { Self::Group } else { Self::Connection }
     }
 }
 

@@ -12,11 +12,11 @@ use aws_sdk_sqs::{
     },
 };
 use futures::future::join_all;
-use streamer_environment::{
-    aws::cause,
+use streamer_environment::aws::cause;
+use streamer_message::{
+    Limit, MessageId, limits, pack,
     sqs::{is_final, is_refusal},
 };
-use streamer_message::{Limit, MessageId, limits, pack};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{backoff, letter::Letter, plan::Order};

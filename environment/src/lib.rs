@@ -4,10 +4,8 @@
 //! - [`values`] reads the texts of variables.
 //! - [`aws::loader`] is the AWS configuration that every client here is built from: one HTTP client, one TLS
 //!   stack ([`tls`]).
-//! - [`sqs`] classifies SQS's error codes.
 
 pub mod aws;
-pub mod sqs;
 pub mod tls;
 pub mod values;
 

@@ -12,6 +12,7 @@
 
 mod audience;
 mod client;
+pub mod dead_letter;
 mod fields;
 mod id;
 pub mod limits;
@@ -21,6 +22,7 @@ mod pack;
 mod payload;
 #[cfg(test)]
 mod schema;
+pub mod sqs;
 
 pub use audience::{Audience, Connections, InvalidAudience};
 pub use client::{ClientContent, ClientError, ClientMessage, Percent, PercentOutOfRange};

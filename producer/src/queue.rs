@@ -12,10 +12,8 @@ use aws_sdk_sqs::{
         SendMessageBatchResultEntry,
     },
 };
-use streamer_environment::{
-    aws,
-    sqs::{is_final, is_of_a_message, is_refusal},
-};
+use streamer_environment::aws;
+use streamer_message::sqs::{is_fifo, is_final, is_message_fault, is_refusal};
 
 use crate::entry::Entry;
 
@@ -47,7 +45,7 @@ impl Queue {
     /// Source: "FIFO queue and message identifiers" in
     /// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/FIFO-queue-message-identifiers.html>.
     pub fn is_fifo(&self) -> bool {
-        self.url.ends_with(".fifo")
+        is_fifo(&self.url)
     }
 
     /// Sends up to 10 entries, and says of each what became of it.
@@ -55,7 +53,7 @@ impl Queue {
         match self.call(entries).await {
             Ok(output) => (0..entries.len()).map(|id| outcome(&output, &id.to_string())).collect(),
             // One of them may be at fault, and the others need not suffer for it.
-            Err(Failure::Refused { code, .. }) if entries.len() > 1 && is_of_a_message(&code) => {
+            Err(Failure::Refused { code, .. }) if entries.len() > 1 && is_message_fault(&code) => {
                 let mut outcomes = Vec::with_capacity(entries.len());
                 for entry in entries {
                     let one = self.call(std::slice::from_ref(entry)).await;

@@ -16,6 +16,7 @@ use streamer_cli::stack::{
     deploy::{Overrides, deploy_delivery},
     processes::Processes,
 };
+use streamer_message::dead_letter::{self, Reason};
 use streamer_producer::{Message, Producer};
 use streamer_tests::{
     emulator::{VISIBILITY, stack},
@@ -150,9 +151,9 @@ async fn dead_letters(sqs: &aws_sdk_sqs::Client, url: &str) -> anyhow::Result<Ve
     let read = |letter: aws_sdk_sqs::types::Message| {
         let body: Value = serde_json::from_str(letter.body().unwrap_or_default())?;
         let attributes = letter.message_attributes.unwrap_or_default();
-        let reason = attributes.get("streamer.reason").and_then(|reason| reason.string_value());
+        let reason = attributes.get(dead_letter::REASON).and_then(|reason| reason.string_value());
         let number = body["payload"].as_u64().context("no number")?;
-        Ok((usize::try_from(number)?, reason.unwrap_or("crashed_or_throttled").to_owned()))
+        Ok((usize::try_from(number)?, reason.unwrap_or(Reason::CrashedOrThrottled.as_str()).to_owned()))
     };
     letters.into_iter().map(read).collect()
 }

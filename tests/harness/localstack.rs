@@ -21,6 +21,7 @@ use streamer_cli::stack::{
     python::Packages,
 };
 use streamer_environment::aws;
+use streamer_message::sqs::FIFO_SUFFIX;
 use tokio::runtime::{Builder, Runtime};
 
 const LOCALSTACK: Program = Program {
@@ -129,7 +130,7 @@ pub async fn queue(
     attributes: &[(QueueAttributeName, &str)],
 ) -> anyhow::Result<String> {
     let unique = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
-    let (stem, fifo) = name.strip_suffix(".fifo").map_or((name, ""), |stem| (stem, ".fifo"));
+    let (stem, fifo) = name.strip_suffix(FIFO_SUFFIX).map_or((name, ""), |stem| (stem, FIFO_SUFFIX));
     let mut create = sqs.create_queue().queue_name(format!("{stem}-{unique}{fifo}"));
     if !fifo.is_empty() {
         create = create.attributes(QueueAttributeName::FifoQueue, "true");

@@ -13,6 +13,7 @@ use delivery_worker::{
 };
 use serde_json::Value;
 use streamer_environment::Environment;
+use streamer_message::sqs::FIFO_SUFFIX;
 use streamer_telemetry::{Settings, Telemetry};
 
 use crate::{
@@ -99,7 +100,7 @@ impl<G: Gateway> Rig<G> {
         outbound: QueueDouble,
         dead_letters: QueueDouble,
     ) -> Self {
-        let suffix = if order == Order::Group { ".fifo" } else { "" };
+        let suffix = if order == Order::Group { FIFO_SUFFIX } else { "" };
         let queue = |queue: &QueueDouble, name: &str| {
             Queue::new(queue.client(), format!("https://sqs.example.com/{name}{suffix}"))
         };

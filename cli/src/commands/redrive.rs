@@ -9,11 +9,11 @@ use anyhow::{bail, ensure};
 use clap::Args;
 use futures::FutureExt as _;
 use indicatif::{ProgressBar, ProgressStyle};
-use streamer_message::TenantId;
+use streamer_message::{TenantId, dead_letter::Reason};
 
 use super::target::Target;
 use crate::{
-    dead_letters::{DeadLetterQueue, Meant, REASONS, SentBack, Tally},
+    dead_letters::{DeadLetterQueue, Meant, SentBack, Tally},
     interrupt::interrupted,
     screen::Screen,
 };
@@ -41,7 +41,7 @@ sqs:GetQueueAttributes, sqs:ReceiveMessage, sqs:ChangeMessageVisibility and sqs:
 where they have a key of yours, also kms:Decrypt and kms:GenerateDataKey.")]
 pub struct Redrive {
     /// Only those here for this reason.
-    #[arg(long, value_name = "REASON", value_parser = REASONS)]
+    #[arg(long, value_name = "REASON", value_parser = Reason::ALL.map(Reason::as_str))]
     reason: Option<String>,
     /// Only those of this tenant. A message for connections has its tenant only where the producer said it.
     #[arg(long, value_name = "ID", value_parser = |text: &str| TenantId::new(text))]

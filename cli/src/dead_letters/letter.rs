@@ -6,14 +6,11 @@ use std::{
 };
 
 use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
-use streamer_message::{Audience, OutboundMessage, Retry, TenantId};
+use streamer_message::{
+    Audience, OutboundMessage, Retry, TenantId,
+    dead_letter::{self, Reason},
+};
 use streamer_producer::tenant_group;
-
-/// The reason of what SQS moved here itself, and the worker said nothing of.
-const MOVED: &str = "crashed_or_throttled";
-
-/// Every reason that a letter can have.
-pub const REASONS: [&str; 4] = ["exhausted", "rejected", "poison", MOVED];
 
 /// Digits of an HTTP status. A number of more or fewer is a size or a place.
 const STATUS: usize = 3;
@@ -59,9 +56,9 @@ impl Letter {
         let attribute =
             |name: &str| message.message_attributes.as_ref()?.get(name)?.string_value().map(str::to_owned);
         let system = |name: MessageSystemAttributeName| message.attributes.as_ref()?.get(&name).cloned();
-        let reason = attribute("streamer.reason").unwrap_or_else(|| MOVED.to_owned());
-        let detail = attribute("streamer.detail").unwrap_or_default();
-        let since = attribute("streamer.since").or_else(|| system(SentTimestamp));
+        let reason = attribute(dead_letter::REASON).unwrap_or_else(|| Reason::CrashedOrThrottled.to_string());
+        let detail = attribute(dead_letter::DETAIL).unwrap_or_default();
+        let since = attribute(dead_letter::SINCE).or_else(|| system(SentTimestamp));
         let since = since.and_then(|millis| millis.parse().ok()).unwrap_or_default();
         let (group, trace) = (system(MessageGroupId), system(AwsTraceHeader));
         let body = message.body?;

@@ -11,6 +11,6 @@ mod letter;
 mod queue;
 mod tally;
 
-pub use letter::{Letter, Meant, REASONS, Source};
+pub use letter::{Letter, Meant, Source};
 pub use queue::{DeadLetterQueue, SentBack};
 pub use tally::{Kind, Tally};

@@ -18,7 +18,7 @@ use aws_sdk_sqs::{
 use futures::{StreamExt as _, stream};
 use serde::Deserialize;
 use streamer_environment::aws::cause;
-use streamer_message::{Limit, MessageId, limits, pack};
+use streamer_message::{Limit, MessageId, limits, pack, sqs};
 
 use super::Letter;
 use crate::queue::Counts;
@@ -187,7 +187,7 @@ impl DeadLetterQueue {
     }
 
     fn is_fifo(&self) -> bool {
-        self.outbound.ends_with(".fifo")
+        sqs::is_fifo(&self.outbound)
     }
 
     /// The letters that the outbound queue confirmed.

@@ -22,6 +22,7 @@ use aws_sdk_sqs::{
 };
 use aws_smithy_http_client::test_util::NeverClient;
 use aws_smithy_mocks::{MockResponse, RuleMode, mock, mock_client};
+use streamer_message::sqs::is_fifo;
 
 use super::error;
 
@@ -236,7 +237,7 @@ fn obey(queue_url: &str, entries: &[SendMessageBatchRequestEntry]) {
     for entry in entries {
         let (group, deduplication) = (entry.message_group_id(), entry.message_deduplication_id());
         assert!(group.is_none_or(|group| (1..=128).contains(&group.len())), "a group of 1 to 128 characters");
-        if queue_url.ends_with(".fifo") {
+        if is_fifo(queue_url) {
             assert!(
                 group.is_some() && deduplication.is_some(),
                 "a FIFO queue wants a group and a deduplication id"

@@ -5,7 +5,10 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context as _, bail, ensure};
 use serde_json::{Value, json};
 use streamer_connections::{Connection, ConnectionTable};
-use streamer_message::{ConnectionId, TenantId, UserId};
+use streamer_message::{
+    ConnectionId, TenantId, UserId,
+    dead_letter::{self, Reason},
+};
 use streamer_producer::Message;
 use tokio::time::sleep;
 
@@ -160,7 +163,6 @@ impl<'a> Play<'a> {
     /// What is no message ends in the dead-letter queue, as it was, with the reason.
     pub async fn poison(&mut self) -> anyhow::Result<String> {
         const BODY: &str = "{ no message";
-        const REASON: &str = "streamer.reason";
         let (sqs, deployed) = (aws_sdk_sqs::Client::new(&self.stack.config), &self.stack.deployed);
         sqs.send_message().queue_url(&deployed.queue_url).message_body(BODY).send().await?;
         let deadline = Instant::now() + self.limit;
@@ -174,9 +176,10 @@ impl<'a> Play<'a> {
         };
         let delete = sqs.delete_message().queue_url(&deployed.dead_letter_queue_url);
         delete.receipt_handle(letter.receipt_handle.as_deref().unwrap_or_default()).send().await?;
-        let reason = letter.message_attributes.as_ref().and_then(|all| all.get(REASON)?.string_value());
+        let reason =
+            letter.message_attributes.as_ref().and_then(|all| all.get(dead_letter::REASON)?.string_value());
         ensure!(
-            letter.body.as_deref() == Some(BODY) && reason == Some("poison"),
+            letter.body.as_deref() == Some(BODY) && reason == Some(Reason::Poison.as_str()),
             "not the dead letter that was expected: {letter:?}"
         );
         Ok("no JSON: dead letter, reason poison".to_owned())

@@ -9,6 +9,7 @@ use aws_sdk_dynamodb::types::{
 };
 use aws_sdk_sqs::types::QueueAttributeName;
 use serde_json::json;
+use streamer_message::sqs::FIFO_SUFFIX;
 
 use super::Deployment;
 
@@ -83,7 +84,7 @@ impl Deployment<'_> {
         if fifo {
             attributes.insert(QueueAttributeName::FifoQueue, "true".to_owned());
         }
-        let name = if fifo { format!("{name}.fifo") } else { name.to_owned() };
+        let name = if fifo { format!("{name}{FIFO_SUFFIX}") } else { name.to_owned() };
         let create = self.sqs.create_queue().queue_name(name).set_attributes(Some(attributes));
         let url = create.send().await?.queue_url.context("no queue URL")?;
         let wanted = QueueAttributeName::QueueArn;

@@ -1,13 +1,27 @@
-//! SQS's error codes: which failures a retry can mend.
+//! Facts about SQS: how a FIFO queue is recognised, and which errors a retry can resolve.
 
-/// Whether a retry of one entry of a batch is in vain. SQS reports throttling as the sender's fault, too.
+/// The end of every FIFO queue's name, and so of its URL.
+///
+/// Source: "FIFO queue and message identifiers" in
+/// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/FIFO-queue-message-identifiers.html>.
+pub const FIFO_SUFFIX: &str = ".fifo";
+
+/// Returns whether the queue with this URL or name is a FIFO queue.
+#[must_use]
+pub fn is_fifo(queue: &str) -> bool {
+    queue.ends_with(FIFO_SUFFIX)
+}
+
+/// Returns whether a retry of this entry of a batch would fail again. SQS reports throttling as the sender's fault,
+/// too, although a retry can succeed.
 #[must_use]
 pub fn is_refusal(code: &str, sender_fault: bool) -> bool {
     is_final(code) || (sender_fault && !is_throttling(code))
 }
 
-/// Whether the queue would answer the same call with the same error again: the message, the call, the caller or the
-/// queue is wrong. Every other error is transient. Some codes have a prefix (`AWS.SimpleQueueService.`, `KMS.`).
+/// Returns whether the queue would answer the same call with the same error again, because the message, the call, the
+/// caller or the queue is wrong. Every other error is transient. Some codes have a prefix
+/// (`AWS.SimpleQueueService.`, `KMS.`).
 ///
 /// Sources: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatch.html>,
 /// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/CommonErrors.html>, and the codes in the
@@ -38,20 +52,20 @@ pub fn is_final(code: &str) -> bool {
         "UnsupportedOperation",
         "BatchEntryIdsNotDistinct",
     ];
-    FINAL.contains(&without_prefix(code)) || is_of_a_message(code)
+    FINAL.contains(&without_prefix(code)) || is_message_fault(code)
 }
 
-/// Whether an error may be one message's fault.
+/// Returns whether one message of a batch may have caused the error of the whole call.
 #[must_use]
-pub fn is_of_a_message(code: &str) -> bool {
-    const OF_A_MESSAGE: [&str; 5] = [
+pub fn is_message_fault(code: &str) -> bool {
+    const MESSAGE_FAULTS: [&str; 5] = [
         "BatchRequestTooLong",
         "InvalidMessageContents",
         "InvalidParameterValue",
         "MissingParameter",
         "ValidationError",
     ];
-    OF_A_MESSAGE.contains(&without_prefix(code))
+    MESSAGE_FAULTS.contains(&without_prefix(code))
 }
 
 fn is_throttling(code: &str) -> bool {
@@ -67,9 +81,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sender_fault_is_final_unless_throttled() {
+    fn sender_faults_are_final_unless_throttled() {
         assert!(is_refusal("ReceiptHandleIsInvalid", true) && !is_refusal("InternalError", false));
         assert!(!is_refusal("AWS.SimpleQueueService.RequestThrottled", true));
         assert!(is_refusal("KMS.DisabledException", false));
+    }
+
+    #[test]
+    fn fifo_queues_are_recognised_by_name() {
+        for queue in ["outbound.fifo", "https://sqs.eu-central-1.amazonaws.com/123456789012/outbound.fifo"] {
+            assert!(is_fifo(queue), "{queue}");
+        }
+        assert!(!is_fifo("https://sqs.eu-central-1.amazonaws.com/123456789012/outbound"));
     }
 }
