@@ -324,13 +324,15 @@ fn outcomes_lists_every_refusal() {
     assert_eq!(keys(&rows), reasons);
 }
 
-/// Whether the function that a text ends before is a test: its attributes say so.
+/// Whether the function before which a text ends is a test: its attributes say so.
 fn is_test(before: &str) -> bool {
-    let mut above = before.lines().rev().skip(1).map(str::trim);
-    above
-        .by_ref()
-        .take_while(|line| line.starts_with("#[") || line.starts_with("///"))
-        .any(|line| line.starts_with("#[test]") || line.starts_with("#[tokio::test"))
+    let (above, _) = before.rsplit_once('\n').unwrap_or_default();
+    let mut attributes = above
+        .lines()
+        .rev()
+        .map(str::trim)
+        .take_while(|line| line.starts_with("#[") || line.starts_with("//"));
+    attributes.any(|line| line.starts_with("#[test]") || line.starts_with("#[tokio::test"))
 }
 
 /// A promise names its tests as a file, then test functions of that file.
@@ -403,7 +405,8 @@ fn paths_in_pages_exist() {
     let root = workspace();
     let is_source = |folder: &str| folder != "target" && !folder.is_empty() && root.join(folder).is_dir();
     let mut checked = 0;
-    for (path, page) in pages() {
+    // The changelog names the paths of its time.
+    for (path, page) in pages().into_iter().filter(|(path, _)| !path.ends_with("CHANGELOG.md")) {
         for line in prose(&page) {
             for word in quoted(line).filter(|word| !word.contains([' ', '{', '*'])) {
                 let Some((folder, _)) = word.split_once('/') else { continue };
