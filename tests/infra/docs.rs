@@ -309,7 +309,12 @@ fn outcomes_lists_every_outcome_and_cause() {
     let outcomes = variants(&source, "Outcome").iter().map(|name| snake_case(name)).collect();
     assert_eq!(listed("Outcomes", 3), outcomes);
     assert_eq!(listed("Rejections", 2), variants(&source, "Rejection").into_iter().collect());
-    assert_eq!(listed("Causes", 2), variants(&source, "Cause").into_iter().collect());
+    assert_eq!(listed("Causes", 3), variants(&source, "Cause").into_iter().collect());
+    for row in rows(&page, "Causes", 3) {
+        for text in quoted(&row[1]).filter(|text| !text.contains('…')) {
+            assert!(source.contains(&format!("\"{text}\"")), "no cause has the text `{text}`");
+        }
+    }
 }
 
 #[test]
