@@ -5,13 +5,13 @@
 //! <https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-how-to-call-websocket-api-connections.html>.
 
 use crate::{
-    control::breaker::Health,
+    admission::breaker::Health,
     outcome::{Cause, Rejection},
 };
 
 /// What came of a post.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
+pub enum PostResult {
     /// API Gateway answered.
     Status {
         /// The HTTP status.
@@ -42,18 +42,18 @@ pub enum Verdict {
 
 /// Says what an answer means.
 #[must_use]
-pub fn classify(answer: Answer) -> Verdict {
+pub fn classify(answer: PostResult) -> Verdict {
     match answer {
-        Answer::Status { status: 200..=299, .. } => Verdict::Delivered,
-        Answer::Status { status: 410, .. } => Verdict::NoConnection,
-        Answer::Status { status: 400, message } if names_connection(&message) => Verdict::NoConnection,
-        Answer::Status { status: status @ (400 | 413), message } => {
+        PostResult::Status { status: 200..=299, .. } => Verdict::Delivered,
+        PostResult::Status { status: 410, .. } => Verdict::NoConnection,
+        PostResult::Status { status: 400, message } if names_connection(&message) => Verdict::NoConnection,
+        PostResult::Status { status: status @ (400 | 413), message } => {
             Verdict::Rejected(Rejection::Status(status, message))
         }
-        Answer::Status { status, .. } => Verdict::HandBack(Cause::Status(status)),
-        Answer::Timeout => Verdict::HandBack(Cause::Timeout),
-        Answer::Broken(error) => Verdict::HandBack(Cause::Connection(error)),
-        Answer::ConnectionLost(error) => Verdict::HandBack(Cause::ConnectionLost(error)),
+        PostResult::Status { status, .. } => Verdict::HandBack(Cause::Status(status)),
+        PostResult::Timeout => Verdict::HandBack(Cause::Timeout),
+        PostResult::Broken(error) => Verdict::HandBack(Cause::Connection(error)),
+        PostResult::ConnectionLost(error) => Verdict::HandBack(Cause::ConnectionLost(error)),
     }
 }
 
@@ -78,7 +78,7 @@ impl Verdict {
                 | Cause::Unconfirmed
                 | Cause::Behind
                 | Cause::Panic
-                | Cause::Unnoted,
+                | Cause::UnknownOnFifo,
             ) => Health::Unknown,
         }
     }
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     fn verdict(status: u16, message: &str) -> Verdict {
-        classify(Answer::Status { status, message: message.to_owned() })
+        classify(PostResult::Status { status, message: message.to_owned() })
     }
 
     #[test]
@@ -146,17 +146,17 @@ mod tests {
             assert_eq!(verdict(status, "").health(), Health::Refuses, "{status}");
         }
         assert_eq!(verdict(429, "").health(), Health::Throttles);
-        assert_eq!(classify(Answer::Timeout).health(), Health::Fails);
-        assert_eq!(classify(Answer::Broken(String::new())).health(), Health::Fails);
+        assert_eq!(classify(PostResult::Timeout).health(), Health::Fails);
+        assert_eq!(classify(PostResult::Broken(String::new())).health(), Health::Fails);
         assert_eq!(Verdict::HandBack(Cause::Deadline).health(), Health::Unknown);
     }
 
     #[test]
     fn no_answer_is_handed_back() {
-        assert_eq!(classify(Answer::Timeout), Verdict::HandBack(Cause::Timeout));
-        let lost = classify(Answer::ConnectionLost("reset".to_owned()));
+        assert_eq!(classify(PostResult::Timeout), Verdict::HandBack(Cause::Timeout));
+        let lost = classify(PostResult::ConnectionLost("reset".to_owned()));
         assert_eq!(lost.health(), Health::Unknown, "one lost connection is one failure");
-        let broken = Answer::Broken("reset".to_owned());
+        let broken = PostResult::Broken("reset".to_owned());
         assert_eq!(classify(broken), Verdict::HandBack(Cause::Connection("reset".to_owned())));
     }
 }

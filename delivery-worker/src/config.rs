@@ -1,4 +1,4 @@
-//! What `delivery-worker` is told by its environment.
+//! The configuration of `delivery-worker`, from environment variables.
 
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -6,7 +6,7 @@ use streamer_connections::{Endpoints, table_name};
 use streamer_environment::{Environment, EnvironmentError, Variable, values};
 use streamer_telemetry::Settings;
 
-use crate::{plan::Order, policy::Policy, time};
+use crate::{policy::Policy, queue_kind::QueueKind, time};
 
 const WEBSOCKET_ENDPOINT: Variable = Variable {
     name: "WEBSOCKET_ENDPOINT",
@@ -15,7 +15,7 @@ const WEBSOCKET_ENDPOINT: Variable = Variable {
 };
 const WEBSOCKET_ENDPOINT_ALIASES: Variable = Variable {
     name: "WEBSOCKET_ENDPOINT_ALIASES",
-    expected: "other https URLs at which the same API and stage are or were reachable, with commas between them",
+    expected: "further https URLs of the same API and stage, current or former, separated by commas",
     example: "https://ws.example.com,https://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com/production",
 };
 const QUEUE_URL: Variable = Variable {
@@ -25,38 +25,37 @@ const QUEUE_URL: Variable = Variable {
 };
 const DEAD_LETTER_QUEUE_URL: Variable = Variable {
     name: "DEAD_LETTER_QUEUE_URL",
-    expected: "the dead-letter queue's URL, FIFO if the other queue is",
+    expected: "the URL of the dead-letter queue, a FIFO queue if the outbound queue is one",
     example: "https://sqs.eu-central-1.amazonaws.com/123456789012/streamer-dead-letters",
 };
 const CONNECT_GRACE_SECONDS: Variable = Variable {
     name: "CONNECT_GRACE_SECONDS",
-    expected: "how young a connection may be for a 410 to mean that it is not there yet, in whole seconds up to \
-               3600, 5 by default",
+    expected: "the age up to which a 410 means that a connection is not established yet, in whole seconds up to 3600, 5 by \
+               default",
     example: "5",
 };
 const AWAY_GRACE_SECONDS: Variable = Variable {
     name: "AWAY_GRACE_SECONDS",
-    expected: "how long after a message's first receipt its user may be reconnecting, in whole seconds up to 3600, \
-               30 by default",
+    expected: "the time after a message's first receive during which its user may be reconnecting, in whole seconds up to \
+               3600, 30 by default",
     example: "30",
 };
 const MAX_AGE_SECONDS: Variable = Variable {
     name: "MAX_AGE_SECONDS",
-    expected: "how long after its first receipt a message is tried, in whole seconds from 1 to 259200, 7800 by default; \
-               no less than AWAY_GRACE_SECONDS and CONNECT_GRACE_SECONDS",
+    expected: "the time after its first receive during which a message is retried, in whole seconds from 1 to 259200, 7800 by \
+               default; no less than AWAY_GRACE_SECONDS and CONNECT_GRACE_SECONDS",
     example: "7800",
 };
 const MAX_POSTS_PER_SECOND: Variable = Variable {
     name: "MAX_POSTS_PER_SECOND",
-    expected: "how many posts an execution environment begins in a second, a whole number from 1 to 10000, as many as \
-               it can by default",
+    expected: "the posts that an execution environment may begin in a second, a whole number from 1 to 10000, unlimited by \
+               default",
     example: "200",
 };
 
 const TIMEOUT_SECONDS: Variable = Variable {
     name: "TIMEOUT_SECONDS",
-    expected: "the function's timeout in whole seconds, 1 to 900, which Lambda does not put into the environment; 900 \
-               by default",
+    expected: "the function's timeout in whole seconds, 1 to 900, which Lambda itself does not pass; 900 by default",
     example: "30",
 };
 
@@ -88,15 +87,15 @@ const AGES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_s
 /// The configuration of `delivery-worker`.
 #[derive(Debug)]
 pub struct Config {
-    /// The management endpoint to post to, with its other names.
+    /// The management endpoint to post to, with its aliases.
     pub endpoints: Endpoints,
     /// The URL of the queue that invokes the worker.
     pub queue_url: String,
     /// The dead-letter queue's URL.
     pub dead_letter_queue_url: String,
-    /// How long the worker has patience, and with what.
+    /// When to retry and when to give up.
     pub policy: Policy,
-    /// How many posts an execution environment begins in a second, where that is limited.
+    /// Posts that an execution environment may begin in a second, if limited.
     pub posts_per_second: Option<u32>,
     /// The function's timeout, which bounds an invocation where this machine's clock differs from Lambda's.
     pub timeout: Duration,
@@ -110,15 +109,15 @@ impl Config {
     /// Reads [`VARIABLES`].
     ///
     /// # Errors
-    /// [`EnvironmentError`] names every one that is faulty.
+    /// [`EnvironmentError`] names every faulty variable.
     pub fn read(mut environment: Environment) -> Result<Self, EnvironmentError> {
         let endpoint = environment.required(&WEBSOCKET_ENDPOINT, values::http_url);
         let urls = |text: &str| values::list(text)?.iter().map(|url| values::http_url(url)).collect();
         let aliases = environment.or(&WEBSOCKET_ENDPOINT_ALIASES, urls, Vec::new);
         let queue_url = environment.required(&QUEUE_URL, values::http_url);
-        let order = queue_url.as_deref().map_or(Order::Connection, Order::of_queue);
+        let queue_kind = queue_url.as_deref().map_or(QueueKind::Standard, QueueKind::of_url);
         let of_same_kind = |text: &str| {
-            values::http_url(text).filter(|url| Order::of_queue(url) == order || queue_url.is_none())
+            values::http_url(text).filter(|url| QueueKind::of_url(url) == queue_kind || queue_url.is_none())
         };
         let dead_letter_queue_url = environment.required(&DEAD_LETTER_QUEUE_URL, of_same_kind);
         let hour = at_most(Duration::from_secs(3600));
@@ -133,9 +132,10 @@ impl Config {
         let pace = |text: &str| text.parse().ok().filter(|posts| (1..=10_000).contains(posts));
         let posts_per_second = environment.optional(&MAX_POSTS_PER_SECOND, pace);
         let timeout = |text: &str| {
-            values::seconds(text).filter(|timeout| (Duration::from_secs(1)..=time::LONGEST).contains(timeout))
+            values::seconds(text)
+                .filter(|timeout| (Duration::from_secs(1)..=time::MAX_TIMEOUT).contains(timeout))
         };
-        let timeout = environment.or(&TIMEOUT_SECONDS, timeout, || time::LONGEST);
+        let timeout = environment.or(&TIMEOUT_SECONDS, timeout, || time::MAX_TIMEOUT);
         let table = table_name(&mut environment);
         let telemetry = Settings::read(&mut environment);
         environment.finish(|| {
@@ -144,7 +144,7 @@ impl Config {
                 endpoints: Endpoints::new(endpoint?, aliases?),
                 queue_url: queue_url?,
                 dead_letter_queue_url: dead_letter_queue_url?,
-                policy: Policy { order, connect_grace, away_grace, max_age },
+                policy: Policy { queue_kind, connect_grace, away_grace, max_age },
                 posts_per_second: posts_per_second?,
                 timeout: timeout?,
                 table: table?,
@@ -166,13 +166,13 @@ mod tests {
     const QUEUE: (&str, &str) = ("QUEUE_URL", "https://sqs.example.com/outbound");
     const DEAD_LETTERS: (&str, &str) = ("DEAD_LETTER_QUEUE_URL", "https://sqs.example.com/dead-letters");
 
-    /// What is read where one variable is set otherwise.
+    /// Reads a valid configuration with one variable changed.
     fn with(name: &str, value: &str) -> Result<Config, EnvironmentError> {
         Config::read(Environment::of([(name, value), ENDPOINT, QUEUE, DEAD_LETTERS]))
     }
 
     #[test]
-    fn what_is_missing_is_named_all_at_once() {
+    fn all_missing_variables_are_named() {
         let error = Config::read(Environment::of([])).unwrap_err().to_string();
         for expected in [
             "WEBSOCKET_ENDPOINT is missing",
@@ -185,10 +185,10 @@ mod tests {
     }
 
     #[test]
-    fn times_have_defaults_and_upper_limits() {
+    fn times_have_defaults_and_limits() {
         let policy = with("STAGE", "local").unwrap().policy;
         let seconds = [policy.connect_grace, policy.away_grace, policy.max_age].map(|time| time.as_secs());
-        assert_eq!((policy.order, seconds), (Order::Connection, [5, 30, 7800]));
+        assert_eq!((policy.queue_kind, seconds), (QueueKind::Standard, [5, 30, 7800]));
         for (name, most) in
             [("CONNECT_GRACE_SECONDS", 3600), ("AWAY_GRACE_SECONDS", 3600), ("MAX_AGE_SECONDS", 259_200_u64)]
         {
@@ -196,14 +196,14 @@ mod tests {
             assert!(with(name, &(most + 1).to_string()).is_err(), "{name}");
             assert!(with(name, &u64::MAX.to_string()).is_err(), "{name}");
         }
-        assert!(with("MAX_AGE_SECONDS", "0").is_err(), "nothing would be posted");
+        assert!(with("MAX_AGE_SECONDS", "0").is_err(), "0 would post nothing");
         assert!(with("MAX_AGE_SECONDS", "30").is_ok());
         let error = with("MAX_AGE_SECONDS", "29").unwrap_err().to_string();
         assert!(error.contains("no less than AWAY_GRACE_SECONDS"), "{error}");
     }
 
     #[test]
-    fn posts_are_paced_only_where_that_is_asked_for() {
+    fn pace_is_optional_and_bounded() {
         let pace =
             |value: &str| with("MAX_POSTS_PER_SECOND", value).map(|config| config.posts_per_second).ok();
         assert_eq!((pace("1"), pace("10000")), (Some(Some(1)), Some(Some(10_000))));
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn aliases_are_further_names_of_the_endpoint() {
+    fn aliases_belong_to_the_endpoint() {
         let config =
             with("WEBSOCKET_ENDPOINT_ALIASES", "https://ws.example.com/, https://b.example.com/stage");
         let endpoints = config.unwrap().endpoints;
@@ -229,16 +229,16 @@ mod tests {
             |value: &str| with("TIMEOUT_SECONDS", value).map(|config| config.timeout.as_secs()).ok();
         assert_eq!((timeout("1"), timeout("900")), (Some(1), Some(900)));
         assert_eq!((timeout("0"), timeout("901")), (None, None));
-        assert_eq!(with("STAGE", "local").unwrap().timeout, time::LONGEST);
+        assert_eq!(with("STAGE", "local").unwrap().timeout, time::MAX_TIMEOUT);
     }
 
     #[test]
-    fn a_fifo_queue_wants_a_fifo_dead_letter_queue() {
+    fn dead_letter_queue_has_same_kind() {
         let fifo = "https://sqs.example.com/outbound.fifo";
         let error = with("QUEUE_URL", fifo).unwrap_err().to_string();
         assert!(error.contains("DEAD_LETTER_QUEUE_URL is malformed"), "{error}");
         assert!(with("DEAD_LETTER_QUEUE_URL", fifo).is_err());
         let both = [("QUEUE_URL", fifo), ("DEAD_LETTER_QUEUE_URL", fifo), ENDPOINT];
-        assert_eq!(Config::read(Environment::of(both)).unwrap().policy.order, Order::Group);
+        assert_eq!(Config::read(Environment::of(both)).unwrap().policy.queue_kind, QueueKind::Fifo);
     }
 }

@@ -1,4 +1,4 @@
-//! From records of the queue to messages.
+//! Decodes SQS records into messages.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,57 +6,73 @@ use aws_lambda_events::sqs::SqsMessage;
 use bytes::Bytes;
 use streamer_message::{Audience, ConnectionId, DecodeError, MessageId, OutboundMessage, Request, Retry};
 
-use crate::InvalidEvent;
+use crate::outcome::{Completed, Outcome};
 
-/// A record of the event, and the message that it holds.
+/// An event that does not come from SQS.
+#[derive(Debug, thiserror::Error)]
+#[error("the event has a record without messageId; invoke the function by an SQS event source mapping")]
+pub struct InvalidEvent;
+
+/// An SQS record and its message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// Its id: what is reported to SQS.
+    /// The SQS message id, which names it in `batchItemFailures`.
     pub id: String,
-    /// What SQS hides it by.
+    /// The handle for `ChangeMessageVisibility`.
     pub receipt_handle: String,
-    /// Its body, which is UTF-8.
+    /// The body, valid UTF-8.
     pub body: Bytes,
-    /// Its message group.
+    /// The message group.
     pub group: Option<String>,
-    /// X-Ray's trace header.
+    /// The X-Ray trace header.
     pub trace: Option<String>,
-    /// When it was put on the queue.
+    /// When it was sent to the queue.
     pub sent_at: Option<SystemTime>,
-    /// When SQS delivered it first.
+    /// When SQS first delivered it.
     pub first_received_at: Option<SystemTime>,
-    /// How often SQS has delivered it, this time included.
+    /// How many times SQS has delivered it, including this time.
     pub receives: u32,
-    /// The message, or why the body is none and never will be.
+    /// The message, or why the body is not a valid message.
     pub content: Result<Message, DecodeError>,
 }
 
-/// A message that can be delivered.
+/// A valid message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// Its id.
+    /// The id.
     pub id: MessageId,
-    /// Whom it is for.
+    /// The recipients.
     pub to: Audience,
-    /// The bytes for the clients: a slice of the record's body.
+    /// The bytes for the clients, a slice of the record's body.
     pub payload: Bytes,
-    /// The request that it belongs to, and its place in it.
+    /// The request that it belongs to, and its `seq` within the request.
     pub request: Option<Request>,
-    /// Whether a later message of its request makes it worthless.
+    /// Whether a later message of its request supersedes it.
     pub supersedable: bool,
-    /// After it the message is worthless.
+    /// When the message expires.
     pub expires_at: Option<SystemTime>,
-    /// When it was made: the id's time where that tells, else when it was first received or put on the queue.
+    /// When it was made: the time in its id, else when it was first received or sent.
     pub made_at: Option<SystemTime>,
-    /// What workers have noted on it.
+    /// The note of the worker that handed it back.
     pub retry: Option<Retry>,
 }
 
+/// A message and one of its recipients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pair<'a> {
+    /// The record's index in the batch.
+    pub index: usize,
+    /// The message.
+    pub message: &'a Message,
+    /// The recipient.
+    pub connection: ConnectionId,
+}
+
 impl Record {
-    /// Reads a record. The payload's bytes are neither copied nor changed.
+    /// Decodes a record without copying or changing the payload's bytes.
     ///
     /// # Errors
-    /// [`InvalidEvent`] when it has no id.
+    /// [`InvalidEvent`] if it has no id.
     pub fn read(record: SqsMessage) -> Result<Self, InvalidEvent> {
         let attribute = |name: &str| record.attributes.get(name).filter(|value| !value.is_empty());
         let time = |name: &str| attribute(name).and_then(|millis| millis.parse().ok()).and_then(at);
@@ -75,37 +91,38 @@ impl Record {
         })
     }
 
-    /// The body's text.
+    /// Returns the body as text.
     #[must_use]
     pub fn text(&self) -> &str {
         str::from_utf8(&self.body).unwrap_or_default()
     }
 
-    /// What workers have noted on the message.
+    /// Returns the note of the worker that handed the message back.
     #[must_use]
     pub fn retry(&self) -> Option<&Retry> {
         self.content.as_ref().ok().and_then(|message| message.retry.as_ref())
     }
 
-    /// Connections that have the message already.
+    /// Returns the connections that already have the message.
     #[must_use]
     pub fn done(&self) -> &[ConnectionId] {
         self.retry().map_or(&[], |retry| &retry.done)
     }
 
-    /// When a worker had the message first, in whichever copy.
+    /// Returns when any copy of the message was first received.
     #[must_use]
     pub fn since(&self) -> Option<SystemTime> {
         self.retry().and_then(|retry| at(retry.since)).or(self.first_received_at)
     }
 
-    /// Receives that may have killed a worker: all of this copy's, and those beyond the first of each earlier.
+    /// Returns the receives that may each have crashed a worker: every receive of this copy, and all but the first of each
+    /// earlier copy.
     #[must_use]
     pub fn suspicious_receives(&self) -> u32 {
         self.retry().map_or(0, |retry| retry.receives).saturating_add(self.receives)
     }
 
-    /// How often a worker has had the message, in whichever copy.
+    /// Returns how many times any copy of the message was received.
     #[must_use]
     pub fn attempts(&self) -> u32 {
         self.retry().map_or(0, |retry| retry.count).saturating_add(self.suspicious_receives())
@@ -128,25 +145,33 @@ impl Message {
         })
     }
 
-    /// Whether it is worthless at `now`.
+    /// Returns whether it has expired at `now`.
     #[must_use]
     pub fn is_expired(&self, now: SystemTime) -> bool {
         self.expires_at.is_some_and(|expiry| expiry <= now)
     }
 
-    /// Connections of a user that have it already.
+    /// Returns a user's connections that already have it.
     #[must_use]
     pub fn done(&self) -> &[ConnectionId] {
         self.retry.as_ref().map_or(&[], |retry| &retry.done)
     }
 }
 
-/// A time in milliseconds since the epoch; `None` past the end of time, which is never reached.
+impl Pair<'_> {
+    /// Completes the pair without a post.
+    #[must_use]
+    pub fn unposted(&self, outcome: Outcome) -> Completed {
+        Completed::unposted(self.index, Some(self.connection.clone()), outcome)
+    }
+}
+
+/// Converts milliseconds since the epoch. `None` for a time that `SystemTime` cannot hold.
 fn at(millis: u64) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(millis))
 }
 
-/// Milliseconds since the epoch.
+/// Returns milliseconds since the epoch.
 pub(crate) fn millis(time: SystemTime) -> u64 {
     let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
@@ -177,16 +202,16 @@ mod tests {
     }
 
     #[test]
-    fn the_payload_is_a_slice_of_the_body() {
+    fn payload_is_a_slice_of_the_body() {
         let body = r#"{"version":1,"id":"m","payload": {"é": [1.0, "\ud83d"]} ,"to":{"connection":"c"}}"#;
         let record = record(body);
         let payload = record.content.unwrap().payload;
         assert_eq!(payload, r#"{"é": [1.0, "\ud83d"]}"#);
-        assert!(record.body.as_ptr_range().contains(&payload.as_ptr()), "it is not copied");
+        assert!(record.body.as_ptr_range().contains(&payload.as_ptr()), "the payload must not be copied");
     }
 
     #[test]
-    fn a_message_is_as_old_as_its_id_says_or_else_as_the_queue_says() {
+    fn age_comes_from_id_or_queue() {
         let body = |id: &str| format!(r#"{{"version":1,"id":"{id}","payload":1,"to":{{"connection":"c"}}}}"#);
         assert_eq!(message(&body("m")).made_at, at(1_764_000_000_000));
         let retry = r#""retry":{"count":1,"receives":0,"since":1763999999000,"cause":"503"},"id":"m""#;
@@ -196,16 +221,16 @@ mod tests {
     }
 
     #[test]
-    fn poison_keeps_its_body_and_what_the_queue_knows_of_it() {
+    fn poison_keeps_body_and_queue_attributes() {
         let record = record("{\"version\":1}");
-        assert!(record.content.is_err(), "it has no id");
+        assert!(record.content.is_err(), "a message needs an id");
         assert_eq!((record.text(), record.attempts()), ("{\"version\":1}", 2));
         assert_eq!(record.since(), at(1_764_000_000_007));
         assert_eq!((record.group.as_deref(), record.trace), (Some("acme"), None));
     }
 
     #[test]
-    fn what_workers_have_noted_counts_with_what_the_queue_knows() {
+    fn retry_note_adds_to_queue_counts() {
         let retry = r#"{"count":3,"receives":4,"since":1763999999000,"cause":"503"}"#;
         let body =
             format!(r#"{{"version":1,"id":"m","payload":1,"to":{{"connection":"c"}},"retry":{retry}}}"#);
@@ -215,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_without_an_id_is_no_record() {
+    fn record_without_id_is_invalid() {
         let without = SqsMessage::default();
         let mut empty = SqsMessage::default();
         empty.message_id = Some(String::new());

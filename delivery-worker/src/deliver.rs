@@ -1,4 +1,4 @@
-//! From lanes to outcomes.
+//! Posts the pairs of each lane.
 
 use std::{collections::HashSet, panic::AssertUnwindSafe};
 
@@ -8,42 +8,44 @@ use streamer_message::ConnectionId;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
-    Worker, backoff,
-    classify::{Answer, Verdict, classify},
-    control::{breaker::Health, in_flight},
-    decode::Record,
-    expand::Pair,
+    Worker,
+    admission::{breaker::Health, in_flight},
+    backoff,
+    classify::{PostResult, Verdict, classify},
+    decode::{Pair, Record},
     gateway::Gateway,
-    outcome::{Cause, Ended, Outcome},
-    plan::{Lane, Order, Planned},
+    outcome::{Cause, Completed, Outcome},
+    plan::{Lane, Planned},
+    queue_kind::QueueKind,
     time::Time,
 };
 
-/// Lanes that run at the same time, at most.
-const LANES: usize = in_flight::MOST;
+/// Lanes that run concurrently.
+const LANES: usize = in_flight::MAX_POSTS;
 
-/// Runs all lanes, and says how each pair ended, the superseded ones included. A lane that panics disturbs no other.
+/// Runs all lanes and returns all completed pairs, including superseded ones. A lane that panics affects no other.
 pub async fn deliver<G: Gateway>(
     worker: &Worker<G>,
     records: &[Record],
     Planned { lanes, superseded }: Planned<'_>,
     time: &Time,
-) -> Vec<Ended> {
+) -> Vec<Completed> {
     let delivery = Delivery { worker, records, superseded: &superseded, time };
     let running = stream::iter(&lanes).map(|lane| {
         let run = AssertUnwindSafe(delivery.run(lane)).catch_unwind();
-        run.map(|ended| ended.unwrap_or_else(|_| panicked(lane)))
+        run.map(|completed| completed.unwrap_or_else(|_| panicked(lane)))
     });
-    let ended = running.buffer_unordered(LANES).concat().await;
-    ended.into_iter().chain(superseded).collect()
+    let completed = running.buffer_unordered(LANES).concat().await;
+    completed.into_iter().chain(superseded).collect()
 }
 
-fn panicked(lane: &Lane<'_>) -> Vec<Ended> {
+fn panicked(lane: &Lane<'_>) -> Vec<Completed> {
     lane.pairs.iter().map(|pair| pair.unposted(Outcome::HandedBack(Cause::Panic))).collect()
 }
 
-/// Why a message goes back that stands behind one which goes back for `cause`: what ends all lanes ends it too.
-fn behind(cause: &Cause) -> Cause {
+/// Returns the cause for the messages behind one that is handed back for `cause`. A cause that ends all lanes is their
+/// cause, too.
+fn cause_behind(cause: &Cause) -> Cause {
     match cause {
         Cause::Deadline | Cause::CircuitOpen(_) => cause.clone(),
         _ => Cause::Behind,
@@ -54,156 +56,165 @@ fn behind(cause: &Cause) -> Cause {
 struct Delivery<'a, G> {
     worker: &'a Worker<G>,
     records: &'a [Record],
-    superseded: &'a [Ended],
+    superseded: &'a [Completed],
     time: &'a Time,
 }
 
 impl<G: Gateway> Delivery<'_, G> {
-    async fn run(&self, lane: &Lane<'_>) -> Vec<Ended> {
-        match self.worker.policy.order {
-            Order::Connection => self.run_connection(lane).await,
-            // Boxed, so that the lanes of a standard queue are small.
-            Order::Group => Box::pin(self.run_group(lane)).await,
+    async fn run(&self, lane: &Lane<'_>) -> Vec<Completed> {
+        match self.worker.policy.queue_kind {
+            QueueKind::Standard => self.run_connection(lane).await,
+            // Boxed, to keep the lanes of a standard queue small.
+            QueueKind::Fifo => Box::pin(self.run_group(lane)).await,
         }
     }
 
-    /// Runs the lane of a connection, a message at a time. One that is handed back or finds nobody ends it: what
-    /// comes after must not overtake, or would find nobody either.
-    async fn run_connection(&self, lane: &Lane<'_>) -> Vec<Ended> {
-        let mut ended = Vec::with_capacity(lane.pairs.len());
+    /// Runs a connection's lane, one message at a time. The lane ends with the first message that is handed back, which
+    /// no later message may overtake, or that finds the connection gone.
+    async fn run_connection(&self, lane: &Lane<'_>) -> Vec<Completed> {
+        let mut completed = Vec::with_capacity(lane.pairs.len());
         let mut rest = None;
         for pair in &lane.pairs {
-            let end = match &rest {
+            let done = match &rest {
                 Some(outcome) => pair.unposted(Outcome::clone(outcome)),
-                None => self.end(pair).await,
+                None => self.complete(pair).await,
             };
-            rest = rest.or_else(|| match &end.outcome {
+            rest = rest.or_else(|| match &done.outcome {
                 Outcome::Gone => Some(Outcome::Gone),
-                Outcome::HandedBack(cause) => Some(Outcome::HandedBack(behind(cause))),
+                Outcome::HandedBack(cause) => Some(Outcome::HandedBack(cause_behind(cause))),
                 _ => None,
             });
-            ended.push(end);
+            completed.push(done);
         }
-        ended
+        completed
     }
 
-    /// Runs the lane of a group, a message at a time, the connections of that side by side. A message that does not
-    /// settle ends it: it may yet fail to reach the dead-letter queue, and must not have been overtaken then. Connections
-    /// that it reached in an earlier invocation are left out, and the others have their turns in random order, so that
-    /// an audience that is too large for one invocation is served over several.
-    async fn run_group(&self, lane: &Lane<'_>) -> Vec<Ended> {
-        let mut ended: Vec<Ended> = Vec::with_capacity(lane.pairs.len());
-        let mut gone: HashSet<&ConnectionId> = HashSet::new();
+    /// Runs a message group's lane, one message at a time, and each message's connections concurrently.
+    ///
+    /// The lane ends with the first message that does not settle, a dead letter included: it may fail to reach the
+    /// dead-letter queue and must not have been overtaken then.
+    async fn run_group(&self, lane: &Lane<'_>) -> Vec<Completed> {
+        let mut completed: Vec<Completed> = Vec::with_capacity(lane.pairs.len());
+        let mut gone: HashSet<ConnectionId> = HashSet::new();
         let mut held = None;
-        for pairs in lane.pairs.chunk_by(|one, other| one.place == other.place) {
+        for pairs in lane.pairs.chunk_by(|one, other| one.index == other.index) {
             if let Some(cause) = &held {
-                let back = |pair: &Pair<'_>| pair.unposted(Outcome::HandedBack(Cause::clone(cause)));
-                ended.extend(pairs.iter().map(back));
+                let hand_back = |pair: &Pair<'_>| pair.unposted(Outcome::HandedBack(Cause::clone(cause)));
+                completed.extend(pairs.iter().map(hand_back));
                 continue;
             }
-            let record = &self.records[pairs[0].place];
-            let mut served = self.worker.served.take(&record.id);
-            let mut rest: Vec<_> = pairs.iter().filter(|pair| !served.contains(&pair.connection)).collect();
-            if record.receives > 1 {
-                fastrand::shuffle(&mut rest);
-            }
-            let end = async |pair: &Pair<'_>| match gone.contains(&pair.connection) {
-                true => pair.unposted(Outcome::Gone),
-                false => self.end(pair).await,
-            };
-            let mut step = join_all(rest.iter().map(|pair| end(pair))).await;
-            let superseded = self.superseded.iter().filter(|end| end.place == pairs[0].place);
-            let all: Vec<_> = step.iter().chain(superseded).collect();
-            let away = self.worker.policy.still_away(self.records, &all, self.time.now());
-            step.extend(away.filter(|_| served.is_empty()));
-            held = step.iter().find(|end| !end.outcome.is_settled()).map(|end| match &end.outcome {
-                Outcome::HandedBack(cause) => behind(cause),
+            let step = self.run_message(pairs, &gone).await;
+            held = step.iter().find(|done| !done.outcome.is_settled()).map(|done| match &done.outcome {
+                Outcome::HandedBack(cause) => cause_behind(cause),
                 _ => Cause::Behind,
             });
-            let of = |outcome| {
-                let ended = rest.iter().zip(&step).filter(move |(_, end)| end.outcome == outcome);
-                ended.map(|(pair, _)| &pair.connection)
-            };
-            gone.extend(of(Outcome::Gone));
-            if held.is_some() {
-                served.extend(of(Outcome::Delivered).cloned());
-                self.worker.served.remember(&record.id, served);
-            }
-            ended.extend(step);
+            let newly_gone = step.iter().filter(|done| done.outcome == Outcome::Gone);
+            gone.extend(newly_gone.filter_map(|done| done.connection.clone()));
+            completed.extend(step);
         }
-        ended
+        completed
     }
 
-    /// Posts a pair until it ends, which is once, but for what is transient.
-    async fn end(&self, pair: &Pair<'_>) -> Ended {
-        let mut ended = pair.unposted(Outcome::Delivered);
+    /// Completes the pairs of one message on a FIFO queue.
+    ///
+    /// Connections that received it in an earlier invocation are left out. The others are posted to in random order
+    /// from the second receive on, so that an audience too large for one invocation is served over several.
+    async fn run_message(&self, pairs: &[Pair<'_>], gone: &HashSet<ConnectionId>) -> Vec<Completed> {
+        let record = &self.records[pairs[0].index];
+        let mut served = self.worker.served.take(&record.id);
+        let mut unserved: Vec<_> = pairs.iter().filter(|pair| !served.contains(&pair.connection)).collect();
+        if record.receives > 1 {
+            fastrand::shuffle(&mut unserved);
+        }
+        let complete = async |pair: &Pair<'_>| match gone.contains(&pair.connection) {
+            true => pair.unposted(Outcome::Gone),
+            false => self.complete(pair).await,
+        };
+        let mut completed = join_all(unserved.iter().map(|pair| complete(pair))).await;
+        let superseded = self.superseded.iter().filter(|done| done.index == pairs[0].index);
+        let all: Vec<_> = completed.iter().chain(superseded).collect();
+        let away = self.worker.policy.still_away(self.records, &all, self.time.now());
+        completed.extend(away.filter(|_| served.is_empty()));
+        if completed.iter().any(|done| !done.outcome.is_settled()) {
+            let delivered = completed.iter().filter(|done| done.outcome == Outcome::Delivered);
+            served.extend(delivered.filter_map(|done| done.connection.clone()));
+            self.worker.served.remember(&record.id, served);
+        }
+        completed
+    }
+
+    /// Posts a pair and retries transient failures.
+    async fn complete(&self, pair: &Pair<'_>) -> Completed {
+        let mut completed = pair.unposted(Outcome::Delivered);
         loop {
             if self.is_expired(pair) {
-                return Ended { outcome: Outcome::Expired, ..ended };
+                return Completed { outcome: Outcome::Expired, ..completed };
             }
-            // It is not waited for longer than it is worth anything.
-            let until = self.time.until(pair.message.expires_at);
-            let ticket = match self.worker.gate.pass(&pair.connection, until).await {
-                Ok(ticket) => ticket,
-                Err(_) if self.is_expired(pair) => return Ended { outcome: Outcome::Expired, ..ended },
-                Err(cause) => return Ended { outcome: Outcome::HandedBack(cause), ..ended },
+            let until = self.time.deadline_or_expiry(pair.message.expires_at);
+            let permit = match self.worker.gate.acquire(&pair.connection, until).await {
+                Ok(permit) => permit,
+                Err(_) if self.is_expired(pair) => {
+                    return Completed { outcome: Outcome::Expired, ..completed };
+                }
+                Err(cause) => return Completed { outcome: Outcome::HandedBack(cause), ..completed },
             };
-            let posted_at = ticket.began();
+            let posted_at = permit.began();
             let verdict = self.post(pair).await;
-            ended.posts += 1;
-            ticket.record(match verdict.health() {
-                Health::Fails if ended.posts > 1 => Health::StillFails,
+            completed.posts += 1;
+            permit.record(match verdict.health() {
+                Health::Fails if completed.posts > 1 => Health::StillFails,
                 health => health,
             });
             let outcome = match verdict {
                 Verdict::Delivered => {
                     let made_at = pair.message.made_at;
-                    ended.age = made_at.and_then(|made_at| self.time.now().duration_since(made_at).ok());
+                    completed.age = made_at.and_then(|made_at| self.time.now().duration_since(made_at).ok());
                     Outcome::Delivered
                 }
-                // Boxed, as what is rare and large: lanes are moved about.
+                // Boxed, since it is large and rare, and lanes are moved.
                 Verdict::NoConnection => Box::pin(self.remove(&pair.connection, posted_at)).await,
                 Verdict::Rejected(rejection) => Outcome::Rejected(rejection),
                 Verdict::HandBack(cause) => {
-                    let pause = backoff::in_place(ended.posts, fastrand::f64());
-                    if cause.is_transient() && ended.posts < backoff::POSTS && pause < self.time.left() {
+                    let pause = backoff::in_place_retry(completed.posts, fastrand::f64());
+                    let may_retry = cause.is_transient() && completed.posts < backoff::MAX_POSTS;
+                    if may_retry && pause < self.time.remaining() {
                         sleep(pause).await;
                         continue;
                     }
                     Outcome::HandedBack(cause)
                 }
             };
-            return Ended { outcome, ..ended };
+            return Completed { outcome, ..completed };
         }
     }
 
-    /// Whether the message is worthless now.
+    /// Returns whether the message has expired. Reads the clock only for messages that expire, which are few.
     fn is_expired(&self, pair: &Pair<'_>) -> bool {
-        // Most have no expiry, and need no clock.
         pair.message.expires_at.is_some() && pair.message.is_expired(self.time.now())
     }
 
     async fn post(&self, pair: &Pair<'_>) -> Verdict {
         let post = self.worker.gateway.post(&pair.connection, pair.message.payload.clone());
-        match timeout(self.time.call(), post).await {
+        match timeout(self.time.call_timeout(), post).await {
             Ok(answer) => classify(answer),
-            Err(_) if self.time.is_over() => Verdict::HandBack(Cause::Deadline),
-            Err(_) => classify(Answer::Timeout),
+            Err(_) if self.time.is_past_cutoff() => Verdict::HandBack(Cause::Deadline),
+            Err(_) => classify(PostResult::Timeout),
         }
     }
 
-    /// One conditional delete decides whether the connection is gone, or so young that API Gateway may not
-    /// have known it when it was posted to: until `$connect` has answered, posts are answered with 410. They are, too,
-    /// where the connection is another API's, whose row stays.
+    /// Removes the row of a connection that API Gateway answered with 410, by one conditional delete.
+    ///
+    /// The row stays if the connection is younger than the connect grace, since API Gateway answers 410 until `$connect`
+    /// has succeeded, and if it belongs to another endpoint.
     async fn remove(&self, connection: &ConnectionId, posted_at: Instant) -> Outcome {
         let cutoff = self.time.at(posted_at) - self.worker.policy.connect_grace;
         let delete = self.worker.table.delete_if_older(connection, cutoff, &self.worker.endpoints);
-        match timeout(self.time.call(), delete).await {
+        match timeout(self.time.call_timeout(), delete).await {
             Ok(Ok(Removal::Removed)) => Outcome::Gone,
             Ok(Ok(Removal::TooYoung)) => Outcome::HandedBack(Cause::ConnectGrace),
             Ok(Ok(Removal::Elsewhere(endpoint))) => Outcome::HandedBack(Cause::Elsewhere(endpoint)),
             Ok(Err(error)) => Outcome::HandedBack(Cause::Table(error.to_string())),
-            Err(_) => Outcome::HandedBack(self.time.late("DeleteItem")),
+            Err(_) => Outcome::HandedBack(self.time.timeout_cause("DeleteItem")),
         }
     }
 }

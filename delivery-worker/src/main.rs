@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 use aws_lambda_events::sqs::SqsEvent;
 use delivery_worker::{
     Worker,
+    admission::{Gate, concurrency},
     config::Config,
-    control::{Gate, limiter},
     gateway::ManagementApi,
     queue::Queue,
     served::Served,
@@ -32,7 +32,7 @@ async fn main() -> Result<(), Error> {
     let aws = aws::load().await;
     let sqs = aws_sdk_sqs::Client::new(&aws);
     let worker = Worker {
-        gateway: ManagementApi::new(&aws, endpoints.name(), limiter::MOST)?,
+        gateway: ManagementApi::new(&aws, endpoints.name(), concurrency::MAX)?,
         endpoints,
         table: ConnectionTable::new(aws_sdk_dynamodb::Client::new(&aws), table),
         outbound: Queue::new(sqs.clone(), queue_url),

@@ -1,105 +1,105 @@
-//! How a pair of a message and a connection ends.
+//! Outcomes of pairs, and their causes.
 
 use std::{fmt, time::Duration};
 
 use streamer_message::{ConnectionId, DecodeError, dead_letter::Reason, limits::PAYLOAD_BYTES};
 
-/// How a pair of a message and a connection ends. Each ends in exactly one of these.
+/// The outcome of a pair of a message and a connection. Each pair has exactly one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// API Gateway has accepted the message; the client need not have read it yet.
     Delivered,
-    /// The connection no longer exists, and neither does its row.
+    /// The connection does not exist any more. Its row was removed.
     Gone,
-    /// The message was past its `expires_at` when its turn came.
+    /// The message was past its `expires_at` before it was posted.
     Expired,
-    /// A later message of the same request for the same connection makes it worthless, and is in the batch.
+    /// The batch holds a later message of the same request for the same connection.
     Superseded,
-    /// Nobody of the audience is there.
+    /// The audience has no live connection.
     NoRecipient,
-    /// The audience is large: messages for its parts are on the queue in the message's place.
+    /// The audience is large. Further messages on the queue replace this one.
     Expanded,
-    /// No later try will be accepted: the message goes to the dead-letter queue.
+    /// API Gateway will never accept the message. It becomes a dead letter.
     Rejected(Rejection),
-    /// The body is no message: it goes to the dead-letter queue as it is.
+    /// The body is not a valid message. It becomes a dead letter, unchanged.
     Poison(DecodeError),
-    /// The message was tried for too long: it goes to the dead-letter queue.
+    /// The message was retried for too long. It becomes a dead letter.
     Exhausted(Cause),
-    /// The message goes back to the queue, and is tried again.
+    /// The message is not finished and is handed back to the queue.
     HandedBack(Cause),
 }
 
-/// Why no later try will be accepted.
+/// Why API Gateway will never accept a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rejection {
-    /// The payload has more bytes than API Gateway delivers. It was not posted.
+    /// The payload has this many bytes, more than API Gateway delivers. It was not posted.
     Payload(usize),
-    /// API Gateway's answer was this status, with this body.
+    /// API Gateway answered with this status and this body.
     Status(u16, String),
-    /// The message is for a tenant, and the queue is a FIFO queue.
+    /// The audience is a tenant, which a FIFO queue does not support.
     Audience,
 }
 
-/// Why a message goes back to the queue.
+/// Why a message is handed back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cause {
-    /// API Gateway's answer was this status, which says nothing about the connection.
+    /// API Gateway answered with this status, which does not concern the connection.
     Status(u16),
-    /// No answer in time.
+    /// API Gateway did not answer in time.
     Timeout,
-    /// No answer: no connection to API Gateway, or one that broke.
+    /// The connection to API Gateway could not be opened, or broke.
     Connection(String),
-    /// The same, and another post on the same connection counts as the failure.
+    /// The shared connection to API Gateway was lost. Another post on it counts as the failure.
     ConnectionLost(String),
-    /// The circuit is open for so long: the management endpoint fails.
+    /// The circuit is open, for this much longer: the management endpoint fails.
     CircuitOpen(Duration),
-    /// The invocation's time is up.
+    /// The invocation's time is over.
     Deadline,
-    /// API Gateway does not know the connection, which is so young that it may not know it yet.
+    /// API Gateway does not know the connection, which may not be established yet.
     ConnectGrace,
     /// The user has no live connection, but may be reconnecting.
     Away,
-    /// The audience is connected at this endpoint only, which is not the worker's.
+    /// The audience is connected only at this endpoint, which is not the worker's.
     Elsewhere(String),
-    /// The connection table did not do what it was asked.
+    /// A call to the connection table failed.
     Table(String),
-    /// The queue did not confirm the messages for a part of the audience.
+    /// SQS did not confirm all messages of a fan-out.
     Unconfirmed,
-    /// An earlier message was handed back, and this one must not overtake it.
+    /// An earlier message was handed back. This one must not overtake it.
     Behind,
-    /// The worker's own fault: the message is reported as it is.
+    /// The worker panicked. The record is reported unchanged.
     Panic,
-    /// Whatever it was: nothing is noted on the messages of a FIFO queue.
-    Unnoted,
+    /// Unknown: messages that stay on a FIFO queue carry no note of the cause.
+    UnknownOnFifo,
 }
 
-/// A pair's end.
+/// A pair with its outcome.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ended {
-    /// The record's place in the batch.
-    pub place: usize,
-    /// The connection; none where the message ended before it came to one.
+pub struct Completed {
+    /// The record's index in the batch.
+    pub index: usize,
+    /// The connection. `None` if the message completed before its audience was resolved.
     pub connection: Option<ConnectionId>,
-    /// How it ended.
+    /// The outcome.
     pub outcome: Outcome,
-    /// How often it was posted.
+    /// How many times it was posted.
     pub posts: u32,
-    /// How old the message was when API Gateway accepted it.
+    /// The message's age when API Gateway accepted it.
     pub age: Option<Duration>,
-    /// Up to which connection a large audience has its messages.
+    /// The last connection of a large audience up to which all have their messages.
     pub after: Option<ConnectionId>,
 }
 
-impl Ended {
-    /// A pair that ended without a post.
+impl Completed {
+    /// Returns a pair that completed without a post.
     #[must_use]
-    pub fn unposted(place: usize, connection: Option<ConnectionId>, outcome: Outcome) -> Self {
-        Self { place, connection, outcome, posts: 0, age: None, after: None }
+    pub fn unposted(index: usize, connection: Option<ConnectionId>, outcome: Outcome) -> Self {
+        Self { index, connection, outcome, posts: 0, age: None, after: None }
     }
 }
 
 impl Outcome {
-    /// Whether the pair needs nothing more: no dead letter, and no other try.
+    /// Returns whether the pair needs neither a dead letter nor a retry.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         match self {
@@ -113,11 +113,11 @@ impl Outcome {
         }
     }
 
-    /// What its dead letter says, if it needs one.
+    /// Returns the detail of its dead letter, if it needs one.
     #[must_use]
-    pub fn dead_letter(&self) -> Option<String> {
+    pub fn dead_letter_detail(&self) -> Option<String> {
         match self {
-            Self::Rejected(Rejection::Status(status, said)) => Some(format!("{status}: {said}")),
+            Self::Rejected(Rejection::Status(status, body)) => Some(format!("{status}: {body}")),
             Self::Rejected(rejection) => Some(rejection.to_string()),
             Self::Poison(error) => Some(error.to_string()),
             Self::Exhausted(cause) => Some(cause.to_string()),
@@ -131,7 +131,7 @@ impl Outcome {
         }
     }
 
-    /// Its name, in logs and as a dead letter's reason.
+    /// Returns its name in logs, which is also the reason of its dead letter.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -149,20 +149,20 @@ impl Outcome {
     }
 }
 
-/// Around the endpoint in the text of [`Cause::Elsewhere`].
+/// The text of [`Cause::Elsewhere`] before and after the endpoint.
 const ELSEWHERE: (&str, &str) =
     ("connected at ", " only: if that is the worker's own API, add it to WEBSOCKET_ENDPOINT_ALIASES");
 
 impl Cause {
-    /// Reads back the text of [`Self::Elsewhere`], with which the cause of a message ends that was handed back for it once.
+    /// Parses the text of [`Self::Elsewhere`], which is at the end of a cause that was handed back for it before.
     #[must_use]
     pub fn elsewhere(text: &str) -> Option<Self> {
         let (_, endpoint) = text.strip_suffix(ELSEWHERE.1)?.rsplit_once(ELSEWHERE.0)?;
         Some(Self::Elsewhere(endpoint.to_owned()))
     }
 
-    /// Whether another try at once may do better. A client or an account that is throttled needs more time,
-    /// and waiting on the queue is free, while waiting in a Lambda is billed.
+    /// Returns whether an immediate retry may succeed. A throttled client or account needs more time, and waiting on
+    /// the queue is free, while waiting in a Lambda function is billed.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
@@ -177,7 +177,7 @@ impl Cause {
             | Self::Unconfirmed
             | Self::Behind
             | Self::Panic
-            | Self::Unnoted => false,
+            | Self::UnknownOnFifo => false,
         }
     }
 }
@@ -197,12 +197,12 @@ impl fmt::Display for Cause {
             Self::Unconfirmed => formatter.write_str("a part of the audience is not on the queue"),
             Self::Behind => formatter.write_str("behind a message that was handed back"),
             Self::Panic => formatter.write_str("the worker panicked"),
-            Self::Unnoted => formatter.write_str("unknown, a FIFO queue keeps none"),
+            Self::UnknownOnFifo => formatter.write_str("unknown, a FIFO queue keeps none"),
         }
     }
 }
 
-/// Without the answer's body: that stands in the dead letter.
+/// Omits the body of the answer, which only the dead letter holds.
 impl fmt::Display for Rejection {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

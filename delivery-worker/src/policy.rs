@@ -1,4 +1,4 @@
-//! How long the worker has patience, and with what.
+//! When to retry and when to give up.
 
 use std::{
     borrow::Borrow,
@@ -9,34 +9,35 @@ use streamer_message::Audience;
 
 use crate::{
     decode::Record,
-    outcome::{Cause, Ended, Outcome},
-    plan::Order,
+    outcome::{Cause, Completed, Outcome},
+    queue_kind::QueueKind,
 };
 
-/// Receives after which a message is suspected of killing workers.
-const RECEIVES: u32 = 10;
+/// Receives after which a message is suspected of crashing workers.
+const SUSPICIOUS_RECEIVES: u32 = 10;
 
-/// How long the worker has patience, and with what.
+/// When to retry and when to give up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
-    /// What the queue keeps in order.
-    pub order: Order,
-    /// How young a connection may be for a 410 to mean that it is not there yet.
+    /// The kind of the outbound queue.
+    pub queue_kind: QueueKind,
+    /// Age up to which a 410 means that a connection is not established yet.
     pub connect_grace: Duration,
-    /// How long after a message's first receipt its user may be reconnecting.
+    /// Time after a message's first receive during which its user may be reconnecting.
     pub away_grace: Duration,
-    /// How long after a message's first receipt it is tried.
+    /// Time after a message's first receive during which it is retried.
     pub max_age: Duration,
 }
 
 impl Policy {
-    /// How a message ends whose audience has no live connection at the worker's endpoint. A user's client that
-    /// reconnects is absent for seconds, and the index lags, so the audience is empty only past the away grace. Where it
-    /// is connected `elsewhere`, the message waits for a worker that knows that endpoint, and is not dropped when those
-    /// connections have ended.
+    /// Returns the outcome of a message whose audience has no live connection at the worker's endpoint.
+    ///
+    /// A client that reconnects is absent for seconds, and the index lags. A user therefore counts as absent only after
+    /// the away grace. A message for an audience that is connected `elsewhere` waits for a worker that knows that
+    /// endpoint. It is not dropped when those connections close.
     #[must_use]
     pub fn unreached(&self, record: &Record, elsewhere: Option<String>, now: SystemTime) -> Outcome {
-        // A connection here has it: the others are not this worker's.
+        // Once a connection of this endpoint has the message, those of other endpoints are not this worker's task.
         let is_reached = !record.done().is_empty();
         if let Some(endpoint) = elsewhere.filter(|_| !is_reached) {
             return Outcome::HandedBack(Cause::Elsewhere(endpoint));
@@ -54,40 +55,41 @@ impl Policy {
         }
     }
 
-    /// What a user's message still waits for, by how all its pairs ended: where every connection that was found is
-    /// gone, the client that had it may be reconnecting.
+    /// Hands a user's message back when all connections that were found are gone: the client may be reconnecting.
+    ///
+    /// `pairs` are all completed pairs of one message.
     #[must_use]
     pub fn still_away(
         &self,
         records: &[Record],
-        pairs: &[impl Borrow<Ended>],
+        pairs: &[impl Borrow<Completed>],
         now: SystemTime,
-    ) -> Option<Ended> {
-        let place = pairs.first()?.borrow().place;
-        let message = records[place].content.as_ref().ok()?;
+    ) -> Option<Completed> {
+        let index = pairs.first()?.borrow().index;
+        let message = records[index].content.as_ref().ok()?;
         let reached =
             !message.done().is_empty() || pairs.iter().any(|pair| pair.borrow().outcome != Outcome::Gone);
         let (Audience::User { .. }, false) = (&message.to, reached) else { return None };
-        match self.unreached(&records[place], None, now) {
-            away @ Outcome::HandedBack(_) => Some(Ended::unposted(place, None, away)),
+        match self.unreached(&records[index], None, now) {
+            away @ Outcome::HandedBack(_) => Some(Completed::unposted(index, None, away)),
             _ => None,
         }
     }
 
-    /// Whether a message has been tried for too long.
+    /// Returns whether a message is past `max_age`.
     #[must_use]
     pub fn is_too_old(&self, record: &Record, now: SystemTime) -> bool {
         age(record, now) >= self.max_age
     }
 
-    /// How a message ends that would be handed back: on a standard queue not so once it is too old, or
-    /// suspected of killing workers.
+    /// Returns the outcome of a pair that would be handed back. A standard queue's message that is too old, or
+    /// suspected of crashing workers, is exhausted instead.
     #[must_use]
-    pub fn back(&self, record: &Record, cause: Cause, now: SystemTime) -> Outcome {
-        let given_up = self.is_too_old(record, now) || record.suspicious_receives() >= RECEIVES;
-        match self.order {
-            Order::Connection if given_up => Outcome::Exhausted(cause),
-            Order::Connection | Order::Group => Outcome::HandedBack(cause),
+    pub fn hand_back_or_exhaust(&self, record: &Record, cause: Cause, now: SystemTime) -> Outcome {
+        let gives_up = self.is_too_old(record, now) || record.suspicious_receives() >= SUSPICIOUS_RECEIVES;
+        match self.queue_kind {
+            QueueKind::Standard if gives_up => Outcome::Exhausted(cause),
+            QueueKind::Standard | QueueKind::Fifo => Outcome::HandedBack(cause),
         }
     }
 }

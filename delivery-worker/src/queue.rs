@@ -1,4 +1,4 @@
-//! The queues that the worker writes to.
+//! Writes to the SQS queues.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -19,86 +19,88 @@ use streamer_message::{
 };
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::{backoff, letter::Letter, plan::Order};
+use crate::{backoff, outgoing::Outgoing, queue_kind::QueueKind};
 
-/// Time limit of one call to SQS, which usually answers within 20 ms: a connection that hangs leaves time for others.
+/// Time limit of one call to SQS, which usually answers within 20 ms. It leaves time for another attempt when a connection
+/// hangs.
 const ATTEMPT: Duration = Duration::from_secs(2);
 
-/// A queue.
+/// An SQS queue.
 #[derive(Debug, Clone)]
 pub struct Queue {
     client: Client,
     url: String,
-    order: Order,
+    kind: QueueKind,
 }
 
-/// A record of a FIFO queue that waits before it is delivered again.
+/// A new visibility timeout for a record, after which SQS delivers it again.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wait {
-    /// What SQS hides it by.
+pub struct VisibilityChange {
+    /// The record's receipt handle.
     pub receipt_handle: String,
-    /// How many seconds.
+    /// The visibility timeout in seconds, 0 to 43 200.
     pub seconds: u32,
 }
 
-/// An entry of a batch, under the id that it keeps over all attempts.
+/// An entry of a batch call. It keeps its id over all attempts.
 struct Entry<T, R> {
     id: usize,
     of: T,
     request: R,
 }
 
-/// SQS's answer to a batch.
-struct Answer {
+/// SQS's answer to a batch call.
+struct BatchAnswer {
     confirmed: BTreeSet<usize>,
     failed: Vec<BatchResultErrorEntry>,
 }
 
-/// Why SQS answered for none of a batch.
+/// A batch call that failed as a whole.
 struct Fault {
     cause: String,
     is_final: bool,
 }
 
 impl Queue {
-    /// The queue at `url`. The client's own retries are off: [`send`](Self::send) and [`delay`](Self::delay) retry.
+    /// Returns the queue at `url`. The client's own retries are off, since [`send`](Self::send) and
+    /// [`change_visibility`](Self::change_visibility) retry.
     #[must_use]
     pub fn new(client: Client, url: impl Into<String>) -> Self {
         let url = url.into();
         let config = client.config().to_builder().retry_config(RetryConfig::disabled());
-        Self { client: Client::from_conf(config.build()), order: Order::of_queue(&url), url }
+        Self { client: Client::from_conf(config.build()), kind: QueueKind::of_url(&url), url }
     }
 
-    /// Sends letters, and returns the places of those that the queue did not confirm by `until`, refused, or cannot
-    /// take since they are too large with their attributes.
+    /// Sends messages, and returns the indexes of those that SQS did not confirm by `until` or refused, or that are too
+    /// large with their attributes.
     ///
-    /// One attempt takes up to 2 s. Unconfirmed entries are sent again, without the others of their call, until the
-    /// time is over. An entry that SQS took without an answer is then on a standard queue twice, with the same message
-    /// id. On a FIFO queue it keeps its deduplication id over all attempts, so SQS takes it once.
-    pub async fn send(&self, letters: &[Letter], until: Instant) -> BTreeSet<usize> {
+    /// One attempt takes up to 2 s. Unconfirmed entries alone are retried until the time is over. An entry that SQS
+    /// accepted without an answer is then on a standard queue twice, with the same message id. On a FIFO queue it keeps
+    /// its deduplication id over all attempts, so SQS accepts it once.
+    pub async fn send(&self, messages: &[Outgoing], until: Instant) -> BTreeSet<usize> {
         let (fitting, unfit): (Vec<_>, Vec<_>) =
-            letters.iter().partition(|letter| letter.bytes() <= limits::QUEUE_MESSAGE_BYTES);
-        let batches = pack(fitting, Limit::QUEUE_BATCH, |letter| letter.bytes());
+            messages.iter().partition(|message| message.bytes() <= limits::QUEUE_MESSAGE_BYTES);
+        let batches = pack(fitting, Limit::QUEUE_BATCH, |message| message.bytes());
         let batches = batches.map(|batch| self.send_batch(batch, until));
         let unsent = join_all(batches).await.into_iter().flatten();
-        unfit.into_iter().chain(unsent).map(|letter| letter.place).collect()
+        unfit.into_iter().chain(unsent).map(|message| message.index).collect()
     }
 
-    /// Sends one batch, and returns the unconfirmed letters.
-    async fn send_batch<'a>(&self, batch: Vec<&'a Letter>, until: Instant) -> Vec<&'a Letter> {
+    /// Sends one batch, and returns the unconfirmed messages.
+    async fn send_batch<'a>(&self, batch: Vec<&'a Outgoing>, until: Instant) -> Vec<&'a Outgoing> {
         let (mut entries, mut unsent) = (Vec::new(), Vec::new());
-        for (id, letter) in batch.into_iter().enumerate() {
-            // Built once, so that a FIFO queue sees the same deduplication id in each attempt.
-            match entry(id, letter, self.order) {
-                Some(request) => entries.push(Entry { id, of: letter, request }),
-                None => unsent.push(letter),
+        for (id, message) in batch.into_iter().enumerate() {
+            // Built once, so that every attempt has the same deduplication id.
+            match entry(id, message, self.kind) {
+                Some(request) => entries.push(Entry { id, of: message, request }),
+                None => unsent.push(message),
             }
         }
         let attempt = async |requests| {
             let send = self.client.send_message_batch().queue_url(&self.url).set_entries(Some(requests));
             let output = send.send().await.map_err(|error| Fault::of(&error))?;
             let confirmed = output.successful.iter().map(|entry| entry.id());
-            Ok(Answer { confirmed: ids(confirmed), failed: output.failed })
+            Ok(BatchAnswer { confirmed: ids(confirmed), failed: output.failed })
         };
         unsent.extend(self.repeat(entries, until, attempt).await.into_iter().map(|entry| entry.of));
         if !unsent.is_empty() {
@@ -107,24 +109,24 @@ impl Queue {
         unsent
     }
 
-    /// Hides records for their seconds, with the time limits and retries of [`send`](Self::send). The queue delivers
-    /// the others again after its visibility timeout.
-    pub async fn delay(&self, waits: &[Wait], until: Instant) {
-        let batches = waits.chunks(limits::QUEUE_BATCH_MESSAGES);
-        join_all(batches.map(|batch| self.delay_batch(batch, until))).await;
+    /// Changes the visibility timeouts of records, with the time limits and retries of [`send`](Self::send). A record for
+    /// which this fails is delivered again after the queue's own visibility timeout.
+    pub async fn change_visibility(&self, changes: &[VisibilityChange], until: Instant) {
+        let batches = changes.chunks(limits::QUEUE_BATCH_MESSAGES);
+        join_all(batches.map(|batch| self.change_visibility_batch(batch, until))).await;
     }
 
-    async fn delay_batch(&self, batch: &[Wait], until: Instant) {
+    async fn change_visibility_batch(&self, batch: &[VisibilityChange], until: Instant) {
         let entries = batch
             .iter()
             .enumerate()
-            .filter_map(|(id, wait)| Some(Entry { id, of: wait, request: visibility(id, wait).ok()? }));
+            .filter_map(|(id, change)| Some(Entry { id, of: change, request: visibility(id, change).ok()? }));
         let attempt = async |requests| {
             let change = self.client.change_message_visibility_batch().queue_url(&self.url);
             let output =
                 change.set_entries(Some(requests)).send().await.map_err(|error| Fault::of(&error))?;
             let confirmed = output.successful.iter().map(|entry| entry.id());
-            Ok(Answer { confirmed: ids(confirmed), failed: output.failed })
+            Ok(BatchAnswer { confirmed: ids(confirmed), failed: output.failed })
         };
         let failed = self.repeat(entries.collect(), until, attempt).await;
         if !failed.is_empty() {
@@ -132,13 +134,13 @@ impl Queue {
         }
     }
 
-    /// Makes attempts until SQS has confirmed or refused every entry, or the time is over, and returns the entries that
-    /// are not confirmed.
+    /// Retries a batch call until SQS has confirmed or refused every entry, or the time is over. Returns the unconfirmed
+    /// entries.
     async fn repeat<T, R: Clone>(
         &self,
         mut entries: Vec<Entry<T, R>>,
         until: Instant,
-        attempt: impl AsyncFn(Vec<R>) -> Result<Answer, Fault>,
+        attempt: impl AsyncFn(Vec<R>) -> Result<BatchAnswer, Fault>,
     ) -> Vec<Entry<T, R>> {
         let mut refused = Vec::new();
         for attempts in 1.. {
@@ -150,14 +152,14 @@ impl Queue {
                     refused.extend(entries.extract_if(.., |entry| final_ids.contains(&entry.id)));
                 }
                 Ok(Err(Fault { cause, is_final })) => {
-                    tracing::warn!(queue = self.url, attempts, cause, "a call to the queue failed");
+                    tracing::warn!(queue = self.url, attempts, cause, "call to the queue failed");
                     if is_final {
                         break;
                     }
                 }
-                Err(_) => tracing::warn!(queue = self.url, attempts, "the queue did not answer in time"),
+                Err(_) => tracing::warn!(queue = self.url, attempts, "queue did not answer in time"),
             }
-            let pause = backoff::on_a_call(attempts, fastrand::f64());
+            let pause = backoff::queue_call(attempts, fastrand::f64());
             if entries.is_empty() || Instant::now() + pause >= until {
                 break;
             }
@@ -167,10 +169,10 @@ impl Queue {
         refused
     }
 
-    /// The ids of the entries that SQS would refuse again.
+    /// Returns the ids of the entries that SQS would refuse again.
     fn refusals(&self, failed: &[BatchResultErrorEntry]) -> BTreeSet<usize> {
         for failed in failed {
-            tracing::warn!(queue = self.url, cause = failed.code(), "the queue refused an entry");
+            tracing::warn!(queue = self.url, cause = failed.code(), "queue refused an entry");
         }
         let refused = failed.iter().filter(|failed| is_refusal(failed.code(), failed.sender_fault()));
         ids(refused.map(BatchResultErrorEntry::id))
@@ -193,21 +195,24 @@ fn ids<'a>(ids: impl Iterator<Item = &'a str>) -> BTreeSet<usize> {
     ids.filter_map(|id| id.parse().ok()).collect()
 }
 
-fn visibility(id: usize, wait: &Wait) -> Result<ChangeMessageVisibilityBatchRequestEntry, BuildError> {
+fn visibility(
+    id: usize,
+    change: &VisibilityChange,
+) -> Result<ChangeMessageVisibilityBatchRequestEntry, BuildError> {
     ChangeMessageVisibilityBatchRequestEntry::builder()
         .id(id.to_string())
-        .receipt_handle(&wait.receipt_handle)
-        .set_visibility_timeout(i32::try_from(wait.seconds).ok())
+        .receipt_handle(&change.receipt_handle)
+        .set_visibility_timeout(i32::try_from(change.seconds).ok())
         .build()
 }
 
-fn entry(id: usize, letter: &Letter, order: Order) -> Option<SendMessageBatchRequestEntry> {
-    let entry = SendMessageBatchRequestEntry::builder().id(id.to_string()).message_body(&letter.body);
-    let entry = letter.attributes.iter().try_fold(entry, |entry, (name, value)| {
+fn entry(id: usize, message: &Outgoing, kind: QueueKind) -> Option<SendMessageBatchRequestEntry> {
+    let entry = SendMessageBatchRequestEntry::builder().id(id.to_string()).message_body(&message.body);
+    let entry = message.attributes.iter().try_fold(entry, |entry, (name, value)| {
         let value = MessageAttributeValue::builder().data_type("String").string_value(value);
         Some(entry.message_attributes(*name, value.build().ok()?))
     })?;
-    let entry = match &letter.trace {
+    let entry = match &message.trace {
         None => entry,
         Some(trace) => {
             let value = MessageSystemAttributeValue::builder().data_type("String").string_value(trace);
@@ -215,11 +220,11 @@ fn entry(id: usize, letter: &Letter, order: Order) -> Option<SendMessageBatchReq
             entry.message_system_attributes(name, value.build().ok()?)
         }
     };
-    let entry = entry.set_message_group_id(letter.group.clone());
-    let entry = match order {
-        Order::Connection => entry.set_delay_seconds(i32::try_from(letter.delay).ok()),
-        // Fresh for each send, or SQS would drop it as a duplicate of the message's earlier copy.
-        Order::Group => entry.message_deduplication_id(MessageId::generate()),
+    let entry = entry.set_message_group_id(message.group.clone());
+    let entry = match kind {
+        QueueKind::Standard => entry.set_delay_seconds(i32::try_from(message.delay).ok()),
+        // New for each send: SQS would drop the message as a duplicate of its earlier copy.
+        QueueKind::Fifo => entry.message_deduplication_id(MessageId::generate()),
     };
     entry.build().ok()
 }

@@ -1,7 +1,7 @@
-//! Connections that already have a FIFO queue's message, kept from one invocation of an environment to the next.
+//! Remembers, between invocations of an execution environment, which connections already have a FIFO queue's message.
 //!
-//! SQS keeps no note on a message that stays on a FIFO queue. Without this memory an audience that is too large for one
-//! invocation would begin again each time, and never end.
+//! A message that stays on a FIFO queue cannot carry a note. Without this memory, an audience too large for one invocation
+//! would start over in each, and never complete.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -10,25 +10,25 @@ use std::{
 
 use streamer_message::ConnectionId;
 
-/// Records that are remembered, at most. The oldest is forgotten first.
+/// Maximum number of remembered records. The oldest is forgotten first.
 const RECORDS: usize = 1000;
 
-/// Connections of all records that are remembered, at most: about 10 MB.
+/// Maximum number of remembered connections of all records: about 10 MB.
 const CONNECTIONS: usize = 100_000;
 
-/// Connections that already have a record's message. A forgotten record is delivered to all its connections again.
+/// The connections that already have a record's message. A forgotten record is delivered to all its connections again.
 #[derive(Debug, Default)]
 pub struct Served(Mutex<Memory>);
 
 #[derive(Debug, Default)]
 struct Memory {
-    /// By the record's id, the oldest first.
+    /// Connections by record id, the oldest first.
     records: VecDeque<(String, HashSet<ConnectionId>)>,
     connections: usize,
 }
 
 impl Served {
-    /// Removes and returns the connections that have the record's message.
+    /// Removes and returns the connections that have a record's message.
     pub fn take(&self, record: &str) -> HashSet<ConnectionId> {
         let mut memory = self.locked();
         let found = memory.records.iter().position(|(id, _)| id == record);
@@ -37,7 +37,7 @@ impl Served {
         connections
     }
 
-    /// Remembers the connections that have the record's message, after [`take`](Self::take).
+    /// Remembers the connections that have a record's message. Call [`take`](Self::take) before.
     pub fn remember(&self, record: &str, connections: HashSet<ConnectionId>) {
         if connections.is_empty() {
             return;
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_remembered_until_taken() {
+    fn record_is_remembered_until_taken() {
         let served = Served::default();
         served.remember("a", connections(2));
         served.remember("b", connections(1));
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_records_are_forgotten_first() {
+    fn oldest_records_are_forgotten_first() {
         let served = Served::default();
         (0..=RECORDS).for_each(|id| served.remember(&id.to_string(), connections(1)));
         assert_eq!((served.take("0").len(), served.take("1").len()), (0, 1));

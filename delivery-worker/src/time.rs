@@ -24,7 +24,7 @@ const TOLERANCE: Duration = Duration::from_secs(1);
 /// Lambda runs no invocation for longer.
 ///
 /// Source: <https://docs.aws.amazon.com/lambda/latest/dg/configuration-timeout.html>.
-pub const LONGEST: Duration = Duration::from_secs(900);
+pub const MAX_TIMEOUT: Duration = Duration::from_secs(900);
 
 /// The time of one invocation: the wall clock, read once and carried on by tokio's, and the deadline. So tests
 /// in virtual time move both.
@@ -35,7 +35,7 @@ pub struct Time {
     instant: Instant,
     deadline: Instant,
     cutoff: Instant,
-    settled: Instant,
+    settle_deadline: Instant,
 }
 
 impl Time {
@@ -59,7 +59,7 @@ impl Time {
             instant,
             deadline: instant + whole - last,
             cutoff: instant + whole - last / RUNNING,
-            settled: instant + whole - REPORT.min(whole / 8),
+            settle_deadline: instant + whole - REPORT.min(whole / 8),
         }
     }
 
@@ -83,8 +83,8 @@ impl Time {
 
     /// When settling ends: what is not confirmed then is reported.
     #[must_use]
-    pub fn settled(&self) -> Instant {
-        self.settled
+    pub fn settle_deadline(&self) -> Instant {
+        self.settle_deadline
     }
 
     /// The deadline: no post begins after it. Posts and table calls that have begun go on until the cutoff.
@@ -95,7 +95,7 @@ impl Time {
 
     /// The deadline, or the time at which a message expires, where that is earlier.
     #[must_use]
-    pub fn until(&self, expires_at: Option<SystemTime>) -> Instant {
+    pub fn deadline_or_expiry(&self, expires_at: Option<SystemTime>) -> Instant {
         let expiry = expires_at.and_then(|expiry| expiry.duration_since(self.wall).ok());
         expiry
             .and_then(|expiry| self.instant.checked_add(expiry))
@@ -110,33 +110,33 @@ impl Time {
 
     /// How long a call may take that begins now: 5 s, and not past the cutoff.
     #[must_use]
-    pub fn call(&self) -> Duration {
+    pub fn call_timeout(&self) -> Duration {
         self.cutoff.saturating_duration_since(Instant::now()).min(CALL)
     }
 
     /// Whether the cutoff has come.
     #[must_use]
-    pub fn is_over(&self) -> bool {
-        self.call().is_zero()
+    pub fn is_past_cutoff(&self) -> bool {
+        self.call_timeout().is_zero()
     }
 
     /// Until when messages for the parts of an audience are waited for that are sent now. What they leave of the time
     /// is for settling.
     #[must_use]
-    pub fn parts(&self) -> Instant {
+    pub fn fan_out_deadline(&self) -> Instant {
         (Instant::now() + CALL).min(self.cutoff)
     }
 
     /// How much of the invocation's time has passed.
     #[must_use]
-    pub fn spent(&self) -> Duration {
+    pub fn elapsed(&self) -> Duration {
         self.instant.elapsed()
     }
 
     /// Why a call was given up that ends now.
     #[must_use]
-    pub fn late(&self, what: &str) -> Cause {
-        match self.is_over() {
+    pub fn timeout_cause(&self, what: &str) -> Cause {
+        match self.is_past_cutoff() {
             true => Cause::Deadline,
             false => Cause::Table(format!("{what}: no answer within {} s", CALL.as_secs())),
         }
@@ -144,7 +144,7 @@ impl Time {
 
     /// What is left for posts.
     #[must_use]
-    pub fn left(&self) -> Duration {
+    pub fn remaining(&self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now())
     }
 }
@@ -168,7 +168,7 @@ mod tests {
             [(30_000, 27_000, 28_500, 29_700), (8_000, 5_000, 6_500, 7_700), (800, 500, 650, 700)]
         {
             let time = of(whole);
-            let ends = [time.deadline, time.cutoff, time.settled].map(|at| millis(at - time.instant));
+            let ends = [time.deadline, time.cutoff, time.settle_deadline].map(|at| millis(at - time.instant));
             assert_eq!(ends, [begins, runs, settles]);
         }
     }
@@ -177,10 +177,10 @@ mod tests {
     async fn calls_run_until_the_cutoff() {
         let time = of(30_000);
         tokio::time::advance(Duration::from_millis(27_100)).await;
-        assert_eq!((time.left(), time.call()), (Duration::ZERO, Duration::from_millis(1400)));
-        assert_eq!(time.late("Query"), Cause::Table("Query: no answer within 5 s".to_owned()));
+        assert_eq!((time.remaining(), time.call_timeout()), (Duration::ZERO, Duration::from_millis(1400)));
+        assert_eq!(time.timeout_cause("Query"), Cause::Table("Query: no answer within 5 s".to_owned()));
         tokio::time::advance(Duration::from_millis(1400)).await;
-        assert_eq!((time.is_over(), time.late("Query")), (true, Cause::Deadline));
+        assert_eq!((time.is_past_cutoff(), time.timeout_cause("Query")), (true, Cause::Deadline));
     }
 
     #[tokio::test(start_paused = true)]
@@ -188,16 +188,16 @@ mod tests {
         let (now, timeout) = (EPOCH + Duration::from_secs(3600), Duration::from_secs(30));
         let of = |deadline: SystemTime| Time::start(now, deadline, timeout);
         let whole = Duration::from_secs(27);
-        assert_eq!((of(now + timeout).left(), of(now + timeout).is_skewed()), (whole, false));
+        assert_eq!((of(now + timeout).remaining(), of(now + timeout).is_skewed()), (whole, false));
         for skew in [2, 600].map(Duration::from_secs) {
             for lambda in [now + skew, now - timeout - skew] {
                 let time = of(lambda + timeout);
-                assert_eq!((time.left(), time.is_skewed()), (whole, true));
+                assert_eq!((time.remaining(), time.is_skewed()), (whole, true));
                 assert_eq!(time.now(), lambda, "ages and expiries go by Lambda's clock");
             }
         }
         let less = of(now + Duration::from_secs(8));
-        assert_eq!((less.left(), less.now(), less.is_skewed()), (Duration::from_secs(5), now, false));
+        assert_eq!((less.remaining(), less.now(), less.is_skewed()), (Duration::from_secs(5), now, false));
     }
 
     #[tokio::test(start_paused = true)]
@@ -205,6 +205,6 @@ mod tests {
         let time = of(8_000);
         tokio::time::advance(Duration::from_secs(5)).await;
         assert_eq!(time.now(), SystemTime::UNIX_EPOCH + Duration::from_secs(5));
-        assert_eq!((time.started(), time.left()), (SystemTime::UNIX_EPOCH, Duration::ZERO));
+        assert_eq!((time.started(), time.remaining()), (SystemTime::UNIX_EPOCH, Duration::ZERO));
     }
 }

@@ -11,7 +11,7 @@ use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
 use bytes::Bytes;
 use delivery_worker::{
     Worker,
-    control::{Gate, limiter},
+    admission::{Gate, concurrency},
     gateway::{Gateway, ManagementApi},
     queue::Queue,
     time::Time,
@@ -56,7 +56,7 @@ pub async fn run(name: &str, endpoint: &str, number: usize) -> anyhow::Result<()
         }
         "broadcast-streamer" => {
             let worker = Worker {
-                gateway: ManagementApi::new(&aws, endpoint, limiter::MOST)?,
+                gateway: ManagementApi::new(&aws, endpoint, concurrency::MAX)?,
                 table: ConnectionTable::new(aws_sdk_dynamodb::Client::new(&aws), "connections"),
                 endpoints: endpoint.into(),
                 outbound: Queue::new(aws_sdk_sqs::Client::new(&aws), "http://127.0.0.1:9/"),
@@ -91,7 +91,7 @@ pub async fn run(name: &str, endpoint: &str, number: usize) -> anyhow::Result<()
                 });
                 async {
                     stream::iter(posts.collect::<Vec<_>>())
-                        .buffer_unordered(limiter::FIRST)
+                        .buffer_unordered(concurrency::INITIAL)
                         .collect::<()>()
                         .await
                 }

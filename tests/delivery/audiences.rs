@@ -1,59 +1,55 @@
-//! Users and tenants of any size.
+//! Messages for tenants, shards and users: which connections get them, and how they are fanned out.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+mod large;
+
+use std::{collections::BTreeSet, time::Duration};
 
 use aws_lambda_events::sqs::SqsEvent;
-use delivery_worker::queue::Queue;
 use serde_json::{Value, json};
 use streamer_tests::{
-    doubles::{Answer, CallsDouble, Crowd, Entry, QueueDouble, TableDouble, Told},
-    event::{batch, epoch, message, record},
+    doubles::{Crowd, Entry, QueueDouble, TableDouble},
+    event::{batch, epoch, record},
     gateway::{MemoryGateway, status},
     worker::{Rig, Sent},
 };
-use tokio::time::Instant;
 
-use crate::ids;
+use crate::{ids, message_to_anna};
 
-const KEEPS: &str = r#""payload":{"b":1.50, "a":[ ]}"#;
+/// Payload whose exact bytes every copy keeps.
+const PAYLOAD: &str = r#""payload":{"b":1.50, "a":[ ]}"#;
 
-/// A message with everything that its parts keep.
-fn addressed(to: &Value) -> String {
+/// Builds a message that has every optional field, and one that this version does not know.
+fn message_to(to: &Value) -> String {
     format!(
-        r#"{{"version":1,"id":"m","to":{to},{KEEPS},"request":{{"id":"r","seq":7}},"supersedable":true,"expires_at":1764000600000,"later":[1, 2]}}"#
+        r#"{{"version":1,"id":"m","to":{to},{PAYLOAD},"request":{{"id":"r","seq":7}},"supersedable":true,"expires_at":1764000600000,"later":[1, 2]}}"#
     )
 }
 
-fn tenant() -> String {
-    addressed(&json!({ "tenant": "acme" }))
+fn to_tenant() -> String {
+    message_to(&json!({ "tenant": "acme" }))
 }
 
-fn shard(after: Option<&str>) -> String {
+/// Builds a message for one shard, whose index is read on after the cursor `after`.
+fn to_shard(after: Option<&str>) -> String {
     match after {
-        None => addressed(&json!({ "tenant": "acme", "shard": 3 })),
-        Some(after) => addressed(&json!({ "tenant": "acme", "shard": 3, "after": after })),
+        None => message_to(&json!({ "tenant": "acme", "shard": 3 })),
+        Some(after) => message_to(&json!({ "tenant": "acme", "shard": 3, "after": after })),
     }
 }
 
+/// Builds a worker on a table with these connections.
 fn rig(crowd: &Crowd) -> Rig {
-    on(crowd, QueueDouble::taking())
+    rig_with_queue(crowd, QueueDouble::taking())
 }
 
-fn on(crowd: &Crowd, outbound: QueueDouble) -> Rig {
+fn rig_with_queue(crowd: &Crowd, outbound: QueueDouble) -> Rig {
     let gateway = MemoryGateway::always(status(200));
     let mut rig = Rig::on(gateway, TableDouble::default(), outbound, QueueDouble::taking());
     rig.worker.table = crowd.client();
     rig
 }
 
-/// The event with its group and its trace.
+/// Builds an event of one message that has a message group and a trace.
 fn event(body: String) -> SqsEvent {
     let mut event = batch([body]);
     for (name, value) in
@@ -64,66 +60,70 @@ fn event(body: String) -> SqsEvent {
     event
 }
 
-/// Everything but the audience is as it came, and there is no `retry`.
-fn is_a_part(sent: &Sent) {
-    let kept = sent.json();
-    assert!(sent.body.contains(KEEPS) && sent.body.contains(r#""later":[1, 2]"#), "{}", sent.body);
+/// Asserts that a fan-out message has every field of the original except the audience, and no `retry`.
+fn assert_keeps_fields(sent: &Sent) {
+    let body = sent.json();
+    assert!(sent.body.contains(PAYLOAD) && sent.body.contains(r#""later":[1, 2]"#), "{}", sent.body);
     assert_eq!(
-        (&kept["id"], &kept["request"]["seq"], &kept["supersedable"]),
+        (&body["id"], &body["request"]["seq"], &body["supersedable"]),
         (&json!("m"), &json!(7), &json!(true))
     );
-    assert_eq!((&kept["expires_at"], kept.get("retry")), (&json!(1_764_000_600_000_u64), None));
+    assert_eq!((&body["expires_at"], body.get("retry")), (&json!(1_764_000_600_000_u64), None));
     assert_eq!(sent.group.as_deref(), Some("acme"));
     assert!(sent.trace.is_some() && sent.delay.is_none_or(|delay| delay == 0));
 }
 
+/// Returns the connections that these messages name, in order.
 fn recipients(sent: &[Sent]) -> Vec<String> {
-    let of = |sent: &Sent| match &sent.json()["to"] {
+    let named = |sent: &Sent| match &sent.json()["to"] {
         Value::Object(to) if to.contains_key("connection") => vec![to["connection"].clone()],
         to => to["connections"].as_array().cloned().unwrap_or_default(),
     };
-    sent.iter().flat_map(of).map(|id| id.as_str().unwrap().to_owned()).collect()
+    sent.iter().flat_map(named).map(|id| id.as_str().unwrap().to_owned()).collect()
 }
 
-mod a_tenant {
+mod tenant {
     use super::*;
 
+    /// No row is read for it.
     #[tokio::test(start_paused = true)]
-    async fn becomes_a_message_for_each_shard_and_reads_nothing() -> anyhow::Result<()> {
+    async fn becomes_one_message_per_shard() -> anyhow::Result<()> {
         let crowd = Crowd::new([("acme", 100_000)]);
         let rig = rig(&crowd);
-        assert_eq!(rig.invoke(event(tenant())).await?, ids([]));
-        let parts = rig.handed_back();
-        parts.iter().for_each(is_a_part);
-        let shards: Vec<_> = parts.iter().map(|part| part.json()["to"].clone()).collect();
+        assert_eq!(rig.invoke(event(to_tenant())).await?, ids([]));
+        let sent = rig.handed_back();
+        sent.iter().for_each(assert_keeps_fields);
+        let shards: Vec<_> = sent.iter().map(|sent| sent.json()["to"].clone()).collect();
         let expected: Vec<_> = (0..8).map(|shard| json!({ "tenant": "acme", "shard": shard })).collect();
         assert_eq!((shards, crowd.read().0), (expected, 0));
         assert!(rig.worker.gateway.posts().is_empty() && rig.dead().is_empty());
         Ok(())
     }
 
+    /// The hand-back is for the whole tenant; if it fails too, the record is reported.
     #[tokio::test(start_paused = true)]
-    async fn of_which_a_part_is_not_confirmed_goes_back_whole() -> anyhow::Result<()> {
+    async fn unconfirmed_shard_hands_tenant_back() -> anyhow::Result<()> {
         for fault in [Entry::NotTaken, Entry::Unmentioned] {
-            let refuses = move |entry: &aws_sdk_sqs::types::SendMessageBatchRequestEntry| {
+            let decide = move |entry: &aws_sdk_sqs::types::SendMessageBatchRequestEntry| {
                 if entry.message_body().contains(r#""shard":5"#) { fault } else { Entry::Taken }
             };
-            let rig = on(&Crowd::new([("acme", 10)]), QueueDouble::new(refuses));
-            assert_eq!(rig.invoke(event(tenant())).await?, ids([]));
+            let rig = rig_with_queue(&Crowd::new([("acme", 10)]), QueueDouble::new(decide));
+            assert_eq!(rig.invoke(event(to_tenant())).await?, ids([]));
             let back = rig.handed_back().pop().unwrap().json();
             assert_eq!((&back["to"], &back["retry"]["count"]), (&json!({ "tenant": "acme" }), &json!(1)));
         }
-        let rig = on(&Crowd::new([("acme", 10)]), QueueDouble::failing("InternalFailure"));
-        assert_eq!(rig.invoke(event(tenant())).await?, ids(["record-0"]));
+        let rig = rig_with_queue(&Crowd::new([("acme", 10)]), QueueDouble::failing("InternalFailure"));
+        assert_eq!(rig.invoke(event(to_tenant())).await?, ids(["record-0"]));
         Ok(())
     }
 
+    /// An expired message is dropped, an oversized one is rejected.
     #[tokio::test(start_paused = true)]
-    async fn that_has_expired_or_is_too_large_is_not_expanded() -> anyhow::Result<()> {
+    async fn expired_or_oversized_reads_no_rows() -> anyhow::Result<()> {
         let crowd = Crowd::new([("acme", 10)]);
         let rig = rig(&crowd);
-        let late = epoch() + Duration::from_secs(601);
-        assert_eq!(rig.invoke_at(late, batch([tenant(), shard(None)])).await?, ids([]));
+        let after_expiry = epoch() + Duration::from_secs(601);
+        assert_eq!(rig.invoke_at(after_expiry, batch([to_tenant(), to_shard(None)])).await?, ids([]));
         let large =
             json!({ "version": 1, "id": "m", "to": { "tenant": "acme" }, "payload": "x".repeat(131_073) });
         assert_eq!(rig.invoke(batch([large.to_string()])).await?, ids([]));
@@ -133,9 +133,9 @@ mod a_tenant {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn on_a_fifo_queue_is_rejected() -> anyhow::Result<()> {
+    async fn is_rejected_on_a_fifo_queue() -> anyhow::Result<()> {
         let rig = Rig::fifo(MemoryGateway::always(status(200)));
-        let mut event = batch([tenant(), shard(None)]);
+        let mut event = batch([to_tenant(), to_shard(None)]);
         for record in &mut event.records {
             record.attributes.insert("MessageGroupId".to_owned(), record.message_id.clone().unwrap());
         }
@@ -147,49 +147,50 @@ mod a_tenant {
     }
 }
 
-mod a_shard {
+mod shard {
     use super::*;
 
+    /// They are the connections after the cursor; a shard may also be empty.
     #[tokio::test(start_paused = true)]
-    async fn of_one_messages_worth_is_delivered_in_place() -> anyhow::Result<()> {
-        for (number, after, first) in
+    async fn up_to_100_connections_get_posts() -> anyhow::Result<()> {
+        for (connections, after, first) in
             [(800, None, 0), (0, None, 0), (8, None, 0), (1600, Some("acme#3-149"), 150)]
         {
-            let crowd = Crowd::new([("acme", number)]);
+            let crowd = Crowd::new([("acme", connections)]);
             let rig = rig(&crowd);
-            assert_eq!(rig.invoke(event(shard(after))).await?, ids([]));
+            assert_eq!(rig.invoke(event(to_shard(after))).await?, ids([]));
             let posted: BTreeSet<_> =
                 rig.worker.gateway.posts().into_iter().map(|post| post.connection).collect();
             assert_eq!(posted, crowd.ids("acme#3").split_off(first).into_iter().collect());
-            assert!(rig.handed_back().is_empty() && crowd.read().0 <= 2, "{number}");
+            assert!(rig.handed_back().is_empty() && crowd.read().0 <= 2, "{connections} connections");
         }
         Ok(())
     }
 
     #[tokio::test(start_paused = true)]
-    async fn of_more_becomes_messages_for_100_each() -> anyhow::Result<()> {
+    async fn more_connections_become_pages_of_100() -> anyhow::Result<()> {
         let crowd = Crowd::new([("acme", 8 * 2345)]);
         let rig = rig(&crowd);
-        assert_eq!(rig.invoke(event(shard(None))).await?, ids([]));
-        let parts = rig.handed_back();
-        parts.iter().for_each(is_a_part);
-        assert_eq!(recipients(&parts), crowd.ids("acme#3"));
-        // All are full but the last, and five share a call.
-        assert_eq!((parts.len(), rig.outbound.calls()), (24, 5));
-        // Two looks, and then all pages.
+        assert_eq!(rig.invoke(event(to_shard(None))).await?, ids([]));
+        let pages = rig.handed_back();
+        pages.iter().for_each(assert_keeps_fields);
+        assert_eq!(recipients(&pages), crowd.ids("acme#3"));
+        // All pages except the last are full, and five of them share a call.
+        assert_eq!((pages.len(), rig.outbound.calls()), (24, 5));
+        // The two pages read first, and then every page once more.
         assert_eq!(crowd.read(), (2 + 24, 200 + 2345));
         assert!(rig.worker.gateway.posts().is_empty());
         Ok(())
     }
 
     #[tokio::test(start_paused = true)]
-    async fn that_could_not_be_finished_goes_back_for_its_unfinished_connections() -> anyhow::Result<()> {
+    async fn unfinished_connections_are_handed_back() -> anyhow::Result<()> {
         let crowd = Crowd::new([("acme", 8 * 5)]);
         let mut rig = Rig::new(crate::answering(|posted| {
             status(if posted.ends_with("-2") || posted.ends_with("-4") { 429 } else { 200 })
         }));
         rig.worker.table = crowd.client();
-        assert_eq!(rig.invoke(event(shard(None))).await?, ids([]));
+        assert_eq!(rig.invoke(event(to_shard(None))).await?, ids([]));
         let back = rig.handed_back();
         assert_eq!(back.len(), 1);
         assert_eq!(back[0].json()["to"], json!({ "connections": ["acme#3-2", "acme#3-4"] }));
@@ -198,14 +199,14 @@ mod a_shard {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn that_cannot_be_read_goes_back_as_it_is() -> anyhow::Result<()> {
+    async fn failed_query_hands_message_back_unchanged() -> anyhow::Result<()> {
         let rig = Rig::on(
             MemoryGateway::always(status(200)),
             TableDouble::failing(),
             QueueDouble::taking(),
             QueueDouble::taking(),
         );
-        assert_eq!(rig.invoke(event(shard(Some("acme#3-7")))).await?, ids([]));
+        assert_eq!(rig.invoke(event(to_shard(Some("acme#3-7")))).await?, ids([]));
         let back = rig.handed_back().remove(0).json();
         assert_eq!(back["to"], json!({ "tenant": "acme", "shard": 3, "after": "acme#3-7" }));
         assert!(back["retry"]["cause"].as_str().unwrap().contains("Query"), "{back}");
@@ -213,218 +214,29 @@ mod a_shard {
     }
 }
 
-mod a_large_audience {
-    use super::*;
-
-    /// Invokes workers, one after another, until nothing of a shard is left, and returns how often each connection is named, and how many
-    /// invocations that took.
-    async fn drain(
-        crowd: &Crowd,
-        outbound: impl Fn() -> QueueDouble,
-    ) -> anyhow::Result<(BTreeMap<String, usize>, usize)> {
-        let (mut todo, mut named, mut invocations) = (vec![shard(None)], BTreeMap::new(), 0);
-        while let Some(body) = todo.pop() {
-            let rig = on(crowd, outbound());
-            let reported = rig.invoke(event(body.clone())).await?;
-            invocations += 1;
-            anyhow::ensure!(invocations < 1000, "it never ends");
-            if !reported.is_empty() {
-                todo.push(body);
-            }
-            // What the queue has taken, and nothing else.
-            for sent in rig.outbound.taken() {
-                let sent = Sent::from(sent);
-                if sent.json()["to"]["shard"].is_null() {
-                    recipients(&[sent]).into_iter().for_each(|id| *named.entry(id).or_default() += 1);
-                } else {
-                    todo.push(sent.body);
-                }
-            }
-            // The rest of the last page may have been delivered in place.
-            for post in rig.worker.gateway.posts() {
-                *named.entry(post.connection).or_default() += 1;
-            }
-        }
-        Ok((named, invocations))
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn is_resumed_where_a_worker_stopped_and_nobody_is_named_twice() -> anyhow::Result<()> {
-        // An invocation spreads for 5 s: so many pages, and in the last of them another page's end each time.
-        for millis in [300, 450, 700, 900, 1300, 2400] {
-            let crowd = Crowd::new([("acme", 8 * 20_050)]).paged(1000, Duration::from_millis(millis));
-            let (named, invocations) = drain(&crowd, QueueDouble::taking).await?;
-            assert_eq!(named.keys().count(), 20_050, "{millis}");
-            assert!(named.values().all(|times| *times == 1), "{millis}");
-            assert!(invocations >= 3, "{invocations}");
-        }
-        Ok(())
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn of_which_a_part_was_not_confirmed_is_sent_again_that_alone() -> anyhow::Result<()> {
-        for nth in 0..11 {
-            let crowd = Crowd::new([("acme", 8 * 1050)]);
-            let counter = Arc::new(AtomicUsize::new(0));
-            let outbound = || {
-                let counter = Arc::clone(&counter);
-                QueueDouble::new(move |_| match counter.fetch_add(1, Ordering::Relaxed) == nth {
-                    true => Entry::NotTaken,
-                    false => Entry::Taken,
-                })
-            };
-            let (named, invocations) = drain(&crowd, outbound).await?;
-            assert_eq!((named.keys().count(), invocations), (1050, 1), "{nth}");
-            assert!(named.values().all(|times| *times == 1), "{nth}");
-        }
-        Ok(())
-    }
-
-    /// Its queue fails again and again: everybody is named, and nobody more often than once for each time it failed.
-    #[tokio::test(start_paused = true)]
-    async fn whose_queue_fails_for_long_goes_on_behind_what_was_confirmed() -> anyhow::Result<()> {
-        let crowd = Crowd::new([("acme", 8 * 3050)]);
-        let (counter, began) = (Arc::new(AtomicUsize::new(0)), Instant::now());
-        let outbound = || {
-            let counter = Arc::clone(&counter);
-            // The second lot of parts, for longer than an invocation tries.
-            QueueDouble::new(move |entry| {
-                let part = !entry.message_body().contains("\"shard\"");
-                let place = if part { counter.fetch_add(1, Ordering::Relaxed) } else { 0 };
-                let fails = place >= 5 && began.elapsed() < Duration::from_secs(6);
-                if fails { Entry::NotTaken } else { Entry::Taken }
-            })
-        };
-        let (named, invocations) = drain(&crowd, outbound).await?;
-        assert_eq!((named.keys().count(), invocations), (3050, 2));
-        assert!(named.values().all(|times| *times == 1));
-        Ok(())
-    }
-
-    /// A worker that is killed at any page leaves the message on the queue: the next one begins anew.
-    #[tokio::test(start_paused = true)]
-    async fn whose_worker_is_killed_at_a_page_names_everybody() -> anyhow::Result<()> {
-        let mut killed_in_the_middle = 0;
-        for millis in (0..400).step_by(13) {
-            let crowd = Crowd::new([("acme", 8 * 3050)]).paged(100, Duration::from_millis(10));
-            let killed = rig(&crowd);
-            let died =
-                tokio::time::timeout(Duration::from_millis(millis), killed.invoke(event(shard(None)))).await;
-            let mut named: BTreeSet<_> = recipients(&killed.handed_back()).into_iter().collect();
-            if died.is_err() {
-                killed_in_the_middle += usize::from(!named.is_empty());
-                assert!(named.len() < 3050, "it was not acknowledged, so it was not done");
-                named.extend(drain(&crowd, QueueDouble::taking).await?.0.into_keys());
-            }
-            assert_eq!(named.len(), 3050, "killed after {millis} ms");
-        }
-        assert!(killed_in_the_middle > 3, "{killed_in_the_middle}");
-        Ok(())
-    }
-
-    /// Settling has its time, whatever a queue does with the parts: what else is in the batch is confirmed.
-    #[tokio::test(start_paused = true)]
-    async fn keeps_no_time_from_what_else_is_in_the_batch() -> anyhow::Result<()> {
-        // Two looks and a page take until half a second before the deadline, and then the queue never answers the parts.
-        let crowd = Crowd::new([("acme", 8 * 1050)]).paged(100, Duration::from_millis(4500));
-        let calls = CallsDouble::new(|_, entries| Answer {
-            after: Duration::from_millis(5),
-            what: match entries[0].body.contains("retry") {
-                true => Told::Entries(Vec::new()),
-                false => Told::Nothing { taken: true },
-            },
-        });
-        let mut rig = Rig::new(crate::answering(|_| status(429)));
-        rig.worker.table = crowd.client();
-        rig.worker.outbound = Queue::new(calls.client(), "https://sqs.example.com/outbound");
-        let other = message("other", &["a"]).to_string();
-        let reported =
-            rig.invoke_within(epoch(), Duration::from_secs(16), batch([shard(None), other])).await?;
-        assert_eq!(reported, ids([]));
-        let back = calls.taken().into_iter().filter(|body| body.contains("retry"));
-        assert_eq!(back.count(), 2, "both are handed back, and confirmed");
-        assert!(
-            calls.calls().iter().any(|call| call.ended.is_some() && !call.entries[0].body.contains("retry"))
-        );
-        Ok(())
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn four_are_spread_at_once() -> anyhow::Result<()> {
-        let crowd = Crowd::new([("acme", 8 * 550)]);
-        let calls = CallsDouble::taking(Duration::from_millis(100));
-        let mut rig = rig(&crowd);
-        rig.worker.outbound = Queue::new(calls.client(), "https://sqs.example.com/outbound");
-        let parts = (0..8).map(|shard| json!({ "version": 1, "id": "m", "to": { "tenant": "acme", "shard": shard }, "payload": 1 }));
-        assert_eq!(rig.invoke(batch(parts.map(|part| part.to_string()))).await?, ids([]));
-        let calls = calls.calls();
-        let under_way = |at| {
-            let ended =
-                |call: &streamer_tests::doubles::Call| call.ended.as_ref().is_some_and(|(end, _)| *end > at);
-            calls.iter().filter(|call| call.at <= at && ended(call)).count()
-        };
-        assert_eq!(calls.iter().map(|call| under_way(call.at)).max(), Some(4));
-        Ok(())
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn small_pages_delay_others_by_two() -> anyhow::Result<()> {
-        let crowd = Crowd::new([("acme", 8 * 80)]).paged(10, Duration::from_millis(50));
-        let mut rig = rig(&crowd);
-        rig.worker.table = crowd.client();
-        let bodies = [shard(None), message("single", &["a"]).to_string()];
-        let started = Instant::now();
-        assert_eq!(rig.invoke(batch(bodies)).await?, ids([]));
-        let single = rig.worker.gateway.posts().into_iter().find(|post| post.connection == "a");
-        assert_eq!(single.unwrap().at - started, Duration::from_millis(100));
-        Ok(())
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn delays_no_other_tenants_message() -> anyhow::Result<()> {
-        let crowd = Crowd::new([("acme", 100_000)]).paged(1000, Duration::from_millis(50));
-        let gateway = MemoryGateway::scripted(|_, _| (Duration::from_millis(10), status(200)));
-        let mut rig = Rig::on(gateway, TableDouble::default(), QueueDouble::taking(), QueueDouble::taking());
-        rig.worker.table = crowd.client();
-        let parts = (0..8).map(|shard| json!({ "version": 1, "id": "m", "to": { "tenant": "acme", "shard": shard }, "payload": 1 }));
-        let single = message("single", &["of-another-tenant"]);
-        let bodies = parts
-            .chain([json!({ "version": 1, "id": "n", "to": { "tenant": "acme" }, "payload": 1 }), single]);
-        let started = Instant::now();
-        assert_eq!(rig.invoke(batch(bodies.map(|body| body.to_string()))).await?, ids([]));
-        let whole = started.elapsed();
-        let single = rig.worker.gateway.posts();
-        let waited = single[0].ended_at.unwrap() - started;
-        println!("beside a tenant of 100 000, which takes {whole:?}, a message arrives after {waited:?}");
-        // The first look at each source comes before all posts, and that is two pages.
-        assert_eq!((single.len(), waited), (1, Duration::from_millis(110)));
-        Ok(())
-    }
-}
-
-mod a_user {
+mod user {
     use super::*;
 
     fn to_anna(id: &str) -> String {
-        json!({ "version": 1, "id": id, "to": { "user": { "tenant": "acme", "user": "anna" } }, "payload": id }).to_string()
+        message_to_anna(id).to_string()
     }
 
+    /// Up to 100 connections are posted to in the same invocation.
     #[tokio::test(start_paused = true)]
-    async fn with_100_connections_gets_it_in_place_and_with_more_as_messages_for_them() -> anyhow::Result<()>
-    {
-        for number in [100, 101, 2345] {
-            let crowd = Crowd::new([("acme#anna", number)]);
+    async fn over_100_connections_become_pages() -> anyhow::Result<()> {
+        for connections in [100, 101, 2345] {
+            let crowd = Crowd::new([("acme#anna", connections)]);
             let rig = rig(&crowd);
             assert_eq!(rig.invoke(batch([to_anna("1"), to_anna("2")])).await?, ids([]));
-            let (posts, parts) = (rig.worker.gateway.posts().len(), rig.handed_back());
+            let (posts, pages) = (rig.worker.gateway.posts().len(), rig.handed_back());
             let (first, second): (Vec<_>, Vec<_>) =
-                parts.into_iter().partition(|part| part.json()["id"] == "1");
-            if number == 100 {
+                pages.into_iter().partition(|page| page.json()["id"] == "1");
+            if connections == 100 {
                 assert_eq!((posts, first.len() + second.len()), (200, 0));
             } else {
                 assert_eq!(posts, 0);
-                for parts in [first, second] {
-                    assert_eq!(recipients(&parts), crowd.ids("acme#anna"));
+                for pages in [first, second] {
+                    assert_eq!(recipients(&pages), crowd.ids("acme#anna"));
                 }
             }
         }
@@ -432,41 +244,42 @@ mod a_user {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_has_it_on_some_connections_already_gets_it_on_the_others() -> anyhow::Result<()> {
+    async fn pages_omit_served_connections() -> anyhow::Result<()> {
         let crowd = Crowd::new([("acme#anna", 150)]);
         let rig = rig(&crowd);
         let mut back: Value = serde_json::from_str(&to_anna("m"))?;
         back["retry"] = json!({ "count": 1, "receives": 0, "since": 1, "cause": "429", "done": crowd.ids("acme#anna")[..70] });
         assert_eq!(rig.invoke(batch([back.to_string()])).await?, ids([]));
-        let parts = rig.handed_back();
-        assert_eq!(recipients(&parts), crowd.ids("acme#anna")[70..]);
-        assert!(parts.iter().all(|part| part.json().get("retry").is_none()), "a part is new");
+        let pages = rig.handed_back();
+        assert_eq!(recipients(&pages), crowd.ids("acme#anna")[70..]);
+        assert!(pages.iter().all(|page| page.json().get("retry").is_none()), "a page is a new message");
         Ok(())
     }
 
     #[tokio::test(start_paused = true)]
-    async fn of_many_connections_is_resumed_too_and_none_is_named_twice() -> anyhow::Result<()> {
+    async fn fan_out_resumes_without_repeats() -> anyhow::Result<()> {
         let crowd = Crowd::new([("acme#anna", 5050)]).paged(100, Duration::from_millis(150));
         let (mut body, mut named) = (to_anna("m"), Vec::new());
         for invocations in 1.. {
             let rig = rig(&crowd);
             assert_eq!(rig.invoke(batch([body])).await?, ids([]));
-            let (back, parts): (Vec<_>, Vec<_>) =
+            let (rest, pages): (Vec<_>, Vec<_>) =
                 rig.handed_back().into_iter().partition(|sent| sent.json()["to"]["user"].is_object());
-            named.extend(recipients(&parts));
+            named.extend(recipients(&pages));
             named.extend(rig.worker.gateway.posts().into_iter().map(|post| post.connection));
-            let Some(back) = back.into_iter().next() else {
+            let Some(rest) = rest.into_iter().next() else {
                 assert!(invocations > 1);
                 break;
             };
-            body = back.body;
+            body = rest.body;
         }
         assert_eq!(named, crowd.ids("acme#anna"));
         Ok(())
     }
 
+    /// The worker posts to all of the 2345 connections itself.
     #[tokio::test(start_paused = true)]
-    async fn on_a_fifo_queue_gets_it_in_place_however_many_connections_there_are() -> anyhow::Result<()> {
+    async fn fifo_queue_never_fans_out() -> anyhow::Result<()> {
         let crowd = Crowd::new([("acme#anna", 2345)]);
         let mut rig = Rig::fifo(MemoryGateway::always(status(200)));
         rig.worker.table = crowd.client();

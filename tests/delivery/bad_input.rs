@@ -1,4 +1,4 @@
-//! Bodies and ids that nobody should send.
+//! Malformed bodies and ids, and messages near the size limits.
 
 use serde_json::{Value, json};
 use streamer_tests::{
@@ -14,28 +14,29 @@ fn rig() -> Rig {
     Rig::new(MemoryGateway::always(status(200)))
 }
 
-fn with(field: &str, value: Value) -> String {
+fn message_with(field: &str, value: Value) -> String {
     let mut body = message("m", &["a"]);
     body[field] = value;
     body.to_string()
 }
 
+/// The dead letter has the body unchanged and its fault as `streamer.detail`; the rest of the batch is delivered.
 #[tokio::test(start_paused = true)]
-async fn what_is_no_message_is_poison_with_a_reason_and_its_body_untouched() -> anyhow::Result<()> {
+async fn malformed_body_is_poison_and_kept_unchanged() -> anyhow::Result<()> {
     let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
     let bodies = [
         ("{".to_owned(), "not a JSON object"),
         ("\u{FFFD}\u{FFFD} caf\u{e9}".to_owned(), "not a JSON object"),
         ("\u{feff}{}".to_owned(), "not a JSON object"),
         (nested(500_000), "not a JSON object"),
-        (with("version", json!(2)), "version 2 is not known here"),
-        (with("version", json!("1")), "`version` is not valid"),
-        (with("to", json!({ "connections": [] })), "`to` is not valid"),
-        (with("to", json!({ "connections": vec!["a"; 101] })), "`to` is not valid"),
-        (with("to", json!({ "connection": "x".repeat(129) })), "`to` is not valid"),
-        (with("to", json!({ "connection": ".." })), "`to` is not valid"),
-        (with("id", json!("")), "`id` is not valid"),
-        (with("retry", json!({ "count": -1 })), "`retry` is not valid"),
+        (message_with("version", json!(2)), "version 2 is not known here"),
+        (message_with("version", json!("1")), "`version` is not valid"),
+        (message_with("to", json!({ "connections": [] })), "`to` is not valid"),
+        (message_with("to", json!({ "connections": vec!["a"; 101] })), "`to` is not valid"),
+        (message_with("to", json!({ "connection": "x".repeat(129) })), "`to` is not valid"),
+        (message_with("to", json!({ "connection": ".." })), "`to` is not valid"),
+        (message_with("id", json!("")), "`id` is not valid"),
+        (message_with("retry", json!({ "count": -1 })), "`retry` is not valid"),
     ];
     for (body, reason) in bodies {
         let rig = rig();
@@ -50,9 +51,9 @@ async fn what_is_no_message_is_poison_with_a_reason_and_its_body_untouched() -> 
     Ok(())
 }
 
-/// SQS delivers none, and takes none: the record can only be left to it.
+/// SQS neither delivers nor accepts an empty body, so no dead letter can be sent: the record stays on the queue.
 #[tokio::test(start_paused = true)]
-async fn an_empty_body_is_reported_since_no_queue_takes_it() -> anyhow::Result<()> {
+async fn empty_body_is_reported() -> anyhow::Result<()> {
     let refusing_empty = QueueDouble::new(|entry| match entry.message_body() {
         "" => Entry::Refused,
         _ => Entry::Taken,
@@ -60,15 +61,15 @@ async fn an_empty_body_is_reported_since_no_queue_takes_it() -> anyhow::Result<(
     let gateway = MemoryGateway::always(status(200));
     let rig = Rig::on(gateway, TableDouble::default(), QueueDouble::taking(), refusing_empty);
     let mut event = batch([""]);
-    let mut none = record(1, String::new());
-    none.body = None;
-    event.records.push(none);
+    let mut without_body = record(1, String::new());
+    without_body.body = None;
+    event.records.push(without_body);
     assert_eq!(rig.invoke(event).await?, ids(["record-0", "record-1"]));
     Ok(())
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deeply_nested_payload_is_delivered_as_it_is() -> anyhow::Result<()> {
+async fn deeply_nested_payload_is_delivered_unchanged() -> anyhow::Result<()> {
     let rig = rig();
     let payload = format!("{}{}", "[".repeat(60_000), "]".repeat(60_000));
     let body = format!(r#"{{"version":1,"id":"m","to":{{"connection":"a"}},"payload":{payload}}}"#);
@@ -77,8 +78,9 @@ async fn a_deeply_nested_payload_is_delivered_as_it_is() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Only the payload is limited to 128 KiB.
 #[tokio::test(start_paused = true)]
-async fn a_message_of_1_mib_is_delivered_where_its_payload_is_small() -> anyhow::Result<()> {
+async fn message_of_1_mib_is_delivered() -> anyhow::Result<()> {
     let rig = rig();
     let mut body = message("m", &["a"]);
     body["note"] = "x".repeat(1024 * 1024 - body.to_string().len() - 10).into();
@@ -88,8 +90,9 @@ async fn a_message_of_1_mib_is_delivered_where_its_payload_is_small() -> anyhow:
     Ok(())
 }
 
+/// A dead letter is oversized when its attributes no longer fit beside the body.
 #[tokio::test(start_paused = true)]
-async fn a_dead_letter_whose_attributes_no_longer_fit_is_left_to_sqs() -> anyhow::Result<()> {
+async fn oversized_dead_letter_is_left_to_sqs() -> anyhow::Result<()> {
     let rig = rig();
     let mut body = message("m", &["a"]);
     body["payload"] = "x".repeat(128 * 1024).into();

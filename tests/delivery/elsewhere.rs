@@ -1,4 +1,4 @@
-//! Two endpoints over one table, and one endpoint with two names.
+//! Connections of another management endpoint in the same table, and aliases of the worker's own endpoint.
 
 use std::{
     sync::{Arc, atomic::AtomicUsize},
@@ -6,7 +6,7 @@ use std::{
 };
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use delivery_worker::plan::Order;
+use delivery_worker::queue_kind::QueueKind;
 use serde_json::{Value, json};
 use streamer_connections::{Connection, Endpoints, shard_of};
 use streamer_tests::{
@@ -16,33 +16,33 @@ use streamer_tests::{
     worker::{ENDPOINT, Rig},
 };
 
-use crate::{ids, old};
+use crate::{ids, long_ago};
 
 const OTHER: &str = "https://ws.example.com/production";
-const PAST_EVERY_AGE: Duration = Duration::from_secs(7800);
+const MAX_AGE: Duration = Duration::from_secs(7800);
 
-/// A worker for the queue, on a table with the connection `x` of the user `anna` at the other endpoint.
-async fn rig(order: Order, answer: u16) -> anyhow::Result<Rig> {
+/// Builds a worker whose table has one connection: `x` of the user `anna`, at the other endpoint.
+async fn rig(kind: QueueKind, answer: u16) -> anyhow::Result<Rig> {
     let taking = QueueDouble::taking;
     let rig =
-        Rig::of(order, MemoryGateway::always(status(answer)), TableDouble::default(), taking(), taking());
-    let row = Connection { endpoint: OTHER.to_owned(), ..connection("x", old()) };
+        Rig::of(kind, MemoryGateway::always(status(answer)), TableDouble::default(), taking(), taking());
+    let row = Connection { endpoint: OTHER.to_owned(), ..connection("x", long_ago()) };
     rig.table.client().put(&row).await?;
     Ok(rig)
 }
 
-fn to(audience: Value) -> String {
+fn message_to(audience: Value) -> String {
     json!({ "version": 1, "id": "m", "to": audience, "payload": 1 }).to_string()
 }
 
-fn to_user() -> String {
-    to(json!({ "user": { "tenant": "acme", "user": "anna" } }))
+fn message_to_user() -> String {
+    message_to(json!({ "user": { "tenant": "acme", "user": "anna" } }))
 }
 
-/// Invokes the worker at a time, and checks that the message waits then, and is a dead letter when the connection that it
-/// waited for has ended.
-async fn waits_and_ends(body: String, at: SystemTime) -> anyhow::Result<()> {
-    let rig = rig(Order::Connection, 200).await?;
+/// Checks that the worker hands the message back at the time `at`, and makes it a dead letter once the connection
+/// elsewhere has ended.
+async fn waits_then_dies(body: String, at: SystemTime) -> anyhow::Result<()> {
+    let rig = rig(QueueKind::Standard, 200).await?;
     assert_eq!(rig.invoke_at(at, batch([body])).await?, ids([]));
     let back = rig.handed_back().remove(0);
     let cause = back.json()["retry"]["cause"].to_string();
@@ -59,28 +59,28 @@ async fn waits_and_ends(body: String, at: SystemTime) -> anyhow::Result<()> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn user_waits_and_ends_as_dead_letter() -> anyhow::Result<()> {
+async fn message_waits_then_becomes_dead_letter() -> anyhow::Result<()> {
     for after in [0, 31, 600] {
-        waits_and_ends(to_user(), epoch() + Duration::from_secs(after)).await?;
+        waits_then_dies(message_to_user(), epoch() + Duration::from_secs(after)).await?;
     }
     Ok(())
 }
 
 #[tokio::test(start_paused = true)]
-async fn user_past_every_age_is_a_dead_letter() -> anyhow::Result<()> {
-    let rig = rig(Order::Connection, 200).await?;
+async fn message_past_max_age_is_dead_letter() -> anyhow::Result<()> {
+    let rig = rig(QueueKind::Standard, 200).await?;
     let row = Connection { endpoint: OTHER.to_owned(), ..connection("x", epoch() + Duration::from_secs(60)) };
     rig.table.client().put(&row).await?;
-    rig.invoke_at(epoch() + PAST_EVERY_AGE, batch([to_user()])).await?;
+    rig.invoke_at(epoch() + MAX_AGE, batch([message_to_user()])).await?;
     assert!(rig.dead()[0].attribute("streamer.detail").contains(OTHER));
     Ok(())
 }
 
 #[tokio::test(start_paused = true)]
-async fn user_who_comes_back_gets_it() -> anyhow::Result<()> {
-    let rig = rig(Order::Connection, 200).await?;
-    rig.invoke_at(epoch(), batch([to_user()])).await?;
-    rig.table.client().put(&connection("here", old())).await?;
+async fn reconnected_user_gets_message() -> anyhow::Result<()> {
+    let rig = rig(QueueKind::Standard, 200).await?;
+    rig.invoke_at(epoch(), batch([message_to_user()])).await?;
+    rig.table.client().put(&connection("here", long_ago())).await?;
     let back = rig.handed_back().remove(0).body;
     rig.invoke_at(epoch() + Duration::from_secs(60), batch([back])).await?;
     assert_eq!(rig.worker.gateway.texts("here").len(), 1);
@@ -89,32 +89,32 @@ async fn user_who_comes_back_gets_it() -> anyhow::Result<()> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn part_of_a_tenant_waits() -> anyhow::Result<()> {
+async fn shard_waits_then_becomes_dead_letter() -> anyhow::Result<()> {
     let shard = shard_of(&"x".try_into().unwrap());
-    waits_and_ends(to(json!({ "tenant": "acme", "shard": shard })), epoch()).await
+    waits_then_dies(message_to(json!({ "tenant": "acme", "shard": shard })), epoch()).await
 }
 
 #[tokio::test(start_paused = true)]
-async fn large_audience_elsewhere_waits() -> anyhow::Result<()> {
-    let mut rig = rig(Order::Connection, 200).await?;
+async fn large_audience_elsewhere_is_handed_back() -> anyhow::Result<()> {
+    let mut rig = rig(QueueKind::Standard, 200).await?;
     for number in 0..250 {
-        let row = Connection { endpoint: OTHER.to_owned(), ..connection(&format!("c{number}"), old()) };
+        let row = Connection { endpoint: OTHER.to_owned(), ..connection(&format!("c{number}"), long_ago()) };
         rig.table.client().put(&row).await?;
     }
     rig.table = rig.table.with_pages_of(100);
     rig.worker.table = rig.table.client();
-    rig.invoke_at(epoch() + Duration::from_secs(60), batch([to_user()])).await?;
+    rig.invoke_at(epoch() + Duration::from_secs(60), batch([message_to_user()])).await?;
     let back = rig.handed_back();
     let cause = back[0].json()["retry"]["cause"].to_string();
     assert!(back.len() == 1 && cause.contains(OTHER), "{cause}");
     Ok(())
 }
 
-/// An invocation reads some of the pages only.
+/// The invocation reads only the first pages, and the cursor skips their connections in the next one.
 #[tokio::test(start_paused = true)]
-async fn cursor_behind_rows_elsewhere_loses_no_message() -> anyhow::Result<()> {
+async fn endpoint_is_remembered_past_cursor() -> anyhow::Result<()> {
     let shard = shard_of(&"x".try_into().unwrap());
-    let body = to(json!({ "tenant": "acme", "shard": shard }));
+    let body = message_to(json!({ "tenant": "acme", "shard": shard }));
     let row = |number: usize| {
         let millis = (EPOCH_MILLIS - 60_000).to_string();
         let texts =
@@ -133,7 +133,7 @@ async fn cursor_behind_rows_elsewhere_loses_no_message() -> anyhow::Result<()> {
     let back = rig.handed_back().remove(0);
     let sent = back.json();
     assert!(sent["retry"]["cause"].as_str().is_some_and(|cause| cause.contains(OTHER)), "{sent}");
-    assert!(sent["to"]["after"].is_string(), "the pages that were read are not read again: {sent}");
+    assert!(sent["to"]["after"].is_string(), "the next invocation skips the pages that were read: {sent}");
 
     rig.worker.table = TableDouble::default().client();
     rig.invoke_at(epoch() + Duration::from_secs(60), batch([back.body])).await?;
@@ -142,9 +142,9 @@ async fn cursor_behind_rows_elsewhere_loses_no_message() -> anyhow::Result<()> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn later_cause_hides_no_endpoint() -> anyhow::Result<()> {
-    let mut rig = rig(Order::Connection, 200).await?;
-    rig.invoke(batch([to_user()])).await?;
+async fn endpoint_is_remembered_after_later_cause() -> anyhow::Result<()> {
+    let mut rig = rig(QueueKind::Standard, 200).await?;
+    rig.invoke(batch([message_to_user()])).await?;
     rig.worker.table = TableDouble::failing().client();
     let back = rig.handed_back().remove(0).body;
     rig.invoke_at(epoch() + Duration::from_secs(60), batch([back])).await?;
@@ -158,12 +158,12 @@ async fn later_cause_hides_no_endpoint() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Of two connections here one has the message and the other has gone meanwhile.
+/// One connection here has the message, and the user's other connection is elsewhere.
 #[tokio::test(start_paused = true)]
-async fn user_who_was_reached_here_waits_for_no_other() -> anyhow::Result<()> {
-    let rig = rig(Order::Connection, 200).await?;
-    rig.table.client().put(&connection("here", old())).await?;
-    let mut body: Value = serde_json::from_str(&to_user())?;
+async fn user_reached_here_ignores_other_endpoint() -> anyhow::Result<()> {
+    let rig = rig(QueueKind::Standard, 200).await?;
+    rig.table.client().put(&connection("here", long_ago())).await?;
+    let mut body: Value = serde_json::from_str(&message_to_user())?;
     body["retry"] = json!({ "count": 1, "receives": 0, "since": 0, "cause": "503", "done": ["here"] });
     assert_eq!(rig.invoke(batch([body.to_string()])).await?, ids([]));
     assert!(rig.handed_back().is_empty() && rig.dead().is_empty());
@@ -171,19 +171,19 @@ async fn user_who_was_reached_here_waits_for_no_other() -> anyhow::Result<()> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn fifo_user_ends_as_dead_letter() -> anyhow::Result<()> {
-    let rig = rig(Order::Group, 200).await?;
-    // It has connected lately, so its row lives longer than the message.
+async fn fifo_message_waits_then_becomes_dead_letter() -> anyhow::Result<()> {
+    let rig = rig(QueueKind::Fifo, 200).await?;
+    // A recent connection: its row outlives the message.
     let row = Connection { endpoint: OTHER.to_owned(), ..connection("x", epoch() + Duration::from_secs(60)) };
     rig.table.client().put(&row).await?;
     let event = || {
-        let mut event = batch([to_user()]);
+        let mut event = batch([message_to_user()]);
         event.records[0].attributes.insert("MessageGroupId".to_owned(), "g".to_owned());
         event
     };
-    let waits = rig.invoke_at(epoch() + Duration::from_secs(60), event()).await?;
-    assert_eq!(waits, ids(["record-0"]));
-    assert_eq!(rig.invoke_at(epoch() + PAST_EVERY_AGE, event()).await?, ids([]));
+    let reported = rig.invoke_at(epoch() + Duration::from_secs(60), event()).await?;
+    assert_eq!(reported, ids(["record-0"]));
+    assert_eq!(rig.invoke_at(epoch() + MAX_AGE, event()).await?, ids([]));
     let dead = rig.dead();
     assert!(dead[0].attribute("streamer.detail").contains(OTHER), "{dead:?}");
     Ok(())
@@ -191,7 +191,7 @@ async fn fifo_user_ends_as_dead_letter() -> anyhow::Result<()> {
 
 #[tokio::test(start_paused = true)]
 async fn row_of_another_endpoint_stays() -> anyhow::Result<()> {
-    let rig = rig(Order::Connection, 410).await?;
+    let rig = rig(QueueKind::Standard, 410).await?;
     assert_eq!(rig.invoke(batch([message("m", &["x"]).to_string()])).await?, ids([]));
     assert_eq!(rig.table.connections(), ["x"]);
     let cause = rig.handed_back()[0].json()["retry"]["cause"].to_string();
@@ -200,11 +200,11 @@ async fn row_of_another_endpoint_stays() -> anyhow::Result<()> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn other_name_is_the_same_endpoint() -> anyhow::Result<()> {
+async fn alias_is_the_same_endpoint() -> anyhow::Result<()> {
     for (answer, posts, left) in [(200, 1, 1), (410, 1, 0)] {
-        let mut rig = rig(Order::Connection, answer).await?;
+        let mut rig = rig(QueueKind::Standard, answer).await?;
         rig.worker.endpoints = Endpoints::new(ENDPOINT, [OTHER.to_owned()]);
-        rig.invoke_at(epoch() + Duration::from_secs(31), batch([to_user()])).await?;
+        rig.invoke_at(epoch() + Duration::from_secs(31), batch([message_to_user()])).await?;
         assert_eq!((rig.worker.gateway.posts().len(), rig.table.connections().len()), (posts, left));
         assert!(rig.handed_back().is_empty() && rig.dead().is_empty());
     }
@@ -212,7 +212,7 @@ async fn other_name_is_the_same_endpoint() -> anyhow::Result<()> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn young_row_under_another_name_stays() -> anyhow::Result<()> {
+async fn young_row_under_alias_stays() -> anyhow::Result<()> {
     let mut rig = Rig::new(MemoryGateway::always(status(410)));
     rig.worker.endpoints = Endpoints::new(ENDPOINT, [OTHER.to_owned()]);
     let row = Connection { endpoint: OTHER.to_owned(), ..connection("x", epoch()) };
@@ -223,8 +223,9 @@ async fn young_row_under_another_name_stays() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The row has no `connected_at`.
 #[tokio::test(start_paused = true)]
-async fn row_without_a_time_under_another_name_is_removed() -> anyhow::Result<()> {
+async fn row_without_time_under_alias_is_removed() -> anyhow::Result<()> {
     let row = Row::from([("endpoint".to_owned(), AttributeValue::S(OTHER.to_owned()))]);
     let table = TableDouble::of([("x", row)], || true);
     let mut rig =
@@ -235,8 +236,9 @@ async fn row_without_a_time_under_another_name_is_removed() -> anyhow::Result<()
     Ok(())
 }
 
+/// The row has no `connected_at`.
 #[tokio::test(start_paused = true)]
-async fn row_without_a_time_is_removed() -> anyhow::Result<()> {
+async fn row_without_time_is_removed() -> anyhow::Result<()> {
     let table = TableDouble::of([("x", Row::new())], || true);
     let rig =
         Rig::on(MemoryGateway::always(status(410)), table, QueueDouble::taking(), QueueDouble::taking());

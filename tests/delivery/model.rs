@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use delivery_worker::{classify::Answer, plan::Order};
+use delivery_worker::{classify::PostResult, queue_kind::QueueKind};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use streamer_tests::{
@@ -174,14 +174,14 @@ impl Sent {
     }
 }
 
-fn scripted((millis, kind): (u64, Kind)) -> (Duration, Answer) {
+fn scripted((millis, kind): (u64, Kind)) -> (Duration, PostResult) {
     let answer = match kind {
         Kind::Status(code) => status(code),
         Kind::NoSuchConnection => {
-            Answer::Status { status: 400, message: "Invalid connectionId: x".to_owned() }
+            PostResult::Status { status: 400, message: "Invalid connectionId: x".to_owned() }
         }
-        Kind::Broken => Answer::Broken("reset".to_owned()),
-        Kind::Timeout => Answer::Timeout,
+        Kind::Broken => PostResult::Broken("reset".to_owned()),
+        Kind::Timeout => PostResult::Timeout,
         Kind::Panic => panic!("the gateway in memory panics as it is told"),
     };
     (Duration::from_millis(millis), answer)
@@ -424,10 +424,10 @@ impl Model<'_> {
         let absent = if self.case.table_fails || row == Some(true) { End::Back } else { End::Gone };
         Ok(match &last.answer {
             None => End::Back,
-            Some(Answer::Status { status: 200, .. }) => End::Settled,
-            Some(Answer::Status { status: 410, .. }) => absent,
-            Some(Answer::Status { status: 400, message }) if !message.is_empty() => absent,
-            Some(Answer::Status { status: 400 | 413, .. }) => End::Rejected,
+            Some(PostResult::Status { status: 200, .. }) => End::Settled,
+            Some(PostResult::Status { status: 410, .. }) => absent,
+            Some(PostResult::Status { status: 400, message }) if !message.is_empty() => absent,
+            Some(PostResult::Status { status: 400 | 413, .. }) => End::Rejected,
             Some(_) => End::Back,
         })
     }
@@ -435,8 +435,8 @@ impl Model<'_> {
     fn is_transient(&self, post: &Post) -> bool {
         match &post.answer {
             None => post.ended_at.is_some_and(|ended| ended < self.cutoff),
-            Some(Answer::Status { status, .. }) => *status >= 500,
-            Some(Answer::Timeout | Answer::Broken(_) | Answer::ConnectionLost(_)) => true,
+            Some(PostResult::Status { status, .. }) => *status >= 500,
+            Some(PostResult::Timeout | PostResult::Broken(_) | PostResult::ConnectionLost(_)) => true,
         }
     }
 
@@ -595,7 +595,7 @@ async fn run(case: &Case) -> Result<(), TestCaseError> {
     let table = TableDouble::of_user(rows, move || works);
     let outbound = taking(&case.messages, |sent| sent.back_is_taken);
     let dead_letters = taking(&case.messages, |sent| sent.letter_is_taken);
-    let order = if case.fifo { Order::Group } else { Order::Connection };
+    let order = if case.fifo { QueueKind::Fifo } else { QueueKind::Standard };
     let rig = Rig::of(order, gateway, table, outbound, dead_letters);
 
     let mut event = batch(case.messages.iter().enumerate().map(|(place, sent)| sent.body(place).to_string()));

@@ -1,4 +1,4 @@
-//! Calls to the queues at the end of an invocation: their time, and their retries.
+//! Calls to the queues at the end of an invocation: time limits and retries.
 
 use std::time::Duration;
 
@@ -15,10 +15,12 @@ use tokio::time::Instant;
 
 use crate::ids;
 
+/// Time that the queue takes for a call.
 const CALL: Duration = Duration::from_millis(10);
+/// Time after which the worker gives up an attempt.
 const ATTEMPT: Duration = Duration::from_secs(2);
 
-/// A queue that gives these answers, and then takes everything.
+/// Returns a queue that gives these answers, and then accepts everything.
 fn scripted(answers: Vec<Told>) -> CallsDouble {
     CallsDouble::new(move |call, _| {
         let what = answers.get(call).cloned().unwrap_or(Told::Entries(Vec::new()));
@@ -26,7 +28,7 @@ fn scripted(answers: Vec<Told>) -> CallsDouble {
     })
 }
 
-/// A worker whose posts are throttled, so that every message goes back to this queue.
+/// Builds a worker whose posts are throttled, so that it hands every message back to this queue.
 fn rig(outbound: &CallsDouble) -> Rig {
     let mut rig = Rig::new(MemoryGateway::always(status(429)));
     rig.worker.outbound = Queue::new(outbound.client(), "https://sqs.example.com/outbound");
@@ -37,6 +39,7 @@ fn messages(number: usize) -> SqsEvent {
     batch((0..number).map(|id| message(&format!("id-{id}"), &[&id.to_string()]).to_string()))
 }
 
+/// Puts each record into a message group of its own.
 fn grouped(mut event: SqsEvent) -> SqsEvent {
     for (group, record) in event.records.iter_mut().enumerate() {
         record.attributes.insert("MessageGroupId".to_owned(), group.to_string());
@@ -45,7 +48,7 @@ fn grouped(mut event: SqsEvent) -> SqsEvent {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_hangs_costs_2_s() -> anyhow::Result<()> {
+async fn hanging_call_costs_2_s() -> anyhow::Result<()> {
     let queue = scripted(vec![Told::Nothing { taken: false }]);
     let started = Instant::now();
     assert_eq!(rig(&queue).invoke(messages(2)).await?, ids([]));
@@ -56,25 +59,25 @@ async fn a_call_that_hangs_costs_2_s() -> anyhow::Result<()> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_unconfirmed_entries_are_sent_again() -> anyhow::Result<()> {
+async fn only_unconfirmed_entries_are_retried() -> anyhow::Result<()> {
     let first = vec![Entry::Taken, Entry::NotTaken, Entry::Refused, Entry::Unmentioned];
     let queue = scripted(vec![
         Told::Entries(first),
         Told::Fails("InternalFailure"),
         Told::Entries(vec![Entry::NotTaken]),
     ]);
-    assert_eq!(rig(&queue).invoke(messages(5)).await?, ids(["record-2"]), "it would be refused again");
-    let sent = |call: &streamer_tests::doubles::Call| {
-        let is = |id: &usize| call.entries.iter().any(|entry| entry.body.contains(&format!("id-{id}")));
-        (0..5).filter(is).collect::<Vec<_>>()
+    assert_eq!(rig(&queue).invoke(messages(5)).await?, ids(["record-2"]), "a refused entry is not retried");
+    let ids_in = |call: &streamer_tests::doubles::Call| {
+        let contains = |id: &usize| call.entries.iter().any(|entry| entry.body.contains(&format!("id-{id}")));
+        (0..5).filter(contains).collect::<Vec<_>>()
     };
-    let sent: Vec<_> = queue.calls().iter().map(sent).collect();
+    let sent: Vec<_> = queue.calls().iter().map(ids_in).collect();
     assert_eq!(sent, [vec![0, 1, 2, 3, 4], vec![1, 3], vec![1, 3], vec![1]]);
     Ok(())
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_is_refused_is_made_once() -> anyhow::Result<()> {
+async fn refused_call_is_made_once() -> anyhow::Result<()> {
     for code in ["AccessDenied", "AWS.SimpleQueueService.NonExistentQueue", "KMS.DisabledException"] {
         let queue = CallsDouble::new(move |_, _| Answer { after: CALL, what: Told::Fails(code) });
         assert_eq!(rig(&queue).invoke(messages(2)).await?, ids(["record-0", "record-1"]));
@@ -84,27 +87,27 @@ async fn a_call_that_is_refused_is_made_once() -> anyhow::Result<()> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_attempt_runs_past_the_settling_time() -> anyhow::Result<()> {
-    for what in [Told::Nothing { taken: false }, Told::Fails("RequestThrottled")] {
-        let said = what.clone();
-        let queue = CallsDouble::new(move |_, _| Answer { after: CALL, what: said.clone() });
-        let (started, settled) = (Instant::now(), TIMEOUT - Duration::from_millis(300));
+async fn no_attempt_outlasts_the_settling_time() -> anyhow::Result<()> {
+    for answer in [Told::Nothing { taken: false }, Told::Fails("RequestThrottled")] {
+        let every = answer.clone();
+        let queue = CallsDouble::new(move |_, _| Answer { after: CALL, what: every.clone() });
+        let (started, settling_end) = (Instant::now(), TIMEOUT - Duration::from_millis(300));
         assert_eq!(rig(&queue).invoke(messages(1)).await?, ids(["record-0"]));
         let took = started.elapsed();
-        assert!((settled - Duration::from_secs(1)..=settled).contains(&took), "{took:?}");
+        assert!((settling_end - Duration::from_secs(1)..=settling_end).contains(&took), "{took:?}");
         let calls = queue.calls();
         assert!((10..150).contains(&calls.len()), "{} calls", calls.len());
         for call in calls {
             let (ended, _) = call.ended.unwrap();
-            assert!(ended - call.at <= ATTEMPT && ended - started <= settled, "{what:?}");
+            assert!(ended - call.at <= ATTEMPT && ended - started <= settling_end, "{answer:?}");
         }
     }
     Ok(())
 }
 
-/// An attempt without an answer may have been taken: SQS drops the next one by its deduplication id.
+/// SQS may have accepted an attempt that it did not answer; it drops the retry by the deduplication id.
 #[tokio::test(start_paused = true)]
-async fn a_fifo_letter_keeps_its_deduplication_id() -> anyhow::Result<()> {
+async fn retried_dead_letter_keeps_its_deduplication_id() -> anyhow::Result<()> {
     let queue = scripted(vec![Told::Nothing { taken: true }, Told::Fails("InternalFailure")]);
     let mut rig = Rig::fifo(MemoryGateway::always(status(413)));
     rig.worker.dead_letters = Queue::new(queue.client(), "https://sqs.example.com/dead-letters.fifo");
@@ -122,7 +125,7 @@ async fn a_fifo_letter_keeps_its_deduplication_id() -> anyhow::Result<()> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hiding_is_retried_for_failed_records() -> anyhow::Result<()> {
+async fn visibility_change_is_retried_for_failed_records() -> anyhow::Result<()> {
     let queue = scripted(vec![
         Told::Nothing { taken: false },
         Told::Entries(vec![Entry::Taken, Entry::NotTaken, Entry::Refused]),

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use delivery_worker::{classify::Answer, gateway::Gateway, plan::Order};
+use delivery_worker::{classify::PostResult, gateway::Gateway, queue_kind::QueueKind};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use streamer_connections::shard_of;
@@ -188,7 +188,7 @@ struct Clients {
 }
 
 impl Gateway for Clients {
-    async fn post(&self, connection: &ConnectionId, payload: bytes::Bytes) -> Answer {
+    async fn post(&self, connection: &ConnectionId, payload: bytes::Bytes) -> PostResult {
         if !self.fuse.burns() {
             return std::future::pending().await;
         }
@@ -208,7 +208,7 @@ impl Gateway for Clients {
         let message: usize = str::from_utf8(&payload).unwrap().parse().unwrap();
         self.arrived.lock().unwrap().push((message, place));
         match fault {
-            Fault::AnswerLost => Answer::Broken("lost".to_owned()),
+            Fault::AnswerLost => PostResult::Broken("lost".to_owned()),
             Fault::Slow => {
                 sleep(Duration::from_secs(7)).await;
                 status(200)
@@ -258,7 +258,7 @@ impl<'a> Simulation<'a> {
         let table = TableDouble::of_user(rows, move || works.burns());
         let outbound = sqs.outbound(deciding(fuse.clone()), move || hides.burns());
         let dead_letters = sqs.dead_letters(deciding(fuse.clone()));
-        let order = if case.fifo { Order::Group } else { Order::Connection };
+        let order = if case.fifo { QueueKind::Fifo } else { QueueKind::Standard };
         let rig = Rig::of(order, clients, table, outbound, dead_letters);
         for (place, sent) in case.messages.iter().enumerate() {
             sqs.send(sent.body(place), Some(if sent.group { "g" } else { "h" }), Duration::ZERO);

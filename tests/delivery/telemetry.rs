@@ -1,4 +1,4 @@
-//! What operators read: a line for each pair that was not delivered, and one for the invocation.
+//! The worker's log: one line for each pair that was not delivered, and one for the invocation.
 
 use std::{
     io,
@@ -15,10 +15,11 @@ use tracing::Level;
 
 use crate::{answering, ids};
 
+/// Log output, kept in memory.
 #[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
+struct Log(Arc<Mutex<Vec<u8>>>);
 
-impl io::Write for Lines {
+impl io::Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.lock().unwrap().extend_from_slice(bytes);
         Ok(bytes.len())
@@ -29,22 +30,22 @@ impl io::Write for Lines {
     }
 }
 
-impl Lines {
-    /// The lines that `logging` lets through, as JSON.
-    async fn of(
+impl Log {
+    /// Runs `run`, and returns the lines that it logs at `level` and above: parsed as JSON, and as text.
+    async fn capture(
         level: Level,
-        logging: impl Future<Output = anyhow::Result<()>>,
+        run: impl Future<Output = anyhow::Result<()>>,
     ) -> anyhow::Result<(Vec<Value>, String)> {
         let written = Self::default();
-        let to = written.clone();
+        let writer = written.clone();
         let subscriber = tracing_subscriber::fmt()
             .json()
             .flatten_event(true)
             .with_max_level(level)
-            .with_writer(move || to.clone())
+            .with_writer(move || writer.clone())
             .finish();
         let guard = tracing::subscriber::set_default(subscriber);
-        logging.await?;
+        run.await?;
         drop(guard);
         let text = String::from_utf8(written.0.lock().unwrap().clone())?;
         let lines = text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
@@ -52,6 +53,7 @@ impl Lines {
     }
 }
 
+/// Invokes a worker on a batch that ends in every outcome.
 async fn invocation() -> anyhow::Result<()> {
     let rig = Rig::new(answering(|connection| match connection {
         "accepted" => status(200),
@@ -67,46 +69,47 @@ async fn invocation() -> anyhow::Result<()> {
     late["expires_at"] = 1.into();
     let mut tired = message("tired", &["tired"]);
     tired["retry"] = json!({ "count": 9, "receives": 0, "since": 0, "cause": "503" });
-    let to = json!({ "user": { "tenant": "acme", "user": "nobody" } });
+    let to = json!({ "user": { "tenant": "acme", "user": "away" } });
     let retry = json!({ "count": 9, "receives": 0, "since": 0, "cause": "user away" });
-    let nobody = json!({ "version": 1, "id": "nobody", "to": to, "payload": 1, "retry": retry });
+    let absent = json!({ "version": 1, "id": "absent", "to": to, "payload": 1, "retry": retry });
     let progress = [1, 2].map(|seq| {
         let mut progress = message("progress", &["accepted"]);
         progress["request"] = json!({ "id": "q", "seq": seq });
         progress["supersedable"] = true.into();
         progress.to_string()
     });
-    let others = [poison, late.to_string(), tired.to_string(), nobody.to_string()];
-    let bodies = [body.to_string()].into_iter().chain(others).chain(progress);
+    let more = [poison, late.to_string(), tired.to_string(), absent.to_string()];
+    let bodies = [body.to_string()].into_iter().chain(more).chain(progress);
     assert_eq!(rig.invoke(batch(bodies)).await?, ids([]));
     Ok(())
 }
 
+/// The line has the ids that identify the pair, and never the payload.
 #[tokio::test(start_paused = true)]
-async fn every_pair_that_was_not_delivered_has_a_line_with_all_that_finds_it() -> anyhow::Result<()> {
-    let (lines, text) = Lines::of(Level::INFO, invocation()).await?;
-    let line = |connection: &str| {
+async fn every_undelivered_pair_has_a_line() -> anyhow::Result<()> {
+    let (lines, text) = Log::capture(Level::INFO, invocation()).await?;
+    let line_of = |connection: &str| {
         lines.iter().find(|line| line["connection_id"] == connection).map(|line| {
             let field = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
             ["level", "message_id", "request_id", "outcome", "cause"].map(field)
         })
     };
     assert!(lines.iter().all(|line| line["outcome"] != "delivered"));
-    assert_eq!(line("gone"), Some(["INFO", "m", "r", "gone", ""].map(str::to_owned)));
-    assert_eq!(line("refused"), Some(["ERROR", "m", "r", "rejected", "413"].map(str::to_owned)));
-    assert_eq!(line("slow"), Some(["WARN", "m", "r", "handed_back", "429"].map(str::to_owned)));
-    assert_eq!(line("late"), Some(["INFO", "late", "", "expired", ""].map(str::to_owned)));
-    assert_eq!(line("tired"), Some(["ERROR", "tired", "", "exhausted", "429"].map(str::to_owned)));
-    let of = |outcome: &str| lines.iter().find(|line| line["outcome"] == outcome).unwrap();
-    assert_eq!(of("poison")["record_id"], "record-1");
-    assert_eq!(of("no_recipient")["message_id"], "nobody");
+    assert_eq!(line_of("gone"), Some(["INFO", "m", "r", "gone", ""].map(str::to_owned)));
+    assert_eq!(line_of("refused"), Some(["ERROR", "m", "r", "rejected", "413"].map(str::to_owned)));
+    assert_eq!(line_of("slow"), Some(["WARN", "m", "r", "handed_back", "429"].map(str::to_owned)));
+    assert_eq!(line_of("late"), Some(["INFO", "late", "", "expired", ""].map(str::to_owned)));
+    assert_eq!(line_of("tired"), Some(["ERROR", "tired", "", "exhausted", "429"].map(str::to_owned)));
+    let with_outcome = |outcome: &str| lines.iter().find(|line| line["outcome"] == outcome).unwrap();
+    assert_eq!(with_outcome("poison")["record_id"], "record-1");
+    assert_eq!(with_outcome("no_recipient")["message_id"], "absent");
     assert_eq!(
-        (&of("superseded")["message_id"], &of("superseded")["request_id"]),
+        (&with_outcome("superseded")["message_id"], &with_outcome("superseded")["request_id"]),
         (&json!("progress"), &json!("q"))
     );
 
     let summary = lines.iter().find(|line| line["message"] == "batch").unwrap();
-    let all = [
+    let outcomes = [
         "delivered",
         "gone",
         "rejected",
@@ -117,8 +120,8 @@ async fn every_pair_that_was_not_delivered_has_a_line_with_all_that_finds_it() -
         "superseded",
         "handed_back",
     ];
-    for (name, number) in all.map(|name| (name, if name == "delivered" { 2 } else { 1 })) {
-        assert_eq!(summary[name], number, "{name}");
+    for (outcome, pairs) in outcomes.map(|outcome| (outcome, if outcome == "delivered" { 2 } else { 1 })) {
+        assert_eq!(summary[outcome], pairs, "{outcome}");
     }
     assert_eq!((&summary["messages"], &summary["pairs"]), (&json!(7), &json!(10)));
     assert!(!text.contains("s3cret"), "{text}");
@@ -126,8 +129,8 @@ async fn every_pair_that_was_not_delivered_has_a_line_with_all_that_finds_it() -
 }
 
 #[tokio::test(start_paused = true)]
-async fn at_debug_level_every_delivered_pair_has_a_line_too() -> anyhow::Result<()> {
-    let (lines, text) = Lines::of(Level::DEBUG, invocation()).await?;
+async fn debug_level_logs_delivered_pairs() -> anyhow::Result<()> {
+    let (lines, text) = Log::capture(Level::DEBUG, invocation()).await?;
     let delivered = lines.iter().find(|line| line["outcome"] == "delivered").unwrap();
     assert_eq!(delivered["connection_id"], "accepted");
     assert!(!text.contains("s3cret"), "{text}");

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use aws_smithy_types::date_time::{DateTime, Format};
 use bytes::Bytes;
 use delivery_worker::{
-    classify::Answer,
+    classify::PostResult,
     gateway::{Gateway as _, ManagementApi},
 };
 use futures::future::join_all;
@@ -29,11 +29,11 @@ async fn trusting(gateway: &Http2Gateway, endpoint: &str) -> ManagementApi {
     ManagementApi::with_tls(&config, endpoint, 128, gateway.trusting()).unwrap()
 }
 
-async fn posts(api: &ManagementApi, number: usize) -> Vec<Answer> {
+async fn posts(api: &ManagementApi, number: usize) -> Vec<PostResult> {
     timeout(PATIENCE, join_all((0..number).map(|_| post(api, "c")))).await.unwrap()
 }
 
-fn delivered(answers: &[Answer]) -> usize {
+fn delivered(answers: &[PostResult]) -> usize {
     answers.iter().filter(|answer| **answer == status(200, "")).count()
 }
 
@@ -101,8 +101,8 @@ mod http2 {
         let api = trusting(&gateway, &gateway.endpoint()).await;
         assert_eq!(delivered(&posts(&api, 1).await), 1);
         let answers = posts(&api, 20).await;
-        let timeouts = answers.iter().filter(|answer| **answer == Answer::Timeout).count();
-        let lost = answers.iter().filter(|answer| matches!(answer, Answer::ConnectionLost(_))).count();
+        let timeouts = answers.iter().filter(|answer| **answer == PostResult::Timeout).count();
+        let lost = answers.iter().filter(|answer| matches!(answer, PostResult::ConnectionLost(_))).count();
         assert_eq!((timeouts, lost), (1, 19), "{answers:?}");
         assert_eq!(delivered(&posts(&api, 20).await), 20);
         assert_eq!(gateway.connections(), 2);
@@ -112,7 +112,7 @@ mod http2 {
     async fn host_that_never_answers_fails_every_post() {
         let gateway = Http2Gateway::scripted(|_, _| Does::Hangs).await.unwrap();
         let api = trusting(&gateway, &gateway.endpoint()).await;
-        assert_eq!(posts(&api, 5).await, vec![Answer::Timeout; 5]);
+        assert_eq!(posts(&api, 5).await, vec![PostResult::Timeout; 5]);
     }
 
     #[tokio::test]
@@ -122,8 +122,8 @@ mod http2 {
             let gateway = Http2Gateway::scripted(does).await.unwrap();
             let api = trusting(&gateway, &gateway.endpoint()).await;
             match post(&api, "c").await {
-                Answer::Status { status, .. } => assert_eq!(status, expected),
-                Answer::Broken(error) => assert_eq!(expected, 0, "{error}"),
+                PostResult::Status { status, .. } => assert_eq!(status, expected),
+                PostResult::Broken(error) => assert_eq!(expected, 0, "{error}"),
                 other => panic!("{other:?}"),
             }
             assert_eq!(gateway.paths().len(), 3);
@@ -173,7 +173,7 @@ mod http1 {
         let gateway = WireGateway::start(move |_| Reply::Raw(head.clone().into())).await.unwrap();
         let api = api(&gateway.endpoint()).await;
         let answer = timeout(PATIENCE, post(&api, "c")).await.unwrap();
-        assert!(matches!(&answer, Answer::Broken(error) if error.contains("too long")), "{answer:?}");
+        assert!(matches!(&answer, PostResult::Broken(error) if error.contains("too long")), "{answer:?}");
     }
 }
 

@@ -25,7 +25,7 @@ use aws_sigv4::{
 };
 use bytes::Bytes;
 use delivery_worker::{
-    classify::{Answer, Verdict, classify},
+    classify::{PostResult, Verdict, classify},
     gateway::{Gateway, ManagementApi, sign::Signer},
 };
 use futures::future::join_all;
@@ -51,16 +51,16 @@ async fn api(endpoint: &str) -> ManagementApi {
     ManagementApi::new(&config(credentials(None)).await, endpoint, 128).unwrap()
 }
 
-async fn post(api: &ManagementApi, connection: &str) -> Answer {
+async fn post(api: &ManagementApi, connection: &str) -> PostResult {
     api.post(&connection.try_into().unwrap(), Bytes::from_static(b"1")).await
 }
 
-fn status(status: u16, message: &str) -> Answer {
-    Answer::Status { status, message: message.to_owned() }
+fn status(status: u16, message: &str) -> PostResult {
+    PostResult::Status { status, message: message.to_owned() }
 }
 
 /// What the AWS SDK makes of the same post.
-async fn oracle(config: &SdkConfig, endpoint: &str, connection: &str, payload: &[u8]) -> Answer {
+async fn oracle(config: &SdkConfig, endpoint: &str, connection: &str, payload: &[u8]) -> PostResult {
     let config = aws_sdk_apigatewaymanagement::config::Builder::from(config)
         .endpoint_url(endpoint)
         .retry_config(RetryConfig::disabled());
@@ -73,7 +73,7 @@ async fn oracle(config: &SdkConfig, endpoint: &str, connection: &str, payload: &
                 let body = response.body().bytes().unwrap_or_default();
                 status(response.status().as_u16(), &String::from_utf8_lossy(body))
             }
-            None => Answer::Broken(error.to_string()),
+            None => PostResult::Broken(error.to_string()),
         },
     }
 }
@@ -232,7 +232,7 @@ mod connections {
         let api = api(&gateway.endpoint()).await;
         assert_eq!(post(&api, "c").await, status(200, ""));
         // The kept connection is reset; the fresh one is cut, which is a fault.
-        assert!(matches!(post(&api, "c").await, Answer::Broken(_)));
+        assert!(matches!(post(&api, "c").await, PostResult::Broken(_)));
         assert_eq!(post(&api, "c").await, status(200, ""));
         assert_eq!((gateway.connections(), gateway.requests().len()), (3, 4));
     }
@@ -242,7 +242,7 @@ mod connections {
         for reply in [Reply::Reset, Reply::Half] {
             let gateway = WireGateway::start(move |_| reply.clone()).await.unwrap();
             let answer = post(&api(&gateway.endpoint()).await, "c").await;
-            assert!(matches!(answer, Answer::Broken(_)), "{answer:?}");
+            assert!(matches!(answer, PostResult::Broken(_)), "{answer:?}");
             assert_eq!(gateway.requests().len(), 1);
         }
     }
@@ -250,7 +250,7 @@ mod connections {
     #[tokio::test]
     async fn an_endpoint_where_nobody_listens_is_no_answer() {
         let answer = post(&api("http://127.0.0.1:9/stage").await, "c").await;
-        assert!(matches!(&answer, Answer::Broken(error) if error.contains("127.0.0.1:9")), "{answer:?}");
+        assert!(matches!(&answer, PostResult::Broken(error) if error.contains("127.0.0.1:9")), "{answer:?}");
     }
 
     #[tokio::test]
@@ -275,7 +275,7 @@ mod connections {
             .unwrap();
             let api = api(&gateway.endpoint()).await;
             for _ in 0..3 {
-                assert!(matches!(post(&api, "c").await, Answer::Status { status: 200, .. }), "{first}");
+                assert!(matches!(post(&api, "c").await, PostResult::Status { status: 200, .. }), "{first}");
             }
             assert_eq!(gateway.connections(), 2, "{first}");
         }
@@ -374,7 +374,7 @@ mod connections {
     async fn a_certificate_that_is_not_trusted_is_no_answer() {
         let gateway = Http2Gateway::start(usize::MAX).await.unwrap();
         let answer = post(&api(&gateway.endpoint()).await, "c").await;
-        assert!(matches!(&answer, Answer::Broken(error) if error.contains("certificate")), "{answer:?}");
+        assert!(matches!(&answer, PostResult::Broken(error) if error.contains("certificate")), "{answer:?}");
     }
 }
 

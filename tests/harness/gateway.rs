@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use delivery_worker::{classify::Answer, gateway::Gateway};
+use delivery_worker::{classify::PostResult, gateway::Gateway};
 use streamer_message::ConnectionId;
 use tokio::time::{Instant, sleep};
 
@@ -18,7 +18,7 @@ pub struct MemoryGateway {
 }
 
 /// For the n-th post to a connection, from 0: after how long comes which answer.
-type Script = dyn Fn(&str, usize) -> (Duration, Answer) + Send + Sync;
+type Script = dyn Fn(&str, usize) -> (Duration, PostResult) + Send + Sync;
 
 /// A post that arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub struct Post {
     /// When it was over, answered or given up.
     pub ended_at: Option<Instant>,
     /// What was answered; none where it was given up.
-    pub answer: Option<Answer>,
+    pub answer: Option<PostResult>,
     /// Whether the script panicked.
     pub panicked: bool,
 }
@@ -61,19 +61,19 @@ impl Notes {
 
 /// An answer with this status and no body.
 #[must_use]
-pub fn status(status: u16) -> Answer {
-    Answer::Status { status, message: String::new() }
+pub fn status(status: u16) -> PostResult {
+    PostResult::Status { status, message: String::new() }
 }
 
 impl MemoryGateway {
     /// A gateway that answers as `script` says.
-    pub fn scripted(script: impl Fn(&str, usize) -> (Duration, Answer) + Send + Sync + 'static) -> Self {
+    pub fn scripted(script: impl Fn(&str, usize) -> (Duration, PostResult) + Send + Sync + 'static) -> Self {
         Self { script: Box::new(script), notes: Mutex::default() }
     }
 
     /// A gateway that answers at once, and always the same.
     #[must_use]
-    pub fn always(answer: Answer) -> Self {
+    pub fn always(answer: PostResult) -> Self {
         Self::scripted(move |_, _| (Duration::ZERO, answer.clone()))
     }
 
@@ -116,7 +116,7 @@ impl Drop for InFlight<'_> {
 }
 
 impl Gateway for MemoryGateway {
-    async fn post(&self, connection: &ConnectionId, payload: Bytes) -> Answer {
+    async fn post(&self, connection: &ConnectionId, payload: Bytes) -> PostResult {
         let connection = connection.as_str();
         let (post, place) = self.notes().arrived(connection, payload);
         let _in_flight = InFlight { gateway: self, post };

@@ -8,8 +8,8 @@ use std::{
 use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
 use aws_sdk_sqs::types::{MessageSystemAttributeNameForSends, SendMessageBatchRequestEntry};
 use delivery_worker::{
-    Worker, control::Gate, gateway::Gateway, plan::Order, policy::Policy, queue::Queue, served::Served,
-    time::Time,
+    Worker, admission::Gate, gateway::Gateway, policy::Policy, queue::Queue, queue_kind::QueueKind,
+    served::Served, time::Time,
 };
 use serde_json::Value;
 use streamer_environment::Environment;
@@ -27,7 +27,7 @@ pub const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The worker's patience in these tests: the defaults.
 pub const POLICY: Policy = Policy {
-    order: Order::Connection,
+    queue_kind: QueueKind::Standard,
     connect_grace: Duration::from_secs(5),
     away_grace: Duration::from_secs(30),
     max_age: Duration::from_secs(7800),
@@ -84,23 +84,29 @@ impl<G: Gateway> Rig<G> {
 
     /// A worker on these doubles.
     pub fn on(gateway: G, table: TableDouble, outbound: QueueDouble, dead_letters: QueueDouble) -> Self {
-        Self::of(Order::Connection, gateway, table, outbound, dead_letters)
+        Self::of(QueueKind::Standard, gateway, table, outbound, dead_letters)
     }
 
     /// A worker for a FIFO queue.
     pub fn fifo(gateway: G) -> Self {
-        Self::of(Order::Group, gateway, TableDouble::default(), QueueDouble::taking(), QueueDouble::taking())
+        Self::of(
+            QueueKind::Fifo,
+            gateway,
+            TableDouble::default(),
+            QueueDouble::taking(),
+            QueueDouble::taking(),
+        )
     }
 
-    /// A worker for a queue with this order.
+    /// A worker for a queue with this queue_kind.
     pub fn of(
-        order: Order,
+        queue_kind: QueueKind,
         gateway: G,
         table: TableDouble,
         outbound: QueueDouble,
         dead_letters: QueueDouble,
     ) -> Self {
-        let suffix = if order == Order::Group { FIFO_SUFFIX } else { "" };
+        let suffix = if queue_kind == QueueKind::Fifo { FIFO_SUFFIX } else { "" };
         let queue = |queue: &QueueDouble, name: &str| {
             Queue::new(queue.client(), format!("https://sqs.example.com/{name}{suffix}"))
         };
@@ -110,7 +116,7 @@ impl<G: Gateway> Rig<G> {
             table: table.client(),
             outbound: queue(&outbound, "outbound"),
             dead_letters: queue(&dead_letters, "dead-letters"),
-            policy: Policy { order, ..POLICY },
+            policy: Policy { queue_kind, ..POLICY },
             gate: Gate::default(),
             served: Served::default(),
             telemetry: telemetry("delivery-worker"),

@@ -12,7 +12,7 @@ use aws_sdk_sqs::{
     error::ProvideErrorMetadata as _,
     types::{MessageSystemAttributeName, QueueAttributeName, SendMessageBatchRequestEntry},
 };
-use delivery_worker::{plan::Order, queue::Queue};
+use delivery_worker::{queue::Queue, queue_kind::QueueKind};
 use futures::future::join_all;
 use serde_json::{Value, json};
 use streamer_cli::dead_letters::DeadLetterQueue;
@@ -82,9 +82,9 @@ async fn invoke(rig: &Rig, sqs: &Client, url: &str, number: usize) -> anyhow::Re
     Ok(reported)
 }
 
-fn worker(sqs: &Client, order: Order, url: &str, dead: &str, gateway: MemoryGateway) -> Rig {
+fn worker(sqs: &Client, kind: QueueKind, url: &str, dead: &str, gateway: MemoryGateway) -> Rig {
     let mut rig =
-        Rig::of(order, gateway, TableDouble::default(), QueueDouble::taking(), QueueDouble::taking());
+        Rig::of(kind, gateway, TableDouble::default(), QueueDouble::taking(), QueueDouble::taking());
     rig.worker.outbound = Queue::new(sqs.clone(), url);
     rig.worker.dead_letters = Queue::new(sqs.clone(), dead);
     rig
@@ -208,7 +208,7 @@ async fn the_worker_hands_back_and_writes_dead_letters() -> anyhow::Result<()> {
         };
         (Duration::ZERO, answer)
     });
-    let rig = worker(&sqs, Order::Connection, &url, &dead, gateway);
+    let rig = worker(&sqs, QueueKind::Standard, &url, &dead, gateway);
     let message = Message::connections(["fine", "throttled", "too-large"]).of_tenant("acme").id("m");
     Producer::new(&sqs, &url).send(message.payload("\u{FFFF}")?).await?;
 
@@ -245,7 +245,7 @@ async fn a_fifo_queue_keeps_the_order_of_a_connection_through_a_failure() -> any
         let answer = if connection == "a" && tries == 1 { status(429) } else { status(200) };
         (Duration::ZERO, answer)
     });
-    let rig = worker(&sqs, Order::Group, &url, &dead, gateway);
+    let rig = worker(&sqs, QueueKind::Fifo, &url, &dead, gateway);
     let producer = Producer::new(&sqs, &url);
     let send = |number: usize| {
         let message = Message::connections(["a", "b"]).id(number.to_string()).payload(&number).unwrap();
@@ -275,7 +275,7 @@ async fn a_dead_letter_of_a_fifo_queue_goes_to_a_fifo_queue_and_ends_its_lane() 
     let gateway = MemoryGateway::scripted(|_, tries| {
         (Duration::ZERO, if tries == 0 { status(413) } else { status(200) })
     });
-    let rig = worker(&sqs, Order::Group, &url, &dead, gateway);
+    let rig = worker(&sqs, QueueKind::Fifo, &url, &dead, gateway);
     let producer = Producer::new(&sqs, &url);
     for number in 0..2 {
         producer.send(Message::connection("c").id(number.to_string()).payload(&number)?).await?;

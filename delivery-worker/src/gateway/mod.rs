@@ -31,7 +31,7 @@ use self::{
     sign::{Signed, Signer},
     skew::Skew,
 };
-use crate::classify::Answer;
+use crate::classify::PostResult;
 
 /// Everything but RFC 3986's unreserved characters, as Signature Version 4 wants it.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -48,7 +48,7 @@ const BODY_TIME: Duration = Duration::from_millis(250);
 /// Posts payloads to connections: over the wire, or in memory where tests run in virtual time.
 pub trait Gateway: Send + Sync {
     /// Posts once. The caller bounds the time that it may take.
-    fn post(&self, connection: &ConnectionId, payload: Bytes) -> impl Future<Output = Answer> + Send;
+    fn post(&self, connection: &ConnectionId, payload: Bytes) -> impl Future<Output = PostResult> + Send;
 }
 
 /// API Gateway's `PostToConnection`, at one management endpoint.
@@ -175,7 +175,7 @@ impl ManagementApi {
 }
 
 impl Gateway for ManagementApi {
-    async fn post(&self, connection: &ConnectionId, payload: Bytes) -> Answer {
+    async fn post(&self, connection: &ConnectionId, payload: Bytes) -> PostResult {
         // The path is encoded once where it is sent, and twice where it is signed.
         let (mut path, mut canonical) = (self.path.clone(), self.canonical_path.clone());
         for piece in utf8_percent_encode(connection.as_str(), RESERVED) {
@@ -191,7 +191,7 @@ impl Gateway for ManagementApi {
             let at = self.skew.correct(wall);
             let signed = match self.signer.sign(&canonical, &payload, at).await {
                 Ok(signed) => signed,
-                Err(error) => return Answer::Broken(error),
+                Err(error) => return PostResult::Broken(error),
             };
             let (origin, host) = (&self.origin, &self.host);
             let post = Post { origin, host, path: &path, signed: &signed, payload: &payload };
@@ -199,10 +199,10 @@ impl Gateway for ManagementApi {
                 Ok(Answered { date: Some(date), .. }) if !repeated && self.skew.learn(date, wall, at) => {
                     repeated = true;
                 }
-                Ok(Answered { status, message, .. }) => return Answer::Status { status, message },
-                Err(Failure::Broken(error)) => return Answer::Broken(error),
-                Err(Failure::Timeout) => return Answer::Timeout,
-                Err(Failure::Lost(error)) => return Answer::ConnectionLost(error),
+                Ok(Answered { status, message, .. }) => return PostResult::Status { status, message },
+                Err(Failure::Broken(error)) => return PostResult::Broken(error),
+                Err(Failure::Timeout) => return PostResult::Timeout,
+                Err(Failure::Lost(error)) => return PostResult::ConnectionLost(error),
             }
         }
     }

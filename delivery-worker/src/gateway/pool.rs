@@ -26,7 +26,7 @@ use super::{
     dial::{dial, timed_out},
     http1::{Http1, Stream},
 };
-use crate::control::clock::Clock;
+use crate::admission::clock::Clock;
 
 /// A kept connection is not used after so long: API Gateway and what lies before it close idle ones.
 const IDLE: Duration = Duration::from_secs(50);

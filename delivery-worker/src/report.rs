@@ -1,4 +1,4 @@
-//! What operators are told of an invocation.
+//! Logs and metrics of an invocation.
 
 use std::collections::BTreeMap;
 
@@ -6,27 +6,32 @@ use streamer_message::{ConnectionId, MessageId};
 use streamer_telemetry::{Metric, Metrics, Telemetry, metric};
 
 use crate::{
-    control::{Control, Gate, Tally},
+    admission::{Admission, Gate, Stats},
     decode::Record,
-    outcome::{Cause, Ended, Outcome},
+    outcome::{Cause, Completed, Outcome},
     time::Time,
 };
 
-/// Writes a line for each pair that was not delivered (and at debug level for those that were), a summary, and
-/// the metrics.
-pub(crate) fn tell(telemetry: &Telemetry, records: &[Record], ended: &[Ended], gate: &Gate, time: &Time) {
-    let mut metrics = metrics(telemetry, records, ended, time);
-    measure(&mut metrics, &mut gate.control());
+/// Logs each pair that was not delivered (delivered ones at debug level) and a summary, and emits the metrics.
+pub(crate) fn report(
+    telemetry: &Telemetry,
+    records: &[Record],
+    completed: &[Completed],
+    gate: &Gate,
+    time: &Time,
+) {
+    let mut metrics = metrics(telemetry, records, completed, time);
+    measure(&mut metrics, &mut gate.admission());
     telemetry.emit(&metrics);
     let mut outcomes: BTreeMap<&str, usize> = BTreeMap::new();
-    for pair in ended {
-        tell_pair(&records[pair.place], pair);
+    for pair in completed {
+        log_pair(&records[pair.index], pair);
         *outcomes.entry(pair.outcome.name()).or_default() += 1;
     }
     let number = |outcome: &str| outcomes.get(outcome).copied().unwrap_or_default();
     tracing::info!(
         messages = records.len(),
-        pairs = ended.len(),
+        pairs = completed.len(),
         delivered = number("delivered"),
         gone = number("gone"),
         expired = number("expired"),
@@ -42,7 +47,7 @@ pub(crate) fn tell(telemetry: &Telemetry, records: &[Record], ended: &[Ended], g
     );
 }
 
-fn tell_pair(record: &Record, pair: &Ended) {
+fn log_pair(record: &Record, pair: &Completed) {
     let message = record.content.as_ref().ok();
     let message_id = message.map(|message| MessageId::as_str(&message.id));
     let connection_id = pair.connection.as_ref().map(ConnectionId::as_str);
@@ -68,9 +73,14 @@ fn tell_pair(record: &Record, pair: &Ended) {
     }
 }
 
-fn metrics<'a>(telemetry: &'a Telemetry, records: &[Record], ended: &[Ended], time: &Time) -> Metrics<'a> {
+fn metrics<'a>(
+    telemetry: &'a Telemetry,
+    records: &[Record],
+    completed: &[Completed],
+    time: &Time,
+) -> Metrics<'a> {
     let mut metrics = telemetry.metrics();
-    for pair in ended {
+    for pair in completed {
         metrics.count(metric_of(&pair.outcome), 1);
         if let Outcome::HandedBack(Cause::Elsewhere(_)) | Outcome::Exhausted(Cause::Elsewhere(_)) =
             &pair.outcome
@@ -86,15 +96,15 @@ fn metrics<'a>(telemetry: &'a Telemetry, records: &[Record], ended: &[Ended], ti
     metrics
 }
 
-/// What the fan-out control has to say.
-fn measure(metrics: &mut Metrics<'_>, control: &mut Control) {
-    let Tally { posts, throttles, slow_clients, circuit_opened, utilization } = control.take_tally();
+/// Adds the metrics of the admission.
+fn measure(metrics: &mut Metrics<'_>, admission: &mut Admission) {
+    let Stats { posts, throttles, slow_clients, circuit_opened, utilization } = admission.take_stats();
     posts.into_iter().for_each(|took| metrics.time(metric::POST_LATENCY, took));
     metrics.count(metric::THROTTLES, throttles);
     metrics.count(metric::SLOW_CLIENTS, slow_clients);
     metrics.count(metric::CIRCUIT_OPENED, circuit_opened);
-    metrics.value(metric::CIRCUIT_OPEN, f64::from(u8::from(control.is_open())));
-    metrics.value(metric::CONCURRENCY_LIMIT, control.limit() as f64);
+    metrics.value(metric::CIRCUIT_OPEN, f64::from(u8::from(admission.is_open())));
+    metrics.value(metric::CONCURRENCY_LIMIT, admission.limit() as f64);
     metrics.value(metric::CONCURRENCY_UTILIZATION, utilization * 100.0);
 }
 
@@ -123,7 +133,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        control::{Admission, breaker::Health},
+        admission::{Decision, breaker::Health},
         outcome::Rejection,
     };
 
@@ -140,12 +150,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn every_outcome_is_counted_and_everything_that_takes_time_is_measured() {
+    async fn every_outcome_and_latency_is_measured() {
         let (telemetry, now) = (telemetry(), SystemTime::UNIX_EPOCH + Duration::from_millis(1500));
         let time = Time::start(now, now + Duration::from_secs(30), Duration::from_secs(30));
         let millis = Duration::from_millis;
         let delivered =
-            Ended { age: Some(millis(90)), posts: 3, ..Ended::unposted(0, None, Outcome::Delivered) };
+            Completed { age: Some(millis(90)), posts: 3, ..Completed::unposted(0, None, Outcome::Delivered) };
         let others = [
             Outcome::Gone,
             Outcome::Expired,
@@ -158,8 +168,10 @@ mod tests {
             Outcome::HandedBack(Cause::Status(429)),
             Outcome::HandedBack(Cause::Elsewhere("https://other.example".to_owned())),
         ];
-        let ended: Vec<_> =
-            [delivered].into_iter().chain(others.map(|outcome| Ended::unposted(0, None, outcome))).collect();
+        let completed: Vec<_> = [delivered]
+            .into_iter()
+            .chain(others.map(|outcome| Completed::unposted(0, None, outcome)))
+            .collect();
 
         let mut expected = telemetry.metrics();
         for (metric, number) in [
@@ -180,21 +192,22 @@ mod tests {
         }
         expected.time(metric::DELIVERY_LATENCY, millis(90));
         expected.time(metric::QUEUE_AGE, millis(500));
-        assert_eq!(metrics(&telemetry, &[record("1000")], &ended, &time), expected);
+        assert_eq!(metrics(&telemetry, &[record("1000")], &completed, &time), expected);
     }
+
     #[tokio::test(start_paused = true)]
-    async fn the_control_is_measured_and_its_counts_begin_anew() {
-        let (telemetry, mut control) = (telemetry(), Control::new(None));
+    async fn admission_is_measured_and_stats_are_reset() {
+        let (telemetry, mut admission) = (telemetry(), Admission::new(None));
         let now = tokio::time::Instant::now();
-        let mut go = || match control.admit(now) {
-            Admission::Go(pass) => pass,
+        let mut go = || match admission.admit(now) {
+            Decision::Admit(pass) => pass,
             other => panic!("{other:?}"),
         };
         let passes: Vec<_> = (0..64).map(|_| go()).collect();
-        for (place, pass) in passes.into_iter().enumerate() {
-            let connection = format!("c{place}").try_into().unwrap();
-            let health = if place < 2 { Health::Throttles } else { Health::Fails };
-            control.record(pass, &connection, health, Duration::from_millis(7), now);
+        for (index, pass) in passes.into_iter().enumerate() {
+            let connection = format!("c{index}").try_into().unwrap();
+            let health = if index < 2 { Health::Throttles } else { Health::Fails };
+            admission.record(pass, &connection, health, Duration::from_millis(7), now);
         }
         let mut expected = telemetry.metrics();
         (0..64).for_each(|_| expected.time(metric::POST_LATENCY, Duration::from_millis(7)));
@@ -205,8 +218,8 @@ mod tests {
         expected.value(metric::CONCURRENCY_LIMIT, 128.0);
         expected.value(metric::CONCURRENCY_UTILIZATION, 50.0);
         let mut measured = telemetry.metrics();
-        measure(&mut measured, &mut control);
+        measure(&mut measured, &mut admission);
         assert_eq!(measured, expected);
-        assert_eq!(control.take_tally(), Tally::default());
+        assert_eq!(admission.take_stats(), Stats::default());
     }
 }

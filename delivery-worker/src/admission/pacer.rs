@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 /// A pace of posts.
 #[derive(Debug)]
-pub struct Pace {
+pub struct Pacer {
     /// Between two posts.
     interval: Duration,
     /// How far ahead of the pace posts may be.
@@ -18,7 +18,7 @@ pub struct Pace {
     full_at: Option<Instant>,
 }
 
-impl Pace {
+impl Pacer {
     /// A pace of `posts` in a second, which is at least 1.
     #[must_use]
     pub fn new(posts: u32) -> Self {
@@ -31,7 +31,7 @@ impl Pace {
     ///
     /// # Errors
     /// The time at which to ask again.
-    pub fn take(&mut self, now: Instant) -> Result<(), Instant> {
+    pub fn try_acquire(&mut self, now: Instant) -> Result<(), Instant> {
         let full_at = self.full_at.map_or(now, |full_at| full_at.max(now));
         if full_at > now + self.burst {
             return Err(full_at - self.burst);
@@ -49,17 +49,20 @@ mod tests {
 
     #[test]
     fn a_tenth_of_a_seconds_posts_begin_at_once_and_the_others_at_the_pace() {
-        let (mut pace, now) = (Pace::new(100), Instant::now());
-        assert!((0..10).all(|_| pace.take(now).is_ok()));
-        assert_eq!(pace.take(now), Err(now + Duration::from_millis(10)));
-        assert!(pace.take(now + Duration::from_millis(10)).is_ok());
-        assert!(pace.take(now + Duration::from_millis(10)).is_err());
+        let (mut pacer, now) = (Pacer::new(100), Instant::now());
+        assert!((0..10).all(|_| pacer.try_acquire(now).is_ok()));
+        assert_eq!(pacer.try_acquire(now), Err(now + Duration::from_millis(10)));
+        assert!(pacer.try_acquire(now + Duration::from_millis(10)).is_ok());
+        assert!(pacer.try_acquire(now + Duration::from_millis(10)).is_err());
     }
 
     #[test]
     fn one_post_a_second_is_one_post_a_second() {
-        let (mut pace, now) = (Pace::new(1), Instant::now());
-        assert_eq!((pace.take(now), pace.take(now)), (Ok(()), Err(now + Duration::from_secs(1))));
+        let (mut pacer, now) = (Pacer::new(1), Instant::now());
+        assert_eq!(
+            (pacer.try_acquire(now), pacer.try_acquire(now)),
+            (Ok(()), Err(now + Duration::from_secs(1)))
+        );
     }
 
     proptest! {
@@ -68,14 +71,14 @@ mod tests {
             posts in 1_u32..2000,
             asks in prop::collection::vec(0_u64..30_000, 1..300),
         ) {
-            let (mut pace, began) = (Pace::new(posts), Instant::now());
+            let (mut pacer, began) = (Pacer::new(posts), Instant::now());
             let (mut now, mut taken) = (began, Vec::new());
             for micros in asks {
                 now += Duration::from_micros(micros);
-                if let Err(then) = pace.take(now) {
-                    prop_assert!(then > now && then <= now + pace.interval);
+                if let Err(then) = pacer.try_acquire(now) {
+                    prop_assert!(then > now && then <= now + pacer.interval);
                     now = then;
-                    prop_assert_eq!(pace.take(now), Ok(()));
+                    prop_assert_eq!(pacer.try_acquire(now), Ok(()));
                 }
                 taken.push(now);
             }

@@ -15,13 +15,13 @@ use tokio::time::Instant;
 use super::window::Window;
 
 /// The limit that an environment begins with.
-pub const FIRST: usize = 128;
+pub const INITIAL: usize = 128;
 
 /// The limit is at least this.
-pub const LEAST: usize = 4;
+pub const MIN: usize = 4;
 
 /// And at most this.
-pub const MOST: usize = 256;
+pub const MAX: usize = 256;
 
 /// 429 from fewer connections in a second is about those clients.
 const CONNECTIONS: usize = 3;
@@ -37,7 +37,7 @@ const PARTS: u32 = 10;
 
 /// A limit on posts in flight.
 #[derive(Debug)]
-pub struct Limiter {
+pub struct ConcurrencyLimit {
     limit: f64,
     halved_at: Option<Instant>,
     /// The last second's posts, and 429s among them.
@@ -55,14 +55,14 @@ pub enum Throttled {
     Account,
 }
 
-impl Default for Limiter {
+impl Default for ConcurrencyLimit {
     fn default() -> Self {
         let window = Window::new(SECOND, SECOND / PARTS);
-        Self { limit: FIRST as f64, halved_at: None, window, throttled: VecDeque::new() }
+        Self { limit: INITIAL as f64, halved_at: None, window, throttled: VecDeque::new() }
     }
 }
 
-impl Limiter {
+impl ConcurrencyLimit {
     /// Posts in flight, at most.
     #[must_use]
     pub fn limit(&self) -> usize {
@@ -74,7 +74,7 @@ impl Limiter {
     pub fn succeeded(&mut self, in_flight: usize, now: Instant) {
         self.window.count(false, now);
         if in_flight * 2 >= self.limit() {
-            self.limit = (self.limit + 1.0 / self.limit).min(MOST as f64);
+            self.limit = (self.limit + 1.0 / self.limit).min(MAX as f64);
         }
     }
 
@@ -93,7 +93,7 @@ impl Limiter {
             return Throttled::Client;
         }
         if self.halved_at.is_none_or(|halved_at| now - halved_at >= SECOND) {
-            self.limit = (self.limit / 2.0).max(LEAST as f64);
+            self.limit = (self.limit / 2.0).max(MIN as f64);
             self.halved_at = Some(now);
         }
         Throttled::Account
@@ -122,87 +122,87 @@ mod tests {
 
     #[test]
     fn the_limit_grows_by_one_for_each_round_of_posts_that_uses_it() {
-        let (mut limiter, now) = (Limiter::default(), Instant::now());
-        (0..129).for_each(|_| limiter.succeeded(128, now));
-        assert_eq!(limiter.limit(), 129);
-        (0..100_000).for_each(|_| limiter.succeeded(256, now));
-        assert_eq!(limiter.limit(), MOST);
+        let (mut limit, now) = (ConcurrencyLimit::default(), Instant::now());
+        (0..129).for_each(|_| limit.succeeded(128, now));
+        assert_eq!(limit.limit(), 129);
+        (0..100_000).for_each(|_| limit.succeeded(256, now));
+        assert_eq!(limit.limit(), MAX);
     }
 
     #[test]
     fn a_limit_that_is_not_half_used_does_not_grow() {
-        let (mut limiter, now) = (Limiter::default(), Instant::now());
-        (0..10_000).for_each(|_| limiter.succeeded(63, now));
-        assert_eq!(limiter.limit(), FIRST);
+        let (mut limit, now) = (ConcurrencyLimit::default(), Instant::now());
+        (0..10_000).for_each(|_| limit.succeeded(63, now));
+        assert_eq!(limit.limit(), INITIAL);
     }
 
     #[test]
     fn a_post_that_fails_does_not_raise_it() {
-        let (mut limiter, now) = (Limiter::default(), Instant::now());
-        (0..10_000).for_each(|_| limiter.failed(now));
-        assert_eq!(limiter.limit(), FIRST);
-        let about = [0, 1, 2].map(|number| limiter.throttled(&connection(number), now));
+        let (mut limit, now) = (ConcurrencyLimit::default(), Instant::now());
+        (0..10_000).for_each(|_| limit.failed(now));
+        assert_eq!(limit.limit(), INITIAL);
+        let about = [0, 1, 2].map(|number| limit.throttled(&connection(number), now));
         assert_eq!(about, [Throttled::Client; 3], "but it counts among the second's posts");
     }
 
     #[test]
     fn one_or_two_slow_clients_never_change_the_limit() {
-        let (mut limiter, now) = (Limiter::default(), Instant::now());
+        let (mut limit, now) = (ConcurrencyLimit::default(), Instant::now());
         for number in 0..1000 {
-            let about = limiter.throttled(&connection(number % 2), now + millis(number as u64 * 10));
-            assert_eq!((about, limiter.limit()), (Throttled::Client, FIRST));
+            let about = limit.throttled(&connection(number % 2), now + millis(number as u64 * 10));
+            assert_eq!((about, limit.limit()), (Throttled::Client, INITIAL));
         }
     }
 
     #[test]
     fn many_slow_clients_among_many_more_posts_do_not_change_it_either() {
-        let (mut limiter, now) = (Limiter::default(), Instant::now());
+        let (mut limit, now) = (ConcurrencyLimit::default(), Instant::now());
         for number in 0..1000 {
             let at = now + millis(number as u64);
-            (0..5).for_each(|_| limiter.succeeded(1, at));
-            assert_eq!(limiter.throttled(&connection(number), at), Throttled::Client, "1 in 6");
+            (0..5).for_each(|_| limit.succeeded(1, at));
+            assert_eq!(limit.throttled(&connection(number), at), Throttled::Client, "1 in 6");
         }
-        assert_eq!(limiter.limit(), FIRST);
+        assert_eq!(limit.limit(), INITIAL);
     }
 
     #[test]
     fn a_fifth_of_the_posts_and_three_connections_are_the_account() {
-        let (mut limiter, now) = (Limiter::default(), Instant::now());
-        (0..12).for_each(|_| limiter.succeeded(1, now));
-        let about = [0, 1, 2].map(|number| limiter.throttled(&connection(number), now));
+        let (mut limit, now) = (ConcurrencyLimit::default(), Instant::now());
+        (0..12).for_each(|_| limit.succeeded(1, now));
+        let about = [0, 1, 2].map(|number| limit.throttled(&connection(number), now));
         assert_eq!(about, [Throttled::Client, Throttled::Client, Throttled::Account]);
-        assert_eq!(limiter.limit(), FIRST / 2);
+        assert_eq!(limit.limit(), INITIAL / 2);
     }
 
     #[test]
     fn the_three_connections_are_of_one_second() {
-        let (mut limiter, now) = (Limiter::default(), Instant::now());
+        let (mut limit, now) = (ConcurrencyLimit::default(), Instant::now());
         let about =
-            [0, 1, 2].map(|number| limiter.throttled(&connection(number), now + millis(number as u64 * 500)));
+            [0, 1, 2].map(|number| limit.throttled(&connection(number), now + millis(number as u64 * 500)));
         assert_eq!(about, [Throttled::Client; 3]);
     }
 
     #[test]
     fn it_is_halved_once_a_second_and_never_below_4() {
-        let (mut limiter, now) = (Limiter::default(), Instant::now());
+        let (mut limit, now) = (ConcurrencyLimit::default(), Instant::now());
         let mut limits = Vec::new();
         for tenth in 0..100 {
             for number in 0..3 {
-                limiter.throttled(&connection(number), now + millis(tenth * 100));
+                limit.throttled(&connection(number), now + millis(tenth * 100));
             }
-            limits.push(limiter.limit());
+            limits.push(limit.limit());
         }
         assert!(limits[..10].iter().all(|limit| *limit == 64), "{limits:?}");
-        assert_eq!([limits[10], limits[20], limits[30], limits[99]], [32, 16, 8, LEAST]);
+        assert_eq!([limits[10], limits[20], limits[30], limits[99]], [32, 16, 8, MIN]);
     }
 
     #[test]
     fn what_is_older_than_a_second_does_not_count() {
-        let (mut limiter, now) = (Limiter::default(), Instant::now());
-        (0..1000).for_each(|_| limiter.succeeded(1, now));
+        let (mut limit, now) = (ConcurrencyLimit::default(), Instant::now());
+        (0..1000).for_each(|_| limit.succeeded(1, now));
         for number in 0..3 {
-            limiter.throttled(&connection(number), now + millis(1100));
+            limit.throttled(&connection(number), now + millis(1100));
         }
-        assert_eq!(limiter.limit(), FIRST / 2);
+        assert_eq!(limit.limit(), INITIAL / 2);
     }
 }

@@ -1,7 +1,7 @@
-//! The latest answer of each connection that was posted to lately.
+//! The latest sample of each connection that was posted to lately.
 //!
-//! Two generations of at most 5 s and 1 024 connections each: an answer counts for 5 to 10 s, or until 1 024 further
-//! connections have answered. So memory is bounded, and no answer costs more than two look-ups.
+//! Two generations of at most 5 s and 1 024 connections each: an sample counts for 5 to 10 s, or until 1 024 further
+//! connections have answered. So memory is bounded, and no sample costs more than two look-ups.
 
 use std::{
     collections::{HashMap, hash_map::RandomState},
@@ -21,7 +21,7 @@ const CONNECTIONS: usize = 1024;
 
 /// The verdict of a connection's latest post.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
+pub enum Sample {
     /// The endpoint took or refused the message, as it should.
     Worked,
     /// The endpoint refused the request for a reason that is not the message's.
@@ -30,9 +30,9 @@ pub enum Answer {
     Failed,
 }
 
-/// Counts connections by their latest answer.
+/// Counts connections by their latest sample.
 #[derive(Debug, Default)]
-pub struct Recent {
+pub struct Samples {
     /// Hashes of connection ids differ for each process, so no client can choose ids that share one.
     hasher: RandomState,
     began: Option<Instant>,
@@ -42,15 +42,15 @@ pub struct Recent {
 
 #[derive(Debug, Default)]
 struct Generation {
-    answers: HashMap<u64, Answer>,
+    samples: HashMap<u64, Sample>,
     worked: usize,
     refused: usize,
     failed: usize,
 }
 
-impl Recent {
-    /// Counts a connection's answer in place of its earlier ones.
-    pub fn count(&mut self, connection: &ConnectionId, answer: Answer, now: Instant) {
+impl Samples {
+    /// Counts a connection's sample in place of its earlier ones.
+    pub fn count(&mut self, connection: &ConnectionId, sample: Sample, now: Instant) {
         let began = *self.began.get_or_insert(now);
         let age = now.saturating_duration_since(began);
         if age >= 2 * GENERATION {
@@ -59,12 +59,12 @@ impl Recent {
             self.began = Some(now);
         } else if age >= GENERATION {
             self.rotate(began + GENERATION);
-        } else if self.current.answers.len() >= CONNECTIONS {
+        } else if self.current.samples.len() >= CONNECTIONS {
             self.rotate(now);
         }
         let hash = self.hasher.hash_one(connection.as_str());
         self.previous.remove(hash);
-        self.current.insert(hash, answer);
+        self.current.insert(hash, sample);
     }
 
     fn rotate(&mut self, began: Instant) {
@@ -76,50 +76,50 @@ impl Recent {
 
     /// Returns how many connections answered so at last.
     #[must_use]
-    pub fn with(&self, answer: Answer) -> usize {
-        self.current.with(answer) + self.previous.with(answer)
+    pub fn with(&self, sample: Sample) -> usize {
+        self.current.with(sample) + self.previous.with(sample)
     }
 
     /// Returns how many connections have answered.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.current.answers.len() + self.previous.answers.len()
+        self.current.samples.len() + self.previous.samples.len()
     }
 }
 
 impl Generation {
     fn clear(&mut self) {
-        self.answers.clear();
+        self.samples.clear();
         (self.worked, self.refused, self.failed) = (0, 0, 0);
     }
 
-    fn insert(&mut self, hash: u64, answer: Answer) {
-        let before = self.answers.insert(hash, answer);
+    fn insert(&mut self, hash: u64, sample: Sample) {
+        let before = self.samples.insert(hash, sample);
         if let Some(before) = before {
             *self.counter(before) -= 1;
         }
-        *self.counter(answer) += 1;
+        *self.counter(sample) += 1;
     }
 
     fn remove(&mut self, hash: u64) {
-        if let Some(answer) = self.answers.remove(&hash) {
-            *self.counter(answer) -= 1;
+        if let Some(sample) = self.samples.remove(&hash) {
+            *self.counter(sample) -= 1;
         }
     }
 
-    fn with(&self, answer: Answer) -> usize {
-        match answer {
-            Answer::Worked => self.worked,
-            Answer::Refused => self.refused,
-            Answer::Failed => self.failed,
+    fn with(&self, sample: Sample) -> usize {
+        match sample {
+            Sample::Worked => self.worked,
+            Sample::Refused => self.refused,
+            Sample::Failed => self.failed,
         }
     }
 
-    fn counter(&mut self, answer: Answer) -> &mut usize {
-        match answer {
-            Answer::Worked => &mut self.worked,
-            Answer::Refused => &mut self.refused,
-            Answer::Failed => &mut self.failed,
+    fn counter(&mut self, sample: Sample) -> &mut usize {
+        match sample {
+            Sample::Worked => &mut self.worked,
+            Sample::Refused => &mut self.refused,
+            Sample::Failed => &mut self.failed,
         }
     }
 }
@@ -130,7 +130,7 @@ mod tests {
 
     use super::*;
 
-    const ANSWERS: [Answer; 3] = [Answer::Worked, Answer::Refused, Answer::Failed];
+    const SAMPLES: [Sample; 3] = [Sample::Worked, Sample::Refused, Sample::Failed];
 
     fn connection(number: usize) -> ConnectionId {
         format!("c{number}").try_into().unwrap()
@@ -138,32 +138,36 @@ mod tests {
 
     #[test]
     fn holds_at_most_two_generations() {
-        let (mut recent, now) = (Recent::default(), Instant::now());
-        (0..10_000).for_each(|number| recent.count(&connection(number), Answer::Failed, now));
-        assert!((CONNECTIONS..=2 * CONNECTIONS).contains(&recent.connections()), "{}", recent.connections());
+        let (mut samples, now) = (Samples::default(), Instant::now());
+        (0..10_000).for_each(|number| samples.count(&connection(number), Sample::Failed, now));
+        assert!(
+            (CONNECTIONS..=2 * CONNECTIONS).contains(&samples.connections()),
+            "{}",
+            samples.connections()
+        );
     }
 
     proptest! {
-        /// A connection counts once, by its latest answer, for at least 5 and at most 10 s.
+        /// A connection counts once, by its latest sample, for at least 5 and at most 10 s.
         #[test]
         fn counts_latest_answer_of_each_connection(
             events in prop::collection::vec((0..3000_u64, 0..12_usize, 0..3_usize), 1..200),
         ) {
-            let (mut recent, mut now) = (Recent::default(), Instant::now());
-            let mut latest: HashMap<usize, (Instant, Answer)> = HashMap::new();
-            for (millis, number, answer) in events {
+            let (mut samples, mut now) = (Samples::default(), Instant::now());
+            let mut latest: HashMap<usize, (Instant, Sample)> = HashMap::new();
+            for (millis, number, sample) in events {
                 now += Duration::from_millis(millis);
-                recent.count(&connection(number), ANSWERS[answer], now);
-                latest.insert(number, (now, ANSWERS[answer]));
-                for answer in ANSWERS {
+                samples.count(&connection(number), SAMPLES[sample], now);
+                latest.insert(number, (now, SAMPLES[sample]));
+                for sample in SAMPLES {
                     let within = |time: Duration| {
-                        latest.values().filter(|(at, of)| *of == answer && now - *at < time).count()
+                        latest.values().filter(|(at, of)| *of == sample && now - *at < time).count()
                     };
-                    let counted = recent.with(answer);
+                    let counted = samples.with(sample);
                     prop_assert!((within(GENERATION)..=within(2 * GENERATION)).contains(&counted));
                 }
-                let sum: usize = ANSWERS.map(|answer| recent.with(answer)).iter().sum();
-                prop_assert_eq!(sum, recent.connections());
+                let sum: usize = SAMPLES.map(|sample| samples.with(sample)).iter().sum();
+                prop_assert_eq!(sum, samples.connections());
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Which posts begin, and when: the limit, the pace and the circuit around whole invocations.
+//! Admission of posts over whole invocations: the concurrency limit, the pacer and the circuit breaker.
 
 use std::{
     sync::{
@@ -9,7 +9,7 @@ use std::{
 };
 
 use aws_lambda_events::sqs::SqsEvent;
-use delivery_worker::{classify::Answer, control::Gate};
+use delivery_worker::{admission::Gate, classify::PostResult};
 use serde_json::json;
 use streamer_tests::{
     event::{EPOCH_MILLIS, batch, epoch, message},
@@ -20,90 +20,96 @@ use tokio::time::{Instant, advance};
 
 use crate::ids;
 
+/// Time that a post takes.
 const POST: Duration = Duration::from_millis(20);
 
-/// A message for each of these connections.
-fn one_each(names: &[String]) -> SqsEvent {
-    batch(names.chunks(100).enumerate().map(|(id, names)| {
-        let names: Vec<_> = names.iter().map(String::as_str).collect();
-        message(&id.to_string(), &names).to_string()
+/// Builds a batch that sends one message to each connection, 100 connections a message.
+fn one_each(connections: &[String]) -> SqsEvent {
+    batch(connections.chunks(100).enumerate().map(|(id, page)| {
+        let page: Vec<_> = page.iter().map(String::as_str).collect();
+        message(&id.to_string(), &page).to_string()
     }))
 }
 
-fn names(prefix: &str, number: usize) -> Vec<String> {
+/// Returns connection ids with this prefix: `c0`, `c1`, ….
+fn connections(prefix: &str, number: usize) -> Vec<String> {
     (0..number).map(|number| format!("{prefix}{number}")).collect()
 }
 
-mod a_slow_client {
+mod slow_client {
     use super::*;
 
-    /// When each post to the others arrived, after the invocation's start.
-    async fn others(slow: bool) -> anyhow::Result<Vec<u128>> {
+    /// Returns the milliseconds from the start of the invocation to each post to another connection, beside a slow client
+    /// or beside another fast one.
+    async fn posts_to_others(slow: bool) -> anyhow::Result<Vec<u128>> {
         let rig = Rig::new(MemoryGateway::scripted(|connection, _| {
             (POST, status(if connection.starts_with("slow") { 429 } else { 200 }))
         }));
-        let mut at = Vec::new();
+        let mut times = Vec::new();
         for _ in 0..50 {
             let started = Instant::now();
-            let first = if slow { names("slow", 1) } else { names("another", 1) };
-            let all: Vec<_> = first.into_iter().chain(names("c", 199)).collect();
+            let first = if slow { connections("slow", 1) } else { connections("fast", 1) };
+            let all: Vec<_> = first.into_iter().chain(connections("c", 199)).collect();
             rig.invoke(one_each(&all)).await?;
-            let before = at.len();
+            let before = times.len();
             let posts = rig.worker.gateway.posts();
             let new = posts.iter().filter(|post| post.connection.starts_with('c')).skip(before);
-            at.extend(new.map(|post| (post.at - started).as_millis()));
+            times.extend(new.map(|post| (post.at - started).as_millis()));
         }
-        assert!(rig.worker.gate.control().limit() >= 128, "the limit is not halved");
-        Ok(at)
+        assert!(rig.worker.gate.admission().limit() >= 128, "the limit is not halved");
+        Ok(times)
     }
 
+    /// Posts to other connections arrive at the same times as without the slow client.
     #[tokio::test(start_paused = true)]
-    async fn changes_neither_the_others_latency_nor_the_limit() -> anyhow::Result<()> {
-        assert_eq!(others(true).await?, others(false).await?);
+    async fn leaves_latency_and_limit_unchanged() -> anyhow::Result<()> {
+        assert_eq!(posts_to_others(true).await?, posts_to_others(false).await?);
         Ok(())
     }
 
+    /// The limit is halved when all connections are throttled, not just one.
     #[tokio::test(start_paused = true)]
-    async fn is_told_apart_from_a_throttled_account() -> anyhow::Result<()> {
+    async fn throttled_account_halves_limit() -> anyhow::Result<()> {
         let rig = Rig::new(MemoryGateway::scripted(|_, _| (POST, status(429))));
         let mut limits = Vec::new();
         for _ in 0..40 {
-            rig.invoke(one_each(&names("c", 30))).await?;
-            limits.push(rig.worker.gate.control().limit());
+            rig.invoke(one_each(&connections("c", 30))).await?;
+            limits.push(rig.worker.gate.admission().limit());
             advance(Duration::from_millis(80)).await;
         }
-        // Ten invocations a second: it is halved by the first of each.
+        // Ten invocations a second: the first one of each second halves the limit.
         assert_eq!([limits[0], limits[9], limits[10], limits[20], limits[30]], [64, 64, 32, 16, 8]);
         Ok(())
     }
 }
 
+/// Posts that the pacer would start after the deadline are handed back.
 #[tokio::test(start_paused = true)]
-async fn the_pace_is_kept_over_invocations_and_the_deadline_is_not_waited_past() -> anyhow::Result<()> {
+async fn pacer_spans_invocations_and_respects_deadline() -> anyhow::Result<()> {
     let mut rig = Rig::new(MemoryGateway::scripted(|_, _| (POST, status(200))));
     rig.worker.gate = Gate::new(Some(50));
     let started = Instant::now();
     for _ in 0..3 {
-        assert_eq!(rig.invoke(one_each(&names("c", 100))).await?, ids([]));
+        assert_eq!(rig.invoke(one_each(&connections("c", 100))).await?, ids([]));
     }
     let took = started.elapsed().as_millis();
-    assert!((5900..6100).contains(&took), "300 posts at 50 a second, 5 of them at once: {took} ms");
-    let at: Vec<_> = rig.worker.gateway.posts().iter().map(|post| post.at).collect();
-    for second in at.windows(57) {
-        assert!(second[56] - second[0] >= Duration::from_secs(1), "50 a second and a burst of 5");
+    assert!((5900..6100).contains(&took), "300 posts at 50 a second, with a burst of 5: {took} ms");
+    let times: Vec<_> = rig.worker.gateway.posts().iter().map(|post| post.at).collect();
+    for window in times.windows(57) {
+        assert!(window[56] - window[0] >= Duration::from_secs(1), "at most 50 a second and a burst of 5");
     }
 
-    rig.invoke_within(epoch(), Duration::from_secs(4), one_each(&names("late", 400))).await?;
+    rig.invoke_within(epoch(), Duration::from_secs(4), one_each(&connections("late", 400))).await?;
     let back = rig.handed_back();
-    let unfinished = back.iter().filter_map(|sent| sent.json()["to"]["connections"].as_array().map(Vec::len));
-    let unfinished: usize = unfinished.sum();
-    assert!((270..=280).contains(&unfinished), "125 of 400 are posted to in 2.5 s: {unfinished}");
+    let sizes = back.iter().filter_map(|sent| sent.json()["to"]["connections"].as_array().map(Vec::len));
+    let unfinished: usize = sizes.sum();
+    assert!((270..=280).contains(&unfinished), "125 of 400 posts begin in 2.5 s, {unfinished} do not");
     assert!(back.iter().all(|sent| sent.json()["retry"]["cause"] == "deadline"));
     Ok(())
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_that_expires_while_it_waits_takes_no_place_of_the_pace() -> anyhow::Result<()> {
+async fn expired_message_uses_no_pacer_token() -> anyhow::Result<()> {
     let mut rig = Rig::new(MemoryGateway::scripted(|_, _| (POST, status(200))));
     rig.worker.gate = Gate::new(Some(1));
     let started = Instant::now();
@@ -112,31 +118,32 @@ async fn a_message_that_expires_while_it_waits_takes_no_place_of_the_pace() -> a
     let bodies = [message("1", &["a"]), expiring, message("3", &["c"])];
     assert_eq!(rig.invoke(batch(bodies.map(|body| body.to_string()))).await?, ids([]));
     let posts = rig.worker.gateway.posts();
-    let seen: Vec<_> =
+    let times: Vec<_> =
         posts.iter().map(|post| (post.connection.as_str(), (post.at - started).as_millis())).collect();
-    assert_eq!(seen, [("a", 0), ("c", 1000)]);
+    assert_eq!(times, [("a", 0), ("c", 1000)]);
     Ok(())
 }
 
-mod the_circuit {
+mod circuit {
     use super::*;
 
-    /// A worker whose endpoint fails until it is told otherwise.
+    /// Builds a worker whose endpoint fails until the returned flag is set.
     fn failing() -> (Rig, Arc<AtomicBool>) {
         let works = Arc::new(AtomicBool::new(false));
-        let now = Arc::clone(&works);
+        let recovered = Arc::clone(&works);
         let rig = Rig::new(MemoryGateway::scripted(move |_, _| {
-            (POST, status(if now.load(Ordering::Relaxed) { 200 } else { 503 }))
+            (POST, status(if recovered.load(Ordering::Relaxed) { 200 } else { 503 }))
         }));
         (rig, works)
     }
 
+    /// The worker hands back every message, with the time until the next probe as its delay.
     #[tokio::test(start_paused = true)]
-    async fn opens_and_then_costs_no_post_and_no_time() -> anyhow::Result<()> {
+    async fn open_costs_no_post_or_time() -> anyhow::Result<()> {
         let (rig, _) = failing();
-        rig.invoke(one_each(&names("c", 30))).await?;
+        rig.invoke(one_each(&connections("c", 30))).await?;
         let posts = rig.worker.gateway.posts().len();
-        assert!((30..=90).contains(&posts), "{posts}");
+        assert!((30..=90).contains(&posts), "{posts} posts");
 
         let (started, before) = (Instant::now(), rig.handed_back().len());
         let mut bodies = vec![message("1", &["a", "b"]).to_string(), message("2", &["a"]).to_string()];
@@ -151,239 +158,252 @@ mod the_circuit {
         let back = rig.handed_back().split_off(before);
         assert_eq!(back.len(), 8);
         for sent in back {
-            assert_eq!(sent.json()["retry"]["cause"], "circuit open", "what stands behind waits as long");
+            assert_eq!(
+                sent.json()["retry"]["cause"],
+                "circuit open",
+                "later messages of a lane get the same delay"
+            );
             assert!(sent.delay.is_some_and(|delay| (5..=6).contains(&delay)), "{:?}", sent.delay);
         }
         Ok(())
     }
 
+    /// Posts refused while all probes are in flight are delayed by 1 to 2 s; three successful probes close the circuit.
     #[tokio::test(start_paused = true)]
-    async fn tries_three_posts_when_its_time_is_over_and_the_others_wait_for_1_s() -> anyhow::Result<()> {
+    async fn half_open_probes_with_three_posts() -> anyhow::Result<()> {
         let (rig, works) = failing();
-        rig.invoke(one_each(&names("c", 30))).await?;
+        rig.invoke(one_each(&connections("c", 30))).await?;
         advance(Duration::from_secs(6)).await;
         works.store(true, Ordering::Relaxed);
         let (posts, before) = (rig.worker.gateway.posts().len(), rig.handed_back().len());
-        rig.invoke(one_each(&names("d", 30))).await?;
+        rig.invoke(one_each(&connections("d", 30))).await?;
         assert_eq!(rig.worker.gateway.posts().len() - posts, 3);
         let back = rig.handed_back().split_off(before);
         assert_eq!(back[0].json()["to"]["connections"].as_array().map(Vec::len), Some(27));
         assert!(back[0].delay.is_some_and(|delay| (1..=2).contains(&delay)), "{:?}", back[0].delay);
 
-        rig.invoke(one_each(&names("e", 30))).await?;
-        assert_eq!(rig.worker.gateway.posts().len() - posts, 33, "three that worked have closed it");
+        rig.invoke(one_each(&connections("e", 30))).await?;
+        assert_eq!(rig.worker.gateway.posts().len() - posts, 33, "three successful probes close the circuit");
         assert_eq!(rig.handed_back().len(), before + 1);
         Ok(())
     }
 
+    /// Such faults are gone connections, rejected messages and slow clients.
     #[tokio::test(start_paused = true)]
-    async fn stays_closed_for_clients_that_are_gone_refused_or_slow() -> anyhow::Result<()> {
+    async fn stays_closed_for_client_faults() -> anyhow::Result<()> {
         for code in [400, 410, 413, 429] {
             let rig = Rig::new(MemoryGateway::always(status(code)));
-            rig.invoke(one_each(&names("c", 200))).await?;
+            rig.invoke(one_each(&connections("c", 200))).await?;
             assert_eq!(rig.worker.gateway.posts().len(), 200, "{code}");
-            assert!(!rig.worker.gate.control().is_open());
+            assert!(!rig.worker.gate.admission().is_open());
         }
         Ok(())
     }
 
     #[tokio::test(start_paused = true)]
-    async fn is_not_stuck_by_posts_that_are_given_up_at_the_deadline() -> anyhow::Result<()> {
+    async fn probe_given_up_frees_permit() -> anyhow::Result<()> {
         let answers = Arc::new(AtomicBool::new(true));
-        let now = Arc::clone(&answers);
-        let rig = Rig::new(MemoryGateway::scripted(move |_, _| match now.load(Ordering::Relaxed) {
+        let at_once = Arc::clone(&answers);
+        let rig = Rig::new(MemoryGateway::scripted(move |_, _| match at_once.load(Ordering::Relaxed) {
             true => (POST, status(503)),
             false => (Duration::from_secs(60), status(200)),
         }));
-        rig.invoke(one_each(&names("c", 30))).await?;
+        rig.invoke(one_each(&connections("c", 30))).await?;
         advance(Duration::from_secs(6)).await;
         answers.store(false, Ordering::Relaxed);
         for _ in 0..3 {
             let before = rig.worker.gateway.posts().len();
-            rig.invoke_within(epoch(), Duration::from_secs(2), one_each(&names("d", 30))).await?;
-            assert_eq!(rig.worker.gateway.posts().len() - before, 3, "the probes' places are free again");
+            rig.invoke_within(epoch(), Duration::from_secs(2), one_each(&connections("d", 30))).await?;
+            assert_eq!(
+                rig.worker.gateway.posts().len() - before,
+                3,
+                "the permits of the probes are free again"
+            );
         }
         Ok(())
     }
 
     #[tokio::test(start_paused = true)]
-    async fn is_not_stuck_by_a_probe_that_panics() -> anyhow::Result<()> {
+    async fn panicking_probe_frees_permit() -> anyhow::Result<()> {
         let panics = Arc::new(AtomicBool::new(false));
-        let now = Arc::clone(&panics);
-        let rig = Rig::new(MemoryGateway::scripted(move |_, _| match now.load(Ordering::Relaxed) {
-            true => panic!("the gateway in memory panics as it is told"),
-            false => (POST, Answer::Timeout),
+        let panicking = Arc::clone(&panics);
+        let rig = Rig::new(MemoryGateway::scripted(move |_, _| match panicking.load(Ordering::Relaxed) {
+            true => panic!("scripted panic"),
+            false => (POST, PostResult::Timeout),
         }));
-        rig.invoke(one_each(&names("c", 30))).await?;
+        rig.invoke(one_each(&connections("c", 30))).await?;
         advance(Duration::from_secs(6)).await;
         panics.store(true, Ordering::Relaxed);
         for _ in 0..3 {
             let before = rig.worker.gateway.posts().len();
-            rig.invoke(one_each(&names("d", 1))).await?;
+            rig.invoke(one_each(&connections("d", 1))).await?;
             assert_eq!(rig.worker.gateway.posts().len() - before, 1);
         }
         Ok(())
     }
 }
 
-mod a_few_connections {
+mod failing_connections {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn that_fail_stop_no_other() -> anyhow::Result<()> {
+    async fn failures_do_not_stop_others() -> anyhow::Result<()> {
         let rig = Rig::new(MemoryGateway::scripted(|connection, _| {
             (POST, status(if connection == "bad" { 500 } else { 200 }))
         }));
         for _ in 0..20 {
             rig.invoke(one_each(&["bad".to_owned()])).await?;
         }
-        assert!(!rig.worker.gate.control().is_open(), "60 posts failed, all to one connection");
-        rig.invoke(one_each(&names("c", 1))).await?;
+        assert!(!rig.worker.gate.admission().is_open(), "60 failed posts to one connection");
+        rig.invoke(one_each(&connections("c", 1))).await?;
         assert_eq!(rig.worker.gateway.texts("c0").len(), 1);
         Ok(())
     }
 
     #[tokio::test(start_paused = true)]
-    async fn that_are_refused_stop_no_other() -> anyhow::Result<()> {
+    async fn refusals_do_not_stop_others() -> anyhow::Result<()> {
         let rig = Rig::new(MemoryGateway::scripted(|connection, _| {
             (POST, status(if connection.starts_with("foreign") { 403 } else { 200 }))
         }));
         for round in 1..=20 {
-            let all: Vec<_> = names("foreign", 40).into_iter().chain(names("good", 1)).collect();
+            let all: Vec<_> = connections("foreign", 40).into_iter().chain(connections("good", 1)).collect();
             rig.invoke(one_each(&all)).await?;
             assert_eq!(rig.worker.gateway.texts("good0").len(), round);
             advance(Duration::from_secs(1)).await;
         }
-        assert!(!rig.worker.gate.control().is_open());
+        assert!(!rig.worker.gate.admission().is_open());
         Ok(())
     }
 
     #[tokio::test(start_paused = true)]
-    async fn that_hang_leave_the_limit_to_others() -> anyhow::Result<()> {
+    async fn hanging_posts_leave_limit_free() -> anyhow::Result<()> {
         let rig = Rig::new(MemoryGateway::scripted(|connection, _| match connection.starts_with("hangs") {
             true => (Duration::from_secs(3600), status(200)),
             false => (POST, status(200)),
         }));
-        let all: Vec<_> = names("hangs", 128).into_iter().chain(names("c", 800)).collect();
+        let all: Vec<_> = connections("hangs", 128).into_iter().chain(connections("c", 800)).collect();
         rig.invoke(one_each(&all)).await?;
         let posts = rig.worker.gateway.posts();
         let others = posts.iter().filter(|post| post.connection.starts_with('c'));
         assert_eq!(others.filter(|post| post.answer.is_some()).count(), 800);
-        assert!(!rig.worker.gate.control().is_open(), "128 of 928 connections hang");
+        assert!(!rig.worker.gate.admission().is_open(), "128 of 928 connections hang");
         Ok(())
     }
 
+    /// Posts to all connections are refused, in two seconds.
     #[tokio::test(start_paused = true)]
-    async fn refused_by_all_open_the_circuit() -> anyhow::Result<()> {
+    async fn refusals_of_all_open_circuit() -> anyhow::Result<()> {
         let rig = Rig::new(MemoryGateway::scripted(|_, _| (POST, status(403))));
-        rig.invoke(one_each(&names("c", 40))).await?;
-        assert!(!rig.worker.gate.control().is_open());
+        rig.invoke(one_each(&connections("c", 40))).await?;
+        assert!(!rig.worker.gate.admission().is_open());
         advance(Duration::from_secs(1)).await;
-        rig.invoke(one_each(&names("c", 40))).await?;
-        assert!(rig.worker.gate.control().is_open());
+        rig.invoke(one_each(&connections("c", 40))).await?;
+        assert!(rig.worker.gate.admission().is_open());
         Ok(())
     }
 }
 
-mod a_frozen_environment {
+mod frozen_environment {
     use super::*;
 
-    /// Fails until the circuit has opened `times`, and returns the seconds and invocations until a message arrives
-    /// after the recovery. The environment's clock runs for `millis` in each invocation only.
+    /// Fails until the circuit has opened `times` times, then recovers. Returns the seconds and the invocations from the
+    /// recovery to the delivery of a message. The environment's clock runs only for `millis` ms in each invocation.
     async fn recovery(times: u32, millis: u64) -> anyhow::Result<(u64, u32)> {
         let works = Arc::new(AtomicBool::new(false));
-        let now = Arc::clone(&works);
+        let recovered = Arc::clone(&works);
         let rig = Rig::new(MemoryGateway::scripted(move |_, _| {
-            (Duration::ZERO, status(if now.load(Ordering::Relaxed) { 200 } else { 503 }))
+            (Duration::ZERO, status(if recovered.load(Ordering::Relaxed) { 200 } else { 503 }))
         }));
         let mut wall = epoch();
-        for opened in 0..times {
-            rig.invoke_at(wall, one_each(&names("c", 30))).await?;
-            wall += Duration::from_secs(5 << opened);
+        for opening in 0..times {
+            rig.invoke_at(wall, one_each(&connections("c", 30))).await?;
+            wall += Duration::from_secs(5 << opening);
         }
         works.store(true, Ordering::Relaxed);
-        let (began, mut tries, mut body) = (wall, 0, message("m", &["x"]).to_string());
+        let (recovered_at, mut invocations, mut body) = (wall, 0, message("m", &["x"]).to_string());
         loop {
             advance(Duration::from_millis(millis)).await;
             let before = rig.handed_back().len();
             rig.invoke_at(wall, batch([body.clone()])).await?;
-            tries += 1;
+            invocations += 1;
             let Some(sent) = rig.handed_back().split_off(before).pop() else { break };
             body = sent.body;
             wall += Duration::from_secs(sent.delay.unwrap_or_default().unsigned_abs().into());
             wall += Duration::from_millis(millis);
         }
-        Ok((wall.duration_since(began)?.as_secs(), tries))
+        Ok((wall.duration_since(recovered_at)?.as_secs(), invocations))
     }
 
     #[tokio::test(start_paused = true)]
     async fn delivers_soon_after_recovery() -> anyhow::Result<()> {
         for (times, millis) in [(1, 30), (1, 0), (3, 30), (5, 30), (5, 100)] {
-            let (seconds, tries) = recovery(times, millis).await?;
-            assert!(seconds <= 130 && tries <= 5, "opened {times} times: {tries} tries, {seconds} s");
+            let (seconds, invocations) = recovery(times, millis).await?;
+            let took = format!("opened {times} times: {invocations} invocations, {seconds} s");
+            assert!(seconds <= 130 && invocations <= 5, "{took}");
         }
         Ok(())
     }
 
     #[tokio::test(start_paused = true)]
-    async fn begins_the_pace_in_full_after_a_freeze() -> anyhow::Result<()> {
+    async fn pacer_starts_full_after_freeze() -> anyhow::Result<()> {
         let mut rig = Rig::new(MemoryGateway::scripted(|_, _| (POST, status(200))));
         rig.worker.gate = Gate::new(Some(10));
         for second in 0..10 {
             let started = Instant::now();
-            rig.invoke_at(epoch() + Duration::from_secs(second * 60), one_each(&names("c", 1))).await?;
+            rig.invoke_at(epoch() + Duration::from_secs(second * 60), one_each(&connections("c", 1))).await?;
             assert_eq!(started.elapsed(), POST);
         }
         Ok(())
     }
 }
 
-mod a_clock_that_differs_from_lambdas {
+mod clock_skew {
     use super::*;
 
+    /// The clock may be 10 minutes ahead or behind.
     #[tokio::test(start_paused = true)]
-    async fn posts_all_the_same() -> anyhow::Result<()> {
+    async fn does_not_stop_posts() -> anyhow::Result<()> {
         let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
         for (clock, lambda) in [(minutes(10), minutes(0)), (minutes(0), minutes(10))] {
             let rig = Rig::new(MemoryGateway::scripted(|_, _| (POST, status(200))));
             let deadline = epoch() + lambda + Duration::from_secs(30);
-            rig.invoke_until(epoch() + clock, deadline, one_each(&names("c", 3))).await?;
+            rig.invoke_until(epoch() + clock, deadline, one_each(&connections("c", 3))).await?;
             assert_eq!((rig.worker.gateway.posts().len(), rig.handed_back().len()), (3, 0));
         }
         Ok(())
     }
 
-    /// As when the function's timeout is not known, and the clock leaves no time.
+    /// The clock leaves no time, as it may when the function's timeout is unknown.
     #[tokio::test(start_paused = true)]
-    async fn slows_down_tries_that_find_no_time() -> anyhow::Result<()> {
+    async fn delays_invocations_without_time_left() -> anyhow::Result<()> {
         let rig = Rig::new(MemoryGateway::always(status(200)));
-        let (mut body, mut wall, mut tries) = (message("m", &["x"]).to_string(), epoch(), 0);
+        let (mut body, mut wall, mut invocations) = (message("m", &["x"]).to_string(), epoch(), 0);
         while rig.dead().is_empty() {
             let before = rig.handed_back().len();
             rig.invoke_within(wall, Duration::ZERO, batch([body.clone()])).await?;
-            tries += 1;
+            invocations += 1;
             let Some(sent) = rig.handed_back().split_off(before).pop() else { break };
             body = sent.body;
             wall += Duration::from_secs(sent.delay.unwrap_or_default().unsigned_abs().into());
         }
         assert_eq!((rig.worker.gateway.posts().len(), rig.dead().len()), (0, 1));
-        assert!(tries < 400, "{tries} tries in 2 h 10 min");
+        assert!(invocations < 400, "{invocations} invocations in 2 h 10 min");
         Ok(())
     }
 
     #[tokio::test(start_paused = true)]
-    async fn shortens_no_grace() -> anyhow::Result<()> {
+    async fn does_not_shorten_away_grace() -> anyhow::Result<()> {
         let rig = Rig::new(MemoryGateway::always(status(200)));
         let to = json!({ "user": { "tenant": "acme", "user": "anna" } });
         let body = json!({ "version": 1, "id": "m", "to": to, "payload": 1 }).to_string();
         let clock = epoch() + Duration::from_secs(600);
         rig.invoke_until(clock, epoch() + Duration::from_secs(30), batch([body])).await?;
-        assert_eq!(rig.handed_back().len(), 1, "anna may be reconnecting: the message is fresh");
+        assert_eq!(rig.handed_back().len(), 1, "the message is fresh, so the user may yet reconnect");
         Ok(())
     }
 
     #[tokio::test(start_paused = true)]
-    async fn overruns_no_invocation() -> anyhow::Result<()> {
+    async fn does_not_overrun_invocation() -> anyhow::Result<()> {
         let rig = Rig::new(MemoryGateway::scripted(|_, _| (Duration::from_secs(4), status(200))));
         let started = Instant::now();
         let bodies: Vec<_> = (0..20).map(|id| message(&id.to_string(), &["a"]).to_string()).collect();

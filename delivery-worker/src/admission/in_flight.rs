@@ -7,13 +7,13 @@ use std::{collections::VecDeque, time::Duration};
 
 use tokio::time::Instant;
 
-use super::limiter;
+use super::concurrency;
 
 /// A post counts towards the limit for so long.
-pub const SLOW: Duration = Duration::from_secs(1);
+pub const SLOW_AFTER: Duration = Duration::from_secs(1);
 
 /// Posts in flight, at most, slow ones included: it bounds memory and sockets.
-pub const MOST: usize = 2 * limiter::MOST;
+pub const MAX_POSTS: usize = 2 * concurrency::MAX;
 
 /// Posts that begin within this time are counted together.
 const SLICE: Duration = Duration::from_millis(50);
@@ -52,7 +52,8 @@ impl InFlight {
 
     /// Takes posts that have become slow out of those that count.
     pub fn advance(&mut self, now: Instant) {
-        while let Some((_, posts)) = self.slices.pop_front_if(|(began, _)| now >= *began + SLICE + SLOW) {
+        while let Some((_, posts)) = self.slices.pop_front_if(|(began, _)| now >= *began + SLICE + SLOW_AFTER)
+        {
             self.fresh -= posts;
             self.slow += posts;
         }
@@ -74,7 +75,7 @@ impl InFlight {
     #[must_use]
     pub fn next_slow(&self) -> Option<Instant> {
         let (began, _) = self.slices.iter().find(|(_, posts)| *posts > 0)?;
-        Some(*began + SLICE + SLOW)
+        Some(*began + SLICE + SLOW_AFTER)
     }
 }
 
@@ -101,7 +102,7 @@ mod tests {
                     counted.end(posts.swap_remove(which.index(posts.len())));
                 }
                 let younger = |age: Duration| posts.iter().filter(|began| now < **began + age).count();
-                prop_assert!((younger(SLOW)..=younger(SLOW + SLICE)).contains(&counted.fresh()));
+                prop_assert!((younger(SLOW_AFTER)..=younger(SLOW_AFTER + SLICE)).contains(&counted.fresh()));
                 prop_assert_eq!(counted.all(), posts.len());
                 let next = counted.next_slow();
                 prop_assert!(next.is_none_or(|at| at > now) && next.is_some() == (counted.fresh() > 0));

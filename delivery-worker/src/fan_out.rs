@@ -1,0 +1,188 @@
+//! Turns large audiences into messages of at most 100 connections each, page by page, so that memory does not grow
+//! with the audience.
+//!
+//! A tenant becomes one message for each of its shards. A shard or a user with more than 100 connections becomes
+//! messages that name them. Confirmed messages are final: when the time is over or a call fails, the worker hands the
+//! message back with a cursor after the last confirmed page.
+
+use std::{ops::ControlFlow, panic::AssertUnwindSafe, time::Duration};
+
+use futures::{FutureExt as _, StreamExt as _, stream};
+use streamer_connections::SHARDS;
+use streamer_message::{Audience, ConnectionId, limits::CONNECTIONS};
+
+use crate::{
+    Worker,
+    decode::Record,
+    outcome::{Cause, Completed, Outcome},
+    outgoing::Outgoing,
+    source::{Source, SourcePage},
+    time::Time,
+};
+
+/// Time after which an invocation reads no further page: the rest of its batch is settled only when fan-out ends.
+const FAN_OUT_TIME: Duration = Duration::from_secs(5);
+
+/// Audiences that are fanned out concurrently, which bounds memory.
+const CONCURRENT: usize = 4;
+
+/// Connections that are collected before their messages are sent: few enough to keep a large audience's memory near
+/// that of a small one.
+const COLLECTED: usize = 5 * CONNECTIONS;
+
+/// A record whose audience becomes several messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FanOut<'a> {
+    /// The record's index in the batch.
+    pub index: usize,
+    /// The source of its connections. `None` for a tenant, which is split into shards unread.
+    pub source: Option<Source<'a>>,
+}
+
+/// Fans out audiences, a few at a time. A record whose fan-out panicked is reported.
+pub async fn fan_out_all<G>(
+    worker: &Worker<G>,
+    records: &[Record],
+    fan_outs: &[FanOut<'_>],
+    time: &Time,
+) -> Vec<Completed> {
+    let running = stream::iter(fan_outs).map(|FanOut { index, source }| {
+        let run = Run { worker, record: &records[*index], time };
+        AssertUnwindSafe(run.complete(source.as_ref())).catch_unwind().map(|completed| {
+            let panicked = |_| (None, Outcome::HandedBack(Cause::Panic));
+            let (after, outcome) = completed.unwrap_or_else(panicked);
+            Completed { after, ..Completed::unposted(*index, None, outcome) }
+        })
+    });
+    running.buffer_unordered(CONCURRENT).collect().await
+}
+
+/// The fan-out of one record in one invocation.
+struct Run<'a, G> {
+    worker: &'a Worker<G>,
+    record: &'a Record,
+    time: &'a Time,
+}
+
+/// How far the fan-out of one source has come.
+#[derive(Default)]
+struct Progress {
+    /// The last connection of the pages that were read.
+    read: Option<ConnectionId>,
+    /// Connections that were read, and whose messages are not on the queue yet.
+    collected: Vec<ConnectionId>,
+    /// The last connection of the pages whose messages SQS has confirmed.
+    confirmed: Option<ConnectionId>,
+    /// Whether any message was sent.
+    has_sent: bool,
+    /// Another endpoint at which the audience has connections.
+    elsewhere: Option<String>,
+}
+
+impl<G> Run<'_, G> {
+    /// Returns the outcome, and the connection after which a later invocation continues.
+    async fn complete(self, source: Option<&Source<'_>>) -> (Option<ConnectionId>, Outcome) {
+        let Some(source) = source else { return (None, self.split_tenant().await) };
+        let mut progress = Progress::default();
+        loop {
+            if let ControlFlow::Break(outcome) = self.step(source, &mut progress).await {
+                return (progress.confirmed, outcome);
+            }
+        }
+    }
+
+    async fn split_tenant(&self) -> Outcome {
+        let sent = match self.time.remaining().is_zero() {
+            true => Err(Cause::Deadline),
+            false => self.send(shards(self.record)).await,
+        };
+        sent.map_or_else(Outcome::HandedBack, |()| Outcome::Expanded)
+    }
+
+    /// Reads one page, and sends messages for the collected connections when there are enough or no page follows.
+    async fn step(&self, source: &Source<'_>, progress: &mut Progress) -> ControlFlow<Outcome> {
+        if self.record.content.as_ref().is_ok_and(|message| message.is_expired(self.time.now())) {
+            return ControlFlow::Break(Outcome::Expired);
+        }
+        let stopped_by = match self.next_page(source, progress.read.as_ref()).await {
+            Ok(page) => {
+                progress.add(page, self.record.done());
+                None
+            }
+            Err(cause) => Some(cause),
+        };
+        let reads_on = progress.read.is_some() && stopped_by.is_none();
+        if !reads_on || progress.collected.len() >= COLLECTED {
+            let audiences = Audience::split(&progress.collected, CONNECTIONS).collect();
+            if let Err(cause) = self.send(audiences).await {
+                return ControlFlow::Break(Outcome::HandedBack(cause));
+            }
+            progress.confirm();
+        }
+        match stopped_by {
+            _ if reads_on => ControlFlow::Continue(()),
+            Some(cause) => ControlFlow::Break(Outcome::HandedBack(progress.cause(cause))),
+            None if progress.has_sent => ControlFlow::Break(Outcome::Expanded),
+            // The connections of the first look have gone.
+            None => {
+                let elsewhere = progress.elsewhere.take();
+                let outcome = self.worker.policy.unreached(self.record, elsewhere, self.time.now());
+                ControlFlow::Break(outcome)
+            }
+        }
+    }
+
+    /// Reads the page after a connection. The first page is read at any time, or the fan-out would never end.
+    async fn next_page(
+        &self,
+        source: &Source<'_>,
+        after: Option<&ConnectionId>,
+    ) -> Result<SourcePage, Cause> {
+        match after.is_some() && self.time.elapsed() >= FAN_OUT_TIME {
+            true => Err(Cause::Deadline),
+            false => source.page(self.worker, after, self.time).await,
+        }
+    }
+
+    /// Sends a message for each audience. SQS must confirm all of them within 5 s, and within half of the time that is
+    /// reserved for settling.
+    async fn send(&self, audiences: Vec<Audience>) -> Result<(), Cause> {
+        let messages = Outgoing::for_audiences(self.record, audiences).ok_or(Cause::Unconfirmed)?;
+        let unsent = self.worker.outbound.send(&messages, self.time.fan_out_deadline()).await;
+        if unsent.is_empty() { Ok(()) } else { Err(Cause::Unconfirmed) }
+    }
+}
+
+impl Progress {
+    /// Collects a page's connections except those that already have the message.
+    fn add(&mut self, page: SourcePage, done: &[ConnectionId]) {
+        self.collected.extend(page.live.into_iter().filter(|connection| !done.contains(connection)));
+        self.elsewhere = self.elsewhere.take().or(page.elsewhere);
+        self.read = page.next;
+    }
+
+    /// Notes that SQS has confirmed the messages for all collected connections.
+    fn confirm(&mut self) {
+        self.has_sent |= !self.collected.is_empty();
+        self.collected.clear();
+        self.confirmed.clone_from(&self.read);
+    }
+
+    /// Returns the cause for a fan-out that stopped. An endpoint elsewhere matters more, since the pages that show it
+    /// are behind the cursor and are not read again.
+    fn cause(&mut self, cause: Cause) -> Cause {
+        let elsewhere = self.elsewhere.take().filter(|_| !self.has_sent);
+        elsewhere.map_or(cause, Cause::Elsewhere)
+    }
+}
+
+/// Returns a tenant's shards.
+fn shards(record: &Record) -> Vec<Audience> {
+    match record.content.as_ref().map(|message| &message.to) {
+        Ok(Audience::Tenant(tenant)) => {
+            let shard = |shard| Audience::Shard { tenant: tenant.clone(), shard, after: None };
+            (0..SHARDS).map(shard).collect()
+        }
+        _ => Vec::new(),
+    }
+}

@@ -1,0 +1,237 @@
+//! Messages that the worker sends: hand-backs, dead letters and the messages of a fan-out.
+
+use std::time::SystemTime;
+
+use streamer_message::{Audience, ConnectionId, Connections, OutboundMessage, Retry, dead_letter};
+
+use crate::{
+    decode::{Record, millis},
+    outcome::Cause,
+};
+
+/// Maximum size of an attribute's text, in bytes.
+const DETAIL_BYTES: usize = 1024;
+
+/// A message to send.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outgoing {
+    /// The index of the record that it is about.
+    pub index: usize,
+    /// The body.
+    pub body: String,
+    /// The message attributes. None of them is empty, as SQS requires.
+    pub attributes: Vec<(&'static str, String)>,
+    /// The delay on the queue, in seconds.
+    pub delay: u32,
+    /// The message group.
+    pub group: Option<String>,
+    /// The X-Ray trace header.
+    pub trace: Option<String>,
+}
+
+/// A record's unfinished part: the message for fewer recipients.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unfinished {
+    /// The connections that still need the message.
+    pub connections: Vec<ConnectionId>,
+    /// The last connection of a shard, or of a user with many connections, up to which all have their messages.
+    pub after: Option<ConnectionId>,
+}
+
+/// Why, and for how long, a message is handed back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HandBack {
+    /// The cause.
+    pub cause: String,
+    /// The delay, in seconds.
+    pub delay: u32,
+    /// A user's connections that need no further post.
+    pub done: Vec<ConnectionId>,
+}
+
+/// Why a message is a dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeadLetter<'a> {
+    /// The reason: the outcome's name.
+    pub reason: &'a str,
+    /// The detail, cut to 1 KiB.
+    pub detail: &'a str,
+}
+
+impl Outgoing {
+    /// Returns the size as SQS counts it: the body, and each attribute's name, type and value.
+    ///
+    /// Source: "Message size" in
+    /// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html>.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let bytes = |(name, value): &(&str, String)| name.len() + "String".len() + value.len();
+        self.body.len() + self.attributes.iter().map(bytes).sum::<usize>()
+    }
+
+    /// Writes a dead letter: the message for its unfinished connections, or a poison body unchanged. `None` if the
+    /// message cannot be written.
+    #[must_use]
+    pub fn dead_letter(
+        index: usize,
+        record: &Record,
+        unfinished: Unfinished,
+        why: DeadLetter<'_>,
+        now: SystemTime,
+    ) -> Option<Self> {
+        let body = match &record.content {
+            Err(_) => record.text().to_owned(),
+            Ok(_) => rewrite(record, unfinished, None)?,
+        };
+        let attributes = vec![
+            (dead_letter::REASON, why.reason.to_owned()),
+            (dead_letter::DETAIL, clean(why.detail)),
+            (dead_letter::ATTEMPTS, record.attempts().to_string()),
+            (dead_letter::SINCE, millis(record.since().unwrap_or(now)).to_string()),
+        ];
+        let attributes = attributes.into_iter().filter(|(_, value)| !value.is_empty()).collect();
+        Some(Self { body, attributes, ..Self::about(index, record) })
+    }
+
+    /// Writes the message for its unfinished connections, with a `retry` note for the worker that receives it. `None`
+    /// if the message cannot be written.
+    #[must_use]
+    pub fn hand_back(
+        index: usize,
+        record: &Record,
+        unfinished: Unfinished,
+        why: HandBack,
+        now: SystemTime,
+    ) -> Option<Self> {
+        let before = record.retry();
+        let retry = Retry {
+            count: before.map_or(0, |retry| retry.count).saturating_add(1),
+            receives: record.suspicious_receives().saturating_sub(1),
+            since: millis(record.since().unwrap_or(now)),
+            cause: with_elsewhere(clean(&why.cause), before),
+            done: why.done,
+            // A shard's audience has the cursor itself.
+            after: match record.content.as_ref().map(|message| &message.to) {
+                Ok(Audience::User { .. }) => {
+                    unfinished.after.clone().or_else(|| before.and_then(|retry| retry.after.clone()))
+                }
+                _ => None,
+            },
+        };
+        let body = rewrite(record, unfinished, Some(retry))?;
+        Some(Self { body, delay: why.delay, ..Self::about(index, record) })
+    }
+
+    /// Writes the message for each of these audiences, as if its producer had addressed them. The `index` of each is
+    /// its position in `audiences`. `None` if the message cannot be written.
+    #[must_use]
+    pub fn for_audiences(record: &Record, audiences: Vec<Audience>) -> Option<Vec<Self>> {
+        let message = OutboundMessage::decode(record.text()).ok()?;
+        let outgoing = |(index, to)| {
+            let body = OutboundMessage { to, retry: None, ..message.clone() }.encode_over(record.text());
+            Self { body, ..Self::about(index, record) }
+        };
+        Some(audiences.into_iter().enumerate().map(outgoing).collect())
+    }
+
+    fn about(index: usize, record: &Record) -> Self {
+        let Record { group, trace, .. } = record;
+        Self { index, group: group.clone(), trace: trace.clone(), ..Self::default() }
+    }
+}
+
+/// Writes the record's message for its unfinished connections, with another `retry`. All other fields stay as they came.
+fn rewrite(record: &Record, unfinished: Unfinished, retry: Option<Retry>) -> Option<String> {
+    let message = OutboundMessage::decode(record.text()).ok()?;
+    let to = narrow(message.to, unfinished);
+    Some(OutboundMessage { to, retry, ..message }.encode_over(record.text()))
+}
+
+/// Narrows an audience to its unfinished connections. A shard that was resolved becomes these connections, and one that
+/// was not continues after its cursor. A user stays a user, so that the message finds a client that reconnects.
+fn narrow(to: Audience, Unfinished { connections, after: cursor }: Unfinished) -> Audience {
+    let to = match to {
+        Audience::Shard { tenant, shard, after } => match Connections::new(connections.clone()) {
+            Ok(connections) => Audience::Connections(connections),
+            Err(_) => return Audience::Shard { tenant, shard, after: cursor.or(after) },
+        },
+        to => to,
+    };
+    match (to, <[ConnectionId; 1]>::try_from(connections)) {
+        (Audience::Connection(_) | Audience::Connections(_), Ok([one])) => Audience::Connection(one),
+        (Audience::Connections(all), Err(some)) => {
+            Connections::new(some).map_or(Audience::Connections(all), Audience::Connections)
+        }
+        (to, _) => to,
+    }
+}
+
+/// Keeps an earlier [`Cause::Elsewhere`] beside a later cause: once the rows have expired, nothing else shows it.
+fn with_elsewhere(cause: String, before: Option<&Retry>) -> String {
+    match before.and_then(|retry| Cause::elsewhere(&retry.cause)) {
+        Some(elsewhere) if Cause::elsewhere(&cause).is_none() => format!("{cause}; {elsewhere}"),
+        _ => cause,
+    }
+}
+
+/// Cuts a text to 1 KiB, and removes characters that SQS refuses.
+fn clean(text: &str) -> String {
+    let is_allowed = |character: &char| match character {
+        '\t' | '\n' | '\r' => true,
+        '\u{FFFE}' | '\u{FFFF}' => false,
+        other => *other >= ' ',
+    };
+    let mut detail = String::new();
+    for character in text.chars().filter(is_allowed) {
+        if detail.len() + character.len_utf8() > DETAIL_BYTES {
+            break;
+        }
+        detail.push(character);
+    }
+    detail
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(ids: &[&str]) -> Vec<ConnectionId> {
+        ids.iter().map(|id| (*id).try_into().unwrap()).collect()
+    }
+
+    fn connections(names: &[&str]) -> Audience {
+        Audience::Connections(Connections::new(ids(names)).unwrap())
+    }
+
+    fn narrowed(to: Audience, names: &[&str], after: Option<&str>) -> Audience {
+        let after = after.map(|after| after.try_into().unwrap());
+        narrow(to, Unfinished { connections: ids(names), after })
+    }
+
+    #[test]
+    fn details_are_cut_to_1_kib() {
+        assert_eq!(clean("a\u{0}b\u{FFFE}c\u{1b}d\n"), "abcd\n");
+        let long = clean(&"é".repeat(1000));
+        assert_eq!((long.len(), long.chars().count()), (1024, 512));
+        assert_eq!(clean(&format!("x{}", "é".repeat(1000))).len(), 1023);
+    }
+
+    #[test]
+    fn connections_are_narrowed_and_users_are_not() {
+        let one = Audience::Connection("a".try_into().unwrap());
+        assert_eq!(narrowed(connections(&["a", "b", "c"]), &["a", "c"], None), connections(&["a", "c"]));
+        assert_eq!(narrowed(connections(&["a", "b"]), &["a"], None), one);
+        assert_eq!(narrowed(one.clone(), &["a"], None), one);
+        assert_eq!(narrowed(connections(&["a", "b"]), &[], None), connections(&["a", "b"]), "unresolved");
+        let user = Audience::User { tenant: "t".try_into().unwrap(), user: "u".try_into().unwrap() };
+        assert_eq!(narrowed(user.clone(), &["a"], None), user);
+        let shard = |after: Option<&str>| Audience::Shard {
+            tenant: "acme".try_into().unwrap(),
+            shard: 3,
+            after: after.map(|after| after.try_into().unwrap()),
+        };
+        assert_eq!(narrowed(shard(Some("a")), &[], None), shard(Some("a")));
+        assert_eq!(narrowed(shard(Some("a")), &[], Some("z")), shard(Some("z")));
+        assert_eq!(narrowed(shard(None), &["a", "c"], None), connections(&["a", "c"]));
+    }
+}

@@ -1,0 +1,103 @@
+//! Finds the connections of users and shards.
+
+use std::collections::HashSet;
+
+use streamer_connections::{Endpoints, Page, TableError};
+use streamer_message::{Audience, ConnectionId, TenantId, UserId, limits::CONNECTIONS};
+use tokio::time::timeout;
+
+use crate::{Worker, decode::Message, outcome::Cause, time::Time};
+
+/// The part of an index that holds an audience's connections, read after a connection where one is given.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Source<'a> {
+    /// A user's connections.
+    User(&'a TenantId, &'a UserId, Option<&'a ConnectionId>),
+    /// The connections of a tenant's shard.
+    Shard(&'a TenantId, u8, Option<&'a ConnectionId>),
+}
+
+/// One page of a source, as this worker sees it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SourcePage {
+    /// The live connections at the worker's endpoint, each once.
+    pub live: Vec<ConnectionId>,
+    /// Another endpoint at which the page has connections.
+    pub elsewhere: Option<String>,
+    /// The connection after which there may be more.
+    pub next: Option<ConnectionId>,
+}
+
+impl<'a> Source<'a> {
+    /// Returns the source of a message's audience. Audiences that name their connections, and whole tenants, have none.
+    #[must_use]
+    pub fn of(message: &'a Message) -> Option<Self> {
+        match &message.to {
+            Audience::User { tenant, user } => {
+                let after = message.retry.as_ref().and_then(|retry| retry.after.as_ref());
+                Some(Self::User(tenant, user, after))
+            }
+            Audience::Shard { tenant, shard, after } => Some(Self::Shard(tenant, *shard, after.as_ref())),
+            Audience::Connection(_) | Audience::Connections(_) | Audience::Tenant(_) => None,
+        }
+    }
+
+    /// Returns the connection after which the first page begins.
+    fn start(&self) -> Option<&'a ConnectionId> {
+        match self {
+            Self::User(_, _, after) | Self::Shard(_, _, after) => *after,
+        }
+    }
+
+    /// Reads the page after a connection, or the first page, within the time limit of one call.
+    ///
+    /// # Errors
+    /// [`Cause::Deadline`] when the invocation's time is over, [`Cause::Table`] when the query failed.
+    pub async fn page<G>(
+        &self,
+        worker: &Worker<G>,
+        after: Option<&ConnectionId>,
+        time: &Time,
+    ) -> Result<SourcePage, Cause> {
+        if time.remaining().is_zero() {
+            return Err(Cause::Deadline);
+        }
+        match timeout(time.call_timeout(), self.query(worker, after.or(self.start()), time)).await {
+            Ok(Ok(page)) => Ok(SourcePage::of(page, &worker.endpoints)),
+            Ok(Err(error)) => Err(Cause::Table(error.to_string())),
+            Err(_) => Err(time.timeout_cause("Query")),
+        }
+    }
+
+    async fn query<G>(
+        &self,
+        worker: &Worker<G>,
+        after: Option<&ConnectionId>,
+        time: &Time,
+    ) -> Result<Page, TableError> {
+        match self {
+            Self::User(tenant, user, _) => worker.table.by_user(tenant, user, after, time.now()).await,
+            Self::Shard(tenant, shard, _) => worker.table.by_tenant(tenant, *shard, after, time.now()).await,
+        }
+    }
+}
+
+impl SourcePage {
+    fn of(page: Page, here: &Endpoints) -> Self {
+        let (mut live, mut seen, mut elsewhere) = (Vec::new(), HashSet::new(), None);
+        for connection in page.connections {
+            if !here.include(&connection.endpoint) {
+                elsewhere = Some(connection.endpoint);
+            } else if seen.insert(connection.connection_id.clone()) {
+                live.push(connection.connection_id);
+            }
+        }
+        Self { live, elsewhere, next: page.next }
+    }
+
+    /// Returns whether one message can name all connections of the source.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.next.is_none() && self.live.len() <= CONNECTIONS
+    }
+}

@@ -1,0 +1,29 @@
+//! The resources that one execution environment keeps between invocations.
+
+use streamer_connections::{ConnectionTable, Endpoints};
+use streamer_telemetry::Telemetry;
+
+use crate::{admission::Gate, policy::Policy, queue::Queue, served::Served};
+
+/// The resources that one execution environment keeps between invocations.
+#[derive(Debug)]
+pub struct Worker<G> {
+    /// Posts to connections.
+    pub gateway: G,
+    /// The management endpoint behind the gateway, with its aliases. Connections of other endpoints are skipped.
+    pub endpoints: Endpoints,
+    /// Finds the connections of users and tenants, and loses the rows of connections that are gone.
+    pub table: ConnectionTable,
+    /// The queue that invokes the worker, and that takes messages which are handed back.
+    pub outbound: Queue,
+    /// The queue for messages that cannot be delivered.
+    pub dead_letters: Queue,
+    /// When to retry and when to give up.
+    pub policy: Policy,
+    /// Decides which posts may begin.
+    pub gate: Gate,
+    /// Connections that have already received a FIFO queue's message.
+    pub served: Served,
+    /// Logs and metrics.
+    pub telemetry: Telemetry,
+}
