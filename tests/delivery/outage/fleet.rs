@@ -11,8 +11,8 @@ use std::{
 };
 
 use delivery_worker::{
-    backoff,
     admission::{Admission, Admitted, Decision, breaker::Health},
+    backoff,
 };
 use streamer_message::ConnectionId;
 use streamer_tests::event::epoch;
