@@ -175,16 +175,13 @@ fn metrics_lists_every_metric() {
 /// Returns the alarms of the Terraform module, without the prefix of their names: keys of the maps of alarms, and
 /// literal names.
 fn alarms(source: &str) -> BTreeSet<&str> {
-    let is_name = |name: &&str| {
-        name.chars().all(|character| character.is_ascii_lowercase() || character == '-') && !name.is_empty()
-    };
-    let key = |line: &'_ str| {
+    let is_lowercase = |character: char| character.is_ascii_lowercase() || character == '-';
+    let keys = source.lines().filter_map(|line| {
         let (key, value) = line.split_once('=')?;
         Some(key.trim()).filter(|key| value.trim() == "{" || key.contains('-'))
-    };
-    let keys = source.lines().filter_map(key);
+    });
     let literals = source.split("${local.name}-").skip(1).filter_map(|rest| rest.split('"').next());
-    keys.chain(literals).filter(|name| is_name(name)).collect()
+    keys.chain(literals).filter(|name| name.chars().all(is_lowercase)).collect()
 }
 
 #[test]
