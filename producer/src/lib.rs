@@ -151,7 +151,7 @@ pub use streamer_message::{
     RequestId, TenantId, UserId, limits,
 };
 
-/// The README's router compiles.
+/// Compiles the guide's router.
 #[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
-struct Readme;
+#[doc = include_str!("../../docs/guide/router.md")]
+struct RouterGuide;

@@ -1,18 +1,16 @@
-//! `infra/`, the README and the promises against the code.
+//! `infra/` and the docs against the code.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod docs;
 mod hcl;
 mod package;
 mod privileges;
 mod terraform;
 
-use std::{collections::BTreeSet, fs};
+use std::collections::BTreeSet;
 
-use streamer_cli::stack::{
-    facts::{Facts, Pace},
-    places,
-};
+use streamer_cli::stack::facts::{Facts, Pace};
 use streamer_environment::Variable;
 
 fn variables(function: &str) -> Vec<Variable> {
@@ -24,11 +22,11 @@ fn variables(function: &str) -> Vec<Variable> {
     }
 }
 
-/// What Lambda sets itself, nobody else can.
+/// Lambda sets this variable, and refuses it in a function's configuration.
 const SET_BY_LAMBDA: &str = "AWS_REGION";
 
 #[test]
-fn a_function_is_given_exactly_the_variables_that_it_reads() {
+fn functions_get_exactly_their_variables() {
     for (name, function) in &Facts::read().unwrap().functions {
         let read = variables(name).into_iter().map(|variable| variable.name);
         let read: BTreeSet<_> = read.filter(|variable| *variable != SET_BY_LAMBDA).collect();
@@ -38,7 +36,7 @@ fn a_function_is_given_exactly_the_variables_that_it_reads() {
 }
 
 #[test]
-fn the_rules_between_settings_hold() {
+fn timeouts_and_retentions_fit_together() {
     let facts = Facts::read().unwrap();
     let worker = &facts.functions[&facts.mapping.function];
     let visibility = facts.queues.outbound.visibility_timeout_seconds;
@@ -47,15 +45,15 @@ fn the_rules_between_settings_hold() {
 }
 
 #[test]
-fn the_pace_makes_as_many_workers_as_it_has_use_for() {
+fn pace_determines_maximum_concurrency() {
     let pace = |requests_per_second| Pace { requests_per_second, ..Facts::read().unwrap().mapping.pace };
     let workers = |requests| pace(requests).maximum_concurrency();
     assert_eq!([1, 1000, 1001, 5000, 1_000_000].map(workers), [2, 2, 3, 10, 1000]);
 }
 
-/// A query may hold a token, and so may a header: neither may a log.
+/// Queries and headers may hold tokens.
 #[test]
-fn the_access_log_holds_nothing_that_a_client_sent() {
+fn access_log_holds_no_client_input() {
     let log = Facts::read().unwrap().api.access_log;
     let known = ["requestId", "routeKey", "eventType", "connectionId", "status", "error"];
     assert!(known.iter().all(|field| log.contains_key(*field)));
@@ -69,33 +67,4 @@ fn the_access_log_holds_nothing_that_a_client_sent() {
             assert!(!name.to_lowercase().contains(&sent.to_lowercase()), "{field}: {variable}");
         }
     }
-}
-
-#[test]
-fn the_readme_names_every_variable() {
-    let readme = fs::read_to_string(places::workspace().join("README.md")).unwrap();
-    for function in Facts::read().unwrap().functions.keys() {
-        for variable in variables(function) {
-            assert!(readme.contains(&format!("`{}`", variable.name)), "{function} reads {}", variable.name);
-        }
-    }
-}
-
-/// In `docs/semantics.md` a promise names tests as `file`: `name`, `name`.
-#[test]
-fn every_promise_names_tests_that_exist() {
-    let text = fs::read_to_string(places::workspace().join("docs/semantics.md")).unwrap();
-    let (mut file, mut checked) = (String::new(), 0);
-    for quoted in
-        text.lines().filter(|line| line.starts_with('|')).flat_map(|line| line.split('`').skip(1).step_by(2))
-    {
-        if quoted.ends_with(".rs") {
-            file = fs::read_to_string(places::workspace().join(quoted)).unwrap();
-        } else if quoted.matches('_').count() >= 3 && quoted == quoted.to_lowercase() {
-            assert!(file.contains(&format!("fn {quoted}(")), "{quoted}");
-            checked += 1;
-        }
-    }
-    assert!(checked >= 40, "{checked}");
-    assert!(!text.contains("| |\n"), "a promise without a test");
 }

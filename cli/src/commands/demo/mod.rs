@@ -132,7 +132,7 @@ fn summary(screen: Screen, tally: &Tally) {
         human(tally.percentile(50)),
         human(tally.percentile(99)),
     ));
-    screen.line(" The emulator's own share is 50 to 200 ms a message; what Streamer itself costs: docs/performance.md");
+    screen.line(" The emulator's own share is 50 to 200 ms a message; what Streamer itself costs: docs/explanation/performance.md");
 }
 
 /// What to do with a stack that stays up.
