@@ -18,7 +18,7 @@ mod table;
 
 pub use endpoints::Endpoints;
 pub use key::{SHARDS, shard_of};
-pub use presence::{Cursor, Live, LivePage, Liveness, Who};
+pub use presence::{Cursor, Live, LivePage, Liveness, Scope};
 pub use removal::Removal;
 pub use row::{Connection, IndexedConnection, InvalidRow};
 pub use table::{ConnectionTable, Page, TableError};

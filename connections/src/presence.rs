@@ -8,9 +8,9 @@ use crate::{Connection, ConnectionTable, IndexedConnection, SHARDS, TableError};
 
 /// Whose connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Who {
+pub enum Scope {
     /// Everybody's. It reads the whole table, which costs what the table's size is: for people, not for programs.
-    Everyone,
+    All,
     /// Those of a tenant.
     Tenant(TenantId),
     /// Those of a user of a tenant.
@@ -61,7 +61,7 @@ impl ConnectionTable {
     /// [`TableError`]; rows that cannot be read are skipped.
     pub async fn live(
         &self,
-        who: &Who,
+        who: &Scope,
         cursor: Option<&Cursor>,
         now: SystemTime,
     ) -> Result<LivePage, TableError> {
@@ -71,7 +71,7 @@ impl ConnectionTable {
             move |connection| Live { tenant_id: tenant.clone(), connection }
         };
         let (connections, next): (Vec<_>, _) = match who {
-            Who::Everyone => {
+            Scope::All => {
                 let page = self.scan(after, now).await?;
                 let live = |connection: Connection| {
                     let tenant_id = connection.tenant_id.clone();
@@ -79,18 +79,18 @@ impl ConnectionTable {
                 };
                 (page.connections.into_iter().map(live).collect(), page.next)
             }
-            Who::Tenant(tenant) => {
+            Scope::Tenant(tenant) => {
                 let page = self.by_tenant(tenant, shard, after, now).await?;
                 (page.connections.into_iter().map(of(tenant)).collect(), page.next)
             }
-            Who::User(tenant, user) => {
+            Scope::User(tenant, user) => {
                 let page = self.by_user(tenant, user, after, now).await?;
                 (page.connections.into_iter().map(of(tenant)).collect(), page.next)
             }
         };
         let next = match (next, who) {
             (Some(after), _) => Some(Cursor { shard, after: Some(after) }),
-            (None, Who::Tenant(_)) if shard + 1 < SHARDS => Some(Cursor { shard: shard + 1, after: None }),
+            (None, Scope::Tenant(_)) if shard + 1 < SHARDS => Some(Cursor { shard: shard + 1, after: None }),
             (None, _) => None,
         };
         Ok(LivePage { connections, next })

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use streamer_connections::{Connection, Liveness, Who};
+use streamer_connections::{Connection, Liveness, Scope};
 use streamer_message::{ConnectionId, TenantId};
 use streamer_tests::doubles::{LONG_AGO, TableDouble, connection};
 
@@ -10,7 +10,7 @@ fn id(text: &str) -> ConnectionId {
     text.try_into().unwrap()
 }
 
-async fn live(table: &TableDouble, who: &Who) -> Vec<String> {
+async fn live(table: &TableDouble, who: &Scope) -> Vec<String> {
     let (table, now) = (table.client(), SystemTime::now());
     let (mut found, mut cursor, mut pages) = (Vec::new(), None, 0);
     loop {
@@ -49,10 +49,10 @@ async fn a_tenants_a_users_and_everybodys_live_connections_are_found() {
 
     let (acme, anna) = (TenantId::new("acme").unwrap(), "anna".try_into().unwrap());
     let all: Vec<_> = (0..40).map(|number| format!("acme/c{number:02}")).collect();
-    assert_eq!(live(&table, &Who::Tenant(acme.clone())).await, all);
-    assert_eq!(live(&table, &Who::User(acme, anna)).await, all[..3]);
+    assert_eq!(live(&table, &Scope::Tenant(acme.clone())).await, all);
+    assert_eq!(live(&table, &Scope::User(acme, anna)).await, all[..3]);
     let everybody: Vec<_> = all.into_iter().chain(["globex/other".to_owned()]).collect();
-    assert_eq!(live(&table, &Who::Everyone).await, everybody);
+    assert_eq!(live(&table, &Scope::All).await, everybody);
 }
 
 #[tokio::test]

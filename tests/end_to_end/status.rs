@@ -35,10 +35,7 @@ async fn a_deployment_is_shown_with_queues_dead_letters_connections_functions_an
     let name = bench.delivery.function.trim_end_matches("-delivery");
     let before = status(&bench, name, []).await?;
     assert!(!before.success, "it has a worker alone: {before:?}");
-    assert!(
-        before.err.contains(&format!("there is no function {name}-connect: is --name right")),
-        "{before:?}"
-    );
+    assert!(before.err.contains(&format!("there is no function {name}-connect: check --name")), "{before:?}");
 
     // Beside the stack that all tests share: its own worker, queues and dead letters.
     let lambda = aws_sdk_lambda::Client::new(&bench.stack.config);

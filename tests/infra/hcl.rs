@@ -6,13 +6,13 @@ use std::{
 };
 
 use hcl::{Attribute, Block, Body, Expression};
-use streamer_cli::stack::{facts::Facts, places};
+use streamer_cli::{paths, spec::Spec};
 use streamer_connections::schema::{BY_TENANT, BY_USER, CONNECTION_ID, EXPIRES_AT, PROJECTION};
 use streamer_telemetry::{NAMESPACE, metric};
 
 /// A file of `infra/`.
 fn file(name: &str) -> Body {
-    let path = places::workspace().join("infra").join(name);
+    let path = paths::workspace().join("infra").join(name);
     hcl::parse(&fs::read_to_string(&path).unwrap()).unwrap()
 }
 
@@ -99,14 +99,14 @@ fn terraform_knows_every_value_that_a_variable_can_hold() {
             }
         }
     }
-    let functions = Facts::read().unwrap().functions;
+    let functions = Spec::read().unwrap().functions;
     let wanted = functions.values().flat_map(|function| function.environment.values().cloned());
     assert_eq!(known, wanted.collect());
 }
 
 #[test]
 fn table_and_indexes_are_those_that_the_functions_use() {
-    let table = Facts::read().unwrap().table;
+    let table = Spec::read().unwrap().table;
     assert_eq!((table.hash_key.as_str(), table.ttl_attribute.as_str()), (CONNECTION_ID, EXPIRES_AT));
     assert_eq!(table.projection, PROJECTION);
     let indexes: BTreeMap<_, _> =

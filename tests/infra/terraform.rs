@@ -7,15 +7,15 @@ use aws_config::SdkConfig;
 use streamer_cli::{
     commands::demo,
     package::Architecture,
+    paths,
     screen::Screen,
     stack::{
         Endpoint, Stack,
         build::{self, Router},
         deploy::{Deployed, local_config},
         emulator::install,
+        fault_proxy::FaultProxy,
         issuer::{ISSUER, Issuer},
-        outage::Outage,
-        places,
     },
 };
 use streamer_tests::{
@@ -30,7 +30,7 @@ const MODULES: [&str; 3] = [".", "examples/complete", "examples/emulator"];
 
 /// The functions' packages, of the debug build, and a router's beside them.
 async fn packages(name: &str) -> anyhow::Result<PathBuf> {
-    let folder = places::shared(format!("tests/packages-{name}-{}", std::process::id()));
+    let folder = paths::shared(format!("tests/packages-{name}-{}", std::process::id()));
     let output = folder.to_str().context("not UTF-8")?;
     let here = Architecture::HERE.to_string();
     let streamer = Streamer::new(&format!("package-{name}")).await?;
@@ -75,7 +75,7 @@ async fn the_rules_between_settings_are_checked_when_terraform_plans() -> anyhow
 async fn what_terraform_makes_plays_the_demo_with_no_privilege_too_many_and_leaves_nothing_behind()
 -> anyhow::Result<()> {
     let endpoint = Endpoint::start_own(&install(&ENFORCING).await?, "terraform").await?;
-    let (outage, issuer) = (Outage::prepare(endpoint.url())?, Issuer::generate()?);
+    let (outage, issuer) = (FaultProxy::start(endpoint.url())?, Issuer::generate()?);
     let packages = packages("apply").await?;
     let variables = BTreeMap::from([
         ("endpoint_url", endpoint.url().to_owned()),
@@ -95,7 +95,7 @@ async fn what_terraform_makes_plays_the_demo_with_no_privilege_too_many_and_leav
         let roles = roles.map(|role| (role, output["roles"][role].as_str().unwrap_or_default().to_owned()));
         let deployed: Deployed = serde_json::from_value(output)?;
         let stack = Stack::elsewhere(deployed, issuer).await;
-        demo::play(&stack, &outage, Screen::new()).await?;
+        demo::check(&stack, &outage, Screen::new()).await?;
         privileges::each_is_needed(&stack, &Iam::new(endpoint.url())?, &roles).await?;
 
         terraform.destroy().await?;

@@ -51,7 +51,7 @@ impl Connections {
         let scope = match (tenant, user) {
             (Some(tenant), Some(user)) => Scope::User(tenant, user),
             (Some(tenant), None) => Scope::Tenant(tenant),
-            (None, _) => Scope::Everyone,
+            (None, _) => Scope::All,
         };
         let (table, screen, now) = (self.target.table().await?, Screen::new(), SystemTime::now());
         let (mut cursor, mut count) = (None, 0);

@@ -12,7 +12,7 @@ use aws_sdk_apigatewaymanagement::{Client, config::Builder};
 use clap::Args;
 use futures::{StreamExt as _, stream};
 use indicatif::{ProgressBar, ProgressStyle};
-use streamer_connections::{ConnectionTable, Endpoints, Live, Removal, Who};
+use streamer_connections::{ConnectionTable, Endpoints, Live, Removal, Scope};
 use streamer_environment::aws::cause;
 use streamer_message::{ConnectionId, TenantId, UserId};
 use tokio::time::sleep;
@@ -81,8 +81,8 @@ impl Disconnect {
     pub async fn run(self) -> anyhow::Result<()> {
         let (table, aws) = (self.target.table().await?, self.target.config().await?);
         let who = match self.user {
-            Some(user) => Who::User(self.tenant, user),
-            None => Who::Tenant(self.tenant),
+            Some(user) => Scope::User(self.tenant, user),
+            None => Scope::Tenant(self.tenant),
         };
         let (mut tally, bar) = (Tally::default(), bar());
         let ended = rounds(&table, &aws, &who, &mut tally, bar.as_ref()).await;
@@ -99,7 +99,7 @@ impl Disconnect {
 async fn rounds(
     table: &ConnectionTable,
     aws: &SdkConfig,
-    who: &Who,
+    who: &Scope,
     tally: &mut Tally,
     bar: Option<&ProgressBar>,
 ) -> anyhow::Result<()> {
@@ -123,7 +123,7 @@ async fn rounds(
 async fn go_through(
     table: &ConnectionTable,
     aws: &SdkConfig,
-    who: &Who,
+    who: &Scope,
     tally: &mut Tally,
     bar: Option<&ProgressBar>,
 ) -> anyhow::Result<usize> {

@@ -94,7 +94,10 @@ impl Redrive {
         run.bar.iter().for_each(ProgressBar::finish_and_clear);
         run.print_summary(rest?);
         result?;
-        ensure!(!overdue, "the command took longer than 10 min and may have missed dead letters: run it again");
+        ensure!(
+            !overdue,
+            "the command took longer than 10 min and may have missed dead letters: run it again"
+        );
         ensure!(
             not_released == 0,
             "{not_released} dead letters could not be released and are hidden for up to 10 min"
@@ -145,7 +148,9 @@ impl Run {
         let max_inspected = queue.counts().await?.waiting.max(MIN_INSPECTED);
         while self.inspected < max_inspected {
             if shutdown.as_mut().now_or_never().is_some() {
-                bail!("interrupted: the remaining dead letters are unchanged, run the command again to continue");
+                bail!(
+                    "interrupted: the remaining dead letters are unchanged, run the command again to continue"
+                );
             }
             let letters = queue.receive().await?;
             if letters.is_empty() {

@@ -1,9 +1,6 @@
 //! `streamer send`: puts messages on the outbound queue.
 
-use std::{
-    collections::HashMap,
-    time::Instant,
-};
+use std::{collections::HashMap, time::Instant};
 
 use anyhow::{Context as _, bail};
 use clap::Args;

@@ -226,8 +226,7 @@ mod tests {
     #[test]
     fn redrive_body_resets_the_retry_state() {
         let with_retry = |retry: &str| TO_USER.replace("\"later\"", &format!("{retry},\"later\""));
-        let redriven =
-            |body: &str| DeadLetter::from_message(message(body)).unwrap().redrive_body(at(7));
+        let redriven = |body: &str| DeadLetter::from_message(message(body)).unwrap().redrive_body(at(7));
         let crashed = with_retry(r#""retry":{"count":9,"receives":9,"since":1,"cause":"503"}"#);
         assert_eq!(redriven(&crashed), TO_USER);
         let partial = r#""retry":{"count":9,"receives":9,"since":1,"cause":"503","done":["c"]}"#;

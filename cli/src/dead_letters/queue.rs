@@ -199,11 +199,7 @@ impl DeadLetterQueue {
     }
 
     /// Sends a batch and returns the dead letters that the outbound queue confirmed.
-    async fn send<'a>(
-        &self,
-        batch: &'a [DeadLetter],
-        causes: &mut HashSet<String>,
-    ) -> Vec<&'a DeadLetter> {
+    async fn send<'a>(&self, batch: &'a [DeadLetter], causes: &mut HashSet<String>) -> Vec<&'a DeadLetter> {
         let now = SystemTime::now();
         let entries = batch.iter().enumerate();
         let entries = entries.filter_map(|(id, letter)| entry(id, letter, self.is_fifo(), now)).collect();
@@ -283,7 +279,12 @@ fn hash(letter: &DeadLetter) -> u64 {
     hasher.finish()
 }
 
-fn entry(id: usize, letter: &DeadLetter, fifo: bool, now: SystemTime) -> Option<SendMessageBatchRequestEntry> {
+fn entry(
+    id: usize,
+    letter: &DeadLetter,
+    fifo: bool,
+    now: SystemTime,
+) -> Option<SendMessageBatchRequestEntry> {
     let mut entry = SendMessageBatchRequestEntry::builder()
         .id(id.to_string())
         .message_body(letter.redrive_body(now))

@@ -31,8 +31,7 @@ pub struct TallyEntry {
 impl Tally {
     /// Counts a dead letter.
     pub fn add(&mut self, letter: &DeadLetter) {
-        let example =
-            || letter.envelope.as_ref().map_or_else(|| letter.id().to_owned(), ToString::to_string);
+        let example = || letter.envelope.as_ref().map_or_else(|| letter.id().to_owned(), ToString::to_string);
         let entry = self.0.entry((letter.reason.clone(), letter.cause())).or_insert_with(|| TallyEntry {
             count: 0,
             oldest: letter.since,

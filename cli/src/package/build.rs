@@ -116,18 +116,20 @@ impl Release {
             Toolchain::Native => "native",
             Toolchain::CargoLambda => "zig",
         });
-        run(Command::new(cargo::program()).current_dir(paths::workspace()).args(["fetch", "--locked"])).await?;
+        run(Command::new(cargo::program()).current_dir(paths::workspace()).args(["fetch", "--locked"]))
+            .await?;
         let mut command = self.build_command(packages, &target_folder);
         run(self.make_reproducible(&mut command)?.current_dir(paths::workspace())).await?;
         let binaries = packages.iter().map(|name| {
             let path = match self.toolchain {
-                Toolchain::Native => target_folder.join(self.architecture.target()).join("release").join(name),
+                Toolchain::Native => {
+                    target_folder.join(self.architecture.target()).join("release").join(name)
+                }
                 Toolchain::CargoLambda => target_folder.join("lambda").join(name).join("bootstrap"),
             };
             let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-            let Requirements { glibc } =
-                inspect::inspect(&bytes, self.architecture, self.local_paths.all())
-                    .with_context(|| (*name).to_owned())?;
+            let Requirements { glibc } = inspect::inspect(&bytes, self.architecture, self.local_paths.all())
+                .with_context(|| (*name).to_owned())?;
             Ok(Binary { name: (*name).to_owned(), path, glibc })
         });
         binaries.collect()

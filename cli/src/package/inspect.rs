@@ -53,7 +53,8 @@ pub fn inspect<'a>(
     };
     ensure!(header.e_machine(endian) == machine, "not a binary for {architecture}");
     for path in paths {
-        let path = path.to_str().with_context(|| format!("the path {} is not UTF-8: move it", path.display()))?;
+        let path =
+            path.to_str().with_context(|| format!("the path {} is not UTF-8: move it", path.display()))?;
         ensure!(
             !contains_path(binary, path),
             "the binary holds the path {path} of this machine: one of its compilers ignores `--remap-path-prefix` or \
@@ -86,7 +87,8 @@ fn contains_path(binary: &[u8], path: &str) -> bool {
     positions.into_iter().flatten().any(|position| {
         let before = position.checked_sub(1).map(|before| binary[before]);
         let after = binary.get(position + path.len()).copied();
-        before.is_none_or(|byte| !is_path_byte(byte)) && after.is_none_or(|byte| byte == b'/' || !is_path_byte(byte))
+        before.is_none_or(|byte| !is_path_byte(byte))
+            && after.is_none_or(|byte| byte == b'/' || !is_path_byte(byte))
     })
 }
 

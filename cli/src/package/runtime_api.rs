@@ -62,7 +62,10 @@ impl RuntimeApi {
     /// When the function sends another request.
     pub async fn poll(&mut self) -> anyhow::Result<()> {
         let (head, _) = self.request().await?;
-        ensure!(head.starts_with("GET ") && head.contains("/invocation/next"), "expected a request for the next invocation, got: {head}");
+        ensure!(
+            head.starts_with("GET ") && head.contains("/invocation/next"),
+            "expected a request for the next invocation, got: {head}"
+        );
         Ok(())
     }
 
@@ -104,7 +107,10 @@ impl RuntimeApi {
                 let length = length.and_then(|length| length.parse().ok()).unwrap_or(0);
                 let (body, end) = (end + 4, end + 4 + length);
                 while self.buffer.len() < end {
-                    ensure!(stream.read_buf(&mut self.buffer).await? > 0, "the function closed the connection in the middle of a request");
+                    ensure!(
+                        stream.read_buf(&mut self.buffer).await? > 0,
+                        "the function closed the connection in the middle of a request"
+                    );
                 }
                 let body = String::from_utf8_lossy(&self.buffer[body..end]).into_owned();
                 self.buffer.drain(..end);

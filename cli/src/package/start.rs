@@ -89,7 +89,9 @@ pub async fn start(
         () = sleep(START_TIMEOUT) => Err(anyhow!("the process sent no request within {} s", START_TIMEOUT.as_secs())),
     };
     let took = started.elapsed();
-    polled.with_context(|| format!("its output was: {}", fs::read_to_string(&log).unwrap_or_default().trim()))?;
+    polled.with_context(|| {
+        format!("its output was: {}", fs::read_to_string(&log).unwrap_or_default().trim())
+    })?;
     Ok(Started { api, process, took })
 }
 

@@ -201,7 +201,10 @@ impl Emulator {
 fn free_address(port: Option<u16>) -> anyhow::Result<SocketAddr> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port.unwrap_or(0)));
     let listener = TcpListener::bind(address).with_context(|| {
-        format!("port {} is taken: stop the process that listens there, or choose another port with --port", address.port())
+        format!(
+            "port {} is taken: stop the process that listens there, or choose another port with --port",
+            address.port()
+        )
     })?;
     Ok(listener.local_addr()?)
 }

@@ -109,7 +109,9 @@ impl Endpoint {
         let try_lock = |name: &str| Log::try_lock(paths::state(format!("logs/{name}.log")));
         let log = match try_lock(name)? {
             Some(log) => log,
-            None => try_lock(&unique)?.with_context(|| format!("this process already runs a stack `{name}`"))?,
+            None => {
+                try_lock(&unique)?.with_context(|| format!("this process already runs a stack `{name}`"))?
+            }
         };
         Self::start(installed, None, &paths::state(format!("run/{unique}")), &log).await
     }

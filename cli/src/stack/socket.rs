@@ -117,6 +117,8 @@ impl Socket {
             while let Some(Ok(_)) = self.0.next().await {}
             Ok(())
         };
-        timeout(HANDSHAKE_TIMEOUT, closing).await.context("the server did not complete the closing handshake")?
+        timeout(HANDSHAKE_TIMEOUT, closing)
+            .await
+            .context("the server did not complete the closing handshake")?
     }
 }

@@ -51,7 +51,8 @@ impl CloudWatch {
     /// Reads a function's sums.
     pub async fn function(&self, function: &str, now: SystemTime) -> anyhow::Result<FunctionSums> {
         let dimensions = [("FunctionName", function)];
-        let sum = |name| MetricQuery { namespace: "AWS/Lambda", name, statistic: "Sum", dimensions: &dimensions };
+        let sum =
+            |name| MetricQuery { namespace: "AWS/Lambda", name, statistic: "Sum", dimensions: &dimensions };
         let values = self.values(["Invocations", "Errors", "Throttles"].map(sum), now).await?;
         let [invocations, errors, throttles] =
             values.map(|values| (!values.is_empty()).then(|| values.iter().sum::<f64>() as usize));
@@ -72,7 +73,8 @@ impl CloudWatch {
     /// metrics from logs.
     pub async fn circuit(&self, worker: &str, stage: &str, now: SystemTime) -> anyhow::Result<Circuit> {
         let dimensions = [("service", "delivery-worker"), ("stage", stage)];
-        let query = |name, statistic| MetricQuery { namespace: NAMESPACE, name, statistic, dimensions: &dimensions };
+        let query =
+            |name, statistic| MetricQuery { namespace: NAMESPACE, name, statistic, dimensions: &dimensions };
         let queries = [query("CircuitOpen", "Maximum"), query("CircuitOpened", "Sum")];
         let [open, opened] = self.values(queries, now).await?;
         if let Some(open) = open.first() {

@@ -1,4 +1,4 @@
-//! The scenes with many clients: a worker is killed, and the endpoint fails.
+//! The steps with many clients: a worker crash and an outage of the management endpoint.
 
 use std::time::{Duration, Instant};
 
@@ -9,42 +9,50 @@ use streamer_message::ConnectionId;
 use streamer_producer::Message;
 use tokio::{sync::mpsc, task::JoinSet, time::sleep};
 
-use super::scenes::{Play, TENANT};
+use super::steps::{Demo, TENANT};
 use crate::stack::{
-    logs::Logs,
+    logs::{Line, Logs},
     socket::{Frame, Socket},
 };
 
-const CROWD: usize = 100;
+const BROADCAST_CLIENTS: usize = 100;
 
-/// The tenant of the crowd.
-const CROWDED: &str = "globex";
+/// The tenant of the broadcast.
+const BROADCAST_TENANT: &str = "globex";
 
-/// Clients of the outage: enough posts to open the circuit.
-const PATIENT: usize = 30;
+/// Clients of the outage: enough posts to open the circuit breaker.
+const OUTAGE_CLIENTS: usize = 30;
 
-/// How often a worker is to be killed in the middle of its batch before it is said to be too fast.
-const TRIES: usize = 3;
+/// Maximum number of attempts to kill the worker before it has finished its batch.
+const MAX_KILL_ATTEMPTS: usize = 3;
 
-impl Play<'_> {
-    /// A message for a tenant of 100 clients, and the worker is killed while it is delivered.
+/// Time after the queue is empty in which the frames of the last posts arrive.
+const LAST_FRAMES: Duration = Duration::from_millis(250);
+
+impl Demo<'_> {
+    /// Sends a message to a tenant with 100 clients, and kills the worker while it delivers the message.
     pub async fn broadcast(&mut self) -> anyhow::Result<String> {
-        let Crowd { mut frames, _listening, .. } = self.crowd(CROWDED, "crowd", CROWD).await?;
-        for _ in 0..TRIES {
-            let (before, twice) = (self.tally.unique(), self.tally.twice());
+        let Clients { mut frames, _readers, .. } =
+            self.connect_clients(BROADCAST_TENANT, "crowd", BROADCAST_CLIENTS).await?;
+        for _ in 0..MAX_KILL_ATTEMPTS {
+            let (unique, repeated) = (self.tally.unique(), self.tally.repeated());
             self.broadcast_and_kill(&mut frames).await?;
-            let (arrived, twice) = (self.tally.unique() - before, self.tally.twice() - twice);
-            self.tally.lost += CROWD - arrived;
-            ensure!(arrived == CROWD, "{} of {CROWD} did not arrive", CROWD - arrived);
-            // The worker that was killed before it was done has its whole message delivered again.
-            if twice > 0 {
+            let (unique, repeated) = (self.tally.unique() - unique, self.tally.repeated() - repeated);
+            self.tally.lost += BROADCAST_CLIENTS - unique;
+            ensure!(
+                unique == BROADCAST_CLIENTS,
+                "{} of {BROADCAST_CLIENTS} clients did not receive the message",
+                BROADCAST_CLIENTS - unique
+            );
+            // Duplicates prove that the worker was killed before it had finished: SQS then delivers the message again.
+            if repeated > 0 {
                 return Ok(format!(
-                    "a tenant of {CROWD} sockets, worker killed mid-batch\n               {arrived}/{CROWD} arrived, \
-                     {twice} twice (same id), 0 lost"
+                    "tenant with {BROADCAST_CLIENTS} connections, worker killed mid-batch\n               \
+                     {unique}/{BROADCAST_CLIENTS} received, {repeated} duplicates (same id), 0 lost"
                 ));
             }
         }
-        bail!("{TRIES} times the worker was done before it could be killed")
+        bail!("the worker finished its batch before it could be killed, {MAX_KILL_ATTEMPTS} times")
     }
 
     async fn broadcast_and_kill(
@@ -53,18 +61,20 @@ impl Play<'_> {
     ) -> anyhow::Result<()> {
         let before = self.tally.unique();
         let workers = self.stack.processes("delivery")?;
-        let message = Message::tenant(CROWDED).response(&json!({ "news": "the whole path runs" }))?;
+        let message =
+            Message::tenant(BROADCAST_TENANT).response(&json!({ "news": "the whole path runs" }))?;
         self.stack.producer().send(message).await?;
 
-        // The first frame tells that a worker is in the middle of it.
-        let first = tokio::time::timeout(self.limit, frames.recv()).await?.context("all sockets closed")?;
+        // After the first frame, the worker is in the middle of its batch.
+        let first =
+            tokio::time::timeout(self.limit, frames.recv()).await?.context("all connections are closed")?;
         let killed = workers.kill() + self.stack.processes("delivery")?.kill();
-        ensure!(killed > 0, "there was no worker to kill");
+        ensure!(killed > 0, "no worker process to kill");
         self.count("crowd", &first)?;
 
         let deadline = Instant::now() + self.limit;
         while Instant::now() < deadline
-            && !(self.tally.unique() - before == CROWD
+            && !(self.tally.unique() - before == BROADCAST_CLIENTS
                 && self.stack.is_empty(&self.stack.deployed.queue_url).await?)
         {
             while let Ok(frame) = frames.try_recv() {
@@ -72,67 +82,74 @@ impl Play<'_> {
             }
             sleep(Duration::from_millis(50)).await;
         }
-        // What the last worker posted is still on its way.
-        while let Ok(Some(frame)) = tokio::time::timeout(Duration::from_millis(250), frames.recv()).await {
+        while let Ok(Some(frame)) = tokio::time::timeout(LAST_FRAMES, frames.recv()).await {
             self.count("crowd", &frame)?;
         }
         Ok(())
     }
 
-    /// Connects clients of one user.
-    async fn crowd(&self, tenant: &str, user: &str, number: usize) -> anyhow::Result<Crowd> {
+    /// Connects `number` clients of one user.
+    async fn connect_clients(&self, tenant: &str, user: &str, number: usize) -> anyhow::Result<Clients> {
         let connect = |_| async { self.stack.connect(tenant, user).await };
         let sockets: Vec<_> = stream::iter(0..number).map(connect).buffer_unordered(20).try_collect().await?;
         let ids = self.connections(tenant, user, number).await?;
         let (sender, frames) = mpsc::channel(number);
-        let mut listening = JoinSet::new();
+        let mut readers = JoinSet::new();
         for (index, socket) in sockets.into_iter().enumerate() {
-            listening.spawn(listen(index, socket, sender.clone(), self.limit * 2));
+            readers.spawn(read_frames(index, socket, sender.clone(), self.limit * 2));
         }
-        Ok(Crowd { ids, frames, _listening: listening })
+        Ok(Clients { ids, frames, _readers: readers })
     }
 
     fn count(&mut self, user: &str, (index, frame): &(usize, Frame)) -> anyhow::Result<()> {
-        self.tally.arrived(&format!("{user} {index}"), frame).map(|_| ())
+        self.tally.count(&format!("{user} {index}"), frame).map(|_| ())
     }
 
-    /// The management endpoint fails for a while: the circuit opens, and everything arrives afterwards.
+    /// Makes the management endpoint fail until the circuit breaker opens. Every message arrives after the recovery.
     pub async fn outage(&mut self) -> anyhow::Result<String> {
-        let Crowd { ids, mut frames, _listening } = self.crowd(TENANT, "dora", PATIENT).await?;
+        let Clients { ids, mut frames, _readers } =
+            self.connect_clients(TENANT, "dora", OUTAGE_CLIENTS).await?;
         let (before, mut logs) = (self.tally.unique(), Logs::of(self.stack, Some("delivery"))?);
-        self.outage.fail(true);
+        self.proxy.set_failing(true);
         let message = Message::connections(&ids).response(&json!({ "news": "the endpoint is back" }))?;
         self.stack.producer().send(message).await?;
         let deadline = Instant::now() + self.limit;
-        while !logs.next().await?.iter().any(|line| line.text.contains("the circuit has opened")) {
-            ensure!(Instant::now() < deadline, "the circuit did not open");
+        let opened = |line: &Line| line.text.contains("circuit") && line.text.contains("opened");
+        while !logs.next().await?.iter().any(opened) {
+            ensure!(Instant::now() < deadline, "the circuit breaker did not open");
             sleep(Duration::from_millis(100)).await;
         }
-        self.outage.fail(false);
-        let down = self.outage.refused();
-        while self.tally.unique() - before < PATIENT {
+        self.proxy.set_failing(false);
+        let refused = self.proxy.refused();
+        while self.tally.unique() - before < OUTAGE_CLIENTS {
             let left = deadline.saturating_duration_since(Instant::now());
             let frame = tokio::time::timeout(left, frames.recv()).await;
-            self.tally.lost = before + PATIENT - self.tally.unique();
-            let frame = frame.with_context(|| format!("{} did not arrive", self.tally.lost))?;
-            self.count("dora", &frame.context("all sockets closed")?)?;
+            self.tally.lost = before + OUTAGE_CLIENTS - self.tally.unique();
+            let frame = frame.with_context(|| format!("{} messages did not arrive", self.tally.lost))?;
+            self.count("dora", &frame.context("all connections are closed")?)?;
         }
         self.tally.lost = 0;
         Ok(format!(
-            "endpoint down: circuit opened, {down} posts refused\n               {PATIENT}/{PATIENT} arrived once it \
-             was back, 0 lost"
+            "endpoint down: circuit opened, {refused} posts refused\n               \
+             {OUTAGE_CLIENTS}/{OUTAGE_CLIENTS} received after recovery, 0 lost"
         ))
     }
 }
 
-/// Clients of one user, who listen.
-struct Crowd {
+/// Connected clients of one user.
+struct Clients {
     ids: Vec<ConnectionId>,
+    /// Received frames with the index of their client.
     frames: mpsc::Receiver<(usize, Frame)>,
-    _listening: JoinSet<()>,
+    _readers: JoinSet<()>,
 }
 
-async fn listen(index: usize, mut socket: Socket, frames: mpsc::Sender<(usize, Frame)>, limit: Duration) {
+async fn read_frames(
+    index: usize,
+    mut socket: Socket,
+    frames: mpsc::Sender<(usize, Frame)>,
+    limit: Duration,
+) {
     while let Ok(frame) = socket.next(limit).await {
         if frames.send((index, frame)).await.is_err() {
             break;

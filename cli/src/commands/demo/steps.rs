@@ -1,4 +1,4 @@
-//! The scenes of the demo: what a client sees of Streamer.
+//! The steps of the demo, as a client sees them.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -14,64 +14,72 @@ use tokio::time::sleep;
 
 use super::tally::Tally;
 use crate::{
-    screen::{Screen, human},
+    screen::{Screen, elapsed},
     stack::{
         Stack,
+        fault_proxy::FaultProxy,
         logs::{Line, Logs},
-        outage::Outage,
         socket::Socket,
     },
 };
 
 pub(super) const TENANT: &str = "acme";
 
-/// How long to wait for a frame before looking into the worker's log.
-const PATIENCE: Duration = Duration::from_millis(250);
+/// Progress updates that the example router sends for a report.
+const UPDATES: usize = 10;
 
-/// How long anything may take, unless told otherwise.
+/// Time to wait for a frame before reading the worker's log.
+const FRAME_WAIT: Duration = Duration::from_millis(250);
+
+/// Default of [`Demo::limit`].
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A play: one client, and what has arrived so far.
-pub struct Play<'a> {
+/// A run of the demo, with its main client and its results so far.
+pub struct Demo<'a> {
     pub(super) stack: &'a Stack,
-    pub(super) outage: &'a Outage,
+    pub(super) proxy: &'a FaultProxy,
     screen: Screen,
     table: ConnectionTable,
     anna: Option<(Socket, ConnectionId)>,
-    /// What has arrived.
+    /// The received frames.
     pub tally: Tally,
-    /// How long anything may take: longer than the visibility timeout, which a message of a killed worker waits.
+    /// Time that anything may take. It exceeds the visibility timeout, after which a crashed worker's message returns.
     pub limit: Duration,
 }
 
-impl<'a> Play<'a> {
-    /// The stage is set.
-    pub fn new(stack: &'a Stack, outage: &'a Outage, screen: Screen) -> Self {
-        Self {
-            stack,
-            outage,
-            screen,
-            table: stack.table(),
-            anna: None,
-            tally: Tally::default(),
-            limit: LIMIT,
-        }
+/// The frames of a report's request.
+#[derive(Default)]
+struct Report {
+    /// `seq` and latency of the acknowledgment.
+    acknowledgment: Option<(u64, Duration)>,
+    /// `seq` and percentage of each update.
+    progress: Vec<(u64, u64)>,
+    /// `seq` and result of the completion.
+    complete: Option<(u64, Value)>,
+    /// Updates that the worker superseded.
+    superseded: usize,
+}
+
+impl<'a> Demo<'a> {
+    /// Creates a run without any client.
+    pub fn new(stack: &'a Stack, proxy: &'a FaultProxy, screen: Screen) -> Self {
+        Self { stack, proxy, screen, table: stack.table(), anna: None, tally: Tally::default(), limit: LIMIT }
     }
 
-    /// A client connects with a fresh token.
+    /// Connects a client with a fresh token.
     pub async fn connect(&mut self) -> anyhow::Result<String> {
         let socket = self.stack.connect(TENANT, "anna").await?;
-        let id = self.connections(TENANT, "anna", 1).await?.pop().context("no row was written")?;
+        let id = self.connections(TENANT, "anna", 1).await?.pop().context("the table has no row")?;
         self.anna = Some((socket, id));
         Ok(format!("user anna, tenant {TENANT}: row written"))
     }
 
-    /// A request is answered with a response.
+    /// Sends a request and receives its response.
     pub async fn echo(&mut self) -> anyhow::Result<String> {
         self.response(json!({ "type": "echo", "request_id": "req_1", "text": "hello" }), "hello").await
     }
 
-    /// A ping is answered with a pong.
+    /// Sends a ping and receives a pong.
     pub async fn ping(&mut self) -> anyhow::Result<String> {
         self.response(json!({ "type": "ping", "request_id": "req_2" }), "pong").await
     }
@@ -82,67 +90,73 @@ impl<'a> Play<'a> {
         let right = frame["type"] == "response"
             && frame["data"] == expected
             && frame["request_id"] == request["request_id"];
-        ensure!(right, "not the response that was expected: {frame}");
-        Ok(format!("{:<40} {}", format!("response {}", frame["data"]), human(latency)))
+        ensure!(right, "unexpected response: {frame}");
+        Ok(format!("{:<40} {}", format!("response {}", frame["data"]), elapsed(latency)))
     }
 
-    /// A request that takes its time is acknowledged, reports its progress and completes.
+    /// Requests a report, and receives its acknowledgment, progress updates and completion.
     pub async fn report(&mut self) -> anyhow::Result<String> {
         self.request(&json!({ "type": "report", "request_id": "req_3" })).await?;
-        let bar = self.screen.bar();
-        let mut acknowledged = None;
-        let mut progress = Vec::new();
-        let mut complete = None;
-        // A standard queue keeps no order: `seq` tells it. An update that a later message of the request overtakes
-        // in the same batch is superseded, which the worker's log tells.
-        let (mut logs, mut superseded) = (Logs::of(self.stack, Some("delivery"))?, 0);
-        let deadline = Instant::now() + self.limit;
-        while acknowledged.is_none() || complete.is_none() || progress.len() + superseded < 10 {
-            let missing = 10 - progress.len() - superseded;
-            ensure!(
-                Instant::now() < deadline,
-                "acknowledgment, completion or {missing} updates did not come"
-            );
-            let Ok(frame) = tokio::time::timeout(PATIENCE, self.frame()).await else {
-                let says =
-                    |line: &Line| line.text.contains("\"superseded\"") && line.text.contains("\"req_3\"");
-                superseded += logs.next().await?.iter().filter(|line| says(line)).count();
-                continue;
-            };
-            let (frame, latency) = frame?;
-            let seq = frame["seq"].as_u64().context("no seq")?;
-            match frame["type"].as_str() {
-                Some("acknowledgment") => acknowledged = Some((seq, latency)),
-                Some("complete") => complete = Some((seq, frame["result"].clone())),
-                Some("progress") => {
-                    let percent = frame["progress"].as_u64().unwrap_or_default();
-                    progress.push((seq, percent));
-                    bar.iter().for_each(|bar| bar.set_position(percent));
-                }
-                _ => bail!("not expected: {frame}"),
-            }
-        }
-        bar.iter().for_each(|bar| bar.finish_and_clear());
-        progress.sort_unstable();
-        let (Some((first, latency)), Some((last, result))) = (acknowledged, complete) else {
-            bail!("no end")
+        let mut report = self.receive_report().await?;
+        // A standard queue keeps no order. Clients sort by `seq`.
+        report.progress.sort_unstable();
+        let (Some((first, latency)), Some((last, result))) = (report.acknowledgment, report.complete) else {
+            bail!("the report did not complete")
         };
-        let percent: Vec<_> = progress.iter().map(|(_, percent)| *percent).collect();
+        let percent: Vec<_> = report.progress.iter().map(|(_, percent)| *percent).collect();
         let rising = percent.windows(2).all(|pair| pair[0] < pair[1]);
-        ensure!(percent.len() <= 10 && rising, "updates out of order: {percent:?}");
-        let between = progress.iter().all(|(seq, _)| (first..last).contains(seq));
-        ensure!(between, "an update has no place between acknowledgment and completion");
+        ensure!(percent.len() <= UPDATES && rising, "updates out of order: {percent:?}");
+        let between = report.progress.iter().all(|(seq, _)| (first..last).contains(seq));
+        ensure!(between, "the `seq` of an update is not between acknowledgment and completion");
         Ok(format!(
             "{:<40} {}\n   {} 100 %  {} updates in order of seq, {} superseded\n               complete {result}",
             "acknowledgment",
-            human(latency),
+            elapsed(latency),
             "█".repeat(20),
             percent.len(),
-            superseded
+            report.superseded
         ))
     }
 
-    /// A message for a user reaches all connections of the user.
+    /// Receives the frames of a report until every update was received or superseded.
+    async fn receive_report(&mut self) -> anyhow::Result<Report> {
+        let bar = self.screen.bar();
+        let mut report = Report::default();
+        let mut logs = Logs::of(self.stack, Some("delivery"))?;
+        let is_superseded =
+            |line: &&Line| line.text.contains("\"superseded\"") && line.text.contains("\"req_3\"");
+        let deadline = Instant::now() + self.limit;
+        loop {
+            let missing = UPDATES.saturating_sub(report.progress.len() + report.superseded);
+            if report.acknowledgment.is_some() && report.complete.is_some() && missing == 0 {
+                break;
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "the acknowledgment, the completion or {missing} updates did not arrive"
+            );
+            let Ok(frame) = tokio::time::timeout(FRAME_WAIT, self.frame()).await else {
+                report.superseded += logs.next().await?.iter().filter(is_superseded).count();
+                continue;
+            };
+            let (frame, latency) = frame?;
+            let seq = frame["seq"].as_u64().context("the frame has no seq")?;
+            match frame["type"].as_str() {
+                Some("acknowledgment") => report.acknowledgment = Some((seq, latency)),
+                Some("complete") => report.complete = Some((seq, frame["result"].clone())),
+                Some("progress") => {
+                    let percent = frame["progress"].as_u64().unwrap_or_default();
+                    report.progress.push((seq, percent));
+                    bar.iter().for_each(|bar| bar.set_position(percent));
+                }
+                _ => bail!("unexpected frame: {frame}"),
+            }
+        }
+        bar.iter().for_each(|bar| bar.finish_and_clear());
+        Ok(report)
+    }
+
+    /// Sends a message to a user, who receives it on every connection.
     pub async fn devices(&mut self) -> anyhow::Result<String> {
         let mut tablet = self.stack.connect(TENANT, "anna").await?;
         let mut ids = self.connections(TENANT, "anna", 2).await?;
@@ -150,17 +164,21 @@ impl<'a> Play<'a> {
         self.stack.producer().send(message).await?;
         let (frame, latency) = self.frame().await?;
         let same = tablet.next(self.limit).await?;
-        self.tally.arrived("anna's tablet", &same)?;
-        ensure!(same.json()?["id"] == frame["id"], "another message: {}", same.text);
+        self.tally.count("anna's tablet", &same)?;
+        ensure!(
+            same.json()?["id"] == frame["id"],
+            "the connections received different messages: {}",
+            same.text
+        );
         tablet.close().await?;
         ids.retain(|id| self.anna.as_ref().is_none_or(|(_, phone)| phone != id));
         for id in ids {
-            self.until_removed(&id).await?;
+            self.wait_until_removed(&id).await?;
         }
-        Ok(format!("{:<40} {}", "user anna on 2 sockets: both have it", human(latency)))
+        Ok(format!("{:<40} {}", "user anna: received on both connections", elapsed(latency)))
     }
 
-    /// What is no message ends in the dead-letter queue, as it was, with the reason.
+    /// Sends a body that is not a message. The worker dead-letters it unchanged, with a reason.
     pub async fn poison(&mut self) -> anyhow::Result<String> {
         const BODY: &str = "{ no message";
         let (sqs, deployed) = (aws_sdk_sqs::Client::new(&self.stack.config), &self.stack.deployed);
@@ -172,7 +190,7 @@ impl<'a> Play<'a> {
             if let Some(letter) = received.messages.unwrap_or_default().pop() {
                 break letter;
             }
-            ensure!(Instant::now() < deadline, "no dead letter came");
+            ensure!(Instant::now() < deadline, "the dead letter did not arrive");
         };
         let delete = sqs.delete_message().queue_url(&deployed.dead_letter_queue_url);
         delete.receipt_handle(letter.receipt_handle.as_deref().unwrap_or_default()).send().await?;
@@ -180,46 +198,46 @@ impl<'a> Play<'a> {
             letter.message_attributes.as_ref().and_then(|all| all.get(dead_letter::REASON)?.string_value());
         ensure!(
             letter.body.as_deref() == Some(BODY) && reason == Some(Reason::Poison.as_str()),
-            "not the dead letter that was expected: {letter:?}"
+            "unexpected dead letter: {letter:?}"
         );
-        Ok("no JSON: dead letter, reason poison".to_owned())
+        Ok("invalid JSON: dead letter, reason poison".to_owned())
     }
 
-    /// A row whose `$disconnect` never came: the first post finds no socket and removes it.
+    /// Posts to a closed connection that still has a row, as after a lost `$disconnect`. The 410 removes the row.
     pub async fn stale(&mut self) -> anyhow::Result<String> {
         let socket = self.stack.connect(TENANT, "berta").await?;
-        let id = self.connections(TENANT, "berta", 1).await?.pop().context("no row was written")?;
-        let row = self.row(&id).await?.context("no row")?;
+        let id = self.connections(TENANT, "berta", 1).await?.pop().context("the table has no row")?;
+        let row = self.row(&id).await?.context("the connection has no row")?;
         socket.close().await?;
-        self.until_removed(&id).await.context("$disconnect did not remove the row")?;
-        // `$disconnect` is best-effort on AWS; the emulator always sends it.
+        self.wait_until_removed(&id).await.context("$disconnect did not remove the row")?;
+        // `$disconnect` is best-effort on AWS, but the emulator always sends it, so this step restores the row.
         let hour_ago = SystemTime::now() - Duration::from_secs(3600);
         self.table.put(&Connection { connected_at: hour_ago, ..row }).await?;
 
         self.stack.producer().send(Message::connection(&id).response("anybody there?")?).await?;
-        self.until_removed(&id).await.context("the 410 did not remove the row")?;
+        self.wait_until_removed(&id).await.context("the 410 did not remove the row")?;
         Ok("closed connection: 410, row removed".to_owned())
     }
 
-    /// The client closes its connection.
+    /// Closes the main client's connection.
     pub async fn disconnect(&mut self) -> anyhow::Result<String> {
-        let (socket, id) = self.anna.take().context("nobody is connected")?;
+        let (socket, id) = self.anna.take().context("the client is not connected")?;
         socket.close().await?;
-        self.until_removed(&id).await?;
+        self.wait_until_removed(&id).await?;
         Ok("row removed".to_owned())
     }
 
     async fn request(&mut self, request: &Value) -> anyhow::Result<()> {
-        let (socket, _) = self.anna.as_mut().context("nobody is connected")?;
+        let (socket, _) = self.anna.as_mut().context("the client is not connected")?;
         socket.send(request).await
     }
 
-    /// The next frame that is new: delivery is at least once.
+    /// Returns the next frame that is not a duplicate: delivery is at least once.
     async fn frame(&mut self) -> anyhow::Result<(Value, Duration)> {
-        let (socket, _) = self.anna.as_mut().context("nobody is connected")?;
+        let (socket, _) = self.anna.as_mut().context("the client is not connected")?;
         loop {
             let frame = socket.next(self.limit).await?;
-            if let Some(new) = self.tally.arrived("anna", &frame)? {
+            if let Some(new) = self.tally.count("anna", &frame)? {
                 return Ok(new);
             }
         }
@@ -229,16 +247,16 @@ impl<'a> Play<'a> {
         Ok(self.table.get(id, SystemTime::now()).await?)
     }
 
-    async fn until_removed(&self, id: &ConnectionId) -> anyhow::Result<()> {
+    async fn wait_until_removed(&self, id: &ConnectionId) -> anyhow::Result<()> {
         let deadline = Instant::now() + self.limit;
         while self.row(id).await?.is_some() {
-            ensure!(Instant::now() < deadline, "the row is still there");
+            ensure!(Instant::now() < deadline, "the row was not removed");
             sleep(Duration::from_millis(50)).await;
         }
         Ok(())
     }
 
-    /// The connections of a user, once there are so many: at most a page's worth.
+    /// Waits until a user has `number` connections, at most a page, and returns their ids.
     pub(super) async fn connections(
         &self,
         tenant: &str,
@@ -252,7 +270,7 @@ impl<'a> Play<'a> {
             if page.connections.len() >= number {
                 return Ok(page.connections.into_iter().map(|connection| connection.connection_id).collect());
             }
-            ensure!(Instant::now() < deadline, "{} of {number} rows are there", page.connections.len());
+            ensure!(Instant::now() < deadline, "the index has {} of {number} rows", page.connections.len());
             sleep(Duration::from_millis(50)).await;
         }
     }

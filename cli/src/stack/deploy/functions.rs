@@ -95,11 +95,7 @@ impl Deployer<'_> {
     }
 
     /// Creates the event source mapping and returns its id.
-    pub(super) async fn create_mapping(
-        &self,
-        queue_arn: &str,
-        function_arn: &str,
-    ) -> anyhow::Result<String> {
+    pub(super) async fn create_mapping(&self, queue_arn: &str, function_arn: &str) -> anyhow::Result<String> {
         let mapping = &self.spec.mapping;
         let scaling =
             ScalingConfig::builder().maximum_concurrency(mapping.pace.maximum_concurrency()).build();

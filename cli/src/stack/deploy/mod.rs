@@ -172,10 +172,7 @@ pub async fn deploy_delivery(
     let worker = spec.functions.get(name).context("infra/stack.json maps no function")?;
     let arn = deployer.create_function(name, worker, &values, binaries).await;
     let arn = arn.context("cannot create the worker")?;
-    deployer
-        .create_mapping(&outbound_arn, &arn)
-        .await
-        .context("cannot create the event source mapping")?;
+    deployer.create_mapping(&outbound_arn, &arn).await.context("cannot create the event source mapping")?;
     Ok(Delivery {
         queue_url: outbound_url,
         dead_letter_queue_url: dead_letter_url,
