@@ -75,11 +75,11 @@ async fn the_rules_between_settings_are_checked_when_terraform_plans() -> anyhow
 async fn what_terraform_makes_plays_the_demo_with_no_privilege_too_many_and_leaves_nothing_behind()
 -> anyhow::Result<()> {
     let endpoint = Endpoint::start_own(&install(&ENFORCING).await?, "terraform").await?;
-    let (outage, issuer) = (FaultProxy::start(endpoint.url())?, Issuer::generate()?);
+    let (proxy, issuer) = (FaultProxy::start(endpoint.url())?, Issuer::generate()?);
     let packages = packages("apply").await?;
     let variables = BTreeMap::from([
         ("endpoint_url", endpoint.url().to_owned()),
-        ("management_origin", outage.origin()),
+        ("management_origin", proxy.origin()),
         ("packages", packages.display().to_string()),
         ("architecture", Architecture::HERE.to_string()),
         ("router_zip", packages.join("router.zip").display().to_string()),
@@ -95,7 +95,7 @@ async fn what_terraform_makes_plays_the_demo_with_no_privilege_too_many_and_leav
         let roles = roles.map(|role| (role, output["roles"][role].as_str().unwrap_or_default().to_owned()));
         let deployed: Deployed = serde_json::from_value(output)?;
         let stack = Stack::elsewhere(deployed, issuer).await;
-        demo::check(&stack, &outage, Screen::new()).await?;
+        demo::check(&stack, &proxy, Screen::new()).await?;
         privileges::each_is_needed(&stack, &Iam::new(endpoint.url())?, &roles).await?;
 
         terraform.destroy().await?;
