@@ -89,6 +89,14 @@ pub fn counter(template: &str) -> Option<ProgressBar> {
     })
 }
 
+/// Prints an error to standard error, above the bar if there is one.
+pub fn print_error(text: &str, bar: Option<&ProgressBar>) {
+    match bar {
+        Some(bar) => bar.suspend(|| eprintln!("{text}")),
+        None => eprintln!("{text}"),
+    }
+}
+
 /// Formats the time that something took, such as `54 ms` or `4.0 s`.
 #[must_use]
 pub fn elapsed(duration: Duration) -> String {

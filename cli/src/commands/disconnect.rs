@@ -15,7 +15,7 @@ use streamer_message::{ConnectionId, TenantId, UserId};
 use tokio::time::sleep;
 
 use super::target::Target;
-use crate::screen::{Screen, counter};
+use crate::screen::{Screen, counter, print_error};
 
 /// Connections that are closed concurrently.
 const CONCURRENCY: usize = 16;
@@ -172,11 +172,4 @@ async fn close(
     let cutoff = SystemTime::now() - CONNECT_GRACE;
     let outcome = table.close(aws, &live.connection, cutoff).await;
     (live.connection.connection_id.clone(), outcome)
-}
-
-fn print_error(text: &str, bar: Option<&ProgressBar>) {
-    match bar {
-        Some(bar) => bar.suspend(|| eprintln!("{text}")),
-        None => eprintln!("{text}"),
-    }
 }

@@ -9,7 +9,7 @@ use streamer_producer::{Message, MessageBuilder, MessageError, Producer};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines, Stdin, stdin};
 
 use super::target::Target;
-use crate::screen::{Screen, counter};
+use crate::screen::{Screen, counter, print_error};
 
 /// Lines that are read before they are sent together.
 const CHUNK_LINES: usize = 500;
@@ -191,17 +191,10 @@ impl<'a> StdinSender<'a> {
         }
         failed.sort_unstable();
         for (line, error) in failed.iter().take(MAX_PRINTED_ERRORS.saturating_sub(self.failed)) {
-            self.print_error(&format!("line {line}: {error}"));
+            print_error(&format!("line {line}: {error}"), self.bar.as_ref());
         }
         self.sent += total - failed.len();
         self.failed += failed.len();
         self.bar.iter().for_each(|bar| bar.set_position(self.sent as u64));
-    }
-
-    fn print_error(&self, text: &str) {
-        match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
-        }
     }
 }
