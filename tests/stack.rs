@@ -283,8 +283,8 @@ async fn up_refuses_a_taken_port() -> anyhow::Result<()> {
 /// With `AWS_ENDPOINT_URL`, the demo uses that endpoint, and removes every resource from it.
 #[tokio::test]
 async fn demo_cleans_up_an_external_endpoint() -> anyhow::Result<()> {
-    let streamer = Streamer::new("foreign").await?;
-    let emulator = Endpoint::start_own(&install(&MINISTACK).await?, "foreign").await?;
+    let streamer = Streamer::new("external").await?;
+    let emulator = Endpoint::start_own(&install(&MINISTACK).await?, "external").await?;
     let up = streamer.run_at(emulator.url(), ["up"]).await?;
     assert!(!up.success && up.err.contains("`up` starts its own endpoint: unset the variable"), "{up:?}");
     let demo = streamer.run_at(emulator.url(), []).await?;

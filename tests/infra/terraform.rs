@@ -94,7 +94,7 @@ async fn what_terraform_makes_plays_the_demo_with_no_privilege_too_many_and_leav
         let roles = ["connect", "disconnect", "delivery", "router"];
         let roles = roles.map(|role| (role, output["roles"][role].as_str().unwrap_or_default().to_owned()));
         let deployed: Deployed = serde_json::from_value(output)?;
-        let stack = Stack::elsewhere(deployed, issuer).await;
+        let stack = Stack::attach(deployed, issuer).await;
         demo::check(&stack, &proxy, Screen::new()).await?;
         privileges::each_is_needed(&stack, &Iam::new(endpoint.url())?, &roles).await?;
 
