@@ -1,10 +1,10 @@
-"""Runs a command and ends it, with everything it started, when standard input closes.
+"""Runs a command, and ends it with every process that it started when standard input closes.
 
 usage: supervisor.py DIRECTORY COMMAND [ARGUMENT ...]
 
-Whoever holds the other end of standard input may end in any way, SIGKILL included: the kernel closes the pipe.
-A line `detach` on it says that its end is not the command's. SIGTERM ends the command in any case.
-DIRECTORY, where the command keeps its files, is removed at the end.
+The process that holds the other end of standard input may end in any way, SIGKILL included: the kernel closes the
+pipe. After a line `detach`, the command keeps running when standard input closes. SIGTERM always ends the command.
+The supervisor removes DIRECTORY, where the command keeps its files, at the end.
 """
 
 import contextlib
@@ -19,32 +19,32 @@ GRACE_SECONDS = 2
 
 
 def run(command: list[str]) -> None:
-    ending = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: ending.set())
-    # A session of its own has a process group of its own, which is what is ended.
+    shutdown = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: shutdown.set())
+    # A new session has its own process group, which can be signalled as a whole.
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
 
     def wait_for_child() -> None:
         child.wait()
-        ending.set()
+        shutdown.set()
 
     def wait_for_input() -> None:
         if sys.stdin.readline() != "detach\n":
-            ending.set()
+            shutdown.set()
 
-    waiting = threading.Thread(target=wait_for_child, daemon=True)
-    waiting.start()
+    child_waiter = threading.Thread(target=wait_for_child, daemon=True)
+    child_waiter.start()
     threading.Thread(target=wait_for_input, daemon=True).start()
-    ending.wait()
+    shutdown.wait()
 
-    for end in (signal.SIGTERM, signal.SIGKILL):
+    for signal_number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, end)
-        waiting.join(GRACE_SECONDS)
+            os.killpg(child.pid, signal_number)
+        child_waiter.join(GRACE_SECONDS)
 
 
 def main() -> None:
-    # Ctrl-C in the terminal and the terminal's end do not reach another session.
+    # A new session receives neither the terminal's Ctrl-C nor the hangup when the terminal closes.
     os.setsid()
     directory, *command = sys.argv[1:]
     try:

@@ -1,17 +1,23 @@
-//! The command `streamer`, and the stack on this machine that it and the tests run.
+//! The command `streamer`, and the local stack that the command and the tests run.
 //!
-//! - [`stack`]: installs and starts an emulator of AWS, and deploys our real Lambda binaries to it.
-//! - [`package`]: the Lambdas as AWS takes them.
-//! - [`dead_letters`]: what is in the dead-letter queue, and the way back.
-//! - [`overview`]: a deployment at a glance. [`queue`]: how full a queue is.
-//! - [`commands`]: a file for each command. [`screen`]: what a person sees of them. [`interrupt`]: how a person
-//!   ends them.
+//! Each module uses only modules below it:
+//!
+//! - [`commands`]: one file per command.
+//! - [`status`]: reads the state of a deployment. [`dead_letters`]: reads and re-sends dead letters.
+//! - [`stack`]: installs and starts an emulator of AWS, and deploys the Lambda functions to it.
+//! - [`package`]: builds the zips that Lambda runs.
+//! - [`spec`]: the resources that `infra/stack.json` describes. [`paths`]: the workspace's folders.
+//!   [`queue`]: message counts of a queue. [`screen`]: output for people. [`shutdown`]: Ctrl-C and SIGTERM.
 
+mod cargo;
 pub mod commands;
 pub mod dead_letters;
-pub mod interrupt;
-pub mod overview;
+mod log_events;
 pub mod package;
+pub mod paths;
 pub mod queue;
 pub mod screen;
+pub mod shutdown;
+pub mod spec;
 pub mod stack;
+pub mod status;

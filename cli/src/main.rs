@@ -1,4 +1,4 @@
-//! `streamer`, the command.
+//! The command `streamer`.
 
 use std::{
     io::{self, ErrorKind},
@@ -7,18 +7,25 @@ use std::{
 
 use clap::{Parser, Subcommand};
 use streamer_cli::commands::{
-    connections::Connections, demo, disconnect::Disconnect, down::Down, logs::LogsOf, package::Package,
+    connections::Connections, demo, disconnect::Disconnect, down::Down, logs::Logs, package::Package,
     redrive::Redrive, send::Send, status::Status, token::Token, up::Up,
 };
 
 /// Streamer delivers messages to the clients of an AWS WebSocket API.
 ///
-/// Without a command: the demo. It builds the Lambdas, starts an emulator of AWS, deploys the whole path to it,
-/// plays a client, checks what arrives, and stops. It needs no Docker and no account.
+/// Without a command, it runs the demo: builds the Lambda functions, starts an emulator of AWS, deploys the whole path,
+/// checks it as a client, and stops. The demo needs neither Docker nor an AWS account.
 #[derive(Parser)]
-#[command(version, about, args_conflicts_with_subcommands = true, help_template = HELP, after_help = COMMANDS)]
+#[command(
+    version,
+    about,
+    args_conflicts_with_subcommands = true,
+    help_template = HELP,
+    after_help = COMMANDS,
+    verbatim_doc_comment
+)]
 struct Streamer {
-    /// Leaves the demo's stack up until Ctrl-C, and says how to use it.
+    /// Keep the demo's stack up until Ctrl-C, and print how to use it
     #[arg(long)]
     keep: bool,
     #[command(subcommand)]
@@ -34,30 +41,34 @@ Options:
 ";
 
 const COMMANDS: &str = "\
-On this machine:
-  (none)      The demo: build, start, deploy, play, check, stop
-  up          The stack: an emulator, our Lambdas, a router
-  down        Ends it
-  logs        What its functions say
-  token       A JWT that it accepts
+Local stack:
+  (none)      Run the demo
+  up          Start the local stack and print its logs
+  down        Stop the local stack
+  logs        Print the functions' logs of the local stack
+  token       Print a JWT
 
-On any deployment (the stack on this machine if one is up; AWS only with --aws):
-  send        A message, or a line a message from standard input
-  connections Who is live
-  disconnect  Closes the connections of a tenant or a user
-  redrive     Dead letters, and the way back to the queue
-  status      Queues, dead letters, connections, functions and circuit at a glance
+Any deployment (the local stack, or AWS with --aws):
+  send        Send messages to connections, a user or a tenant
+  connections List live connections
+  disconnect  Close the connections of a tenant or user
+  redrive     List dead letters and send them back
+  status      Show queues, dead letters, connections, functions and circuit breaker
 
-For a deployment:
-  package     Zips for Lambda, which infra/ deploys
+Deployment to AWS:
+  package     Build the deployment packages
 
-`streamer COMMAND --help` tells more, with examples.";
+Examples:
+  streamer --keep
+  streamer up --detach
+  streamer send --tenant acme --payload '\"hello\"'
+  streamer redrive --help";
 
 #[derive(Subcommand)]
 enum Command {
     Up(Up),
     Down(Down),
-    Logs(LogsOf),
+    Logs(Logs),
     Token(Token),
     Send(Send),
     Connections(Connections),
@@ -70,7 +81,7 @@ enum Command {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let Streamer { keep, command } = Streamer::parse();
-    let done = match command {
+    let result = match command {
         None => demo::run(keep).await,
         Some(Command::Up(up)) => up.run().await,
         Some(Command::Down(down)) => down.run().await,
@@ -83,9 +94,9 @@ async fn main() -> ExitCode {
         Some(Command::Status(status)) => status.run().await,
         Some(Command::Package(package)) => package.run().await,
     };
-    match done {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever reads has seen enough: `head` does.
+        // A reader such as `head` closed the pipe.
         Err(error)
             if error
                 .downcast_ref::<io::Error>()

@@ -1,44 +1,44 @@
-//! How full a queue is.
+//! The number of messages on a queue.
 
 use anyhow::Context as _;
 use aws_sdk_sqs::{Client, types::QueueAttributeName};
 
-/// Messages on a queue; SQS knows it by and by.
+/// Approximate message counts of a queue. SQS's counts are eventually consistent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Counts {
-    /// Those that anybody can receive.
+pub struct MessageCounts {
+    /// Messages that a consumer can receive.
     pub waiting: usize,
-    /// Those that somebody holds.
+    /// Messages that a consumer has received and neither deleted nor released.
     pub in_flight: usize,
-    /// Those that wait for their time.
+    /// Messages whose delay has not passed.
     pub delayed: usize,
 }
 
-impl Counts {
-    /// Those of the queue at `url`.
+impl MessageCounts {
+    /// Reads the counts of the queue at `url`.
     ///
     /// # Errors
-    /// When the queue does not say.
-    pub async fn of(sqs: &Client, url: &str) -> anyhow::Result<Self> {
-        let wanted = [
+    /// When SQS does not answer, or an attribute is missing.
+    pub async fn read(sqs: &Client, url: &str) -> anyhow::Result<Self> {
+        let names = [
             QueueAttributeName::ApproximateNumberOfMessages,
             QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
             QueueAttributeName::ApproximateNumberOfMessagesDelayed,
         ];
-        let get = sqs.get_queue_attributes().queue_url(url).set_attribute_names(Some(wanted.to_vec()));
-        let found = get.send().await.with_context(|| format!("the queue {url} does not answer"))?.attributes;
-        let found = found.unwrap_or_default();
+        let get = sqs.get_queue_attributes().queue_url(url).set_attribute_names(Some(names.to_vec()));
+        let response = get.send().await.with_context(|| format!("cannot read attributes of queue {url}"))?;
+        let attributes = response.attributes.unwrap_or_default();
         let count = |name| {
-            let number = found.get(name).and_then(|number| number.parse().ok());
-            number.with_context(|| format!("the queue {url} does not say its {}", name.as_str()))
+            let number = attributes.get(name).and_then(|number| number.parse().ok());
+            number.with_context(|| format!("queue {url} has no attribute {}", name.as_str()))
         };
-        let [waiting, in_flight, delayed] = &wanted;
+        let [waiting, in_flight, delayed] = &names;
         Ok(Self { waiting: count(waiting)?, in_flight: count(in_flight)?, delayed: count(delayed)? })
     }
 
-    /// All of them.
+    /// Returns the sum of all counts.
     #[must_use]
-    pub fn all(&self) -> usize {
+    pub fn total(&self) -> usize {
         self.waiting + self.in_flight + self.delayed
     }
 }

@@ -1,4 +1,4 @@
-//! What a person sees: spinners on a terminal, plain lines elsewhere.
+//! Output for people: spinners on a terminal, plain lines elsewhere.
 
 use std::{
     io::{IsTerminal, Write as _, stderr, stdout},
@@ -8,7 +8,7 @@ use std::{
 use humantime::format_duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Where commands write.
+/// Writes lines to standard output, and spinners and bars to standard error.
 #[derive(Debug, Clone, Copy)]
 pub struct Screen {
     terminal: bool,
@@ -16,13 +16,13 @@ pub struct Screen {
 }
 
 impl Screen {
-    /// Standard output, and standard error for what moves.
+    /// Creates a screen, with spinners and bars if standard error is a terminal.
     #[must_use]
     pub fn new() -> Self {
         Self { terminal: stderr().is_terminal(), silent: false }
     }
 
-    /// Nothing at all.
+    /// Creates a screen that writes nothing.
     #[must_use]
     pub fn silent() -> Self {
         Self { terminal: false, silent: true }
@@ -31,38 +31,38 @@ impl Screen {
     /// Writes a line.
     pub fn line(self, text: impl AsRef<str>) {
         if !self.silent {
-            // Whoever reads may have seen enough: `head` does.
+            // A reader such as `head` may have closed the pipe.
             _ = writeln!(stdout(), "{}", text.as_ref());
         }
     }
 
-    /// Waits for `work`, and shows on a terminal that something is going on, elsewhere a line that it began.
+    /// Runs `work` and returns its result with the time it took. Shows a spinner on a terminal, and a line elsewhere.
     ///
     /// # Errors
-    /// Those of `work`.
+    /// When `work` fails.
     pub async fn step<T>(
         self,
         name: &str,
-        what: &str,
+        activity: &str,
         work: impl Future<Output = anyhow::Result<T>>,
     ) -> anyhow::Result<(T, Duration)> {
         let started = Instant::now();
         let spinner = self.terminal.then(|| {
             let style = ProgressStyle::with_template(" {prefix:<11} {spinner} {msg} {elapsed}");
             let spinner =
-                ProgressBar::new_spinner().with_prefix(name.to_owned()).with_message(what.to_owned());
+                ProgressBar::new_spinner().with_prefix(name.to_owned()).with_message(activity.to_owned());
             spinner.enable_steady_tick(Duration::from_millis(100));
             spinner.with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
         });
         if !self.terminal {
-            self.line(format!(" {name:<11} {what} …"));
+            self.line(format!(" {name:<11} {activity} …"));
         }
-        let done = work.await;
+        let result = work.await;
         spinner.inspect(ProgressBar::finish_and_clear);
-        Ok((done?, started.elapsed()))
+        Ok((result?, started.elapsed()))
     }
 
-    /// A bar of 100 percent, where there is a terminal.
+    /// Creates a progress bar from 0 to 100 percent, if there is a terminal.
     #[must_use]
     pub fn bar(self) -> Option<ProgressBar> {
         self.terminal.then(|| {
@@ -78,9 +78,28 @@ impl Default for Screen {
     }
 }
 
-/// A duration for people.
+/// Creates a spinner with `template` on standard error, if that is a terminal. It counts without a known total.
 #[must_use]
-pub fn human(duration: Duration) -> String {
+pub fn counter(template: &str) -> Option<ProgressBar> {
+    stderr().is_terminal().then(|| {
+        let style = ProgressStyle::with_template(template);
+        let bar = ProgressBar::no_length();
+        bar.enable_steady_tick(Duration::from_millis(100));
+        bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
+    })
+}
+
+/// Prints an error to standard error, above the bar if there is one.
+pub fn print_error(text: &str, bar: Option<&ProgressBar>) {
+    match bar {
+        Some(bar) => bar.suspend(|| eprintln!("{text}")),
+        None => eprintln!("{text}"),
+    }
+}
+
+/// Formats the time that something took, such as `54 ms` or `4.0 s`.
+#[must_use]
+pub fn elapsed(duration: Duration) -> String {
     if duration < Duration::from_secs(1) {
         format!("{} ms", duration.as_millis())
     } else {
@@ -88,21 +107,21 @@ pub fn human(duration: Duration) -> String {
     }
 }
 
-/// An age for people: its two greatest parts.
+/// Formats an age with its two largest units, such as `2h 5m`.
 #[must_use]
 pub fn age(age: Duration) -> String {
     let age = format_duration(Duration::from_secs(age.as_secs())).to_string();
     age.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }
 
-/// A text of somebody else's: it may hold any character, a terminal obeys some, and some turn a line around.
+/// Replaces control characters and bidirectional formatting characters, which could change what a terminal shows.
 #[must_use]
-pub fn shown(text: &str) -> String {
-    let obeyed = |character: char| {
+pub fn sanitize(text: &str) -> String {
+    let unsafe_character = |character: char| {
         character.is_control()
             || matches!(character, '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
     };
-    text.chars().map(|character| if obeyed(character) { '\u{FFFD}' } else { character }).collect()
+    text.chars().map(|character| if unsafe_character(character) { '\u{FFFD}' } else { character }).collect()
 }
 
 #[cfg(test)]
@@ -110,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_age_has_two_parts() {
+    fn age_has_at_most_two_units() {
         let ages = [59, 3_725, 180_000].map(|seconds| age(Duration::from_secs(seconds)));
         assert_eq!(ages, ["59s", "1h 2m", "2days 2h"]);
     }

@@ -23,9 +23,9 @@ use anyhow::{Context as _, bail, ensure};
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use serde_json::{Value, json};
-use streamer_cli::stack::{
-    issuer::{ISSUER, Issuer},
-    places,
+use streamer_cli::{
+    paths,
+    stack::issuer::{ISSUER, Issuer},
 };
 use streamer_tests::{event, signer::ALGORITHMS};
 
@@ -50,7 +50,7 @@ async fn main() -> anyhow::Result<()> {
 }
 
 fn place(name: &str) -> PathBuf {
-    places::shared("bench").join(name)
+    paths::shared("bench").join(name)
 }
 
 async fn measure() -> anyhow::Result<()> {
@@ -381,7 +381,7 @@ fn server_config() -> anyhow::Result<rustls::ServerConfig> {
 fn build() -> anyhow::Result<BTreeMap<String, PathBuf>> {
     let lambdas = ["connect-handler", "delivery-worker", "disconnect-handler"];
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(places::workspace()).args([
+    command.current_dir(paths::workspace()).args([
         "build",
         "--release",
         "--message-format",
@@ -418,7 +418,7 @@ impl Peers {
     }
 
     fn node() -> anyhow::Result<PathBuf> {
-        let (from, to) = (places::workspace().join("tests/peers/node"), place("node"));
+        let (from, to) = (paths::workspace().join("tests/peers/node"), place("node"));
         fs::create_dir_all(&to)?;
         for file in ["package.json", "package-lock.json", "post.mjs"] {
             fs::copy(from.join(file), to.join(file))?;
@@ -430,7 +430,7 @@ impl Peers {
     fn python() -> anyhow::Result<PathBuf> {
         let to = place("python");
         let python = to.join("bin/python");
-        let from = places::workspace().join("tests/peers/python/requirements.txt");
+        let from = paths::workspace().join("tests/peers/python/requirements.txt");
         quietly(Command::new("python3").args(["-m", "venv"]).arg(&to))?;
         quietly(Command::new(&python).args(["-m", "pip", "install", "--quiet", "--requirement"]).arg(from))?;
         Ok(python)
@@ -450,7 +450,7 @@ impl Peers {
         }
         if let Some(python) = &self.python {
             let mut command = pinned(CLIENT, python);
-            command.arg(places::workspace().join("tests/peers/python/post.py")).args([endpoint, at_once]);
+            command.arg(paths::workspace().join("tests/peers/python/post.py")).args([endpoint, at_once]);
             rows.push(peer(command.env("AWS_CA_BUNDLE", place("certificate.pem")), "threads")?);
         }
         Ok(rows)

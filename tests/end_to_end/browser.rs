@@ -5,7 +5,7 @@ use std::{env, process::Stdio, sync::Arc, time::Duration};
 use anyhow::{Context as _, bail};
 use aws_sdk_lambda::primitives::Blob;
 use serde_json::{Value, json};
-use streamer_cli::stack::{Stack, places};
+use streamer_cli::{paths, stack::Stack};
 use streamer_tests::{DEADLINE, emulator::stack, event, full};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional},
@@ -32,7 +32,7 @@ async fn browser_connects_with_token_as_subprotocol() -> anyhow::Result<()> {
     let (sender, mut receiver) = mpsc::unbounded_channel();
     let serving = tokio::spawn(serve(listener, Arc::clone(&stack), sender));
 
-    let profile = places::shared(format!("browser-{}", std::process::id()));
+    let profile = paths::shared(format!("browser-{}", std::process::id()));
     let program = env::var_os("BROWSER").unwrap_or_else(|| "chromium".into());
     let mut browser = Command::new(&program)
         .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"])

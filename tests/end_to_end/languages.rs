@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf, process::Stdio};
 
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
-use streamer_cli::stack::{places, python::Packages};
+use streamer_cli::{paths, stack::python::Packages};
 use streamer_tests::{emulator::stack, eventually};
 use tokio::process::Command;
 
@@ -54,12 +54,12 @@ fn skip(error: anyhow::Error) -> anyhow::Result<()> {
 }
 
 fn example(name: &str) -> PathBuf {
-    places::workspace().join("producer/examples").join(name)
+    paths::workspace().join("producer/examples").join(name)
 }
 
 /// Installs the Node packages, and returns a copy of the example in their folder, where Node finds them.
 async fn node() -> anyhow::Result<PathBuf> {
-    let (from, to) = (places::workspace().join("tests/languages/node"), places::shared("node"));
+    let (from, to) = (paths::workspace().join("tests/languages/node"), paths::shared("node"));
     fs::create_dir_all(&to)?;
     for file in ["package.json", "package-lock.json"] {
         fs::copy(from.join(file), to.join(file))?;
@@ -119,7 +119,7 @@ async fn publish(command: &mut Command, user: &str) -> anyhow::Result<()> {
 
 /// Validates a value against a committed schema.
 fn validate(schema: &str, value: &Value) -> anyhow::Result<()> {
-    let schema = fs::read_to_string(places::workspace().join("message/schema").join(schema))?;
+    let schema = fs::read_to_string(paths::workspace().join("message/schema").join(schema))?;
     let validator = jsonschema::validator_for(&serde_json::from_str(&schema)?)?;
     validator.validate(value).map_err(|error| anyhow::anyhow!("{error}"))
 }

@@ -8,7 +8,10 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
-use streamer_cli::stack::{build, emulator::REGION, places, processes::Processes};
+use streamer_cli::{
+    paths,
+    stack::{build, emulator::REGION, processes::Processes},
+};
 use sysinfo::{Pid, ProcessesToUpdate, Signal, System};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
@@ -39,7 +42,7 @@ impl Streamer {
     /// # Errors
     /// When the command cannot be built.
     pub async fn new(name: &str) -> anyhow::Result<Self> {
-        let state = places::shared(format!("tests/{name}-{}", std::process::id()));
+        let state = paths::shared(format!("tests/{name}-{}", std::process::id()));
         fs::create_dir_all(&state)?;
         Ok(Self { binary: build::build().await?.path("streamer")?.to_owned(), state })
     }

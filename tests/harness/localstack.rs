@@ -14,11 +14,13 @@ use anyhow::{Context as _, anyhow};
 use aws_config::Region;
 use aws_credential_types::Credentials;
 use aws_sdk_sqs::{Client, types::QueueAttributeName};
-use streamer_cli::stack::{
-    emulator::{Emulator, Program, REGION, install},
-    log::Log,
-    places,
-    python::Packages,
+use streamer_cli::{
+    paths,
+    stack::{
+        emulator::{Emulator, Program, REGION, install},
+        log::Log,
+        python::Packages,
+    },
 };
 use streamer_environment::aws;
 use streamer_message::sqs::FIFO_SUFFIX;
@@ -35,7 +37,7 @@ const LOCALSTACK: Program = Program {
     },
     module: "localstack.runtime.main",
     variables,
-    listens: |_| "Ready.".to_owned(),
+    ready_text: |_| "Ready.".to_owned(),
 };
 
 /// Host mode: all files in one folder, one service, loopback only, no telemetry.
@@ -106,12 +108,12 @@ pub async fn sqs() -> anyhow::Result<Option<Client>> {
 async fn start() -> anyhow::Result<Emulator> {
     let installed = install(&LOCALSTACK).await?;
     let unique = format!("localstack-{}", std::process::id());
-    let claim = |name: &str| Log::claim(places::state(format!("logs/{name}.log")));
+    let claim = |name: &str| Log::try_lock(paths::state(format!("logs/{name}.log")));
     let log = match claim("localstack")? {
         Some(log) => log,
         None => claim(&unique)?.context("another process uses the log")?,
     };
-    installed.start(None, &places::state(format!("run/{unique}")), &log).await
+    installed.start(None, &paths::state(format!("run/{unique}")), &log).await
 }
 
 async fn client(address: SocketAddr) -> Client {

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
-use streamer_cli::stack::places;
+use streamer_cli::paths;
 use tokio::process::Command;
 
 /// Environment variable that names a provider mirror, as `terraform providers mirror` creates it. Without it, providers
@@ -37,8 +37,8 @@ impl Terraform {
         module: &str,
         variables: BTreeMap<&'static str, String>,
     ) -> anyhow::Result<Option<Self>> {
-        let folder = places::shared(format!("tests/terraform-{name}-{}", std::process::id()));
-        copy(&places::workspace().join("infra"), &folder)?;
+        let folder = paths::shared(format!("tests/terraform-{name}-{}", std::process::id()));
+        copy(&paths::workspace().join("infra"), &folder)?;
         let terraform = Self { module: folder.join(module), folder, variables };
         let plugins = env::var_os(PLUGINS).map(|plugins| {
             let mut argument = std::ffi::OsString::from("-plugin-dir=");

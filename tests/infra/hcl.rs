@@ -6,13 +6,13 @@ use std::{
 };
 
 use hcl::{Attribute, Block, Body, Expression, expr::ObjectKey};
-use streamer_cli::stack::{facts::Facts, places};
+use streamer_cli::{paths, spec::Spec};
 use streamer_connections::schema::{BY_TENANT, BY_USER, CONNECTION_ID, EXPIRES_AT, PROJECTION};
 use streamer_telemetry::{NAMESPACE, metric};
 
 /// Parses a file of `infra/`.
 fn parse(name: &str) -> Body {
-    let path = places::workspace().join("infra").join(name);
+    let path = paths::workspace().join("infra").join(name);
     hcl::parse(&fs::read_to_string(&path).unwrap()).unwrap()
 }
 
@@ -115,14 +115,14 @@ fn environment_values_match_stack_json() {
             }
         }
     }
-    let functions = Facts::read().unwrap().functions;
+    let functions = Spec::read().unwrap().functions;
     let wanted = functions.values().flat_map(|function| function.environment.values().cloned());
     assert_eq!(known, wanted.collect());
 }
 
 #[test]
 fn table_matches_connections_schema() {
-    let table = Facts::read().unwrap().table;
+    let table = Spec::read().unwrap().table;
     assert_eq!((table.hash_key.as_str(), table.ttl_attribute.as_str()), (CONNECTION_ID, EXPIRES_AT));
     assert_eq!(table.projection, PROJECTION);
     let indexes: BTreeMap<_, _> =

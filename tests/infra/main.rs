@@ -10,7 +10,7 @@ mod terraform;
 
 use std::collections::BTreeSet;
 
-use streamer_cli::stack::facts::{Facts, Pace};
+use streamer_cli::spec::{Pace, Spec};
 use streamer_environment::Variable;
 
 fn variables(function: &str) -> Vec<Variable> {
@@ -27,7 +27,7 @@ const SET_BY_LAMBDA: &str = "AWS_REGION";
 
 #[test]
 fn functions_get_exactly_their_variables() {
-    for (name, function) in &Facts::read().unwrap().functions {
+    for (name, function) in &Spec::read().unwrap().functions {
         let read = variables(name).into_iter().map(|variable| variable.name);
         let read: BTreeSet<_> = read.filter(|variable| *variable != SET_BY_LAMBDA).collect();
         let given: BTreeSet<_> = function.environment.keys().map(String::as_str).collect();
@@ -37,7 +37,7 @@ fn functions_get_exactly_their_variables() {
 
 #[test]
 fn timeouts_and_retentions_fit_together() {
-    let facts = Facts::read().unwrap();
+    let facts = Spec::read().unwrap();
     let worker = &facts.functions[&facts.mapping.function];
     let visibility = facts.queues.outbound.visibility_timeout_seconds;
     assert!(visibility >= 6 * u64::try_from(worker.timeout_seconds).unwrap(), "AWS recommends six timeouts");
@@ -46,7 +46,7 @@ fn timeouts_and_retentions_fit_together() {
 
 #[test]
 fn pace_determines_maximum_concurrency() {
-    let pace = |requests_per_second| Pace { requests_per_second, ..Facts::read().unwrap().mapping.pace };
+    let pace = |requests_per_second| Pace { requests_per_second, ..Spec::read().unwrap().mapping.pace };
     let workers = |requests| pace(requests).maximum_concurrency();
     assert_eq!([1, 1000, 1001, 5000, 1_000_000].map(workers), [2, 2, 3, 10, 1000]);
 }
@@ -54,7 +54,7 @@ fn pace_determines_maximum_concurrency() {
 /// Queries and headers may hold tokens.
 #[test]
 fn access_log_holds_no_client_input() {
-    let log = Facts::read().unwrap().api.access_log;
+    let log = Spec::read().unwrap().api.access_log;
     let known = ["requestId", "routeKey", "eventType", "connectionId", "status", "error"];
     assert!(known.iter().all(|field| log.contains_key(*field)));
     for (field, variable) in log {

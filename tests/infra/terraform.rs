@@ -7,15 +7,15 @@ use aws_config::SdkConfig;
 use streamer_cli::{
     commands::demo,
     package::Architecture,
+    paths,
     screen::Screen,
     stack::{
         Endpoint, Stack,
         build::{self, Router},
         deploy::{Deployed, local_config},
         emulator::install,
+        fault_proxy::FaultProxy,
         issuer::{ISSUER, Issuer},
-        outage::Outage,
-        places,
     },
 };
 use streamer_tests::{
@@ -30,7 +30,7 @@ const MODULES: [&str; 3] = [".", "examples/complete", "examples/emulator"];
 
 /// Packages debug builds of the functions and of a router, and returns their folder.
 async fn build_packages(name: &str) -> anyhow::Result<PathBuf> {
-    let folder = places::shared(format!("tests/packages-{name}-{}", std::process::id()));
+    let folder = paths::shared(format!("tests/packages-{name}-{}", std::process::id()));
     let path = folder.to_str().context("the folder's path is not UTF-8")?;
     let architecture = Architecture::HERE.to_string();
     let streamer = Streamer::new(&format!("package-{name}")).await?;
@@ -74,11 +74,11 @@ async fn terraform_tests_pass() -> anyhow::Result<()> {
 #[tokio::test]
 async fn applied_module_runs_demo_with_least_privilege() -> anyhow::Result<()> {
     let endpoint = Endpoint::start_own(&install(&ENFORCING).await?, "terraform").await?;
-    let (outage, issuer) = (Outage::prepare(endpoint.url())?, Issuer::generate()?);
+    let (proxy, issuer) = (FaultProxy::start(endpoint.url())?, Issuer::generate()?);
     let packages = build_packages("apply").await?;
     let variables = BTreeMap::from([
         ("endpoint_url", endpoint.url().to_owned()),
-        ("management_origin", outage.origin()),
+        ("management_origin", proxy.origin()),
         ("packages", packages.display().to_string()),
         ("architecture", Architecture::HERE.to_string()),
         ("router_zip", packages.join("router.zip").display().to_string()),
@@ -93,8 +93,8 @@ async fn applied_module_runs_demo_with_least_privilege() -> anyhow::Result<()> {
         let roles = ["connect", "disconnect", "delivery", "router"];
         let roles = roles.map(|role| (role, output["roles"][role].as_str().unwrap_or_default().to_owned()));
         let deployed: Deployed = serde_json::from_value(output)?;
-        let stack = Stack::elsewhere(deployed, issuer).await;
-        demo::play(&stack, &outage, Screen::new()).await?;
+        let stack = Stack::attach(deployed, issuer).await;
+        demo::check(&stack, &proxy, Screen::new()).await?;
         privileges::assert_each_is_necessary(&stack, &Iam::new(endpoint.url())?, &roles).await?;
 
         terraform.destroy().await?;

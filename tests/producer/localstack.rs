@@ -352,7 +352,7 @@ async fn dead_letters_of_a_fifo_queue_go_back_in_order_and_are_not_taken_for_dup
     assert_eq!(letters.url(), dead);
     let mut sent = 0;
     loop {
-        let some = letters.take().await?;
+        let some = letters.receive().await?;
         if some.is_empty() {
             break;
         }

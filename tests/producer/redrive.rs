@@ -81,13 +81,13 @@ async fn what_is_behind_a_letter_that_the_queue_refuses_stays_behind_it() -> any
     let (client, calls) = double(&letters, "a2");
     let outbound = "https://sqs.example.com/outbound.fifo".to_owned();
     let mut queue = DeadLetterQueue::of(client, outbound, Duration::from_secs(60)).await?;
-    let taken = queue.take().await?;
+    let taken = queue.receive().await?;
     assert_eq!(taken.len(), 5);
 
     let back = queue.send_back(taken.clone()).await;
     // One of each group in a call: of two, the queue may refuse the first.
     assert_eq!(*calls.lock().unwrap(), [vec!["a1", "b1"], vec!["a2", "b2"]]);
-    assert_eq!((back.sent, back.refused, back.still_here), (3, 2, 0));
+    assert_eq!((back.sent, back.refused, back.not_deleted), (3, 2, 0));
     assert!(back.causes.contains("InternalError"), "{back:?}");
     assert_eq!(queue.held(), 2, "the refused one, and the one behind it");
     // What says the same as one that was sent would go in circles.
@@ -101,8 +101,8 @@ async fn letters_that_were_hidden_for_too_long_come_again_and_end_the_run() -> a
     let (client, _) = double(&[("a", "a"), ("b", "b")], "");
     let outbound = "https://sqs.example.com/outbound.fifo".to_owned();
     let mut queue = DeadLetterQueue::of(client, outbound, Duration::from_secs(60)).await?;
-    assert_eq!((queue.take().await?.len(), queue.is_overdue()), (2, false));
-    assert_eq!((queue.take().await?.len(), queue.is_overdue()), (0, true));
-    assert_eq!((queue.held(), queue.let_go().await, queue.held()), (2, 0, 0));
+    assert_eq!((queue.receive().await?.len(), queue.is_overdue()), (2, false));
+    assert_eq!((queue.receive().await?.len(), queue.is_overdue()), (0, true));
+    assert_eq!((queue.held(), queue.release().await, queue.held()), (2, 0, 0));
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `streamer connections`: who is live.
+//! `streamer connections`: lists live connections.
 
 use std::time::SystemTime;
 
@@ -9,22 +9,22 @@ use streamer_connections::{Live, Scope};
 use streamer_message::{TenantId, UserId};
 
 use super::target::Target;
-use crate::screen::{Screen, shown};
+use crate::screen::{Screen, sanitize};
 
-/// Lists the live connections of a user, of a tenant, or of all.
+/// List live connections
+///
+/// Lists every live connection, or those of a tenant or user. A row may outlive its socket until a post finds the
+/// connection gone or the row expires. Without --tenant, the command reads the whole table.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   streamer connections
   streamer connections --tenant acme --user anna
   streamer connections --tenant acme --json | jq -r .user | sort | uniq -c
-  streamer connections --aws --table streamer_connections --tenant acme
-
-A row may outlive its socket: a post that finds none, or the row's expiry, removes it. Without --tenant the whole
-table is read.")]
+  streamer connections --aws --table streamer_connections --tenant acme")]
 pub struct Connections {
     #[command(flatten)]
-    whose: Whose,
-    /// Prints an object on each line.
+    selection: Selection,
+    /// Print one JSON object per line
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -32,11 +32,11 @@ pub struct Connections {
 }
 
 #[derive(Debug, Args)]
-struct Whose {
-    /// Those of a tenant.
+struct Selection {
+    /// List only connections of this tenant
     #[arg(long, value_parser = |text: &str| TenantId::new(text))]
     tenant: Option<TenantId>,
-    /// Those of one of its users.
+    /// List only connections of this user of the tenant
     #[arg(long, requires = "tenant", value_parser = |text: &str| UserId::new(text))]
     user: Option<UserId>,
 }
@@ -47,8 +47,8 @@ impl Connections {
     /// # Errors
     /// When the table cannot be read.
     pub async fn run(self) -> anyhow::Result<()> {
-        let Whose { tenant, user } = self.whose;
-        let who = match (tenant, user) {
+        let Selection { tenant, user } = self.selection;
+        let scope = match (tenant, user) {
             (Some(tenant), Some(user)) => Scope::User(tenant, user),
             (Some(tenant), None) => Scope::Tenant(tenant),
             (None, _) => Scope::All,
@@ -56,7 +56,7 @@ impl Connections {
         let (table, screen, now) = (self.target.table().await?, Screen::new(), SystemTime::now());
         let (mut cursor, mut count) = (None, 0);
         loop {
-            let page = table.live(&who, cursor.as_ref(), now).await?;
+            let page = table.live(&scope, cursor.as_ref(), now).await?;
             for live in &page.connections {
                 if self.json {
                     screen.line(object(live));
@@ -64,7 +64,7 @@ impl Connections {
                     if count == 0 {
                         screen.line(row("CONNECTION", "TENANT", "USER", "SINCE", "ENDPOINT"));
                     }
-                    screen.line(of(live, now));
+                    screen.line(connection_row(live, now));
                 }
                 count += 1;
             }
@@ -92,11 +92,12 @@ fn object(Live { tenant_id, connection }: &Live) -> String {
     .to_string()
 }
 
-fn of(Live { tenant_id, connection }: &Live, now: SystemTime) -> String {
+fn connection_row(Live { tenant_id, connection }: &Live, now: SystemTime) -> String {
     let since = now.duration_since(connection.connected_at).unwrap_or_default();
     let since = format_duration(std::time::Duration::from_secs(since.as_secs())).to_string();
     let id = connection.connection_id.as_str();
-    row(id, &shown(tenant_id.as_str()), &shown(connection.user_id.as_str()), &since, &connection.endpoint)
+    let (tenant, user) = (sanitize(tenant_id.as_str()), sanitize(connection.user_id.as_str()));
+    row(id, &tenant, &user, &since, &connection.endpoint)
 }
 
 fn row(connection: &str, tenant: &str, user: &str, since: &str, endpoint: &str) -> String {

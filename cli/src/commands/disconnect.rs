@@ -1,8 +1,7 @@
-//! `streamer disconnect`: closes sockets and removes their rows.
+//! `streamer disconnect`: closes connections and removes their rows.
 
 use std::{
     collections::HashSet,
-    io::IsTerminal as _,
     time::{Duration, SystemTime},
 };
 
@@ -10,144 +9,157 @@ use anyhow::bail;
 use aws_config::SdkConfig;
 use clap::Args;
 use futures::{StreamExt as _, stream};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use streamer_connections::{CONNECT_GRACE, CloseError, CloseOutcome, ConnectionTable, Live, Scope};
 use streamer_message::{ConnectionId, TenantId, UserId};
 use tokio::time::sleep;
 
 use super::target::Target;
-use crate::screen::Screen;
+use crate::screen::{Screen, counter, print_error};
 
-/// Sockets that are closed at the same time.
-const AT_ONCE: usize = 16;
+/// Connections that are closed concurrently.
+const CONCURRENCY: usize = 16;
 
-/// How often the table is gone through: the indexes lag, and somebody may be connecting meanwhile.
-const ROUNDS: usize = 6;
+/// Maximum number of passes over the table. One pass is not enough, because the indexes lag and clients may connect
+/// meanwhile.
+const MAX_PASSES: usize = 6;
 
-/// Between two rounds.
-const PAUSE: Duration = Duration::from_millis(1500);
+/// Delay between two passes, in which the indexes catch up.
+const PASS_DELAY: Duration = Duration::from_millis(1500);
 
-/// Faults that are told one by one.
-const TOLD: usize = 10;
+/// Maximum number of connections whose errors are printed.
+const MAX_PRINTED_ERRORS: usize = 10;
 
-/// Closes the connections of a tenant, or of one of its users, and removes their rows.
+/// Close the connections of a tenant or user
+///
+/// Closes the connections and removes their rows.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   streamer disconnect --tenant acme --user anna
   streamer disconnect --aws --table streamer_connections --tenant acme
 
-Who has a good token can connect again. To keep a tenant out, take it out of ALLOWED_TENANTS first; to keep a user
-out, stop issuing tokens, and wait until the last one has expired.")]
+Clients with a valid token can reconnect. To keep a tenant out, remove it from ALLOWED_TENANTS first. To keep a user
+out, stop issuing tokens and wait until the last one has expired.")]
 pub struct Disconnect {
-    /// Whose connections.
+    /// Close the connections of this tenant
     #[arg(long, value_parser = |text: &str| TenantId::new(text))]
     tenant: TenantId,
-    /// Only those of this user.
+    /// Close only the connections of this user
     #[arg(long, value_parser = |text: &str| UserId::new(text))]
     user: Option<UserId>,
     #[command(flatten)]
     target: Target,
 }
 
-/// What became of all of them, by id: one that is found again, since the indexes lag, counts once.
-#[derive(Default)]
-struct Tally {
-    closed: HashSet<ConnectionId>,
-    were_gone: HashSet<ConnectionId>,
-    /// In this round: those that are to be tried again.
-    open: HashSet<ConnectionId>,
-    told: usize,
-}
-
 impl Disconnect {
     /// Runs the command.
     ///
     /// # Errors
-    /// When any connection could not be closed, its row not be removed, or there are ever new ones.
+    /// When a connection could not be closed, its row could not be removed, or clients keep connecting.
     pub async fn run(self) -> anyhow::Result<()> {
-        let (table, aws) = (self.target.table().await?, self.target.config().await?);
-        let who = match self.user {
+        let scope = match self.user {
             Some(user) => Scope::User(self.tenant, user),
             None => Scope::Tenant(self.tenant),
         };
-        let (mut tally, bar) = (Tally::default(), bar());
-        let ended = rounds(&table, &aws, &who, &mut tally, bar.as_ref()).await;
-        bar.inspect(ProgressBar::finish_and_clear);
-        let Tally { closed, were_gone, open, .. } = tally;
-        let gone = were_gone.difference(&closed).count();
-        let line = format!("{} closed, {gone} were gone already, {} failed", closed.len(), open.len());
-        Screen::new().line(line);
-        ended
+        let (table, aws) = (self.target.table().await?, self.target.config().await?);
+        let bar = counter(" {spinner} {pos} closed, {per_sec}");
+        let mut run = Run { table, aws, scope, bar, tally: Tally::default() };
+        let result = run.close_all().await;
+        run.bar.iter().for_each(ProgressBar::finish_and_clear);
+        let Tally { closed, gone, open, .. } = &run.tally;
+        let gone = gone.difference(closed).count();
+        Screen::new().line(format!("{} closed, {gone} already gone, {} failed", closed.len(), open.len()));
+        result
     }
 }
 
-/// Goes through the table until nobody is found any more.
-async fn rounds(
-    table: &ConnectionTable,
-    aws: &SdkConfig,
-    who: &Scope,
-    tally: &mut Tally,
-    bar: Option<&ProgressBar>,
-) -> anyhow::Result<()> {
-    for round in 0..ROUNDS {
-        if round > 0 {
-            sleep(PAUSE).await;
-        }
-        tally.open.clear();
-        let new = go_through(table, aws, who, tally, bar).await?;
-        if new == 0 && tally.open.is_empty() && round > 0 {
-            return Ok(());
-        }
-    }
-    match tally.open.len() {
-        0 => bail!("somebody keeps connecting: see to it that nobody gets in, and run it again"),
-        open => bail!("{open} connections may still be open: run it again"),
-    }
+/// The results so far. Ids are sets, because a lagging index may list a connection in several passes.
+#[derive(Default)]
+struct Tally {
+    closed: HashSet<ConnectionId>,
+    gone: HashSet<ConnectionId>,
+    /// Connections that the current pass could not close. The next pass retries them.
+    open: HashSet<ConnectionId>,
+    errors: usize,
 }
 
-/// Returns how many connections were ended that were not before.
-async fn go_through(
-    table: &ConnectionTable,
-    aws: &SdkConfig,
-    who: &Scope,
-    tally: &mut Tally,
-    bar: Option<&ProgressBar>,
-) -> anyhow::Result<usize> {
-    let (mut cursor, mut new) = (None, 0);
-    loop {
-        // Those past their expiry, too: a socket may outlive its token.
-        let page = table.live(who, cursor.as_ref(), SystemTime::UNIX_EPOCH).await?;
-        let closing: Vec<_> = page.connections.iter().map(|live| close(table, aws, live)).collect();
-        let mut closing = stream::iter(closing).buffer_unordered(AT_ONCE);
-        while let Some((id, outcome)) = closing.next().await {
-            match outcome {
-                Ok(CloseOutcome::Closed) => new += usize::from(tally.closed.insert(id)),
-                Ok(CloseOutcome::Gone) => {
-                    new += usize::from(!tally.closed.contains(&id) && tally.were_gone.insert(id))
-                }
-                Ok(CloseOutcome::TooYoung) => _ = tally.open.insert(id),
-                Err(error) => {
-                    tally.told += 1;
-                    tell(&format!("{id}: {error}"), tally.told, bar);
-                    tally.open.insert(id);
-                }
+/// A run of the command.
+struct Run {
+    table: ConnectionTable,
+    aws: SdkConfig,
+    scope: Scope,
+    bar: Option<ProgressBar>,
+    tally: Tally,
+}
+
+impl Run {
+    /// Makes passes over the table until one finds no more connections.
+    async fn close_all(&mut self) -> anyhow::Result<()> {
+        for pass in 0..MAX_PASSES {
+            if pass > 0 {
+                sleep(PASS_DELAY).await;
             }
-            if let Some(bar) = bar {
-                bar.set_position(tally.closed.len() as u64);
+            self.tally.open.clear();
+            let new = self.pass().await?;
+            if new == 0 && self.tally.open.is_empty() && pass > 0 {
+                return Ok(());
             }
         }
-        cursor = page.next;
-        if cursor.is_none() {
-            return Ok(new);
+        match self.tally.open.len() {
+            0 => bail!("clients keep connecting: keep them out first, then run the command again"),
+            open => bail!("{open} connections may still be open: run the command again"),
+        }
+    }
+
+    /// Closes every listed connection, and returns how many of them earlier passes had not closed.
+    async fn pass(&mut self) -> anyhow::Result<usize> {
+        let (mut cursor, mut new) = (None, 0);
+        loop {
+            // A socket may outlive its token, so this lists expired rows, too.
+            let page = self.table.live(&self.scope, cursor.as_ref(), SystemTime::UNIX_EPOCH).await?;
+            let closing: Vec<_> =
+                page.connections.iter().map(|live| close(&self.table, &self.aws, live)).collect();
+            let mut closing = stream::iter(closing).buffer_unordered(CONCURRENCY);
+            while let Some((id, outcome)) = closing.next().await {
+                let is_new = self.tally.record(id, outcome, self.bar.as_ref());
+                new += usize::from(is_new);
+            }
+            cursor = page.next;
+            if cursor.is_none() {
+                return Ok(new);
+            }
         }
     }
 }
 
-fn tell(cause: &str, number: usize, bar: Option<&ProgressBar>) {
-    match bar {
-        _ if number > TOLD => {}
-        Some(bar) => bar.suspend(|| eprintln!("{cause}")),
-        None => eprintln!("{cause}"),
+impl Tally {
+    /// Records the outcome for a connection, and returns whether the connection is closed or gone for the first time.
+    fn record(
+        &mut self,
+        id: ConnectionId,
+        outcome: Result<CloseOutcome, CloseError>,
+        bar: Option<&ProgressBar>,
+    ) -> bool {
+        let is_new = match outcome {
+            Ok(CloseOutcome::Closed) => self.closed.insert(id),
+            Ok(CloseOutcome::Gone) => !self.closed.contains(&id) && self.gone.insert(id),
+            Ok(CloseOutcome::TooYoung) => {
+                self.open.insert(id);
+                false
+            }
+            Err(error) => {
+                self.errors += 1;
+                if self.errors <= MAX_PRINTED_ERRORS {
+                    print_error(&format!("{id}: {error}"), bar);
+                }
+                self.open.insert(id);
+                false
+            }
+        };
+        if let Some(bar) = bar {
+            bar.set_position(self.closed.len() as u64);
+        }
+        is_new
     }
 }
 
@@ -160,11 +172,4 @@ async fn close(
     let cutoff = SystemTime::now() - CONNECT_GRACE;
     let outcome = table.close(aws, &live.connection, cutoff).await;
     (live.connection.connection_id.clone(), outcome)
-}
-
-fn bar() -> Option<ProgressBar> {
-    std::io::stderr().is_terminal().then(|| {
-        let style = ProgressStyle::with_template(" {spinner} {pos} closed, {per_sec}");
-        ProgressBar::no_length().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
-    })
 }

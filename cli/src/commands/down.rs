@@ -1,4 +1,4 @@
-//! `streamer down`: ends the stack on this machine.
+//! `streamer down`: ends the local stack.
 
 use std::time::Duration;
 
@@ -9,18 +9,22 @@ use tokio::time::{Instant, sleep};
 
 use crate::{screen::Screen, stack::state};
 
-/// How long a stack may take to end: its processes get 2 s before they are killed.
-const LIMIT: Duration = Duration::from_secs(10);
+/// Time that a stack may take to end. Its processes get 2 s before they are killed.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Ends the stack that `streamer up` started, with every process of it. Without one, it does nothing.
+/// Stop the local stack
+///
+/// Ends every process of the stack that `streamer up` started. Does nothing if no stack is up.
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  streamer down")]
 pub struct Down {}
 
 impl Down {
     /// Runs the command.
     ///
     /// # Errors
-    /// When the stack does not end.
+    /// When the stack does not end in time.
     pub async fn run(self) -> anyhow::Result<()> {
         let screen = Screen::new();
         let Some(running) = state::running().await? else {
@@ -33,10 +37,10 @@ impl Down {
         if let Some(supervisor) = system.process(pid) {
             supervisor.kill_with(Signal::Term);
         }
-        let deadline = Instant::now() + LIMIT;
+        let deadline = Instant::now() + TIMEOUT;
         while state::is_up()? {
             if Instant::now() > deadline {
-                bail!("the stack has not ended within {LIMIT:?}: kill the process group {}", running.pid);
+                bail!("the stack did not end within {TIMEOUT:?}: kill the process group {}", running.pid);
             }
             sleep(Duration::from_millis(50)).await;
         }

@@ -1,4 +1,4 @@
-//! `streamer logs`: what the functions say.
+//! `streamer logs`: prints the functions' logs.
 
 use std::{
     io::{Write as _, stdout},
@@ -8,29 +8,32 @@ use std::{
 use clap::Args;
 use tokio::time::sleep;
 
-use crate::stack::{logs::Logs, state};
+use crate::stack::{logs, state};
 
-/// Prints the functions' logs, as CloudWatch Logs has them.
+/// How often `--follow` reads the logs.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Print the functions' logs of the local stack
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   streamer logs
   streamer logs delivery --follow")]
-pub struct LogsOf {
-    /// `connect`, `disconnect`, `delivery` or `router`; all of them by default.
+pub struct Logs {
+    /// Print only the log of `connect`, `disconnect`, `delivery` or `router`
     function: Option<String>,
-    /// Goes on until Ctrl-C.
+    /// Keep printing new lines until Ctrl-C
     #[arg(long, short)]
     follow: bool,
 }
 
-impl LogsOf {
+impl Logs {
     /// Runs the command.
     ///
     /// # Errors
     /// When no stack is up, or it has no such function.
     pub async fn run(self) -> anyhow::Result<()> {
-        let running = state::expect().await?;
-        let mut logs = Logs::of(&running.stack, self.function.as_deref())?;
+        let running = state::require_running().await?;
+        let mut logs = logs::Logs::of(&running.stack, self.function.as_deref())?;
         loop {
             for line in logs.next().await? {
                 match self.function {
@@ -41,7 +44,7 @@ impl LogsOf {
             if !self.follow {
                 return Ok(());
             }
-            sleep(Duration::from_millis(500)).await;
+            sleep(POLL_INTERVAL).await;
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The commands of `streamer`, a file for each, and what some of them share: [`set_up`] and [`target`].
+//! The commands of `streamer`, one file each. [`set_up`] and [`target`] are shared by several commands.
 
 pub mod connections;
 pub mod demo;

@@ -1,113 +1,121 @@
-//! `streamer redrive`: dead letters, and the way back to the queue.
+//! `streamer redrive`: lists dead letters and sends them back to the outbound queue.
 
-use std::{
-    io::IsTerminal as _,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{bail, ensure};
 use clap::Args;
 use futures::FutureExt as _;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use streamer_message::{TenantId, dead_letter::Reason};
 
 use super::target::Target;
 use crate::{
-    dead_letters::{DeadLetterQueue, Meant, SentBack, Tally},
-    interrupt::interrupted,
-    screen::Screen,
+    dead_letters::{DeadLetter, DeadLetterQueue, Filter, Redriven, Tally},
+    screen::{Screen, counter},
+    shutdown,
 };
 
-/// Shows the dead letters, by reason and cause; with --send, sends them back to the outbound queue.
+/// List dead letters and send them back
 ///
-/// A letter goes back as a new message of the same id, for the connections that it was not delivered to, and with
-/// its time to be tried beginning anew. It is on the outbound queue before it leaves the dead-letter queue: to
-/// interrupt this, or to run it twice, loses nothing, and at most sends a message twice, with the same id.
+/// Lists dead letters by reason and cause. With --send, sends them back to the outbound queue: each as a new message with
+/// the same id, for the connections that have not received it, with its age starting at zero.
+///
+/// A dead letter is on the outbound queue before it is deleted from the dead-letter queue. Interrupting this command or
+/// running it twice loses no message; at worst, a message is sent twice with the same id.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  streamer redrive                                    what there is; sends nothing
-  streamer redrive --reason exhausted                 what would be sent
+  streamer redrive                                    list all dead letters; sends nothing
+  streamer redrive --reason exhausted                 list the matching dead letters
   streamer redrive --reason exhausted --send
   streamer redrive --tenant acme --newer-than 2h --send
   streamer redrive --aws --queue-url \"$QUEUE_URL\"
 
-Reasons: exhausted, rejected and poison, from the worker; crashed_or_throttled, what SQS moved after too many receives.
+Reasons:
+  exhausted, rejected, poison  set by the worker
+  crashed_or_throttled         moved by SQS after too many receives
 
-To look at a letter is to take it: while this runs, and for up to 10 minutes where it is killed, nobody else sees the
-letters. Of each message group of a FIFO queue, only the first letters are seen until they leave.
+Inspected messages are hidden from other consumers while this command runs, and for up to 10 min if it is killed.
+On a FIFO queue, it sees only the first messages of each message group until these are deleted.
 
-On AWS it needs sqs:GetQueueAttributes and sqs:SendMessage on the outbound queue, and sqs:GetQueueUrl,
-sqs:GetQueueAttributes, sqs:ReceiveMessage, sqs:ChangeMessageVisibility and sqs:DeleteMessage on the dead-letter queue;
-where they have a key of yours, also kms:Decrypt and kms:GenerateDataKey.")]
+Permissions on AWS:
+  outbound queue     sqs:GetQueueAttributes, sqs:SendMessage
+  dead-letter queue  sqs:GetQueueUrl, sqs:GetQueueAttributes, sqs:ReceiveMessage, sqs:ChangeMessageVisibility,
+                     sqs:DeleteMessage
+  with your own key  kms:Decrypt, kms:GenerateDataKey")]
 pub struct Redrive {
-    /// Only those here for this reason.
+    /// Only with this reason
     #[arg(long, value_name = "REASON", value_parser = Reason::ALL.map(Reason::as_str))]
     reason: Option<String>,
-    /// Only those of this tenant. A message for connections has its tenant only where the producer said it.
+    /// Only of this tenant; a message for connections has a tenant only if its producer set one
     #[arg(long, value_name = "ID", value_parser = |text: &str| TenantId::new(text))]
     tenant: Option<TenantId>,
-    /// Only those that a worker had first longer ago than this, such as 30m or 2days.
+    /// Only if a worker first received it longer ago than this, such as 30m or 2days
     #[arg(long, value_name = "TIME")]
     older_than: Option<humantime::Duration>,
-    /// Only those that a worker had first within this time.
+    /// Only if a worker first received it within this time
     #[arg(long, value_name = "TIME")]
     newer_than: Option<humantime::Duration>,
-    /// Only those with this id: a message's own, or what the example shows where the body is no message.
+    /// Only with this id: the message's own, or SQS's id if the body is not a message
     #[arg(long, value_name = "ID")]
     id: Option<String>,
-    /// Sends them back. Without it, nothing is sent.
+    /// Send them back; without this option, nothing is sent
     #[arg(long)]
     send: bool,
     #[command(flatten)]
     target: Target,
 }
 
-/// How long a letter that was taken is hidden, where it is not let go of.
-const HIDDEN: Duration = Duration::from_secs(600);
+/// How long received dead letters stay hidden if they are not released.
+const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Letters that are looked at at least, where there are so many. Beyond it, those that come while this runs are not.
-const LOOK: usize = 100;
+/// Minimum number of dead letters to inspect, if there are so many. The maximum is the queue's count at the start, so
+/// that dead letters that arrive meanwhile cannot keep the command running.
+const MIN_INSPECTED: usize = 100;
 
 impl Redrive {
     /// Runs the command.
     ///
     /// # Errors
-    /// When the queues do not do what they are asked, or somebody interrupts it.
+    /// When SQS does not answer, some dead letters were not sent back, or the command was interrupted.
     pub async fn run(self) -> anyhow::Result<()> {
-        let (client, outbound) = self.target.outbound().await?;
-        let mut queue = DeadLetterQueue::of(client, outbound, HIDDEN).await?;
-        let mut run = Run { send: self.send, meant: self.meant(SystemTime::now()), ..Run::default() };
-        let ran = run.go(&mut queue).await;
-        let rest = queue.counts().await;
-        let rest = rest.map(|counts| counts.waiting + counts.in_flight.saturating_sub(queue.held()));
+        let (client, outbound) = self.target.outbound_queue().await?;
+        let mut queue = DeadLetterQueue::of(client, outbound, VISIBILITY_TIMEOUT).await?;
+        let mut run = Run { send: self.send, filter: self.filter(SystemTime::now()), ..Run::default() };
+        let result = run.process(&mut queue).await;
+        let counts = queue.counts().await;
+        let rest = counts.map(|counts| counts.waiting + counts.in_flight.saturating_sub(queue.held()));
         let overdue = queue.is_overdue();
-        let failed = tokio::select! {
-            () = interrupted() => bail!("interrupted: letters that it still held are hidden for up to 10 min"),
-            failed = queue.let_go() => failed,
+        let not_released = tokio::select! {
+            () = shutdown::requested() => {
+                bail!("interrupted: dead letters that were not released are hidden for up to 10 min")
+            }
+            not_released = queue.release() => not_released,
         };
         run.bar.iter().for_each(ProgressBar::finish_and_clear);
-        run.tell(rest?);
-        ran?;
-        ensure!(!overdue, "this has taken longer than 10 min, and not all letters were seen: run it again");
+        run.print_summary(rest?);
+        result?;
         ensure!(
-            failed == 0,
-            "{failed} letters are hidden for up to 10 min: the queue did not let go of them"
+            !overdue,
+            "the command took longer than 10 min and may have missed dead letters: run it again"
         );
-        let SentBack { still_here, refused, causes, .. } = &run.back;
+        ensure!(
+            not_released == 0,
+            "{not_released} dead letters could not be released and are hidden for up to 10 min"
+        );
+        let Redriven { not_deleted, refused, causes, .. } = &run.redriven;
         ensure!(
             causes.is_empty(),
-            "{refused} were not sent, and {still_here} are still in the dead-letter queue although they were: {}. Run it \
-             again",
+            "{refused} dead letters were not sent, and {not_deleted} were sent but not deleted: {}. Run the command again",
             causes.iter().cloned().collect::<Vec<_>>().join(", ")
         );
         Ok(())
     }
 
-    fn meant(&self, now: SystemTime) -> Meant {
+    fn filter(&self, now: SystemTime) -> Filter {
         let ago = |time: Option<humantime::Duration>| {
             time.map(|time| now.checked_sub(time.into()).unwrap_or(SystemTime::UNIX_EPOCH))
         };
-        Meant {
+        Filter {
             reason: self.reason.clone(),
             tenant: self.tenant.clone(),
             before: ago(self.older_than),
@@ -117,91 +125,97 @@ impl Redrive {
     }
 }
 
-/// One run, and what has come of it so far.
+/// A run of the command, with its results so far.
 #[derive(Default)]
 struct Run {
     send: bool,
-    meant: Meant,
-    all: usize,
+    filter: Filter,
+    inspected: usize,
+    /// The dead letters that matched.
     tally: Tally,
-    back: SentBack,
-    again: usize,
+    redriven: Redriven,
+    /// Dead letters that were skipped because the same message was already sent back.
+    skipped: usize,
     bar: Option<ProgressBar>,
 }
 
 impl Run {
-    async fn go(&mut self, queue: &mut DeadLetterQueue) -> anyhow::Result<()> {
-        self.bar = std::io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template(" {spinner} {pos} letters seen, {msg} sent back");
-            let bar = ProgressBar::no_length().with_message("0");
-            bar.enable_steady_tick(Duration::from_millis(100));
-            bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
-        });
-        let interrupted = interrupted();
-        tokio::pin!(interrupted);
-        let most = queue.counts().await?.waiting.max(LOOK);
-        while self.all < most {
-            if interrupted.as_mut().now_or_never().is_some() {
-                bail!("interrupted: what was not sent back is where it was; run it again for the rest");
+    async fn process(&mut self, queue: &mut DeadLetterQueue) -> anyhow::Result<()> {
+        self.bar = counter(" {spinner} {pos} dead letters inspected, {msg} sent back")
+            .map(|bar| bar.with_message("0"));
+        let shutdown = shutdown::requested();
+        tokio::pin!(shutdown);
+        let max_inspected = queue.counts().await?.waiting.max(MIN_INSPECTED);
+        while self.inspected < max_inspected {
+            if shutdown.as_mut().now_or_never().is_some() {
+                bail!(
+                    "interrupted: the remaining dead letters are unchanged, run the command again to continue"
+                );
             }
-            let letters = queue.take().await?;
+            let letters = queue.receive().await?;
             if letters.is_empty() {
                 break;
             }
-            self.all += letters.len();
-            let mut sending = Vec::new();
-            for letter in letters {
-                if queue.was_sent(&letter) {
-                    // It would go in circles.
-                    self.again += 1;
-                } else if self.meant.means(&letter) {
-                    self.tally.add(&letter);
-                    sending.push(letter);
-                }
-            }
-            if self.send && !sending.is_empty() {
-                let SentBack { sent, still_here, refused, causes } = queue.send_back(sending).await;
-                self.back.sent += sent;
-                self.back.still_here += still_here;
-                self.back.refused += refused;
-                self.back.causes.extend(causes);
+            self.inspected += letters.len();
+            let matching = self.select(letters, queue);
+            if self.send && !matching.is_empty() {
+                let Redriven { sent, not_deleted, refused, causes } = queue.send_back(matching).await;
+                self.redriven.sent += sent;
+                self.redriven.not_deleted += not_deleted;
+                self.redriven.refused += refused;
+                self.redriven.causes.extend(causes);
             }
             if let Some(bar) = &self.bar {
-                bar.set_position(self.all as u64);
-                bar.set_message(self.back.sent.to_string());
+                bar.set_position(self.inspected as u64);
+                bar.set_message(self.redriven.sent.to_string());
             }
         }
         Ok(())
     }
 
-    /// With the number of those that it has not seen.
-    fn tell(&self, rest: usize) {
+    /// Returns and counts the dead letters that match the filter.
+    fn select(&mut self, letters: Vec<DeadLetter>, queue: &DeadLetterQueue) -> Vec<DeadLetter> {
+        let mut matching = Vec::new();
+        for letter in letters {
+            if queue.was_sent(&letter) {
+                // Sending it again could loop forever.
+                self.skipped += 1;
+            } else if self.filter.matches(&letter) {
+                self.tally.add(&letter);
+                matching.push(letter);
+            }
+        }
+        matching
+    }
+
+    /// Prints the result. `rest` is the number of dead letters that this run did not inspect.
+    fn print_summary(&self, rest: usize) {
         let screen = Screen::new();
-        let (all, meant) = (self.all, self.tally.letters());
-        if meant > 0 {
+        let (inspected, matching) = (self.inspected, self.tally.total());
+        if matching > 0 {
             self.tally.lines(SystemTime::now()).iter().for_each(|line| screen.line(line));
         }
-        screen.line(match (all, meant, self.send) {
+        let number = dead_letters(inspected);
+        screen.line(match (inspected, matching, self.send) {
             (0, ..) => "no dead letters".to_owned(),
-            (_, 0, _) => format!("{}, none of them matches", letters(all)),
-            (_, _, false) => format!("{}, matching: {meant}; nothing was sent, --send does it", letters(all)),
-            (_, _, true) => format!("{}, matching: {meant}, sent back: {}", letters(all), self.back.sent),
+            (_, 0, _) => format!("{number}, none of them matches"),
+            (_, _, false) => format!("{number}, matching: {matching}; nothing was sent, use --send to send"),
+            (_, _, true) => format!("{number}, matching: {matching}, sent back: {}", self.redriven.sent),
         });
-        if self.again > 0 {
+        if self.skipped > 0 {
             screen.line(format!(
-                "{} stayed here: back again while this ran, or the same as one that was sent",
-                letters(self.again)
+                "{} not sent again: each failed again during this run, or is a copy of a message that was sent",
+                dead_letters(self.skipped)
             ));
         }
         if rest > 0 {
             screen.line(format!(
-                "about {rest} more: somebody else holds them, they have just come, or they wait behind others of their \
-                 message group"
+                "about {rest} more not inspected: held by another consumer, new, or behind others of their message group"
             ));
         }
     }
 }
 
-fn letters(number: usize) -> String {
+fn dead_letters(number: usize) -> String {
     if number == 1 { "1 dead letter".to_owned() } else { format!("{number} dead letters") }
 }

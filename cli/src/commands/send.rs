@@ -1,27 +1,25 @@
-//! `streamer send`: a message, or a line a message.
+//! `streamer send`: puts messages on the outbound queue.
 
-use std::{
-    collections::HashMap,
-    io::IsTerminal as _,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, time::Instant};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use streamer_producer::{Message, MessageBuilder, MessageError, Producer};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines, Stdin, stdin};
 
 use super::target::Target;
-use crate::screen::Screen;
+use crate::screen::{Screen, counter, print_error};
 
-/// Lines that are read before they are sent.
-const CHUNK: usize = 500;
+/// Lines that are read before they are sent together.
+const CHUNK_LINES: usize = 500;
 
-/// Faulty lines that are told one by one.
-const TOLD: usize = 10;
+/// Maximum number of lines whose errors are printed.
+const MAX_PRINTED_ERRORS: usize = 10;
 
-/// Puts messages for connections, a user or a tenant on the outbound queue.
+/// Send messages to connections, a user or a tenant
+///
+/// Puts one message on the outbound queue, or with --stdin one message for each line of standard input.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   streamer send --connection L0SM9cOFvHcCIhw= --payload '{\"hello\":\"world\"}'
@@ -33,18 +31,18 @@ const TOLD: usize = 10;
 pub struct Send {
     #[command(flatten)]
     recipients: Recipients,
-    /// The user of the tenant.
+    /// Send only to this user of the tenant
     #[arg(long, value_name = "ID", requires = "tenant")]
     user: Option<String>,
     #[command(flatten)]
     content: Content,
-    /// The request that the message belongs to.
+    /// Request that the message belongs to
     #[arg(long, value_name = "ID")]
     request: Option<String>,
-    /// The message's id; a UUIDv7 by default.
+    /// Id of the message [default: a new UUIDv7]
     #[arg(long, conflicts_with = "stdin")]
     id: Option<String>,
-    /// How long the message is worth delivering, such as 30s, 15m or 1h.
+    /// Drop the message if it is not delivered within this time, such as 30s, 15m or 1h
     #[arg(long, value_name = "TIME")]
     expires_in: Option<humantime::Duration>,
     #[command(flatten)]
@@ -54,13 +52,13 @@ pub struct Send {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 struct Recipients {
-    /// One connection.
+    /// Send to one connection
     #[arg(long, value_name = "ID")]
     connection: Option<String>,
-    /// Connections, with commas between them.
+    /// Send to several connections, separated by commas
     #[arg(long, value_name = "IDS", value_delimiter = ',')]
     connections: Vec<String>,
-    /// All connections of a tenant; with --user those of one of its users.
+    /// Send to every connection of a tenant, or with --user of one of its users
     #[arg(long, value_name = "ID")]
     tenant: Option<String>,
 }
@@ -68,13 +66,13 @@ struct Recipients {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 struct Content {
-    /// The payload, any JSON: what the clients receive, byte for byte.
+    /// Send this JSON, which clients receive byte for byte
     #[arg(long, value_name = "JSON")]
     payload: Option<String>,
-    /// A progress message with this percentage, 0 to 100.
+    /// Send a progress message with this percentage, 0 to 100
     #[arg(long, value_name = "PERCENT")]
     progress: Option<u8>,
-    /// Reads payloads from standard input, one on each line.
+    /// Read payloads from standard input, one per line
     #[arg(long)]
     stdin: bool,
 }
@@ -83,7 +81,7 @@ impl Send {
     /// Runs the command.
     ///
     /// # Errors
-    /// When anything was not sent.
+    /// When a message is invalid or was not sent.
     pub async fn run(self) -> anyhow::Result<()> {
         let message = match (&self.content.payload, self.content.progress) {
             (Some(payload), _) => Some(self.builder().json(payload.as_str())),
@@ -97,7 +95,7 @@ impl Send {
                 Screen::new().line(format!("sent {id}"));
                 Ok(())
             }
-            None => Lot::new(&self, self.target.producer().await?).send().await,
+            None => StdinSender::new(&self, self.target.producer().await?).send().await,
         }
     }
 
@@ -121,26 +119,21 @@ impl Send {
     }
 }
 
-/// The lines of standard input, on their way.
-struct Lot<'a> {
+/// Sends the lines of standard input.
+struct StdinSender<'a> {
     command: &'a Send,
     producer: Producer,
     lines: Lines<BufReader<Stdin>>,
-    /// The number of the last line that was read, from 1.
+    /// Number of the last line read, from 1.
     line: usize,
     sent: usize,
     failed: usize,
     bar: Option<ProgressBar>,
 }
 
-impl<'a> Lot<'a> {
+impl<'a> StdinSender<'a> {
     fn new(command: &'a Send, producer: Producer) -> Self {
-        let style = ProgressStyle::with_template(" {spinner} {pos} messages, {per_sec}");
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::no_length();
-            bar.enable_steady_tick(Duration::from_millis(100));
-            bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
-        });
+        let bar = counter(" {spinner} {pos} messages, {per_sec}");
         let lines = BufReader::new(stdin()).lines();
         Self { command, producer, lines, line: 0, sent: 0, failed: 0, bar }
     }
@@ -148,28 +141,27 @@ impl<'a> Lot<'a> {
     async fn send(mut self) -> anyhow::Result<()> {
         let started = Instant::now();
         loop {
-            let chunk = self.read().await?;
+            let chunk = self.read_chunk().await?;
             if chunk.is_empty() {
                 break;
             }
             self.send_chunk(chunk).await;
         }
         self.bar.iter().for_each(ProgressBar::finish_and_clear);
-        let (took, Self { sent, failed, .. }) = (started.elapsed(), self);
-        let rate = sent as f64 / took.as_secs_f64().max(0.001);
-        Screen::new()
-            .line(format!("{sent} sent in {:.1} s ({rate:.0} a second), {failed} not", took.as_secs_f64()));
+        let (seconds, Self { sent, failed, .. }) = (started.elapsed().as_secs_f64(), self);
+        let rate = sent as f64 / seconds.max(0.001);
+        Screen::new().line(format!("{sent} sent in {seconds:.1} s ({rate:.0} per second), {failed} failed"));
         if failed > 0 {
             bail!("{failed} of {} lines were not sent", sent + failed);
         }
         Ok(())
     }
 
-    /// The next messages, with their lines; none at the end of the input.
-    async fn read(&mut self) -> anyhow::Result<Vec<(usize, Result<Message, MessageError>)>> {
+    /// Reads the next messages with their line numbers. Returns none at the end of the input.
+    async fn read_chunk(&mut self) -> anyhow::Result<Vec<(usize, Result<Message, MessageError>)>> {
         let mut chunk = Vec::new();
-        while chunk.len() < CHUNK {
-            let line = self.lines.next_line().await.context("standard input cannot be read as UTF-8")?;
+        while chunk.len() < CHUNK_LINES {
+            let line = self.lines.next_line().await.context("cannot read standard input as UTF-8")?;
             let Some(line) = line else { break };
             self.line += 1;
             if !line.trim().is_empty() {
@@ -198,18 +190,11 @@ impl<'a> Lot<'a> {
             failed.extend(unsent.map(|unsent| (lines[&unsent.id], unsent.error.to_string())));
         }
         failed.sort_unstable();
-        for (line, error) in failed.iter().take(TOLD.saturating_sub(self.failed)) {
-            self.tell(&format!("line {line}: {error}"));
+        for (line, error) in failed.iter().take(MAX_PRINTED_ERRORS.saturating_sub(self.failed)) {
+            print_error(&format!("line {line}: {error}"), self.bar.as_ref());
         }
         self.sent += total - failed.len();
         self.failed += failed.len();
         self.bar.iter().for_each(|bar| bar.set_position(self.sent as u64));
-    }
-
-    fn tell(&self, text: &str) {
-        match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
-        }
     }
 }

@@ -1,9 +1,9 @@
-//! What `up` and the demo begin with: the emulator, the build and the deployment, each with the time it took.
+//! The start of `up` and of the demo: installs and starts an emulator, builds the functions and deploys them.
 
 use std::time::Duration;
 
 use crate::{
-    screen::{Screen, human},
+    screen::{Screen, elapsed},
     stack::{
         Endpoint, Stack,
         build::{self, Router},
@@ -12,20 +12,21 @@ use crate::{
     },
 };
 
-/// Installs the emulator, starts an endpoint with `start`, builds the Lambdas and deploys them as `prepare` says,
-/// which may put something between the endpoint and the functions.
+/// Installs the emulator, starts it with `start`, builds the functions, and deploys them with the overrides that
+/// `prepare` returns. `prepare` may also start servers between the endpoint and the functions, which this function
+/// returns. Prints the time of each step.
 ///
 /// # Errors
-/// Says what is missing, or what could not be made.
+/// When a tool is missing, or a resource cannot be created. The error names it.
 pub async fn set_up<T>(
     screen: Screen,
     router: &Router,
     start: impl AsyncFnOnce(&Installed) -> anyhow::Result<Endpoint>,
     prepare: impl AsyncFnOnce(&Endpoint) -> anyhow::Result<(Overrides, T)>,
 ) -> anyhow::Result<(Stack, T)> {
-    let endpoint = match Endpoint::of_environment() {
+    let endpoint = match Endpoint::from_env() {
         Some(endpoint) => {
-            screen.line(format!(" emulator    {}, as AWS_ENDPOINT_URL says", endpoint.url()));
+            screen.line(format!(" emulator    {} (AWS_ENDPOINT_URL)", endpoint.url()));
             endpoint
         }
         None => {
@@ -35,19 +36,19 @@ pub async fn set_up<T>(
             };
             let ((endpoint, fresh), took) = screen.step("emulator", "installing, starting", starting).await?;
             let first = if fresh { ", first run only" } else { "" };
-            done(screen, "emulator", &format!("{}{first}", MINISTACK.packages.version()), took);
+            print_result(screen, "emulator", &format!("{}{first}", MINISTACK.packages.version()), took);
             endpoint
         }
     };
     let (binaries, took) = screen.step("build", "compiling", build::build()).await?;
-    done(screen, "build", &format!("3 Lambdas, {router}"), took);
+    print_result(screen, "build", &format!("3 functions, {router}"), took);
     let (overrides, prepared) = prepare(&endpoint).await?;
     let deploying = endpoint.deploy(&binaries, router, &overrides);
     let (stack, took) = screen.step("deploy", "deploying", deploying).await?;
-    done(screen, "deploy", "1 table, 2 queues, 4 functions, 1 API", took);
+    print_result(screen, "deploy", "1 table, 2 queues, 4 functions, 1 API", took);
     Ok((stack, prepared))
 }
 
-fn done(screen: Screen, name: &str, what: &str, took: Duration) {
-    screen.line(format!(" {name:<11} {what:<40} {}", human(took)));
+fn print_result(screen: Screen, step: &str, result: &str, took: Duration) {
+    screen.line(format!(" {step:<11} {result:<40} {}", elapsed(took)));
 }

@@ -1,4 +1,4 @@
-//! `streamer status`: a deployment at a glance.
+//! `streamer status`: shows the state of a deployment.
 
 use std::{
     collections::BTreeMap,
@@ -11,14 +11,17 @@ use futures::FutureExt as _;
 use streamer_environment::aws;
 use tokio::time::sleep;
 
-use super::target::local;
+use super::target::local_stack;
 use crate::{
-    interrupt::interrupted,
-    overview::{Deployment, Overview},
-    stack::facts::Facts,
+    shutdown,
+    spec::Spec,
+    status::{self, Deployment, DeploymentStatus},
 };
 
-/// Shows how a deployment is: its queues, dead letters, connections, functions and circuit.
+/// Show queues, dead letters, connections, functions and circuit breaker
+///
+/// Resource names come from the worker's configuration. Numbers that are not measured are left out: an emulator measures
+/// neither ages nor invocations by queues and clients.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   streamer status
@@ -26,29 +29,32 @@ use crate::{
   streamer status --aws --name streamer
   streamer status --json | jq .dead_letters.waiting
 
-What is looked at, the worker's own configuration tells. Numbers that nobody measures are not shown: an emulator measures
-neither ages nor what queues and clients invoke. On AWS it needs lambda:GetFunctionConfiguration,
-cloudwatch:GetMetricData and logs:FilterLogEvents, sqs:GetQueueAttributes on both queues, sqs:GetQueueUrl,
-sqs:ReceiveMessage and sqs:ChangeMessageVisibility on the dead-letter queue, of which it looks at up to 1000 letters and
-lets go of them, and dynamodb:Scan on the connection table, of which it counts up to 20 MB (2500 read units; --watch does
-so once a minute). Where queues and table have a key of yours, it also needs kms:Decrypt.")]
+Permissions on AWS:
+  lambda:GetFunctionConfiguration, cloudwatch:GetMetricData, logs:FilterLogEvents
+  both queues        sqs:GetQueueAttributes
+  dead-letter queue  sqs:GetQueueUrl, sqs:ReceiveMessage, sqs:ChangeMessageVisibility
+  connection table   dynamodb:Scan
+  with your own key  kms:Decrypt
+
+The command receives up to 1000 dead letters and releases them. It counts up to 20 MB of the connection table, which
+costs 2500 read units; --watch does so once a minute.")]
 pub struct Status {
-    /// Shows it again every 5 s, until Ctrl-C.
+    /// Show the state every 5 s until Ctrl-C
     #[arg(long)]
     watch: bool,
-    /// Prints an object on one line.
+    /// Print one JSON object on one line
     #[arg(long)]
     json: bool,
-    /// Looks at AWS, with the region and the credentials of the environment.
+    /// Use AWS, with the environment's Region and credentials
     #[arg(long, help_heading = "Deployment")]
     aws: bool,
-    /// What the functions' names on AWS begin with: `name` in Terraform.
+    /// Start of the functions' names on AWS: `name` in Terraform
     #[arg(long, help_heading = "Deployment", value_name = "NAME", default_value = "streamer")]
     name: String,
 }
 
-/// How often `--watch` looks.
-const EVERY: Duration = Duration::from_secs(5);
+/// How often `--watch` reads the state.
+const WATCH_INTERVAL: Duration = Duration::from_secs(5);
 
 impl Status {
     /// Runs the command.
@@ -56,50 +62,50 @@ impl Status {
     /// # Errors
     /// When there is no deployment, or one of its services does not answer.
     pub async fn run(self) -> anyhow::Result<()> {
-        let facts = Facts::read()?;
-        let deployment = self.deployment(&facts).await?;
-        let interrupted = interrupted();
-        tokio::pin!(interrupted);
-        let mut overview = None;
+        let spec = Spec::read()?;
+        let deployment = self.deployment(&spec).await?;
+        let shutdown = shutdown::requested();
+        tokio::pin!(shutdown);
+        let mut previous = None;
         loop {
-            // A look is brief, and ends with letting go of what it took: it is not broken off.
-            let ended = interrupted.as_mut().now_or_never().is_some();
-            let seen = Overview::of(&deployment, &facts.mapping.function, overview).await?;
-            self.show(&seen)?;
+            // A signal does not interrupt a read, because the read releases the dead letters that it received.
+            let ended = shutdown.as_mut().now_or_never().is_some();
+            let status = status::read(&deployment, &spec.mapping.function, previous).await?;
+            self.print(&status)?;
             if ended || !self.watch {
                 return Ok(());
             }
-            overview = Some(seen);
+            previous = Some(status);
             tokio::select! {
-                () = &mut interrupted => return Ok(()),
-                () = sleep(EVERY) => {}
+                () = &mut shutdown => return Ok(()),
+                () = sleep(WATCH_INTERVAL) => {}
             }
         }
     }
 
-    /// Whoever reads it may have seen enough, which ends a watch.
-    fn show(&self, overview: &Overview) -> anyhow::Result<()> {
+    /// Prints the state. Fails if the reader has closed the pipe, which ends `--watch`.
+    fn print(&self, status: &DeploymentStatus) -> anyhow::Result<()> {
         let mut out = stdout().lock();
         if self.json {
-            return Ok(writeln!(out, "{}", serde_json::to_string(overview)?)?);
+            return Ok(writeln!(out, "{}", serde_json::to_string(status)?)?);
         }
         if self.watch && out.is_terminal() {
-            // From the upper left corner of an empty screen.
+            // Moves the cursor to the top left and clears the screen.
             write!(out, "\x1b[H\x1b[2J")?;
         }
-        for line in overview.lines() {
+        for line in status.lines() {
             writeln!(out, "{line}")?;
         }
         Ok(())
     }
 
-    async fn deployment(&self, facts: &Facts) -> anyhow::Result<Deployment> {
+    async fn deployment(&self, spec: &Spec) -> anyhow::Result<Deployment> {
         if self.aws {
-            let names = facts.functions.keys().map(|short| (short.clone(), format!("{}-{short}", self.name)));
+            let names = spec.functions.keys().map(|short| (short.clone(), format!("{}-{short}", self.name)));
             let functions: BTreeMap<_, _> = names.collect();
             return Ok(Deployment { name: self.name.clone(), functions, config: aws::load().await });
         }
-        let stack = local().await?;
+        let stack = local_stack().await?;
         let functions = stack.deployed.functions;
         Ok(Deployment { name: "the stack on this machine".to_owned(), functions, config: stack.config })
     }

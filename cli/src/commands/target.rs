@@ -1,4 +1,4 @@
-//! Which deployment a command works on.
+//! Options that select the deployment a command works on.
 
 use anyhow::Context as _;
 use aws_config::SdkConfig;
@@ -10,76 +10,76 @@ use streamer_producer::Producer;
 
 use crate::stack::{Stack, state};
 
-/// Which deployment a command works on: the stack on this machine if one is up, AWS only with `--aws`.
+/// The deployment a command works on: the stack on this machine, or with `--aws` a deployment on AWS.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Deployment")]
 pub struct Target {
-    /// Works on AWS, with the region and the credentials of the environment.
+    /// Use AWS, with the environment's Region and credentials
     #[arg(long)]
     aws: bool,
-    /// The outbound queue on AWS.
+    /// URL of the outbound queue on AWS
     #[arg(long, env = "QUEUE_URL", value_name = "URL")]
     queue_url: Option<String>,
-    /// The connection table on AWS.
+    /// Name of the connection table on AWS
     #[arg(long, env = "CONNECTIONS_TABLE", value_name = "NAME")]
     table: Option<String>,
 }
 
 impl Target {
-    /// A producer for the outbound queue.
+    /// Returns a producer for the outbound queue.
     ///
     /// # Errors
-    /// When no deployment is meant, or the one that is meant is not there.
+    /// When no stack is up, or `--aws` is set without the queue's URL.
     pub async fn producer(&self) -> anyhow::Result<Producer> {
-        let (client, queue_url) = self.outbound().await?;
+        let (client, queue_url) = self.outbound_queue().await?;
         Ok(Producer::new(&client, queue_url))
     }
 
-    /// The outbound queue, and a client for it.
+    /// Returns a client for the outbound queue, and its URL.
     ///
     /// # Errors
-    /// When no deployment is meant, or the one that is meant is not there.
-    pub async fn outbound(&self) -> anyhow::Result<(Client, String)> {
+    /// When no stack is up, or `--aws` is set without the queue's URL.
+    pub async fn outbound_queue(&self) -> anyhow::Result<(Client, String)> {
         if self.aws {
             let queue_url = self.queue_url.clone();
             let queue_url =
                 queue_url.context("--aws needs the queue: --queue-url, or the variable QUEUE_URL")?;
             return Ok((Client::new(&aws::load().await), queue_url));
         }
-        let stack = local().await?;
+        let stack = local_stack().await?;
         Ok((Client::new(&stack.config), stack.deployed.queue_url))
     }
 
-    /// The connection table.
+    /// Returns the connection table.
     ///
     /// # Errors
-    /// When no deployment is meant, or the one that is meant is not there.
+    /// When no stack is up, or `--aws` is set without the table's name.
     pub async fn table(&self) -> anyhow::Result<ConnectionTable> {
         if self.aws {
             let table = self.table.as_deref();
             let table = table.context("--aws needs the table: --table, or the variable CONNECTIONS_TABLE")?;
             return Ok(ConnectionTable::new(aws_sdk_dynamodb::Client::new(&aws::load().await), table));
         }
-        Ok(local().await?.table())
+        Ok(local_stack().await?.table())
     }
 
-    /// The configuration of clients of the deployment.
+    /// Returns the configuration of clients of the deployment.
     ///
     /// # Errors
-    /// When no deployment is meant, or the one that is meant is not there.
+    /// When no stack is up and `--aws` is not set.
     pub async fn config(&self) -> anyhow::Result<SdkConfig> {
-        if self.aws { Ok(aws::load().await) } else { Ok(local().await?.config) }
+        if self.aws { Ok(aws::load().await) } else { Ok(local_stack().await?.config) }
     }
 }
 
-/// The stack on this machine.
+/// Returns the stack on this machine.
 ///
 /// # Errors
-/// When none is up.
-pub(super) async fn local() -> anyhow::Result<Stack> {
+/// When no stack is up.
+pub(super) async fn local_stack() -> anyhow::Result<Stack> {
     let running = state::running().await?;
     let running = running.context(
-        "no stack is up on this machine: start one with `streamer up`, or say --aws and where the deployment is",
+        "no stack is up on this machine: start one with `streamer up`, or use --aws and name the deployment",
     )?;
     Ok(running.stack)
 }

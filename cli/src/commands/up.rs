@@ -1,4 +1,4 @@
-//! `streamer up`: the stack on this machine.
+//! `streamer up`: starts the local stack.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -9,8 +9,8 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::set_up::set_up;
 use crate::{
-    interrupt::interrupted,
     screen::Screen,
+    shutdown,
     stack::{
         Endpoint, Stack,
         build::Router,
@@ -21,35 +21,35 @@ use crate::{
     },
 };
 
-/// How often the functions' logs are looked at.
-const LOOK: Duration = Duration::from_millis(500);
+/// How often the functions' logs are read.
+const LOG_POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Starts the stack on this machine, and shows the functions' logs until Ctrl-C.
+/// Start the local stack and print its logs
 ///
-/// It is the whole AWS path on an emulator: the WebSocket API, our real Lambda binaries, the queues, the
-/// connection table, and a router on `$default`. One stack can be up at a time.
+/// Starts an emulator of AWS, and deploys the WebSocket API, the Lambda functions, the queues, the connection table and
+/// a router on `$default`. Prints the functions' logs until Ctrl-C, which ends the stack. One stack can be up at a time.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  streamer up                            the logs follow, Ctrl-C ends it
-  streamer up --detach                   returns when it is ready; `streamer down` ends it
+  streamer up                            print logs until Ctrl-C
+  streamer up --detach                   return when the stack is ready; `streamer down` ends it
   streamer up --detach --json | jq -r .websocket_url
   streamer up --router target/debug/my-router")]
 pub struct Up {
-    /// Returns when the stack is ready, and leaves it up.
+    /// Return when the stack is ready, and leave it up
     #[arg(long)]
     detach: bool,
-    /// Prints one JSON object when the stack is ready, and no logs.
+    /// Print one JSON object when the stack is ready, and no logs
     #[arg(long)]
     json: bool,
-    /// The emulator's port; a free one by default.
+    /// Port of the emulator [default: a free port]
     #[arg(long)]
     port: Option<u16>,
-    /// The binary of your own router, deployed in place of the example. It gets QUEUE_URL.
+    /// Deploy this router instead of the example; its environment has QUEUE_URL
     #[arg(long, value_name = "BINARY")]
     router: Option<PathBuf>,
 }
 
-/// What `--json` prints.
+/// The output of `--json`.
 #[derive(Serialize)]
 struct Ready<'a> {
     #[serde(flatten)]
@@ -61,33 +61,31 @@ impl Up {
     /// Runs the command.
     ///
     /// # Errors
-    /// When a stack is up already, or this one does not start.
+    /// When a stack is already up, or this one does not start.
     pub async fn run(self) -> anyhow::Result<()> {
-        // Before anything is deployed anywhere.
         ensure!(
-            Endpoint::of_environment().is_none(),
-            "AWS_ENDPOINT_URL names an endpoint already, and `up` starts one of its own: unset the variable"
+            Endpoint::from_env().is_none(),
+            "AWS_ENDPOINT_URL is set, but `up` starts its own endpoint: unset the variable"
         );
-        let log = claim().await?;
+        let log = lock_log().await?;
         let screen = if self.json { Screen::silent() } else { Screen::new() };
         let starting = self.start(screen, &log);
         let stack = tokio::select! {
-            // Dropping what was started ends it.
-            () = interrupted() => bail!("interrupted while starting"),
+            // Dropping the future ends the emulator.
+            () = shutdown::requested() => bail!("interrupted while starting"),
             stack = starting => stack?,
         };
-        let pid =
-            stack.pid().context("AWS_ENDPOINT_URL names an endpoint already: unset it to start another")?;
+        let pid = stack.pid().context("the stack has no emulator of its own")?;
         state::write(&stack, pid)?;
         if self.json {
             println!("{}", serde_json::to_string(&Ready { deployed: &stack.deployed, pid })?);
         } else {
-            welcome(screen, &stack.deployed, self.detach);
+            print_summary(screen, &stack.deployed, self.detach);
         }
         if self.detach {
             return stack.detach().await;
         }
-        // The lock is the emulator's from here on.
+        // The emulator's processes keep the lock.
         drop(log);
         follow(stack, self.json).await
     }
@@ -101,29 +99,32 @@ impl Up {
     }
 }
 
-/// The stack's log, unless a stack is up.
-async fn claim() -> anyhow::Result<Log> {
+/// Opens and locks the stack's log.
+async fn lock_log() -> anyhow::Result<Log> {
     loop {
-        if let Some(log) = state::claim()? {
+        if let Some(log) = state::lock_log()? {
             return Ok(log);
         }
         if let Some(running) = state::running().await? {
             bail!(
-                "a stack is up already, process {}, at {}: use it, or end it with `streamer down`",
+                "a stack is already up, process {}, at {}: use it, or end it with `streamer down`",
                 running.pid,
                 running.stack.deployed.websocket_url
             );
         }
-        // Another command only looked whether one is up.
+        // Another command held the lock for a moment, to check whether a stack is up.
         sleep(Duration::from_millis(20)).await;
     }
 }
 
-fn welcome(screen: Screen, deployed: &Deployed, detached: bool) {
+fn print_summary(screen: Screen, deployed: &Deployed, detached: bool) {
     let Deployed { endpoint_url, websocket_url, management_endpoint, .. } = deployed;
     let Deployed { queue_url, dead_letter_queue_url, connections_table, .. } = deployed;
-    let end =
-        if detached { "`streamer down` ends it." } else { "The functions' logs follow; Ctrl-C ends it." };
+    let end = if detached {
+        "End it with `streamer down`."
+    } else {
+        "The functions' logs follow. End it with Ctrl-C."
+    };
     screen.line(format!(
         "
  endpoint      {endpoint_url}
@@ -139,22 +140,22 @@ fn welcome(screen: Screen, deployed: &Deployed, detached: bool) {
     ));
 }
 
-/// Shows the logs until somebody ends the stack.
+/// Prints the logs until the stack ends.
 async fn follow(mut stack: Stack, silent: bool) -> anyhow::Result<()> {
     let mut logs = Logs::of(&stack, None)?;
-    let mut look = interval(LOOK);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let interrupted = interrupted();
-    tokio::pin!(interrupted);
+    let mut poll = interval(LOG_POLL_INTERVAL);
+    poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let shutdown = shutdown::requested();
+    tokio::pin!(shutdown);
     loop {
         tokio::select! {
-            () = &mut interrupted => return stack.end().await,
+            () = &mut shutdown => return stack.end().await,
             ended = stack.ended() => {
                 ended?;
-                bail!("the stack has ended: by `streamer down`, or see {}", state::log_path().display());
+                bail!("the stack ended, by `streamer down` or a crash: see {}", state::log_path().display());
             }
-            _ = look.tick(), if !silent => {
-                // A log that cannot be read now is read at the next look.
+            _ = poll.tick(), if !silent => {
+                // After an error, the next poll reads the same lines.
                 for line in logs.next().await.unwrap_or_default() {
                     println!("{:<10} | {}", line.function, line.text);
                 }

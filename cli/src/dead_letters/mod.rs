@@ -1,16 +1,18 @@
-//! The dead letters of a deployment: what is in the dead-letter queue, why, and the way back.
+//! The dead-letter queue: lists dead letters by reason and cause, and sends them back to the outbound queue.
 //!
-//! - [`Letter`]: one of them, and what it is sent back as. [`Meant`]: which ones somebody means.
-//! - [`Tally`]: what there is, by reason and cause.
-//! - [`DeadLetterQueue`]: takes letters, sends them back, and lets go of the others.
+//! - [`DeadLetter`]: one message of the queue, and the body that is sent back. [`Filter`]: selects dead letters.
+//! - [`Tally`]: counts by reason and cause.
+//! - [`DeadLetterQueue`]: receives dead letters, sends them back, and releases the others.
 //!
-//! SQS shows a message only to whoever takes it. So to look is to take: a letter that was looked at is hidden from
-//! everybody else until it is let go of, or for a while where this process dies.
+//! SQS can list messages only by receiving them. A received dead letter is hidden from other consumers until it is
+//! released or, if this process crashes, until its visibility timeout has passed.
 
-mod letter;
+mod dead_letter;
+mod filter;
 mod queue;
 mod tally;
 
-pub use letter::{Letter, Meant, Source};
-pub use queue::{DeadLetterQueue, SentBack};
-pub use tally::{Kind, Tally};
+pub use dead_letter::{DeadLetter, Envelope};
+pub use filter::Filter;
+pub use queue::{DeadLetterQueue, Redriven};
+pub use tally::{Tally, TallyEntry};

@@ -1,4 +1,4 @@
-//! The queue.
+//! The dead-letter queue's operations.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -20,19 +20,20 @@ use serde::Deserialize;
 use streamer_environment::aws::cause;
 use streamer_message::{Limit, MessageId, limits, pack, sqs};
 
-use super::Letter;
-use crate::queue::Counts;
+use super::dead_letter::DeadLetter;
+use crate::queue::MessageCounts;
 
-/// Letters that may be held, at most. SQS itself lets 120 000 of a standard queue be in flight.
+/// Maximum number of dead letters held. SQS itself allows 120 000 messages of a standard queue in flight.
 ///
 /// Source: "In flight" in <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-queues.html>.
-const HELD: usize = 100_000;
+const MAX_HELD: usize = 100_000;
 
-/// Calls at the same time.
-const AT_ONCE: usize = 10;
+/// Concurrent calls that release dead letters.
+const CONCURRENT_RELEASES: usize = 10;
 
-/// How often SQS has to say that there is nothing: a short answer does not ask all of its servers.
-const EMPTY: usize = 2;
+/// Empty receives after which the queue counts as empty. One is not enough, because SQS may answer before it has
+/// queried all of its servers.
+const MAX_EMPTY_RECEIVES: usize = 2;
 
 /// The dead-letter queue of an outbound queue.
 #[derive(Debug)]
@@ -40,158 +41,165 @@ pub struct DeadLetterQueue {
     client: Client,
     outbound: String,
     url: String,
-    hidden: Duration,
-    /// Letters that were taken and are still there, by the queue's id of each.
+    visibility_timeout: Duration,
+    /// Receipt handles of dead letters that were received and neither deleted nor released, by SQS's message id.
     held: HashMap<String, String>,
-    /// What was sent back, by its hash.
+    /// Hashes of the bodies that were sent back.
     sent: HashSet<u64>,
-    empty: usize,
+    empty_receives: usize,
     overdue: bool,
 }
 
-/// The part of a redrive policy that says where dead letters are.
+/// The field of a redrive policy that names the dead-letter queue.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct RedrivePolicy {
     dead_letter_target_arn: String,
 }
 
-/// What became of letters that were to be sent back.
+/// Result of sending dead letters back.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct SentBack {
-    /// They are on the outbound queue, and no longer here.
+pub struct Redriven {
+    /// Dead letters that were sent to the outbound queue and deleted here.
     pub sent: usize,
-    /// They are on the outbound queue, and still here: sent back once more, they have the same id.
-    pub still_here: usize,
-    /// The outbound queue did not take them; they are still here.
+    /// Dead letters that were sent to the outbound queue but could not be deleted here. Sent back again, they have the
+    /// same id.
+    pub not_deleted: usize,
+    /// Dead letters that the outbound queue did not accept. They are still here.
     pub refused: usize,
-    /// Why something was not done.
+    /// Causes of failures.
     pub causes: HashSet<String>,
 }
 
 impl DeadLetterQueue {
-    /// The queue that the redrive policy of `outbound` names. What is taken is hidden for so long at the most.
+    /// Finds the queue that the redrive policy of `outbound` names. Received dead letters are hidden for at most
+    /// `visibility_timeout`.
     ///
     /// # Errors
-    /// When the queue does not say, or has none.
-    pub async fn of(client: Client, outbound: String, hidden: Duration) -> anyhow::Result<Self> {
-        let wanted = QueueAttributeName::RedrivePolicy;
-        let get = client.get_queue_attributes().queue_url(&outbound).attribute_names(wanted.clone());
-        let attributes = get.send().await.with_context(|| format!("the queue {outbound} does not answer"))?;
-        let policy = attributes.attributes.and_then(|mut all| all.remove(&wanted));
-        let policy = policy.with_context(|| format!("the queue {outbound} has no dead-letter queue"))?;
-        let policy: RedrivePolicy =
-            serde_json::from_str(&policy).context("the redrive policy cannot be read")?;
+    /// When SQS does not answer, or the outbound queue has no dead-letter queue.
+    pub async fn of(client: Client, outbound: String, visibility_timeout: Duration) -> anyhow::Result<Self> {
+        let name = QueueAttributeName::RedrivePolicy;
+        let get = client.get_queue_attributes().queue_url(&outbound).attribute_names(name.clone());
+        let response =
+            get.send().await.with_context(|| format!("cannot read attributes of queue {outbound}"))?;
+        let policy = response.attributes.and_then(|mut attributes| attributes.remove(&name));
+        let policy = policy.with_context(|| format!("queue {outbound} has no dead-letter queue"))?;
+        let policy: RedrivePolicy = serde_json::from_str(&policy)
+            .with_context(|| format!("cannot parse the redrive policy of queue {outbound}"))?;
         let arn = &policy.dead_letter_target_arn;
         let mut parts = arn.rsplit(':');
         let (name, owner) = (parts.next().unwrap_or_default(), parts.next());
         let get = client.get_queue_url().queue_name(name);
         let get = get.set_queue_owner_aws_account_id(owner.map(str::to_owned)).send().await;
-        let url = get.with_context(|| format!("the dead-letter queue {arn} cannot be found"))?.queue_url;
+        let url = get.with_context(|| format!("cannot find the dead-letter queue {arn}"))?.queue_url;
         let url = url.with_context(|| format!("the dead-letter queue {arn} has no URL"))?;
         let (held, sent) = (HashMap::new(), HashSet::new());
-        Ok(Self { client, outbound, url, hidden, held, sent, empty: 0, overdue: false })
+        Ok(Self { client, outbound, url, visibility_timeout, held, sent, empty_receives: 0, overdue: false })
     }
 
-    /// Where it is.
+    /// Returns the queue's URL.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// How many letters there are.
+    /// Reads the queue's message counts.
     ///
     /// # Errors
-    /// When the queue does not say.
-    pub async fn counts(&self) -> anyhow::Result<Counts> {
-        Counts::of(&self.client, &self.url).await
+    /// When SQS does not answer.
+    pub async fn counts(&self) -> anyhow::Result<MessageCounts> {
+        MessageCounts::read(&self.client, &self.url).await
     }
 
-    /// How many letters it holds.
+    /// Returns the number of dead letters that were received and neither deleted nor released.
     #[must_use]
     pub fn held(&self) -> usize {
         self.held.len()
     }
 
-    /// Whether a letter that it holds has been hidden for too long, and come again: not all letters were seen.
+    /// Returns whether the visibility timeout of a held dead letter passed, so that SQS delivered it again. Some dead
+    /// letters may then never have been received.
     #[must_use]
     pub fn is_overdue(&self) -> bool {
         self.overdue
     }
 
-    /// Whether what a letter says was sent back already: it failed again at once, or there are two of it.
+    /// Returns whether the same message was sent back already: it failed again at once, or the queue has two copies.
     #[must_use]
-    pub fn was_sent(&self, letter: &Letter) -> bool {
+    pub fn was_sent(&self, letter: &DeadLetter) -> bool {
         self.sent.contains(&hash(letter))
     }
 
-    /// Takes some letters, each once. Empty when there are no more, when as many are held as may be, or when one
-    /// [is overdue](Self::is_overdue).
+    /// Receives some dead letters, each once. Returns none when the queue is empty, when as many are held as allowed,
+    /// or when one [is overdue](Self::is_overdue).
     ///
     /// # Errors
-    /// When the queue does not answer.
-    pub async fn take(&mut self) -> anyhow::Result<Vec<Letter>> {
-        while self.empty < EMPTY && self.held.len() < HELD && !self.overdue {
+    /// When SQS does not answer.
+    pub async fn receive(&mut self) -> anyhow::Result<Vec<DeadLetter>> {
+        while self.empty_receives < MAX_EMPTY_RECEIVES && self.held.len() < MAX_HELD && !self.overdue {
             let receive = self.client.receive_message().queue_url(&self.url).max_number_of_messages(10);
-            let receive = receive.wait_time_seconds(1).visibility_timeout(seconds(self.hidden));
+            let receive = receive.wait_time_seconds(1).visibility_timeout(seconds(self.visibility_timeout));
             let receive = receive.message_attribute_names("All");
             let receive = receive.message_system_attribute_names(MessageSystemAttributeName::All);
-            let received = receive.send().await.context("the dead-letter queue does not answer")?;
-            let letters: Vec<_> =
-                received.messages.unwrap_or_default().into_iter().filter_map(Letter::read).collect();
+            let response = receive
+                .send()
+                .await
+                .with_context(|| format!("cannot receive from the dead-letter queue {}", self.url))?;
+            let messages = response.messages.unwrap_or_default();
+            let letters: Vec<_> = messages.into_iter().filter_map(DeadLetter::from_message).collect();
             if letters.is_empty() {
-                self.empty += 1;
+                self.empty_receives += 1;
                 continue;
             }
-            self.empty = 0;
-            let mut taken = Vec::new();
+            self.empty_receives = 0;
+            let mut received = Vec::new();
             for letter in letters {
-                let (id, receipt) = letter.receipt.clone();
-                match self.held.insert(id, receipt) {
-                    None => taken.push(letter),
+                match self.held.insert(letter.message_id.clone(), letter.receipt_handle.clone()) {
+                    None => received.push(letter),
                     Some(_) => self.overdue = true,
                 }
             }
-            return Ok(taken);
+            return Ok(received);
         }
         Ok(Vec::new())
     }
 
-    /// Sends letters to the outbound queue, and removes those that it has confirmed: none is ever nowhere. On a FIFO
-    /// queue, where one of a group is refused, those behind it stay behind it.
-    pub async fn send_back(&mut self, letters: Vec<Letter>) -> SentBack {
-        let mut done = SentBack::default();
+    /// Sends dead letters to the outbound queue, and then deletes those that it confirmed, so that each is on at least
+    /// one queue at any time. On a FIFO queue, a refusal also holds back the later messages of its group.
+    pub async fn send_back(&mut self, letters: Vec<DeadLetter>) -> Redriven {
+        let mut result = Redriven::default();
         let mut waiting = letters;
         while !waiting.is_empty() {
-            let (now, later) = if self.is_fifo() { firsts(waiting) } else { (waiting, Vec::new()) };
+            let (now, later) =
+                if self.is_fifo() { split_first_of_groups(waiting) } else { (waiting, Vec::new()) };
             let mut refused = HashSet::new();
             for batch in pack(now, Limit::QUEUE_BATCH, |letter| letter.body.len()) {
-                let confirmed = self.send(&batch, &mut done.causes).await;
+                let confirmed = self.send(&batch, &mut result.causes).await;
                 for letter in &batch {
-                    if !confirmed.iter().any(|sent| sent.receipt == letter.receipt) {
-                        done.refused += 1;
+                    if !confirmed.iter().any(|sent| sent.receipt_handle == letter.receipt_handle) {
+                        result.refused += 1;
                         refused.insert(letter.group.clone());
                     }
                 }
                 self.sent.extend(confirmed.iter().map(|letter| hash(letter)));
-                let removed = self.remove(&confirmed, &mut done.causes).await;
-                done.sent += removed;
-                done.still_here += confirmed.len() - removed;
+                let deleted = self.delete(&confirmed, &mut result.causes).await;
+                result.sent += deleted;
+                result.not_deleted += confirmed.len() - deleted;
             }
-            let (behind, next): (Vec<_>, _) =
+            let (held_back, next): (Vec<_>, _) =
                 later.into_iter().partition(|letter| refused.contains(&letter.group));
-            done.refused += behind.len();
+            result.refused += held_back.len();
             waiting = next;
         }
-        done
+        result
     }
 
     fn is_fifo(&self) -> bool {
         sqs::is_fifo(&self.outbound)
     }
 
-    /// The letters that the outbound queue confirmed.
-    async fn send<'a>(&self, batch: &'a [Letter], causes: &mut HashSet<String>) -> Vec<&'a Letter> {
+    /// Sends a batch and returns the dead letters that the outbound queue confirmed.
+    async fn send<'a>(&self, batch: &'a [DeadLetter], causes: &mut HashSet<String>) -> Vec<&'a DeadLetter> {
         let now = SystemTime::now();
         let entries = batch.iter().enumerate();
         let entries = entries.filter_map(|(id, letter)| entry(id, letter, self.is_fifo(), now)).collect();
@@ -210,11 +218,11 @@ impl DeadLetterQueue {
         letters.map(|(_, letter)| letter).collect()
     }
 
-    /// How many were removed.
-    async fn remove(&mut self, letters: &[&Letter], causes: &mut HashSet<String>) -> usize {
+    /// Deletes dead letters and returns the number deleted.
+    async fn delete(&mut self, letters: &[&DeadLetter], causes: &mut HashSet<String>) -> usize {
         let entries = letters.iter().enumerate().filter_map(|(id, letter)| {
             let entry = DeleteMessageBatchRequestEntry::builder().id(id.to_string());
-            entry.receipt_handle(&letter.receipt.1).build().ok()
+            entry.receipt_handle(&letter.receipt_handle).build().ok()
         });
         let entries: Vec<_> = entries.collect();
         if entries.is_empty() {
@@ -224,9 +232,9 @@ impl DeadLetterQueue {
         match delete.send().await {
             Ok(output) => {
                 causes.extend(output.failed().iter().map(|failed| failed.code().to_owned()));
-                for removed in output.successful().iter().filter_map(|entry| entry.id().parse::<usize>().ok())
+                for deleted in output.successful().iter().filter_map(|entry| entry.id().parse::<usize>().ok())
                 {
-                    self.held.remove(&letters[removed].receipt.0);
+                    self.held.remove(&letters[deleted].message_id);
                 }
                 output.successful().len()
             }
@@ -237,19 +245,20 @@ impl DeadLetterQueue {
         }
     }
 
-    /// Lets go of what is held, so that whoever looks next sees it, and returns how many it failed for: these are
-    /// hidden for a while longer.
-    pub async fn let_go(&mut self) -> usize {
-        let held: Vec<_> = self.held.drain().map(|(_, receipt)| receipt).collect();
+    /// Makes every held dead letter visible to other consumers. Returns the number that could not be released: these
+    /// stay hidden until their visibility timeout has passed.
+    pub async fn release(&mut self) -> usize {
+        let held: Vec<_> = self.held.drain().map(|(_, receipt_handle)| receipt_handle).collect();
         let batches: Vec<_> =
-            held.chunks(limits::QUEUE_BATCH_MESSAGES).map(|batch| self.let_go_batch(batch)).collect();
-        stream::iter(batches).buffer_unordered(AT_ONCE).fold(0, async |all, failed| all + failed).await
+            held.chunks(limits::QUEUE_BATCH_MESSAGES).map(|batch| self.release_batch(batch)).collect();
+        let results = stream::iter(batches).buffer_unordered(CONCURRENT_RELEASES);
+        results.fold(0, async |total, failed| total + failed).await
     }
 
-    async fn let_go_batch(&self, batch: &[String]) -> usize {
-        let entries = batch.iter().enumerate().filter_map(|(id, receipt)| {
+    async fn release_batch(&self, batch: &[String]) -> usize {
+        let entries = batch.iter().enumerate().filter_map(|(id, receipt_handle)| {
             let entry = ChangeMessageVisibilityBatchRequestEntry::builder().id(id.to_string());
-            entry.receipt_handle(receipt).visibility_timeout(0).build().ok()
+            entry.receipt_handle(receipt_handle).visibility_timeout(0).build().ok()
         });
         let change = self.client.change_message_visibility_batch().queue_url(&self.url);
         let changed = change.set_entries(Some(entries.collect())).send().await;
@@ -257,26 +266,31 @@ impl DeadLetterQueue {
     }
 }
 
-/// The first letter of each group, and the others.
-fn firsts(letters: Vec<Letter>) -> (Vec<Letter>, Vec<Letter>) {
+/// Splits dead letters into the first of each message group, and the others.
+fn split_first_of_groups(letters: Vec<DeadLetter>) -> (Vec<DeadLetter>, Vec<DeadLetter>) {
     let mut groups = HashSet::new();
     letters.into_iter().partition(|letter| groups.insert(letter.group.clone()))
 }
 
-/// The same for letters that say the same.
-fn hash(letter: &Letter) -> u64 {
+/// Returns a hash that copies of one message share, whatever their retry state.
+fn hash(letter: &DeadLetter) -> u64 {
     let mut hasher = DefaultHasher::new();
-    letter.says().hash(&mut hasher);
+    letter.body_without_retry().hash(&mut hasher);
     hasher.finish()
 }
 
-fn entry(id: usize, letter: &Letter, fifo: bool, now: SystemTime) -> Option<SendMessageBatchRequestEntry> {
+fn entry(
+    id: usize,
+    letter: &DeadLetter,
+    fifo: bool,
+    now: SystemTime,
+) -> Option<SendMessageBatchRequestEntry> {
     let mut entry = SendMessageBatchRequestEntry::builder()
         .id(id.to_string())
-        .message_body(letter.revived(now))
+        .message_body(letter.redrive_body(now))
         .set_message_group_id(letter.group.clone());
     if fifo {
-        // The queue may remember the old one, and drop what has it.
+        // SQS would drop the message if it still remembered its old deduplication id.
         entry = entry.message_deduplication_id(MessageId::generate().as_str());
     }
     if let Some(trace) = &letter.trace {

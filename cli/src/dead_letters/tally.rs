@@ -1,86 +1,87 @@
-//! What dead letters there are, by reason and cause.
+//! Counts dead letters by reason and cause.
 
 use std::{collections::BTreeMap, time::SystemTime};
 
-use super::Letter;
-use crate::screen::{age, shown};
+use super::dead_letter::DeadLetter;
+use crate::screen::{age, sanitize};
 
-/// Lines, at most.
-const LINES: usize = 50;
+/// Maximum number of lines.
+const MAX_LINES: usize = 50;
 
-/// Characters of a cause that are shown.
-const CAUSE: usize = 100;
+/// Characters of a cause that a line shows.
+const SHOWN_CAUSE_CHARACTERS: usize = 100;
 
-/// How many letters there are, by reason and cause.
+/// Number of dead letters by reason and cause.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Tally(BTreeMap<(String, String), Kind>);
+pub struct Tally(BTreeMap<(String, String), TallyEntry>);
 
-/// Letters of one reason and cause.
+/// The dead letters of one reason and cause.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kind {
-    /// How many.
-    pub letters: usize,
-    /// The time of the oldest.
+pub struct TallyEntry {
+    /// The number of dead letters.
+    pub count: usize,
+    /// When a worker first received the oldest.
     pub oldest: SystemTime,
-    /// One of them.
+    /// The id and audience of the oldest.
     pub example: String,
-    /// What the worker said of it.
+    /// The worker's description of that one's cause.
     pub detail: String,
 }
 
 impl Tally {
-    /// Counts a letter.
-    pub fn add(&mut self, letter: &Letter) {
-        let example = || letter.source.as_ref().map_or_else(|| letter.id().to_owned(), ToString::to_string);
-        let kind = self.0.entry((letter.reason.clone(), letter.cause())).or_insert_with(|| Kind {
-            letters: 0,
+    /// Counts a dead letter.
+    pub fn add(&mut self, letter: &DeadLetter) {
+        let example = || letter.envelope.as_ref().map_or_else(|| letter.id().to_owned(), ToString::to_string);
+        let entry = self.0.entry((letter.reason.clone(), letter.cause())).or_insert_with(|| TallyEntry {
+            count: 0,
             oldest: letter.since,
             example: example(),
             detail: letter.detail.clone(),
         });
-        kind.letters += 1;
-        if letter.since < kind.oldest {
-            (kind.oldest, kind.example, kind.detail) = (letter.since, example(), letter.detail.clone());
+        entry.count += 1;
+        if letter.since < entry.oldest {
+            (entry.oldest, entry.example, entry.detail) = (letter.since, example(), letter.detail.clone());
         }
     }
 
-    /// All that were counted.
+    /// Returns the number of dead letters.
     #[must_use]
-    pub fn letters(&self) -> usize {
-        self.0.values().map(|kind| kind.letters).sum()
+    pub fn total(&self) -> usize {
+        self.0.values().map(|entry| entry.count).sum()
     }
 
-    /// The time of the oldest, if there is one.
+    /// Returns when a worker first received the oldest dead letter.
     #[must_use]
     pub fn oldest(&self) -> Option<SystemTime> {
-        self.0.values().map(|kind| kind.oldest).min()
+        self.0.values().map(|entry| entry.oldest).min()
     }
 
-    /// How many there are of each reason.
+    /// Returns the number of dead letters by reason.
     #[must_use]
     pub fn by_reason(&self) -> BTreeMap<&str, usize> {
         let mut reasons = BTreeMap::new();
-        for ((reason, _), kind) in &self.0 {
-            *reasons.entry(reason.as_str()).or_default() += kind.letters;
+        for ((reason, _), entry) in &self.0 {
+            *reasons.entry(reason.as_str()).or_default() += entry.count;
         }
         reasons
     }
 
-    /// A line for each reason and cause, under a line that says what stands in them.
+    /// Returns a table with a header, and a line for each reason and cause.
     #[must_use]
     pub fn lines(&self, now: SystemTime) -> Vec<String> {
-        let line = |[letters, reason, oldest, example, cause]: [&str; 5]| {
-            format!("{letters:>7}  {reason:<20}  {oldest:<11}  {example:<40}  {cause}")
+        let line = |[count, reason, oldest, example, cause]: [&str; 5]| {
+            format!("{count:>7}  {reason:<20}  {oldest:<11}  {example:<40}  {cause}")
         };
-        let mut lines = vec![line(["LETTERS", "REASON", "OLDEST", "EXAMPLE", "ITS CAUSE"])];
-        for ((reason, _), Kind { letters, oldest, example, detail }) in self.0.iter().take(LINES) {
+        let mut lines = vec![line(["LETTERS", "REASON", "OLDEST", "EXAMPLE", "CAUSE"])];
+        for ((reason, _), TallyEntry { count, oldest, example, detail }) in self.0.iter().take(MAX_LINES) {
             let age = age(now.duration_since(*oldest).unwrap_or_default());
-            let cause: String = shown(detail).chars().take(CAUSE).collect();
+            let cause: String = sanitize(detail).chars().take(SHOWN_CAUSE_CHARACTERS).collect();
             let cause = if cause.is_empty() { "-" } else { &cause };
-            lines.push(line([&letters.to_string(), &shown(reason), &age, &shown(example), cause]));
+            lines.push(line([&count.to_string(), &sanitize(reason), &age, &sanitize(example), cause]));
         }
-        if self.0.len() > LINES {
-            lines.push(format!("         and {} more causes: say --reason", self.0.len() - LINES));
+        if self.0.len() > MAX_LINES {
+            let more = self.0.len() - MAX_LINES;
+            lines.push(format!("         and {more} more causes: narrow the list with --reason"));
         }
         lines
     }

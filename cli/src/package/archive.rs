@@ -1,22 +1,23 @@
-//! The zip that Lambda's `provided` runtimes take.
+//! The zip that Lambda's `provided` runtimes run.
 
 use std::io::{Cursor, Write as _};
 
 use zip::{CompressionMethod, DateTime, ZipWriter, write::SimpleFileOptions};
 
-/// How much time compression may take.
+/// Trade-off between the time that compression takes and the size of the zip.
 #[derive(Debug, Clone, Copy)]
 pub enum Compression {
-    /// Little: it is unpacked again in a moment, on this machine.
+    /// Fast, for a zip that is unpacked on this machine right away.
     Fast,
-    /// As much as it needs.
+    /// The smallest zip.
     Best,
 }
 
-/// A zip of the executable file `bootstrap`. The same binary makes the same zip: it holds no time and no owner.
+/// Builds a zip with the executable file `bootstrap`. It holds no time and no owner, so that the same binary gives the
+/// same zip.
 ///
 /// # Errors
-/// When the binary is larger than a zip takes.
+/// When the binary is too large for a zip.
 pub fn archive(binary: &[u8], compression: Compression) -> anyhow::Result<Vec<u8>> {
     let level = match compression {
         Compression::Fast => 1,

@@ -1,4 +1,4 @@
-//! What a binary must not hold.
+//! Rejects binaries that would not run on Amazon Linux 2023, or that hold a path of this machine.
 
 use std::path::Path;
 
@@ -11,7 +11,9 @@ use object::{
 
 use super::Architecture;
 
-/// The glibc of Amazon Linux 2023, which `provided.al2023` is: <https://docs.aws.amazon.com/linux/al2023/ug/core-glibc.html>.
+/// The glibc of Amazon Linux 2023, on which `provided.al2023` is based.
+///
+/// Source: <https://docs.aws.amazon.com/linux/al2023/ug/core-glibc.html>.
 const GLIBC: Version = Version(2, 34);
 
 /// A version of glibc.
@@ -19,30 +21,30 @@ const GLIBC: Version = Version(2, 34);
 struct Version(u32, u32);
 
 impl Version {
-    /// Of a symbol's version such as `GLIBC_2.2.5`.
-    fn of_symbol(name: &str) -> Option<Self> {
+    /// Parses a symbol's version such as `GLIBC_2.2.5`.
+    fn from_symbol(name: &str) -> Option<Self> {
         let mut numbers = name.strip_prefix("GLIBC_")?.split('.').map(|number| number.parse().ok());
         Some(Self(numbers.next()??, numbers.next()??))
     }
 }
 
-/// What a binary needs of the system.
+/// A binary's requirements of the system.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Needs {
-    /// The newest version of glibc that one of its symbols needs, such as `GLIBC_2.34`; none for a static binary.
+pub struct Requirements {
+    /// The newest version of glibc that one of its symbols needs, such as `GLIBC_2.34`. `None` for a static binary.
     pub glibc: Option<String>,
 }
 
-/// Looks through a binary.
+/// Checks a binary and returns its requirements.
 ///
 /// # Errors
-/// When it is for another architecture than `architecture`, needs a glibc that Amazon Linux 2023 does not have, or
-/// holds one of `paths`, which are of this machine.
+/// When it is not for `architecture`, needs a newer glibc than Amazon Linux 2023 has, or holds one of this machine's
+/// `paths`.
 pub fn inspect<'a>(
     binary: &[u8],
     architecture: Architecture,
     paths: impl IntoIterator<Item = &'a Path>,
-) -> anyhow::Result<Needs> {
+) -> anyhow::Result<Requirements> {
     let header = FileHeader64::<Endianness>::parse(binary).context("not a 64-bit ELF binary")?;
     let endian = header.endian()?;
     let machine = match architecture {
@@ -51,45 +53,47 @@ pub fn inspect<'a>(
     };
     ensure!(header.e_machine(endian) == machine, "not a binary for {architecture}");
     for path in paths {
-        let path = path.to_str().context("a path of this machine is not UTF-8")?;
+        let path =
+            path.to_str().with_context(|| format!("the path {} is not UTF-8: move it", path.display()))?;
         ensure!(
-            !holds_path(binary, path),
-            "it holds the path {path} of this machine: something that compiles it does not take \
-             `--remap-path-prefix` or `-ffile-prefix-map`"
+            !contains_path(binary, path),
+            "the binary holds the path {path} of this machine: one of its compilers ignores `--remap-path-prefix` or \
+             `-ffile-prefix-map`"
         );
     }
-    if let Some(feature) = features(binary, header, endian)?.pop() {
+    if let Some(feature) = loader_features(binary, header, endian)?.pop() {
         bail!(
-            "it needs a loader that knows {feature}, and Amazon Linux 2023's does not: package with `--zig`"
+            "the binary needs the loader feature {feature}, which Amazon Linux 2023 does not have: package with `--zig`"
         );
     }
-    let newest = symbols(binary, header, endian)?.into_iter().max();
-    let Some((version, name, symbol)) = newest else { return Ok(Needs { glibc: None }) };
+    let newest = glibc_symbols(binary, header, endian)?.into_iter().max();
+    let Some((version, name, symbol)) = newest else { return Ok(Requirements { glibc: None }) };
     if version > GLIBC {
         bail!(
             "the symbol `{symbol}` needs {name}, and Amazon Linux 2023 has glibc {}.{}: package with `--zig`, which \
-             links against that version whatever this machine has, or on Amazon Linux 2023 or Debian 12",
+             always links against that version, or package on Amazon Linux 2023 or Debian 12",
             GLIBC.0,
             GLIBC.1
         );
     }
-    Ok(Needs { glibc: Some(name) })
+    Ok(Requirements { glibc: Some(name) })
 }
 
-/// Whether a path stands there: not the end of another one, and not the beginning of another name.
-fn holds_path(binary: &[u8], path: &str) -> bool {
+/// Returns whether `binary` holds `path`, rather than a longer path that ends with it or a name that starts with it.
+fn contains_path(binary: &[u8], path: &str) -> bool {
     let path = path.trim_end_matches('/').as_bytes();
-    let in_path = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte);
-    let places = (!path.is_empty()).then(|| memchr::memmem::find_iter(binary, path));
-    places.into_iter().flatten().any(|place| {
-        let before = place.checked_sub(1).map(|place| binary[place]);
-        let after = binary.get(place + path.len()).copied();
-        before.is_none_or(|byte| !in_path(byte)) && after.is_none_or(|byte| byte == b'/' || !in_path(byte))
+    let is_path_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte);
+    let positions = (!path.is_empty()).then(|| memchr::memmem::find_iter(binary, path));
+    positions.into_iter().flatten().any(|position| {
+        let before = position.checked_sub(1).map(|before| binary[before]);
+        let after = binary.get(position + path.len()).copied();
+        before.is_none_or(|byte| !is_path_byte(byte))
+            && after.is_none_or(|byte| byte == b'/' || !is_path_byte(byte))
     })
 }
 
-/// What a binary needs of the loader itself, under names such as `GLIBC_ABI_DT_RELR`. No symbol has them.
-fn features(
+/// Returns the features of the loader that a binary needs, such as `GLIBC_ABI_DT_RELR`. No symbol has such a version.
+fn loader_features(
     binary: &[u8],
     header: &FileHeader64<Endianness>,
     endian: Endianness,
@@ -109,8 +113,8 @@ fn features(
     Ok(features)
 }
 
-/// The symbols that a binary takes from glibc, each with the version that it needs, in numbers and as it is written.
-fn symbols(
+/// Returns each glibc symbol that a binary imports, as the version it needs, that version's name, and the symbol's name.
+fn glibc_symbols(
     binary: &[u8],
     header: &FileHeader64<Endianness>,
     endian: Endianness,
@@ -126,7 +130,7 @@ fn symbols(
         }
         let Some(needed) = versions.version(version.into())? else { continue };
         let name = String::from_utf8_lossy(needed.name()).into_owned();
-        if let Some(version) = Version::of_symbol(&name) {
+        if let Some(version) = Version::from_symbol(&name) {
             let symbol = symbol.name(endian, table.strings())?;
             found.push((version, name, String::from_utf8_lossy(symbol).into_owned()));
         }
@@ -141,22 +145,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_one_from_its_beginning_to_the_end_of_a_name() {
-        let holds = |text: &str| holds_path(text.as_bytes(), "/src");
-        assert!(holds("/src/main.rs") && holds("panicked at /src/main.rs") && holds("\0/src/x"));
-        assert!(holds("/src\0") && holds("/src"));
-        assert!(holds("/src\0") && holds("/src"));
-        assert!(!holds("/registry/tokio-1.5/src/lib.rs") && !holds("/src.rs") && !holds("/srcs/"));
-        assert!(!holds_path(b"/anything/", "") && holds_path(b"/home/me/x", "/home/me/"));
+    fn only_whole_paths_are_found() {
+        let contains = |text: &str| contains_path(text.as_bytes(), "/src");
+        assert!(contains("/src/main.rs") && contains("panicked at /src/main.rs") && contains("\0/src/x"));
+        assert!(contains("/src\0") && contains("/src"));
+        assert!(!contains("/registry/tokio-1.5/src/lib.rs") && !contains("/src.rs") && !contains("/srcs/"));
+        assert!(!contains_path(b"/anything/", "") && contains_path(b"/home/me/x", "/home/me/"));
     }
 
     #[test]
-    fn versions_are_compared_as_numbers() {
-        let version = |name| Version::of_symbol(name).unwrap();
+    fn versions_compare_as_numbers() {
+        let version = |name| Version::from_symbol(name).unwrap();
         assert!(version("GLIBC_2.4") < version("GLIBC_2.34"));
         assert!(
             version("GLIBC_2.2.5") < GLIBC && version("GLIBC_2.34") == GLIBC && version("GLIBC_2.38") > GLIBC
         );
-        assert_eq!((Version::of_symbol("GCC_3.0"), Version::of_symbol("GLIBC_PRIVATE")), (None, None));
+        assert_eq!((Version::from_symbol("GCC_3.0"), Version::from_symbol("GLIBC_PRIVATE")), (None, None));
     }
 }

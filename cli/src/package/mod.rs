@@ -1,8 +1,8 @@
-//! Our Lambdas as Lambda takes them: zips that are the same, byte for byte, wherever a commit is packaged.
+//! The Lambda functions' deployment packages: zips that are byte-identical on every machine that packages a commit.
 //!
-//! - [`build`]: compiles them, for this machine's architecture or across, with no path of this machine inside.
-//! - [`inspect`]: refuses what would not run on Amazon Linux 2023, or tells of the machine that built it.
-//! - [`archive`]: the zip. [`start`]: starts it once, against a stub of the Runtime API ([`runtime_api`]).
+//! - [`build`]: compiles the binaries, for this machine's architecture or across, without this machine's paths.
+//! - [`inspect`]: rejects binaries that would not run on Amazon Linux 2023, or that hold a path of this machine.
+//! - [`archive`]: builds the zip. [`start`]: starts it once, against a stub of the Runtime API ([`runtime_api`]).
 
 pub mod archive;
 pub mod build;
@@ -14,7 +14,7 @@ use std::fmt;
 
 use clap::ValueEnum;
 
-/// A processor architecture, in Lambda's words.
+/// A processor architecture, with Lambda's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Architecture {
     /// Graviton.
@@ -26,10 +26,10 @@ pub enum Architecture {
 }
 
 impl Architecture {
-    /// This machine's.
+    /// The architecture of this machine.
     pub const HERE: Self = if cfg!(target_arch = "aarch64") { Self::Arm64 } else { Self::X86_64 };
 
-    /// Rust's target.
+    /// Returns the target triple.
     #[must_use]
     pub fn target(self) -> &'static str {
         match self {

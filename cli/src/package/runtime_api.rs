@@ -1,4 +1,6 @@
-//! A stub of Lambda's Runtime API, for one process: <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>.
+//! A stub of Lambda's Runtime API for one process.
+//!
+//! Source: <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>.
 
 use std::{
     net::Ipv4Addr,
@@ -11,10 +13,10 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-/// How long an invocation has.
+/// Time that an invocation may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The Runtime API, for one Lambda.
+/// The Runtime API of one function.
 #[derive(Debug)]
 pub struct RuntimeApi {
     listener: TcpListener,
@@ -22,12 +24,12 @@ pub struct RuntimeApi {
     buffer: Vec<u8>,
 }
 
-/// What a Lambda answered.
+/// The result of an invocation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// A response.
     Response(String),
-    /// An error that it reported.
+    /// An error that the function reported.
     Error(String),
 }
 
@@ -35,16 +37,16 @@ impl RuntimeApi {
     /// Listens on loopback.
     ///
     /// # Errors
-    /// When no port is free.
+    /// When no port is available.
     pub async fn listen() -> anyhow::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         Ok(Self { listener, stream: None, buffer: Vec::new() })
     }
 
-    /// The environment by which a Lambda finds it.
+    /// Returns the environment variables that a function needs to connect to this API.
     ///
     /// # Errors
-    /// When it does not listen any more.
+    /// When the listener has no address.
     pub fn variables(&self) -> anyhow::Result<[(&'static str, String); 4]> {
         Ok([
             ("AWS_LAMBDA_RUNTIME_API", self.listener.local_addr()?.to_string()),
@@ -54,20 +56,23 @@ impl RuntimeApi {
         ])
     }
 
-    /// Waits for a poll.
+    /// Waits for the function to request an invocation.
     ///
     /// # Errors
-    /// When something else is asked for.
+    /// When the function sends another request.
     pub async fn poll(&mut self) -> anyhow::Result<()> {
         let (head, _) = self.request().await?;
-        ensure!(head.starts_with("GET ") && head.contains("/invocation/next"), "not a poll: {head}");
+        ensure!(
+            head.starts_with("GET ") && head.contains("/invocation/next"),
+            "expected a request for the next invocation, got: {head}"
+        );
         Ok(())
     }
 
-    /// Answers a poll with an event, and waits for what comes of it.
+    /// Answers the pending request with an event, and waits for the result.
     ///
     /// # Errors
-    /// When nothing comes of it.
+    /// When the function reports no result.
     pub async fn invoke(&mut self, event: &str) -> anyhow::Result<Answer> {
         let deadline = SystemTime::now() + TIMEOUT;
         let deadline = deadline.duration_since(SystemTime::UNIX_EPOCH)?.as_millis();
@@ -81,11 +86,11 @@ impl RuntimeApi {
         let (head, body) = self.request().await?;
         self.answer("HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n").await?;
         let path = head.split(' ').nth(1).unwrap_or_default();
-        ensure!(head.starts_with("POST "), "neither a response nor an error: {head}");
+        ensure!(head.starts_with("POST "), "expected a response or an error, got: {head}");
         Ok(if path.ends_with("/response") { Answer::Response(body) } else { Answer::Error(body) })
     }
 
-    /// The next request's head and body.
+    /// Reads the next request and returns its head and body.
     async fn request(&mut self) -> anyhow::Result<(String, String)> {
         loop {
             if self.stream.is_none() {
@@ -102,7 +107,10 @@ impl RuntimeApi {
                 let length = length.and_then(|length| length.parse().ok()).unwrap_or(0);
                 let (body, end) = (end + 4, end + 4 + length);
                 while self.buffer.len() < end {
-                    ensure!(stream.read_buf(&mut self.buffer).await? > 0, "the Lambda has ended");
+                    ensure!(
+                        stream.read_buf(&mut self.buffer).await? > 0,
+                        "the function closed the connection in the middle of a request"
+                    );
                 }
                 let body = String::from_utf8_lossy(&self.buffer[body..end]).into_owned();
                 self.buffer.drain(..end);

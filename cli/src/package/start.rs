@@ -1,4 +1,4 @@
-//! Starts a package once, as Lambda does.
+//! Starts a package once, the way Lambda does.
 
 use std::{
     collections::BTreeMap,
@@ -16,22 +16,22 @@ use zip::ZipArchive;
 
 use super::{Architecture, runtime_api::RuntimeApi};
 
-/// How long a Lambda may take to start: as long as AWS gives its initialisation.
-const LIMIT: Duration = Duration::from_secs(10);
+/// Time that a function may take to start: AWS's limit for initialization.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A Lambda that has started.
+/// A started function.
 #[derive(Debug)]
 pub struct Started {
-    /// The Runtime API, which has been polled once.
+    /// The Runtime API, from which the function has requested one invocation.
     pub api: RuntimeApi,
     /// The process. It ends when this is dropped.
     pub process: tokio::process::Child,
-    /// From its start to its first poll.
+    /// Time from the process's start to its first request.
     pub took: Duration,
 }
 
-/// The command that runs a binary of `architecture` on this machine, if there is one: the binary itself, or qemu's
-/// user mode, with that architecture's C library.
+/// Returns the command that runs a binary of `architecture` on this machine: empty if the binary runs itself, or else
+/// qemu's user mode with that architecture's C library. `None` if that is not installed.
 #[must_use]
 pub fn runner(architecture: Architecture) -> Option<Vec<PathBuf>> {
     if cfg!(target_os = "linux") && architecture == Architecture::HERE {
@@ -50,11 +50,11 @@ pub fn runner(architecture: Architecture) -> Option<Vec<PathBuf>> {
     libraries.exists().then(|| vec![found, "-L".into(), libraries])
 }
 
-/// Starts the `bootstrap` of `zip`, unpacked into `folder`, with these variables and nothing else in its environment,
-/// and waits for its first poll.
+/// Unpacks `zip` into `folder`, starts its `bootstrap` with only these variables in its environment, and waits until it
+/// requests its first invocation.
 ///
 /// # Errors
-/// When it ends before that, with what it said, or has not polled within 10 s.
+/// When it ends before that, or does not do so within 10 s. The error has its output.
 pub async fn start(
     zip: &[u8],
     folder: &Path,
@@ -64,7 +64,7 @@ pub async fn start(
     let mut api = RuntimeApi::listen().await?;
     let log = folder.join("log");
     let mut words = runner.iter().cloned().chain([unpack(zip, folder)?]);
-    let mut command = Command::new(words.next().context("there is nothing to run")?);
+    let mut command = Command::new(words.next().context("the command is empty")?);
     command
         .args(words)
         .env_clear()
@@ -76,24 +76,26 @@ pub async fn start(
     let started = Instant::now();
     let mut process = loop {
         match command.spawn() {
-            // Another thread has forked while the file was written, and its child holds it open until it runs.
+            // A child that another thread forked during the write holds the file open until it calls exec.
             Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => {
                 sleep(Duration::from_millis(10)).await
             }
-            spawned => break spawned.context("it cannot be run")?,
+            spawned => break spawned.context("cannot run the binary")?,
         }
     };
     let polled = tokio::select! {
         polled = api.poll() => polled,
-        ended = process.wait() => Err(anyhow!("it ended at once, {}", ended?)),
-        () = sleep(LIMIT) => Err(anyhow!("it has not polled within {} s", LIMIT.as_secs())),
+        ended = process.wait() => Err(anyhow!("the process ended before its first request, {}", ended?)),
+        () = sleep(START_TIMEOUT) => Err(anyhow!("the process sent no request within {} s", START_TIMEOUT.as_secs())),
     };
     let took = started.elapsed();
-    polled.with_context(|| format!("it said: {}", fs::read_to_string(&log).unwrap_or_default().trim()))?;
+    polled.with_context(|| {
+        format!("its output was: {}", fs::read_to_string(&log).unwrap_or_default().trim())
+    })?;
     Ok(Started { api, process, took })
 }
 
-/// The binary of a package, made executable.
+/// Unpacks the binary, makes it executable, and returns its path.
 fn unpack(zip: &[u8], folder: &Path) -> anyhow::Result<PathBuf> {
     let mut binary = Vec::new();
     ZipArchive::new(Cursor::new(zip))?.by_name("bootstrap")?.read_to_end(&mut binary)?;

@@ -1,9 +1,7 @@
-//! Our real Lambda binaries, built and zipped.
+//! Builds and zips the debug binaries of the Lambda functions.
 
 use std::{
     collections::BTreeMap,
-    env,
-    ffi::OsString,
     fs,
     path::{Path, PathBuf},
     process::Stdio,
@@ -13,10 +11,13 @@ use anyhow::{Context as _, bail};
 use serde::Deserialize;
 use tokio::process::Command;
 
-use super::places;
-use crate::package::archive::{Compression, archive};
+use crate::{
+    cargo,
+    package::archive::{Compression, archive},
+    paths,
+};
 
-/// The short name of the router, and the name of the example router of the package `streamer-producer`.
+/// Short name of the router, and name of the example router in the package `streamer-producer`.
 pub const ROUTER: &str = "router";
 
 /// The router behind `$default`.
@@ -24,7 +25,7 @@ pub const ROUTER: &str = "router";
 pub enum Router {
     /// The example router.
     Example,
-    /// A binary of somebody else's.
+    /// A binary of the user's.
     Binary(PathBuf),
 }
 
@@ -37,11 +38,11 @@ impl std::fmt::Display for Router {
     }
 }
 
-/// The binaries of the workspace, by name.
+/// The workspace's binaries by name.
 #[derive(Debug, Clone)]
 pub struct Binaries(BTreeMap<String, PathBuf>);
 
-/// What cargo says of an artifact.
+/// Cargo's JSON message for an artifact.
 #[derive(Deserialize)]
 struct Artifact {
     target: Target,
@@ -53,20 +54,14 @@ struct Target {
     name: String,
 }
 
-/// The cargo that this was built with, or the one there is.
-pub(crate) fn cargo() -> OsString {
-    env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
-}
-
 /// Builds all binaries of the workspace and the example router.
 ///
 /// # Errors
-/// What the compiler said.
+/// When cargo or a C compiler is not installed, or compilation fails.
 pub async fn build() -> anyhow::Result<Binaries> {
-    // The selection that `cargo run` and `cargo test` make too: features resolve alike, so that no crate is
-    // built twice.
-    let output = Command::new(cargo())
-        .current_dir(places::workspace())
+    // `cargo run` and `cargo test` select the same packages. With the same features, no crate is built twice.
+    let output = Command::new(cargo::program())
+        .current_dir(paths::workspace())
         .args([
             "build",
             "--workspace",
@@ -80,16 +75,16 @@ pub async fn build() -> anyhow::Result<Binaries> {
         .kill_on_drop(true)
         .output()
         .await
-        .context("cargo, which builds the Lambdas, could not be run: install Rust with rustup")?;
+        .context("cannot run cargo, which builds the Lambda functions: install Rust with rustup")?;
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        if said.contains("linker `cc` not found") || said.contains("failed to find tool") {
+        let messages = String::from_utf8_lossy(&output.stderr);
+        if messages.contains("linker `cc` not found") || messages.contains("failed to find tool") {
             bail!(
-                "Rust needs a C compiler, and there is none: install one (on Debian: apt-get install gcc; on \
-                   macOS: xcode-select --install)"
+                "Rust needs a C compiler, and none is installed: install one (on Debian: apt-get install gcc; on \
+                 macOS: xcode-select --install)"
             );
         }
-        bail!("the Lambdas could not be built:\n{}", said.trim());
+        bail!("cannot build the Lambda functions:\n{}", messages.trim());
     }
     let artifacts =
         output.stdout.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
@@ -99,15 +94,15 @@ pub async fn build() -> anyhow::Result<Binaries> {
 }
 
 impl Binaries {
-    /// A binary's place.
+    /// Returns a binary's path.
     ///
     /// # Errors
-    /// When the workspace has none of that name.
+    /// When the workspace has no binary of that name.
     pub fn path(&self, name: &str) -> anyhow::Result<&Path> {
         self.0.get(name).map(PathBuf::as_path).with_context(|| format!("cargo built no binary `{name}`"))
     }
 
-    /// A binary as Lambda's `provided` runtimes take it: the file `bootstrap` in a zip.
+    /// Builds a binary's zip for Lambda's `provided` runtimes.
     ///
     /// # Errors
     /// When the binary cannot be read.
@@ -115,7 +110,7 @@ impl Binaries {
         zip(self.path(name)?)
     }
 
-    /// The router, likewise.
+    /// Builds the router's zip.
     ///
     /// # Errors
     /// When the binary cannot be read.

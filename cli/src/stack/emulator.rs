@@ -1,4 +1,4 @@
-//! Emulators of AWS: installed on first use, and run under a supervisor.
+//! Installs emulators of AWS on first use, and runs them under a supervisor.
 
 use std::{
     env, fs,
@@ -19,26 +19,26 @@ use super::{log::Log, python::Packages};
 
 const SUPERVISOR: &str = include_str!("../../emulator/supervisor.py");
 
-/// How long an emulator may take to start.
-const START: Duration = Duration::from_secs(60);
+/// Time that an emulator may take to start.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The region that the emulators play.
+/// The Region that the emulators serve.
 pub const REGION: &str = "us-east-1";
 
 /// An emulator: a Python program from PyPI that listens on loopback.
 #[derive(Debug, Clone, Copy)]
 pub struct Program {
-    /// What it is, and what it runs on.
+    /// Its packages and the Python that they need.
     pub packages: Packages,
-    /// Its module.
+    /// The module to run.
     pub module: &'static str,
-    /// Its environment, where it listens and in which folder it keeps its files.
+    /// Returns its environment variables for an address to listen on and a folder for its files.
     pub variables: fn(SocketAddr, &Path) -> Vec<(&'static str, String)>,
-    /// What its log says once it listens.
-    pub listens: fn(SocketAddr) -> String,
+    /// Returns the text that it logs once it listens on an address.
+    pub ready_text: fn(SocketAddr) -> String,
 }
 
-/// MiniStack: the whole path runs on it.
+/// MiniStack, which emulates every service that a deployment uses.
 pub const MINISTACK: Program = Program {
     packages: Packages {
         name: "MiniStack",
@@ -59,7 +59,7 @@ pub const MINISTACK: Program = Program {
             ("LAMBDA_WARM_TTL_SECONDS", "60".to_owned()),
         ]
     },
-    listens: |address| format!("Running on http://{address}"),
+    ready_text: |address| format!("Running on http://{address}"),
 };
 
 /// An installed emulator.
@@ -67,49 +67,49 @@ pub const MINISTACK: Program = Program {
 pub struct Installed {
     program: Program,
     python: PathBuf,
-    /// Whether it was installed just now.
+    /// Whether this call installed it.
     pub fresh: bool,
 }
 
-/// A running emulator. It ends, with all that it started, when this is dropped or the process ends.
+/// A running emulator. It ends, with every process that it started, when this value is dropped or this process ends.
 #[derive(Debug)]
 pub struct Emulator {
     supervisor: Child,
-    /// Its end ends the supervisor. Kept apart from the child: waiting for a child closes what it holds.
+    /// The supervisor ends when this is closed. It is not part of `supervisor`, because `Child::wait` closes standard
+    /// input.
     input: ChildStdin,
-    /// Where it listens.
+    /// The address that it listens on.
     pub address: SocketAddr,
 }
 
-/// Installs an emulator unless it is installed. Two processes that ask at the same time install it once.
+/// Installs an emulator if it is not installed. A lock keeps concurrent processes from installing it twice.
 ///
 /// # Errors
-/// Says what is missing, and how to get it.
+/// When Python or one of its modules is missing, or PyPI cannot be reached. The error says what to install.
 pub async fn install(program: &Program) -> anyhow::Result<Installed> {
     let (python, fresh) = program.packages.install().await?;
     Ok(Installed { program: *program, python, fresh })
 }
 
 impl Installed {
-    /// Starts an emulator on loopback, on `port` or on a free one, with its files in `folder`. What it says
-    /// goes to `log`.
+    /// Starts an emulator on loopback, on `port` or on a free port, with its files in `folder` and its output in `log`.
     ///
     /// # Errors
     /// When `port` is taken, or the emulator does not start.
     pub async fn start(&self, port: Option<u16>, folder: &Path, log: &Log) -> anyhow::Result<Emulator> {
-        const TRIES: usize = 3;
-        let mut tries = 0;
+        const MAX_ATTEMPTS: usize = 3;
+        let mut attempts = 0;
         loop {
-            tries += 1;
+            attempts += 1;
             let mut emulator = self.launch(free_address(port)?, folder, log)?;
-            let Err(error) = emulator.wait_until_it_listens(&self.program, log).await else {
+            let Err(error) = emulator.wait_until_ready(&self.program, log).await else {
                 return Ok(emulator);
             };
-            // It removes its folder before the next one may use it.
+            // Ending it removes its folder, which the next attempt uses.
             emulator.end().await?;
-            // Another process may have taken a free port in between.
-            let lost = log.read().contains("already in use");
-            if !lost || port.is_some() || tries == TRIES {
+            // Another process may have bound the free port in the meantime.
+            let port_taken = log.read().contains("already in use");
+            if !port_taken || port.is_some() || attempts == MAX_ATTEMPTS {
                 return Err(error);
             }
         }
@@ -117,8 +117,8 @@ impl Installed {
 
     fn launch(&self, address: SocketAddr, folder: &Path, log: &Log) -> anyhow::Result<Emulator> {
         fs::create_dir_all(folder)?;
-        let output = log.restart()?;
-        // What stands in its environment reaches every Lambda: nothing but what it needs.
+        let output = log.truncate()?;
+        // Lambda functions inherit this environment, so it holds only variables that the emulator needs.
         let mut supervisor = Command::new(&self.python)
             .args(["-c", SUPERVISOR])
             .arg(folder)
@@ -139,18 +139,19 @@ impl Installed {
 }
 
 impl Emulator {
-    /// Its own log says when it listens: the port's answer alone could be another process's.
-    async fn wait_until_it_listens(&mut self, program: &Program, log: &Log) -> anyhow::Result<()> {
-        let listens = (program.listens)(self.address);
-        let deadline = Instant::now() + START;
+    /// Waits until the log says that it listens. A connection to the port would prove less, because another process
+    /// could have accepted it.
+    async fn wait_until_ready(&mut self, program: &Program, log: &Log) -> anyhow::Result<()> {
+        let ready = (program.ready_text)(self.address);
+        let deadline = Instant::now() + START_TIMEOUT;
         loop {
-            let said = log.read();
-            if said.contains(&listens) {
+            let output = log.read();
+            if output.contains(&ready) {
                 return Ok(());
             }
             let ended = self.supervisor.try_wait()?.is_some();
             if ended || Instant::now() > deadline {
-                let last: Vec<_> = said.lines().rev().take(5).collect();
+                let last: Vec<_> = output.lines().rev().take(5).collect();
                 bail!(
                     "{} did not start: {}",
                     program.packages.name,
@@ -161,10 +162,10 @@ impl Emulator {
         }
     }
 
-    /// Ends it, and waits until it has ended.
+    /// Ends the emulator, and waits until it has ended.
     ///
     /// # Errors
-    /// When the supervisor cannot be waited for.
+    /// When waiting for the supervisor fails.
     pub async fn end(self) -> anyhow::Result<()> {
         let Self { mut supervisor, input, .. } = self;
         drop(input);
@@ -172,25 +173,25 @@ impl Emulator {
         Ok(())
     }
 
-    /// Waits until it has ended.
+    /// Waits until the emulator has ended.
     ///
     /// # Errors
-    /// When the supervisor cannot be waited for.
+    /// When waiting for the supervisor fails.
     pub async fn ended(&mut self) -> anyhow::Result<()> {
         self.supervisor.wait().await?;
         Ok(())
     }
 
-    /// Lets it live on when this process ends.
+    /// Keeps the emulator running after this process has ended.
     ///
     /// # Errors
-    /// When the supervisor does not hear it.
+    /// When writing to the supervisor fails.
     pub async fn detach(mut self) -> anyhow::Result<()> {
         self.input.write_all(b"detach\n").await?;
         Ok(self.input.shutdown().await?)
     }
 
-    /// The supervisor's process id, which is that of the emulator's process group.
+    /// Returns the supervisor's process id.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.supervisor.id()
@@ -198,9 +199,12 @@ impl Emulator {
 }
 
 fn free_address(port: Option<u16>) -> anyhow::Result<SocketAddr> {
-    let wanted = SocketAddr::from((Ipv4Addr::LOCALHOST, port.unwrap_or(0)));
-    let listener = TcpListener::bind(wanted).with_context(|| {
-        format!("port {} is taken: end what listens there, or choose another one with --port", wanted.port())
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port.unwrap_or(0)));
+    let listener = TcpListener::bind(address).with_context(|| {
+        format!(
+            "port {} is taken: stop the process that listens there, or choose another port with --port",
+            address.port()
+        )
     })?;
     Ok(listener.local_addr()?)
 }

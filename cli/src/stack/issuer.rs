@@ -1,4 +1,4 @@
-//! The issuer of the local stack's tokens.
+//! Issues tokens for the local stack.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,12 +12,12 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::json;
 
-/// The `iss` of its tokens.
+/// The `iss` of the tokens.
 pub const ISSUER: &str = "https://issuer.streamer.localhost";
 
 const ALGORITHM: &EcdsaSigningAlgorithm = &ECDSA_P256_SHA256_FIXED_SIGNING;
 
-/// Signs tokens (ES256) that the local stack accepts. Each stack has one of its own.
+/// Signs tokens (ES256) that the local stack accepts. Each stack has its own issuer.
 #[derive(Clone)]
 pub struct Issuer {
     pkcs8: Vec<u8>,
@@ -32,41 +32,41 @@ impl std::fmt::Debug for Issuer {
 }
 
 impl Issuer {
-    /// An issuer with a new key.
+    /// Creates an issuer with a new key.
     ///
     /// # Errors
-    /// When no key can be made.
+    /// When key generation fails.
     pub fn generate() -> anyhow::Result<Self> {
         let pkcs8 =
-            EcdsaKeyPair::generate_pkcs8(ALGORITHM, &SystemRandom::new()).context("no key could be made")?;
+            EcdsaKeyPair::generate_pkcs8(ALGORITHM, &SystemRandom::new()).context("cannot generate a key")?;
         Self::from_pkcs8(pkcs8.as_ref())
     }
 
-    /// The issuer whose private key is this PEM: an EC key (P-256) as PKCS #8, as `openssl genpkey` writes it.
+    /// Reads the private key from a PEM: an EC key (P-256) as PKCS #8, as `openssl genpkey` writes it.
     ///
     /// # Errors
-    /// When it is something else.
+    /// When the PEM holds anything else.
     pub fn from_pem(pem: &str) -> anyhow::Result<Self> {
         let lines = pem.lines().map(str::trim).filter(|line| !line.is_empty());
         let lines: Vec<_> = lines.collect();
         let ["-----BEGIN PRIVATE KEY-----", body @ .., "-----END PRIVATE KEY-----"] = lines.as_slice() else {
-            anyhow::bail!("the key is no PEM of PKCS #8: it begins with -----BEGIN PRIVATE KEY-----")
+            anyhow::bail!("the key is not a PKCS #8 PEM, which starts with -----BEGIN PRIVATE KEY-----")
         };
         Self::from_base64(&body.concat())
     }
 
-    /// The issuer with this private key.
+    /// Reads the private key from PKCS #8 in base64.
     pub(super) fn from_base64(key: &str) -> anyhow::Result<Self> {
         Self::from_pkcs8(&BASE64_STANDARD.decode(key).context("the key is not base64")?)
     }
 
-    /// The private key.
+    /// Returns the private key as PKCS #8 in base64.
     pub(super) fn to_base64(&self) -> String {
         BASE64_STANDARD.encode(&self.pkcs8)
     }
 
     fn from_pkcs8(pkcs8: &[u8]) -> anyhow::Result<Self> {
-        let pair = EcdsaKeyPair::from_pkcs8(ALGORITHM, pkcs8).context("the key cannot be read")?;
+        let pair = EcdsaKeyPair::from_pkcs8(ALGORITHM, pkcs8).context("the key is not an EC key (P-256)")?;
         let public: PublicKeyX509Der<'_> =
             pair.public_key().as_der().context("the key has no public part")?;
         let public = BASE64_STANDARD.encode(public.as_ref());
@@ -76,19 +76,19 @@ impl Issuer {
         })
     }
 
-    /// A token for a user of a tenant.
+    /// Signs a token for a user of a tenant.
     ///
     /// # Errors
-    /// When it cannot be signed.
+    /// When signing fails.
     pub fn token(&self, tenant: &str, user: &str, lifetime: Duration) -> anyhow::Result<String> {
-        self.token_of(ISSUER, tenant, user, lifetime)
+        self.token_from(ISSUER, tenant, user, lifetime)
     }
 
-    /// A token with another `iss`.
+    /// Signs a token with another `iss`.
     ///
     /// # Errors
-    /// When it cannot be signed.
-    pub fn token_of(
+    /// When signing fails.
+    pub fn token_from(
         &self,
         issuer: &str,
         tenant: &str,
@@ -99,10 +99,10 @@ impl Issuer {
         self.sign(&json!({ "iss": issuer, "sub": user, "tenant_id": tenant, "exp": expiry.as_secs() }))
     }
 
-    /// A token with any claims.
+    /// Signs a token with these claims.
     ///
     /// # Errors
-    /// When it cannot be signed.
+    /// When signing fails.
     pub fn sign(&self, claims: &serde_json::Value) -> anyhow::Result<String> {
         Ok(jsonwebtoken::encode(
             &Header::new(Algorithm::ES256),
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pem_holds_the_same_key_and_nothing_else_is_taken() {
+    fn only_pkcs8_pems_are_accepted() {
         let issuer = Issuer::generate().unwrap();
         let base64 = issuer.to_base64();
         let (first, rest) = base64.split_at(64);
@@ -129,7 +129,7 @@ mod tests {
             ["", &issuer.public_key, "-----BEGIN EC PRIVATE KEY-----\nMHc=\n-----END EC PRIVATE KEY-----"]
         {
             let error = Issuer::from_pem(other).unwrap_err().to_string();
-            assert!(error.contains("no PEM of PKCS #8"), "{error}");
+            assert!(error.contains("not a PKCS #8 PEM"), "{error}");
         }
     }
 }

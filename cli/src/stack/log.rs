@@ -1,4 +1,4 @@
-//! The emulator's log, which is also the stack's lock.
+//! The emulator's log file, which is also the stack's lock.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -8,8 +8,8 @@ use std::{
 
 use anyhow::Context as _;
 
-/// A log file that is locked as long as any process writes to it: the emulator and its supervisor inherit the
-/// lock with the file, and the kernel releases it when the last of them has ended, however it ended.
+/// A log file that is locked while any process writes to it. The emulator and its supervisor inherit the lock with the
+/// file, and the kernel releases it when the last of them has ended, even by SIGKILL.
 #[derive(Debug)]
 pub struct Log {
     file: File,
@@ -17,11 +17,11 @@ pub struct Log {
 }
 
 impl Log {
-    /// The log at `path`, or `None` while a stack writes to it.
+    /// Opens and locks the log at `path`. Returns `None` while a stack writes to it.
     ///
     /// # Errors
     /// When the file cannot be opened or locked.
-    pub fn claim(path: PathBuf) -> anyhow::Result<Option<Self>> {
+    pub fn try_lock(path: PathBuf) -> anyhow::Result<Option<Self>> {
         path.parent().map_or(Ok(()), fs::create_dir_all)?;
         let file = OpenOptions::new().create(true).append(true).open(&path);
         let file = file.with_context(|| format!("cannot open {}", path.display()))?;
@@ -34,29 +34,29 @@ impl Log {
         }
     }
 
-    /// Whether a stack writes to the log at `path`. To look takes a lock that others may take too, for a moment.
+    /// Returns whether a stack writes to the log at `path`. The check takes a shared lock for a moment.
     ///
     /// # Errors
     /// When the file cannot be opened or locked.
-    pub fn is_claimed(path: &Path) -> anyhow::Result<bool> {
+    pub fn is_locked(path: &Path) -> anyhow::Result<bool> {
         match File::open(path).and_then(|file| match file.try_lock_shared() {
             Ok(()) => Ok(false),
             Err(TryLockError::WouldBlock) => Ok(true),
             Err(TryLockError::Error(error)) => Err(error),
         }) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-            claimed => claimed.with_context(|| format!("cannot lock {}", path.display())),
+            locked => locked.with_context(|| format!("cannot lock {}", path.display())),
         }
     }
 
-    /// What it says.
+    /// Returns the log's text. Empty if it cannot be read.
     #[must_use]
     pub fn read(&self) -> String {
         fs::read_to_string(&self.path).unwrap_or_default()
     }
 
-    /// Empties it, and opens it for a process that is to write to it, and to hold its lock.
-    pub(super) fn restart(&self) -> std::io::Result<File> {
+    /// Truncates the log and returns a handle for a process that writes to it and shares the lock.
+    pub(super) fn truncate(&self) -> std::io::Result<File> {
         self.file.set_len(0)?;
         self.file.try_clone()
     }

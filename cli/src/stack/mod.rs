@@ -1,21 +1,19 @@
-//! The whole stack on this machine: an emulator of AWS, our real Lambda binaries deployed to it, and a router.
+//! A whole deployment on this machine: an emulator of AWS, the Lambda functions deployed to it, and a router.
 //!
-//! - [`emulator`]: installs and runs an emulator, MiniStack. [`build`]: builds the Lambdas. [`mod@deploy`]: deploys
-//!   [`facts`], which Terraform reads too.
-//! - [`Stack`]: a running one. It ends, with every process that it started, when it is dropped and when the
-//!   process ends in any way.
-//! - [`issuer`] and [`socket`]: what a client needs, a token and a WebSocket.
-//! - [`outage`]: a way to the management endpoint that can be made to fail.
+//! - [`emulator`]: installs and runs an emulator, MiniStack. [`build`]: builds the functions. [`mod@deploy`]: creates
+//!   the resources of `infra/stack.json`.
+//! - [`Stack`]: a running stack. It ends, with every process that it started, when it is dropped and when this process
+//!   ends, even by SIGKILL.
+//! - [`issuer`] and [`socket`]: a client's token and WebSocket.
+//! - [`fault_proxy`]: makes the management endpoint fail.
 
 pub mod build;
 pub mod deploy;
 pub mod emulator;
-pub mod facts;
+pub mod fault_proxy;
 pub mod issuer;
 pub mod log;
 pub mod logs;
-pub mod outage;
-pub mod places;
 pub mod processes;
 pub mod python;
 pub mod socket;
@@ -30,40 +28,42 @@ use streamer_producer::Producer;
 
 use self::{
     build::{Binaries, Router},
-    deploy::{Deployed, Overrides, deploy, local_config},
+    deploy::{DeployInput, Deployed, Overrides, deploy, local_config},
     emulator::{Emulator, Installed, MINISTACK},
-    facts::Facts,
     issuer::Issuer,
     log::Log,
     processes::Processes,
     socket::{NotConnected, Socket},
 };
-use crate::queue::Counts;
+use crate::{paths, queue::MessageCounts, spec::Spec};
+
+/// Lifetime of the tokens with which [`Stack::connect`] connects.
+const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
 
 /// A running stack.
 #[derive(Debug)]
 pub struct Stack {
     host: Host,
-    /// What is deployed, and where it is.
+    /// Names and URLs of its resources.
     pub deployed: Deployed,
-    /// Who signs the tokens that it accepts.
+    /// The issuer of the tokens that it accepts.
     pub issuer: Issuer,
     /// The configuration of clients of its services.
     pub config: SdkConfig,
 }
 
-/// What a stack runs on, and so what its end takes.
+/// The endpoint that a stack runs on, which determines how the stack ends.
 #[derive(Debug)]
 enum Host {
-    /// An emulator of this process's: it ends with the stack.
-    Own(Box<Emulator>),
-    /// An endpoint of somebody else's: what was deployed to it is removed.
-    Foreign,
-    /// The same as another `Stack`'s, which ends it.
+    /// An emulator that this process started. It ends with the stack.
+    Owned(Box<Emulator>),
+    /// An endpoint that another process started. The stack's resources are removed from it.
+    External,
+    /// The endpoint of another `Stack` or process, which ends it.
     Shared,
 }
 
-/// An emulator of AWS that is ready to be deployed to.
+/// An emulator of AWS that is ready for a deployment.
 #[derive(Debug)]
 pub struct Endpoint {
     host: Host,
@@ -71,21 +71,21 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Uses the endpoint that `AWS_ENDPOINT_URL` names, if any: another emulator that is up. It has to serve
-    /// sockets and `@connections` at `/_aws/execute-api/{api}/{stage}`.
+    /// Returns the endpoint that `AWS_ENDPOINT_URL` names: an emulator that is already running. It has to serve
+    /// WebSockets and `@connections` at `/_aws/execute-api/{api}/{stage}`.
     #[must_use]
-    pub fn of_environment() -> Option<Self> {
+    pub fn from_env() -> Option<Self> {
         let url = std::env::var("AWS_ENDPOINT_URL").ok().filter(|url| !url.is_empty())?;
-        Some(Self { host: Host::Foreign, url: url.trim_end_matches('/').to_owned() })
+        Some(Self { host: Host::External, url: url.trim_end_matches('/').to_owned() })
     }
 
-    /// Where it is.
+    /// Returns the endpoint's URL.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Starts an emulator, on `port` or on a free one, with its files in `folder`. What it says goes to `log`.
+    /// Starts an emulator, on `port` or on a free port, with its files in `folder` and its output in `log`.
     ///
     /// # Errors
     /// When `port` is taken, or the emulator does not start.
@@ -97,27 +97,29 @@ impl Endpoint {
     ) -> anyhow::Result<Self> {
         let emulator = installed.start(port, folder, log).await?;
         let url = format!("http://{}", emulator.address);
-        Ok(Self { host: Host::Own(Box::new(emulator)), url })
+        Ok(Self { host: Host::Owned(Box::new(emulator)), url })
     }
 
-    /// Starts an emulator of this process's, beside all others.
+    /// Starts an emulator for this process alone. Other processes can run theirs at the same time.
     ///
     /// # Errors
-    /// When it does not start.
+    /// When the emulator does not start.
     pub async fn start_own(installed: &Installed, name: &str) -> anyhow::Result<Self> {
         let unique = format!("{name}-{}", std::process::id());
-        let log = |name: &str| Log::claim(places::state(format!("logs/{name}.log")));
-        let log = match log(name)? {
+        let try_lock = |name: &str| Log::try_lock(paths::state(format!("logs/{name}.log")));
+        let log = match try_lock(name)? {
             Some(log) => log,
-            None => log(&unique)?.context("this process has a stack of that name already")?,
+            None => {
+                try_lock(&unique)?.with_context(|| format!("this process already runs a stack `{name}`"))?
+            }
         };
-        Self::start(installed, None, &places::state(format!("run/{unique}")), &log).await
+        Self::start(installed, None, &paths::state(format!("run/{unique}")), &log).await
     }
 
-    /// Deploys the whole stack to it.
+    /// Deploys a whole stack.
     ///
     /// # Errors
-    /// Says what could not be made.
+    /// When a resource cannot be created. The error names it.
     pub async fn deploy(
         self,
         binaries: &Binaries,
@@ -125,40 +127,41 @@ impl Endpoint {
         overrides: &Overrides,
     ) -> anyhow::Result<Stack> {
         let (config, issuer) = (local_config(&self.url).await, Issuer::generate()?);
-        let mut facts = Facts::read()?;
-        let deployed = if matches!(self.host, Host::Foreign) {
-            let suffix = format!("-{}", std::process::id());
-            facts.rename(&suffix);
-            let deployed = deploy(&config, &facts, overrides, binaries, router, &issuer).await;
-            deployed
-                .with_context(|| format!("what was made at {} is still there, named …{suffix}", self.url))?
-        } else {
-            deploy(&config, &facts, overrides, binaries, router, &issuer).await?
+        let mut spec = Spec::read()?;
+        let suffix = matches!(self.host, Host::External).then(|| format!("-{}", std::process::id()));
+        suffix.iter().for_each(|suffix| spec.rename(suffix));
+        let input = DeployInput { spec: &spec, overrides, binaries, router, issuer: &issuer };
+        let deployed = deploy(&config, input).await;
+        let deployed = match suffix {
+            Some(suffix) => deployed.with_context(|| {
+                format!("the deployment at {} is incomplete: remove the resources named …{suffix}", self.url)
+            })?,
+            None => deployed?,
         };
         Ok(Stack { host: self.host, deployed, issuer, config })
     }
 }
 
 impl Stack {
-    /// Installs, builds, starts and deploys: everything that a test needs.
+    /// Installs an emulator, builds the functions, and starts and deploys a stack.
     ///
     /// # Errors
-    /// Says what is missing, or what could not be made.
+    /// When a tool is missing, or a resource cannot be created. The error names it.
     pub async fn start(name: &str, overrides: &Overrides) -> anyhow::Result<Self> {
-        let endpoint = match Endpoint::of_environment() {
+        let endpoint = match Endpoint::from_env() {
             Some(endpoint) => endpoint,
             None => Endpoint::start_own(&emulator::install(&MINISTACK).await?, name).await?,
         };
         endpoint.deploy(&build::build().await?, &Router::Example, overrides).await
     }
 
-    /// The same stack, with clients of its own. It ends with the one that it is of.
+    /// Returns the same stack with new clients. It ends with the original.
     pub async fn share(&self) -> Self {
-        Self::elsewhere(self.deployed.clone(), self.issuer.clone()).await
+        Self::attach(self.deployed.clone(), self.issuer.clone()).await
     }
 
-    /// What is deployed at an endpoint already, by another process or by other means. Who ends it is their affair.
-    pub async fn elsewhere(deployed: Deployed, issuer: Issuer) -> Self {
+    /// Returns a stack that another process deployed. Ending it is up to that process.
+    pub async fn attach(deployed: Deployed, issuer: Issuer) -> Self {
         let config = local_config(&deployed.endpoint_url).await;
         Self { host: Host::Shared, deployed, issuer, config }
     }
@@ -166,83 +169,83 @@ impl Stack {
     /// Connects a client with a fresh token.
     ///
     /// # Errors
-    /// [`NotConnected`].
+    /// When signing the token or the handshake fails.
     pub async fn connect(&self, tenant: &str, user: &str) -> Result<Socket, NotConnected> {
-        let token =
-            self.issuer.token(tenant, user, Duration::from_secs(3600)).map_err(NotConnected::Failed)?;
+        let token = self.issuer.token(tenant, user, TOKEN_LIFETIME).map_err(NotConnected::Failed)?;
         Socket::connect(&self.deployed.websocket_url, Some(&token)).await
     }
 
-    /// The connection table.
+    /// Returns the connection table.
     #[must_use]
     pub fn table(&self) -> ConnectionTable {
         ConnectionTable::new(aws_sdk_dynamodb::Client::new(&self.config), &self.deployed.connections_table)
     }
 
-    /// A producer for the outbound queue.
+    /// Returns a producer for the outbound queue.
     #[must_use]
     pub fn producer(&self) -> Producer {
         Producer::new(&aws_sdk_sqs::Client::new(&self.config), &self.deployed.queue_url)
     }
 
-    /// Whether a queue holds nothing, neither visible nor in flight nor delayed.
+    /// Returns whether a queue has no messages: none waiting, in flight or delayed.
     ///
     /// # Errors
-    /// When the queue does not say.
+    /// When SQS does not answer.
     pub async fn is_empty(&self, queue_url: &str) -> anyhow::Result<bool> {
-        Ok(Counts::of(&aws_sdk_sqs::Client::new(&self.config), queue_url).await?.all() == 0)
+        let sqs = aws_sdk_sqs::Client::new(&self.config);
+        Ok(MessageCounts::read(&sqs, queue_url).await?.total() == 0)
     }
 
-    /// The processes of a function, as they are now.
+    /// Lists the current processes of a function.
     ///
     /// # Errors
     /// When the stack has no such function, or processes cannot be listed.
     pub fn processes(&self, function: &str) -> anyhow::Result<Processes> {
-        let function = self.deployed.functions.get(function).context("no such function")?;
-        Processes::of_function(function, &self.deployed.endpoint_url)
+        let name = self.deployed.functions.get(function);
+        let name = name.with_context(|| format!("the stack has no function `{function}`"))?;
+        Processes::of_function(name, &self.deployed.endpoint_url)
     }
 
-    /// Ends it, and waits until all its processes have ended. What was deployed to an endpoint of somebody
-    /// else's is removed from there.
+    /// Ends the stack and waits until its processes have ended. Removes its resources from an external endpoint.
     ///
     /// # Errors
-    /// When something cannot be removed, or the emulator cannot be waited for.
+    /// When a resource cannot be removed, or waiting for the emulator fails.
     pub async fn end(self) -> anyhow::Result<()> {
         match self.host {
-            Host::Own(emulator) => emulator.end().await,
-            Host::Foreign => deploy::remove(&self.config, &self.deployed).await,
+            Host::Owned(emulator) => emulator.end().await,
+            Host::External => deploy::remove(&self.config, &self.deployed).await,
             Host::Shared => Ok(()),
         }
     }
 
-    /// Waits until its emulator has ended, for whatever reason; for ever where it has none of its own.
+    /// Waits until the stack's own emulator has ended. Never returns if it has none.
     ///
     /// # Errors
-    /// When the emulator cannot be waited for.
+    /// When waiting for the emulator fails.
     pub async fn ended(&mut self) -> anyhow::Result<()> {
         match &mut self.host {
-            Host::Own(emulator) => emulator.ended().await,
-            Host::Foreign | Host::Shared => std::future::pending().await,
+            Host::Owned(emulator) => emulator.ended().await,
+            Host::External | Host::Shared => std::future::pending().await,
         }
     }
 
-    /// Lets its emulator live on when this process ends.
+    /// Keeps the stack's own emulator running after this process has ended.
     ///
     /// # Errors
-    /// When the emulator's supervisor does not hear it.
+    /// When writing to the emulator's supervisor fails.
     pub async fn detach(self) -> anyhow::Result<()> {
         match self.host {
-            Host::Own(emulator) => emulator.detach().await,
-            Host::Foreign | Host::Shared => Ok(()),
+            Host::Owned(emulator) => emulator.detach().await,
+            Host::External | Host::Shared => Ok(()),
         }
     }
 
-    /// The process to end for the emulator to end, where it has one of its own.
+    /// Returns the process id of the supervisor of the stack's own emulator.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         match &self.host {
-            Host::Own(emulator) => emulator.pid(),
-            Host::Foreign | Host::Shared => None,
+            Host::Owned(emulator) => emulator.pid(),
+            Host::External | Host::Shared => None,
         }
     }
 }

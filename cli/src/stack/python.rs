@@ -1,4 +1,4 @@
-//! Python packages, each set in a virtual environment of its own.
+//! Installs Python packages, each set in its own virtual environment.
 
 use std::{
     env,
@@ -11,27 +11,27 @@ use std::{
 use anyhow::{Context as _, bail};
 use tokio::process::Command;
 
-use super::places;
+use crate::paths;
 
-/// Packages from PyPI.
+/// A set of packages from PyPI.
 #[derive(Debug, Clone, Copy)]
 pub struct Packages {
-    /// What they are called together.
+    /// Name of the set, for people.
     pub name: &'static str,
-    /// What they are called in folders.
+    /// Name of the set in the names of folders.
     pub folder: &'static str,
-    /// The package that the others are there for.
+    /// The main package. The others are its dependencies.
     pub package: &'static str,
-    /// All of them, pinned with their hashes.
+    /// Requirements file with every package, pinned by hash.
     pub requirements: &'static str,
-    /// The Pythons to try, after the one that the variable `PYTHON` names.
+    /// Interpreters to try after the one that the environment variable `PYTHON` names.
     pub pythons: &'static [&'static str],
-    /// The versions of Python that they run on, for people, and from which to which.
+    /// Supported versions of Python: for people, and as the first and last version.
     pub versions: (&'static str, (u8, u8), (u8, u8)),
 }
 
 impl Packages {
-    /// The name, and the version.
+    /// Returns the name of the set with the version of the main package.
     #[must_use]
     pub fn version(&self) -> String {
         let lines = self.requirements.lines();
@@ -40,32 +40,32 @@ impl Packages {
         format!("{} {}", self.name, version.unwrap_or_default().1.trim_end_matches([' ', '\\']))
     }
 
-    /// Installs them unless they are installed, and returns their Python, and whether they were installed just now.
-    /// Two processes that ask at the same time install them once.
+    /// Installs the packages if they are not installed. Returns their interpreter, and whether this call installed them.
+    /// A lock keeps concurrent processes from installing them twice.
     ///
     /// # Errors
-    /// Says what is missing, and how to get it.
+    /// When Python or its venv module is missing, or PyPI cannot be reached. The error says what to install.
     pub async fn install(&self) -> anyhow::Result<(PathBuf, bool)> {
-        let folder = places::shared(format!("{}-{:08x}", self.folder, checksum(self.requirements)));
+        let folder = paths::shared(format!("{}-{:08x}", self.folder, checksum(self.requirements)));
         let python = folder.join("bin/python");
         let installed = folder.join("installed");
-        let lock = places::shared(format!("{}.lock", self.folder));
-        fs::create_dir_all(places::shared("")).context("cannot make target/streamer")?;
-        let lock = File::create(&lock).with_context(|| format!("cannot make {}", lock.display()))?;
+        let lock = paths::shared(format!("{}.lock", self.folder));
+        fs::create_dir_all(paths::shared("")).context("cannot create target/streamer")?;
+        let lock = File::create(&lock).with_context(|| format!("cannot create {}", lock.display()))?;
         let _lock = tokio::task::spawn_blocking(move || lock.lock().map(|()| lock)).await??;
-        // A virtual environment dies with the Python that it was made from.
+        // A virtual environment breaks when the Python it was created from is removed.
         if installed.exists() && python.exists() {
             return Ok((python, false));
         }
         let system = self.system_python().await?;
         run(&system, [OsStr::new("-m"), "venv".as_ref(), "--clear".as_ref(), folder.as_ref()]).await.context(
-            "Python cannot make a virtual environment: install its venv module (on Debian: apt-get install python3-venv)",
+            "Python cannot create a virtual environment: install its venv module (on Debian: apt-get install python3-venv)",
         )?;
         let requirements = folder.join("requirements.txt");
         fs::write(&requirements, self.requirements)?;
         let install = ["-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes", "--requirement"];
         run(&python, install.iter().map(OsStr::new).chain([requirements.as_ref()])).await.with_context(
-            || format!("{} could not be installed from PyPI: is there a way to it from here?", self.name),
+            || format!("cannot install {} from PyPI: check that this machine can reach pypi.org", self.name),
         )?;
         fs::write(installed, "")?;
         Ok((python, true))
@@ -84,15 +84,15 @@ impl Packages {
         }
         let tried: Vec<_> = candidates.iter().map(|python| format!("`{}`", python.display())).collect();
         bail!(
-            "{} needs Python {versions}, and {} is not that: install it (on Debian: apt-get install python3 \
-             python3-venv; on macOS: brew install python), or name another one in the variable PYTHON",
+            "{} needs Python {versions}, tried {}: install it (on Debian: apt-get install python3 python3-venv; on \
+             macOS: brew install python), or name another interpreter in the variable PYTHON",
             self.name,
-            tried.join(" or ")
+            tried.join(" and ")
         )
     }
 }
 
-/// Distinguishes versions of a text; not a defence against anyone.
+/// Returns a hash (FNV-1a) that distinguishes versions of a text. It is not collision-resistant.
 fn checksum(text: &str) -> u32 {
     text.bytes().fold(2_166_136_261, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(16_777_619))
 }
@@ -101,8 +101,8 @@ async fn run(program: &Path, arguments: impl IntoIterator<Item = &OsStr>) -> any
     let mut command = Command::new(program);
     let output = command.args(arguments).stdin(Stdio::null()).kill_on_drop(true).output().await?;
     if !output.status.success() {
-        let said = [output.stdout, output.stderr].concat();
-        bail!("{}", String::from_utf8_lossy(&said).trim());
+        let messages = [output.stdout, output.stderr].concat();
+        bail!("{}", String::from_utf8_lossy(&messages).trim());
     }
     Ok(())
 }

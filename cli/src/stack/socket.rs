@@ -1,4 +1,4 @@
-//! A WebSocket client, as a browser or a device would be one.
+//! A WebSocket client, in the role of a browser or a device.
 
 use std::time::{Duration, SystemTime};
 
@@ -11,36 +11,36 @@ use tokio_tungstenite::{
     tungstenite::{self, ClientRequestBuilder, Message, http::Uri},
 };
 
-/// How long a handshake may take, to open or to close.
-const LIMIT: Duration = Duration::from_secs(30);
+/// Time that an opening or closing handshake may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A connected client.
 #[derive(Debug)]
 pub struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
-/// A frame, and when it arrived.
+/// A received text frame.
 #[derive(Debug, Clone)]
 pub struct Frame {
-    /// Its text.
+    /// The text.
     pub text: String,
-    /// When it arrived.
+    /// The time of arrival.
     pub at: SystemTime,
 }
 
-/// Why a client is not connected.
+/// A failure to connect.
 #[derive(Debug)]
 pub enum NotConnected {
-    /// The handshake was refused with this status.
+    /// The server refused the handshake with this HTTP status.
     Refused(u16),
-    /// The handshake failed otherwise.
+    /// The handshake failed for another reason.
     Failed(anyhow::Error),
 }
 
 impl Frame {
-    /// The frame's JSON.
+    /// Parses the text as JSON.
     ///
     /// # Errors
-    /// When it is none.
+    /// When the text is not JSON.
     pub fn json(&self) -> anyhow::Result<Value> {
         serde_json::from_str(&self.text).with_context(|| format!("not JSON: {}", self.text))
     }
@@ -69,7 +69,7 @@ impl Socket {
             Some(token) => request.with_header("Authorization", format!("Bearer {token}")),
             None => request,
         };
-        match timeout(LIMIT, connect_async(request)).await {
+        match timeout(HANDSHAKE_TIMEOUT, connect_async(request)).await {
             Ok(Ok((socket, _))) => Ok(Self(socket)),
             Ok(Err(tungstenite::Error::Http(response))) => {
                 Err(NotConnected::Refused(response.status().as_u16()))
@@ -90,7 +90,7 @@ impl Socket {
     /// Waits for the next text frame.
     ///
     /// # Errors
-    /// When none comes within `limit`, or the connection is closed.
+    /// When no text frame arrives within `limit`, or the connection is closed.
     pub async fn next(&mut self, limit: Duration) -> anyhow::Result<Frame> {
         let next = async {
             loop {
@@ -104,19 +104,21 @@ impl Socket {
                 }
             }
         };
-        timeout(limit, next).await.with_context(|| format!("no frame came within {limit:?}"))?
+        timeout(limit, next).await.with_context(|| format!("no frame arrived within {limit:?}"))?
     }
 
-    /// Closes the connection, and waits for the other side to agree.
+    /// Closes the connection with a closing handshake.
     ///
     /// # Errors
-    /// When the connection broke before, or the other side does not agree in time.
+    /// When the connection broke before, or the server does not answer in time.
     pub async fn close(mut self) -> anyhow::Result<()> {
         let closing = async {
             self.0.close(None).await?;
             while let Some(Ok(_)) = self.0.next().await {}
             Ok(())
         };
-        timeout(LIMIT, closing).await.context("the other side does not close the connection")?
+        timeout(HANDSHAKE_TIMEOUT, closing)
+            .await
+            .context("the server did not complete the closing handshake")?
     }
 }

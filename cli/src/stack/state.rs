@@ -1,4 +1,4 @@
-//! The stack that `streamer up` runs: where other commands find it.
+//! The state of the stack that `streamer up` runs, for other commands.
 
 use std::{
     fs::{self, OpenOptions},
@@ -10,9 +10,10 @@ use std::{
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 
-use super::{Stack, deploy::Deployed, issuer::Issuer, log::Log, places};
+use super::{Stack, deploy::Deployed, issuer::Issuer, log::Log};
+use crate::paths;
 
-/// What is written of a stack that is up. It lies in the emulator's folder, which the supervisor removes.
+/// The content of `stack.json`. The file is in the emulator's folder, which the supervisor removes.
 #[derive(Debug, Serialize, Deserialize)]
 struct State {
     deployed: Deployed,
@@ -27,59 +28,59 @@ struct State {
 pub struct Running {
     /// The stack.
     pub stack: Stack,
-    /// The process to end for the stack to end.
+    /// The supervisor's process id. Ending that process ends the stack.
     pub pid: u32,
 }
 
-/// The emulator's folder of the stack that `up` runs.
+/// Returns the emulator's folder of the stack that `up` runs.
 #[must_use]
 pub fn folder() -> PathBuf {
-    places::state("up")
+    paths::state("up")
 }
 
 fn file() -> PathBuf {
     folder().join("stack.json")
 }
 
-/// Where the emulator of the stack that `up` runs logs.
+/// Returns the path of the emulator's log of the stack that `up` runs.
 #[must_use]
 pub fn log_path() -> PathBuf {
-    places::state("logs/up.log")
+    paths::state("logs/up.log")
 }
 
-/// The log of the stack that `up` runs, or `None` while one is up.
+/// Opens and locks the log of the stack that `up` runs. Returns `None` while a stack is up.
 ///
 /// # Errors
 /// When the log cannot be opened or locked.
-pub fn claim() -> anyhow::Result<Option<Log>> {
-    Log::claim(log_path())
+pub fn lock_log() -> anyhow::Result<Option<Log>> {
+    Log::try_lock(log_path())
 }
 
-/// Whether a stack is up, or starting, or ending.
+/// Returns whether a stack is up, starting or ending.
 ///
 /// # Errors
 /// When the log cannot be opened or locked.
 pub fn is_up() -> anyhow::Result<bool> {
-    Log::is_claimed(&log_path())
+    Log::is_locked(&log_path())
 }
 
-/// Writes down where a stack is, for its user's eyes only.
+/// Writes the state to a file that only its user can read.
 ///
 /// # Errors
 /// When the file cannot be written.
 pub fn write(stack: &Stack, pid: u32) -> anyhow::Result<()> {
     let state = State { deployed: stack.deployed.clone(), pid, issuer: stack.issuer.to_base64() };
-    // Whole or not at all: a command may look for it at any time.
+    // The rename is atomic, so that no command reads a partial file.
     let partial = folder().join("stack.json.partial");
     let mut writer = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&partial)?;
     writer.write_all(&serde_json::to_vec(&state)?)?;
     Ok(fs::rename(partial, file())?)
 }
 
-/// The stack that is up, if any.
+/// Returns the stack that is up.
 ///
 /// # Errors
-/// When one is just starting or ending.
+/// When a stack is starting or ending.
 pub async fn running() -> anyhow::Result<Option<Running>> {
     if !is_up()? {
         return Ok(None);
@@ -88,15 +89,15 @@ pub async fn running() -> anyhow::Result<Option<Running>> {
         bail!("a stack is starting or ending right now: try again in a few seconds")
     };
     let State { deployed, pid, issuer } =
-        serde_json::from_slice(&state).with_context(|| format!("{} is not readable", file().display()))?;
-    let stack = Stack::elsewhere(deployed, Issuer::from_base64(&issuer)?).await;
+        serde_json::from_slice(&state).with_context(|| format!("cannot parse {}", file().display()))?;
+    let stack = Stack::attach(deployed, Issuer::from_base64(&issuer)?).await;
     Ok(Some(Running { stack, pid }))
 }
 
-/// The stack that is up.
+/// Returns the stack that is up.
 ///
 /// # Errors
-/// When none is.
-pub async fn expect() -> anyhow::Result<Running> {
+/// When no stack is up.
+pub async fn require_running() -> anyhow::Result<Running> {
     running().await?.context("no stack is up on this machine: start one with `streamer up`")
 }

@@ -1,4 +1,4 @@
-//! Counts what arrives.
+//! Counts the received frames.
 
 use std::{
     collections::HashMap,
@@ -11,30 +11,30 @@ use streamer_message::MessageId;
 
 use crate::stack::socket::Frame;
 
-/// Every frame that arrived, and how long each message took until all its recipients had it.
+/// The received frames, and each message's latency to its last recipient.
 #[derive(Debug, Default)]
 pub struct Tally {
-    arrivals: HashMap<(String, String), usize>,
+    /// Number of frames by recipient and message id.
+    frames: HashMap<(String, String), usize>,
     latencies: HashMap<String, Duration>,
-    /// Messages that did not arrive.
+    /// Number of frames that did not arrive.
     pub lost: usize,
 }
 
 impl Tally {
-    /// Counts a frame for `recipient`, and returns its JSON and how old its message is; `None` where the
-    /// recipient has the message already, since a client drops an id that it has seen.
+    /// Counts a frame of `recipient`, and returns its JSON and its message's age. Returns `None` for a duplicate.
     ///
     /// # Errors
-    /// When the frame is no message of the library's.
-    pub fn arrived(&mut self, recipient: &str, frame: &Frame) -> anyhow::Result<Option<(Value, Duration)>> {
+    /// When the frame is not a message of the producer library.
+    pub fn count(&mut self, recipient: &str, frame: &Frame) -> anyhow::Result<Option<(Value, Duration)>> {
         let json = frame.json()?;
-        let id = json["id"].as_str().with_context(|| format!("no id: {}", frame.text))?;
-        let made = MessageId::new(id)?.created_at().context("the id is no UUIDv7")?;
-        let made = SystemTime::UNIX_EPOCH + Duration::from_millis(made);
-        let latency = frame.at.duration_since(made).unwrap_or_default();
-        let arrivals = self.arrivals.entry((recipient.to_owned(), id.to_owned())).or_default();
-        *arrivals += 1;
-        if *arrivals > 1 {
+        let id = json["id"].as_str().with_context(|| format!("the frame has no id: {}", frame.text))?;
+        let created = MessageId::new(id)?.created_at().context("the id is not a UUIDv7")?;
+        let created = SystemTime::UNIX_EPOCH + Duration::from_millis(created);
+        let latency = frame.at.duration_since(created).unwrap_or_default();
+        let frames = self.frames.entry((recipient.to_owned(), id.to_owned())).or_default();
+        *frames += 1;
+        if *frames > 1 {
             return Ok(None);
         }
         let slowest = self.latencies.entry(id.to_owned()).or_default();
@@ -42,32 +42,31 @@ impl Tally {
         Ok(Some((json, latency)))
     }
 
-    /// Frames that arrived.
+    /// Returns the number of frames.
     #[must_use]
     pub fn frames(&self) -> usize {
-        self.arrivals.values().sum()
+        self.frames.values().sum()
     }
 
-    /// Messages that arrived, each once for each recipient.
+    /// Returns the number of distinct messages, counted per recipient.
     #[must_use]
     pub fn unique(&self) -> usize {
-        self.arrivals.len()
+        self.frames.len()
     }
 
-    /// Messages that arrived more than once.
+    /// Returns the number of messages that a recipient got more than once.
     #[must_use]
-    pub fn twice(&self) -> usize {
-        self.arrivals.values().filter(|arrivals| **arrivals > 1).count()
+    pub fn repeated(&self) -> usize {
+        self.frames.values().filter(|frames| **frames > 1).count()
     }
 
-    /// The latency that `percent` of the messages do not exceed. A message's latency is that of its last
-    /// recipient.
+    /// Returns the latency that `percent` of the messages do not exceed (nearest rank).
     #[must_use]
     pub fn percentile(&self, percent: usize) -> Duration {
         let mut latencies: Vec<_> = self.latencies.values().copied().collect();
         latencies.sort_unstable();
-        let place = (latencies.len() * percent).div_ceil(100).saturating_sub(1);
-        latencies.get(place).copied().unwrap_or_default()
+        let index = (latencies.len() * percent).div_ceil(100).saturating_sub(1);
+        latencies.get(index).copied().unwrap_or_default()
     }
 }
 
@@ -81,20 +80,20 @@ mod tests {
     }
 
     #[test]
-    fn the_second_frame_of_a_message_is_a_duplicate_for_its_recipient_alone() {
+    fn duplicates_count_per_recipient() {
         let (mut tally, id) = (Tally::default(), MessageId::generate());
         for (recipient, after) in [("a", 10), ("b", 20), ("a", 5000)] {
-            tally.arrived(recipient, &frame(&id, after)).unwrap();
+            tally.count(recipient, &frame(&id, after)).unwrap();
         }
-        assert_eq!((tally.frames(), tally.unique(), tally.twice()), (3, 2, 1));
+        assert_eq!((tally.frames(), tally.unique(), tally.repeated()), (3, 2, 1));
         assert_eq!(tally.percentile(99), Duration::from_millis(20), "a duplicate has no latency");
     }
 
     #[test]
-    fn percentiles_are_the_nearest_rank() {
+    fn percentiles_use_the_nearest_rank() {
         let mut tally = Tally::default();
         for after in 1..=100 {
-            tally.arrived("a", &frame(&MessageId::generate(), after)).unwrap();
+            tally.count("a", &frame(&MessageId::generate(), after)).unwrap();
         }
         assert_eq!([50, 99, 100].map(|percent| tally.percentile(percent).as_millis()), [50, 99, 100]);
     }

@@ -1,4 +1,4 @@
-//! The functions, and what invokes the worker.
+//! Creates the functions, and the event source mapping that invokes the worker.
 
 use std::collections::BTreeMap;
 
@@ -8,20 +8,29 @@ use aws_sdk_lambda::{
     types::{Architecture, Environment, FunctionCode, FunctionResponseType, Runtime, ScalingConfig},
 };
 
-use super::Deployment;
+use super::deployer::Deployer;
 use crate::{
     package,
-    stack::{
-        build::{Binaries, ROUTER},
-        facts::Function,
-    },
+    spec::Function,
+    stack::build::{Binaries, ROUTER},
 };
 
-/// Where a role would stand; emulators take any.
+/// A role that does not exist. Emulators accept any.
 const ROLE: &str = "arn:aws:iam::000000000000:role/streamer";
 
-impl Deployment<'_> {
-    pub(super) async fn function(
+const ROUTER_TIMEOUT_SECONDS: i32 = 30;
+const ROUTER_MEMORY_MB: i32 = 256;
+
+/// A function's settings.
+struct Settings {
+    variables: BTreeMap<String, String>,
+    timeout_seconds: i32,
+    memory_mb: i32,
+}
+
+impl Deployer<'_> {
+    /// Creates a function of the spec and returns its ARN. Its environment variables get their values from `values`.
+    pub(super) async fn create_function(
         &self,
         name: &str,
         function: &Function,
@@ -39,30 +48,30 @@ impl Deployment<'_> {
         let mut variables: BTreeMap<_, _> = function.environment.iter().filter_map(given).collect();
         let overrides = self.overrides.environment.get(name).into_iter().flatten();
         variables.extend(overrides.map(|(variable, value)| ((*variable).to_owned(), value.clone())));
-        let (timeout, memory) = (function.timeout_seconds, function.memory_mb);
-        let arn = self.create(name, binaries.zip(&function.package)?, variables, timeout, memory).await?;
-        let mapping = &self.facts.mapping;
+        let Function { timeout_seconds, memory_mb, .. } = *function;
+        let settings = Settings { variables, timeout_seconds, memory_mb };
+        let arn = self.create(name, binaries.zip(&function.package)?, settings).await?;
+        let mapping = &self.spec.mapping;
         if *name == mapping.function {
-            // Where Lambda throttles the mapping's invocations, SQS counts the receives all the same.
-            let put = self.lambda.put_function_concurrency().function_name(self.facts.function_name(name));
+            // Reserved concurrency prevents throttling: SQS counts the receives of throttled invocations, too.
+            let put = self.lambda.put_function_concurrency().function_name(self.spec.function_name(name));
             put.reserved_concurrent_executions(mapping.pace.maximum_concurrency()).send().await?;
         }
         Ok(arn)
     }
 
-    pub(super) async fn router(&self, queue_url: &str, zip: Vec<u8>) -> anyhow::Result<String> {
-        let variables = BTreeMap::from([("QUEUE_URL".to_owned(), queue_url.to_owned())]);
-        self.create(ROUTER, zip, variables, 30, 256).await
+    /// Creates the router and returns its ARN.
+    pub(super) async fn create_router(&self, queue_url: &str, zip: Vec<u8>) -> anyhow::Result<String> {
+        let settings = Settings {
+            variables: BTreeMap::from([("QUEUE_URL".to_owned(), queue_url.to_owned())]),
+            timeout_seconds: ROUTER_TIMEOUT_SECONDS,
+            memory_mb: ROUTER_MEMORY_MB,
+        };
+        self.create(ROUTER, zip, settings).await
     }
 
-    async fn create(
-        &self,
-        name: &str,
-        zip: Vec<u8>,
-        variables: BTreeMap<String, String>,
-        timeout_seconds: i32,
-        memory_mb: i32,
-    ) -> anyhow::Result<String> {
+    async fn create(&self, name: &str, zip: Vec<u8>, settings: Settings) -> anyhow::Result<String> {
+        let Settings { variables, timeout_seconds, memory_mb } = settings;
         let environment = Environment::builder().set_variables(Some(variables.into_iter().collect()));
         let architecture = match package::Architecture::HERE {
             package::Architecture::Arm64 => Architecture::Arm64,
@@ -71,7 +80,7 @@ impl Deployment<'_> {
         let created = self
             .lambda
             .create_function()
-            .function_name(self.facts.function_name(name))
+            .function_name(self.spec.function_name(name))
             .runtime(Runtime::Providedal2023)
             .architectures(architecture)
             .handler("bootstrap")
@@ -82,12 +91,12 @@ impl Deployment<'_> {
             .code(FunctionCode::builder().zip_file(Blob::new(zip)).build())
             .send()
             .await?;
-        created.function_arn.context("no function ARN")
+        created.function_arn.context("the response has no function ARN")
     }
 
-    /// The mapping's id.
-    pub(super) async fn mapping(&self, queue_arn: &str, function_arn: &str) -> anyhow::Result<String> {
-        let mapping = &self.facts.mapping;
+    /// Creates the event source mapping and returns its id.
+    pub(super) async fn create_mapping(&self, queue_arn: &str, function_arn: &str) -> anyhow::Result<String> {
+        let mapping = &self.spec.mapping;
         let scaling =
             ScalingConfig::builder().maximum_concurrency(mapping.pace.maximum_concurrency()).build();
         let created = self
@@ -101,6 +110,6 @@ impl Deployment<'_> {
             .function_response_types(FunctionResponseType::ReportBatchItemFailures)
             .send()
             .await?;
-        created.uuid.context("no mapping id")
+        created.uuid.context("the response has no mapping id")
     }
 }

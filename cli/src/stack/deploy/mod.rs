@@ -1,10 +1,12 @@
-//! Deploys the facts of `infra/stack.json`, our Lambdas and a router to an endpoint that speaks AWS.
+//! Deploys the resources of `infra/stack.json`, the Lambda functions and a router to an endpoint that implements AWS's
+//! APIs.
 
 mod api;
+mod deployer;
 mod functions;
 mod storage;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use anyhow::Context as _;
 use aws_config::{Region, SdkConfig};
@@ -13,47 +15,36 @@ use futures::future::try_join_all;
 use serde::{Deserialize, Serialize};
 use streamer_environment::aws;
 
+pub use self::deployer::Overrides;
+use self::{
+    deployer::{Deployer, STAGE},
+    storage::Queues,
+};
 use super::{
     build::{Binaries, ROUTER, Router},
     emulator::REGION,
-    facts::Facts,
     issuer::{ISSUER, Issuer},
 };
+use crate::spec::Spec;
 
-/// The stage's name.
-const STAGE: &str = "local";
-
-/// What is deployed differently than on AWS, so that people and tests need not wait for minutes.
-#[derive(Debug, Clone, Default)]
-pub struct Overrides {
-    /// The outbound queue's visibility timeout.
-    pub visibility_timeout: Option<Duration>,
-    /// Whether the queues are FIFO queues.
-    pub fifo: bool,
-    /// Where the functions find the management endpoint, in place of the endpoint's own scheme and authority.
-    pub management_origin: Option<String>,
-    /// Environment variables of functions, by the function's short name.
-    pub environment: BTreeMap<&'static str, BTreeMap<&'static str, String>>,
-}
-
-/// What was deployed, and where it is.
+/// The names and URLs of a deployed stack.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Deployed {
-    /// Where AWS's APIs are.
+    /// URL of AWS's APIs.
     pub endpoint_url: String,
-    /// The region.
+    /// The Region.
     pub region: String,
-    /// Where clients connect.
+    /// URL that clients connect to.
     pub websocket_url: String,
-    /// Where posts to connections go.
+    /// URL of the management endpoint.
     pub management_endpoint: String,
-    /// The outbound queue.
+    /// URL of the outbound queue.
     pub queue_url: String,
-    /// The dead-letter queue.
+    /// URL of the dead-letter queue.
     pub dead_letter_queue_url: String,
-    /// The connection table.
+    /// Name of the connection table.
     pub connections_table: String,
-    /// The functions' names, by their short names.
+    /// The functions' names by short name.
     pub functions: BTreeMap<String, String>,
     #[serde(skip)]
     api_id: String,
@@ -64,15 +55,15 @@ pub struct Deployed {
 /// Queues with a worker of their own.
 #[derive(Debug, Clone)]
 pub struct Delivery {
-    /// What producers send to.
+    /// URL of the outbound queue.
     pub queue_url: String,
-    /// The dead-letter queue.
+    /// URL of the dead-letter queue.
     pub dead_letter_queue_url: String,
-    /// The worker's name.
+    /// The worker's function name.
     pub function: String,
 }
 
-/// The configuration of clients for an endpoint that is not AWS.
+/// Builds the client configuration for an endpoint other than AWS.
 pub async fn local_config(endpoint_url: &str) -> SdkConfig {
     aws::loader()
         .endpoint_url(endpoint_url)
@@ -82,96 +73,81 @@ pub async fn local_config(endpoint_url: &str) -> SdkConfig {
         .await
 }
 
-struct Deployment<'a> {
-    facts: &'a Facts,
-    overrides: &'a Overrides,
-    lambda: aws_sdk_lambda::Client,
-    sqs: aws_sdk_sqs::Client,
-    dynamodb: aws_sdk_dynamodb::Client,
-    api: aws_sdk_apigatewayv2::Client,
+/// The input of [`deploy`].
+#[derive(Debug, Clone, Copy)]
+pub struct DeployInput<'a> {
+    /// The resources.
+    pub spec: &'a Spec,
+    /// Settings that differ from a deployment on AWS.
+    pub overrides: &'a Overrides,
+    /// The functions' binaries.
+    pub binaries: &'a Binaries,
+    /// The router.
+    pub router: &'a Router,
+    /// The issuer whose tokens the stack accepts.
+    pub issuer: &'a Issuer,
 }
 
-impl<'a> Deployment<'a> {
-    fn new(config: &SdkConfig, facts: &'a Facts, overrides: &'a Overrides) -> Self {
-        Self {
-            facts,
-            overrides,
-            lambda: aws_sdk_lambda::Client::new(config),
-            sqs: aws_sdk_sqs::Client::new(config),
-            dynamodb: aws_sdk_dynamodb::Client::new(config),
-            api: aws_sdk_apigatewayv2::Client::new(config),
-        }
-    }
-}
-
-/// Deploys everything to the endpoint of `config`.
+/// Deploys a whole stack to the endpoint of `config`.
 ///
 /// # Errors
-/// Says what could not be made.
-pub async fn deploy(
-    config: &SdkConfig,
-    facts: &Facts,
-    overrides: &Overrides,
-    binaries: &Binaries,
-    router: &Router,
-    issuer: &Issuer,
-) -> anyhow::Result<Deployed> {
-    let deployment = Deployment::new(config, facts, overrides);
+/// When a resource cannot be created. The error names it.
+pub async fn deploy(config: &SdkConfig, input: DeployInput<'_>) -> anyhow::Result<Deployed> {
+    let DeployInput { spec, overrides, binaries, router, issuer } = input;
+    let deployer = Deployer::new(config, spec, overrides);
     let endpoint_url = config.endpoint_url().unwrap_or_default();
     let region = config.region().map(ToString::to_string).unwrap_or_default();
-    deployment.table().await.context("the connection table could not be made")?;
-    let (queue_url, queue_arn, dead_letter_queue_url) =
-        deployment.queues().await.context("the queues could not be made")?;
-    let api = deployment.create_api().await.context("the WebSocket API could not be made")?;
+    deployer.create_table().await.context("cannot create the connection table")?;
+    let queues = deployer.create_queues().await.context("cannot create the queues")?;
+    let api = deployer.create_api().await.context("cannot create the WebSocket API")?;
     let path = format!("_aws/execute-api/{api}/{STAGE}");
     let management_origin = overrides.management_origin.as_deref().unwrap_or(endpoint_url);
     let management_endpoint = format!("{management_origin}/{path}");
 
     let values = BTreeMap::from([
-        ("connections_table", facts.table.name.as_str()),
-        ("dead_letter_queue_url", dead_letter_queue_url.as_str()),
+        ("connections_table", spec.table.name.as_str()),
+        ("dead_letter_queue_url", queues.dead_letter_url.as_str()),
         ("jwt_issuer", ISSUER),
         ("jwt_public_key", issuer.public_key.as_str()),
         ("management_endpoint", management_endpoint.as_str()),
-        ("queue_url", queue_url.as_str()),
+        ("queue_url", queues.outbound_url.as_str()),
         ("stage", STAGE),
     ]);
-    let ours = facts.functions.iter().map(async |(name, function)| {
-        let arn = deployment.function(name, function, &values, binaries).await;
-        let arn = arn.with_context(|| format!("the function `{name}` could not be made"))?;
+    let creating = spec.functions.iter().map(async |(name, function)| {
+        let arn = deployer.create_function(name, function, &values, binaries).await;
+        let arn = arn.with_context(|| format!("cannot create the function `{name}`"))?;
         anyhow::Ok((name.clone(), arn))
     });
-    let mut functions: BTreeMap<_, _> = try_join_all(ours).await?.into_iter().collect();
-    let router = deployment
-        .router(&queue_url, binaries.zip_router(router)?)
-        .await
-        .context("the router could not be made")?;
-    functions.insert(ROUTER.to_owned(), router);
+    let mut functions: BTreeMap<_, _> = try_join_all(creating).await?.into_iter().collect();
+    let router = deployer.create_router(&queues.outbound_url, binaries.zip_router(router)?).await;
+    functions.insert(ROUTER.to_owned(), router.context("cannot create the router")?);
 
-    deployment.routes(&api, &region, &functions).await.context("the routes could not be made")?;
-    let mapped = functions.get(&facts.mapping.function).context("infra/stack.json maps no function")?;
-    let mapping_id =
-        deployment.mapping(&queue_arn, mapped).await.context("the event source mapping could not be made")?;
+    deployer.create_routes(&api, &region, &functions).await.context("cannot create the routes")?;
+    let worker = functions.get(&spec.mapping.function).context("infra/stack.json maps no function")?;
+    let mapping_id = deployer
+        .create_mapping(&queues.outbound_arn, worker)
+        .await
+        .context("cannot create the event source mapping")?;
 
     Ok(Deployed {
         endpoint_url: endpoint_url.to_owned(),
         region,
         websocket_url: format!("{}/{path}", endpoint_url.replacen("http", "ws", 1)),
         management_endpoint: management_endpoint.clone(),
-        queue_url,
-        dead_letter_queue_url,
-        connections_table: facts.table.name.clone(),
-        functions: functions.into_keys().map(|name| (name.clone(), facts.function_name(&name))).collect(),
+        queue_url: queues.outbound_url.clone(),
+        dead_letter_queue_url: queues.dead_letter_url.clone(),
+        connections_table: spec.table.name.clone(),
+        functions: functions.into_keys().map(|name| (name.clone(), spec.function_name(&name))).collect(),
         api_id: api,
         mapping_id,
     })
 }
 
-/// Deploys queues and a worker beside a stack, with `suffix` behind their names. The worker uses the stack's
-/// table, and posts to `management_endpoint`.
+/// Deploys further queues and a worker next to a stack, with `suffix` appended to their names. The worker uses the
+/// stack's table, and posts to `management_endpoint`.
 ///
 /// # Errors
-/// Says what could not be made.
+/// When a resource cannot be created. The error names it.
 pub async fn deploy_delivery(
     config: &SdkConfig,
     suffix: &str,
@@ -179,47 +155,51 @@ pub async fn deploy_delivery(
     binaries: &Binaries,
     management_endpoint: &str,
 ) -> anyhow::Result<Delivery> {
-    let mut facts = Facts::read()?;
-    let table = facts.table.name.clone();
-    facts.rename(suffix);
-    let deployment = Deployment::new(config, &facts, overrides);
-    let (queue_url, queue_arn, dead_letter_queue_url) =
-        deployment.queues().await.context("the queues could not be made")?;
+    let mut spec = Spec::read()?;
+    let table = spec.table.name.clone();
+    spec.rename(suffix);
+    let deployer = Deployer::new(config, &spec, overrides);
+    let Queues { outbound_url, outbound_arn, dead_letter_url } =
+        deployer.create_queues().await.context("cannot create the queues")?;
     let values = BTreeMap::from([
         ("connections_table", table.as_str()),
-        ("dead_letter_queue_url", dead_letter_queue_url.as_str()),
+        ("dead_letter_queue_url", dead_letter_url.as_str()),
         ("management_endpoint", management_endpoint),
-        ("queue_url", queue_url.as_str()),
+        ("queue_url", outbound_url.as_str()),
         ("stage", STAGE),
     ]);
-    let name = &facts.mapping.function;
-    let worker = facts.functions.get(name).context("infra/stack.json maps no function")?;
-    let arn = deployment.function(name, worker, &values, binaries).await;
-    let arn = arn.context("the worker could not be made")?;
-    deployment.mapping(&queue_arn, &arn).await.context("the event source mapping could not be made")?;
-    Ok(Delivery { queue_url, dead_letter_queue_url, function: facts.function_name(name) })
+    let name = &spec.mapping.function;
+    let worker = spec.functions.get(name).context("infra/stack.json maps no function")?;
+    let arn = deployer.create_function(name, worker, &values, binaries).await;
+    let arn = arn.context("cannot create the worker")?;
+    deployer.create_mapping(&outbound_arn, &arn).await.context("cannot create the event source mapping")?;
+    Ok(Delivery {
+        queue_url: outbound_url,
+        dead_letter_queue_url: dead_letter_url,
+        function: spec.function_name(name),
+    })
 }
 
-/// Removes everything that was deployed.
+/// Removes every resource of a stack.
 ///
 /// # Errors
-/// Says what could not be removed; what comes after it is still there.
+/// When a resource cannot be removed. The error names it; later resources are then left in place.
 pub async fn remove(config: &SdkConfig, deployed: &Deployed) -> anyhow::Result<()> {
     let lambda = aws_sdk_lambda::Client::new(config);
     let mapping = lambda.delete_event_source_mapping().uuid(&deployed.mapping_id);
-    mapping.send().await.context("the event source mapping could not be removed")?;
+    mapping.send().await.context("cannot remove the event source mapping")?;
     let api = aws_sdk_apigatewayv2::Client::new(config).delete_api().api_id(&deployed.api_id);
-    api.send().await.context("the WebSocket API could not be removed")?;
+    api.send().await.context("cannot remove the WebSocket API")?;
     for function in deployed.functions.values() {
         let delete = lambda.delete_function().function_name(function).send().await;
-        delete.with_context(|| format!("the function {function} could not be removed"))?;
+        delete.with_context(|| format!("cannot remove the function {function}"))?;
     }
     let sqs = aws_sdk_sqs::Client::new(config);
     for queue in [&deployed.queue_url, &deployed.dead_letter_queue_url] {
         let delete = sqs.delete_queue().queue_url(queue).send().await;
-        delete.with_context(|| format!("the queue {queue} could not be removed"))?;
+        delete.with_context(|| format!("cannot remove the queue {queue}"))?;
     }
     let table = aws_sdk_dynamodb::Client::new(config).delete_table().table_name(&deployed.connections_table);
-    table.send().await.context("the connection table could not be removed")?;
+    table.send().await.context("cannot remove the connection table")?;
     Ok(())
 }

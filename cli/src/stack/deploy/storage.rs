@@ -1,4 +1,4 @@
-//! The connection table and the queues.
+//! Creates the connection table and the queues.
 
 use std::collections::HashMap;
 
@@ -11,11 +11,19 @@ use aws_sdk_sqs::types::QueueAttributeName;
 use serde_json::json;
 use streamer_message::sqs::FIFO_SUFFIX;
 
-use super::Deployment;
+use super::deployer::Deployer;
 
-impl Deployment<'_> {
-    pub(super) async fn table(&self) -> anyhow::Result<()> {
-        let table = &self.facts.table;
+/// The created queues.
+pub(super) struct Queues {
+    pub outbound_url: String,
+    pub outbound_arn: String,
+    pub dead_letter_url: String,
+}
+
+impl Deployer<'_> {
+    /// Creates the connection table.
+    pub(super) async fn create_table(&self) -> anyhow::Result<()> {
+        let table = &self.spec.table;
         let hash = |name: &str| {
             KeySchemaElement::builder()
                 .attribute_name(name)
@@ -52,30 +60,31 @@ impl Deployment<'_> {
         Ok(())
     }
 
-    /// The outbound queue's URL and ARN, and the dead-letter queue's URL.
-    pub(super) async fn queues(&self) -> anyhow::Result<(String, String, String)> {
-        let (outbound, dead_letter) = (&self.facts.queues.outbound, &self.facts.queues.dead_letter);
-        let dead_letters =
+    /// Creates the dead-letter queue and the outbound queue.
+    pub(super) async fn create_queues(&self) -> anyhow::Result<Queues> {
+        let (outbound, dead_letter) = (&self.spec.queues.outbound, &self.spec.queues.dead_letter);
+        let attributes =
             [(QueueAttributeName::MessageRetentionPeriod, dead_letter.retention_seconds.to_string())];
-        let (dead_letter_url, dead_letter_arn) = self.queue(&dead_letter.name, dead_letters).await?;
+        let (dead_letter_url, dead_letter_arn) = self.create_queue(&dead_letter.name, attributes).await?;
         let max_receive_count =
             if self.overrides.fifo { outbound.fifo_max_receive_count } else { outbound.max_receive_count };
 
-        let visibility = self
+        let visibility_timeout = self
             .overrides
             .visibility_timeout
             .map_or(outbound.visibility_timeout_seconds, |timeout| timeout.as_secs());
         let redrive = json!({ "deadLetterTargetArn": dead_letter_arn, "maxReceiveCount": max_receive_count });
         let attributes = [
-            (QueueAttributeName::VisibilityTimeout, visibility.to_string()),
+            (QueueAttributeName::VisibilityTimeout, visibility_timeout.to_string()),
             (QueueAttributeName::MessageRetentionPeriod, outbound.retention_seconds.to_string()),
             (QueueAttributeName::RedrivePolicy, redrive.to_string()),
         ];
-        let (url, arn) = self.queue(&outbound.name, attributes).await?;
-        Ok((url, arn, dead_letter_url))
+        let (outbound_url, outbound_arn) = self.create_queue(&outbound.name, attributes).await?;
+        Ok(Queues { outbound_url, outbound_arn, dead_letter_url })
     }
 
-    async fn queue<const N: usize>(
+    /// Creates a queue and returns its URL and ARN.
+    async fn create_queue<const N: usize>(
         &self,
         name: &str,
         attributes: [(QueueAttributeName, String); N],
@@ -86,10 +95,10 @@ impl Deployment<'_> {
         }
         let name = if fifo { format!("{name}{FIFO_SUFFIX}") } else { name.to_owned() };
         let create = self.sqs.create_queue().queue_name(name).set_attributes(Some(attributes));
-        let url = create.send().await?.queue_url.context("no queue URL")?;
-        let wanted = QueueAttributeName::QueueArn;
-        let attributes = self.sqs.get_queue_attributes().queue_url(&url).attribute_names(wanted.clone());
-        let arn = attributes.send().await?.attributes.and_then(|mut all| all.remove(&wanted));
-        Ok((url, arn.context("no queue ARN")?))
+        let url = create.send().await?.queue_url.context("the response has no queue URL")?;
+        let name = QueueAttributeName::QueueArn;
+        let get = self.sqs.get_queue_attributes().queue_url(&url).attribute_names(name.clone());
+        let arn = get.send().await?.attributes.and_then(|mut attributes| attributes.remove(&name));
+        Ok((url, arn.context("the response has no queue ARN")?))
     }
 }

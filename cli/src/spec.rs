@@ -1,21 +1,21 @@
-//! The facts of a deployment, which Terraform reads too: `infra/stack.json`.
+//! The resources of a deployment, as `infra/stack.json` specifies them for Terraform and for the local stack.
 
 use std::collections::BTreeMap;
 
 use anyhow::Context as _;
 use serde::Deserialize;
 
-/// Everything in `infra/stack.json`.
+/// The content of `infra/stack.json`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Facts {
+pub struct Spec {
     /// The connection table.
     pub table: Table,
     /// The queues.
     pub queues: Queues,
-    /// The functions, by their short names.
+    /// The functions by short name.
     pub functions: BTreeMap<String, Function>,
-    /// How the outbound queue invokes a function.
+    /// The event source mapping from the outbound queue to the worker.
     pub mapping: Mapping,
     /// The WebSocket API.
     pub api: Api,
@@ -25,15 +25,15 @@ pub struct Facts {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Table {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its key.
+    /// The partition key's attribute.
     pub hash_key: String,
-    /// The attribute by which DynamoDB deletes rows.
+    /// The attribute with the time at which DynamoDB may delete a row.
     pub ttl_attribute: String,
-    /// Its global secondary indexes.
+    /// The global secondary indexes.
     pub indexes: Vec<Index>,
-    /// What the indexes hold besides keys.
+    /// The attributes that indexes hold besides keys.
     pub projection: Vec<String>,
 }
 
@@ -41,9 +41,9 @@ pub struct Table {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Index {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its key.
+    /// The partition key's attribute.
     pub hash_key: String,
 }
 
@@ -51,80 +51,80 @@ pub struct Index {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Queues {
-    /// What producers send to.
+    /// The queue that producers send to.
     pub outbound: OutboundQueue,
-    /// Where messages go that nobody can deliver.
+    /// The queue of messages that cannot be delivered.
     pub dead_letter: DeadLetterQueue,
 }
 
-/// What producers send to.
+/// The queue that producers send to.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OutboundQueue {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// How long a message that a worker holds is hidden from the others.
+    /// How long a received message is hidden from other consumers.
     pub visibility_timeout_seconds: u64,
-    /// How long a message is kept.
+    /// How long SQS keeps a message.
     pub retention_seconds: u64,
-    /// After how many receives SQS moves a message to the dead-letter queue.
+    /// Number of receives after which SQS moves a message to the dead-letter queue.
     pub max_receive_count: u32,
-    /// The same of a FIFO queue, where messages wait in place: SQS's maximum.
+    /// The same for a FIFO queue, where messages wait behind others of their group: SQS's maximum.
     pub fifo_max_receive_count: u32,
 }
 
-/// Where messages go that nobody can deliver.
+/// The queue of messages that cannot be delivered.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeadLetterQueue {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// How long a message is kept.
+    /// How long SQS keeps a message.
     pub retention_seconds: u64,
 }
 
-/// A function.
+/// A Lambda function.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Function {
-    /// The package that it is built from.
+    /// The Cargo package that it is built from.
     pub package: String,
-    /// How long an invocation may take.
+    /// Timeout of an invocation.
     pub timeout_seconds: i32,
-    /// How much memory it has.
+    /// Memory size.
     pub memory_mb: i32,
-    /// The environment variables that it reads, each with the name of what it holds. What a deployment has no
-    /// value for is left to the function's default.
+    /// The environment variables that it reads, each with the name of a deployment's value. The function uses its
+    /// default for a variable without a value.
     pub environment: BTreeMap<String, String>,
 }
 
-/// How the outbound queue invokes a function.
+/// The event source mapping from the outbound queue to the worker.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mapping {
-    /// Which.
+    /// Short name of the function.
     pub function: String,
-    /// Messages in an invocation, at most.
+    /// Maximum number of messages in an invocation.
     pub batch_size: i32,
-    /// How long to wait for a batch to fill.
+    /// How long SQS gathers messages for a batch.
     pub batching_window_seconds: i32,
-    /// How much of the account it may use.
+    /// Limits on API Gateway requests.
     pub pace: Pace,
 }
 
-/// How many of the account's API Gateway requests a deployment may make.
+/// Limits on the share of the account's API Gateway requests that a deployment uses.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pace {
-    /// All of it, in a second.
+    /// Requests per second of the whole deployment.
     pub requests_per_second: i32,
-    /// One execution environment of the worker, in a second.
+    /// Requests per second of one execution environment of the worker.
     pub requests_per_second_of_an_environment: i32,
 }
 
 impl Pace {
-    /// Invocations at the same time, at most: as many as the pace has use for, within Lambda's limits for a
-    /// mapping, 2 to 1000.
+    /// Returns the maximum number of concurrent invocations: enough environments to reach the deployment's rate,
+    /// within Lambda's limits for a mapping, 2 to 1000.
     #[must_use]
     pub fn maximum_concurrency(&self) -> i32 {
         let of_one = self.requests_per_second_of_an_environment.max(1);
@@ -137,19 +137,19 @@ impl Pace {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Api {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// How API Gateway finds a message's route.
+    /// The expression with which API Gateway selects a message's route.
     pub route_selection_expression: String,
-    /// What its access log says of a request, which is everything but what a client sent: a query may hold a token.
+    /// The access log's fields. None holds data that a client sent, because a query may hold a token.
     pub access_log: BTreeMap<String, String>,
-    /// Its routes, each with its function's short name.
+    /// The short name of each route's function.
     pub routes: BTreeMap<String, String>,
 }
 
-impl Facts {
-    /// Puts `suffix` behind every name, so that the deployment stands beside others.
-    pub(super) fn rename(&mut self, suffix: &str) {
+impl Spec {
+    /// Appends `suffix` to every name, so that several deployments can share an endpoint.
+    pub(crate) fn rename(&mut self, suffix: &str) {
         let Self { table, queues, functions: _, mapping: _, api } = self;
         for name in [&mut table.name, &mut queues.outbound.name, &mut queues.dead_letter.name, &mut api.name]
         {
@@ -157,16 +157,16 @@ impl Facts {
         }
     }
 
-    /// The name of the function with this short name.
-    pub(super) fn function_name(&self, short: &str) -> String {
+    /// Returns the full name of a function.
+    pub(crate) fn function_name(&self, short: &str) -> String {
         format!("{}-{short}", self.api.name)
     }
 
-    /// Reads them.
+    /// Parses `infra/stack.json`.
     ///
     /// # Errors
-    /// When the file holds something else.
+    /// When the file does not match this type.
     pub fn read() -> anyhow::Result<Self> {
-        serde_json::from_str(include_str!("../../../infra/stack.json")).context("infra/stack.json")
+        serde_json::from_str(include_str!("../../infra/stack.json")).context("cannot parse infra/stack.json")
     }
 }

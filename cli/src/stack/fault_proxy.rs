@@ -1,4 +1,4 @@
-//! A way to an endpoint that can be made to fail: what an outage of API Gateway looks like to the worker.
+//! A proxy in front of the management endpoint that answers 503 on demand, to simulate an outage of API Gateway.
 
 use std::{
     io,
@@ -22,66 +22,66 @@ use tokio::{
 const UNAVAILABLE: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
-/// A way to an endpoint. While it fails, every request is answered with 503. It ends when it is dropped.
+/// A proxy that answers every request with 503 while it fails. It stops when it is dropped.
 #[derive(Debug)]
-pub struct Outage {
+pub struct FaultProxy {
     address: SocketAddr,
     failing: watch::Sender<bool>,
     refused: Arc<AtomicUsize>,
-    serving: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+    server: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
 
-impl Outage {
-    /// A way to the server at `url`, which does not fail yet. It has a thread of its own: whoever looks at what
-    /// comes of it is not to be in its way.
+impl FaultProxy {
+    /// Starts a proxy to the server at `url`, which does not fail yet. It runs in a thread of its own, so that the
+    /// caller's work cannot delay it.
     ///
     /// # Errors
-    /// When `url` names no server, or no port is free.
-    pub fn prepare(url: &str) -> anyhow::Result<Self> {
+    /// When `url` is not an http URL, or no port is available.
+    pub fn start(url: &str) -> anyhow::Result<Self> {
         let upstream =
-            url.strip_prefix("http://").with_context(|| format!("{url} is no http URL"))?.to_owned();
+            url.strip_prefix("http://").with_context(|| format!("{url} is not an http URL"))?.to_owned();
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let (failing, is_failing) = watch::channel(false);
-        let (end, ended) = oneshot::channel();
+        let (stop, stopped) = oneshot::channel();
         let refused = Arc::<AtomicUsize>::default();
-        let counting = Arc::clone(&refused);
-        let serving = thread::spawn(move || {
+        let counter = Arc::clone(&refused);
+        let thread = thread::spawn(move || {
             runtime.block_on(async {
                 tokio::select! {
-                    () = accept(listener, &upstream, &is_failing, &counting) => {}
-                    _ = ended => {}
+                    () = accept(listener, &upstream, &is_failing, &counter) => {}
+                    _ = stopped => {}
                 }
             });
         });
-        Ok(Self { address, failing, refused, serving: Some((end, serving)) })
+        Ok(Self { address, failing, refused, server: Some((stop, thread)) })
     }
 
-    /// Where it begins.
+    /// Returns the proxy's own URL, without a path.
     #[must_use]
     pub fn origin(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// From now on everything fails, or no longer does.
-    pub fn fail(&self, fails: bool) {
-        self.failing.send_replace(fails);
+    /// Starts to fail, or stops.
+    pub fn set_failing(&self, failing: bool) {
+        self.failing.send_replace(failing);
     }
 
-    /// Requests that were answered with 503.
+    /// Returns the number of requests answered with 503.
     #[must_use]
     pub fn refused(&self) -> usize {
         self.refused.load(Ordering::Relaxed)
     }
 }
 
-impl Drop for Outage {
+impl Drop for FaultProxy {
     fn drop(&mut self) {
-        if let Some((end, serving)) = self.serving.take() {
-            _ = end.send(());
-            _ = serving.join();
+        if let Some((stop, thread)) = self.server.take() {
+            _ = stop.send(());
+            _ = thread.join();
         }
     }
 }
@@ -96,34 +96,35 @@ async fn accept(
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         let (upstream, failing, refused) = (upstream.to_owned(), failing.clone(), Arc::clone(refused));
-        // A connection that breaks is the worker's affair.
+        // The client sees a broken connection as such, so the error needs no other report.
         connections.spawn(async move { _ = serve(stream, &upstream, failing, &refused).await });
     }
 }
 
 async fn serve(
-    mut stream: TcpStream,
+    mut client: TcpStream,
     upstream: &str,
     mut failing: watch::Receiver<bool>,
     refused: &AtomicUsize,
 ) -> io::Result<()> {
     if *failing.borrow_and_update() {
-        request(&mut stream).await?;
+        read_request(&mut client).await?;
         refused.fetch_add(1, Ordering::Relaxed);
-        return stream.write_all(UNAVAILABLE).await;
+        return client.write_all(UNAVAILABLE).await;
     }
-    let mut to = TcpStream::connect(upstream).await?;
-    let ((mut asks, mut hears), (mut answers, mut says)) = (stream.split(), to.split());
-    // Whichever end closes first, a killed worker's above all, closes the other.
+    let mut server = TcpStream::connect(upstream).await?;
+    let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
+        (client.split(), server.split());
+    // When one side closes, as a crashed worker's does, the other is closed, too.
     tokio::select! {
-        asked = copy(&mut asks, &mut says) => asked.map(|_| ()),
-        answered = copy(&mut answers, &mut hears) => answered.map(|_| ()),
+        sent = copy(&mut from_client, &mut to_server) => sent.map(|_| ()),
+        received = copy(&mut from_server, &mut to_client) => received.map(|_| ()),
         _ = failing.changed() => Ok(()),
     }
 }
 
-/// Reads one request to its end, so that closing the connection does not reset it.
-async fn request(stream: &mut TcpStream) -> io::Result<()> {
+/// Reads one whole request: unread data would turn the close of the connection into a reset.
+async fn read_request(stream: &mut TcpStream) -> io::Result<()> {
     let mut read = Vec::new();
     loop {
         let text = String::from_utf8_lossy(&read);

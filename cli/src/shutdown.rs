@@ -1,4 +1,4 @@
-//! How people end a command.
+//! Signals that end a command.
 
 use tokio::signal::{
     ctrl_c,
@@ -6,7 +6,7 @@ use tokio::signal::{
 };
 
 /// Waits for Ctrl-C or SIGTERM.
-pub async fn interrupted() {
+pub async fn requested() {
     let terminated = async {
         match signal(SignalKind::terminate()) {
             Ok(mut terminate) => _ = terminate.recv().await,

@@ -1,0 +1,241 @@
+//! A message of the dead-letter queue, and the body with which it is sent back.
+
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
+
+use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
+use streamer_message::{
+    Audience, OutboundMessage, Retry, TenantId,
+    dead_letter::{self, Reason},
+};
+use streamer_producer::tenant_group;
+
+/// Digits of an HTTP status, which a cause keeps. Numbers of another length are sizes or positions.
+const STATUS_DIGITS: usize = 3;
+
+/// Characters of a cause. Later ones may differ from message to message, because they may name a connection or a
+/// request.
+const CAUSE_CHARACTERS: usize = 48;
+
+/// A message of the dead-letter queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// SQS's id of the message.
+    pub message_id: String,
+    /// The handle with which it is deleted or released.
+    pub receipt_handle: String,
+    /// The reason, as the worker names it.
+    pub reason: String,
+    /// The worker's description of the cause. Empty if there is none.
+    pub detail: String,
+    /// When a worker first received the message, or else when it was sent to this queue.
+    pub since: SystemTime,
+    /// The id and audience, if the body is a message.
+    pub envelope: Option<Envelope>,
+    /// The body.
+    pub body: String,
+    /// The message group.
+    pub group: Option<String>,
+    /// X-Ray's trace header.
+    pub trace: Option<String>,
+}
+
+/// The id and the audience of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Envelope {
+    /// The id.
+    pub id: String,
+    /// The audience.
+    pub to: Audience,
+}
+
+impl DeadLetter {
+    /// Reads a received message. Returns `None` if it has no body, id or receipt handle.
+    pub(super) fn from_message(message: Message) -> Option<Self> {
+        use MessageSystemAttributeName::{AwsTraceHeader, MessageGroupId, SentTimestamp};
+
+        let attribute =
+            |name: &str| message.message_attributes.as_ref()?.get(name)?.string_value().map(str::to_owned);
+        let system = |name: MessageSystemAttributeName| message.attributes.as_ref()?.get(&name).cloned();
+        let reason = attribute(dead_letter::REASON).unwrap_or_else(|| Reason::CrashedOrThrottled.to_string());
+        let detail = attribute(dead_letter::DETAIL).unwrap_or_default();
+        let since = attribute(dead_letter::SINCE).or_else(|| system(SentTimestamp));
+        let since = since.and_then(|millis| millis.parse().ok()).unwrap_or_default();
+        let (group, trace) = (system(MessageGroupId), system(AwsTraceHeader));
+        let body = message.body?;
+        Some(Self {
+            message_id: message.message_id?,
+            receipt_handle: message.receipt_handle?,
+            reason,
+            detail,
+            since: SystemTime::UNIX_EPOCH + Duration::from_millis(since),
+            envelope: OutboundMessage::decode(&body)
+                .ok()
+                .map(|message| Envelope { id: message.id.to_string(), to: message.to }),
+            group: group.filter(|group| !group.is_empty()),
+            trace: trace.filter(|trace| !trace.is_empty()),
+            body,
+        })
+    }
+
+    /// Returns the start of the detail, with every number replaced except HTTP statuses, so that dead letters of one
+    /// cause have the same text.
+    #[must_use]
+    pub fn cause(&self) -> String {
+        let mut cause = String::new();
+        let mut digits = String::new();
+        for character in self.detail.chars().chain(['\0']) {
+            if character.is_ascii_digit() {
+                digits.push(character);
+                continue;
+            }
+            cause.push_str(if [0, STATUS_DIGITS].contains(&digits.len()) { &digits } else { "N" });
+            digits.clear();
+            cause.push(character);
+        }
+        cause.pop();
+        cause.chars().take(CAUSE_CHARACTERS).collect()
+    }
+
+    /// Returns the body to send back. Of the worker's retry state it keeps only the connections that have the message,
+    /// and the message's age restarts at `now`. A body that is not a message is unchanged, because another version of
+    /// the worker may understand it.
+    #[must_use]
+    pub fn redrive_body(&self, now: SystemTime) -> String {
+        let Ok(message) = OutboundMessage::decode(&self.body) else { return self.body.clone() };
+        let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+        let partial = message.retry.clone().filter(|retry| !retry.done.is_empty() || retry.after.is_some());
+        let retry = partial.map(|retry| Retry { count: 0, receives: 0, since, ..retry });
+        OutboundMessage { retry, ..message }.encode()
+    }
+
+    /// Returns the body without the worker's retry state.
+    #[must_use]
+    pub fn body_without_retry(&self) -> String {
+        match OutboundMessage::decode(&self.body) {
+            Ok(message) => OutboundMessage { retry: None, ..message }.encode(),
+            Err(_) => self.body.clone(),
+        }
+    }
+
+    /// Returns the message's own id, or else SQS's.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        self.envelope.as_ref().map_or(&self.message_id, |envelope| &envelope.id)
+    }
+
+    pub(super) fn belongs_to(&self, tenant: &TenantId) -> bool {
+        match self.envelope.as_ref().map(|envelope| &envelope.to) {
+            Some(
+                Audience::User { tenant: of, .. } | Audience::Tenant(of) | Audience::Shard { tenant: of, .. },
+            ) => of == tenant,
+            // A message for connections does not name its tenant. On a standard queue its message group does.
+            _ => self.group.as_ref().is_some_and(|group| *group == tenant_group(tenant)),
+        }
+    }
+}
+
+impl fmt::Display for Envelope {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.to {
+            Audience::Connection(id) => write!(formatter, "{} to {id}", self.id),
+            Audience::Connections(ids) => {
+                write!(formatter, "{} to {} connections", self.id, ids.as_slice().len())
+            }
+            Audience::User { tenant, user } => write!(formatter, "{} to user {user} of {tenant}", self.id),
+            Audience::Tenant(tenant) => write!(formatter, "{} to tenant {tenant}", self.id),
+            Audience::Shard { tenant, .. } => write!(formatter, "{} to a shard of tenant {tenant}", self.id),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use aws_sdk_sqs::types::MessageAttributeValue;
+
+    use super::*;
+
+    fn message(body: &str) -> Message {
+        Message::builder().message_id("m").receipt_handle("r").body(body).build()
+    }
+
+    fn with(message: Message, name: &str, value: &str) -> Message {
+        let value = MessageAttributeValue::builder().data_type("String").string_value(value).build().unwrap();
+        let mut attributes = message.message_attributes.clone().unwrap_or_default();
+        attributes.insert(name.to_owned(), value);
+        Message::builder()
+            .message_id("m")
+            .receipt_handle("r")
+            .body(message.body().unwrap())
+            .set_attributes(message.attributes.clone())
+            .set_message_attributes(Some(attributes))
+            .build()
+    }
+
+    fn at(millis: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_millis(millis)
+    }
+
+    const TO_USER: &str =
+        r#"{"version":1,"id":"a","to":{"user":{"tenant":"acme","user":"anna"}},"payload":1,"later":[1]}"#;
+
+    #[test]
+    fn attributes_give_reason_cause_and_time() {
+        let message = with(message(TO_USER), "streamer.reason", "exhausted");
+        let message = with(with(message, "streamer.detail", "503"), "streamer.since", "1764000000000");
+        let letter = DeadLetter::from_message(message).unwrap();
+        assert_eq!((letter.reason.as_str(), letter.cause().as_str()), ("exhausted", "503"));
+        assert_eq!(letter.since, at(1_764_000_000_000));
+        assert_eq!(
+            (letter.id(), letter.envelope.as_ref().unwrap().to_string().as_str()),
+            ("a", "a to user anna of acme")
+        );
+    }
+
+    /// A message that SQS moved to the dead-letter queue has no attributes of the worker's.
+    #[test]
+    fn moved_messages_have_the_sent_time() {
+        let message =
+            Message::builder().attributes(MessageSystemAttributeName::SentTimestamp, "1764000000000");
+        let message = message.message_id("m").receipt_handle("r").body("no message").build();
+        let letter = DeadLetter::from_message(message).unwrap();
+        assert_eq!((letter.reason.as_str(), letter.since), ("crashed_or_throttled", at(1_764_000_000_000)));
+        assert_eq!(letter.id(), "m", "it has no id of its own");
+    }
+
+    #[test]
+    fn causes_ignore_sizes_and_positions() {
+        let cause =
+            |detail| DeadLetter { detail, ..DeadLetter::from_message(message(TO_USER)).unwrap() }.cause();
+        assert_eq!(
+            cause("the payload has 140000 bytes, API Gateway delivers 131072".to_owned()),
+            "the payload has N bytes, API Gateway delivers N"
+        );
+        assert_eq!(cause("é".repeat(100)), "é".repeat(48));
+        assert_eq!(cause("no object (line 1, column 12)".to_owned()), "no object (line N, column N)");
+        assert_eq!(cause("413: too large".to_owned()), "413: too large");
+        assert_eq!((cause("503".to_owned()), cause(String::new())), ("503".to_owned(), String::new()));
+    }
+
+    /// The retry state restarts, except for the connections that have the message. Unknown fields and messages of
+    /// other versions are unchanged.
+    #[test]
+    fn redrive_body_resets_the_retry_state() {
+        let with_retry = |retry: &str| TO_USER.replace("\"later\"", &format!("{retry},\"later\""));
+        let redriven = |body: &str| DeadLetter::from_message(message(body)).unwrap().redrive_body(at(7));
+        let crashed = with_retry(r#""retry":{"count":9,"receives":9,"since":1,"cause":"503"}"#);
+        assert_eq!(redriven(&crashed), TO_USER);
+        let partial = r#""retry":{"count":9,"receives":9,"since":1,"cause":"503","done":["c"]}"#;
+        let reset = r#""retry":{"count":0,"receives":0,"since":7,"cause":"503","done":["c"]}"#;
+        assert_eq!(redriven(&with_retry(partial)), with_retry(reset));
+        let without_retry =
+            |body: &str| DeadLetter::from_message(message(body)).unwrap().body_without_retry();
+        assert_eq!(without_retry(&with_retry(partial)), TO_USER, "the retry state makes no difference");
+        let future = r#"{"version":2}"#;
+        assert_eq!((redriven(future), without_retry(future)), (future.to_owned(), future.to_owned()));
+    }
+}

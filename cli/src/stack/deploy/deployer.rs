@@ -1,0 +1,46 @@
+//! The clients and settings with which resources are created.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use aws_config::SdkConfig;
+
+use crate::spec::Spec;
+
+/// Name of the API's stage.
+pub(super) const STAGE: &str = "local";
+
+/// Settings that differ from a deployment on AWS, so that people and tests need not wait for minutes.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// The outbound queue's visibility timeout.
+    pub visibility_timeout: Option<Duration>,
+    /// Whether the queues are FIFO queues.
+    pub fifo: bool,
+    /// Scheme and authority of the management endpoint that the functions use, in place of the endpoint's own.
+    pub management_origin: Option<String>,
+    /// Environment variables by the function's short name.
+    pub environment: BTreeMap<&'static str, BTreeMap<&'static str, String>>,
+}
+
+/// Creates the resources of `spec`. Each kind of resource has its own file.
+pub(super) struct Deployer<'a> {
+    pub spec: &'a Spec,
+    pub overrides: &'a Overrides,
+    pub lambda: aws_sdk_lambda::Client,
+    pub sqs: aws_sdk_sqs::Client,
+    pub dynamodb: aws_sdk_dynamodb::Client,
+    pub api: aws_sdk_apigatewayv2::Client,
+}
+
+impl<'a> Deployer<'a> {
+    pub fn new(config: &SdkConfig, spec: &'a Spec, overrides: &'a Overrides) -> Self {
+        Self {
+            spec,
+            overrides,
+            lambda: aws_sdk_lambda::Client::new(config),
+            sqs: aws_sdk_sqs::Client::new(config),
+            dynamodb: aws_sdk_dynamodb::Client::new(config),
+            api: aws_sdk_apigatewayv2::Client::new(config),
+        }
+    }
+}
