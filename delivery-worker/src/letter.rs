@@ -114,7 +114,9 @@ impl Letter {
     pub fn parts(record: &Record, audiences: Vec<Audience>) -> Option<Vec<Self>> {
         let message = OutboundMessage::decode(record.text()).ok()?;
         let part = |(place, to)| {
-            let body = OutboundMessage { to, retry: None, ..message.clone() }.encode_over(record.text());
+            let mut message = message.clone();
+            (message.to, message.retry) = (to, None);
+            let body = message.encode_over(record.text());
             Self { body, ..Self::about(place, record) }
         };
         Some(audiences.into_iter().enumerate().map(part).collect())
@@ -133,9 +135,10 @@ fn rewrite(
     after: Option<ConnectionId>,
     retry: Option<Retry>,
 ) -> Option<String> {
-    let message = OutboundMessage::decode(record.text()).ok()?;
-    let to = narrowed(message.to, unfinished, after);
-    Some(OutboundMessage { to, retry, ..message }.encode_over(record.text()))
+    let mut message = OutboundMessage::decode(record.text()).ok()?;
+    message.to = narrowed(message.to, unfinished, after);
+    message.retry = retry;
+    Some(message.encode_over(record.text()))
 }
 
 /// A message for connections is then for the unfinished ones only, and so is one for a part of a tenant that came to

@@ -75,7 +75,7 @@ async fn answer(
             };
             producer.send(reply().acknowledgment(Some("the report is being written"))?).await?;
             // More often than the default, to show what becomes of updates that come too fast for a client.
-            let mut progress = progress.every(Duration::from_millis(20));
+            let mut progress = progress.min_interval(Duration::from_millis(20));
             for percent in (10..=100).step_by(10) {
                 // Here a report would be written.
                 tokio::time::sleep(Duration::from_millis(20)).await;

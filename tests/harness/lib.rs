@@ -62,3 +62,8 @@ pub async fn eventually(
     }
     Ok(())
 }
+
+/// Compiles the router in the README.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

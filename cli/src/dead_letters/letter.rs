@@ -98,18 +98,21 @@ impl Letter {
     /// that have it stay. What is no message stays as it is, since another version of the worker may know it.
     #[must_use]
     pub fn revived(&self, now: SystemTime) -> String {
-        let Ok(message) = OutboundMessage::decode(&self.body) else { return self.body.clone() };
+        let Ok(mut message) = OutboundMessage::decode(&self.body) else { return self.body.clone() };
         let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
         let served = message.retry.clone().filter(|retry| !retry.done.is_empty() || retry.after.is_some());
-        let retry = served.map(|retry| Retry { count: 0, receives: 0, since, ..retry });
-        OutboundMessage { retry, ..message }.encode()
+        message.retry = served.map(|retry| Retry { count: 0, receives: 0, since, ..retry });
+        message.encode()
     }
 
     /// What it says, whatever workers have noted on it.
     #[must_use]
     pub fn says(&self) -> String {
         match OutboundMessage::decode(&self.body) {
-            Ok(message) => OutboundMessage { retry: None, ..message }.encode(),
+            Ok(mut message) => {
+                message.retry = None;
+                message.encode()
+            }
             Err(_) => self.body.clone(),
         }
     }
