@@ -12,14 +12,6 @@ use crate::{
 ///
 /// For work that may outlive a socket, which API Gateway closes after 2 hours, address the user: the message reaches the
 /// connections that are live when it is delivered.
-///
-/// ```
-/// use streamer_message::{Audience, ConnectionId};
-///
-/// let audience = Audience::from(ConnectionId::new("L0SM9cOFvHcCIhw=")?);
-/// assert_eq!(serde_json::to_string(&audience)?, r#"{"connection":"L0SM9cOFvHcCIhw="}"#);
-/// # Ok::<_, Box<dyn std::error::Error>>(())
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -97,6 +89,15 @@ impl From<Connections> for Audience {
 
 impl Connections {
     /// Checks the number of connections.
+    ///
+    /// ```
+    /// use streamer_message::{Audience, ConnectionId, Connections};
+    ///
+    /// let ids = vec![ConnectionId::new("L0SM9cOFvHcCIhw=")?, ConnectionId::new("L0SNAcOFvHcCIzw=")?];
+    /// let audience = Audience::from(Connections::new(ids)?);
+    /// # drop(audience);
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`InvalidAudience::Connections`] for no connection and for more than 100: split the message.

@@ -10,15 +10,6 @@ use crate::id::{MessageId, RequestId};
 ///
 /// Delivery is at least once, so a client drops a message whose `id` it has seen. It may drop a `progress` whose `seq` is
 /// lower than one that it has seen.
-///
-/// ```
-/// use streamer_message::{ClientContent, ClientMessage, MessageId};
-///
-/// let id = MessageId::new("m-1")?;
-/// let message = ClientMessage::new(&id, ClientContent::Response { data: "hello" });
-/// assert_eq!(serde_json::to_string(&message)?, r#"{"type":"response","data":"hello","id":"m-1"}"#);
-/// # Ok::<_, Box<dyn std::error::Error>>(())
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[non_exhaustive]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -92,6 +83,15 @@ pub struct ClientError<'a, T> {
 
 impl<'a, T> ClientMessage<'a, T> {
     /// Returns a message without a request.
+    ///
+    /// ```
+    /// use streamer_message::{ClientContent, ClientMessage, MessageId};
+    ///
+    /// let id = MessageId::new("m-1")?;
+    /// let message = ClientMessage::new(&id, ClientContent::Response { data: "hello" });
+    /// assert_eq!(serde_json::to_string(&message)?, r#"{"type":"response","data":"hello","id":"m-1"}"#);
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn new(id: &'a MessageId, content: ClientContent<'a, T>) -> Self {
         Self { content, request_id: None, id, seq: None }
@@ -113,13 +113,6 @@ impl<'a, T> ClientError<'a, T> {
 }
 
 /// A whole number from 0 to 100.
-///
-/// ```
-/// use streamer_message::Percent;
-///
-/// assert_eq!(Percent::of(1, 3).get(), 33);
-/// assert!(Percent::try_from(101).is_err());
-/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Percent(#[cfg_attr(test, schemars(range(max = 100)))] u8);
@@ -134,6 +127,13 @@ impl Percent {
     pub const ZERO: Self = Self(0);
 
     /// Returns the percentage that `done` is of `total`, rounded down. It is 100 if `total` is 0, or less than `done`.
+    ///
+    /// ```
+    /// use streamer_message::Percent;
+    ///
+    /// assert_eq!(Percent::of(1, 3).get(), 33);
+    /// assert!(Percent::try_from(101).is_err());
+    /// ```
     #[must_use]
     pub fn of(done: u64, total: u64) -> Self {
         let percent = u128::from(done).saturating_mul(100).checked_div(u128::from(total));

@@ -105,13 +105,6 @@ macro_rules! identifier {
 
 identifier!(
     /// Identifies a message. It is the same on every redelivery, so that a client can drop a message that it has seen.
-    ///
-    /// ```
-    /// # use streamer_message::MessageId;
-    /// assert!(MessageId::generate().created_at().is_some());
-    /// assert_eq!("order-7".parse::<MessageId>()?.as_str(), "order-7");
-    /// # Ok::<_, streamer_message::InvalidId>(())
-    /// ```
     MessageId, "message id", "1 to 128 characters", ID_CHARACTERS, |text| text.chars().count()
 );
 identifier!(
@@ -135,6 +128,13 @@ identifier!(
 
 impl MessageId {
     /// Generates a UUIDv7 (RFC 9562), which is unique and contains the current time in milliseconds.
+    ///
+    /// ```
+    /// # use streamer_message::MessageId;
+    /// assert!(MessageId::generate().created_at().is_some());
+    /// assert_eq!("order-7".parse::<MessageId>()?.as_str(), "order-7");
+    /// # Ok::<_, streamer_message::InvalidId>(())
+    /// ```
     #[must_use]
     pub fn generate() -> Self {
         Self(Uuid::now_v7().to_string())

@@ -15,17 +15,6 @@ use crate::{
 ///
 /// Delivery is at least once. `id` is the same on every redelivery: if the payload contains the id, a client that drops
 /// ids it has seen handles each message once.
-///
-/// ```
-/// use streamer_message::{ConnectionId, OutboundMessage, Payload};
-///
-/// let to = ConnectionId::new("L0SM9cOFvHcCIhw=")?;
-/// let mut message = OutboundMessage::new(to.into(), Payload::new("hello")?);
-/// message.expires_at = Some(1_764_000_000_000);
-/// let body = message.encode();
-/// assert_eq!(OutboundMessage::decode(&body)?, message);
-/// # Ok::<_, Box<dyn std::error::Error>>(())
-/// ```
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -121,6 +110,17 @@ pub struct Retry {
 
 impl<'a> OutboundMessage<'a> {
     /// Returns a message with a new id and without options.
+    ///
+    /// ```
+    /// use streamer_message::{ConnectionId, OutboundMessage, Payload};
+    ///
+    /// let to = ConnectionId::new("L0SM9cOFvHcCIhw=")?;
+    /// let mut message = OutboundMessage::new(to.into(), Payload::new("hello")?);
+    /// message.expires_at = Some(1_764_000_000_000);
+    /// let body = message.encode();
+    /// assert_eq!(OutboundMessage::decode(&body)?, message);
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn new(to: Audience, payload: Payload<'a>) -> Self {
         Self {
