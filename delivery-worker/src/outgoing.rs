@@ -128,7 +128,9 @@ impl Outgoing {
     pub fn for_audiences(record: &Record, audiences: Vec<Audience>) -> Option<Vec<Self>> {
         let message = OutboundMessage::decode(record.text()).ok()?;
         let outgoing = |(index, to)| {
-            let body = OutboundMessage { to, retry: None, ..message.clone() }.encode_over(record.text());
+            let mut message = message.clone();
+            (message.to, message.retry) = (to, None);
+            let body = message.encode_over(record.text());
             Self { body, ..Self::about(index, record) }
         };
         Some(audiences.into_iter().enumerate().map(outgoing).collect())
@@ -142,9 +144,10 @@ impl Outgoing {
 
 /// Writes the record's message for its unfinished connections, with another `retry`. All other fields stay as they came.
 fn rewrite(record: &Record, unfinished: Unfinished, retry: Option<Retry>) -> Option<String> {
-    let message = OutboundMessage::decode(record.text()).ok()?;
-    let to = narrow(message.to, unfinished);
-    Some(OutboundMessage { to, retry, ..message }.encode_over(record.text()))
+    let mut message = OutboundMessage::decode(record.text()).ok()?;
+    message.to = narrow(message.to, unfinished);
+    message.retry = retry;
+    Some(message.encode_over(record.text()))
 }
 
 /// Narrows an audience to its unfinished connections. A shard that was resolved becomes these connections, and one that

@@ -1,13 +1,17 @@
-//! Whom a message is for.
+//! The recipients of a message.
 
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
-use crate::{ConnectionId, TenantId, UserId, limits::CONNECTIONS, number};
+use crate::{
+    id::{ConnectionId, TenantId, UserId},
+    limits::CONNECTIONS,
+    number,
+};
 
-/// Whom a message is for.
+/// The recipients of a message.
 ///
-/// For work that outlives a socket (API Gateway ends each after 2 hours) address the user: the message finds
-/// the connection that is live when it is delivered.
+/// For work that may outlive a socket, which API Gateway closes after 2 hours, address the user: the message reaches the
+/// connections that are live when it is delivered.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -25,54 +29,78 @@ pub enum Audience {
     },
     /// All live connections of a tenant.
     Tenant(TenantId),
-    /// A part of a tenant. Only the worker writes it, when it expands a tenant.
+    /// One shard of a tenant's index. Only the worker writes it, when it fans out a message for a tenant.
+    #[doc(hidden)]
     #[serde(untagged)]
     #[cfg_attr(test, schemars(skip))]
     Shard {
         /// The tenant.
         tenant: TenantId,
-        /// Which of the connection table's shards.
+        /// The number of the shard.
         shard: u8,
-        /// The last connection that was served.
+        /// The cursor: the last connection that has the message.
         #[serde(skip_serializing_if = "Option::is_none")]
         after: Option<ConnectionId>,
     },
 }
 
-/// The 1 to 100 connections that one message may name.
+/// The connections of one message, 1 to 100.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Connections(#[cfg_attr(test, schemars(length(min = 1, max = CONNECTIONS)))] Vec<ConnectionId>);
 
-/// What is wrong with an audience.
+/// Why an audience is not valid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum InvalidAudience {
-    /// None or more than one of the keys.
+    /// No key, or more than one.
     #[error("an audience has exactly one of `connection`, `connections`, `user` and `tenant`")]
     NotOne,
     /// No connection, or too many.
-    #[error("a message names 1 to {CONNECTIONS} connections, this one names {0}: split it")]
+    #[error("a message may name 1 to {CONNECTIONS} connections, got {0}: split the message")]
     Connections(usize),
-    /// `shard` or `after` without what they belong to.
-    #[error("`shard` belongs to a `tenant`, and `after` to a `shard`")]
+    /// `shard` without `tenant`, or `after` without `shard`.
+    #[error("`shard` requires `tenant`, and `after` requires `shard`")]
     Shard,
 }
 
 impl Audience {
-    /// The audiences that some connections need, each of `size` of them at most, which is 1 to 100.
+    /// Splits connections into audiences of at most `size` connections each; `size` is limited to 1 to 100.
+    #[doc(hidden)]
     pub fn split(connections: &[ConnectionId], size: usize) -> impl Iterator<Item = Self> {
-        connections.chunks(size.clamp(1, CONNECTIONS)).map(|part| match part {
+        connections.chunks(size.clamp(1, CONNECTIONS)).map(|chunk| match chunk {
             [one] => Self::Connection(one.clone()),
-            some => Self::Connections(Connections(some.to_vec())),
+            many => Self::Connections(Connections(many.to_vec())),
         })
     }
 }
 
+impl From<ConnectionId> for Audience {
+    fn from(id: ConnectionId) -> Self {
+        Self::Connection(id)
+    }
+}
+
+impl From<Connections> for Audience {
+    fn from(connections: Connections) -> Self {
+        Self::Connections(connections)
+    }
+}
+
 impl Connections {
-    /// Takes 1 to 100 connections.
+    /// Checks the number of connections.
+    ///
+    /// ```
+    /// use streamer_message::{Audience, ConnectionId, Connections};
+    ///
+    /// let ids = vec![ConnectionId::new("L0SM9cOFvHcCIhw=")?, ConnectionId::new("L0SNAcOFvHcCIzw=")?];
+    /// let audience = Audience::from(Connections::new(ids)?);
+    /// # drop(audience);
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
-    /// [`InvalidAudience::Connections`] for none and for more.
+    /// [`InvalidAudience::Connections`] for no connection and for more than 100: split the message.
     pub fn new(ids: Vec<ConnectionId>) -> Result<Self, InvalidAudience> {
         match ids.len() {
             1..=CONNECTIONS => Ok(Self(ids)),
@@ -80,14 +108,28 @@ impl Connections {
         }
     }
 
-    /// The connections.
+    /// Returns the connections.
     #[must_use]
     pub fn as_slice(&self) -> &[ConnectionId] {
         &self.0
     }
 }
 
-/// As it lies on the queue. Unlike a derived enum it ignores keys that it does not know.
+impl TryFrom<Vec<ConnectionId>> for Connections {
+    type Error = InvalidAudience;
+
+    fn try_from(ids: Vec<ConnectionId>) -> Result<Self, InvalidAudience> {
+        Self::new(ids)
+    }
+}
+
+impl AsRef<[ConnectionId]> for Connections {
+    fn as_ref(&self) -> &[ConnectionId] {
+        &self.0
+    }
+}
+
+/// The JSON form. Unlike a derived enum, it ignores unknown keys.
 #[derive(Deserialize)]
 struct Wire {
     connection: Option<ConnectionId>,
@@ -143,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_reads_back_as_it_was_written() {
+    fn every_form_round_trips() {
         for form in [
             json!({"connection": "a="}),
             json!({"connections": ["a=", "b="]}),
@@ -170,13 +212,13 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_a_later_version_added_is_ignored() {
+    fn unknown_keys_are_ignored() {
         let audience = read(&json!({"connection": "a=", "region": "eu"})).unwrap();
         assert_eq!(audience, Audience::Connection(ConnectionId::new("a=").unwrap()));
     }
 
     #[test]
-    fn what_is_no_audience_is_refused() {
+    fn invalid_audiences_are_refused() {
         for form in [
             json!({}),
             json!([]),

@@ -1,50 +1,52 @@
-//! The messages that the library builds for clients.
+//! The payloads that the library builds for clients.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, fmt};
 
 use serde::{Serialize, Serializer};
 
-use crate::{MessageId, RequestId};
+use crate::id::{MessageId, RequestId};
 
-/// A message as a client receives it: `type` first, then what the type holds, then what every type has.
+/// A message as a client receives it: `type`, then the fields of this type, then the fields of all types.
 ///
-/// A client drops an `id` that it has seen, since delivery is at least once; it may drop a `progress` whose
-/// `seq` is lower than one it has seen.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+/// Delivery is at least once, so a client drops a message whose `id` it has seen. It may drop a `progress` whose `seq` is
+/// lower than one that it has seen.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[non_exhaustive]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ClientMessage<'a, T> {
-    /// What it says.
+    /// The type, and its fields.
     #[serde(flatten)]
     pub content: ClientContent<'a, T>,
-    /// The request that it answers.
+    /// The id of the request that the message answers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_id: Option<&'a RequestId>,
-    /// The message's own id, the same on every redelivery.
+    /// The message's id, the same on every redelivery.
     pub id: &'a MessageId,
-    /// Its place among the request's messages.
+    /// The message's sequence number within its request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seq: Option<u64>,
 }
 
-/// What a client message says.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+/// The content of a client message.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[non_exhaustive]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum ClientContent<'a, T> {
-    /// The request has arrived and is worked on.
+    /// The request has arrived, and work on it has begun.
     Acknowledgment {
-        /// For people.
+        /// A text for people.
         #[serde(skip_serializing_if = "Option::is_none")]
         message: Option<&'a str>,
     },
-    /// How far the work is.
+    /// The share of the work that is done.
     Progress {
-        /// Percent of the work that is done.
+        /// Percentage of the work that is done.
         progress: Percent,
-        /// For people.
+        /// A text for people.
         #[serde(skip_serializing_if = "Option::is_none")]
         message: Option<&'a str>,
-        /// Anything more.
+        /// Further details.
         #[serde(skip_serializing_if = "Option::is_none")]
         details: Option<T>,
     },
@@ -53,53 +55,92 @@ pub enum ClientContent<'a, T> {
         /// The answer.
         data: T,
     },
-    /// The end of a request that was worked on.
+    /// The work on a request has ended with a result.
     Complete {
-        /// What came of it.
+        /// The result.
         result: T,
     },
-    /// The end of a request that failed.
+    /// The request failed.
     Error {
-        /// What went wrong.
+        /// The error.
         error: ClientError<'a, T>,
     },
 }
 
-/// What went wrong with a request.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+/// Why a request failed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[non_exhaustive]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ClientError<'a, T> {
-    /// For programs, such as `invalid_request`.
+    /// A code for programs, such as `invalid_request`.
     pub code: &'a str,
-    /// For people.
+    /// A text for people.
     pub message: &'a str,
-    /// Anything more.
+    /// Further details.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub details: Option<T>,
 }
 
+impl<'a, T> ClientMessage<'a, T> {
+    /// Returns a message without a request.
+    ///
+    /// ```
+    /// use streamer_message::{ClientContent, ClientMessage, MessageId};
+    ///
+    /// let id = MessageId::new("m-1")?;
+    /// let message = ClientMessage::new(&id, ClientContent::Response { data: "hello" });
+    /// assert_eq!(serde_json::to_string(&message)?, r#"{"type":"response","data":"hello","id":"m-1"}"#);
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn new(id: &'a MessageId, content: ClientContent<'a, T>) -> Self {
+        Self { content, request_id: None, id, seq: None }
+    }
+}
+
+impl<'a, T> ClientError<'a, T> {
+    /// Returns an error without details.
+    #[must_use]
+    pub fn new(code: &'a str, message: &'a str) -> Self {
+        Self { code, message, details: None }
+    }
+
+    /// Sets the details.
+    #[must_use]
+    pub fn with_details(self, details: T) -> Self {
+        Self { details: Some(details), ..self }
+    }
+}
+
 /// A whole number from 0 to 100.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Percent(#[cfg_attr(test, schemars(range(max = 100)))] u8);
 
-/// A number over 100.
+/// A number over 100 is not a percentage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("percent go from 0 to 100, this is {0}")]
+#[error("percent must be between 0 and 100, got {0}")]
 pub struct PercentOutOfRange(u8);
 
 impl Percent {
-    /// Nothing is done.
+    /// 0 percent.
     pub const ZERO: Self = Self(0);
 
-    /// How much `done` is of `total`, rounded down; all of it, where there is nothing to do or more is done.
+    /// Returns the percentage that `done` is of `total`, rounded down. It is 100 if `total` is 0, or less than `done`.
+    ///
+    /// ```
+    /// use streamer_message::Percent;
+    ///
+    /// assert_eq!(Percent::of(1, 3).get(), 33);
+    /// assert!(Percent::try_from(101).is_err());
+    /// ```
     #[must_use]
     pub fn of(done: u64, total: u64) -> Self {
         let percent = u128::from(done).saturating_mul(100).checked_div(u128::from(total));
         Self(percent.and_then(|percent| u8::try_from(percent).ok()).map_or(100, |percent| percent.min(100)))
     }
 
-    /// The number.
+    /// Returns the number.
     #[must_use]
     pub fn get(self) -> u8 {
         self.0
@@ -114,6 +155,19 @@ impl TryFrom<u8> for Percent {
     }
 }
 
+impl From<Percent> for u8 {
+    fn from(percent: Percent) -> Self {
+        percent.0
+    }
+}
+
+impl fmt::Display for Percent {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+/// Lets a function take a `Percent` where it takes any number that may be one.
 impl From<Infallible> for PercentOutOfRange {
     fn from(never: Infallible) -> Self {
         match never {}
@@ -138,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn type_comes_first_and_what_is_absent_is_left_out() {
+    fn type_is_first_and_absent_fields_omitted() {
         assert_eq!(
             text::<()>(ClientContent::Acknowledgment { message: None }),
             r#"{"type":"acknowledgment","request_id":"r","id":"m","seq":7}"#
@@ -148,7 +202,7 @@ mod tests {
             text(ClientContent::Progress { progress, message: Some("half"), details: Some(json!([1])) }),
             r#"{"type":"progress","progress":40,"message":"half","details":[1],"request_id":"r","id":"m","seq":7}"#
         );
-        let error = ClientError { code: "c", message: "m", details: None::<()> };
+        let error = ClientError::<()>::new("c", "m");
         assert_eq!(
             text(ClientContent::Error { error }),
             r#"{"type":"error","error":{"code":"c","message":"m"},"request_id":"r","id":"m","seq":7}"#
@@ -171,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_of_no_request_has_no_request_id_and_no_seq() {
+    fn request_id_and_seq_are_optional() {
         let id = MessageId::new("m").unwrap();
         let content = ClientContent::Response { data: 1 };
         let message = ClientMessage { content, request_id: None, id: &id, seq: None };
@@ -179,13 +233,13 @@ mod tests {
     }
 
     #[test]
-    fn percent_end_at_100() {
+    fn percent_is_at_most_100() {
         assert_eq!(Percent::try_from(100).unwrap().get(), 100);
         assert!(Percent::try_from(101).is_err());
     }
 
     #[test]
-    fn percent_of_something_are_rounded_down_and_end_at_100() {
+    fn percent_of_total_is_rounded_down() {
         let of = |done, total| Percent::of(done, total).get();
         assert_eq!([of(0, 3), of(1, 3), of(2, 3), of(3, 3)], [0, 33, 66, 100]);
         assert_eq!([of(0, 0), of(4, 3), of(u64::MAX, u64::MAX), of(u64::MAX, 1)], [100; 4]);

@@ -1,16 +1,17 @@
-//! The fields of a JSON object, and those inside of them that this version does not know.
+//! The fields of a JSON object, and the unknown fields inside their objects.
 
 use std::{borrow::Cow, fmt};
 
 use serde::{
-    Deserialize, Deserializer,
+    Deserialize, Deserializer, Serialize, Serializer,
     de::{MapAccess, Visitor},
+    ser::SerializeMap,
 };
 use serde_json::{Value, value::RawValue};
 
-use crate::{DecodeError, Payload, UnknownFields};
+use crate::{error::DecodeError, payload::Payload};
 
-/// A field that is an object, and the fields that this version knows in it.
+/// A field that holds an object, and the fields of that object that this version knows.
 pub(crate) struct Inner {
     name: &'static str,
     known: &'static [&'static str],
@@ -25,7 +26,7 @@ const TO: Inner = Inner {
 };
 pub(crate) const INNER: [Inner; 2] = [TO, Inner { name: "request", known: &["id", "seq"], inner: &[] }];
 
-/// The fields of a JSON object, their values not yet read.
+/// The fields of a JSON object, with their values as JSON text.
 pub(crate) struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'a> Fields<'a> {
@@ -43,7 +44,7 @@ impl<'a> Fields<'a> {
         serde_json::from_str(value.get()).map_err(|_| DecodeError::Invalid { field, expected })
     }
 
-    /// `null` is as good as absent.
+    /// Reads a field that may be absent. `null` counts as absent.
     pub(crate) fn optional<T: Deserialize<'a>>(
         &mut self,
         field: &'static str,
@@ -68,7 +69,7 @@ impl<'a> Fields<'a> {
         self.0.iter().find(|(name, _)| name == field).map(|(_, value)| *value)
     }
 
-    /// Writes the object, with the unknown fields that `theirs` has inside of the same objects.
+    /// Writes the object, and adds the unknown fields that the same inner objects have in `theirs`.
     pub(crate) fn over(&self, theirs: &Fields<'_>, inner: &[Inner]) -> String {
         let field = |(name, value): &(Cow<'a, str>, &'a RawValue)| {
             let inner = inner.iter().find(|inner| inner.name == name);
@@ -83,12 +84,12 @@ impl<'a> Fields<'a> {
     }
 
     pub(crate) fn rest(self) -> UnknownFields<'a> {
-        UnknownFields::of(self.0.into_iter().map(|(name, value)| (name, Payload::from(value))))
+        UnknownFields(self.0.into_iter().map(|(name, value)| (name, Payload::borrowed(value))).collect())
     }
 }
 
 impl Inner {
-    /// Our object with their unknown fields. `None` where one of the two is no object.
+    /// Writes our object with the unknown fields of theirs. `None` if one of the two is not an object.
     fn merged(&self, ours: &str, theirs: &str) -> Option<String> {
         let (ours, theirs) = (Fields::read(ours).ok()?, Fields::read(theirs).ok()?);
         let mut merged = ours.over(&theirs, self.inner);
@@ -99,6 +100,20 @@ impl Inner {
         }
         merged.push('}');
         Some(merged)
+    }
+}
+
+/// Fields of a message that this version does not know, in their original order.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct UnknownFields<'a>(Vec<(Cow<'a, str>, Payload<'a>)>);
+
+impl Serialize for UnknownFields<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (name, value) in &self.0 {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
     }
 }
 

@@ -1,23 +1,23 @@
-//! Identifiers, checked once, where they enter.
+//! Identifiers, checked once, when they are created.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::limits::{ID_CHARACTERS, PRINCIPAL_BYTES};
 
-/// A text that is no valid identifier. It does not repeat the text.
+/// A text is not a valid identifier. The error does not repeat the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a {what} has {expected}, this one has {found}")]
+#[error("a {kind} must have {expected}; this one has {found}")]
 pub struct InvalidId {
-    what: &'static str,
+    kind: &'static str,
     expected: &'static str,
     found: usize,
 }
 
 macro_rules! identifier {
-    ($(#[$doc:meta])* $name:ident, $what:literal, $expected:literal, $maximum:expr, $measure:expr $(, not $excluded:pat)?) => {
+    ($(#[$doc:meta])* $name:ident, $kind:literal, $expected:literal, $maximum:expr, $measure:expr $(, not $excluded:pat)?) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(try_from = "String")]
@@ -30,25 +30,39 @@ macro_rules! identifier {
         pub struct $name(String);
 
         impl $name {
-            #[doc = concat!("Takes ", $expected, ".")]
+            #[doc = concat!("Checks a text, which must have ", $expected, ".")]
             ///
             /// # Errors
-            /// [`InvalidId`] for anything else.
+            /// [`InvalidId`] for any other text: correct it.
             pub fn new(text: impl Into<String>) -> Result<Self, InvalidId> {
                 let text = text.into();
                 let measure: fn(&str) -> usize = $measure;
                 match measure(&text) {
                     $(found if matches!(text.as_str(), $excluded) => {
-                        Err(InvalidId { what: $what, expected: $expected, found })
+                        Err(InvalidId { kind: $kind, expected: $expected, found })
                     })?
                     1..=$maximum => Ok(Self(text)),
-                    found => Err(InvalidId { what: $what, expected: $expected, found }),
+                    found => Err(InvalidId { kind: $kind, expected: $expected, found }),
                 }
             }
 
-            /// The identifier as text.
+            /// Returns the identifier as text.
             #[must_use]
             pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidId;
+
+            fn from_str(text: &str) -> Result<Self, InvalidId> {
+                Self::new(text)
+            }
+        }
+
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
                 &self.0
             }
         }
@@ -90,36 +104,43 @@ macro_rules! identifier {
 }
 
 identifier!(
-    /// Names a message: the same on every redelivery, so a client can drop what it has seen.
+    /// Identifies a message. It is the same on every redelivery, so that a client can drop a message that it has seen.
     MessageId, "message id", "1 to 128 characters", ID_CHARACTERS, |text| text.chars().count()
 );
 identifier!(
-    /// Names the request that a message belongs to.
+    /// Identifies the request that a message belongs to.
     RequestId, "request id", "1 to 128 characters", ID_CHARACTERS, |text| text.chars().count()
 );
 identifier!(
-    /// A connection of a WebSocket API, as API Gateway names it (`L0SM9cOFvHcCIhw=`). It is a segment of a URL's
-    /// path, where `.` and `..` would name another place (RFC 3986, section 5.2.4).
-    ConnectionId, "connection id", "1 to 128 characters and is neither `.` nor `..`", ID_CHARACTERS,
+    /// Identifies a connection of a WebSocket API, such as `L0SM9cOFvHcCIhw=`. API Gateway assigns it. It is a segment of a
+    /// URL's path, where `.` and `..` would address another resource (RFC 3986, section 5.2.4).
+    ConnectionId, "connection id", "1 to 128 characters and be neither `.` nor `..`", ID_CHARACTERS,
     |text| text.chars().count(), not "." | ".."
 );
 identifier!(
-    /// A tenant: the token's `tenant_id`.
+    /// Identifies a tenant: the claim `tenant_id` of a token.
     TenantId, "tenant id", "1 to 256 bytes", PRINCIPAL_BYTES, str::len
 );
 identifier!(
-    /// A user of a tenant: the token's `sub`.
+    /// Identifies a user of a tenant: the claim `sub` of a token.
     UserId, "user id", "1 to 256 bytes", PRINCIPAL_BYTES, str::len
 );
 
 impl MessageId {
-    /// A new UUIDv7 (RFC 9562): unique, and it holds the time in milliseconds at which it was made.
+    /// Generates a UUIDv7 (RFC 9562), which is unique and contains the current time in milliseconds.
+    ///
+    /// ```
+    /// # use streamer_message::MessageId;
+    /// assert!(MessageId::generate().created_at().is_some());
+    /// assert_eq!("order-7".parse::<MessageId>()?.as_str(), "order-7");
+    /// # Ok::<_, streamer_message::InvalidId>(())
+    /// ```
     #[must_use]
     pub fn generate() -> Self {
         Self(Uuid::now_v7().to_string())
     }
 
-    /// When the id was made, in milliseconds since the epoch, where it is a UUIDv7.
+    /// Returns the time at which the id was generated, in milliseconds since the epoch, or `None` if it is not a UUIDv7.
     #[must_use]
     pub fn created_at(&self) -> Option<u64> {
         let uuid = Uuid::try_parse(&self.0).ok()?;
@@ -135,14 +156,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_has_1_to_128_characters_whatever_their_bytes() {
+    fn ids_have_1_to_128_characters() {
         assert!(MessageId::new("").is_err());
         assert!(MessageId::new("ß".repeat(128)).is_ok());
         assert!(MessageId::new("a".repeat(129)).is_err());
     }
 
     #[test]
-    fn a_connection_is_no_dot_segment() {
+    fn connection_ids_are_not_dot_segments() {
         for text in [".", ".."] {
             assert!(ConnectionId::new(text).is_err() && MessageId::new(text).is_ok(), "{text}");
         }
@@ -150,27 +171,27 @@ mod tests {
     }
 
     #[test]
-    fn a_tenant_has_1_to_256_bytes() {
+    fn tenant_ids_have_1_to_256_bytes() {
         assert!(TenantId::new("").is_err());
         assert!(TenantId::new("ß".repeat(128)).is_ok());
         assert!(TenantId::new("ß".repeat(129)).is_err());
     }
 
     #[test]
-    fn the_error_names_the_limit_and_never_the_text() {
+    fn error_names_the_limit_not_the_text() {
         let error = TenantId::new("s3cret".repeat(50)).unwrap_err().to_string();
-        assert_eq!(error, "a tenant id has 1 to 256 bytes, this one has 300");
+        assert_eq!(error, "a tenant id must have 1 to 256 bytes; this one has 300");
     }
 
     #[test]
-    fn a_generated_id_tells_when_it_was_made() {
+    fn generated_ids_contain_their_time() {
         let id = MessageId::new("017f22e2-79b0-7cc3-98c4-dc0c0c07398f").unwrap();
         assert_eq!(id.created_at(), Some(1_645_557_742_000), "the example of RFC 9562, appendix A.6");
         assert!(MessageId::generate().created_at().is_some());
     }
 
     #[test]
-    fn another_id_tells_no_time() {
+    fn other_ids_contain_no_time() {
         for text in ["order-7", "919108f7-52d1-4320-9bac-f847db4148a8"] {
             assert_eq!(MessageId::new(text).unwrap().created_at(), None);
         }

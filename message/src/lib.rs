@@ -1,18 +1,20 @@
 //! The contract between producers, the delivery worker and clients.
 //!
-//! - [`OutboundMessage`]: what lies on the queue. A producer [encodes](OutboundMessage::encode) it, the
-//!   worker [decodes](OutboundMessage::decode) it. Its [`Payload`] is bytes that nobody touches on the way.
-//! - [`Audience`]: whom a message is for.
-//! - [`ClientMessage`]: the messages that the library builds for clients; a payload may be any other JSON.
+//! - [`OutboundMessage`]: a message on the outbound queue. A producer [encodes](OutboundMessage::encode) it, and the
+//!   worker [decodes](OutboundMessage::decode) it. Its [`Payload`] reaches the client unchanged.
+//! - [`Audience`]: the recipients of a message.
+//! - [`ClientMessage`]: the payloads that the library builds. A payload may be any other JSON.
+//! - [`dead_letter`]: the attributes and reasons of messages on the dead-letter queue.
 //! - [`limits`]: every limit, with the AWS page that it comes from.
-//! - [`pack`]: fills batches by count and by bytes.
 //!
-//! `schema/` holds the JSON Schemas of both, generated from these types, for producers and clients in
-//! other languages. Nothing here does I/O or reads a clock, but for [`MessageId::generate`].
+//! The directory `schema/` holds the JSON Schemas of [`OutboundMessage`] and [`ClientMessage`], generated from these
+//! types, for producers and clients in other languages. Nothing here does I/O, and only [`MessageId::generate`] reads a
+//! clock.
 
 mod audience;
 mod client;
 pub mod dead_letter;
+mod error;
 mod fields;
 mod id;
 pub mod limits;
@@ -22,11 +24,21 @@ mod pack;
 mod payload;
 #[cfg(test)]
 mod schema;
+#[doc(hidden)]
 pub mod sqs;
 
 pub use audience::{Audience, Connections, InvalidAudience};
 pub use client::{ClientContent, ClientError, ClientMessage, Percent, PercentOutOfRange};
+pub use error::DecodeError;
+pub use fields::UnknownFields;
 pub use id::{ConnectionId, InvalidId, MessageId, RequestId, TenantId, UserId};
-pub use outbound::{DecodeError, OutboundMessage, Request, Retry, UnknownFields, Version};
+#[doc(hidden)]
+pub use outbound::Retry;
+pub use outbound::{OutboundMessage, Request, Version};
+#[doc(hidden)]
 pub use pack::{Limit, pack};
 pub use payload::{Payload, PayloadError};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

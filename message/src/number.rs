@@ -1,4 +1,4 @@
-//! Numbers as JSON has them: one kind, so `1.0` and `1e0` are 1 (RFC 8259, section 6).
+//! Numbers in JSON, which has one kind: `1.0` and `1e0` are 1 (RFC 8259, section 6).
 
 use std::{fmt, marker::PhantomData};
 
@@ -7,19 +7,19 @@ use serde::{
     de::{Error, Visitor},
 };
 
-/// A whole number, however it is written.
+/// Reads a whole number in any notation.
 pub(crate) fn whole<'de, D: Deserializer<'de>, T: TryFrom<u64>>(deserializer: D) -> Result<T, D::Error> {
     deserializer.deserialize_any(Number { fractions: false, of: PhantomData })
 }
 
-/// The same, or `None`.
+/// Reads a whole number in any notation, or `None` from `null`.
 pub(crate) fn optional_whole<'de, D: Deserializer<'de>, T: TryFrom<u64>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
     Ok(Option::<Whole<T>>::deserialize(deserializer)?.map(|Whole(number)| number))
 }
 
-/// A whole number, however it is written.
+/// A whole number in any notation.
 pub(crate) struct Whole<T>(pub(crate) T);
 
 impl<'de, T: TryFrom<u64>> Deserialize<'de> for Whole<T> {
@@ -28,7 +28,7 @@ impl<'de, T: TryFrom<u64>> Deserialize<'de> for Whole<T> {
     }
 }
 
-/// A time in milliseconds. Its fraction, as clocks of other languages write it, is dropped.
+/// A time in milliseconds. Clocks of other languages write a fraction, which is dropped.
 pub(crate) struct Millis(pub(crate) u64);
 
 impl<'de> Deserialize<'de> for Millis {
@@ -55,7 +55,7 @@ impl<T: TryFrom<u64>> Visitor<'_> for Number<T> {
 
     fn visit_f64<E: Error>(self, number: f64) -> Result<T, E> {
         let whole = number.floor();
-        // Both bounds are exact; the cast is too, between them.
+        // Both bounds are exact, and so is the cast between them.
         let fits = (0.0..18_446_744_073_709_551_616.0).contains(&number);
         if !fits || (whole != number && !self.fractions) {
             return Err(E::custom("not a whole number"));
@@ -101,7 +101,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn all_ways_to_write_a_number_are_equal(number in 0..=(1_u64 << 53)) {
+        fn all_notations_of_a_number_are_equal(number in 0..=(1_u64 << 53)) {
             for text in [number.to_string(), format!("{number}.0"), format!("{number}e0"), format!("{number}.00E+0")] {
                 prop_assert_eq!(read(&text, "1.0"), Some(Read { number, small: Some(1) }), "{}", text);
             }

@@ -1,48 +1,50 @@
-//! What lies on the queue.
+//! Messages on the outbound queue.
 
-use std::borrow::Cow;
-
-use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{
-    Audience, ConnectionId, MessageId, Payload, RequestId,
-    fields::{Fields, INNER},
+    audience::Audience,
+    error::DecodeError,
+    fields::{Fields, INNER, UnknownFields},
+    id::{ConnectionId, MessageId, RequestId},
     number::{self, Millis, Whole},
-    payload::escape_for_queue,
+    payload::{Payload, escape_for_queue},
 };
 
-/// A message on its way to clients, version 1.
+/// A message on the outbound queue, version 1.
 ///
-/// Delivery is at least once. `id` is the same on every redelivery, so a client that drops an id it has seen
-/// gets each message once, where the payload carries the id.
+/// Delivery is at least once. `id` is the same on every redelivery: if the payload contains the id, a client that drops
+/// ids it has seen handles each message once.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct OutboundMessage<'a> {
     /// The version of the envelope: 1.
     pub version: Version,
-    /// Unique for each message. A producer that may be retried sets its own, so that its second try is the
-    /// same message; else a UUIDv7.
+    /// Unique for each message. A producer that may be retried sets its own id, so that a retry sends the same message.
+    /// The default is a UUIDv7.
     pub id: MessageId,
-    /// Whom it is for.
+    /// The recipients.
     pub to: Audience,
-    /// What the clients receive: any JSON value of at most 128 KiB, passed on byte for byte.
+    /// The JSON value that clients receive: at most 128 KiB, delivered byte for byte.
     #[cfg_attr(test, schemars(with = "serde_json::Value"))]
     pub payload: Payload<'a>,
-    /// The request that it belongs to, and its place among that request's messages.
+    /// The request that the message belongs to, and its sequence number within the request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request: Option<Request>,
     /// Whether a later message of the same request makes this one worthless.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[cfg_attr(test, serde(default))]
     pub supersedable: bool,
-    /// Milliseconds since the epoch after which the message is dropped, not delivered.
+    /// Time in milliseconds since the epoch after which the message is dropped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<u64>,
-    /// Written by the worker on what it hands back; absent from what producers send.
+    /// The worker's notes on a message that it handed back. Producers leave it out.
+    #[doc(hidden)]
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(skip))]
     pub retry: Option<Retry>,
-    /// Fields that this version does not know, kept as they came.
+    /// Fields that this version does not know. [`encode`](Self::encode) writes them unchanged.
     #[serde(flatten)]
     #[cfg_attr(test, schemars(skip))]
     pub unknown: UnknownFields<'a>,
@@ -62,97 +64,63 @@ impl Serialize for Version {
     }
 }
 
-/// Orders the messages of one request.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// The request that a message belongs to, and its sequence number.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
+#[non_exhaustive]
 pub struct Request {
-    /// The request.
+    /// The id of the request.
     pub id: RequestId,
-    /// Strictly increasing within the request. The library's default is the clock in microseconds, so that
-    /// a router and a job that speak for one request need not agree.
+    /// Sequence number, strictly increasing within the request. The library's default is the clock in microseconds, so
+    /// that a router and a job that answer one request need no coordination.
     #[serde(deserialize_with = "number::whole")]
     pub seq: u64,
 }
 
-/// What the worker notes on a message that it hands back.
+impl Request {
+    /// Returns the request with this id, for the message with this sequence number.
+    #[must_use]
+    pub fn new(id: RequestId, seq: u64) -> Self {
+        Self { id, seq }
+    }
+}
+
+/// The worker's notes on a message that it hands back.
+#[doc(hidden)]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Retry {
-    /// How often the message was handed back.
+    /// Number of hand-backs.
     #[serde(deserialize_with = "number::whole")]
     pub count: u32,
-    /// The sum of the receives beyond the first of each copy: each may be a worker that crashed.
+    /// Number of receives beyond the first of each copy. Each may have crashed a worker.
     #[serde(deserialize_with = "number::whole")]
     pub receives: u32,
-    /// When the message was first received, in milliseconds since the epoch.
+    /// Time of the first receive, in milliseconds since the epoch.
     #[serde(deserialize_with = "number::whole")]
     pub since: u64,
-    /// Why it was handed back last.
+    /// Cause of the last hand-back.
     pub cause: String,
-    /// Connections of a user that have it already.
+    /// Connections of a user that need no further attempt.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub done: Vec<ConnectionId>,
-    /// Up to which connection a user with many has it already.
+    /// For a user with many connections, the cursor: the last connection that has the message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<ConnectionId>,
 }
 
-/// Fields of a message that this version does not know, in the order in which they came.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct UnknownFields<'a>(Vec<(Cow<'a, str>, Payload<'a>)>);
-
-impl<'a> UnknownFields<'a> {
-    pub(crate) fn of(fields: impl Iterator<Item = (Cow<'a, str>, Payload<'a>)>) -> Self {
-        Self(fields.collect())
-    }
-}
-
-impl Serialize for UnknownFields<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.0.len()))?;
-        for (name, value) in &self.0 {
-            map.serialize_entry(name, value)?;
-        }
-        map.end()
-    }
-}
-
-/// Why a body is no message. No text repeats a value of the body, which may be confidential.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum DecodeError {
-    /// Not a JSON object.
-    #[error("the body is not a JSON object (line {line}, column {column})")]
-    NotAnObject {
-        /// Where reading ended, from 1.
-        line: usize,
-        /// Where reading ended, from 1.
-        column: usize,
-    },
-    /// Written for a later version of Streamer.
-    #[error("version {0} is not known here, only version 1: upgrade the worker, then redrive")]
-    UnknownVersion(u64),
-    /// A field that every message has.
-    #[error("`{field}` is missing; expected {expected}")]
-    Missing {
-        /// The field.
-        field: &'static str,
-        /// What it should hold.
-        expected: &'static str,
-    },
-    /// The same field twice.
-    #[error("`{0}` stands there more than once")]
-    Repeated(&'static str),
-    /// A field that holds something else.
-    #[error("`{field}` is not valid; expected {expected}")]
-    Invalid {
-        /// The field.
-        field: &'static str,
-        /// What it should hold.
-        expected: &'static str,
-    },
-}
-
 impl<'a> OutboundMessage<'a> {
-    /// A message with a new id and without options.
+    /// Returns a message with a new id and without options.
+    ///
+    /// ```
+    /// use streamer_message::{ConnectionId, OutboundMessage, Payload};
+    ///
+    /// let to = ConnectionId::new("L0SM9cOFvHcCIhw=")?;
+    /// let mut message = OutboundMessage::new(to.into(), Payload::new("hello")?);
+    /// message.expires_at = Some(1_764_000_000_000);
+    /// let body = message.encode();
+    /// assert_eq!(OutboundMessage::decode(&body)?, message);
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn new(to: Audience, payload: Payload<'a>) -> Self {
         Self {
@@ -168,10 +136,10 @@ impl<'a> OutboundMessage<'a> {
         }
     }
 
-    /// Reads the body of a queue message. The payload is checked to be JSON, and not copied.
+    /// Decodes the body of a queue message. The payload is checked to be JSON, and is not copied.
     ///
     /// # Errors
-    /// [`DecodeError`]: the body is poison, and no later try will read it.
+    /// [`DecodeError`] if the body is not a message of this version. A retry would fail again.
     pub fn decode(body: &'a str) -> Result<Self, DecodeError> {
         let mut fields = Fields::read(body)?;
         match fields.required("version", "1")? {
@@ -193,24 +161,25 @@ impl<'a> OutboundMessage<'a> {
             expires_at: fields
                 .optional("expires_at", "milliseconds since the epoch, a number")?
                 .map(|Millis(millis)| millis),
-            retry: fields.optional("retry", "what a worker wrote there, or nothing")?,
+            retry: fields.optional("retry", "the value that a worker wrote, or no value")?,
             unknown: fields.rest(),
         })
     }
 
-    /// Writes the body of a queue message, in characters that SQS takes.
+    /// Encodes the body of a queue message, in characters that SQS accepts.
     #[must_use]
     #[expect(
         clippy::missing_panics_doc,
         clippy::expect_used,
-        reason = "every part is JSON, under names that are text"
+        reason = "every part is JSON, and every key is a string"
     )]
     pub fn encode(&self) -> String {
-        escape_for_queue(serde_json::to_string(self).expect("a message is JSON"))
+        escape_for_queue(serde_json::to_string(self).expect("a message is valid JSON"))
     }
 
-    /// Writes the body like [`encode`](Self::encode), with the fields inside of `to` and `request` of the body that the
-    /// message was read from, as far as this version does not know them.
+    /// Encodes like [`encode`](Self::encode), and copies the unknown fields inside `to` and `request` from the body that
+    /// the message was decoded from.
+    #[doc(hidden)]
     #[must_use]
     pub fn encode_over(&self, original: &str) -> String {
         let body = self.encode();
@@ -253,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_reads_back_as_it_was_written() {
+    fn messages_round_trip() {
         let body = whole().to_string();
         let message = OutboundMessage::decode(&body).unwrap();
         assert_eq!(message.request.as_ref().unwrap().seq, 7);
@@ -270,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn the_payload_keeps_its_bytes() {
+    fn payload_keeps_its_bytes() {
         let payload = r#"{ "b": 1.0, "a": [1e400, "\ud800", 12345678901234567890123] }"#;
         let body = format!(r#"{{"version":1,"id":"a","to":{{"connection":"c"}},"payload":{payload}}}"#);
         let message = OutboundMessage::decode(&body).unwrap();
@@ -279,20 +248,20 @@ mod tests {
     }
 
     #[test]
-    fn unknown_fields_are_kept_as_they_came() {
+    fn unknown_fields_are_unchanged() {
         let body = r#"{"version":1,"id":"a","to":{"connection":"c"},"payload":1,"trace":{"x": 1.0},"é":[ ]}"#;
         assert_eq!(OutboundMessage::decode(body).unwrap().encode(), body);
     }
 
     #[test]
-    fn null_is_as_good_as_absent_for_what_is_optional() {
+    fn optional_fields_accept_null() {
         for field in ["request", "supersedable", "expires_at", "retry"] {
             assert!(OutboundMessage::decode(&with(field, Value::Null)).is_ok(), "{field}");
         }
     }
 
     #[test]
-    fn every_missing_field_is_named() {
+    fn errors_name_missing_fields() {
         for field in ["version", "id", "to", "payload"] {
             let error = OutboundMessage::decode(&without(field)).unwrap_err();
             assert!(matches!(error, DecodeError::Missing { field: named, .. } if named == field), "{error}");
@@ -300,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn every_invalid_field_is_named_and_its_value_is_not_repeated() {
+    fn errors_name_invalid_fields_without_values() {
         for (field, value) in [
             ("version", json!("s3cret")),
             ("id", json!("")),
@@ -320,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_fields_inside_of_objects_are_kept() {
+    fn unknown_fields_inside_objects_are_kept() {
         let original = json!({
             "version": 1,
             "id": "m",
@@ -340,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_may_be_written_with_a_fraction() {
+    fn numbers_may_have_a_fraction() {
         let text = whole().to_string();
         let as_floats = text
             .replace(r#""version":1,"#, r#""version":1.0,"#)
@@ -354,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_version_is_told_apart_before_anything_else_is_read() {
+    fn version_is_checked_before_other_fields() {
         assert_eq!(
             OutboundMessage::decode(r#"{"to":["a new form"],"version":2}"#),
             Err(DecodeError::UnknownVersion(2))
@@ -362,13 +331,13 @@ mod tests {
     }
 
     #[test]
-    fn a_field_that_stands_there_twice_is_refused() {
+    fn repeated_fields_are_refused() {
         let body = r#"{"version":1,"id":"a","id":"b","to":{"connection":"c"},"payload":1}"#;
         assert_eq!(OutboundMessage::decode(body), Err(DecodeError::Repeated("id")));
     }
 
     #[test]
-    fn what_is_no_object_is_refused_wherever_it_breaks() {
+    fn body_must_be_a_json_object() {
         for body in ["", "null", "[]", "\"text\"", "{", "{\"version\":1", "{\"version\":1}}", "\u{feff}{}"] {
             let error = OutboundMessage::decode(body).unwrap_err();
             assert!(matches!(error, DecodeError::NotAnObject { .. }), "{body}: {error}");
@@ -376,14 +345,14 @@ mod tests {
     }
 
     #[test]
-    fn deep_nesting_is_a_payload_like_any_other() {
+    fn payload_may_be_deeply_nested() {
         let deep = format!("{}{}", "[".repeat(50_000), "]".repeat(50_000));
         let body = format!(r#"{{"version":1,"id":"a","to":{{"connection":"c"}},"payload":{deep}}}"#);
         assert_eq!(OutboundMessage::decode(&body).unwrap().payload.as_str(), deep);
     }
 
     #[test]
-    fn what_sqs_refuses_is_escaped_in_every_field() {
+    fn every_field_is_escaped_for_sqs() {
         let request = Request { id: RequestId::new("r\u{FFFF}").unwrap(), seq: 1 };
         let to = Audience::Tenant("t\u{FFFE}".try_into().unwrap());
         let message =

@@ -1,28 +1,27 @@
-//! The packer: fills batches by count and by bytes.
+//! Packs items into batches, by count and by bytes.
 
 use std::iter;
 
 use crate::limits::{QUEUE_BATCH_MESSAGES, QUEUE_MESSAGE_BYTES};
 
-/// What one batch holds at most.
+/// The maximum size of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limit {
-    /// Items in a batch, at least 1.
+    /// Maximum number of items, at least 1.
     pub items: usize,
-    /// Bytes of all the items of a batch.
+    /// Maximum bytes of all items together.
     pub bytes: usize,
 }
 
 impl Limit {
-    /// What one `SendMessageBatch` takes: 10 messages and 1 MiB.
+    /// The limit of one `SendMessageBatch` call: 10 messages and 1 MiB.
     pub const QUEUE_BATCH: Self = Self { items: QUEUE_BATCH_MESSAGES, bytes: QUEUE_MESSAGE_BYTES };
 }
 
-/// Packs items into batches, in order, each batch as full as the limit lets it be. It takes an item when its batch
-/// is asked for, and one more to know that it does not fit.
+/// Packs items into batches, in order, each as full as the limit allows. The iterator is lazy: for a batch, it reads the
+/// batch's items and at most one more, which does not fit.
 ///
-/// An item that is larger than `limit.bytes` gets a batch of its own: only its receiver can say what is to
-/// become of it.
+/// An item larger than `limit.bytes` is alone in its batch, so that the receiver of the batch can refuse it.
 pub fn pack<T>(
     items: impl IntoIterator<Item = T>,
     limit: Limit,
@@ -57,24 +56,25 @@ mod tests {
     }
 
     #[test]
-    fn the_eleventh_item_opens_a_batch() {
+    fn eleventh_item_begins_a_batch() {
         let lengths: Vec<_> = pack(vec![1; 11], LIMIT, |size| *size).map(|batch| batch.len()).collect();
         assert_eq!(lengths, [10, 1]);
     }
 
     #[test]
-    fn the_byte_over_the_limit_opens_a_batch() {
+    fn byte_over_limit_begins_a_batch() {
         assert!(pack([50, 50, 1], LIMIT, |size| *size).eq([vec![50, 50], vec![1]]));
     }
 
     #[test]
-    fn an_item_over_the_limit_has_a_batch_of_its_own() {
+    fn oversized_item_is_alone_in_batch() {
         assert!(pack([1, 101, 1], LIMIT, |size| *size).eq([vec![1], vec![101], vec![1]]));
     }
 
     proptest! {
+        /// Every item is in one batch, in order, and no batch could hold the next item.
         #[test]
-        fn every_item_is_in_one_batch_in_order_and_no_batch_could_take_the_next_item(
+        fn batches_are_ordered_complete_and_full(
             sizes in prop::collection::vec(0_usize..130, 0..200),
         ) {
             let batches: Vec<_> = pack(sizes.iter().copied().enumerate(), LIMIT, |(_, size)| *size).collect();

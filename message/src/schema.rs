@@ -1,12 +1,15 @@
-//! The committed JSON Schemas are those of the types. After a change of the types,
-//! `UPDATE_SCHEMA=1 cargo test -p streamer-message` writes them anew.
+//! Checks that the committed JSON Schemas match the types. After a change of the types, regenerate them:
+//! `UPDATE_SCHEMA=1 cargo test -p streamer-message`.
 
 use std::{borrow::Cow, fs, path::Path};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema, schema_for};
 use serde_json::Value;
 
-use crate::{ClientMessage, OutboundMessage, Version};
+use crate::{
+    client::ClientMessage,
+    outbound::{OutboundMessage, Version},
+};
 
 impl JsonSchema for Version {
     fn schema_name() -> Cow<'static, str> {
@@ -26,18 +29,15 @@ fn check(file: &str, schema: &Schema) {
     }
     let committed = fs::read_to_string(&path).unwrap_or_default();
     let committed: Value = serde_json::from_str(&committed).unwrap_or_default();
-    assert!(
-        committed == *schema.as_value(),
-        "{file} is not the schema of the types: run with UPDATE_SCHEMA=1"
-    );
+    assert!(committed == *schema.as_value(), "{file} does not match the types: run with UPDATE_SCHEMA=1");
 }
 
 #[test]
-fn the_committed_schema_of_outbound_messages_is_that_of_the_type() {
+fn outbound_message_schema_matches_type() {
     check("outbound-message.v1.json", &schema_for!(OutboundMessage<'static>));
 }
 
 #[test]
-fn the_committed_schema_of_client_messages_is_that_of_the_type() {
+fn client_message_schema_matches_type() {
     check("client-message.json", &schema_for!(ClientMessage<'static, Value>));
 }

@@ -1,4 +1,4 @@
-// Publishes a message: node publish.mjs QUEUE_URL CONNECTION TEXT
+// Sends a message to a connection: node publish.mjs QUEUE_URL CONNECTION TEXT
 import { randomUUID } from "node:crypto";
 import { SendMessageCommand, SQSClient } from "@aws-sdk/client-sqs";
 
@@ -10,7 +10,7 @@ const message = {
   to: { connection },
   payload: { type: "response", data, id },
 };
-// SQS takes neither U+FFFE nor U+FFFF; JSON can write both as escapes.
+// SQS refuses U+FFFE and U+FFFF, so both are written as JSON escapes.
 const escape = (character) => `\\u${character.charCodeAt(0).toString(16)}`;
 const MessageBody = JSON.stringify(message).replace(/[\ufffe\uffff]/g, escape);
 await new SQSClient({}).send(new SendMessageCommand({ QueueUrl, MessageBody }));

@@ -1,4 +1,4 @@
-"""Publishes a message: python publish.py QUEUE_URL CONNECTION TEXT"""
+"""Sends a message to a connection: python publish.py QUEUE_URL CONNECTION TEXT"""
 import json
 import sys
 import uuid

@@ -1,8 +1,7 @@
-//! A router: the Lambda behind `$default` of a WebSocket API. It answers clients through the queue, so it is
-//! done as soon as the queue has the answer, and a client that is slow or gone costs it nothing.
+//! A router: the Lambda behind `$default` of a WebSocket API. It answers clients through the queue, so it returns as soon
+//! as the queue has the answer, and slow or closed connections do not delay it.
 //!
-//! A request is `{"type": "echo", "request_id": "…", "text": "…"}`, or of type `ping` or `report` and without
-//! a text.
+//! A request is `{"type": "echo", "request_id": "…", "text": "…"}`, or has the type `ping` or `report` and no text.
 
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use streamer_producer::{Message, MessageBuilder, Producer};
 
-/// What a client may ask for.
+/// The requests that a client may send.
 #[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Request {
@@ -21,9 +20,9 @@ enum Request {
     Report,
 }
 
-/// What every request has, so that even an error finds the request that it is about.
+/// The part that all requests share. It is read separately, so that the answer to an invalid request can name it.
 #[derive(Default, Deserialize)]
-struct Identity {
+struct Envelope {
     request_id: Option<String>,
 }
 
@@ -38,9 +37,12 @@ async fn route(
     event: LambdaEvent<ApiGatewayWebsocketProxyRequest>,
 ) -> Result<Value, Error> {
     let event = event.payload;
-    let connection = event.request_context.connection_id.ok_or("not an event of a WebSocket API")?;
+    let connection = event
+        .request_context
+        .connection_id
+        .ok_or("the event is not from a WebSocket API: check the Lambda's trigger")?;
     let body = event.body.unwrap_or_default();
-    let Identity { request_id } = serde_json::from_str(&body).unwrap_or_default();
+    let Envelope { request_id } = serde_json::from_str(&body).unwrap_or_default();
     let reply = || match &request_id {
         Some(id) => Message::connection(&connection).request(id),
         None => Message::connection(&connection),
@@ -48,7 +50,7 @@ async fn route(
     match serde_json::from_str(&body) {
         Ok(request) => {
             if let Err(error) = answer(producer, request, &reply).await {
-                // What went wrong is for the log; the client learns that nothing more will come.
+                // The cause is logged. The client only learns that no further answer will come.
                 let message = error.to_string();
                 println!("{}", json!({ "level": "ERROR", "request_id": request_id, "message": message }));
                 producer.send(reply().error("internal", "the request could not be answered")?).await?;
@@ -56,7 +58,7 @@ async fn route(
         }
         Err(error) => producer.send(reply().error("invalid_request", &error.to_string())?).await?,
     }
-    // No body: API Gateway would send it to the client beside the answer.
+    // Without a body, because API Gateway would send it to the client in addition to the answer.
     Ok(json!({ "statusCode": 200 }))
 }
 
@@ -70,14 +72,14 @@ async fn answer(
         Request::Ping => producer.send(reply().response("pong")?).await?,
         Request::Report => {
             let Ok(progress) = producer.progress(reply()) else {
-                producer.send(reply().error("invalid_request", "a report has a `request_id`")?).await?;
+                producer.send(reply().error("invalid_request", "a report needs a `request_id`")?).await?;
                 return Ok(());
             };
             producer.send(reply().acknowledgment(Some("the report is being written"))?).await?;
-            // More often than the default, to show what becomes of updates that come too fast for a client.
-            let mut progress = progress.every(Duration::from_millis(20));
+            // More often than the default, to show how updates that come too fast supersede each other.
+            let mut progress = progress.min_interval(Duration::from_millis(20));
             for percent in (10..=100).step_by(10) {
-                // Here a report would be written.
+                // A real router would write a part of the report here.
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 progress.update(percent, "writing").await?;
             }

@@ -1,9 +1,10 @@
-//! What is being sent, and which of it leaves next. Pure: it is told the time, and does no I/O.
+//! The entries that are being sent, and the choice of the next batch. Pure: the caller passes the time, and there is no
+//! I/O.
 //!
-//! An entry has its place from the moment when its sender asked. It is *outside* until there is room for it, then
-//! *waiting*, *under way* in a call, or *resting* between two tries. Entries of one key form a line: one leaves when
-//! all before it are gone, or leave in the same call before it. Where the order is strict it is not enough to leave
-//! together: a queue may take the second of a call and fail the first.
+//! An entry takes its turn when its sender asks for it. It is *reserved* until there is capacity for it, then *waiting*,
+//! *in flight* in a call, or *backing off* between two attempts. Entries with the same key keep their order: an entry
+//! leaves when all earlier ones have completed, or behind them in the same call. With strict order, they never share a
+//! call, because a queue may take the second entry of a call and fail the first.
 
 use std::{
     cmp::Reverse,
@@ -14,26 +15,26 @@ use std::{
 use streamer_message::Limit;
 use tokio::time::Instant;
 
-/// Calls under way at the same time, at most.
-pub const CALLS: usize = 8;
+/// Maximum number of calls in flight.
+pub const MAX_CALLS: usize = 8;
 
-/// How long an entry waits for a batch to fill while calls are under way.
+/// Time that an entry waits for a batch to fill while calls are in flight.
 pub const LINGER: Duration = Duration::from_millis(20);
 
-/// Names an entry. Earlier entries have lower places.
-pub type Place = u64;
+/// Identifies an entry. Ids increase in the order in which entries were reserved.
+pub type EntryId = u64;
 
-/// Entries that are being sent. `T` is what leaves with a call.
+/// The entries that are being sent. `T` leaves with a call.
 #[derive(Debug)]
 pub struct Buffer<T> {
-    strict: bool,
-    entries: HashMap<Place, Entry<T>>,
+    strict_order: bool,
+    entries: HashMap<EntryId, Entry<T>>,
     /// The entries of each key, in order.
-    lines: HashMap<u64, BTreeSet<Place>>,
-    /// The waiting entries that are the first of their line, or have none.
-    ready: BTreeSet<Place>,
+    by_key: HashMap<u64, BTreeSet<EntryId>>,
+    /// The waiting entries that are the first of their key, or have no key.
+    ready: BTreeSet<EntryId>,
     calls: usize,
-    next: Place,
+    next_id: EntryId,
 }
 
 #[derive(Debug)]
@@ -45,154 +46,154 @@ struct Entry<T> {
 
 #[derive(Debug)]
 enum State<T> {
-    Outside,
+    Reserved,
     Waiting {
         content: T,
         since: Instant,
     },
-    UnderWay,
-    /// Under way, and nobody waits for what becomes of it.
+    InFlight,
+    /// In flight, but its send was dropped.
     Abandoned,
-    Resting,
+    BackingOff,
 }
 
 impl<T> Buffer<T> {
-    /// An empty buffer. `strict`: an entry leaves when all before it in its line are gone.
-    pub fn new(strict: bool) -> Self {
-        let (entries, lines, ready) = (HashMap::new(), HashMap::new(), BTreeSet::new());
-        Self { strict, entries, lines, ready, calls: 0, next: 0 }
+    /// Returns an empty buffer.
+    pub fn new(strict_order: bool) -> Self {
+        let (entries, by_key, ready) = (HashMap::new(), HashMap::new(), BTreeSet::new());
+        Self { strict_order, entries, by_key, ready, calls: 0, next_id: 0 }
     }
 
-    /// Gives an entry the place behind all others. It is outside.
-    pub fn reserve(&mut self, key: Option<u64>, bytes: usize) -> Place {
-        let place = self.next;
-        self.next += 1;
-        self.entries.insert(place, Entry { key, bytes, state: State::Outside });
+    /// Adds a reserved entry behind all others.
+    pub fn reserve(&mut self, key: Option<u64>, bytes: usize) -> EntryId {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.entries.insert(id, Entry { key, bytes, state: State::Reserved });
         if let Some(key) = key {
-            self.lines.entry(key).or_default().insert(place);
+            self.by_key.entry(key).or_default().insert(id);
         }
-        place
+        id
     }
 
-    /// Lets an entry wait that was outside or resting.
-    pub fn wait(&mut self, place: Place, content: T, now: Instant) {
-        let Some(entry) = self.entries.get_mut(&place) else { return };
+    /// Makes an entry wait that was reserved or backing off.
+    pub fn enqueue(&mut self, id: EntryId, content: T, now: Instant) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
         entry.state = State::Waiting { content, since: now };
         let key = entry.key;
-        self.line_changed(place, key);
+        self.update_ready(id, key);
     }
 
-    /// Takes what one call is to hold, or nothing if the time has not come: nothing may leave, too many calls are
-    /// under way, or a call is under way and the batch is neither full nor has waited for [`LINGER`].
-    pub fn next(&mut self, now: Instant) -> Option<Vec<(Place, T)>> {
-        if self.calls >= CALLS {
+    /// Begins a call and returns its entries. Returns nothing if no entry may leave, if too many calls are in flight, or
+    /// if a call is in flight and the batch is neither full nor has waited for [`LINGER`].
+    pub fn next_batch(&mut self, now: Instant) -> Option<Vec<(EntryId, T)>> {
+        if self.calls >= MAX_CALLS {
             return None;
         }
-        let (chosen, full) = self.choose();
-        let since = chosen.iter().filter_map(|place| self.waits_since(*place)).min()?;
+        let (batch, full) = self.select();
+        let since = batch.iter().filter_map(|id| self.waiting_since(*id)).min()?;
         if self.calls > 0 && !full && now < since + LINGER {
             return None;
         }
         self.calls += 1;
-        Some(chosen.into_iter().filter_map(|place| Some((place, self.start(place)?))).collect())
+        Some(batch.into_iter().filter_map(|id| Some((id, self.start(id)?))).collect())
     }
 
-    /// The places of the entries that may leave together, and whether no more would fit.
-    fn choose(&self) -> (Vec<Place>, bool) {
+    /// Returns the entries that may leave together, and whether the batch is full.
+    fn select(&self) -> (Vec<EntryId>, bool) {
         let Limit { items, bytes: limit } = Limit::QUEUE_BATCH;
-        let (mut chosen, mut bytes) = (Vec::new(), 0);
-        // Of each line its first is there, and then, in its place, the next.
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        // Of each key, the first entry; once that is selected, the next.
         let mut candidates: BinaryHeap<_> = self.ready.iter().take(items).copied().map(Reverse).collect();
-        while let Some(Reverse(place)) = candidates.pop() {
-            let Some(entry) = self.entries.get(&place) else { continue };
-            if bytes + entry.bytes > limit && !chosen.is_empty() {
-                return (chosen, true);
+        while let Some(Reverse(id)) = candidates.pop() {
+            let Some(entry) = self.entries.get(&id) else { continue };
+            if bytes + entry.bytes > limit && !batch.is_empty() {
+                return (batch, true);
             }
             bytes += entry.bytes;
-            chosen.push(place);
-            if chosen.len() == items {
-                return (chosen, true);
+            batch.push(id);
+            if batch.len() == items {
+                return (batch, true);
             }
-            if let Some(key) = entry.key.filter(|_| !self.strict) {
-                let next = self.lines.get(&key).and_then(|line| line.range(place + 1..).next());
+            if let Some(key) = entry.key.filter(|_| !self.strict_order) {
+                let next = self.by_key.get(&key).and_then(|ids| ids.range(id + 1..).next());
                 candidates
-                    .extend(next.filter(|next| self.waits_since(**next).is_some()).copied().map(Reverse));
+                    .extend(next.filter(|next| self.waiting_since(**next).is_some()).copied().map(Reverse));
             }
         }
-        (chosen, false)
+        (batch, false)
     }
 
-    fn waits_since(&self, place: Place) -> Option<Instant> {
-        match self.entries.get(&place)?.state {
+    fn waiting_since(&self, id: EntryId) -> Option<Instant> {
+        match self.entries.get(&id)?.state {
             State::Waiting { since, .. } => Some(since),
-            State::Outside | State::UnderWay | State::Abandoned | State::Resting => None,
+            State::Reserved | State::InFlight | State::Abandoned | State::BackingOff => None,
         }
     }
 
-    fn start(&mut self, place: Place) -> Option<T> {
-        let entry = self.entries.get_mut(&place)?;
+    fn start(&mut self, id: EntryId) -> Option<T> {
+        let entry = self.entries.get_mut(&id)?;
         let key = entry.key;
-        let before = std::mem::replace(&mut entry.state, State::UnderWay);
-        self.line_changed(place, key);
+        let before = std::mem::replace(&mut entry.state, State::InFlight);
+        self.update_ready(id, key);
         match before {
             State::Waiting { content, .. } => Some(content),
-            State::Outside | State::UnderWay | State::Abandoned | State::Resting => None,
+            State::Reserved | State::InFlight | State::Abandoned | State::BackingOff => None,
         }
     }
 
-    /// A call has ended: each of its entries, and whether it is to be tried again.
-    pub fn ended(&mut self, outcomes: impl IntoIterator<Item = (Place, bool)>) {
+    /// Ends a call: `results` holds each of its entries, and whether the entry is retried.
+    pub fn complete(&mut self, results: impl IntoIterator<Item = (EntryId, bool)>) {
         self.calls = self.calls.saturating_sub(1);
-        for (place, again) in outcomes {
-            match self.entries.get_mut(&place) {
-                Some(entry) if again && matches!(entry.state, State::UnderWay) => {
-                    entry.state = State::Resting
+        for (id, retry) in results {
+            match self.entries.get_mut(&id) {
+                Some(entry) if retry && matches!(entry.state, State::InFlight) => {
+                    entry.state = State::BackingOff
                 }
-                _ => drop(self.remove(place)),
+                _ => drop(self.remove(id)),
             }
         }
     }
 
-    /// Nobody waits for the entry any longer: returns its content, if it was waiting. One that is under way keeps its
-    /// place in its line until its call has ended.
-    pub fn leave(&mut self, place: Place) -> Option<T> {
-        match &mut self.entries.get_mut(&place)?.state {
+    /// Removes an entry whose send was dropped, and returns its content if it was waiting. An entry in flight is
+    /// removed when its call completes, so that later entries of its key do not overtake it.
+    pub fn cancel(&mut self, id: EntryId) -> Option<T> {
+        match &mut self.entries.get_mut(&id)?.state {
             State::Abandoned => None,
-            state @ State::UnderWay => {
+            state @ State::InFlight => {
                 *state = State::Abandoned;
                 None
             }
-            State::Outside | State::Waiting { .. } | State::Resting => self.remove(place),
+            State::Reserved | State::Waiting { .. } | State::BackingOff => self.remove(id),
         }
     }
 
-    fn remove(&mut self, place: Place) -> Option<T> {
-        let Entry { key, state, .. } = self.entries.remove(&place)?;
-        self.ready.remove(&place);
-        if let Some(line) = key.and_then(|key| self.lines.get_mut(&key)) {
-            line.remove(&place);
+    fn remove(&mut self, id: EntryId) -> Option<T> {
+        let Entry { key, state, .. } = self.entries.remove(&id)?;
+        self.ready.remove(&id);
+        if let Some(ids) = key.and_then(|key| self.by_key.get_mut(&key)) {
+            ids.remove(&id);
         }
-        self.line_changed(place, key);
+        self.update_ready(id, key);
         match state {
             State::Waiting { content, .. } => Some(content),
-            State::Outside | State::UnderWay | State::Abandoned | State::Resting => None,
+            State::Reserved | State::InFlight | State::Abandoned | State::BackingOff => None,
         }
     }
 
-    /// Keeps `ready` true after an entry's change: the first of its line is in it if it waits, and no other of it.
-    fn line_changed(&mut self, place: Place, key: Option<u64>) {
-        self.ready.remove(&place);
+    /// Updates `ready` after a change of an entry: of its key, only the first entry is ready, if it is waiting.
+    fn update_ready(&mut self, id: EntryId, key: Option<u64>) {
+        self.ready.remove(&id);
         let first = match key {
-            None => Some(place),
+            None => Some(id),
             Some(key) => {
-                let line = self.lines.get(&key);
-                if line.is_some_and(BTreeSet::is_empty) {
-                    self.lines.remove(&key);
+                let ids = self.by_key.get(&key);
+                if ids.is_some_and(BTreeSet::is_empty) {
+                    self.by_key.remove(&key);
                 }
-                self.lines.get(&key).and_then(BTreeSet::first).copied()
+                self.by_key.get(&key).and_then(BTreeSet::first).copied()
             }
         };
-        self.ready.extend(first.filter(|first| self.waits_since(*first).is_some()));
+        self.ready.extend(first.filter(|first| self.waiting_since(*first).is_some()));
     }
 }
 
@@ -204,18 +205,18 @@ mod tests {
 
     const MIB: usize = Limit::QUEUE_BATCH.bytes;
 
-    fn places(batch: Option<Vec<(Place, ())>>) -> Option<Vec<Place>> {
-        batch.map(|batch| batch.into_iter().map(|(place, ())| place).collect())
+    fn ids(batch: Option<Vec<(EntryId, ())>>) -> Option<Vec<EntryId>> {
+        batch.map(|batch| batch.into_iter().map(|(id, ())| id).collect())
     }
 
-    fn push(buffer: &mut Buffer<()>, key: Option<u64>, bytes: usize, now: Instant) -> Place {
-        let place = buffer.reserve(key, bytes);
-        buffer.wait(place, (), now);
-        place
+    fn push(buffer: &mut Buffer<()>, key: Option<u64>, bytes: usize, now: Instant) -> EntryId {
+        let id = buffer.reserve(key, bytes);
+        buffer.enqueue(id, (), now);
+        id
     }
 
-    fn buffer(strict: bool, entries: &[(Option<u64>, usize)]) -> (Buffer<()>, Instant) {
-        let (mut buffer, now) = (Buffer::new(strict), Instant::now());
+    fn buffer(strict_order: bool, entries: &[(Option<u64>, usize)]) -> (Buffer<()>, Instant) {
+        let (mut buffer, now) = (Buffer::new(strict_order), Instant::now());
         for (key, bytes) in entries {
             push(&mut buffer, *key, *bytes, now);
         }
@@ -223,213 +224,234 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_while_nothing_is_under_way_leaves_at_once() {
+    fn idle_buffer_sends_at_once() {
         let (mut buffer, now) = buffer(false, &[(None, 1)]);
-        assert_eq!(places(buffer.next(now)), Some(vec![0]));
+        assert_eq!(ids(buffer.next_batch(now)), Some(vec![0]));
     }
 
+    /// While a call is in flight, the next batch fills until it is full or has waited for [`LINGER`].
     #[test]
-    fn while_a_call_is_under_way_the_next_fills_until_it_is_full_or_has_lingered() {
+    fn batches_wait_until_full_or_lingered() {
         let (mut buffer, now) = buffer(false, &[(None, 1)]);
-        buffer.next(now);
+        buffer.next_batch(now);
         for _ in 0..9 {
             push(&mut buffer, None, 1, now);
-            assert_eq!(places(buffer.next(now)), None);
+            assert_eq!(ids(buffer.next_batch(now)), None);
         }
         push(&mut buffer, None, 1, now);
-        assert_eq!(places(buffer.next(now)), Some((1..=10).collect()));
+        assert_eq!(ids(buffer.next_batch(now)), Some((1..=10).collect()));
         push(&mut buffer, None, 1, now);
-        assert_eq!(places(buffer.next(now + LINGER - Duration::from_millis(1))), None);
-        assert_eq!(places(buffer.next(now + LINGER)), Some(vec![11]));
+        assert_eq!(ids(buffer.next_batch(now + LINGER - Duration::from_millis(1))), None);
+        assert_eq!(ids(buffer.next_batch(now + LINGER)), Some(vec![11]));
     }
 
     #[test]
-    fn whoever_has_waited_longest_says_when_a_batch_leaves() {
+    fn longest_wait_decides_when_batch_leaves() {
         let (mut buffer, now) = buffer(false, &[(None, 1)]);
-        buffer.next(now);
+        buffer.next_batch(now);
         (0..10).for_each(|_| _ = push(&mut buffer, None, 1, now));
-        buffer.next(now);
+        buffer.next_batch(now);
         push(&mut buffer, None, 1, now);
-        buffer.ended([(0, true)]);
-        // The first is tried again later than the other began to wait.
-        buffer.wait(0, (), now + LINGER);
-        assert_eq!(places(buffer.next(now + LINGER)), Some(vec![0, 11]));
+        buffer.complete([(0, true)]);
+        // The retry of entry 0 begins to wait after entry 11.
+        buffer.enqueue(0, (), now + LINGER);
+        assert_eq!(ids(buffer.next_batch(now + LINGER)), Some(vec![0, 11]));
     }
 
     #[test]
-    fn a_batch_is_full_when_the_next_would_make_it_too_large() {
+    fn batches_stay_within_max_bytes() {
         let (mut buffer, now) = buffer(false, &[(None, 1), (None, MIB), (None, 1)]);
-        assert_eq!(places(buffer.next(now)), Some(vec![0]));
-        assert_eq!(places(buffer.next(now)), Some(vec![1]));
-        assert_eq!(places(buffer.next(now)), None);
-        buffer.ended([(0, false)]);
-        buffer.ended([(1, false)]);
-        assert_eq!(places(buffer.next(now)), Some(vec![2]));
+        assert_eq!(ids(buffer.next_batch(now)), Some(vec![0]));
+        assert_eq!(ids(buffer.next_batch(now)), Some(vec![1]));
+        assert_eq!(ids(buffer.next_batch(now)), None);
+        buffer.complete([(0, false)]);
+        buffer.complete([(1, false)]);
+        assert_eq!(ids(buffer.next_batch(now)), Some(vec![2]));
     }
 
     #[test]
-    fn there_are_no_more_than_8_calls() {
+    fn at_most_8_calls_are_in_flight() {
         let (mut buffer, now) = buffer(false, &[(None, MIB); 9]);
-        for _ in 0..CALLS {
-            assert!(buffer.next(now).is_some());
+        for _ in 0..MAX_CALLS {
+            assert!(buffer.next_batch(now).is_some());
         }
-        assert_eq!(places(buffer.next(now + LINGER)), None);
-        buffer.ended([(0, false)]);
-        assert!(buffer.next(now + LINGER).is_some());
+        assert_eq!(ids(buffer.next_batch(now + LINGER)), None);
+        buffer.complete([(0, false)]);
+        assert!(buffer.next_batch(now + LINGER).is_some());
     }
 
     #[test]
-    fn what_has_a_key_waits_for_all_before_it() {
+    fn entries_wait_for_earlier_ones_of_key() {
         let (mut buffer, now) = buffer(false, &[(Some(1), 1), (Some(1), 1)]);
-        assert_eq!(places(buffer.next(now)), Some(vec![0, 1]));
+        assert_eq!(ids(buffer.next_batch(now)), Some(vec![0, 1]));
         push(&mut buffer, Some(1), 1, now);
         push(&mut buffer, Some(2), 1, now);
-        assert_eq!(places(buffer.next(now + LINGER)), Some(vec![3]));
-        // One of the two is to be tried again: it is still before the third.
-        buffer.ended([(0, true), (1, false)]);
-        assert_eq!(places(buffer.next(now + LINGER)), None);
-        buffer.wait(0, (), now);
-        assert_eq!(places(buffer.next(now + LINGER)), Some(vec![0, 2]));
+        assert_eq!(ids(buffer.next_batch(now + LINGER)), Some(vec![3]));
+        // Entry 0 will be retried, so it is still ahead of entry 2.
+        buffer.complete([(0, true), (1, false)]);
+        assert_eq!(ids(buffer.next_batch(now + LINGER)), None);
+        buffer.enqueue(0, (), now);
+        assert_eq!(ids(buffer.next_batch(now + LINGER)), Some(vec![0, 2]));
     }
 
     #[test]
-    fn what_is_outside_is_before_what_came_later() {
+    fn reserved_entries_keep_their_turn() {
         let (mut buffer, now) = (Buffer::new(false), Instant::now());
         let first = buffer.reserve(Some(1), 1);
         push(&mut buffer, Some(1), 1, now);
-        assert_eq!(places(buffer.next(now)), None);
-        buffer.wait(first, (), now);
-        assert_eq!(places(buffer.next(now)), Some(vec![0, 1]));
+        assert_eq!(ids(buffer.next_batch(now)), None);
+        buffer.enqueue(first, (), now);
+        assert_eq!(ids(buffer.next_batch(now)), Some(vec![0, 1]));
     }
 
     #[test]
-    fn where_order_is_strict_a_call_holds_one_entry_of_a_key() {
+    fn strict_order_sends_one_entry_per_key() {
         let (mut buffer, now) = buffer(true, &[(Some(1), 1), (Some(1), 1), (Some(2), 1)]);
-        assert_eq!(places(buffer.next(now)), Some(vec![0, 2]));
+        assert_eq!(ids(buffer.next_batch(now)), Some(vec![0, 2]));
     }
 
     #[test]
-    fn what_is_abandoned_under_way_keeps_its_place_until_the_call_has_ended() {
+    fn abandoned_entries_block_until_call_completes() {
         let (mut buffer, now) = buffer(true, &[(Some(1), 1), (Some(1), 1)]);
-        buffer.next(now);
-        assert_eq!(buffer.leave(0), None);
-        assert_eq!(places(buffer.next(now + LINGER)), None);
-        buffer.ended([(0, true)]);
-        assert_eq!(places(buffer.next(now + LINGER)), Some(vec![1]));
+        buffer.next_batch(now);
+        assert_eq!(buffer.cancel(0), None);
+        assert_eq!(ids(buffer.next_batch(now + LINGER)), None);
+        buffer.complete([(0, true)]);
+        assert_eq!(ids(buffer.next_batch(now + LINGER)), Some(vec![1]));
     }
 
+    /// An entry that is cancelled while it waits or backs off no longer holds back later ones of its key.
     #[test]
-    fn what_leaves_while_it_waits_or_rests_makes_way() {
+    fn cancelled_entries_unblock_later_ones() {
         let (mut buffer, now) = buffer(true, &[(Some(1), 1), (Some(1), 1), (Some(1), 1)]);
-        buffer.next(now);
-        buffer.ended([(0, true)]);
-        assert_eq!((buffer.leave(1), buffer.leave(0)), (Some(()), None));
-        assert_eq!(places(buffer.next(now)), Some(vec![2]));
+        buffer.next_batch(now);
+        buffer.complete([(0, true)]);
+        assert_eq!((buffer.cancel(1), buffer.cancel(0)), (Some(()), None));
+        assert_eq!(ids(buffer.next_batch(now)), Some(vec![2]));
     }
 
-    /// What may happen to a buffer.
     #[derive(Debug, Clone)]
     enum Event {
         Reserve { key: Option<u64>, bytes: usize },
-        Wait(usize),
-        Pass(u64),
-        Next,
-        End { which: usize, again: u16 },
-        Leave(usize),
+        Enqueue(usize),
+        Advance(u64),
+        NextBatch,
+        Complete { call: usize, retry: u16 },
+        Cancel(usize),
     }
 
     fn events() -> impl Strategy<Value = Vec<Event>> {
         let event = prop_oneof![
             4 => (prop::option::of(0_u64..4), prop_oneof![2 => 1_usize..1000, 1 => 1..=MIB])
                 .prop_map(|(key, bytes)| Event::Reserve { key, bytes }),
-            5 => any::<usize>().prop_map(Event::Wait),
-            1 => (0_u64..30).prop_map(Event::Pass),
-            4 => Just(Event::Next),
-            2 => (any::<usize>(), any::<u16>()).prop_map(|(which, again)| Event::End { which, again }),
-            1 => any::<usize>().prop_map(Event::Leave),
+            5 => any::<usize>().prop_map(Event::Enqueue),
+            1 => (0_u64..30).prop_map(Event::Advance),
+            4 => Just(Event::NextBatch),
+            2 => (any::<usize>(), any::<u16>()).prop_map(|(call, retry)| Event::Complete { call, retry }),
+            1 => any::<usize>().prop_map(Event::Cancel),
         ];
         prop::collection::vec(event, 0..150)
     }
 
-    /// What a list of all entries knows of one.
+    /// The state of an entry in the reference model, which is a list of all entries.
     #[derive(Debug, Clone, PartialEq, Eq)]
-    enum Known {
-        Outside,
+    enum Expected {
+        Reserved,
         Waiting(Instant),
-        UnderWay { abandoned: bool },
+        InFlight { abandoned: bool },
         Gone,
     }
 
     proptest! {
-        /// Beside a list of all entries: nothing leaves twice or is forgotten, no limit is exceeded, nothing overtakes
-        /// another of its key, and nothing waits that could leave.
+        /// Compared with a list of all entries: no entry leaves twice or is lost, no limit is exceeded, no entry
+        /// overtakes another of its key, and no entry waits that could leave.
         #[test]
-        fn nothing_is_forgotten_doubled_late_or_out_of_order(strict: bool, events in events()) {
-            let (mut buffer, mut now) = (Buffer::new(strict), Instant::now());
-            let mut entries: Vec<(Option<u64>, usize, Known)> = Vec::new();
-            let mut calls: Vec<Vec<Place>> = Vec::new();
-            // In the end everything waits, and every call ends.
-            let drain = (0..events.len() * 2).flat_map(|_| [Event::Wait(0), Event::Pass(30), Event::Next, Event::End { which: 0, again: 0 }]);
+        fn entries_leave_once_in_order_and_promptly(strict_order: bool, events in events()) {
+            let (mut buffer, mut now) = (Buffer::new(strict_order), Instant::now());
+            let mut entries: Vec<(Option<u64>, usize, Expected)> = Vec::new();
+            let mut calls: Vec<Vec<EntryId>> = Vec::new();
+            // At the end, every entry is enqueued and every call completes.
+            let complete = Event::Complete { call: 0, retry: 0 };
+            let round = [Event::Enqueue(0), Event::Advance(30), Event::NextBatch, complete];
+            let drain = (0..events.len() * 2).flat_map(|_| round.clone());
             for event in events.clone().into_iter().chain(drain) {
-                let outside: Vec<_> = (0..entries.len()).filter(|place| entries[*place].2 == Known::Outside).collect();
+                let reserved: Vec<_> =
+                    (0..entries.len()).filter(|id| entries[*id].2 == Expected::Reserved).collect();
                 match event {
                     Event::Reserve { key, bytes } => {
                         prop_assert_eq!(buffer.reserve(key, bytes), entries.len() as u64);
-                        entries.push((key, bytes, Known::Outside));
+                        entries.push((key, bytes, Expected::Reserved));
                     }
-                    Event::Wait(which) if !outside.is_empty() => {
-                        let place = outside[which % outside.len()];
-                        entries[place].2 = Known::Waiting(now);
-                        buffer.wait(place as u64, (), now);
+                    Event::Enqueue(index) if !reserved.is_empty() => {
+                        let id = reserved[index % reserved.len()];
+                        entries[id].2 = Expected::Waiting(now);
+                        buffer.enqueue(id as u64, (), now);
                     }
-                    Event::Pass(millis) => now += Duration::from_millis(millis),
-                    Event::Next => {
-                        let batch = places(buffer.next(now)).unwrap_or_default();
-                        let bytes = batch.iter().map(|place| entries[*place as usize].1).sum::<usize>();
-                        prop_assert!(batch.len() <= 10 && calls.len() < CALLS || batch.is_empty());
+                    Event::Advance(millis) => now += Duration::from_millis(millis),
+                    Event::NextBatch => {
+                        let batch = ids(buffer.next_batch(now)).unwrap_or_default();
+                        let bytes = batch.iter().map(|id| entries[*id as usize].1).sum::<usize>();
+                        prop_assert!(batch.len() <= 10 && calls.len() < MAX_CALLS || batch.is_empty());
                         prop_assert!(batch.len() <= 1 || bytes <= MIB);
-                        for place in &batch {
-                            let (key, _, known) = entries[*place as usize].clone();
-                            prop_assert!(matches!(known, Known::Waiting(_)), "{place} is {known:?}");
-                            let before = entries[..*place as usize].iter().enumerate();
-                            let overtaken = before.filter(|(_, other)| key.is_some() && other.0 == key && other.2 != Known::Gone);
+                        for id in &batch {
+                            let (key, _, state) = entries[*id as usize].clone();
+                            prop_assert!(matches!(state, Expected::Waiting(_)), "{id} is {state:?}");
+                            let earlier = entries[..*id as usize].iter().enumerate();
+                            let overtaken = earlier.filter(|(_, other)| {
+                                key.is_some() && other.0 == key && other.2 != Expected::Gone
+                            });
                             for (other, _) in overtaken {
-                                prop_assert!(!strict && batch.contains(&(other as u64)), "{place} overtakes {other}");
+                                let together = !strict_order && batch.contains(&(other as u64));
+                                prop_assert!(together, "{id} overtakes {other}");
                             }
                         }
-                        if batch.is_empty() && calls.len() < CALLS {
-                            // What has waited for long enough may not leave: something of its key is before it.
-                            for (place, (key, _, known)) in entries.iter().enumerate() {
-                                let late = matches!(known, Known::Waiting(since) if calls.is_empty() || *since + LINGER <= now);
-                                let blocked = entries[..place].iter().any(|other| key.is_some() && other.0 == *key && other.2 != Known::Gone);
-                                prop_assert!(!late || blocked, "{place} is kept");
+                        if batch.is_empty() && calls.len() < MAX_CALLS {
+                            // An entry that has waited for long enough is behind another of its key.
+                            for (id, (key, _, state)) in entries.iter().enumerate() {
+                                let due = matches!(
+                                    state,
+                                    Expected::Waiting(since) if calls.is_empty() || *since + LINGER <= now
+                                );
+                                let blocked = entries[..id].iter().any(|other| {
+                                    key.is_some() && other.0 == *key && other.2 != Expected::Gone
+                                });
+                                prop_assert!(!due || blocked, "{id} is late");
                             }
                         } else if !batch.is_empty() {
-                            batch.iter().for_each(|place| entries[*place as usize].2 = Known::UnderWay { abandoned: false });
+                            for id in &batch {
+                                entries[*id as usize].2 = Expected::InFlight { abandoned: false };
+                            }
                             calls.push(batch);
                         }
                     }
-                    Event::End { which, again } if !calls.is_empty() => {
-                        let call = calls.remove(which % calls.len());
-                        let outcomes: Vec<_> = call.into_iter().enumerate().map(|(index, place)| (place, again >> index & 1 == 1)).collect();
-                        for (place, again) in &outcomes {
-                            let known = &mut entries[*place as usize].2;
-                            *known = if *again && *known == (Known::UnderWay { abandoned: false }) { Known::Outside } else { Known::Gone };
+                    Event::Complete { call, retry } if !calls.is_empty() => {
+                        let call = calls.remove(call % calls.len());
+                        let results = call.into_iter().enumerate();
+                        let results: Vec<_> =
+                            results.map(|(index, id)| (id, retry >> index & 1 == 1)).collect();
+                        for (id, retry) in &results {
+                            let state = &mut entries[*id as usize].2;
+                            let retried = *retry && *state == (Expected::InFlight { abandoned: false });
+                            *state = if retried { Expected::Reserved } else { Expected::Gone };
                         }
-                        buffer.ended(outcomes);
+                        buffer.complete(results);
                     }
-                    Event::Leave(which) if !entries.is_empty() => {
-                        let place = which % entries.len();
-                        let known = &mut entries[place].2;
-                        let content = buffer.leave(place as u64);
-                        prop_assert_eq!(content.is_some(), matches!(known, Known::Waiting(_)));
-                        *known = if matches!(known, Known::UnderWay { .. }) { Known::UnderWay { abandoned: true } } else { Known::Gone };
+                    Event::Cancel(index) if !entries.is_empty() => {
+                        let id = index % entries.len();
+                        let state = &mut entries[id].2;
+                        let content = buffer.cancel(id as u64);
+                        prop_assert_eq!(content.is_some(), matches!(state, Expected::Waiting(_)));
+                        *state = match state {
+                            Expected::InFlight { .. } => Expected::InFlight { abandoned: true },
+                            _ => Expected::Gone,
+                        };
                     }
-                    Event::Wait(_) | Event::End { .. } | Event::Leave(_) => {}
+                    Event::Enqueue(_) | Event::Complete { .. } | Event::Cancel(_) => {}
                 }
             }
-            prop_assert!(entries.iter().all(|(_, _, known)| *known == Known::Gone), "{entries:?}");
-            prop_assert!(buffer.entries.is_empty() && buffer.lines.is_empty() && buffer.ready.is_empty(), "{buffer:?}");
+            prop_assert!(entries.iter().all(|(_, _, state)| *state == Expected::Gone), "{entries:?}");
+            let empty = buffer.entries.is_empty() && buffer.by_key.is_empty() && buffer.ready.is_empty();
+            prop_assert!(empty, "{buffer:?}");
         }
     }
 }

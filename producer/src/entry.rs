@@ -1,4 +1,4 @@
-//! From a message to what the queue holds of it.
+//! Converts a message to the entries of `SendMessageBatch` that it needs.
 
 use std::{
     fmt::Write as _,
@@ -9,31 +9,34 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use sha2::{Digest as _, Sha256};
 use streamer_message::{Audience, OutboundMessage, TenantId, limits};
 
-use crate::{Message, SendError, message::Recipients};
+use crate::{
+    error::SendError,
+    message::{Message, Recipients},
+};
 
-/// Characters of a group or deduplication id, at most.
+/// Maximum number of characters of a message group id or deduplication id.
 ///
 /// Source: "Message group ID" and "Message deduplication ID" in
 /// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html>.
 const ID_CHARACTERS: usize = 128;
 
-/// What is encoded in a part of an id: what SQS does not take (all that is not ASCII is encoded anyway), and what
-/// stands between two parts.
+/// The ASCII characters that are encoded in a part of an id: those that SQS refuses, `%`, and the separators of parts.
+/// All characters outside ASCII are encoded, too.
 const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'%').add(b'#').add(b':');
 
-/// One message of the queue.
+/// One SQS message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     pub body: String,
     pub group: Option<String>,
     pub deduplication: Option<String>,
     pub trace: Option<String>,
-    /// Entries of one key keep their order.
+    /// Entries with the same key keep their order.
     pub key: Option<u64>,
 }
 
 impl Entry {
-    /// As SQS counts: system attributes, which the trace header is, do not.
+    /// Returns the size as SQS counts it: without system attributes, such as the trace header.
     ///
     /// Source: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-message-metadata.html>.
     pub fn bytes(&self) -> usize {
@@ -41,7 +44,7 @@ impl Entry {
     }
 }
 
-/// Whether a queue can take the message.
+/// Returns an error if a queue of this kind cannot take the message.
 pub fn check(message: &Message, is_fifo: bool) -> Result<(), SendError> {
     match message.to {
         Recipients::Tenant(_) if is_fifo => Err(SendError::TenantOnFifo),
@@ -49,8 +52,8 @@ pub fn check(message: &Message, is_fifo: bool) -> Result<(), SendError> {
     }
 }
 
-/// The messages of the queue that a message needs: one for each 100 connections; on a FIFO queue, where a
-/// connection's order is its group's, one for each.
+/// Returns the entries of a message: one for each 100 connections. On a FIFO queue, where a connection's messages are
+/// a message group, one for each connection.
 pub fn entries(message: Message, is_fifo: bool) -> impl Iterator<Item = Entry> {
     let audiences = match &message.to {
         Recipients::Connections(ids) => {
@@ -66,37 +69,36 @@ pub fn entries(message: Message, is_fifo: bool) -> impl Iterator<Item = Entry> {
 
 fn entry(message: &Message, to: Audience, is_fifo: bool) -> Entry {
     let (group, deduplication, key) = if is_fifo {
-        let recipient = recipient(&to);
-        let deduplication = format!("{}:{recipient}", encode(message.id.as_str()));
-        let group = fitting(recipient);
+        let audience = audience_id(&to);
+        let deduplication = format!("{}:{audience}", encode(message.id.as_str()));
+        let group = fit(audience);
         let key = hash(&group);
-        (Some(group), Some(fitting(deduplication)), Some(key))
+        (Some(group), Some(fit(deduplication)), Some(key))
     } else {
         let tenant = match &to {
             Audience::User { tenant, .. } | Audience::Tenant(tenant) => Some(tenant),
-            _ => message.tenant.as_ref(),
+            _ => message.fair_queue_tenant.as_ref(),
         };
         let key = message.request.as_ref().map(|request| hash(&(&request.id, &to)));
         (tenant.map(tenant_group), None, key)
     };
-    let outbound = OutboundMessage {
-        id: message.id.clone(),
-        request: message.request.clone(),
-        supersedable: message.supersedable,
-        expires_at: message.expires_at,
-        ..OutboundMessage::new(to, message.payload.clone())
-    };
+    let mut outbound = OutboundMessage::new(to, message.payload.clone());
+    outbound.id = message.id.clone();
+    outbound.request = message.request.clone();
+    outbound.supersedable = message.supersedable;
+    outbound.expires_at = message.expires_at;
     Entry { body: outbound.encode(), group, deduplication, trace: message.trace.clone(), key }
 }
 
-/// The message group that a tenant's messages have on a standard queue, as far as the producer knows their tenant.
+/// Returns the message group of a tenant's messages on a standard queue, for SQS fair queues.
+#[doc(hidden)]
 #[must_use]
 pub fn tenant_group(tenant: &TenantId) -> String {
-    fitting(encode(tenant.as_str()))
+    fit(encode(tenant.as_str()))
 }
 
-/// A recipient's name on a FIFO queue. No two share one.
-fn recipient(to: &Audience) -> String {
+/// Returns a text that identifies an audience on a FIFO queue. No two audiences share one.
+fn audience_id(to: &Audience) -> String {
     match to {
         Audience::Connection(id) => encode(id.as_str()),
         Audience::Connections(ids) => ids.as_slice().iter().map(|id| encode(id.as_str())).collect(),
@@ -109,13 +111,13 @@ fn encode(part: &str) -> String {
     utf8_percent_encode(part, ENCODED).to_string()
 }
 
-/// The id itself where it fits, else its SHA-256.
-fn fitting(id: String) -> String {
+/// Returns the id, or its SHA-256 if it is too long for SQS.
+fn fit(id: String) -> String {
     if id.len() <= ID_CHARACTERS {
         return id;
     }
     Sha256::digest(id).iter().fold(String::new(), |mut hex, byte| {
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         _ = write!(hex, "{byte:02x}");
         hex
     })
@@ -132,14 +134,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::MessageBuilder;
+    use crate::message::MessageBuilder;
 
-    fn of(builder: MessageBuilder, is_fifo: bool) -> Vec<Entry> {
+    fn entries_of(builder: MessageBuilder, is_fifo: bool) -> Vec<Entry> {
         entries(builder.id("m").payload(&1).unwrap(), is_fifo).collect()
     }
 
     fn only(builder: MessageBuilder, is_fifo: bool) -> Entry {
-        let [entry] = of(builder, is_fifo).try_into().unwrap();
+        let [entry] = entries_of(builder, is_fifo).try_into().unwrap();
         entry
     }
 
@@ -147,62 +149,65 @@ mod tests {
         only(builder, is_fifo).group
     }
 
+    /// On a standard queue, the message group is the tenant, if the producer knows it.
     #[test]
-    fn on_a_standard_queue_the_group_is_the_tenant_where_it_is_known() {
+    fn standard_queue_group_is_the_tenant() {
         assert_eq!(group(Message::connection("c="), false), None);
-        assert_eq!(group(Message::connection("c=").of_tenant("acme"), false), Some("acme".into()));
+        assert_eq!(group(Message::connection("c=").fair_queue_tenant("acme"), false), Some("acme".into()));
         assert_eq!(group(Message::user("acme", "anna"), false), Some("acme".into()));
         assert_eq!(group(Message::tenant("acme"), false), Some("acme".into()));
         assert_eq!(only(Message::tenant("acme"), false).deduplication, None);
     }
 
     #[test]
-    fn on_a_fifo_queue_the_group_is_the_connection_or_the_user() {
-        let entry = only(Message::connection("c=").of_tenant("acme"), true);
+    fn fifo_group_is_the_connection_or_user() {
+        let entry = only(Message::connection("c=").fair_queue_tenant("acme"), true);
         assert_eq!((entry.group.as_deref(), entry.deduplication.as_deref()), (Some("c="), Some("m:c=")));
         let entry = only(Message::user("acme", "anna@example.com"), true);
         assert_eq!(entry.group.as_deref(), Some("acme#anna@example.com"));
         assert_eq!(entry.deduplication.as_deref(), Some("m:acme#anna@example.com"));
     }
 
+    /// Connections share an entry on a standard queue; on a FIFO queue, each has its own.
     #[test]
-    fn connections_share_a_message_but_on_a_fifo_queue_each_has_its_own() {
+    fn fifo_entries_hold_one_connection_each() {
         let ids: Vec<_> = (0..101).map(|id| format!("c{id}")).collect();
-        assert_eq!(of(Message::connections(&ids), false).len(), 2);
+        assert_eq!(entries_of(Message::connections(&ids), false).len(), 2);
         let groups: Vec<_> =
-            of(Message::connections(&ids), true).into_iter().flat_map(|entry| entry.group).collect();
+            entries_of(Message::connections(&ids), true).into_iter().flat_map(|entry| entry.group).collect();
         assert_eq!(groups, ids);
     }
 
     #[test]
-    fn a_fifo_queue_takes_no_message_for_a_tenant() {
+    fn fifo_queue_refuses_tenant_messages() {
         let message = Message::tenant("acme").payload(&1).unwrap();
         assert_eq!(check(&message, true), Err(SendError::TenantOnFifo));
         assert_eq!(check(&message, false), Ok(()));
     }
 
+    /// Characters that SQS refuses are percent-encoded, and an id that is too long is hashed.
     #[test]
-    fn what_an_id_cannot_hold_is_encoded_and_what_is_too_long_is_hashed() {
+    fn group_ids_are_encoded_or_hashed() {
         assert_eq!(group(Message::tenant("Köln #1"), false), Some("K%C3%B6ln%20%231".into()));
         assert_eq!(group(Message::tenant("a".repeat(128)), false), Some("a".repeat(128)));
-        // echo -n aaa… | sha256sum, with 129 of them
+        // The output of `printf 'a%.0s' {1..129} | sha256sum`.
         let hashed = "c12cb024a2e5551cca0e08fce8f1c5e314555cc3fef6329ee994a3db752166ae";
         assert_eq!(group(Message::tenant("a".repeat(129)), false), Some(hashed.into()));
     }
 
     #[test]
-    fn what_separates_the_parts_of_an_id_is_encoded_in_them() {
-        let id = |id, tenant, user| only_with(id, Message::user(tenant, user)).deduplication;
+    fn separators_are_encoded_in_id_parts() {
+        let id = |id, tenant, user| only_with_id(id, Message::user(tenant, user)).deduplication;
         assert_ne!(id("a", "b:c", "d"), id("a:b", "c", "d"));
         assert_ne!(id("a", "b#c", "d"), id("a", "b", "c#d"));
     }
 
-    fn only_with(id: &str, builder: MessageBuilder) -> Entry {
+    fn only_with_id(id: &str, builder: MessageBuilder) -> Entry {
         entries(builder.id(id).payload(&1).unwrap(), true).next().unwrap()
     }
 
     #[test]
-    fn messages_of_one_request_for_one_audience_share_a_key() {
+    fn key_is_shared_per_request_and_audience() {
         let key = |builder| only(builder, false).key;
         let of_request = |id: &str| Message::connection(id).request("r");
         assert_eq!(key(of_request("a")), key(of_request("a")));
@@ -213,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_message_fits_on_the_queue() {
+    fn largest_message_fits_on_the_queue() {
         let ids: Vec<_> = (0..100).map(|id| format!("{id:03}{}", "\u{1}".repeat(125))).collect();
         let message = Message::connections(ids).id("\u{1}".repeat(128)).request("\u{1}".repeat(128));
         let largest = "x".repeat(limits::PAYLOAD_BYTES - 2);
@@ -227,7 +232,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn sqs_takes_every_id_and_no_two_messages_share_one(
+        fn ids_are_valid_for_sqs_and_unique(
             one in (part(), part(), part()),
             other in (part(), part(), part()),
         ) {

@@ -1,4 +1,4 @@
-//! Messages, from whom they are for to what they say.
+//! Messages, and the builder for them.
 
 use std::{
     env, fmt,
@@ -12,15 +12,29 @@ use streamer_message::{
     Percent, PercentOutOfRange, Request, RequestId, TenantId, UserId,
 };
 
-/// The longest trace header that is passed on: room for root, parent, sampling decision and lineage.
+use crate::error::MessageError;
+
+/// Maximum length of a trace header: enough for root, parent, sampling decision and lineage.
 const TRACE_BYTES: usize = 256;
 
-/// A message that can be sent: valid, and within every limit.
+/// A valid message, within every limit, that [`Producer::send`](crate::Producer::send) can send.
+///
+/// Its constructors name the audience and return a [`MessageBuilder`]. The builder's setters are optional; a method that
+/// sets the content, such as [`response`](MessageBuilder::response), ends it.
+///
+/// ```
+/// use std::time::Duration;
+/// use streamer_producer::Message;
+///
+/// let message = Message::user("acme", "anna").expires_in(Duration::from_secs(5)).payload("hello")?;
+/// # drop(message);
+/// # Ok::<_, streamer_producer::MessageError>(())
+/// ```
 #[derive(Clone)]
-#[must_use = "a message arrives when it is sent"]
+#[must_use = "a message does nothing until it is sent"]
 pub struct Message {
     pub(crate) to: Recipients,
-    pub(crate) tenant: Option<TenantId>,
+    pub(crate) fair_queue_tenant: Option<TenantId>,
     pub(crate) id: MessageId,
     pub(crate) payload: Payload<'static>,
     pub(crate) request: Option<Request>,
@@ -29,7 +43,7 @@ pub struct Message {
     pub(crate) trace: Option<String>,
 }
 
-/// Whom a message is for.
+/// The recipients of a message, any number of them.
 #[derive(Debug, Clone)]
 pub(crate) enum Recipients {
     Connections(Vec<ConnectionId>),
@@ -37,13 +51,22 @@ pub(crate) enum Recipients {
     Tenant(TenantId),
 }
 
-/// A message that does not yet say anything. What is wrong with it is told by the method that ends it.
+/// A message without content.
+///
+/// The setters accept every value. The method that sets the content returns the first error.
+///
+/// ```
+/// use streamer_producer::{Message, MessageError};
+///
+/// let builder = Message::connection("L0SM9cOFvHcCIhw=").id("");
+/// assert!(matches!(builder.response("hello"), Err(MessageError::Id(_))));
+/// ```
 #[derive(Debug, Clone)]
-#[must_use]
+#[must_use = "a builder does nothing until its content is set"]
 pub struct MessageBuilder {
-    /// None: for nobody.
+    /// `None` for an empty list of connections.
     to: Result<Option<Recipients>, InvalidId>,
-    tenant: Result<Option<TenantId>, InvalidId>,
+    fair_queue_tenant: Result<Option<TenantId>, InvalidId>,
     id: Result<Option<MessageId>, InvalidId>,
     request: Result<Option<RequestId>, InvalidId>,
     supersedable: Option<bool>,
@@ -51,44 +74,45 @@ pub struct MessageBuilder {
     trace: Option<String>,
 }
 
-/// Why there can be no such message.
-#[derive(Debug, thiserror::Error)]
-pub enum MessageError {
-    /// An id that is empty or too long.
-    #[error(transparent)]
-    Id(#[from] InvalidId),
-    /// No recipient.
-    #[error("the message is for nobody: name at least one connection")]
-    NoRecipient,
-    /// Progress of no request.
-    #[error("progress is that of a request: name it with `request`")]
-    NoRequest,
-    /// Progress over 100 percent.
-    #[error(transparent)]
-    Percent(#[from] PercentOutOfRange),
-    /// A payload that is no JSON, or too large.
-    #[error(transparent)]
-    Payload(#[from] PayloadError),
-}
-
 impl Message {
-    /// A message for one connection.
+    /// Begins a message for one connection.
+    ///
+    /// ```
+    /// # use streamer_producer::Message;
+    /// let message = Message::connection("L0SM9cOFvHcCIhw=").response("hello")?;
+    /// # drop(message);
+    /// # Ok::<_, streamer_producer::MessageError>(())
+    /// ```
     pub fn connection(id: impl Into<String>) -> MessageBuilder {
         Self::connections([id])
     }
 
-    /// A message for some connections, any number of them: 100 share a message of the queue, and on a FIFO queue
+    /// Begins a message for any number of connections. On the queue, 100 connections share a message; on a FIFO queue,
     /// each has its own.
+    ///
+    /// ```
+    /// # use streamer_producer::Message;
+    /// let message = Message::connections(["L0SM9cOFvHcCIhw=", "L0SNAcOFvHcCIzw="]).payload("hello")?;
+    /// # drop(message);
+    /// # Ok::<_, streamer_producer::MessageError>(())
+    /// ```
     pub fn connections<I: Into<String>>(ids: impl IntoIterator<Item = I>) -> MessageBuilder {
         let ids: Result<Vec<_>, _> = ids.into_iter().map(ConnectionId::new).collect();
         MessageBuilder::new(ids.map(|ids| (!ids.is_empty()).then_some(Recipients::Connections(ids))))
     }
 
-    /// A message for whatever connections a user has when it is delivered, or makes within the worker's away
-    /// grace, 30 s by default: for work that may outlive a socket, which API Gateway ends after 2 hours.
+    /// Begins a message for the connections that a user has when it is delivered, or opens within the worker's away
+    /// grace (30 s by default). Use it for work that may outlive a socket, which API Gateway closes after 2 hours.
     ///
     /// Source: "Connection duration for WebSocket API" in
     /// <https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-execution-service-websocket-limits-table.html>.
+    ///
+    /// ```
+    /// # use streamer_producer::Message;
+    /// let message = Message::user("acme", "anna").payload("hello")?;
+    /// # drop(message);
+    /// # Ok::<_, streamer_producer::MessageError>(())
+    /// ```
     pub fn user(tenant: impl Into<String>, user: impl Into<String>) -> MessageBuilder {
         let user = TenantId::new(tenant).and_then(|tenant| {
             let user = UserId::new(user)?;
@@ -97,19 +121,26 @@ impl Message {
         MessageBuilder::new(user)
     }
 
-    /// A message for all connections of a tenant. A FIFO queue takes none.
+    /// Begins a message for all connections of a tenant. A FIFO queue takes no such message.
+    ///
+    /// ```
+    /// # use streamer_producer::Message;
+    /// let message = Message::tenant("acme").payload("hello")?;
+    /// # drop(message);
+    /// # Ok::<_, streamer_producer::MessageError>(())
+    /// ```
     pub fn tenant(tenant: impl Into<String>) -> MessageBuilder {
         MessageBuilder::new(TenantId::new(tenant).map(|tenant| Some(Recipients::Tenant(tenant))))
     }
 
-    /// The message's id.
+    /// Returns the message's id.
     #[must_use]
     pub fn id(&self) -> &MessageId {
         &self.id
     }
 }
 
-/// Without the payload, which may be confidential.
+/// Omits the payload, which may be confidential.
 impl fmt::Debug for Message {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { to, id, request, .. } = self;
@@ -118,38 +149,47 @@ impl fmt::Debug for Message {
     }
 }
 
+/// Options, all of which may be omitted.
 impl MessageBuilder {
     fn new(to: Result<Option<Recipients>, InvalidId>) -> Self {
-        let (tenant, id, request) = (Ok(None), Ok(None), Ok(None));
-        Self { to, tenant, id, request, supersedable: None, expires_in: None, trace: None }
+        let (fair_queue_tenant, id, request) = (Ok(None), Ok(None), Ok(None));
+        Self { to, fair_queue_tenant, id, request, supersedable: None, expires_in: None, trace: None }
     }
 
-    /// Names the tenant of the connections. On a standard queue it is the message group, which gives no order:
-    /// SQS delays one tenant's flood, and not the messages of the others. A user's and a tenant's messages have it
-    /// anyway.
+    /// Sets the tenant of the connections, for SQS fair queues: on a standard queue, SQS delays the messages of a tenant
+    /// that sends very many, and not those of other tenants. The tenant is the message group, which gives no order there.
+    /// Messages for a user or a tenant have the group in any case.
     ///
     /// Source: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues.html>.
-    pub fn of_tenant(mut self, tenant: impl Into<String>) -> Self {
-        self.tenant = TenantId::new(tenant).map(Some);
+    pub fn fair_queue_tenant(mut self, tenant: impl Into<String>) -> Self {
+        self.fair_queue_tenant = TenantId::new(tenant).map(Some);
         self
     }
 
-    /// Sets the id, 1 to 128 characters. A producer that may be retried, such as a Lambda, derives it from
-    /// its input, so that its second try is the same message. The default is a new UUIDv7.
+    /// Sets the id, 1 to 128 characters. A producer that may be retried, such as a Lambda, derives the id from its
+    /// input, so that a retry sends the same message. The default is a new UUIDv7.
+    ///
+    /// ```
+    /// # use streamer_producer::Message;
+    /// let message = Message::connection("L0SM9cOFvHcCIhw=").id("req_123:answer").response("hello")?;
+    /// assert_eq!(message.id().as_str(), "req_123:answer");
+    /// # Ok::<_, streamer_producer::MessageError>(())
+    /// ```
     pub fn id(mut self, id: impl Into<String>) -> Self {
         self.id = MessageId::new(id).map(Some);
         self
     }
 
-    /// Says which request the message belongs to, 1 to 128 characters. Its place among that request's
-    /// messages (`seq`) is the clock in microseconds.
+    /// Sets the id of the request that the message belongs to, 1 to 128 characters. The message's sequence number
+    /// within the request (`seq`) is the clock in microseconds.
     pub fn request(mut self, id: impl Into<String>) -> Self {
         self.request = RequestId::new(id).map(Some);
         self
     }
 
-    /// Sets X-Ray's trace header, which travels with the message. In Lambda the default is that of the invocation
-    /// that makes the message. What has no root, or not the characters of one, is left out: SQS would refuse the message for it.
+    /// Sets the X-Ray trace header that travels with the message. In Lambda, the default is the header of the current
+    /// invocation. The producer drops a header without a root, with characters outside printable ASCII or of more
+    /// than 256 bytes, because SQS would refuse the message.
     ///
     /// Source: <https://docs.aws.amazon.com/xray/latest/devguide/xray-services-sqs.html>.
     pub fn trace(mut self, header: impl Into<String>) -> Self {
@@ -157,31 +197,62 @@ impl MessageBuilder {
         self
     }
 
-    /// Sets how long the message is worth delivering, to the millisecond. The default is for ever.
-    pub fn expires_in(mut self, time: Duration) -> Self {
-        self.expires_in = Some(time);
+    /// Sets how long from now the message is worth delivering, in whole milliseconds. By default it never expires.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use streamer_producer::Message;
+    /// let price = Message::tenant("acme").expires_in(Duration::from_secs(5)).payload(&1999)?;
+    /// # drop(price);
+    /// # Ok::<_, streamer_producer::MessageError>(())
+    /// ```
+    pub fn expires_in(mut self, duration: Duration) -> Self {
+        self.expires_in = Some(duration);
         self
     }
 
-    /// Says whether a later message of the same request makes this one worthless. The default is true for
-    /// progress and false for everything else.
+    /// Sets whether a later message of the same request makes this one worthless. The default is true for progress, and
+    /// false for all other content.
     pub fn supersedable(mut self, supersedable: bool) -> Self {
         self.supersedable = Some(supersedable);
         self
     }
 
-    /// `acknowledgment`: the request has arrived and is worked on.
+    /// Returns whether the message belongs to a request, valid or not.
+    pub(crate) fn has_request(&self) -> bool {
+        !matches!(self.request, Ok(None))
+    }
+
+    /// Generates the id now, unless one was set.
+    pub(crate) fn with_id(mut self) -> Self {
+        if let Ok(id) = &mut self.id {
+            id.get_or_insert_with(MessageId::generate);
+        }
+        self
+    }
+
+    /// Removes the id that was set.
+    pub(crate) fn without_id(mut self) -> Self {
+        self.id = self.id.map(|_| None);
+        self
+    }
+}
+
+/// Content, which ends the builder. All of these methods return a [`MessageError`] if an id is not valid, if there is no
+/// recipient, or if the payload is not JSON or has more than 128 KiB.
+impl MessageBuilder {
+    /// Builds an `acknowledgment`: the request has arrived, and work on it has begun. `message` is for people.
     ///
     /// # Errors
-    /// [`MessageError`].
+    /// [`MessageError`] for a value that is not valid: correct it.
     pub fn acknowledgment(self, message: Option<&str>) -> Result<Message, MessageError> {
         self.content::<()>(ClientContent::Acknowledgment { message })
     }
 
-    /// `progress`: 0 to 100 percent of the work are done.
+    /// Builds a `progress`: 0 to 100 percent of the work are done. `message` is for people.
     ///
     /// # Errors
-    /// [`MessageError`].
+    /// [`MessageError`] for a value that is not valid: correct it.
     pub fn progress(
         self,
         percent: impl TryInto<Percent, Error: Into<PercentOutOfRange>>,
@@ -191,96 +262,114 @@ impl MessageBuilder {
         self.content::<()>(ClientContent::Progress { progress, message, details: None })
     }
 
-    /// `response`: the answer to a request that is answered at once.
+    /// Builds a `response`: the answer to a request that is answered at once.
     ///
     /// # Errors
-    /// [`MessageError`].
+    /// [`MessageError`] for a value that is not valid: correct it.
     pub fn response<T: Serialize + ?Sized>(self, data: &T) -> Result<Message, MessageError> {
         self.content(ClientContent::Response { data })
     }
 
-    /// `complete`: the end of a request that was worked on.
+    /// Builds a `complete`: the work on a request has ended with this result.
     ///
     /// # Errors
-    /// [`MessageError`].
+    /// [`MessageError`] for a value that is not valid: correct it.
     pub fn complete<T: Serialize + ?Sized>(self, result: &T) -> Result<Message, MessageError> {
         self.content(ClientContent::Complete { result })
     }
 
-    /// `error`: the end of a request that failed; a code for programs and a message for people.
+    /// Builds an `error`: the request failed. `code` is for programs, and `message` for people.
+    ///
+    /// ```
+    /// # use streamer_producer::Message;
+    /// let reply = Message::connection("L0SM9cOFvHcCIhw=").request("req_123");
+    /// let message = reply.error("invalid_request", "there is no such report")?;
+    /// # drop(message);
+    /// # Ok::<_, streamer_producer::MessageError>(())
+    /// ```
     ///
     /// # Errors
-    /// [`MessageError`].
+    /// [`MessageError`] for a value that is not valid: correct it.
     pub fn error(self, code: &str, message: &str) -> Result<Message, MessageError> {
-        self.content::<()>(ClientContent::Error { error: ClientError { code, message, details: None } })
+        self.content::<()>(ClientContent::Error { error: ClientError::new(code, message) })
     }
 
-    /// The request, and whether there is one.
-    pub(crate) fn is_of_a_request(&self) -> bool {
-        !matches!(self.request, Ok(None))
-    }
-
-    /// The id, made now where none was set.
-    pub(crate) fn with_an_id(mut self) -> Self {
-        if let Ok(id) = &mut self.id {
-            id.get_or_insert_with(MessageId::generate);
-        }
-        self
-    }
-
-    /// Without the id that was set.
-    pub(crate) fn without_an_id(mut self) -> Self {
-        self.id = self.id.map(|_| None);
-        self
-    }
-
-    /// A message of the library's, with everything it may hold.
+    /// Builds a message with any of the library's contents, including optional details.
+    ///
+    /// ```
+    /// # use streamer_producer::Message;
+    /// use streamer_producer::{ClientContent, Percent};
+    ///
+    /// let progress = Percent::of(7, 12);
+    /// let content = ClientContent::Progress { progress, message: None, details: Some("row 7") };
+    /// let message = Message::user("acme", "anna").request("req_123").content(content)?;
+    /// # drop(message);
+    /// # Ok::<_, streamer_producer::MessageError>(())
+    /// ```
     ///
     /// # Errors
-    /// [`MessageError`].
+    /// [`MessageError`] for a value that is not valid: correct it.
     pub fn content<T: Serialize>(self, content: ClientContent<'_, T>) -> Result<Message, MessageError> {
         let supersedable = matches!(content, ClientContent::Progress { .. });
-        self.end(supersedable, |id, request| {
-            let (request_id, seq) = (request.map(|request| &request.id), request.map(|request| request.seq));
-            Payload::new(&ClientMessage { content, request_id, id, seq })
+        self.build(supersedable, |id, request| {
+            let mut message = ClientMessage::new(id, content);
+            message.request_id = request.map(|request| &request.id);
+            message.seq = request.map(|request| request.seq);
+            Payload::new(&message)
         })
     }
 
-    /// Any value, as its JSON. It holds the message's id only where the value does, and only then can clients
-    /// tell a second delivery.
+    /// Builds a message whose payload is any value, as its JSON. It holds the message's id only if the value does, and
+    /// only then can clients recognise a second delivery.
+    ///
+    /// ```
+    /// # use serde_json::json;
+    /// # use streamer_producer::Message;
+    /// let price = json!({ "type": "price", "cents": 1999 });
+    /// let message = Message::tenant("acme").payload(&price)?;
+    /// # drop(message);
+    /// # Ok::<_, streamer_producer::MessageError>(())
+    /// ```
     ///
     /// # Errors
-    /// [`MessageError`].
+    /// [`MessageError`] for a value that is not valid: correct it.
     pub fn payload<T: Serialize + ?Sized>(self, value: &T) -> Result<Message, MessageError> {
-        self.end(false, |_, _| Payload::new(value))
+        self.build(false, |_, _| Payload::new(value))
     }
 
-    /// JSON text, delivered as it is.
+    /// Builds a message whose payload is this JSON text, delivered unchanged.
+    ///
+    /// ```
+    /// # use streamer_producer::Message;
+    /// let message = Message::tenant("acme").json(r#"{ "type": "price", "cents": 1999 }"#)?;
+    /// # drop(message);
+    /// # Ok::<_, streamer_producer::MessageError>(())
+    /// ```
     ///
     /// # Errors
-    /// [`MessageError`].
+    /// [`MessageError`] for a value that is not valid: correct it.
     pub fn json(self, text: impl Into<String>) -> Result<Message, MessageError> {
-        self.end(false, |_, _| Payload::from_json(text.into()))
+        self.build(false, |_, _| Payload::from_json(text.into()))
     }
 
-    fn end(
+    fn build(
         self,
         supersedable: bool,
         payload: impl FnOnce(&MessageId, Option<&Request>) -> Result<Payload<'static>, PayloadError>,
     ) -> Result<Message, MessageError> {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let id = self.id?.unwrap_or_else(MessageId::generate);
-        let request = self.request?.map(|id| Request { id, seq: next_seq(now) });
+        let request = self.request?.map(|id| Request::new(id, next_seq(now)));
         let trace = self.trace.or_else(|| env::var("_X_AMZN_TRACE_ID").ok());
         Ok(Message {
             to: self.to?.ok_or(MessageError::NoRecipient)?,
-            tenant: self.tenant?,
+            fair_queue_tenant: self.fair_queue_tenant?,
             trace: trace.filter(|header| is_trace(header)),
             payload: payload(&id, request.as_ref())?,
             id,
             request,
             supersedable: self.supersedable.unwrap_or(supersedable),
-            expires_at: self.expires_in.map(|time| now.saturating_add(time)).map(as_millis),
+            expires_at: self.expires_in.map(|duration| now.saturating_add(duration)).map(as_millis),
         })
     }
 }
@@ -291,12 +380,12 @@ fn is_trace(header: &str) -> bool {
         && header.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-fn as_millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+fn as_millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The clock in microseconds, but always more than the last time in this process: the clock may stand still
-/// between two calls, or be set back.
+/// Returns the clock in microseconds, or the previous result of this process plus 1 if that is later: the clock may stand
+/// still between two calls, or be set back.
 fn next_seq(now: Duration) -> u64 {
     static LAST: AtomicU64 = AtomicU64::new(0);
     let now = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
@@ -316,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn the_payload_repeats_the_envelopes_id_request_and_seq() {
+    fn payload_repeats_id_request_and_seq() {
         let message = Message::connection("c").id("m").request("r").response("hello").unwrap();
         let seq = message.request.as_ref().unwrap().seq;
         assert_eq!(
@@ -327,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn only_progress_is_supersedable_unless_told_otherwise() {
+    fn only_progress_is_supersedable_by_default() {
         let build = || Message::connection("c").request("r");
         assert!(build().progress(40, None).unwrap().supersedable);
         assert!(!build().supersedable(false).progress(40, None).unwrap().supersedable);
@@ -336,23 +425,23 @@ mod tests {
     }
 
     #[test]
-    fn seq_increases_strictly_whatever_the_clock_does() {
+    fn seq_increases_even_if_clock_goes_back() {
         let clock = Duration::from_secs(4_000_000_000);
         let seqs = [clock, clock, clock / 2, clock + Duration::from_micros(1)].map(next_seq);
         assert!(seqs.is_sorted_by(|one, next| one < next), "{seqs:?}");
     }
 
     #[test]
-    fn every_fault_is_told_by_the_method_that_ends_the_message() {
-        let none: [&str; 0] = [];
-        let fault = |builder: MessageBuilder| builder.payload(&1).unwrap_err();
-        assert!(matches!(fault(Message::connections(none)), MessageError::NoRecipient));
-        assert!(matches!(fault(Message::connection("")), MessageError::Id(_)));
-        assert!(matches!(fault(Message::connection("c").id("")), MessageError::Id(_)));
-        assert!(matches!(fault(Message::connection("c").request("")), MessageError::Id(_)));
-        assert!(matches!(fault(Message::connection("c").of_tenant("")), MessageError::Id(_)));
-        assert!(matches!(fault(Message::user("acme", "")), MessageError::Id(_)));
-        assert!(matches!(fault(Message::tenant("")), MessageError::Id(_)));
+    fn build_reports_invalid_values() {
+        let no_ids: [&str; 0] = [];
+        let error = |builder: MessageBuilder| builder.payload(&1).unwrap_err();
+        assert!(matches!(error(Message::connections(no_ids)), MessageError::NoRecipient));
+        assert!(matches!(error(Message::connection("")), MessageError::Id(_)));
+        assert!(matches!(error(Message::connection("c").id("")), MessageError::Id(_)));
+        assert!(matches!(error(Message::connection("c").request("")), MessageError::Id(_)));
+        assert!(matches!(error(Message::connection("c").fair_queue_tenant("")), MessageError::Id(_)));
+        assert!(matches!(error(Message::user("acme", "")), MessageError::Id(_)));
+        assert!(matches!(error(Message::tenant("")), MessageError::Id(_)));
         assert!(matches!(Message::connection("c").progress(101, None), Err(MessageError::Percent(_))));
         let large = "x".repeat(streamer_message::limits::PAYLOAD_BYTES);
         assert!(matches!(Message::connection("c").payload(&large), Err(MessageError::Payload(_))));
@@ -360,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trace_header_travels_where_it_is_one() {
+    fn invalid_trace_headers_are_dropped() {
         let header = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1";
         let traced = |header: String| Message::connection("c").trace(header).payload(&1).unwrap().trace;
         assert_eq!(traced(header.into()).as_deref(), Some(header));

@@ -1,170 +1,179 @@
-//! The way to the queue.
+//! The producer.
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use aws_config::BehaviorVersion;
 use aws_sdk_sqs::Client;
-use streamer_environment::aws;
-use streamer_message::MessageId;
-
-use crate::{
-    Message, MessageBuilder, MessageError, Progress,
-    entry::{check, entries},
-    outbox::Outbox,
+use aws_smithy_http_client::{
+    Builder,
+    tls::{Provider, rustls_provider::CryptoMode},
 };
 
-/// How long a message may take to the queue, where nothing else is said.
-const TIME: Duration = Duration::from_secs(10);
+use crate::{
+    batcher::Batcher,
+    entry::{check, entries},
+    error::{SendAllError, SendError, Unsent},
+    message::Message,
+};
 
-/// Puts messages on the queue. Cheap to clone and safe to share: clones send together.
+/// Default timeout of a send.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Sends messages to the outbound queue. Cheap to clone and safe to share: clones share their batches.
 ///
-/// Calls made at the same time travel together. What comes while nothing is under way leaves at once; what comes
-/// while a `SendMessageBatch` is under way fills the next, of up to 10 messages and 1 MiB, which leaves when it is
-/// full, when nothing is under way any more, or after 20 ms. Up to 8 calls are under way at the same time.
+/// # Batching
+/// Concurrent sends share `SendMessageBatch` calls. While no call is in flight, a message leaves at once. While one is,
+/// messages fill the next batch, of up to 10 messages and 1 MiB. The batch leaves when it is full, when no call is in
+/// flight any more, or after 20 ms. Up to 8 calls are in flight at once.
 ///
-/// What the queue fails to take is tried again, that alone, until the [time](Self::time) is over. It may have it all
-/// the same, when only the answer was lost: a message is on the queue at least once. A FIFO queue drops what comes
-/// again within 5 minutes.
+/// # Retries
+/// The producer retries messages that the queue failed to take, and only those, until the [timeout](Self::timeout). If
+/// only the answer to a call was lost, the message is on the queue twice: delivery to the queue is at least once. A FIFO
+/// queue drops a message that it already received within the last 5 minutes.
 ///
-/// Messages of one request for one audience stay in order, on a FIFO queue those of one recipient: the next leaves
-/// when the one before has ended, one in each call. A standard queue keeps no order itself; on one, messages that
-/// were sent side by side, without waiting for the first, may share a call, of which SQS may take the second and
+/// # Order
+/// Messages of one request for one audience keep their order; on a FIFO queue, messages for one recipient do. Each
+/// leaves after the previous one has completed, so a call to a FIFO queue holds at most one of them. A standard queue
+/// itself keeps no order. On one, messages that are sent concurrently may share a call, and SQS may take the second and
 /// fail the first.
 ///
-/// At most 16 MiB are being sent; beyond, [`send`](Self::send) waits for room. Nothing goes on in the background:
-/// the futures that [`send`](Self::send) returns do all the work. One that is dropped gives its message up, which may
-/// be on the queue or not. One that is neither polled nor dropped keeps its message's room, and what is behind the
-/// message in its order waits; everything else goes on.
+/// # Limits
+/// At most 16 MiB are being sent at once; beyond that, [`send`](Self::send) waits for capacity. There is no background
+/// task: the futures that [`send`](Self::send) returns do all the work. Dropping a future gives its message up, which
+/// may or may not be on the queue. A future that is neither polled nor dropped keeps its message's share of the
+/// capacity and holds back later messages in its order; all others continue.
 ///
 /// Source: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/using-messagededuplicationid-property.html>.
 #[derive(Clone)]
 pub struct Producer {
-    outbox: Arc<Outbox>,
-    pub(crate) time: Duration,
+    batcher: Arc<Batcher>,
+    pub(crate) timeout: Duration,
 }
 
-/// Why the queue does not have the message.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SendError {
-    /// A message for a tenant, and a FIFO queue.
-    #[error("a FIFO queue takes no message for a tenant, which has no order: send it to a standard queue")]
-    TenantOnFifo,
-    /// The queue refused the message or the call, and would refuse it again.
-    #[error("the queue refused the message: {code}: {message}")]
-    Refused {
-        /// SQS's code for why, such as `InvalidMessageContents` or `AccessDenied`.
-        code: String,
-        /// What it said.
-        message: String,
-    },
-    /// The queue did not take the message in time; whether it has it may be unknown.
-    #[error("the queue did not take the message within {time:?}: {cause}; send it again with the same id")]
-    OutOfTime {
-        /// The time that it had.
-        time: Duration,
-        /// What kept it.
-        cause: String,
-    },
-    /// The producer was closed before.
-    #[error("the producer is closed: send through another one")]
-    Closed,
-}
-
-/// Some messages of many are not on the queue; the others are.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{} of {total} messages are not on the queue; the first: {}", unsent.len(), first(unsent))]
-pub struct SendAllError {
-    /// Messages that there were.
-    pub total: usize,
-    /// Those that are not, or not for all their recipients, on the queue, in the order in which they came.
-    pub unsent: Vec<Unsent>,
-}
-
-/// A message that is not on the queue.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unsent {
-    /// Which.
-    pub id: MessageId,
-    /// Why.
-    pub error: SendError,
-}
-
-/// Without what it is sending, which may be confidential.
+/// Omits the messages being sent, which may be confidential.
 impl fmt::Debug for Producer {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Producer").field("time", &self.time).finish_non_exhaustive()
+        formatter.debug_struct("Producer").field("timeout", &self.timeout).finish_non_exhaustive()
     }
-}
-
-fn first(unsent: &[Unsent]) -> String {
-    unsent.first().map(|unsent| format!("{}: {}", unsent.id, unsent.error)).unwrap_or_default()
 }
 
 impl Producer {
-    /// A producer for the queue at `queue_url`, on a client that the program has. Its region, credentials and HTTP
-    /// client are the client's; retries are the producer's own.
+    /// Returns a producer for the queue at `queue_url` that uses the region, the credentials and the HTTP client of
+    /// `client`. It does not use the client's retries, because it retries itself.
+    ///
+    /// ```no_run
+    /// # async fn example() {
+    /// use streamer_producer::{Producer, aws_sdk_sqs::Client};
+    ///
+    /// let config = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
+    /// let client = Client::new(&config);
+    /// let url = "https://sqs.eu-central-1.amazonaws.com/123456789012/outbound";
+    /// let producer = Producer::new(&client, url);
+    /// # }
+    /// ```
     #[must_use]
     pub fn new(client: &Client, queue_url: impl Into<String>) -> Self {
-        Self { outbox: Outbox::new(client, queue_url.into()), time: TIME }
+        Self { batcher: Arc::new(Batcher::new(client, queue_url.into())), timeout: TIMEOUT }
     }
 
-    /// A producer for the queue at `queue_url`, on a client of its own: region and credentials are those of
-    /// the environment.
+    /// Returns a producer for the queue at `queue_url` with a client of its own. The client reads region, credentials
+    /// and endpoint from the environment, as all AWS SDKs do, and trusts the system's root certificates.
+    ///
+    /// ```no_run
+    /// # async fn example() {
+    /// use streamer_producer::Producer;
+    ///
+    /// let url = "https://sqs.eu-central-1.amazonaws.com/123456789012/outbound";
+    /// let producer = Producer::connect(url).await;
+    /// # }
+    /// ```
     pub async fn connect(queue_url: impl Into<String>) -> Self {
-        Self::new(&Client::new(&aws::load().await), queue_url)
+        let http = Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).build_https();
+        let config = aws_config::defaults(BehaviorVersion::v2026_01_12()).http_client(http).load().await;
+        Self::new(&Client::new(&config), queue_url)
     }
 
-    /// The same producer with another time that a call of [`send`](Self::send) or [`send_all`](Self::send_all) may
-    /// take, with all its tries; 10 s by default. In Lambda, give a clone what is left of the invocation.
+    /// Sets the total time that a call of [`send`](Self::send) or [`send_all`](Self::send_all) may take, including
+    /// retries. The default is 10 s. In Lambda, give a clone the time that is left of the invocation.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # use streamer_producer::{Message, Producer};
+    /// # async fn example(producer: &Producer, message: Message) -> Result<(), streamer_producer::SendError> {
+    /// producer.clone().timeout(Duration::from_secs(2)).send(message).await
+    /// # }
+    /// ```
     #[must_use]
-    pub fn time(self, time: Duration) -> Self {
-        Self { time, ..self }
+    pub fn timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
     }
 
-    /// Puts a message on the queue. `Ok` means that the queue has it, for all its recipients.
+    /// Sends a message to the queue. `Ok` means that the queue has it for all its recipients.
+    ///
+    /// ```no_run
+    /// # use streamer_producer::{Message, Producer};
+    /// # async fn example(producer: &Producer) -> Result<(), Box<dyn std::error::Error>> {
+    /// let message = Message::connection("L0SM9cOFvHcCIhw=").request("req_123").response("hello")?;
+    /// producer.send(message).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
-    /// [`SendError`]. Where only some recipients' messages are on the queue it is an error, too: who sends the
-    /// message again with the same id reaches nobody twice, where the payload holds the id.
+    /// [`SendError`], also if the queue has the message for some of its recipients. To retry, send the message again
+    /// with the same id: if the payload contains the id, clients can drop the second delivery.
     pub async fn send(&self, message: Message) -> Result<(), SendError> {
-        let is_fifo = self.outbox.is_fifo();
+        let is_fifo = self.batcher.is_fifo();
         check(&message, is_fifo)?;
-        let mut outcome = Ok(());
-        let failed = |(), error| outcome = Err(error);
-        self.outbox.send(entries(message, is_fifo).map(|entry| ((), entry)), self.time, failed).await;
-        outcome
+        let mut result = Ok(());
+        let failed = |(), error| result = Err(error);
+        let entries = entries(message, is_fifo).map(|entry| ((), entry));
+        self.batcher.send(entries, self.timeout, failed).await;
+        result
     }
 
-    /// Puts messages on the queue, all within the producer's [time](Self::time): of many thousands, give it more.
-    /// `Ok` means that the queue has them all.
+    /// Sends messages to the queue, all of them within the [timeout](Self::timeout): for many thousands, increase it.
+    /// `Ok` means that the queue has all of them.
+    ///
+    /// ```no_run
+    /// # use streamer_producer::{Message, Producer};
+    /// # async fn example(producer: &Producer, users: Vec<String>) -> Result<(), Box<dyn std::error::Error>> {
+    /// let messages: Result<Vec<_>, _> =
+    ///     users.into_iter().map(|user| Message::user("acme", user).payload("hello")).collect();
+    /// if let Err(error) = producer.send_all(messages?).await {
+    ///     for unsent in &error.unsent {
+    ///         println!("{}: {}", unsent.id, unsent.error);
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
-    /// [`SendAllError`] names those that are not on the queue.
+    /// [`SendAllError`] names the messages that are not on the queue: send those again, with the same ids.
     pub async fn send_all(&self, messages: impl IntoIterator<Item = Message>) -> Result<(), SendAllError> {
         let messages: Vec<_> = messages.into_iter().collect();
-        let is_fifo = self.outbox.is_fifo();
-        let mut unsent: Vec<_> = messages.iter().map(|message| check(message, is_fifo).err()).collect();
+        let is_fifo = self.batcher.is_fifo();
+        let mut errors: Vec<_> = messages.iter().map(|message| check(message, is_fifo).err()).collect();
         let ids: Vec<_> = messages.iter().map(|message| message.id().clone()).collect();
-        let good = messages.into_iter().enumerate().filter(|(_, message)| check(message, is_fifo).is_ok());
-        let of_each =
-            good.flat_map(|(place, message)| entries(message, is_fifo).map(move |entry| (place, entry)));
-        self.outbox.send(of_each, self.time, |place, error| unsent[place] = Some(error)).await;
+        let valid = messages.into_iter().enumerate().filter(|(_, message)| check(message, is_fifo).is_ok());
+        let entries =
+            valid.flat_map(|(index, message)| entries(message, is_fifo).map(move |entry| (index, entry)));
+        self.batcher.send(entries, self.timeout, |index, error| errors[index] = Some(error)).await;
         let total = ids.len();
-        let unsent = ids.into_iter().zip(unsent).filter_map(|(id, error)| Some(Unsent { id, error: error? }));
+        let unsent = ids.into_iter().zip(errors).filter_map(|(id, error)| Some(Unsent { id, error: error? }));
         let unsent: Vec<_> = unsent.collect();
         if unsent.is_empty() { Ok(()) } else { Err(SendAllError { total, unsent }) }
     }
 
-    /// A handle for the progress of one request: see [`Progress`].
+    /// Refuses later sends, and waits until all sends in progress have completed or were dropped. It closes all clones.
     ///
-    /// # Errors
-    /// [`MessageError`] for a builder that names no request, or anything that is not valid.
-    pub fn progress(&self, to: MessageBuilder) -> Result<Progress, MessageError> {
-        Progress::new(self.clone(), to)
-    }
-
-    /// Refuses every later message, and waits until those that are being sent have ended, each within its time, or
-    /// have been dropped. It closes all clones.
+    /// ```no_run
+    /// # async fn example(producer: &streamer_producer::Producer) {
+    /// producer.close().await;
+    /// # }
+    /// ```
     pub async fn close(&self) {
-        self.outbox.close().await;
+        self.batcher.close().await;
     }
 }

@@ -1,4 +1,4 @@
-//! Progress of a request, at a bounded rate.
+//! Progress of a request, at a limited rate.
 
 use std::time::Duration;
 
@@ -6,22 +6,27 @@ use serde::Serialize;
 use streamer_message::{Percent, PercentOutOfRange, limits};
 use tokio::time::Instant;
 
-use crate::{Message, MessageBuilder, MessageError, Producer, SendError};
+use crate::{
+    error::{MessageError, ProgressError},
+    message::{Message, MessageBuilder},
+    producer::Producer,
+};
 
-/// Between two updates, where nothing else is said: 10 a second.
-const INTERVAL: Duration = Duration::from_millis(100);
+/// Default interval between two updates: 10 updates per second.
+const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Bytes of a message that fit into a payload however they are escaped.
-const SURELY_FITS: usize = limits::PAYLOAD_BYTES / 8;
+/// Length of a text that fits into a payload, however it is escaped.
+const SAFE_BYTES: usize = limits::PAYLOAD_BYTES / 8;
 
-/// The progress of one request, told to one audience: updates, and then an end.
+/// The progress of one request for one audience: updates, and then one end.
 ///
-/// Updates may come at any rate. The first leaves at once; of those that come within 100 ms of the one that left
-/// last, only the latest is kept, and leaves with the first call after that time, with [`flush`](Self::flush) or
-/// before the end. So at most 10 a second leave, and the last is never dropped. There is no timer: who stops
-/// updating for a while, and wants the last one seen, flushes.
+/// The program may call [`update`](Self::update) at any rate. The first update leaves at once. Of the updates within
+/// 100 ms of the last one that left, only the latest is kept. It leaves with the first call after the 100 ms, with
+/// [`flush`](Self::flush), or before the end. So at most 10 updates per second leave, and the last is never dropped.
+/// There is no timer: before a pause, call [`flush`](Self::flush) to send the last update.
 ///
-/// [`complete`](Self::complete), [`fail`](Self::fail) and [`respond`](Self::respond) end it, after every update:
+/// [`complete`](Self::complete), [`fail`](Self::fail) and [`respond`](Self::respond) end the progress, after every
+/// update:
 ///
 /// ```compile_fail,E0382
 /// # async fn example(progress: streamer_producer::Progress) -> Result<(), streamer_producer::EndError> {
@@ -30,17 +35,16 @@ const SURELY_FITS: usize = limits::PAYLOAD_BYTES / 8;
 /// # }
 /// ```
 ///
-/// An update that cannot be sent then, within half the producer's [time](Producer::time), is given up for the end.
-/// Dropping the handle without an end drops the update that has not left; so does dropping the future of an end, and
-/// with it the handle.
+/// An end first sends the pending update. If that fails within half the producer's [timeout](Producer::timeout), the end
+/// drops the update. Dropping the handle, or the future of an end, also drops the pending update.
 #[derive(Debug)]
-#[must_use = "a request has an end: complete it, or fail it"]
+#[must_use = "every request needs an end: complete it, or fail it"]
 pub struct Progress {
     producer: Producer,
     update: MessageBuilder,
     end: MessageBuilder,
-    interval: Duration,
-    /// When the last update began to leave.
+    min_interval: Duration,
+    /// The time at which the last update left.
     left_at: Option<Instant>,
     reached: Percent,
     pending: Option<Update>,
@@ -52,70 +56,76 @@ struct Update {
     message: Option<String>,
 }
 
-/// Why an update or an end is not on the queue.
+/// The end of a request is not on the queue. Retry it with [`progress`](Self::progress).
 #[derive(Debug, thiserror::Error)]
-pub enum ProgressError {
-    /// Over 100 percent.
-    #[error(transparent)]
-    Percent(#[from] PercentOutOfRange),
-    /// Less than before.
-    #[error("progress goes forwards: it was at {} percent, and this is {}", from.get(), to.get())]
-    Backwards {
-        /// What was reached.
-        from: Percent,
-        /// What was said now.
-        to: Percent,
-    },
-    /// There can be no such message.
-    #[error(transparent)]
-    Message(#[from] MessageError),
-    /// The queue does not have it.
-    #[error(transparent)]
-    Send(#[from] SendError),
-}
-
-/// A request that has not ended.
-#[derive(Debug, thiserror::Error)]
-#[error("the request has not ended: {error}")]
+#[error("the end of the request is not on the queue: retry it with the returned handle")]
+#[non_exhaustive]
 pub struct EndError {
-    /// Why.
+    /// Why the end is not on the queue.
     #[source]
     pub error: ProgressError,
-    /// The handle, for another try. Every end that it sends has the same id, so a client that drops an id that it
-    /// has seen gets one end, also where the first try was on the queue after all.
+    /// The handle, for a retry. All its ends have the same id, so a client that drops ids it has seen gets one end, even
+    /// if the first one was on the queue after all.
     pub progress: Box<Progress>,
 }
 
-impl Progress {
-    pub(crate) fn new(producer: Producer, to: MessageBuilder) -> Result<Self, MessageError> {
-        if !to.is_of_a_request() {
+impl Producer {
+    /// Returns a handle for the [`Progress`] of one request.
+    ///
+    /// ```no_run
+    /// # use streamer_producer::{Message, Percent, Producer};
+    /// # async fn example(producer: &Producer, rows: u64) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut progress = producer.progress(Message::user("acme", "anna").request("req_123"))?;
+    /// for row in 0..rows {
+    ///     progress.update(Percent::of(row, rows), "writing the report").await?;
+    /// }
+    /// progress.complete("done").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`MessageError`] if the builder names no request, or a value that is not valid: correct it.
+    pub fn progress(&self, to: MessageBuilder) -> Result<Progress, MessageError> {
+        if !to.has_request() {
             return Err(MessageError::NoRequest);
         }
-        // What is wrong with the rest is told now, and not by the first update.
+        // Reports values that are not valid now, and not with the first update.
         drop(to.clone().acknowledgment(None)?);
-        Ok(Self {
-            producer,
-            update: to.clone().without_an_id(),
-            end: to.with_an_id(),
-            interval: INTERVAL,
+        Ok(Progress {
+            producer: self.clone(),
+            update: to.clone().without_id(),
+            end: to.with_id(),
+            min_interval: MIN_INTERVAL,
             left_at: None,
             reached: Percent::ZERO,
             pending: None,
         })
     }
+}
 
-    /// The same with another time between two updates; 100 ms by default.
-    pub fn every(self, interval: Duration) -> Self {
-        Self { interval, ..self }
+impl Progress {
+    /// Sets the minimum interval between two updates. The default is 100 ms.
+    pub fn min_interval(self, interval: Duration) -> Self {
+        Self { min_interval: interval, ..self }
     }
 
-    /// Says that so many percent of the work, a whole number from 0 to 100, are done, with a word for people. It
-    /// returns at once where the update does not leave yet, and else when the queue has it.
+    /// Reports how much of the work is done, as a whole number from 0 to 100, with a text for people. Returns at once
+    /// if the update is kept for later, and otherwise when the queue has it.
+    ///
+    /// ```no_run
+    /// # async fn example(mut progress: streamer_producer::Progress) -> Result<(), Box<dyn std::error::Error>> {
+    /// progress.update(40, "writing the report").await?;
+    /// progress.update(50, None).await?;
+    /// progress.complete("done").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
-    /// [`ProgressError`]: a percentage over 100 or less than the last one, and a message that is too long, are not
-    /// taken. What could not be sent is kept for the next call. Who does not want to lose the work over its progress
-    /// goes on, and gives the handle's producer a short [time](Producer::time).
+    /// [`ProgressError`]: a percentage over 100 or below the last one, and a text that is too long, are ignored. An
+    /// update that could not be sent is kept for the next call. A program whose work matters more than its progress
+    /// ignores the error, and gives the handle's producer a short [timeout](Producer::timeout).
     pub async fn update(
         &mut self,
         percent: impl TryInto<Percent, Error: Into<PercentOutOfRange>>,
@@ -126,21 +136,29 @@ impl Progress {
             return Err(ProgressError::Backwards { from: self.reached, to: percent });
         }
         let message = message.into();
-        if message.is_some_and(|message| message.len() > SURELY_FITS) {
+        if message.is_some_and(|message| message.len() > SAFE_BYTES) {
             drop(self.update.clone().progress(percent, message)?);
         }
         self.reached = percent;
         self.pending = Some(Update { percent, message: message.map(str::to_owned) });
         match self.left_at {
-            Some(left_at) if left_at.elapsed() < self.interval => Ok(()),
+            Some(left_at) if left_at.elapsed() < self.min_interval => Ok(()),
             _ => self.flush().await,
         }
     }
 
-    /// Sends the update that has not left, if there is one, whatever the rate.
+    /// Sends the pending update, if there is one, regardless of the rate.
+    ///
+    /// ```no_run
+    /// # async fn example(mut progress: streamer_producer::Progress) -> Result<(), Box<dyn std::error::Error>> {
+    /// progress.update(90, "waiting for the printer").await?;
+    /// progress.flush().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
-    /// [`ProgressError`]. What could not be sent is kept for the next call.
+    /// [`ProgressError`]. The update is kept for the next call.
     pub async fn flush(&mut self) -> Result<(), ProgressError> {
         let Some(update) = &self.pending else { return Ok(()) };
         let message = self.update.clone().progress(update.percent, update.message.as_deref())?;
@@ -150,10 +168,19 @@ impl Progress {
         Ok(())
     }
 
-    /// Ends the request with what came of it.
+    /// Ends the request with its result.
+    ///
+    /// ```no_run
+    /// # async fn example(progress: streamer_producer::Progress) -> Result<(), streamer_producer::EndError> {
+    /// if let Err(failed) = progress.complete("done").await {
+    ///     failed.progress.complete("done").await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
-    /// [`EndError`], with the handle.
+    /// [`EndError`] returns the handle: retry with it.
     pub async fn complete<T: Serialize + ?Sized>(self, result: &T) -> Result<(), EndError> {
         self.end(|end| end.complete(result)).await
     }
@@ -161,15 +188,21 @@ impl Progress {
     /// Ends the request with an answer, for a client that expects a `response`.
     ///
     /// # Errors
-    /// [`EndError`], with the handle.
+    /// [`EndError`] returns the handle: retry with it.
     pub async fn respond<T: Serialize + ?Sized>(self, data: &T) -> Result<(), EndError> {
         self.end(|end| end.response(data)).await
     }
 
-    /// Ends the request with an error; a code for programs and a message for people.
+    /// Ends the request with an error: `code` is for programs, and `message` for people.
+    ///
+    /// ```no_run
+    /// # async fn example(progress: streamer_producer::Progress) -> Result<(), streamer_producer::EndError> {
+    /// progress.fail("printer_offline", "the printer does not answer").await
+    /// # }
+    /// ```
     ///
     /// # Errors
-    /// [`EndError`], with the handle.
+    /// [`EndError`] returns the handle: retry with it.
     pub async fn fail(self, code: &str, message: &str) -> Result<(), EndError> {
         self.end(|end| end.error(code, message)).await
     }
@@ -178,27 +211,27 @@ impl Progress {
         mut self,
         message: impl Fn(MessageBuilder) -> Result<Message, MessageError>,
     ) -> Result<(), EndError> {
-        match self.try_to_end(message).await {
+        match self.send_end(message).await {
             Ok(()) => Ok(()),
             Err(error) => Err(EndError { error, progress: Box::new(self) }),
         }
     }
 
-    async fn try_to_end(
+    async fn send_end(
         &mut self,
         message: impl Fn(MessageBuilder) -> Result<Message, MessageError>,
     ) -> Result<(), ProgressError> {
-        // An end that cannot be written changes nothing.
+        // Builds the end before the update leaves: an end that is not valid changes nothing.
         drop(message(self.end.clone())?);
-        // An update that cannot be sent must not keep the request from its end, nor use up all its time.
+        // An update that cannot be sent must not use up the time for the end.
         let producer = self.producer.clone();
-        self.producer = producer.clone().time(producer.time / 2);
-        let told = self.flush().await;
+        self.producer = producer.clone().timeout(producer.timeout / 2);
+        let flushed = self.flush().await;
         self.producer = producer;
-        if told.is_err() {
+        if flushed.is_err() {
             self.pending = None;
         }
-        // Written after the update, so that its `seq` is higher.
+        // Built again after the update, so that its `seq` is higher.
         Ok(self.producer.send(message(self.end.clone())?).await?)
     }
 }

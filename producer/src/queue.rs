@@ -1,6 +1,6 @@
-//! One call to SQS, and what it says of each entry.
+//! One call to SQS, and its result for each entry.
 
-use std::sync::Arc;
+use std::{error::Error as _, sync::Arc};
 
 use aws_sdk_sqs::{
     Client,
@@ -12,7 +12,6 @@ use aws_sdk_sqs::{
         SendMessageBatchResultEntry,
     },
 };
-use streamer_environment::aws;
 use streamer_message::sqs::{is_fifo, is_final, is_message_fault, is_refusal};
 
 use crate::entry::Entry;
@@ -27,39 +26,35 @@ pub struct Queue {
 /// Why the queue does not have an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
-    /// It would refuse it again.
+    /// The queue would refuse the entry again.
     Refused { code: String, message: String },
-    /// It did not take it now; whether it has it may be unknown.
+    /// A retry can succeed. The entry may be on the queue.
     NotTaken(String),
 }
 
 impl Queue {
-    /// The queue at `url`. Tries are the producer's affair, so the client's own are off.
+    /// Returns the queue at `url`. It turns off the client's own retries, because the producer retries.
     pub fn new(client: &Client, url: String) -> Self {
         let config = client.config().to_builder().retry_config(RetryConfig::disabled());
         Self { client: Client::from_conf(config.build()), url }
     }
 
-    /// Whether it is a FIFO queue: its name says so.
-    ///
-    /// Source: "FIFO queue and message identifiers" in
-    /// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/FIFO-queue-message-identifiers.html>.
     pub fn is_fifo(&self) -> bool {
         is_fifo(&self.url)
     }
 
-    /// Sends up to 10 entries, and says of each what became of it.
+    /// Sends up to 10 entries, and returns the result of each.
     pub async fn send(&self, entries: &[Arc<Entry>]) -> Vec<Result<(), Failure>> {
         match self.call(entries).await {
-            Ok(output) => (0..entries.len()).map(|id| outcome(&output, &id.to_string())).collect(),
-            // One of them may be at fault, and the others need not suffer for it.
+            Ok(output) => (0..entries.len()).map(|id| result(&output, &id.to_string())).collect(),
+            // One entry may have failed the whole call: without it, the others can succeed.
             Err(Failure::Refused { code, .. }) if entries.len() > 1 && is_message_fault(&code) => {
-                let mut outcomes = Vec::with_capacity(entries.len());
+                let mut results = Vec::with_capacity(entries.len());
                 for entry in entries {
                     let one = self.call(std::slice::from_ref(entry)).await;
-                    outcomes.push(one.and_then(|output| outcome(&output, "0")));
+                    results.push(one.and_then(|output| result(&output, "0")));
                 }
-                outcomes
+                results
             }
             Err(failure) => vec![Err(failure); entries.len()],
         }
@@ -72,7 +67,7 @@ impl Queue {
             message: error.to_string(),
         })?;
         let send = self.client.send_message_batch().queue_url(&self.url).set_entries(Some(entries));
-        send.send().await.map_err(|error| failed(&error))
+        send.send().await.map_err(|error| failure(&error))
     }
 }
 
@@ -90,13 +85,13 @@ fn request(id: usize, entry: &Entry) -> Result<SendMessageBatchRequestEntry, aws
     request.build()
 }
 
-/// Taken is what the queue confirms, and nothing else.
-fn outcome(output: &SendMessageBatchOutput, id: &str) -> Result<(), Failure> {
+/// Returns the result of one entry. An entry that the output does not mention counts as not taken.
+fn result(output: &SendMessageBatchOutput, id: &str) -> Result<(), Failure> {
     if output.successful().iter().map(SendMessageBatchResultEntry::id).any(|taken| taken == id) {
         return Ok(());
     }
     let Some(failed) = output.failed().iter().find(|failed| failed.id() == id) else {
-        return Err(Failure::NotTaken("the queue did not mention it".to_owned()));
+        return Err(Failure::NotTaken("the queue's answer does not mention it".to_owned()));
     };
     let (code, message) = (failed.code(), failed.message().unwrap_or_default());
     if is_refusal(code, failed.sender_fault()) {
@@ -105,7 +100,7 @@ fn outcome(output: &SendMessageBatchOutput, id: &str) -> Result<(), Failure> {
     Err(Failure::NotTaken(format!("{code}: {message}")))
 }
 
-fn failed(error: &SdkError<SendMessageBatchError>) -> Failure {
+fn failure(error: &SdkError<SendMessageBatchError>) -> Failure {
     let service = error.as_service_error();
     let code = match error {
         SdkError::ConstructionFailure(_) => Some("InvalidCall"),
@@ -114,8 +109,23 @@ fn failed(error: &SdkError<SendMessageBatchError>) -> Failure {
     match code {
         Some(code) => {
             let message = service.and_then(ProvideErrorMetadata::message).map(str::to_owned);
-            Failure::Refused { code: code.to_owned(), message: message.unwrap_or_else(|| aws::cause(error)) }
+            Failure::Refused { code: code.to_owned(), message: message.unwrap_or_else(|| cause(error)) }
         }
-        None => Failure::NotTaken(aws::cause(error)),
+        None => Failure::NotTaken(cause(error)),
     }
+}
+
+/// Returns SQS's code and message, or, for a call without an answer, the texts of the error and its sources.
+fn cause(error: &SdkError<SendMessageBatchError>) -> String {
+    let service = error.as_service_error();
+    if let Some(code) = service.and_then(ProvideErrorMetadata::code) {
+        let message = service.and_then(ProvideErrorMetadata::message).unwrap_or_default();
+        return format!("{code}: {message}");
+    }
+    let (mut text, mut source) = (error.to_string(), error.source());
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
 }

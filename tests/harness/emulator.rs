@@ -38,7 +38,7 @@ pub async fn stack() -> anyhow::Result<Stack> {
 /// Returns a producer that has [`DEADLINE`] for each send. The default is for production, where 10 s are plenty.
 #[must_use]
 pub fn producer(config: &SdkConfig, queue_url: &str) -> Producer {
-    Producer::new(&aws_sdk_sqs::Client::new(config), queue_url).time(DEADLINE)
+    Producer::new(&aws_sdk_sqs::Client::new(config), queue_url).timeout(DEADLINE)
 }
 
 /// The test binary's name, without the hash that cargo appends.

@@ -65,3 +65,13 @@ pub async fn eventually(
     }
     Ok(())
 }
+
+/// Compiles the examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
+
+/// Compiles the guide's router.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide/router.md")]
+struct RouterGuide;

@@ -1,5 +1,5 @@
-//! Any number of senders, and a queue that fails entries and calls, loses answers and takes its time: what was
-//! accepted is on the queue once, in order, and no limit is exceeded.
+//! Properties of batching: many senders, and a queue that fails entries and calls, loses answers and is slow. Every
+//! accepted message is on the queue once and in order, and no limit is exceeded.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,18 +21,18 @@ use tokio::{
 
 use crate::sending::{URL, id};
 
-/// A message, and how it is sent.
+/// A message, and the way in which it is sent.
 #[derive(Debug, Clone)]
 struct Send {
-    /// For one of these connections, and of one of as many requests, or of none.
+    /// The message is for one of 4 connections, and may belong to that connection's request.
     connection: u8,
-    of_request: bool,
-    /// Bytes of the payload.
+    has_request: bool,
+    /// Size of the payload in bytes.
     bytes: usize,
-    /// Milliseconds after the one before.
+    /// Milliseconds since the previous message.
     after: u64,
-    /// How many milliseconds its sender waits before it drops the future.
-    patience: Option<u64>,
+    /// Milliseconds after which the sender drops the future.
+    drop_after: Option<u64>,
 }
 
 #[derive(Debug, Clone)]
@@ -45,14 +45,14 @@ struct Case {
 fn case() -> impl Strategy<Value = Case> {
     let bytes = prop_oneof![3 => 2_usize..300, 2 => 100_000..131_000_usize];
     let after = prop_oneof![4 => Just(0), 2 => 1_u64..60, 1 => 100_u64..3000];
-    let patience = prop_oneof![6 => Just(None), 1 => (0_u64..8000).prop_map(Some)];
-    let send = (0_u8..4, any::<bool>(), bytes, after, patience).prop_map(
-        |(connection, of_request, bytes, after, patience)| Send {
+    let drop_after = prop_oneof![6 => Just(None), 1 => (0_u64..8000).prop_map(Some)];
+    let send = (0_u8..4, any::<bool>(), bytes, after, drop_after).prop_map(
+        |(connection, has_request, bytes, after, drop_after)| Send {
             connection,
-            of_request,
+            has_request,
             bytes,
             after,
-            patience,
+            drop_after,
         },
     );
     let entry = prop_oneof![
@@ -74,23 +74,23 @@ fn case() -> impl Strategy<Value = Case> {
     (any::<bool>(), sends, answers).prop_map(|(fifo, sends, answers)| Case { fifo, sends, answers })
 }
 
-/// What became of each message: its outcome, or nothing where its sender lost patience.
+/// The outcome of each message, or `None` if its sender gave up.
 type Outcomes = Vec<Option<Result<(), SendError>>>;
 
-const TIME: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Plays a case until everybody has an answer, and returns what the queue saw.
-fn play(case: &Case) -> (Outcomes, Vec<Call>) {
+/// Runs a case until every send has completed, and returns the outcomes and the calls to the queue.
+fn run(case: &Case) -> (Outcomes, Vec<Call>) {
     let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
-        // The script is gone through once; after it, the queue works.
+        // After the script, the queue takes everything.
         let answers = case.answers.clone();
         let queue = CallsDouble::new(move |call, _| {
             let working = Answer { after: Duration::from_millis(5), what: Told::Entries(Vec::new()) };
             answers.get(call).cloned().unwrap_or(working)
         });
         let url = if case.fifo { format!("{URL}.fifo") } else { URL.to_owned() };
-        let producer = Producer::new(&queue.client(), url).time(TIME);
+        let producer = Producer::new(&queue.client(), url).timeout(TIMEOUT);
         let mut at = Duration::ZERO;
         let sends = case.sends.iter().enumerate().map(|(number, send)| {
             at += Duration::from_millis(send.after);
@@ -99,9 +99,9 @@ fn play(case: &Case) -> (Outcomes, Vec<Call>) {
                 sleep(at).await;
                 let message = Message::connection(format!("c{}", send.connection)).id(number.to_string());
                 let message =
-                    if send.of_request { message.request(format!("r{}", send.connection)) } else { message };
+                    if send.has_request { message.request(format!("r{}", send.connection)) } else { message };
                 let message = message.payload(&"x".repeat(send.bytes - 2)).unwrap();
-                match send.patience {
+                match send.drop_after {
                     None => Some(producer.send(message).await),
                     Some(millis) => timeout(Duration::from_millis(millis), producer.send(message)).await.ok(),
                 }
@@ -113,10 +113,10 @@ fn play(case: &Case) -> (Outcomes, Vec<Call>) {
     })
 }
 
-/// What keeps its order: a group, or a request for an audience.
+/// The ordering key: a message group, or a request for an audience.
 fn key(case: &Case, number: usize) -> Option<u8> {
-    let Send { connection, of_request, .. } = case.sends[number];
-    (case.fifo || of_request).then_some(connection)
+    let Send { connection, has_request, .. } = case.sends[number];
+    (case.fifo || has_request).then_some(connection)
 }
 
 fn numbers(call: &Call) -> Vec<usize> {
@@ -124,39 +124,39 @@ fn numbers(call: &Call) -> Vec<usize> {
 }
 
 fn check(case: &Case) -> Result<(), TestCaseError> {
-    let (outcomes, calls) = play(case);
-    // In the order in which they were answered: the call's place, the message, whether it was confirmed, and taken.
+    let (outcomes, calls) = run(case);
+    // In the order of the answers: time, index of the call, message, and whether it was confirmed and taken.
     let mut answered: Vec<(Instant, usize, usize, bool, bool)> = Vec::new();
-    for (place, call) in calls.iter().enumerate() {
+    for (index, call) in calls.iter().enumerate() {
         let (at, confirmed) = call.ended.clone().unwrap();
         let numbers = numbers(call);
         prop_assert!((1..=10).contains(&numbers.len()));
         prop_assert!(call.entries.iter().map(|entry| entry.body.len()).sum::<usize>() <= 1024 * 1024);
-        prop_assert!(at <= call.at + Duration::from_millis(5000), "a call has 5 s");
+        prop_assert!(at <= call.at + Duration::from_millis(5000), "a call takes at most 5 s");
         let fates = confirmed.into_iter().zip(call.taken.clone());
         answered.extend(
             numbers
                 .iter()
                 .zip(fates)
-                .map(|(number, (confirmed, taken))| (at, place, *number, confirmed, taken)),
+                .map(|(number, (confirmed, taken))| (at, index, *number, confirmed, taken)),
         );
 
         let keys: Vec<_> = numbers.iter().filter_map(|number| key(case, *number)).collect();
         prop_assert!(
             !case.fifo || keys.iter().collect::<BTreeSet<_>>().len() == keys.len(),
-            "one of a group"
+            "a call holds one message of a group"
         );
-        let under_way = |other: &&Call| other.ended.as_ref().is_some_and(|(end, _)| *end > call.at);
-        let beside: Vec<_> = calls[..place].iter().filter(under_way).collect();
-        prop_assert!(beside.len() < 8, "{} calls side by side", beside.len() + 1);
-        for other in beside.into_iter().flat_map(self::numbers) {
+        let in_flight = |other: &&Call| other.ended.as_ref().is_some_and(|(end, _)| *end > call.at);
+        let concurrent: Vec<_> = calls[..index].iter().filter(in_flight).collect();
+        prop_assert!(concurrent.len() < 8, "{} calls in flight", concurrent.len() + 1);
+        for other in concurrent.into_iter().flat_map(self::numbers) {
             prop_assert!(
                 key(case, other).is_none_or(|other| !keys.contains(&other)),
-                "{other} beside {numbers:?}"
+                "{other} in flight with {numbers:?}"
             );
         }
     }
-    answered.sort_by_key(|(at, place, ..)| (*at, *place));
+    answered.sort_by_key(|(at, index, ..)| (*at, *index));
 
     for (number, outcome) in outcomes.iter().enumerate() {
         let of_it = || answered.iter().filter(|(_, _, of, ..)| *of == number);
@@ -166,14 +166,14 @@ fn check(case: &Case) -> Result<(), TestCaseError> {
                 prop_assert_eq!(confirmed, 1, "{} was accepted", number);
                 prop_assert!(of_it().any(|(.., taken)| *taken));
             }
-            Some(Err(SendError::Refused { .. } | SendError::OutOfTime { .. })) => {
+            Some(Err(SendError::Refused { .. } | SendError::TimedOut { .. })) => {
                 prop_assert_eq!(confirmed, 0)
             }
             Some(Err(error)) => return Err(TestCaseError::fail(format!("{number}: {error}"))),
             None => prop_assert!(confirmed <= 1),
         }
     }
-    // In order: on a FIFO queue, which drops what it has already, as they were taken; else as they first left.
+    // A FIFO queue drops duplicates, so the order of the first taken copies counts; else that of the first attempts.
     let first_left = calls.iter().flat_map(numbers);
     let first_taken = answered.iter().filter(|(.., taken)| *taken).map(|(_, _, number, ..)| *number);
     let order: Vec<usize> = if case.fifo { first_taken.collect() } else { first_left.collect() };
@@ -190,15 +190,15 @@ proptest! {
     #![proptest_config(ProptestConfig { max_shrink_iters: 2000, ..ProptestConfig::with_cases(cases() / 10) })]
 
     #[test]
-    fn what_was_accepted_is_confirmed_once_and_in_order(case in case()) {
+    fn accepted_messages_are_confirmed_once_in_order(case in case()) {
         check(&case)?;
     }
 }
 
-/// The property looks at what it is meant to look at: the script's faults happen.
+/// The faults of the script above really happen.
 #[test]
-fn the_queue_of_the_property_fails_in_every_way() {
-    let send = Send { connection: 0, of_request: true, bytes: 10, after: 0, patience: None };
+fn scripted_queue_fails_in_every_way() {
+    let send = Send { connection: 0, has_request: true, bytes: 10, after: 0, drop_after: None };
     let answer = |what| Answer { after: Duration::from_millis(10), what };
     let answers = vec![
         answer(Told::Entries(vec![Entry::NotTaken])),
@@ -208,7 +208,7 @@ fn the_queue_of_the_property_fails_in_every_way() {
         answer(Told::Entries(vec![Entry::Refused])),
     ];
     let case = Case { fifo: true, sends: vec![send; 2], answers };
-    let (outcomes, calls) = play(&case);
+    let (outcomes, calls) = run(&case);
     assert!(matches!(&outcomes[..], [Some(Err(SendError::Refused { .. })), Some(Ok(()))]), "{outcomes:?}");
     assert_eq!(calls.iter().map(numbers).collect::<Vec<_>>(), [[0], [0], [0], [0], [0], [1]]);
     assert!(calls.iter().all(|call| OutboundMessage::decode(&call.entries[0].body).is_ok()));

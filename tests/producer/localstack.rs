@@ -1,5 +1,4 @@
-//! Producer, packer and worker against LocalStack's SQS: another implementation than the emulator's, which enforces
-//! rules that the emulator does not.
+//! Producer, packer and worker against LocalStack's SQS, which enforces rules that the emulator does not.
 
 use std::{
     collections::BTreeSet,
@@ -28,10 +27,10 @@ use tokio::time::Instant;
 
 use crate::sending::id;
 
-/// How long a message may take to appear.
+/// Time limit for a message to arrive.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// The client, or the end of the test where this machine cannot run LocalStack.
+/// Returns the client. Ends the test if this machine cannot run LocalStack.
 macro_rules! sqs_or_return {
     () => {
         match sqs().await? {
@@ -41,7 +40,7 @@ macro_rules! sqs_or_return {
     };
 }
 
-/// The event that Lambda would be invoked with, once there are `number` messages. They stay on the queue.
+/// Returns the event that Lambda would send, once there are `number` messages. They stay on the queue.
 async fn receive(sqs: &Client, url: &str, number: usize) -> anyhow::Result<SqsEvent> {
     let (mut event, deadline) = (SqsEvent::default(), Instant::now() + LIMIT);
     while event.records.len() < number && Instant::now() < deadline {
@@ -54,7 +53,7 @@ async fn receive(sqs: &Client, url: &str, number: usize) -> anyhow::Result<SqsEv
             let attributes = message.attributes.unwrap_or_default().into_iter();
             record.attributes = attributes.map(|(name, value)| (name.as_str().to_owned(), value)).collect();
             for (name, value) in message.message_attributes.unwrap_or_default() {
-                // The test reads them where the worker would not look.
+                // The test reads message attributes here; the worker does not.
                 record.attributes.insert(name, value.string_value.unwrap_or_default());
             }
             (record.message_id, record.receipt_handle) = (message.message_id, message.receipt_handle);
@@ -65,7 +64,7 @@ async fn receive(sqs: &Client, url: &str, number: usize) -> anyhow::Result<SqsEv
     Ok(event)
 }
 
-/// Invokes the worker as Lambda does: what it does not report is deleted.
+/// Invokes the worker as Lambda does, and deletes the records that it does not report.
 async fn invoke(rig: &Rig, sqs: &Client, url: &str, number: usize) -> anyhow::Result<BTreeSet<String>> {
     let event = receive(sqs, url, number).await?;
     let receipts: Vec<_> = event
@@ -95,7 +94,7 @@ fn bodies(event: &SqsEvent) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn any_json_travels_and_the_group_with_it() -> anyhow::Result<()> {
+async fn any_json_and_group_arrive() -> anyhow::Result<()> {
     let sqs = sqs_or_return!();
     let url = queue(&sqs, "any-json", &[]).await?;
     let values = [
@@ -118,7 +117,7 @@ async fn any_json_travels_and_the_group_with_it() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What LocalStack says to a batch of bodies with these sizes.
+/// Sends a batch of bodies with these sizes. Returns how many were taken, or the error code.
 async fn batch(sqs: &Client, url: &str, sizes: &[usize]) -> Result<usize, String> {
     let entries = sizes.iter().enumerate().map(|(id, size)| {
         let entry = SendMessageBatchRequestEntry::builder().id(id.to_string());
@@ -132,7 +131,7 @@ async fn batch(sqs: &Client, url: &str, sizes: &[usize]) -> Result<usize, String
 }
 
 #[tokio::test]
-async fn the_packers_limits_are_those_of_sqs() -> anyhow::Result<()> {
+async fn packer_limits_match_sqs() -> anyhow::Result<()> {
     let sqs = sqs_or_return!();
     let url = queue(&sqs, "limits", &[]).await?;
     let Limit { items, bytes } = Limit::QUEUE_BATCH;
@@ -153,9 +152,9 @@ async fn the_packers_limits_are_those_of_sqs() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The characters that the producer escapes are those that SQS refuses, and there are no others in its JSON.
+/// The producer escapes exactly the characters that SQS refuses and that JSON does not escape itself.
 #[tokio::test]
-async fn sqs_refuses_the_characters_that_are_escaped() -> anyhow::Result<()> {
+async fn sqs_refuses_the_escaped_characters() -> anyhow::Result<()> {
     let sqs = sqs_or_return!();
     let url = queue(&sqs, "characters", &[]).await?;
     for refused in ["\u{FFFE}", "\u{FFFF}", "\u{0}", "\u{b}", "\u{1f}"] {
@@ -168,10 +167,10 @@ async fn sqs_refuses_the_characters_that_are_escaped() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_thousand_messages_sent_side_by_side_are_all_there_once() -> anyhow::Result<()> {
+async fn thousand_concurrent_messages_arrive_once() -> anyhow::Result<()> {
     let sqs = sqs_or_return!();
     let url = queue(&sqs, "thousand", &[]).await?;
-    let producer = Producer::new(&sqs, &url).time(Duration::from_secs(60));
+    let producer = Producer::new(&sqs, &url).timeout(Duration::from_secs(60));
     let sends = (0..1000).map(|id| {
         let message = Message::connection("c").id(id.to_string()).payload(&"x".repeat(id * 10)).unwrap();
         producer.send(message)
@@ -184,7 +183,7 @@ async fn a_thousand_messages_sent_side_by_side_are_all_there_once() -> anyhow::R
 }
 
 #[tokio::test]
-async fn a_queue_that_is_not_there_refuses_at_once() -> anyhow::Result<()> {
+async fn missing_queue_is_refused_at_once() -> anyhow::Result<()> {
     let sqs = sqs_or_return!();
     let url = queue(&sqs, "gone", &[]).await?;
     sqs.delete_queue().queue_url(&url).send().await?;
@@ -197,11 +196,11 @@ async fn a_queue_that_is_not_there_refuses_at_once() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn the_worker_hands_back_and_writes_dead_letters() -> anyhow::Result<()> {
+async fn worker_hands_back_and_dead_letters() -> anyhow::Result<()> {
     let sqs = sqs_or_return!();
     let (url, dead) = (queue(&sqs, "outbound", &[]).await?, queue(&sqs, "dead-letters", &[]).await?);
-    let gateway = MemoryGateway::scripted(|connection, tries| {
-        let answer = match (connection, tries) {
+    let gateway = MemoryGateway::scripted(|connection, attempts| {
+        let answer = match (connection, attempts) {
             ("throttled", 0) => status(429),
             ("too-large", _) => status(413),
             _ => status(200),
@@ -209,7 +208,7 @@ async fn the_worker_hands_back_and_writes_dead_letters() -> anyhow::Result<()> {
         (Duration::ZERO, answer)
     });
     let rig = worker(&sqs, QueueKind::Standard, &url, &dead, gateway);
-    let message = Message::connections(["fine", "throttled", "too-large"]).of_tenant("acme").id("m");
+    let message = Message::connections(["fine", "throttled", "too-large"]).fair_queue_tenant("acme").id("m");
     Producer::new(&sqs, &url).send(message.payload("\u{FFFF}")?).await?;
 
     assert_eq!(invoke(&rig, &sqs, &url, 1).await?, BTreeSet::new());
@@ -219,17 +218,17 @@ async fn the_worker_hands_back_and_writes_dead_letters() -> anyhow::Result<()> {
     assert_eq!(letters.records[0].attributes["streamer.reason"], "rejected");
     assert_eq!(letters.records[0].attributes["MessageGroupId"], "acme");
 
-    // What is handed back comes after its delay, for the one connection that needs it.
+    // The hand-back arrives after its delay, for the one unfinished connection.
     assert_eq!(invoke(&rig, &sqs, &url, 1).await?, BTreeSet::new());
     for connection in ["fine", "throttled", "too-large"] {
-        let tries = if connection == "throttled" { 2 } else { 1 };
-        assert_eq!(rig.worker.gateway.texts(connection), vec!["\"\\uffff\""; tries], "{connection}");
+        let attempts = if connection == "throttled" { 2 } else { 1 };
+        assert_eq!(rig.worker.gateway.texts(connection), vec!["\"\\uffff\""; attempts], "{connection}");
     }
     assert!(receive_now(&sqs, &url).await?.is_empty());
     Ok(())
 }
 
-/// What is there now.
+/// Receives the messages that are visible now.
 async fn receive_now(sqs: &Client, url: &str) -> anyhow::Result<Vec<String>> {
     let receive = sqs.receive_message().queue_url(url).max_number_of_messages(10).wait_time_seconds(1);
     let messages = receive.send().await?.messages.unwrap_or_default();
@@ -237,12 +236,12 @@ async fn receive_now(sqs: &Client, url: &str) -> anyhow::Result<Vec<String>> {
 }
 
 #[tokio::test]
-async fn a_fifo_queue_keeps_the_order_of_a_connection_through_a_failure() -> anyhow::Result<()> {
+async fn fifo_order_survives_a_failed_post() -> anyhow::Result<()> {
     let sqs = sqs_or_return!();
     let dead = queue(&sqs, "dead-letters.fifo", &[]).await?;
     let url = queue(&sqs, "outbound.fifo", &[(QueueAttributeName::VisibilityTimeout, "30")]).await?;
-    let gateway = MemoryGateway::scripted(|connection, tries| {
-        let answer = if connection == "a" && tries == 1 { status(429) } else { status(200) };
+    let gateway = MemoryGateway::scripted(|connection, attempts| {
+        let answer = if connection == "a" && attempts == 1 { status(429) } else { status(200) };
         (Duration::ZERO, answer)
     });
     let rig = worker(&sqs, QueueKind::Fifo, &url, &dead, gateway);
@@ -251,12 +250,12 @@ async fn a_fifo_queue_keeps_the_order_of_a_connection_through_a_failure() -> any
         let message = Message::connections(["a", "b"]).id(number.to_string()).payload(&number).unwrap();
         producer.send(message)
     };
-    // Side by side: it is the producer that keeps their order. The second try of one is the same message.
+    // Concurrent sends: the producer keeps their order. The re-send of message 4 is a duplicate.
     assert!(join_all((0..5).map(send)).await.iter().all(Result::is_ok));
     send(4).await?;
 
     let reported = invoke(&rig, &sqs, &url, 10).await?;
-    assert_eq!(reported.len(), 4, "the one that failed, and all after it of its group");
+    assert_eq!(reported.len(), 4, "the failed record and all later ones of its group");
     assert_eq!(rig.worker.gateway.texts("b"), ["0", "1", "2", "3", "4"]);
     let deadline = Instant::now() + LIMIT;
     while rig.worker.gateway.texts("a").len() < 6 && Instant::now() < deadline {
@@ -267,13 +266,14 @@ async fn a_fifo_queue_keeps_the_order_of_a_connection_through_a_failure() -> any
     Ok(())
 }
 
+/// A dead letter of a FIFO queue keeps its message group, and the rest of its lane waits for the next invocation.
 #[tokio::test]
-async fn a_dead_letter_of_a_fifo_queue_goes_to_a_fifo_queue_and_ends_its_lane() -> anyhow::Result<()> {
+async fn fifo_dead_letter_ends_its_lane() -> anyhow::Result<()> {
     let sqs = sqs_or_return!();
     let dead = queue(&sqs, "dead-letters.fifo", &[]).await?;
     let url = queue(&sqs, "outbound.fifo", &[]).await?;
-    let gateway = MemoryGateway::scripted(|_, tries| {
-        (Duration::ZERO, if tries == 0 { status(413) } else { status(200) })
+    let gateway = MemoryGateway::scripted(|_, attempts| {
+        (Duration::ZERO, if attempts == 0 { status(413) } else { status(200) })
     });
     let rig = worker(&sqs, QueueKind::Fifo, &url, &dead, gateway);
     let producer = Producer::new(&sqs, &url);
@@ -293,7 +293,7 @@ async fn a_dead_letter_of_a_fifo_queue_goes_to_a_fifo_queue_and_ends_its_lane() 
 }
 
 #[tokio::test]
-async fn what_is_received_too_often_is_moved_to_the_dead_letters_by_sqs() -> anyhow::Result<()> {
+async fn sqs_moves_messages_received_too_often() -> anyhow::Result<()> {
     let sqs = sqs_or_return!();
     let dead = queue(&sqs, "dead-letters", &[]).await?;
     let get = sqs.get_queue_attributes().queue_url(&dead).attribute_names(QueueAttributeName::QueueArn);
@@ -303,7 +303,7 @@ async fn what_is_received_too_often_is_moved_to_the_dead_letters_by_sqs() -> any
         [(QueueAttributeName::RedrivePolicy, policy.as_str()), (QueueAttributeName::VisibilityTimeout, "0")];
     let url = queue(&sqs, "crashing", &attributes).await?;
     Producer::new(&sqs, &url).send(Message::connection("c").id("m").payload(&1)?).await?;
-    // A worker that dies each time.
+    // A worker that crashes on each receive.
     for _ in 0..2 {
         assert_eq!(receive(&sqs, &url, 1).await?.records.len(), 1);
     }
@@ -314,7 +314,7 @@ async fn what_is_received_too_often_is_moved_to_the_dead_letters_by_sqs() -> any
     Ok(())
 }
 
-/// Receives and deletes messages until there were `number`, and returns their bodies.
+/// Receives and deletes `number` messages, and returns their bodies.
 async fn drain(sqs: &Client, url: &str, number: usize) -> anyhow::Result<Vec<String>> {
     let (mut bodies, deadline) = (Vec::new(), Instant::now() + LIMIT);
     while bodies.len() < number && Instant::now() < deadline {
@@ -328,16 +328,16 @@ async fn drain(sqs: &Client, url: &str, number: usize) -> anyhow::Result<Vec<Str
     Ok(bodies)
 }
 
+/// Redriven dead letters keep their order, and the queue does not drop them as duplicates.
 #[tokio::test]
-async fn dead_letters_of_a_fifo_queue_go_back_in_order_and_are_not_taken_for_duplicates() -> anyhow::Result<()>
-{
+async fn fifo_redrive_keeps_order_without_deduplication() -> anyhow::Result<()> {
     let sqs = sqs_or_return!();
     let dead = queue(&sqs, "redrive-dead.fifo", &[]).await?;
     let arn = sqs.get_queue_attributes().queue_url(&dead).attribute_names(QueueAttributeName::QueueArn);
     let arn = arn.send().await?.attributes.unwrap_or_default()[&QueueAttributeName::QueueArn].clone();
     let policy = json!({ "deadLetterTargetArn": arn, "maxReceiveCount": 1000 }).to_string();
     let outbound = queue(&sqs, "redrive.fifo", &[(QueueAttributeName::RedrivePolicy, &policy)]).await?;
-    // The queue has seen these messages a moment ago, and remembers their deduplication ids.
+    // The queue has just received these messages, and remembers their deduplication ids.
     let body =
         |number: usize| format!(r#"{{"version":1,"id":"{number}","to":{{"connection":"c"}},"payload":1}}"#);
     for url in [&outbound, &dead] {
@@ -352,11 +352,11 @@ async fn dead_letters_of_a_fifo_queue_go_back_in_order_and_are_not_taken_for_dup
     assert_eq!(letters.url(), dead);
     let mut sent = 0;
     loop {
-        let some = letters.receive().await?;
-        if some.is_empty() {
+        let taken = letters.receive().await?;
+        if taken.is_empty() {
             break;
         }
-        let back = letters.send_back(some).await;
+        let back = letters.send_back(taken).await;
         assert!(back.causes.is_empty(), "{back:?}");
         sent += back.sent;
     }

@@ -1,4 +1,4 @@
-//! The producer against scripted queues, and against SQS as others have built it.
+//! The producer against scripted queues and against LocalStack's SQS.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,4 +1,4 @@
-//! The way back from the dead-letter queue, where the queue refuses: on a double inside the SDK's HTTP client.
+//! Redriving dead letters to a queue that refuses some, on a double inside the SDK's HTTP client.
 
 use std::{
     sync::{Arc, Mutex},
@@ -21,10 +21,11 @@ use aws_sdk_sqs::{
 use aws_smithy_mocks::{RuleMode, mock, mock_client};
 use streamer_cli::dead_letters::DeadLetterQueue;
 
-/// What was sent, call by call.
+/// The bodies of each call.
 type Calls = Arc<Mutex<Vec<Vec<String>>>>;
 
-/// A FIFO queue with these dead letters, each of a group, which refuses the outbound message `refused` once.
+/// A dead-letter queue with these letters (body and message group), and an outbound FIFO queue that refuses the message
+/// `refused`.
 fn double(letters: &[(&str, &str)], refused: &'static str) -> (Client, Calls) {
     let policy =
         r#"{"deadLetterTargetArn":"arn:aws:sqs:us-east-1:000000000000:dead.fifo","maxReceiveCount":1000}"#;
@@ -76,7 +77,7 @@ fn double(letters: &[(&str, &str)], refused: &'static str) -> (Client, Calls) {
 }
 
 #[tokio::test]
-async fn what_is_behind_a_letter_that_the_queue_refuses_stays_behind_it() -> anyhow::Result<()> {
+async fn refused_letter_holds_back_its_group() -> anyhow::Result<()> {
     let letters = [("a1", "a"), ("a2", "a"), ("b1", "b"), ("a3", "a"), ("b2", "b")];
     let (client, calls) = double(&letters, "a2");
     let outbound = "https://sqs.example.com/outbound.fifo".to_owned();
@@ -85,19 +86,20 @@ async fn what_is_behind_a_letter_that_the_queue_refuses_stays_behind_it() -> any
     assert_eq!(taken.len(), 5);
 
     let back = queue.send_back(taken.clone()).await;
-    // One of each group in a call: of two, the queue may refuse the first.
+    // A call holds one message of each group, because the queue may refuse the first of two.
     assert_eq!(*calls.lock().unwrap(), [vec!["a1", "b1"], vec!["a2", "b2"]]);
     assert_eq!((back.sent, back.refused, back.not_deleted), (3, 2, 0));
     assert!(back.causes.contains("InternalError"), "{back:?}");
-    assert_eq!(queue.held(), 2, "the refused one, and the one behind it");
-    // What says the same as one that was sent would go in circles.
+    assert_eq!(queue.held(), 2, "the refused letter and the next of its group");
+    // A letter with the same message as one that was sent would circulate.
     let was_sent: Vec<_> = taken.iter().map(|letter| queue.was_sent(letter)).collect();
     assert_eq!(was_sent, [true, false, true, false, true]);
     Ok(())
 }
 
+/// A letter that was hidden for too long is received again, and no more letters are read.
 #[tokio::test]
-async fn letters_that_were_hidden_for_too_long_come_again_and_end_the_run() -> anyhow::Result<()> {
+async fn overdue_letters_end_the_run() -> anyhow::Result<()> {
     let (client, _) = double(&[("a", "a"), ("b", "b")], "");
     let outbound = "https://sqs.example.com/outbound.fifo".to_owned();
     let mut queue = DeadLetterQueue::of(client, outbound, Duration::from_secs(60)).await?;

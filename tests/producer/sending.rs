@@ -1,4 +1,4 @@
-//! What becomes of a message, and what its sender is told.
+//! Sending messages: batches, retries, errors and order.
 
 use std::{
     future::Future,
@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 pub const URL: &str = "https://sqs.example.com/outbound";
 
-/// What a call takes, where that matters.
+/// Duration of a call to the queue.
 pub const CALL: Duration = Duration::from_millis(10);
 
 pub fn producer(queue: &CallsDouble) -> Producer {
@@ -33,7 +33,7 @@ fn messages(number: usize) -> Vec<Message> {
     (0..number).map(message).collect()
 }
 
-/// A queue that does this with the entries of each call, and then takes everything.
+/// A queue that answers its first calls by a script, and takes all entries of later calls.
 fn scripted(calls: Vec<Told>) -> CallsDouble {
     CallsDouble::new(move |call, _| {
         let what = calls.get(call).cloned().unwrap_or(Told::Entries(Vec::new()));
@@ -54,14 +54,14 @@ fn sizes(queue: &CallsDouble) -> Vec<usize> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_that_is_alone_leaves_at_once() {
+async fn single_message_leaves_at_once() {
     let (queue, started) = (CallsDouble::taking(CALL), Instant::now());
     producer(&queue).send(message("m")).await.unwrap();
     assert_eq!((started.elapsed(), sizes(&queue)), (CALL, vec![1]));
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_messages_leave_in_batches_of_ten() {
+async fn messages_leave_in_batches_of_ten() {
     let queue = CallsDouble::taking(CALL);
     producer(&queue).send_all(messages(25)).await.unwrap();
     assert_eq!(sizes(&queue), [10, 10, 5]);
@@ -69,7 +69,7 @@ async fn many_messages_leave_in_batches_of_ten() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_thousand_sends_at_the_same_time_need_few_calls() {
+async fn thousand_concurrent_sends_need_few_calls() {
     let (queue, started) = (CallsDouble::taking(CALL), Instant::now());
     let producer = producer(&queue);
     let sends = messages(1000).into_iter().map(|message| producer.send(message));
@@ -79,8 +79,9 @@ async fn a_thousand_sends_at_the_same_time_need_few_calls() {
     assert!(calls <= 150, "{calls} calls");
 }
 
+/// Messages that arrive during a slow call wait for 20 ms at most.
 #[tokio::test(start_paused = true)]
-async fn what_comes_while_a_call_is_slow_waits_for_20_ms_and_no_longer() {
+async fn messages_wait_20_ms_behind_slow_call() {
     let queue = CallsDouble::new(|call, _| {
         let after = if call == 0 { Duration::from_secs(4) } else { CALL };
         Answer { after, what: Told::Entries(Vec::new()) }
@@ -99,7 +100,7 @@ async fn what_comes_while_a_call_is_slow_waits_for_20_ms_and_no_longer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_what_failed_is_sent_again() {
+async fn only_failed_entries_are_retried() {
     let queue = scripted(vec![
         Told::Entries(vec![Entry::Taken, Entry::NotTaken, Entry::Unmentioned]),
         Told::Fails("InternalFailure"),
@@ -109,14 +110,15 @@ async fn only_what_failed_is_sent_again() {
     let mut taken = ids(&queue.taken());
     taken.sort_unstable();
     assert_eq!(taken, ["0", "1", "2", "3"]);
-    let again: Vec<_> = queue.calls()[1..].iter().flat_map(|call| call.entries.clone()).collect();
-    assert!(again.iter().all(|entry| ["1", "2"].contains(&id(&entry.body).as_str())), "{again:?}");
+    let retried: Vec<_> = queue.calls()[1..].iter().flat_map(|call| call.entries.clone()).collect();
+    assert!(retried.iter().all(|entry| ["1", "2"].contains(&id(&entry.body).as_str())), "{retried:?}");
 }
 
+/// An entry that the queue refuses is not retried, and the others of its call are sent.
 #[tokio::test(start_paused = true)]
-async fn what_the_queue_refuses_is_not_sent_again_and_the_others_are_sent() {
+async fn refused_entries_are_not_retried() {
     let queue = scripted(vec![Told::Entries(vec![Entry::Taken, Entry::Refused])]);
-    let SendAllError { total, unsent } = producer(&queue).send_all(messages(12)).await.unwrap_err();
+    let SendAllError { total, unsent, .. } = producer(&queue).send_all(messages(12)).await.unwrap_err();
     assert_eq!((total, unsent.len(), &unsent[0].id), (12, 1, &MessageId::new("1").unwrap()));
     assert_eq!(
         unsent[0].error,
@@ -126,7 +128,7 @@ async fn what_the_queue_refuses_is_not_sent_again_and_the_others_are_sent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_would_be_refused_again_is_told_from_what_may_pass() {
+async fn permanent_and_transient_errors_are_distinguished() {
     for code in [
         "InvalidMessageContents",
         "InvalidParameterValue",
@@ -156,7 +158,7 @@ async fn what_would_be_refused_again_is_told_from_what_may_pass() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_message_at_fault_does_not_take_the_others_of_its_call_along() {
+async fn faulty_message_does_not_fail_its_batch() {
     let queue = CallsDouble::new(|_, entries| {
         let at_fault = entries.iter().any(|entry| id(&entry.body) == "2");
         let what = if at_fault { Told::Fails("InvalidParameterValue") } else { Told::Entries(Vec::new()) };
@@ -168,38 +170,38 @@ async fn one_message_at_fault_does_not_take_the_others_of_its_call_along() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_out_of_time_is_told_what_kept_the_message() {
-    let time = Duration::from_secs(3);
+async fn timeout_error_names_the_last_cause() {
+    let limit = Duration::from_secs(3);
     let queue = CallsDouble::new(|_, _| Answer { after: CALL, what: Told::Fails("RequestThrottled") });
     let started = Instant::now();
-    let error = producer(&queue).time(time).send(message("m")).await.unwrap_err();
-    assert!((time - CALL * 2..=time).contains(&started.elapsed()), "{:?}", started.elapsed());
-    assert_eq!(error, SendError::OutOfTime { time, cause: "RequestThrottled: scripted".into() });
+    let error = producer(&queue).timeout(limit).send(message("m")).await.unwrap_err();
+    assert!((limit - CALL * 2..=limit).contains(&started.elapsed()), "{:?}", started.elapsed());
+    assert_eq!(error, SendError::TimedOut { timeout: limit, cause: "RequestThrottled: scripted".into() });
     assert!(
         error.to_string().contains("RequestThrottled: scripted; send it again with the same id"),
         "{error}"
     );
-    // Tries become rarer.
+    // Attempts become rarer.
     assert!((5..40).contains(&queue.calls().len()), "{} calls", queue.calls().len());
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_last_try_is_near_the_end() {
-    let time = Duration::from_secs(3);
+async fn last_attempt_is_near_the_deadline() {
+    let limit = Duration::from_secs(3);
     for seed in 0..30 {
         fastrand::seed(seed);
         let queue = CallsDouble::new(|_, _| Answer { after: CALL, what: Told::Fails("RequestThrottled") });
-        let deadline = Instant::now() + time;
-        assert!(producer(&queue).time(time).send(message("m")).await.is_err());
+        let deadline = Instant::now() + limit;
+        assert!(producer(&queue).timeout(limit).send(message("m")).await.is_err());
         let last = queue.calls().last().map(|call| call.at).unwrap();
         let left = deadline - last;
         assert!(left <= CALL * 2 + Duration::from_millis(2), "the last call had {left:?}, with seed {seed}");
     }
 }
 
-/// A sender that polls the calls of others holds them when these others give up.
+/// A send that drives the calls of others still holds them when the others are dropped.
 #[tokio::test(start_paused = true)]
-async fn an_abandoned_call_begins_the_next() {
+async fn abandoned_call_lets_the_next_begin() {
     let queue = CallsDouble::new(|call, _| Answer {
         after: CALL,
         what: if call < 8 { Told::Nothing { taken: false } } else { Told::Entries(Vec::new()) },
@@ -220,33 +222,35 @@ async fn an_abandoned_call_begins_the_next() {
     assert!(took < Duration::from_millis(1600), "{took:?}");
 }
 
+/// The timeout covers the whole call of `send_all`, and `Duration::MAX` means no timeout.
 #[tokio::test(start_paused = true)]
-async fn time_is_that_of_the_whole_call_and_may_be_endless() {
+async fn timeout_covers_all_and_may_be_endless() {
     let queue = CallsDouble::taking(Duration::from_secs(1));
     let producer = producer(&queue);
-    // 8 calls of 10 a second.
-    let error = producer.clone().time(Duration::from_millis(1500)).send_all(messages(100)).await.unwrap_err();
+    // In each second, 8 calls with 10 messages each complete.
+    let error =
+        producer.clone().timeout(Duration::from_millis(1500)).send_all(messages(100)).await.unwrap_err();
     assert_eq!(error.unsent.len(), 20);
-    producer.time(Duration::MAX).send(message("m")).await.unwrap();
+    producer.timeout(Duration::MAX).send(message("m")).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_who_has_less_time_does_not_end_the_call_of_the_others() {
+async fn short_timeout_does_not_end_shared_call() {
     let queue = CallsDouble::taking(Duration::from_secs(1));
     let producer = producer(&queue);
     let first = producer.send(message("first"));
-    let hasty = producer.clone().time(Duration::from_millis(500));
+    let hasty = producer.clone().timeout(Duration::from_millis(500));
     let (first, (hasty, patient)) =
         join(first, join(hasty.send(message("hasty")), producer.send(message("patient")))).await;
-    assert!(matches!(hasty, Err(SendError::OutOfTime { .. })));
+    assert!(matches!(hasty, Err(SendError::TimedOut { .. })));
     assert!(first.is_ok() && patient.is_ok());
     assert_eq!(sizes(&queue), [1, 2]);
-    // It is on the queue all the same.
+    // The hasty message is on the queue, although its sender timed out.
     assert_eq!(ids(&queue.taken()), ["first", "hasty", "patient"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_is_never_answered_is_made_again() {
+async fn unanswered_call_is_retried() {
     let queue = scripted(vec![Told::Nothing { taken: false }]);
     let started = Instant::now();
     producer(&queue).send(message("m")).await.unwrap();
@@ -254,18 +258,19 @@ async fn a_call_that_is_never_answered_is_made_again() {
     assert_eq!(sizes(&queue), [1, 1]);
 }
 
+/// A dropped send leaves no call or capacity behind, and the others still complete.
 #[tokio::test(start_paused = true)]
-async fn who_stops_waiting_takes_nothing_from_the_others_and_leaves_nothing_behind() {
+async fn dropped_sends_do_not_affect_others() {
     let queue = CallsDouble::taking(Duration::from_secs(1));
     let producer = producer(&queue);
-    // Every other one has no patience, in each batch.
+    // In each batch, every second sender gives up early.
     let waits = |number: usize| {
         let patience = if number.is_multiple_of(2) { 1500 } else { 5000 };
         timeout(Duration::from_millis(patience), producer.send(message(number)))
     };
     let outcomes = join_all((0..200).map(waits)).await;
-    let (taken, gave_up) = (ids(&queue.taken()), outcomes.iter().filter(|outcome| outcome.is_err()).count());
-    assert!((40..=100).contains(&gave_up), "{gave_up} gave up");
+    let (taken, dropped) = (ids(&queue.taken()), outcomes.iter().filter(|outcome| outcome.is_err()).count());
+    assert!((40..=100).contains(&dropped), "{dropped} sends were dropped");
     for (number, outcome) in outcomes.into_iter().enumerate() {
         if let Ok(sent) = outcome {
             sent.unwrap();
@@ -273,13 +278,13 @@ async fn who_stops_waiting_takes_nothing_from_the_others_and_leaves_nothing_behi
         }
     }
     let calls = queue.calls();
-    assert!(calls.iter().all(|call| call.ended.is_some()), "nothing is under way");
-    // All the room is there again.
+    assert!(calls.iter().all(|call| call.ended.is_some()), "no call is in flight");
+    // The whole capacity is free again.
     timeout(Duration::from_secs(1), producer.close()).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_goes_on_when_nobody_waits() {
+async fn no_calls_begin_without_waiting_sends() {
     let queue = CallsDouble::new(|_, _| Answer { after: CALL, what: Told::Fails("InternalFailure") });
     let producer = producer(&queue);
     _ = timeout(Duration::from_secs(1), producer.send(message("m"))).await;
@@ -289,7 +294,7 @@ async fn nothing_goes_on_when_nobody_waits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_closed_producer_ends_what_it_has_and_takes_nothing_new() {
+async fn close_completes_sends_and_refuses_new_ones() {
     let queue = CallsDouble::taking(CALL);
     let producer = producer(&queue);
     let many = Message::connections((0..20_000).map(|id| id.to_string())).payload(&1).unwrap();
@@ -306,21 +311,21 @@ async fn a_closed_producer_ends_what_it_has_and_takes_nothing_new() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_buffer_makes_senders_wait_and_then_says_so() {
+async fn full_buffer_delays_sends_until_timeout() {
     let queue =
         CallsDouble::new(|_, _| Answer { after: Duration::ZERO, what: Told::Nothing { taken: false } });
     let producer = producer(&queue);
-    // 16 MiB hold 127 of these.
+    // 16 MiB hold 127 messages of this size.
     let large = |number: usize| {
         let payload = "x".repeat(128 * 1024 - 2);
         Message::connection("c").id(number.to_string()).payload(&payload).unwrap()
     };
     let others = join_all((0..127).map(|number| producer.send(large(number))));
-    let time = Duration::from_secs(1);
-    let hasty = producer.clone().time(time);
+    let limit = Duration::from_secs(1);
+    let hasty = producer.clone().timeout(limit);
     let (late, others) = join(hasty.send(large(127)), others).await;
-    // It came first, so it had its room.
-    assert!(matches!(late, Err(SendError::OutOfTime { cause, .. }) if cause == "the queue has not answered"));
+    // This send came first, so it had capacity.
+    assert!(matches!(late, Err(SendError::TimedOut { cause, .. }) if cause == "the queue has not answered"));
     assert!(others.iter().all(Result::is_err));
 
     let others = join_all((0..127).map(|number| producer.send(large(number))));
@@ -329,30 +334,33 @@ async fn a_full_buffer_makes_senders_wait_and_then_says_so() {
         hasty.send(large(127)).await
     };
     let (_, late) = join(others, late).await;
-    assert_eq!(late, Err(SendError::OutOfTime { time, cause: "too much else is being sent".into() }));
+    assert_eq!(
+        late,
+        Err(SendError::TimedOut { timeout: limit, cause: "the producer's buffer is full".into() })
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_for_many_is_split_by_100_connections() {
+async fn large_audience_is_split_by_100_connections() {
     let queue = CallsDouble::taking(CALL);
     let ids: Vec<_> = (0..1001).map(|number| format!("c{number}")).collect();
     producer(&queue).send(Message::connections(&ids).id("m").payload(&1).unwrap()).await.unwrap();
     assert_eq!(sizes(&queue), [10, 1]);
-    let mut reached = Vec::new();
+    let mut recipients = Vec::new();
     for body in queue.taken() {
-        let part = OutboundMessage::decode(&body).unwrap();
-        assert_eq!(part.id.as_str(), "m");
-        match part.to {
-            Audience::Connection(id) => reached.push(id.to_string()),
-            Audience::Connections(ids) => reached.extend(ids.as_slice().iter().map(ToString::to_string)),
+        let outbound = OutboundMessage::decode(&body).unwrap();
+        assert_eq!(outbound.id.as_str(), "m");
+        match outbound.to {
+            Audience::Connection(id) => recipients.push(id.to_string()),
+            Audience::Connections(ids) => recipients.extend(ids.as_slice().iter().map(ToString::to_string)),
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!(reached, ids);
+    assert_eq!(recipients, ids);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_of_which_a_part_is_refused_is_an_error_once() {
+async fn partly_refused_message_is_reported_once() {
     let queue = scripted(vec![Told::Entries(vec![Entry::Refused, Entry::Refused])]);
     let ids: Vec<_> = (0..300).map(|number| format!("c{number}")).collect();
     let all = [Message::connections(&ids).id("m").payload(&1).unwrap(), message("n")];
@@ -360,8 +368,9 @@ async fn a_message_of_which_a_part_is_refused_is_an_error_once() {
     assert_eq!((error.total, error.unsent.len(), error.unsent[0].id.as_str()), (2, 1, "m"));
 }
 
+/// On a FIFO queue, each recipient has an entry, and a message for a tenant is an error.
 #[tokio::test(start_paused = true)]
-async fn a_fifo_queue_gets_group_and_deduplication_and_no_message_for_a_tenant() {
+async fn fifo_entries_have_group_and_deduplication_id() {
     let queue = CallsDouble::taking(CALL);
     let producer = Producer::new(&queue.client(), format!("{URL}.fifo"));
     let tenant = Message::tenant("acme").id("t").payload(&1).unwrap();
@@ -380,7 +389,7 @@ async fn a_fifo_queue_gets_group_and_deduplication_and_no_message_for_a_tenant()
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_trace_header_travels_with_its_message() {
+async fn trace_header_travels_with_its_message() {
     let queue = CallsDouble::taking(CALL);
     let header = "Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=1";
     producer(&queue).send(Message::connection("c").trace(header).payload(&1).unwrap()).await.unwrap();
@@ -388,7 +397,7 @@ async fn the_trace_header_travels_with_its_message() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_producer_does_can_be_done_in_a_task() {
+async fn producer_futures_can_run_in_tasks() {
     let queue = CallsDouble::taking(CALL);
     let producer = producer(&queue);
     let mut progress = producer.progress(Message::connection("c").request("r")).unwrap();
@@ -403,7 +412,7 @@ async fn what_a_producer_does_can_be_done_in_a_task() {
     assert_eq!(queue.taken().len(), 5);
 }
 
-/// Polled once and then forgotten: by a task that does something else, or a Lambda that is frozen.
+/// Polls a future once and never again, like a task that does other work or a Lambda that is frozen.
 fn frozen<F: Future>(future: F) -> std::pin::Pin<Box<F>> {
     let mut future = Box::pin(future);
     assert!(future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
@@ -411,13 +420,13 @@ fn frozen<F: Future>(future: F) -> std::pin::Pin<Box<F>> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn sends_that_nobody_drives_block_no_other() {
+async fn undriven_sends_do_not_block_others() {
     for number in [1, 7, 8, 20] {
         let queue = CallsDouble::taking(CALL);
         let producer = producer(&queue);
         let sends: Vec<_> = (0..number)
             .map(|number| {
-                // Each fills a call of its own.
+                // Each message fills a call.
                 let ids = (0..1000).map(move |id| format!("{number}-{id}"));
                 frozen(producer.send(Message::connections(ids).payload(&1).unwrap()))
             })
@@ -431,7 +440,7 @@ async fn sends_that_nobody_drives_block_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_that_everybody_gave_up_make_way() {
+async fn abandoned_calls_free_their_slots() {
     let queue = CallsDouble::new(|call, _| Answer {
         after: CALL,
         what: if call < 8 { Told::Nothing { taken: false } } else { Told::Entries(Vec::new()) },
@@ -445,8 +454,9 @@ async fn calls_that_everybody_gave_up_make_way() {
     assert_eq!((started.elapsed(), sizes(&queue)[8..].to_vec()), (CALL, vec![1]));
 }
 
+/// A stream of sends whose consumer sends, too, does not deadlock.
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_sends_while_it_handles_what_was_sent_does_not_lock_itself_out() {
+async fn sends_inside_a_send_stream_complete() {
     let queue = CallsDouble::taking(CALL);
     let producer = &producer(&queue);
     let sends = (0..50).map(|number| {
@@ -464,9 +474,9 @@ async fn a_stream_that_sends_while_it_handles_what_was_sent_does_not_lock_itself
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
 }
 
-/// A task that has used up tokio's time slice sends in order all the same.
+/// A task that has used up its tokio budget still sends in order.
 #[tokio::test(start_paused = true)]
-async fn the_order_does_not_depend_on_when_a_future_is_polled() {
+async fn order_does_not_depend_on_polling() {
     let queue = CallsDouble::taking(CALL);
     let producer = Producer::new(&queue.client(), format!("{URL}.fifo"));
     let task = tokio::spawn(async move {
@@ -484,9 +494,9 @@ async fn the_order_does_not_depend_on_when_a_future_is_polled() {
     assert!(numbers.into_iter().eq((0..60).cycle().take(8 * 60)));
 }
 
-/// Senders on threads of their own, some of whom are aborted at any moment.
+/// Many senders on several threads, some of which give up at any moment.
 #[test]
-fn senders_on_many_threads_lose_nothing_and_leave_nothing_behind() {
+fn concurrent_threads_lose_no_message() {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_time().build().unwrap();
     runtime.block_on(async {

@@ -182,7 +182,7 @@ impl<'a> StdinSender<'a> {
                     lines.insert(message.id().clone(), line);
                     messages.push(message);
                 }
-                Err(error) => failed.push((line, error.to_string())),
+                Err(error) => failed.push((line, format!("{:#}", anyhow::Error::from(error)))),
             }
         }
         if let Err(error) = self.producer.send_all(messages).await {

@@ -104,18 +104,22 @@ impl DeadLetter {
     /// the worker may understand it.
     #[must_use]
     pub fn redrive_body(&self, now: SystemTime) -> String {
-        let Ok(message) = OutboundMessage::decode(&self.body) else { return self.body.clone() };
+        let Ok(mut message) = OutboundMessage::decode(&self.body) else { return self.body.clone() };
         let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
         let partial = message.retry.clone().filter(|retry| !retry.done.is_empty() || retry.after.is_some());
         let retry = partial.map(|retry| Retry { count: 0, receives: 0, since, ..retry });
-        OutboundMessage { retry, ..message }.encode()
+        message.retry = retry;
+        message.encode()
     }
 
     /// Returns the body without the worker's retry state.
     #[must_use]
     pub fn body_without_retry(&self) -> String {
         match OutboundMessage::decode(&self.body) {
-            Ok(message) => OutboundMessage { retry: None, ..message }.encode(),
+            Ok(mut message) => {
+                message.retry = None;
+                message.encode()
+            }
             Err(_) => self.body.clone(),
         }
     }

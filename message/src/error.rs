@@ -1,0 +1,37 @@
+//! Why the body of a queue message cannot be decoded.
+
+/// Why a body is not a message. No text repeats a value of the body, because values may be confidential.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DecodeError {
+    /// The body is not a JSON object.
+    #[error("the body is not a JSON object (line {line}, column {column})")]
+    NotAnObject {
+        /// The line of the fault, from 1.
+        line: usize,
+        /// The column of the fault, from 1.
+        column: usize,
+    },
+    /// The message was written for a later version of Streamer.
+    #[error("version {0} is not known here, only version 1: upgrade the worker, then redrive")]
+    UnknownVersion(u64),
+    /// A required field is missing.
+    #[error("`{field}` is missing; expected {expected}")]
+    Missing {
+        /// The name of the field.
+        field: &'static str,
+        /// A description of its valid values.
+        expected: &'static str,
+    },
+    /// A field occurs more than once.
+    #[error("`{0}` occurs more than once")]
+    Repeated(&'static str),
+    /// The value of a field is not valid.
+    #[error("`{field}` is not valid; expected {expected}")]
+    Invalid {
+        /// The name of the field.
+        field: &'static str,
+        /// A description of its valid values.
+        expected: &'static str,
+    },
+}

@@ -1,0 +1,126 @@
+//! Messages in the batcher that await confirmation.
+
+use std::{future, sync::Arc, time::Duration};
+
+use futures::future::Shared;
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep, sleep_until, timeout_at},
+};
+
+use crate::{
+    buffer::{Buffer, EntryId, LINGER},
+    calls::{Call, CallFuture, Calls, POLL_INTERVAL, Results, Waiter},
+    deadline::Deadline,
+    entry::Entry,
+    error::SendError,
+    queue::Failure,
+};
+
+/// The longest backoff before the second attempt; it doubles with each further attempt.
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+
+/// The longest backoff before any attempt.
+const MAX_BACKOFF: Duration = Duration::from_secs(2);
+
+/// The shortest time before the deadline in which an attempt begins.
+const MIN_ATTEMPT: Duration = Duration::from_millis(10);
+
+/// An entry that is not yet confirmed. Dropping it gives the entry up.
+pub struct Pending {
+    calls: Arc<Calls>,
+    id: EntryId,
+    entry: Arc<Entry>,
+}
+
+impl Pending {
+    /// Reserves the turns of entries, in their order.
+    pub fn reserve(calls: &Arc<Calls>, entries: Vec<Entry>) -> Vec<Self> {
+        let mut buffer = calls.buffer();
+        let pending = entries.into_iter().map(|entry| {
+            let id = buffer.reserve(entry.key, entry.bytes());
+            Self { calls: Arc::clone(calls), id, entry: Arc::new(entry) }
+        });
+        pending.collect()
+    }
+
+    /// Enqueues the entry, and returns the receiver of the call that it will be in.
+    pub fn enqueue(&self, buffer: &mut Buffer<Waiter>, now: Instant) -> oneshot::Receiver<Call> {
+        let (sender, call) = oneshot::channel();
+        buffer.enqueue(self.id, Waiter { entry: Arc::clone(&self.entry), call: sender }, now);
+        call
+    }
+
+    /// Completes when the entry is on the queue, and retries it until the deadline.
+    pub async fn confirmed(
+        self,
+        mut call: oneshot::Receiver<Call>,
+        deadline: Deadline,
+    ) -> Result<(), SendError> {
+        let mut cause = None;
+        let timed_out = |cause: Option<&str>, otherwise| deadline.timed_out(cause.unwrap_or(otherwise));
+        let mut backoff = FIRST_BACKOFF;
+        loop {
+            let Some(Call { results, index }) = self.next_call(call, deadline).await else {
+                return Err(timed_out(cause.as_deref(), "the message is waiting behind others"));
+            };
+            let Some(results) = completed(results, deadline).await else {
+                return Err(timed_out(cause.as_deref(), "the queue has not answered"));
+            };
+            match results.get(index) {
+                Some(Ok(())) => return Ok(()),
+                Some(Err(Failure::Refused { code, message })) => {
+                    return Err(SendError::Refused { code: code.clone(), message: message.clone() });
+                }
+                Some(Err(Failure::NotTaken(failure))) => cause = Some(failure.clone()),
+                None => {}
+            }
+            let left = deadline.at.saturating_duration_since(Instant::now());
+            if left < MIN_ATTEMPT {
+                return Err(timed_out(cause.as_deref(), "the queue has not answered"));
+            }
+            sleep(backoff.mul_f64(fastrand::f64()).min(left / 2)).await;
+            backoff = (backoff * 2).min(MAX_BACKOFF);
+            call = self.enqueue(&mut self.calls.buffer(), Instant::now());
+            self.calls.begin();
+        }
+    }
+
+    /// Waits for the call that the entry is in.
+    async fn next_call(&self, mut call: oneshot::Receiver<Call>, deadline: Deadline) -> Option<Call> {
+        let now = Instant::now();
+        let linger = now + LINGER.min(deadline.at.saturating_duration_since(now) / 2);
+        tokio::select! {
+            biased;
+            call = &mut call => return call.ok(),
+            () = sleep_until(linger) => self.calls.begin(),
+        }
+        tokio::select! {
+            biased;
+            call = &mut call => call.ok(),
+            () = sleep_until(deadline.at) => None,
+            () = self.calls.drive() => future::pending().await,
+        }
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        // The waiter is dropped after the lock is released, because that wakes a task.
+        let waiter = self.calls.buffer().cancel(self.id);
+        drop(waiter);
+        self.calls.begin();
+    }
+}
+
+/// Waits for the results of a call, until the deadline.
+async fn completed(results: Shared<CallFuture>, deadline: Deadline) -> Option<Results> {
+    loop {
+        let until = deadline.at.min(Instant::now() + POLL_INTERVAL);
+        match timeout_at(until, results.clone()).await {
+            Ok(results) => return Some(results),
+            Err(_) if until == deadline.at => return None,
+            Err(_) => {}
+        }
+    }
+}
