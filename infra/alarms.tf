@@ -1,71 +1,105 @@
-# Alarms. Each description says what it means, and what to do first.
+# CloudWatch alarms. Each description explains the alarm, then names the first thing to check.
 
 locals {
   alarm_actions = var.alarm_topic_arn == null ? [] : [var.alarm_topic_arn]
+
+  worker_dimensions = { service = "delivery-worker", stage = var.stage }
+
+  # Alarms on one metric, by the suffix of the alarm's name.
+  pipeline_alarms = {
+    oldest-message = {
+      description        = "The delivery worker does not keep up, or does not run. Check its Errors and Throttles alarms, then Throttles (429 responses of API Gateway) on the dashboard. If all are zero, raise requests_per_second."
+      namespace          = "AWS/SQS"
+      metric_name        = "ApproximateAgeOfOldestMessage"
+      dimensions         = { QueueName = aws_sqs_queue.outbound.name }
+      statistic          = "Maximum"
+      period             = 60
+      evaluation_periods = 5
+      threshold          = var.alarms.oldest_message_seconds
+    }
+    dead-letters = {
+      description        = "The dead-letter queue holds messages that could not be delivered. Read their attributes streamer.reason and streamer.detail. SQS itself moved a message without these attributes, because its invocations crashed or were throttled. Redrive the messages after fixing the cause."
+      namespace          = "AWS/SQS"
+      metric_name        = "ApproximateNumberOfMessagesVisible"
+      dimensions         = { QueueName = aws_sqs_queue.dead_letter.name }
+      statistic          = "Maximum"
+      period             = 60
+      evaluation_periods = 1
+      threshold          = 0
+    }
+    circuit-opened = {
+      description        = "Posts to at least half of the recent connections of an execution environment failed, so its circuit breaker stopped posting for a while; messages wait on the queue. Read the causes in the worker's log: 403 and 404 mean a wrong policy or endpoint, 5xx and timeouts mean a fault in API Gateway."
+      namespace          = "Streamer"
+      metric_name        = "CircuitOpened"
+      dimensions         = local.worker_dimensions
+      statistic          = "Sum"
+      period             = 60
+      evaluation_periods = 1
+      threshold          = 0
+    }
+    elsewhere = {
+      description        = "Messages wait because their users or tenants are connected only at another management endpoint. The field cause in the worker's log names it. After a change of management_endpoint, add the old URL to management_endpoint_aliases. If the URL belongs to another API, send to that API's queue."
+      namespace          = "Streamer"
+      metric_name        = "Elsewhere"
+      dimensions         = local.worker_dimensions
+      statistic          = "Sum"
+      period             = 60
+      evaluation_periods = 1
+      threshold          = 0
+    }
+    delivery-latency = {
+      description        = "Messages arrive late. Check the dashboard: if QueueAge is close to DeliveryLatency, messages wait for the worker; if PostLatency is high, API Gateway is slow; if HandedBack is high, posts fail and are retried."
+      namespace          = "Streamer"
+      metric_name        = "DeliveryLatency"
+      dimensions         = local.worker_dimensions
+      statistic          = "p99"
+      period             = 300
+      evaluation_periods = 3
+      threshold          = var.alarms.delivery_latency_p99_ms
+    }
+  }
+
+  function_alarm_descriptions = {
+    connect-errors       = "$connect fails, times out or does not start, so clients cannot connect. Read the function's log: it names invalid environment variables."
+    connect-throttles    = "Lambda throttles $connect, so clients are refused. Check the account's concurrency: all functions share the unreserved part."
+    disconnect-errors    = "$disconnect fails, so rows of closed connections remain until a post to them fails with 410. Read the function's log."
+    disconnect-throttles = "Lambda throttles $disconnect, so rows of closed connections remain until a post to them fails with 410. Check the account's concurrency."
+    delivery-errors      = "Invocations of the worker crash, time out or do not start; SQS delivers their messages again after the visibility timeout. Read the worker's log: it names invalid environment variables."
+    delivery-throttles   = "Lambda throttles the worker. Each throttled invocation counts as a receive of its messages, and at maxReceiveCount they become dead letters. Check for other callers of the worker and the account's concurrency, and reserve as much concurrency as the event source mapping uses."
+  }
+
+  function_metrics = { errors = "Errors", throttles = "Throttles" }
+
+  function_alarms = merge([
+    for short, function in aws_lambda_function.this : {
+      for suffix, metric_name in local.function_metrics : "${short}-${suffix}" => {
+        description        = local.function_alarm_descriptions["${short}-${suffix}"]
+        namespace          = "AWS/Lambda"
+        metric_name        = metric_name
+        dimensions         = { FunctionName = function.function_name }
+        statistic          = "Sum"
+        period             = 300
+        evaluation_periods = 1
+        threshold          = var.alarms[suffix]
+      }
+    }
+  ]...)
 }
 
-resource "aws_cloudwatch_metric_alarm" "oldest_message" {
-  alarm_name          = "${local.name}-oldest-message"
-  alarm_description   = "Messages wait: the worker does not keep up, or does not run. Look at the worker's Errors and Throttles, then at Throttles of API Gateway on the dashboard; without any, raise requests_per_second."
-  namespace           = "AWS/SQS"
-  metric_name         = "ApproximateAgeOfOldestMessage"
-  dimensions          = { QueueName = aws_sqs_queue.outbound.name }
-  statistic           = "Maximum"
-  period              = 60
-  evaluation_periods  = 5
-  comparison_operator = "GreaterThanThreshold"
-  threshold           = var.alarms.oldest_message_seconds
-  treat_missing_data  = "notBreaching"
-  alarm_actions       = local.alarm_actions
-  ok_actions          = local.alarm_actions
-  tags                = var.tags
-}
+resource "aws_cloudwatch_metric_alarm" "this" {
+  for_each = merge(local.pipeline_alarms, local.function_alarms)
 
-resource "aws_cloudwatch_metric_alarm" "dead_letters" {
-  alarm_name          = "${local.name}-dead-letters"
-  alarm_description   = "There are messages that nobody could deliver. Read their attributes streamer.reason and streamer.detail; without them, SQS has moved a message whose workers crashed or were throttled. Send them again when the cause is gone."
-  namespace           = "AWS/SQS"
-  metric_name         = "ApproximateNumberOfMessagesVisible"
-  dimensions          = { QueueName = aws_sqs_queue.dead_letter.name }
-  statistic           = "Maximum"
-  period              = 60
-  evaluation_periods  = 1
+  alarm_name          = "${local.name}-${each.key}"
+  alarm_description   = each.value.description
+  namespace           = each.value.namespace
+  metric_name         = each.value.metric_name
+  dimensions          = each.value.dimensions
+  statistic           = startswith(each.value.statistic, "p") ? null : each.value.statistic
+  extended_statistic  = startswith(each.value.statistic, "p") ? each.value.statistic : null
+  period              = each.value.period
+  evaluation_periods  = each.value.evaluation_periods
   comparison_operator = "GreaterThanThreshold"
-  threshold           = 0
-  treat_missing_data  = "notBreaching"
-  alarm_actions       = local.alarm_actions
-  ok_actions          = local.alarm_actions
-  tags                = var.tags
-}
-
-resource "aws_cloudwatch_metric_alarm" "circuit_opened" {
-  alarm_name          = "${local.name}-circuit-opened"
-  alarm_description   = "Half of an environment's posts failed, so it left the endpoint alone for a while; the messages wait. Read the causes in the worker's log: 403 and 404 are a wrong policy or endpoint, 5xx and timeouts are API Gateway's."
-  namespace           = "Streamer"
-  metric_name         = "CircuitOpened"
-  dimensions          = { service = "delivery-worker", stage = var.stage }
-  statistic           = "Sum"
-  period              = 60
-  evaluation_periods  = 1
-  comparison_operator = "GreaterThanThreshold"
-  threshold           = 0
-  treat_missing_data  = "notBreaching"
-  alarm_actions       = local.alarm_actions
-  ok_actions          = local.alarm_actions
-  tags                = var.tags
-}
-
-resource "aws_cloudwatch_metric_alarm" "elsewhere" {
-  alarm_name          = "${local.name}-elsewhere"
-  alarm_description   = "Messages wait since their users or tenants are connected at another endpoint only. The worker's log names it in cause. After a change of management_endpoint, add the old one to management_endpoint_aliases; where it is another API, send to that API's queue."
-  namespace           = "Streamer"
-  metric_name         = "Elsewhere"
-  dimensions          = { service = "delivery-worker", stage = var.stage }
-  statistic           = "Sum"
-  period              = 60
-  evaluation_periods  = 1
-  comparison_operator = "GreaterThanThreshold"
-  threshold           = 0
+  threshold           = each.value.threshold
   treat_missing_data  = "notBreaching"
   alarm_actions       = local.alarm_actions
   ok_actions          = local.alarm_actions
@@ -74,7 +108,7 @@ resource "aws_cloudwatch_metric_alarm" "elsewhere" {
 
 resource "aws_cloudwatch_metric_alarm" "refused_connects" {
   alarm_name          = "${local.name}-refused-connects"
-  alarm_description   = "Many clients are refused. Read the reasons in connect-handler's log: faulty tokens after a change of keys or issuer, tenants that are not allowed, or rows that could not be written."
+  alarm_description   = "connect-handler refuses many clients. Read the reasons in its log: invalid tokens after a change of keys or issuer, tenants that are not allowed, or rows that could not be written."
   evaluation_periods  = 1
   comparison_operator = "GreaterThanThreshold"
   threshold           = var.alarms.refused_connect_percent
@@ -107,79 +141,11 @@ resource "aws_cloudwatch_metric_alarm" "refused_connects" {
     }
   }
 
-  # What was zero was not written. Of few, a share says nothing.
+  # FILL: the functions do not write zeros. Below the minimum, a percentage means little.
   metric_query {
     id          = "share"
-    label       = "Refused connects, per cent"
+    label       = "Refused connects (%)"
     expression  = "IF(FILL(refused, 0) >= ${var.alarms.refused_connect_minimum}, 100 * FILL(refused, 0) / (FILL(refused, 0) + FILL(opened, 0)), 0)"
     return_data = true
   }
-}
-
-locals {
-  errors = {
-    connect    = "Nobody gets in while $connect fails, times out or does not start. Read the function's log: a faulty environment is named there."
-    disconnect = "Rows stay behind where $disconnect fails; a post that finds no socket removes them. Read the function's log."
-    delivery   = "Invocations of the worker end by a crash, a timeout or a start that fails; their messages come again after the visibility timeout. Read the worker's log: a faulty environment is named there."
-  }
-  throttles = {
-    connect    = "Lambda refuses invocations, and so clients are refused. Look at the account's concurrency: what is not reserved is shared by all functions."
-    disconnect = "Lambda refuses invocations, and rows stay behind until a post finds no socket. Look at the account's concurrency."
-    delivery   = "Lambda refuses invocations of the worker, and each counts as a receive of its messages: after enough of them they are dead letters. Look at what else invokes the worker, and at the account's concurrency; reserve what the mapping makes."
-  }
-}
-
-resource "aws_cloudwatch_metric_alarm" "errors" {
-  for_each = local.functions
-
-  alarm_name          = "${each.value.name}-errors"
-  alarm_description   = local.errors[each.key]
-  namespace           = "AWS/Lambda"
-  metric_name         = "Errors"
-  dimensions          = { FunctionName = aws_lambda_function.this[each.key].function_name }
-  statistic           = "Sum"
-  period              = 300
-  evaluation_periods  = 1
-  comparison_operator = "GreaterThanThreshold"
-  threshold           = var.alarms.errors
-  treat_missing_data  = "notBreaching"
-  alarm_actions       = local.alarm_actions
-  ok_actions          = local.alarm_actions
-  tags                = var.tags
-}
-
-resource "aws_cloudwatch_metric_alarm" "throttles" {
-  for_each = local.functions
-
-  alarm_name          = "${each.value.name}-throttles"
-  alarm_description   = local.throttles[each.key]
-  namespace           = "AWS/Lambda"
-  metric_name         = "Throttles"
-  dimensions          = { FunctionName = aws_lambda_function.this[each.key].function_name }
-  statistic           = "Sum"
-  period              = 300
-  evaluation_periods  = 1
-  comparison_operator = "GreaterThanThreshold"
-  threshold           = var.alarms.throttles
-  treat_missing_data  = "notBreaching"
-  alarm_actions       = local.alarm_actions
-  ok_actions          = local.alarm_actions
-  tags                = var.tags
-}
-
-resource "aws_cloudwatch_metric_alarm" "delivery_latency" {
-  alarm_name          = "${local.name}-delivery-latency"
-  alarm_description   = "Messages arrive late. On the dashboard, QueueAge near DeliveryLatency means that they wait for the worker, a high PostLatency that API Gateway is slow, and HandedBack that they are tried again."
-  namespace           = "Streamer"
-  metric_name         = "DeliveryLatency"
-  dimensions          = { service = "delivery-worker", stage = var.stage }
-  extended_statistic  = "p99"
-  period              = 300
-  evaluation_periods  = 3
-  comparison_operator = "GreaterThanThreshold"
-  threshold           = var.alarms.delivery_latency_p99_ms
-  treat_missing_data  = "notBreaching"
-  alarm_actions       = local.alarm_actions
-  ok_actions          = local.alarm_actions
-  tags                = var.tags
 }

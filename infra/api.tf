@@ -22,7 +22,7 @@ resource "aws_apigatewayv2_api" "this" {
   lifecycle {
     precondition {
       condition     = !var.disable_default_endpoint || var.management_endpoint != null
-      error_message = "Without the API's default endpoint the worker has nowhere to post: set management_endpoint to that of your custom domain."
+      error_message = "disable_default_endpoint removes the endpoint that the worker posts to: set management_endpoint to the URL of your custom domain."
     }
   }
 }
@@ -37,7 +37,7 @@ resource "aws_apigatewayv2_integration" "this" {
 }
 
 resource "aws_apigatewayv2_route" "this" {
-  #checkov:skip=CKV_AWS_309:WebSocket APIs know no JWT authorizer. connect-handler verifies the token behind $connect, and only $connect can be authorized.
+  #checkov:skip=CKV_AWS_309:WebSocket APIs have no JWT authorizer. connect-handler verifies the token behind $connect, the only route that can have an authorizer.
   for_each = local.routes
 
   api_id    = aws_apigatewayv2_api.this.id
@@ -55,21 +55,21 @@ resource "aws_lambda_permission" "route" {
 }
 
 resource "aws_apigatewayv2_stage" "this" {
-  #checkov:skip=CKV2_AWS_51:Clients show tokens. Client certificates need a custom domain, which is the caller's.
+  #checkov:skip=CKV2_AWS_51:Clients authenticate with tokens. Client certificates need a custom domain, which belongs to the caller.
   api_id = aws_apigatewayv2_api.this.id
   name   = var.stage
-  # What is changed is deployed at once, a removed route too: of a deployment of its own, Terraform would take the new
-  # snapshot before it removes the route.
+  # API Gateway deploys each change at once, including removed routes. With an aws_apigatewayv2_deployment, Terraform
+  # would take the snapshot before it removes the route.
   # https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-apigatewayv2-stage.html
   auto_deploy = true
   tags        = var.tags
 
   default_route_settings {
     detailed_metrics_enabled = true
-    # Execution logs hold queries, and a query may hold a token.
+    # Execution logs contain query strings, and a query string may contain a token.
     logging_level      = "OFF"
     data_trace_enabled = false
-    # Left out, the provider sends 0, which refuses everything.
+    # If these are unset, the provider sends 0, which refuses every request.
     throttling_rate_limit  = var.throttling.rate
     throttling_burst_limit = var.throttling.burst
   }

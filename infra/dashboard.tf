@@ -1,7 +1,7 @@
-# One dashboard: what becomes of messages, how fast, what holds them up, and who is connected.
+# One dashboard: outcomes and latency of messages, causes of delays, queue, functions, and connections.
 
 locals {
-  # Rows of widgets, which share the dashboard's 24 columns evenly.
+  # Rows of widgets. The widgets of a row have the same width; a dashboard has 24 columns.
   widget_rows = [
     [
       {
@@ -19,19 +19,19 @@ locals {
         ]
       },
       {
-        title = "Dead letters, by reason"
+        title = "Dead letters by reason"
         stat  = "Sum"
         metrics = [
           ["Streamer", "Rejected", "service", "delivery-worker", "stage", var.stage],
           ["Streamer", "Exhausted", "service", "delivery-worker", "stage", var.stage],
           ["Streamer", "Poison", "service", "delivery-worker", "stage", var.stage],
-          ["AWS/SQS", "ApproximateNumberOfMessagesVisible", "QueueName", aws_sqs_queue.dead_letter.name, { stat = "Maximum", label = "in the queue" }],
+          ["AWS/SQS", "ApproximateNumberOfMessagesVisible", "QueueName", aws_sqs_queue.dead_letter.name, { stat = "Maximum", label = "on the queue" }],
         ]
       },
     ],
     [
       {
-        title = "Delivery, p50 and p99"
+        title = "Delivery latency, p50 and p99"
         stat  = "p99"
         metrics = [
           ["Streamer", "DeliveryLatency", "service", "delivery-worker", "stage", var.stage, { stat = "p50" }],
@@ -39,7 +39,7 @@ locals {
         ]
       },
       {
-        title = "Parts of it, p99"
+        title = "Parts of the delivery latency, p99"
         stat  = "p99"
         metrics = [
           ["Streamer", "QueueAge", "service", "delivery-worker", "stage", var.stage],
@@ -49,7 +49,7 @@ locals {
     ],
     [
       {
-        title = "What holds posts up"
+        title = "Causes of delayed posts"
         stat  = "Sum"
         metrics = [
           ["Streamer", "Throttles", "service", "delivery-worker", "stage", var.stage],
@@ -60,7 +60,7 @@ locals {
         ]
       },
       {
-        title = "Posts in flight, of an environment"
+        title = "Posts in flight per execution environment"
         stat  = "Average"
         metrics = [
           ["Streamer", "ConcurrencyLimit", "service", "delivery-worker", "stage", var.stage],
@@ -111,7 +111,7 @@ locals {
         ]
       },
       {
-        title = "Connecting, p99"
+        title = "Connect and disconnect latency, p99"
         stat  = "p99"
         metrics = [
           ["Streamer", "ConnectLatency", "service", "connect-handler", "stage", var.stage],

@@ -1,10 +1,10 @@
-# The Lambdas.
+# The Lambda functions.
 
 resource "aws_lambda_function" "this" {
-  #checkov:skip=CKV_AWS_116:A function's dead-letter queue is for asynchronous invocations, and there are none.
-  #checkov:skip=CKV_AWS_117:They call nothing inside a VPC.
+  #checkov:skip=CKV_AWS_116:A function's dead-letter queue serves asynchronous invocations; these functions have only synchronous ones.
+  #checkov:skip=CKV_AWS_117:The functions call nothing inside a VPC.
   #checkov:skip=CKV_AWS_173:No variable holds a secret: JWT_PUBLIC_KEY is public.
-  #checkov:skip=CKV_AWS_272:Code signing needs a signing profile and a bucket, which are the account's to have.
+  #checkov:skip=CKV_AWS_272:Code signing needs a signing profile and a bucket of the account.
   for_each = local.functions
 
   function_name                  = each.value.name
@@ -23,7 +23,7 @@ resource "aws_lambda_function" "this" {
     variables = local.environment[each.key]
   }
 
-  # The group's name makes the function wait for it: Lambda would make one without a retention.
+  # The reference creates the log group before the function: Lambda would create one without a retention.
   logging_config {
     log_format = "Text"
     log_group  = aws_cloudwatch_log_group.function[each.key].name
@@ -36,10 +36,10 @@ resource "aws_lambda_function" "this" {
   lifecycle {
     precondition {
       condition     = fileexists(each.value.zip)
-      error_message = "There is no package ${each.value.zip}: run `streamer package --arch ${var.architecture}`, or set packages to the folder that holds it."
+      error_message = "The package ${each.value.zip} does not exist: run `streamer package --arch ${var.architecture}`, or set packages to the folder that holds it."
     }
   }
 
-  # Lambda checks at the first invocation what the role may do.
+  # The role needs its permissions before the first invocation.
   depends_on = [aws_iam_role_policy.function]
 }

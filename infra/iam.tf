@@ -1,7 +1,7 @@
-# A role for each function, with the calls that it makes and no others, and a policy for producers.
+# A role for each function, which allows the calls that the function makes and no others, and a policy for producers.
 
 locals {
-  # $connect reads and closes a user's other connections only where their number is limited.
+  # $connect reads and closes a user's other connections only if their number is limited.
   limits_connections = var.max_connections_per_user != null
   encrypts           = var.kms_key_arn != null
 
@@ -17,7 +17,7 @@ locals {
 
 data "aws_iam_policy_document" "assume" {
   statement {
-    sid     = "LambdaRunsAsThis"
+    sid     = "LetLambdaAssumeRole"
     actions = ["sts:AssumeRole"]
 
     principals {
@@ -43,12 +43,12 @@ resource "aws_iam_role_policy" "function" {
   policy = local.policies[each.key]
 }
 
-# What every function does: logs, and traces.
+# Permissions of all functions: logs, traces and decryption.
 data "aws_iam_policy_document" "telemetry" {
   for_each = local.functions
 
   statement {
-    sid       = "WriteItsLog"
+    sid       = "WriteLogs"
     actions   = ["logs:CreateLogStream", "logs:PutLogEvents"]
     resources = ["${aws_cloudwatch_log_group.function[each.key].arn}:*"]
   }
@@ -63,12 +63,12 @@ data "aws_iam_policy_document" "telemetry" {
     }
   }
 
-  # DynamoDB opens a table that has a key of yours with the rights of whoever calls.
+  # DynamoDB uses a customer managed key with the caller's permissions.
   dynamic "statement" {
     for_each = local.encrypts ? [true] : []
 
     content {
-      sid       = "OpenWhatIsEncrypted"
+      sid       = "DecryptWithKey"
       actions   = ["kms:Decrypt"]
       resources = [var.kms_key_arn]
     }
@@ -79,7 +79,7 @@ data "aws_iam_policy_document" "connect" {
   source_policy_documents = [data.aws_iam_policy_document.telemetry["connect"].json]
 
   statement {
-    sid       = "WriteTheRow"
+    sid       = "PutConnection"
     actions   = ["dynamodb:PutItem"]
     resources = [local.table_arn]
   }
@@ -88,7 +88,7 @@ data "aws_iam_policy_document" "connect" {
     for_each = local.limits_connections ? [true] : []
 
     content {
-      sid       = "CountTheUsersConnections"
+      sid       = "QueryUserConnections"
       actions   = ["dynamodb:Query"]
       resources = ["${local.table_arn}/index/by_user"]
     }
@@ -98,7 +98,7 @@ data "aws_iam_policy_document" "connect" {
     for_each = local.limits_connections ? [true] : []
 
     content {
-      sid       = "CloseTheOldest"
+      sid       = "CloseOldestConnection"
       actions   = ["execute-api:ManageConnections"]
       resources = ["${local.management_arn}/DELETE/@connections/*"]
     }
@@ -108,7 +108,7 @@ data "aws_iam_policy_document" "connect" {
     for_each = local.limits_connections ? [true] : []
 
     content {
-      sid       = "RemoveTheOldestsRow"
+      sid       = "DeleteClosedConnection"
       actions   = ["dynamodb:DeleteItem"]
       resources = [local.table_arn]
     }
@@ -119,7 +119,7 @@ data "aws_iam_policy_document" "disconnect" {
   source_policy_documents = [data.aws_iam_policy_document.telemetry["disconnect"].json]
 
   statement {
-    sid       = "RemoveTheRow"
+    sid       = "DeleteConnection"
     actions   = ["dynamodb:DeleteItem"]
     resources = [local.table_arn]
   }
@@ -128,27 +128,27 @@ data "aws_iam_policy_document" "disconnect" {
 data "aws_iam_policy_document" "delivery" {
   source_policy_documents = [data.aws_iam_policy_document.telemetry["delivery"].json]
 
-  # The mapping polls as the function. All three are checked when it is made.
+  # The event source mapping polls with the function's role. Lambda checks its three actions at creation.
   # https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html
   statement {
-    sid       = "TakeMessages"
+    sid       = "ReceiveMessages"
     actions   = ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"]
     resources = [aws_sqs_queue.outbound.arn]
   }
 
-  # Back to the queue, the parts of an audience, and dead letters.
+  # Hand-backs and fan-out pages to the outbound queue, dead letters to the dead-letter queue.
   statement {
     sid       = "SendMessages"
     actions   = ["sqs:SendMessage"]
     resources = [aws_sqs_queue.outbound.arn, aws_sqs_queue.dead_letter.arn]
   }
 
-  # On a FIFO queue messages wait in place.
+  # On a FIFO queue the worker hides unfinished messages instead of handing them back, to keep their order.
   dynamic "statement" {
     for_each = var.fifo ? [true] : []
 
     content {
-      sid       = "DelayMessages"
+      sid       = "ChangeMessageVisibility"
       actions   = ["sqs:ChangeMessageVisibility"]
       resources = [aws_sqs_queue.outbound.arn]
     }
@@ -161,7 +161,7 @@ data "aws_iam_policy_document" "delivery" {
   }
 
   statement {
-    sid       = "RemoveRowsOfGoneConnections"
+    sid       = "DeleteGoneConnections"
     actions   = ["dynamodb:DeleteItem"]
     resources = [local.table_arn]
   }
@@ -172,7 +172,7 @@ data "aws_iam_policy_document" "delivery" {
     resources = ["${local.management_arn}/POST/@connections/*"]
   }
 
-  # SQS encrypts what is sent with the rights of whoever sends, and needs Decrypt for it, too.
+  # SQS encrypts messages with the sender's permissions, which must include Decrypt, too.
   # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-key-management.html
   dynamic "statement" {
     for_each = local.encrypts ? [true] : []

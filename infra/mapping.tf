@@ -1,9 +1,9 @@
-# How the outbound queue invokes the worker, and at what pace.
+# The event source mapping from the outbound queue to the worker, and its request rate.
 #
-# The account's requests to API Gateway, 10 000 a second in a Region by default and 2 500 in newer ones, are shared by
-# all its APIs there, clients' messages and posts to them alike:
+# All APIs of an account in a Region share one limit of requests a second to API Gateway: 10 000 by default, 2 500 in
+# newer Regions. Messages from clients and posts to clients both count:
 # https://docs.aws.amazon.com/apigateway/latest/developerguide/limits.html
-# Streamer takes requests_per_second of them: so many environments of the worker, each with so many posts a second.
+# Streamer uses up to requests_per_second of it: concurrent execution environments, times posts a second in each.
 
 locals {
   batch_size              = coalesce(var.batch_size, local.stack.mapping.batch_size)
@@ -11,16 +11,16 @@ locals {
 
   requests_per_second = coalesce(var.requests_per_second, local.stack.mapping.pace.requests_per_second)
 
-  # A mapping's maximum concurrency is 2 to 1000.
+  # Lambda accepts a maximum concurrency of 2 to 1000.
   # https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-scaling.html
   maximum_concurrency = min(1000, max(2, ceil(local.requests_per_second / local.stack.mapping.pace.requests_per_second_of_an_environment)))
 
-  # A poller of provisioned mode makes up to 10 invocations at the same time.
+  # A provisioned poller makes up to 10 concurrent invocations.
   invocations_of_a_poller = 10
   concurrency             = try(local.invocations_of_a_poller * var.provisioned_pollers.maximum, local.maximum_concurrency)
   reserved_concurrency    = coalesce(var.reserved_concurrency, local.concurrency)
 
-  # 1 to 10 000 is what the worker takes.
+  # The worker accepts 1 to 10 000.
   max_posts_per_second = min(10000, max(1, floor(local.requests_per_second / local.concurrency)))
 }
 
@@ -50,21 +50,22 @@ resource "aws_lambda_event_source_mapping" "outbound" {
   }
 
   lifecycle {
-    # SQS counts a receive whose invocation was throttled, and maxReceiveCount of them make a dead letter.
+    # A throttled invocation counts as a receive of its messages, and SQS moves a message to the dead-letter queue after
+    # maxReceiveCount receives.
     precondition {
       condition     = local.reserved_concurrency == -1 || local.concurrency <= local.reserved_concurrency
-      error_message = "The mapping makes up to ${local.concurrency} invocations at the same time, the worker takes ${local.reserved_concurrency}: raise reserved_concurrency, or lower requests_per_second or provisioned_pollers."
+      error_message = "The mapping makes up to ${local.concurrency} concurrent invocations, but the worker's reserved concurrency is ${local.reserved_concurrency}: raise reserved_concurrency, or lower requests_per_second or provisioned_pollers."
     }
 
     precondition {
       condition     = local.concurrency * local.max_posts_per_second <= local.requests_per_second
-      error_message = "${local.concurrency} environments with a post a second each are more than requests_per_second (${local.requests_per_second}): raise it, or lower provisioned_pollers."
+      error_message = "${local.concurrency} execution environments with at least one post a second each exceed requests_per_second (${local.requests_per_second}): raise it, or lower provisioned_pollers."
     }
 
     # https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html
     precondition {
       condition     = local.batch_size <= 10 || (!var.fifo && local.batching_window_seconds >= 1)
-      error_message = "A batch of ${local.batch_size} needs a batching window of at least 1 s, and a standard queue: set batching_window_seconds, or lower batch_size to 10."
+      error_message = "A batch_size of ${local.batch_size} needs a standard queue and a batching window of at least 1 s: set batching_window_seconds, or lower batch_size to 10."
     }
 
     precondition {
@@ -73,6 +74,6 @@ resource "aws_lambda_event_source_mapping" "outbound" {
     }
   }
 
-  # Until then a message that kills workers would come again and again.
+  # Without the redrive policy, SQS would deliver a message that crashes the worker forever.
   depends_on = [aws_sqs_queue_redrive_policy.outbound]
 }

@@ -1,80 +1,72 @@
 output "api_id" {
-  description = "The WebSocket API's id."
+  description = "ID of the WebSocket API."
   value       = aws_apigatewayv2_api.this.id
 }
 
 output "stage" {
-  description = "The stage's name."
+  description = "Name of the stage."
   value       = aws_apigatewayv2_stage.this.name
 }
 
 output "websocket_url" {
-  description = "Where clients connect, at the API's default endpoint."
+  description = "URL that clients connect to, on the API's default endpoint."
   value       = aws_apigatewayv2_stage.this.invoke_url
 }
 
 output "management_endpoint" {
-  description = "Where the functions post to connections and close them."
+  description = "URL at which the functions post to connections and close them."
   value       = local.management_endpoint
 }
 
 output "queue_url" {
-  description = "The outbound queue's URL, to which producers send."
+  description = "URL of the outbound queue, which producers send to."
   value       = aws_sqs_queue.outbound.url
 }
 
 output "queue_arn" {
-  description = "The outbound queue's ARN."
+  description = "ARN of the outbound queue."
   value       = aws_sqs_queue.outbound.arn
 }
 
 output "dead_letter_queue_url" {
-  description = "The dead-letter queue's URL."
+  description = "URL of the dead-letter queue."
   value       = aws_sqs_queue.dead_letter.url
 }
 
 output "dead_letter_queue_arn" {
-  description = "The dead-letter queue's ARN."
+  description = "ARN of the dead-letter queue."
   value       = aws_sqs_queue.dead_letter.arn
 }
 
 output "connections_table" {
-  description = "The connection table's name."
+  description = "Name of the connection table."
   value       = aws_dynamodb_table.connections.name
 }
 
 output "functions" {
-  description = "The functions' names, by their short names."
+  description = "Names of the functions, by short name (`connect`, `disconnect`, `delivery`)."
   value       = { for short, function in aws_lambda_function.this : short => function.function_name }
 }
 
 output "roles" {
-  description = "The names of the functions' roles, by the functions' short names."
+  description = "Names of the functions' roles, by the function's short name."
   value       = { for short, role in aws_iam_role.function : short => role.name }
 }
 
 output "producer_policy_arn" {
-  description = "The policy for whoever sends messages."
+  description = "ARN of the IAM policy that allows producers to send messages."
   value       = aws_iam_policy.producer.arn
 }
 
 output "dashboard" {
-  description = "The dashboard's name."
+  description = "Name of the dashboard."
   value       = aws_cloudwatch_dashboard.this.dashboard_name
 }
 
 output "alarms" {
-  description = "The alarms' names."
+  description = "Names of the alarms."
   value = concat(
-    [
-      aws_cloudwatch_metric_alarm.oldest_message.alarm_name,
-      aws_cloudwatch_metric_alarm.dead_letters.alarm_name,
-      aws_cloudwatch_metric_alarm.circuit_opened.alarm_name,
-      aws_cloudwatch_metric_alarm.elsewhere.alarm_name,
-      aws_cloudwatch_metric_alarm.refused_connects.alarm_name,
-      aws_cloudwatch_metric_alarm.delivery_latency.alarm_name,
-    ],
-    values(aws_cloudwatch_metric_alarm.errors)[*].alarm_name,
-    values(aws_cloudwatch_metric_alarm.throttles)[*].alarm_name,
+    values(aws_cloudwatch_metric_alarm.this)[*].alarm_name,
+    [aws_cloudwatch_metric_alarm.refused_connects.alarm_name],
   )
 }

@@ -1,4 +1,4 @@
-# What stack.json says, what variables make of it, and how everything is called.
+# Names and settings, computed from stack.json and the variables.
 
 data "aws_caller_identity" "current" {}
 
@@ -12,14 +12,14 @@ locals {
   partition = data.aws_partition.current.partition
   region    = data.aws_region.current.id
 
-  # Every name begins with the API's, so that deployments of different names stand side by side.
+  # Every name begins with the API's name, so that one account can hold several deployments.
   name             = coalesce(var.name, local.stack.api.name)
   queue_suffix     = var.fifo ? ".fifo" : ""
   table_name       = "${local.name}${trimprefix(local.stack.table.name, local.stack.api.name)}"
   outbound_name    = "${local.name}${trimprefix(local.stack.queues.outbound.name, local.stack.api.name)}${local.queue_suffix}"
   dead_letter_name = "${local.name}${trimprefix(local.stack.queues.dead_letter.name, local.stack.api.name)}${local.queue_suffix}"
 
-  # Roles, policies and dashboards belong to the account, not to a Region.
+  # Names of roles, policies and dashboards are unique in the account, not in the Region.
   global_name = "${local.name}-${local.region}"
 
   worker   = local.stack.mapping.function
@@ -44,7 +44,7 @@ locals {
     : replace(replace(var.management_endpoint, "{api}", aws_apigatewayv2_api.this.id), "{stage}", var.stage)
   )
 
-  # What the functions' variables hold, by the names that stack.json has for it.
+  # Values of the functions' environment variables, by their names in stack.json.
   settings = {
     allowed_tenants             = var.allowed_tenants == null ? null : join(",", var.allowed_tenants)
     away_grace_seconds          = var.away_grace_seconds
@@ -63,15 +63,15 @@ locals {
     stage                       = var.stage
     worker_timeout_seconds      = local.functions[local.worker].timeout_seconds
   }
-  places = {
+  resource_values = {
     connections_table     = aws_dynamodb_table.connections.name
     dead_letter_queue_url = aws_sqs_queue.dead_letter.url
     management_endpoint   = local.management_endpoint
     queue_url             = aws_sqs_queue.outbound.url
   }
-  values = merge({ for name, value in local.settings : name => tostring(value) }, local.places)
+  values = merge({ for name, value in local.settings : name => tostring(value) }, local.resource_values)
 
-  # The functions have defaults for what is not set.
+  # The functions have defaults for unset variables.
   unset = [for name, value in local.settings : name if value == null]
   environment = {
     for short, function in local.stack.functions : short => {

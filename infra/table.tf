@@ -37,7 +37,7 @@ resource "aws_dynamodb_table" "connections" {
     enabled = true
   }
 
-  # Not enabled, the table is encrypted all the same, with a key that DynamoDB owns.
+  # Without a key of the caller, DynamoDB encrypts the table with a key that it owns.
   server_side_encryption {
     enabled     = var.kms_key_arn != null
     kms_key_arn = var.kms_key_arn

@@ -1,5 +1,5 @@
 terraform {
-  # 1.9 is the first whose variables may be validated against each other.
+  # From 1.9 on, the validation of a variable may refer to other variables.
   required_version = ">= 1.9"
 
   required_providers {

@@ -1,11 +1,11 @@
-//! What `connect-handler` is told by its environment.
+//! The configuration of `connect-handler`, from its environment.
 
-use std::num::NonZeroUsize;
+use std::{num::NonZeroUsize, time::Duration};
 
-use streamer_connections::table_name;
-use streamer_environment::{Environment, EnvironmentError, Variable, values};
+use streamer_connections::{CONNECT_GRACE_SECONDS, CONNECTIONS_TABLE, connect_grace, table_name};
+use streamer_environment::{Environment, EnvironmentError, Faulty, Variable, values};
 use streamer_message::TenantId;
-use streamer_telemetry::Settings;
+use streamer_telemetry::{LOG_LEVEL, STAGE, Settings};
 
 use crate::{
     fetch::{HttpFetch, KeyUrl, Source},
@@ -16,57 +16,57 @@ use crate::{
 
 const JWT_PUBLIC_KEY: Variable = Variable {
     name: "JWT_PUBLIC_KEY",
-    expected: "the public key that tokens are verified with, as PEM: RSA (2048 to 8192 bits), EC (P-256, P-384) or \
-               Ed25519; or else JWT_JWKS_URL, or JWT_ISSUER for OpenID Connect discovery",
+    expected: "the public key that verifies tokens, as PEM: RSA (2048 to 8192 bits), EC (P-256, P-384) or Ed25519; \
+               alternatively JWT_JWKS_URL, or JWT_ISSUER for OpenID Connect discovery",
     example: "-----BEGIN PUBLIC KEY-----…",
 };
 const JWT_JWKS_URL: Variable = Variable {
     name: "JWT_JWKS_URL",
-    expected: "where the issuer's JWK set is, an https URL, in place of JWT_PUBLIC_KEY",
+    expected: "the https URL of the issuer's JWK set, instead of JWT_PUBLIC_KEY",
     example: "https://auth.example.com/.well-known/jwks.json",
 };
 const JWT_ISSUER: Variable = Variable {
     name: "JWT_ISSUER",
-    expected: "the `iss` that a token must have; any, when not set. Without JWT_PUBLIC_KEY and JWT_JWKS_URL it is an \
-               https URL, and the keys are those of its OpenID Connect configuration",
+    expected: "the `iss` that a token must have; any if unset. Without JWT_PUBLIC_KEY and JWT_JWKS_URL, the https URL \
+               of the issuer, whose OpenID Connect configuration names the keys",
     example: "https://auth.example.com",
 };
 const REQUIRED_PERMISSION: Variable = Variable {
     name: "REQUIRED_PERMISSION",
-    expected: "one of the token's `permissions` that is needed to connect; none, when not set",
+    expected: "the permission that a token's `permissions` must contain; none if unset",
     example: "streamer:connect",
 };
 const MAX_CONNECTIONS_PER_USER: Variable = Variable {
     name: "MAX_CONNECTIONS_PER_USER",
-    expected: "how many connections a user may have, 1 to 1000: the oldest is closed for the newest; any number, when \
-               not set",
+    expected: "the maximum number of connections of a user, 1 to 1000; a further connection closes the oldest; no \
+               limit if unset",
     example: "5",
 };
 const JWT_AUDIENCE: Variable = Variable {
     name: "JWT_AUDIENCE",
-    expected: "the `aud` that a token must have; when not set, a token that has one is refused",
+    expected: "the `aud` that a token must have; if unset, a token with an `aud` is refused",
     example: "streamer",
 };
 const ALLOWED_TENANTS: Variable = Variable {
     name: "ALLOWED_TENANTS",
-    expected: "the tenants that may connect, with commas between them; all, when not set",
+    expected: "the tenants that may connect, separated by commas; all if unset",
     example: "acme,globex",
 };
 const EXPIRE_WITH_TOKEN: Variable = Variable {
     name: "EXPIRE_WITH_TOKEN",
-    expected: "whether a connection's row expires with its token, if that is earlier: `true` or `false`, the default",
+    expected: "whether a connection's row expires with its token, if that is earlier: `true` or `false` (the default)",
     example: "true",
 };
 const WEBSOCKET_ENDPOINT: Variable = Variable {
     name: "WEBSOCKET_ENDPOINT",
-    expected: "the management endpoint, an https URL; the event's default endpoint, when not set",
+    expected: "the management endpoint, an https URL; the default endpoint of the event's API if unset",
     example: "https://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com/production",
 };
 const AWS_REGION: Variable =
-    Variable { name: "AWS_REGION", expected: "the Region; Lambda sets it", example: "eu-central-1" };
+    Variable { name: "AWS_REGION", expected: "the Region, which Lambda sets", example: "eu-central-1" };
 
-/// Everything that `connect-handler` reads from its environment.
-pub const VARIABLES: [Variable; 13] = [
+/// Every environment variable that `connect-handler` reads.
+pub const VARIABLES: [Variable; 14] = [
     JWT_PUBLIC_KEY,
     JWT_JWKS_URL,
     JWT_ISSUER,
@@ -74,12 +74,13 @@ pub const VARIABLES: [Variable; 13] = [
     ALLOWED_TENANTS,
     REQUIRED_PERMISSION,
     MAX_CONNECTIONS_PER_USER,
+    CONNECT_GRACE_SECONDS,
     EXPIRE_WITH_TOKEN,
     WEBSOCKET_ENDPOINT,
     AWS_REGION,
-    streamer_connections::CONNECTIONS_TABLE,
-    streamer_telemetry::VARIABLES[0],
-    streamer_telemetry::VARIABLES[1],
+    CONNECTIONS_TABLE,
+    LOG_LEVEL,
+    STAGE,
 ];
 
 /// The configuration of `connect-handler`.
@@ -87,39 +88,41 @@ pub const VARIABLES: [Variable; 13] = [
 pub struct Config {
     /// The connection table's name.
     pub table: String,
-    /// What verifies tokens.
+    /// The verifier of tokens.
     pub verifier: Verifier,
-    /// Who may connect, and what is written of it.
+    /// The rules for who may connect, and the contents of a connection's row.
     pub access: Access,
-    /// How many connections a user may have; any number, when `None`.
+    /// The maximum number of connections of a user; no limit if `None`.
     pub max_connections_per_user: Option<NonZeroUsize>,
-    /// Logs and metrics.
+    /// How young a connection over that limit may be for a 410 to mean "not yet connected".
+    pub connect_grace: Duration,
+    /// The settings of logs and metrics.
     pub telemetry: Settings,
 }
 
-/// Who may connect, and what is written of it.
+/// The rules for who may connect, and the contents of a connection's row.
 #[derive(Debug, Default)]
 pub struct Access {
-    /// The tenants that may connect; all, when `None`.
+    /// The tenants that may connect; all if `None`.
     pub allowed_tenants: Option<Vec<TenantId>>,
-    /// The permission that is needed; none, when `None`.
+    /// The permission that a token must have; none if `None`.
     pub required_permission: Option<String>,
     /// Whether a row expires with its token, if that is earlier.
     pub expire_with_token: bool,
-    /// The management endpoint, where it is configured.
+    /// The configured management endpoint.
     pub endpoint: Option<String>,
-    /// The Region, for the default endpoint.
+    /// The Region, which is part of the default endpoint.
     pub region: Option<String>,
 }
 
 impl Access {
-    /// Whether a tenant may connect.
+    /// Returns whether a tenant may connect.
     #[must_use]
     pub fn allows(&self, tenant: &TenantId) -> bool {
         self.allowed_tenants.as_ref().is_none_or(|allowed| allowed.contains(tenant))
     }
 
-    /// Whether these permissions suffice.
+    /// Returns whether `permissions` contain the required one.
     #[must_use]
     pub fn is_permitted(&self, permissions: &[String]) -> bool {
         self.required_permission.as_ref().is_none_or(|required| permissions.contains(required))
@@ -130,7 +133,7 @@ impl Config {
     /// Reads [`VARIABLES`].
     ///
     /// # Errors
-    /// [`EnvironmentError`] names every one that is faulty.
+    /// [`EnvironmentError`] names every variable that is missing or malformed.
     pub fn read(mut environment: Environment) -> Result<Self, EnvironmentError> {
         let table = table_name(&mut environment);
         let key = environment.optional(&JWT_PUBLIC_KEY, PublicKey::from_pem);
@@ -141,12 +144,13 @@ impl Config {
         let allowed_tenants = environment.optional_not_empty(&ALLOWED_TENANTS, tenants);
         let required_permission = environment.optional_not_empty(&REQUIRED_PERMISSION, values::text);
         let maximum = environment.optional_not_empty(&MAX_CONNECTIONS_PER_USER, maximum);
+        let connect_grace = connect_grace(&mut environment);
         let expire_with_token = environment.or(&EXPIRE_WITH_TOKEN, values::flag, || false);
         let endpoint = environment.optional(&WEBSOCKET_ENDPOINT, values::http_url);
         let region = environment.optional(&AWS_REGION, values::text);
         let telemetry = Settings::read(&mut environment);
         environment.finish(|| {
-            Some(Self {
+            Ok(Self {
                 table: table?,
                 verifier: Verifier::new(keys?, issuer?.as_deref(), audience?.as_deref()),
                 access: Access {
@@ -157,32 +161,31 @@ impl Config {
                     region: region?,
                 },
                 max_connections_per_user: maximum?,
+                connect_grace: connect_grace?,
                 telemetry: telemetry?,
             })
         })
     }
 }
 
-/// What tokens are verified with: a key, or else a set at a URL, or else that of an issuer. An outer `None` means that
-/// a fault was noted.
+/// Returns the configured key, else the JWK set at the configured URL, else the JWK set of the issuer.
 fn keys(
     environment: &mut Environment,
-    key: Option<Option<PublicKey>>,
-    url: Option<Option<KeyUrl>>,
-    issuer: Option<Option<String>>,
-) -> Option<Keys> {
+    key: Result<Option<PublicKey>, Faulty>,
+    url: Result<Option<KeyUrl>, Faulty>,
+    issuer: Result<Option<String>, Faulty>,
+) -> Result<Keys, Faulty> {
     let set = |source| Keys::Set(Jwks::new(HttpFetch::new(source)));
     match (key?, url?, issuer?) {
-        (Some(_), Some(_), _) => environment.fault(&JWT_JWKS_URL, "set beside JWT_PUBLIC_KEY"),
-        (Some(key), None, _) => return Some(Keys::One(key)),
-        (None, Some(url), _) => return Some(set(Source::Url(url))),
+        (Some(_), Some(_), _) => Err(environment.fault(&JWT_JWKS_URL, "set together with JWT_PUBLIC_KEY")),
+        (Some(key), None, _) => Ok(Keys::One(key)),
+        (None, Some(url), _) => Ok(set(Source::Url(url))),
         (None, None, Some(issuer)) => match KeyUrl::new(&issuer).filter(|_| !issuer.contains(['?', '#'])) {
-            Some(issuer) => return Some(set(Source::Issuer(issuer))),
-            None => environment.fault(&JWT_ISSUER, "no https URL"),
+            Some(issuer) => Ok(set(Source::Issuer(issuer))),
+            None => Err(environment.fault(&JWT_ISSUER, "not an https URL")),
         },
-        (None, None, None) => environment.fault(&JWT_PUBLIC_KEY, "missing"),
+        (None, None, None) => Err(environment.fault(&JWT_PUBLIC_KEY, "missing")),
     }
-    None
 }
 
 fn maximum(text: &str) -> Option<NonZeroUsize> {

@@ -15,35 +15,35 @@ use streamer_environment::aws::chain;
 
 use crate::{jwks::Fetch, keys::KeySet};
 
-/// Bytes of an answer, at most.
-const BYTES: usize = 256 * 1024;
+/// Maximum bytes of a response.
+const MAX_BYTES: usize = 256 * 1024;
 
-/// Where an issuer's configuration stands (OpenID Connect Discovery 1.0, section 4).
+/// Path of an issuer's configuration (OpenID Connect Discovery 1.0, section 4).
 const DISCOVERY: &str = "/.well-known/openid-configuration";
 
-/// A URL that keys may come from: HTTPS, or HTTP on this machine.
+/// A URL that keys may be fetched from: HTTPS, or HTTP with a loopback host.
 #[derive(Clone, PartialEq, Eq)]
 pub struct KeyUrl {
     url: String,
     is_loopback: bool,
 }
 
-/// Where the set is.
+/// The location of a JWK set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
-    /// At this URL.
+    /// The URL of the set.
     Url(KeyUrl),
-    /// Where the configuration of the issuer says.
+    /// The issuer, whose configuration names the URL of the set.
     Issuer(KeyUrl),
 }
 
-/// Fetches a set over HTTP. It trusts the system's certificate authorities: an issuer is not Amazon.
+/// Fetches a JWK set over HTTP. It trusts the system's certificate authorities, since an issuer is not an AWS endpoint.
 #[derive(Debug)]
 pub struct HttpFetch {
     source: Source,
 }
 
-/// What an issuer's configuration says, of which only this counts here.
+/// The members of an issuer's configuration that discovery uses.
 #[derive(Deserialize)]
 struct Configuration {
     issuer: String,
@@ -51,7 +51,7 @@ struct Configuration {
 }
 
 impl KeyUrl {
-    /// Takes a URL as it is: HTTPS, or HTTP with a loopback host.
+    /// Accepts an HTTPS URL, or an HTTP URL with a loopback host, both without credentials. Returns `None` for others.
     #[must_use]
     pub fn new(url: &str) -> Option<Self> {
         let uri: Uri = url.parse().ok()?;
@@ -62,12 +62,12 @@ impl KeyUrl {
             "http" => loopback,
             _ => false,
         };
-        // Credentials in a URL end up in logs.
-        let bare = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
-        (allowed && bare).then(|| Self { url: url.to_owned(), is_loopback: loopback })
+        // Credentials in a URL would end up in logs.
+        let no_credentials = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
+        (allowed && no_credentials).then(|| Self { url: url.to_owned(), is_loopback: loopback })
     }
 
-    /// The URL.
+    /// Returns the URL.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.url
@@ -75,46 +75,46 @@ impl KeyUrl {
 }
 
 impl HttpFetch {
-    /// Fetches from `source`.
+    /// Creates a fetcher for `source`.
     #[must_use]
     pub fn new(source: Source) -> Self {
         Self { source }
     }
 
     async fn get(url: &KeyUrl) -> Result<Vec<u8>, String> {
-        // A new one each time: a connection that is kept would not survive the hour until the next.
+        // A new client each time: a kept connection would not survive the hour until the next fetch.
         let connector = Connector::builder().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).build();
         let mut request = HttpRequest::new(SdkBody::empty());
         request.set_uri(url.as_str()).map_err(|error| chain(&error))?;
         request.headers_mut().insert("accept", "application/json");
         let response = connector.call(request).await.map_err(|error| chain(&error))?;
-        // A redirection is no answer: who may answer is configured.
+        // Redirects are not followed: keys come only from the configured host.
         if response.status().as_u16() != 200 {
-            return Err(format!("status {}", response.status().as_u16()));
+            return Err(format!("the response has status {}", response.status().as_u16()));
         }
         let (mut body, mut bytes) = (response.into_body(), Vec::new());
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| format!("the answer broke off: {error}"))?;
+            let frame = frame.map_err(|error| format!("the response was cut off: {error}"))?;
             bytes.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
-            if bytes.len() > BYTES {
-                return Err(format!("the answer has more than {BYTES} bytes"));
+            if bytes.len() > MAX_BYTES {
+                return Err(format!("the response has more than {MAX_BYTES} bytes"));
             }
         }
         Ok(bytes)
     }
 
     async fn discover(issuer: &KeyUrl) -> Result<KeyUrl, String> {
-        let at = format!("{}{DISCOVERY}", issuer.as_str().trim_end_matches('/'));
-        let at = KeyUrl { url: at, is_loopback: issuer.is_loopback };
-        let json = Self::get(&at).await.map_err(|error| format!("{DISCOVERY}: {error}"))?;
+        let url = format!("{}{DISCOVERY}", issuer.as_str().trim_end_matches('/'));
+        let url = KeyUrl { url, is_loopback: issuer.is_loopback };
+        let json = Self::get(&url).await.map_err(|error| format!("{DISCOVERY}: {error}"))?;
         let found: Configuration = serde_json::from_slice(&json)
-            .map_err(|_| format!("{DISCOVERY} is no configuration of an issuer"))?;
+            .map_err(|_| format!("{DISCOVERY} is not an OpenID Connect configuration"))?;
         if found.issuer != issuer.as_str() {
-            return Err(format!("{DISCOVERY} is that of another issuer"));
+            return Err(format!("{DISCOVERY} names another issuer than JWT_ISSUER"));
         }
-        // What an issuer says does not make anybody ask this machine, unless the issuer is on it.
+        // A remote issuer must not direct requests to this machine.
         let found = KeyUrl::new(&found.jwks_uri).filter(|found| issuer.is_loopback || !found.is_loopback);
-        found.ok_or_else(|| format!("the jwks_uri of {DISCOVERY} is no https URL"))
+        found.ok_or_else(|| format!("the jwks_uri in {DISCOVERY} is not an https URL"))
     }
 }
 
@@ -128,7 +128,7 @@ impl Fetch for HttpFetch {
     }
 }
 
-/// Without path and query, which may be confidential.
+/// Omits path and query, which may be confidential.
 impl fmt::Debug for KeyUrl {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let host = self.url.parse::<Uri>().ok().and_then(|uri| uri.host().map(str::to_owned));
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_come_over_https_or_from_this_machine() {
+    fn key_urls_are_https_or_loopback() {
         for url in [
             "https://auth.example.com/keys?v=1",
             "http://127.0.0.1:9/keys",

@@ -1,13 +1,14 @@
-//! The keys of an issuer, fetched when they are needed and kept.
+//! An issuer's keys, fetched on demand and cached for the life of the execution environment.
 //!
-//! A set lives as long as the execution environment. After an hour it is fetched anew, beside the requests and not
-//! before them; after two hours, where requests were too few and too short for that, before one. A token with an
-//! unknown `kid` fetches it at most once a minute, for all who wait with one fetch. When a fetch fails, what is there
-//! stays.
+//! - When the cached set is 1 h old, it is fetched again while requests continue with the cached set.
+//! - When it is 2 h old, since requests were too few and too short to complete that fetch, requests wait for the fetch.
+//! - A token with an unknown `kid` starts a fetch at most once a minute. All requests that need it share it.
+//! - Without a cached set, a fetch starts at most once a second.
+//! - If a fetch fails, the cached set stays.
 //!
-//! Nothing runs between invocations: a fetch is driven by those who wait for it, and by the handler while it does
-//! something else. One that was suspended with its environment is given up and begun anew. The time is told by the
-//! wall clock, which goes on while an environment is frozen.
+//! Nothing runs between invocations: requests that wait for a fetch drive it, and so does the handler during its other
+//! calls. A fetch that was suspended with its environment is dropped and restarted. Ages are measured with the wall
+//! clock, which continues while an environment is frozen.
 
 use std::{
     future::{Future, pending},
@@ -21,39 +22,39 @@ use futures::{FutureExt as _, future::Shared};
 use jsonwebtoken::Algorithm;
 use tokio::time::timeout;
 
-use crate::keys::{KeySet, NoKey, PublicKey};
+use crate::keys::{KeyError, KeySet, PublicKey};
 
-/// After this time a set is fetched anew.
-const FRESH: Duration = Duration::from_secs(60 * 60);
+/// Age of the cached set at which it is fetched again, while requests continue with it.
+const REFRESH_AGE: Duration = Duration::from_secs(60 * 60);
 
-/// After this time a request waits for it.
-const OLD: Duration = Duration::from_secs(2 * 60 * 60);
+/// Age of the cached set at which requests wait for a new one.
+const MAX_AGE: Duration = Duration::from_secs(2 * 60 * 60);
 
-/// Between two fetches, at least.
-const BETWEEN: Duration = Duration::from_secs(60);
+/// Minimum time between the starts of two fetches.
+const MIN_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Between two fetches while there is no set at all: nobody can connect.
-const BETWEEN_WITHOUT: Duration = Duration::from_secs(1);
+/// Minimum time between the starts of two fetches without a cached set, when no client can connect.
+const MIN_INTERVAL_WITHOUT_KEYS: Duration = Duration::from_secs(1);
 
-/// How long a fetch may take, discovery and all.
-const FETCH: Duration = Duration::from_secs(2);
+/// Maximum time of a fetch, including discovery.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What fetches a set.
+/// Fetches a JWK set.
 pub trait Fetch: Send + Sync + 'static {
-    /// Fetches the set. The error says what went wrong, for the log.
+    /// Fetches the set. The error is the cause, for the log.
     fn fetch(&self) -> impl Future<Output = Result<KeySet, String>> + Send;
 }
 
-/// Why a token cannot be verified.
+/// The reason why no key is available for a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NoVerdict {
-    /// The set has no key for it.
-    Key(NoKey),
-    /// The set could not be fetched, and what is there has no key for it.
+pub enum JwksError {
+    /// The set has no key for the token.
+    Key(KeyError),
+    /// The last fetch failed, and the cached set, if any, does not have the token's key.
     Unavailable,
 }
 
-/// The keys of an issuer.
+/// An issuer's keys.
 pub struct Jwks<F>(Arc<Inner<F>>);
 
 struct Inner<F> {
@@ -65,42 +66,44 @@ struct Inner<F> {
 struct State {
     keys: Option<Arc<KeySet>>,
     fetched_at: Option<SystemTime>,
-    /// When the last fetch began.
-    began_at: Option<SystemTime>,
+    /// The start of the last fetch.
+    started_at: Option<SystemTime>,
     /// Whether the last fetch failed.
     failed: bool,
-    under_way: Option<UnderWay>,
+    in_progress: Option<SharedFetch>,
 }
 
-type UnderWay = Shared<Pin<Box<dyn Future<Output = ()> + Send>>>;
+type SharedFetch = Shared<Pin<Box<dyn Future<Output = ()> + Send>>>;
 
 impl<F: Fetch> Jwks<F> {
-    /// Keys that `fetch` fetches; none yet.
+    /// Creates an empty cache that `fetch` fills.
     #[must_use]
     pub fn new(fetch: F) -> Self {
         Self(Arc::new(Inner { fetch, state: Mutex::default() }))
     }
 
-    /// The keys that a token may be signed with that names this `kid`.
+    /// Returns the keys that may verify a token with this `kid` and algorithm. Fetches the set if necessary.
     ///
     /// # Errors
-    /// [`NoVerdict`].
+    /// [`JwksError`] if there is no such key.
     pub async fn find(
         &self,
         kid: Option<&str>,
         algorithm: Algorithm,
         now: SystemTime,
-    ) -> Result<Vec<Arc<PublicKey>>, NoVerdict> {
+    ) -> Result<Vec<Arc<PublicKey>>, JwksError> {
         let fetch = {
             let mut state = self.0.locked();
-            state.give_up_suspended(now);
+            state.drop_suspended(now);
             match state.find(kid, algorithm) {
-                Err(NoVerdict::Key(NoKey::Unknown) | NoVerdict::Unavailable) => self.begin(&mut state, now),
+                Err(JwksError::Key(KeyError::Unknown) | JwksError::Unavailable) => {
+                    self.start(&mut state, now)
+                }
                 found => {
-                    let fetch = has_passed(state.fetched_at, FRESH, now)
-                        .then(|| self.begin(&mut state, now))
+                    let fetch = has_passed(state.fetched_at, REFRESH_AGE, now)
+                        .then(|| self.start(&mut state, now))
                         .flatten();
-                    if !has_passed(state.fetched_at, OLD, now) {
+                    if !has_passed(state.fetched_at, MAX_AGE, now) {
                         return found;
                     }
                     fetch
@@ -113,49 +116,49 @@ impl<F: Fetch> Jwks<F> {
         self.0.locked().find(kid, algorithm)
     }
 
-    /// Drives the fetch that is under way, if there is one. It never ends: something else runs beside it.
+    /// Drives the fetch in progress, if any. It never completes: callers run it beside another future.
     pub async fn drive(&self, now: SystemTime) {
-        let under_way = {
+        let fetch = {
             let mut state = self.0.locked();
-            state.give_up_suspended(now);
-            state.under_way.clone()
+            state.drop_suspended(now);
+            state.in_progress.clone()
         };
-        if let Some(under_way) = under_way {
-            under_way.await;
+        if let Some(fetch) = fetch {
+            fetch.await;
         }
         pending().await
     }
 
-    /// The fetch that is under way, or a new one if it is time for one.
-    fn begin(&self, state: &mut State, now: SystemTime) -> Option<UnderWay> {
-        let between = if state.keys.is_some() { BETWEEN } else { BETWEEN_WITHOUT };
-        if state.under_way.is_none() && has_passed(state.began_at, between, now) {
-            state.began_at = Some(now);
+    /// Returns the fetch in progress, or starts one if the minimum interval has passed.
+    fn start(&self, state: &mut State, now: SystemTime) -> Option<SharedFetch> {
+        let interval = if state.keys.is_some() { MIN_INTERVAL } else { MIN_INTERVAL_WITHOUT_KEYS };
+        if state.in_progress.is_none() && has_passed(state.started_at, interval, now) {
+            state.started_at = Some(now);
             let fetch: Pin<Box<dyn Future<Output = ()> + Send>> =
                 Box::pin(Inner::run(Arc::downgrade(&self.0), now));
-            state.under_way = Some(fetch.shared());
+            state.in_progress = Some(fetch.shared());
         }
-        state.under_way.clone()
+        state.in_progress.clone()
     }
 }
 
-/// Whether so much time has passed since something happened, if it ever did. A clock that was set back by more than
-/// requests lie apart says so, too.
+/// Returns whether `time` has passed since `since`, or `since` is `None`. Also returns `true` if `now` is more than
+/// [`MIN_INTERVAL`] before `since`: the clock was set back. The times of concurrent requests differ by less.
 fn has_passed(since: Option<SystemTime>, time: Duration, now: SystemTime) -> bool {
     let Some(since) = since else { return true };
     match now.duration_since(since) {
         Ok(passed) => passed >= time,
-        Err(before) => before.duration() > BETWEEN,
+        Err(before) => before.duration() > MIN_INTERVAL,
     }
 }
 
 impl<F: Fetch> Inner<F> {
     async fn run(inner: Weak<Self>, now: SystemTime) {
         let Some(inner) = inner.upgrade() else { return };
-        let fetch = AssertUnwindSafe(timeout(FETCH, inner.fetch.fetch())).catch_unwind();
+        let fetch = AssertUnwindSafe(timeout(FETCH_TIMEOUT, inner.fetch.fetch())).catch_unwind();
         let fetched = match fetch.await {
             Ok(Ok(fetched)) => fetched,
-            Ok(Err(_)) => Err(format!("no answer within {} s", FETCH.as_secs())),
+            Ok(Err(_)) => Err(format!("no response within {} s", FETCH_TIMEOUT.as_secs())),
             Err(_) => Err("the fetch panicked".to_owned()),
         };
         let mut state = inner.locked();
@@ -163,12 +166,12 @@ impl<F: Fetch> Inner<F> {
         match fetched {
             Ok(keys) => (state.keys, state.fetched_at) = (Some(Arc::new(keys)), Some(now)),
             Err(cause) => {
-                tracing::error!(cause, kept = state.keys.is_some(), "the keys could not be fetched")
+                tracing::error!(cause, kept = state.keys.is_some(), "failed to fetch the issuer's keys")
             }
         }
-        let ended = state.under_way.take();
+        let completed = state.in_progress.take();
         drop(state);
-        drop(ended);
+        drop(completed);
     }
 
     fn locked(&self) -> MutexGuard<'_, State> {
@@ -177,18 +180,19 @@ impl<F: Fetch> Inner<F> {
 }
 
 impl State {
-    /// A fetch that is under way for longer than one may take was suspended, and its connection with it.
-    fn give_up_suspended(&mut self, now: SystemTime) {
-        if self.under_way.is_some() && has_passed(self.began_at, FETCH + FETCH / 2, now) {
-            (self.under_way, self.began_at) = (None, None);
+    /// Drops a fetch that is still in progress after 1.5 times the timeout: it was suspended with its environment, and
+    /// its connection is lost.
+    fn drop_suspended(&mut self, now: SystemTime) {
+        if self.in_progress.is_some() && has_passed(self.started_at, FETCH_TIMEOUT + FETCH_TIMEOUT / 2, now) {
+            (self.in_progress, self.started_at) = (None, None);
         }
     }
 
-    fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<Vec<Arc<PublicKey>>, NoVerdict> {
-        let keys = self.keys.as_ref().ok_or(NoVerdict::Unavailable)?;
+    fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<Vec<Arc<PublicKey>>, JwksError> {
+        let keys = self.keys.as_ref().ok_or(JwksError::Unavailable)?;
         keys.find(kid, algorithm).map_err(|error| match error {
-            NoKey::Unknown if self.failed => NoVerdict::Unavailable,
-            error => NoVerdict::Key(error),
+            KeyError::Unknown if self.failed => JwksError::Unavailable,
+            error => JwksError::Key(error),
         })
     }
 }
@@ -209,7 +213,7 @@ mod tests {
 
     use super::*;
 
-    /// What the n-th fetch brings, and how long it takes.
+    /// A script of fetches: a function that returns the duration and the result of the n-th fetch, and their count.
     struct Script<S>(S, AtomicUsize);
 
     impl<S> Fetch for Script<S>
@@ -223,7 +227,7 @@ mod tests {
         }
     }
 
-    const TIME: Duration = Duration::from_millis(100);
+    const FETCH_TIME: Duration = Duration::from_millis(100);
 
     fn keys(kid: &str) -> Result<KeySet, String> {
         let x = "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4";
@@ -232,10 +236,10 @@ mod tests {
         KeySet::from_json(json!({ "keys": [key] }).to_string().as_bytes()).map_err(|error| error.to_string())
     }
 
-    /// The wall clock, which goes on with tokio's.
+    /// Returns the wall-clock time, which advances with tokio's clock.
     fn now() -> SystemTime {
         thread_local! {
-            static STARTED: (Instant, SystemTime) = (Instant::now(), SystemTime::UNIX_EPOCH + OLD * 1000);
+            static STARTED: (Instant, SystemTime) = (Instant::now(), SystemTime::UNIX_EPOCH + MAX_AGE * 1000);
         }
         STARTED.with(|(instant, wall)| *wall + instant.elapsed())
     }
@@ -255,11 +259,11 @@ mod tests {
     where
         S: Fn(usize) -> (Duration, Result<KeySet, String>) + Send + Sync + 'static,
     {
-        async fn has(&self, kid: &str) -> Result<(), NoVerdict> {
+        async fn has(&self, kid: &str) -> Result<(), JwksError> {
             self.has_at(kid, now()).await
         }
 
-        async fn has_at(&self, kid: &str, now: SystemTime) -> Result<(), NoVerdict> {
+        async fn has_at(&self, kid: &str, now: SystemTime) -> Result<(), JwksError> {
             self.find(Some(kid), Algorithm::ES256, now).await.map(drop)
         }
 
@@ -268,49 +272,49 @@ mod tests {
         }
     }
 
-    const UNKNOWN: Result<(), NoVerdict> = Err(NoVerdict::Key(NoKey::Unknown));
+    const UNKNOWN: Result<(), JwksError> = Err(JwksError::Key(KeyError::Unknown));
 
     #[tokio::test(start_paused = true)]
-    async fn one_fetch_is_for_all_who_wait() {
-        let jwks = jwks(|_| (TIME, keys("a")));
+    async fn concurrent_requests_share_one_fetch() {
+        let jwks = jwks(|_| (FETCH_TIME, keys("a")));
         let started = Instant::now();
         let found = join_all((0..50).map(|_| jwks.has("a"))).await;
         assert!(found.iter().all(Result::is_ok));
-        assert_eq!((jwks.fetches(), started.elapsed()), (1, TIME));
-        // One of them has stopped waiting: the others have not.
+        assert_eq!((jwks.fetches(), started.elapsed()), (1, FETCH_TIME));
         assert_eq!(jwks.has("a").await, Ok(()));
         assert_eq!(jwks.fetches(), 1);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_stops_waiting_does_not_stop_the_fetch() {
-        let jwks = jwks(|_| (TIME, keys("a")));
-        let (gave_up, found) = join(timeout(TIME / 2, jwks.has("a")), jwks.has("a")).await;
-        assert!(gave_up.is_err() && found.is_ok());
+    async fn cancelled_request_does_not_stop_fetch() {
+        let jwks = jwks(|_| (FETCH_TIME, keys("a")));
+        let (cancelled, found) = join(timeout(FETCH_TIME / 2, jwks.has("a")), jwks.has("a")).await;
+        assert!(cancelled.is_err() && found.is_ok());
         assert_eq!(jwks.fetches(), 1);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_unknown_kid_fetches_at_most_once_a_minute() {
-        let jwks = jwks(|fetch| (TIME, keys(if fetch < 2 { "a" } else { "b" })));
+    async fn unknown_kid_fetches_once_a_minute() {
+        let jwks = jwks(|fetch| (FETCH_TIME, keys(if fetch < 2 { "a" } else { "b" })));
         assert_eq!(jwks.has("a").await, Ok(()));
         for _ in 0..10 {
             assert_eq!(jwks.has("b").await, UNKNOWN);
         }
         assert_eq!(jwks.fetches(), 1);
-        advance(BETWEEN).await;
+        advance(MIN_INTERVAL).await;
         assert_eq!(join_all((0..10).map(|_| jwks.has("b"))).await, [UNKNOWN; 10]);
         assert_eq!(jwks.fetches(), 2);
-        advance(BETWEEN).await;
-        // The key that is no longer in the set is no longer known.
+        advance(MIN_INTERVAL).await;
+        // A key that is no longer in the set is unknown.
         assert_eq!((jwks.has("b").await, jwks.has("a").await, jwks.fetches()), (Ok(()), UNKNOWN, 3));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_unknown_kid_delays_nobody_else() {
-        let jwks = jwks(|fetch| if fetch == 0 { (TIME, keys("a")) } else { (FETCH, keys("a")) });
+    async fn unknown_kid_does_not_delay_known_kid() {
+        let jwks =
+            jwks(|fetch| if fetch == 0 { (FETCH_TIME, keys("a")) } else { (FETCH_TIMEOUT, keys("a")) });
         assert_eq!(jwks.has("a").await, Ok(()));
-        advance(BETWEEN).await;
+        advance(MIN_INTERVAL).await;
         let known = async {
             let started = Instant::now();
             assert_eq!(jwks.has("a").await, Ok(()));
@@ -320,88 +324,90 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn after_an_hour_it_is_fetched_anew_beside_the_requests() {
-        let jwks = jwks(|fetch| (TIME, keys(if fetch == 0 { "a" } else { "b" })));
+    async fn set_refreshes_in_background_after_hour() {
+        let jwks = jwks(|fetch| (FETCH_TIME, keys(if fetch == 0 { "a" } else { "b" })));
         assert_eq!(jwks.has("a").await, Ok(()));
-        advance(FRESH).await;
+        advance(REFRESH_AGE).await;
         let started = Instant::now();
         assert_eq!(jwks.has("a").await, Ok(()));
         assert_eq!((started.elapsed(), jwks.fetches()), (Duration::ZERO, 1));
-        // It goes on in the time of others, and is suspended between them.
+        // The fetch advances only while requests drive it.
         for _ in 0..3 {
-            _ = timeout(TIME / 2, jwks.drive(now())).await;
+            _ = timeout(FETCH_TIME / 2, jwks.drive(now())).await;
         }
         assert_eq!((jwks.has("b").await, jwks.fetches()), (Ok(()), 2));
     }
 
+    /// A fetch fails by an error, by its timeout and by a panic.
     #[tokio::test(start_paused = true)]
-    async fn what_is_there_stays_when_a_fetch_fails_hangs_or_panics() {
+    async fn failed_fetch_keeps_cached_set() {
         let jwks = jwks(|fetch| match fetch {
-            0 => (TIME, keys("a")),
-            1 => (TIME, failed()),
+            0 => (FETCH_TIME, keys("a")),
+            1 => (FETCH_TIME, failed()),
             2 => (Duration::from_secs(3600), keys("b")),
             3 => panic!("scripted"),
-            _ => (TIME, keys("b")),
+            _ => (FETCH_TIME, keys("b")),
         });
         assert_eq!(jwks.has("a").await, Ok(()));
         for fetches in [2, 3, 4] {
-            advance(BETWEEN).await;
+            advance(MIN_INTERVAL).await;
             let started = Instant::now();
-            assert_eq!(jwks.has("b").await, Err(NoVerdict::Unavailable));
-            assert!(started.elapsed() <= FETCH);
+            assert_eq!(jwks.has("b").await, Err(JwksError::Unavailable));
+            assert!(started.elapsed() <= FETCH_TIMEOUT);
             assert_eq!((jwks.has("a").await, jwks.fetches()), (Ok(()), fetches));
         }
-        advance(BETWEEN).await;
+        advance(MIN_INTERVAL).await;
         assert_eq!(jwks.has("b").await, Ok(()));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn without_any_keys_it_is_tried_again_after_a_second() {
-        let jwks = jwks(|fetch| (TIME, if fetch < 2 { failed() } else { keys("a") }));
+    async fn without_keys_fetch_repeats_after_second() {
+        let jwks = jwks(|fetch| (FETCH_TIME, if fetch < 2 { failed() } else { keys("a") }));
         for _ in 0..3 {
-            assert_eq!(jwks.has("a").await, Err(NoVerdict::Unavailable));
+            assert_eq!(jwks.has("a").await, Err(JwksError::Unavailable));
         }
         assert_eq!(jwks.fetches(), 1);
-        advance(BETWEEN_WITHOUT).await;
-        assert_eq!(jwks.has("a").await, Err(NoVerdict::Unavailable));
-        advance(BETWEEN_WITHOUT).await;
+        advance(MIN_INTERVAL_WITHOUT_KEYS).await;
+        assert_eq!(jwks.has("a").await, Err(JwksError::Unavailable));
+        advance(MIN_INTERVAL_WITHOUT_KEYS).await;
         assert_eq!((jwks.has("a").await, jwks.fetches()), (Ok(()), 3));
     }
 
-    /// The environment is frozen in the middle of a fetch: afterwards it is begun anew, and is nobody's fault.
+    /// The environment freezes during a fetch. The next request starts another one, and no token is refused.
     #[tokio::test(start_paused = true)]
-    async fn a_fetch_that_was_suspended_is_begun_anew() {
-        let jwks = jwks(|fetch| (TIME, keys(if fetch == 0 { "a" } else { "b" })));
+    async fn suspended_fetch_is_restarted() {
+        let jwks = jwks(|fetch| (FETCH_TIME, keys(if fetch == 0 { "a" } else { "b" })));
         assert_eq!(jwks.has("a").await, Ok(()));
-        advance(FRESH).await;
+        advance(REFRESH_AGE).await;
         assert_eq!(jwks.has("a").await, Ok(()));
-        _ = timeout(TIME / 2, jwks.drive(now())).await;
+        _ = timeout(FETCH_TIME / 2, jwks.drive(now())).await;
         assert_eq!(jwks.fetches(), 2);
-        // The wall clock has gone on and tokio's has not, and then both.
+        // While the environment is frozen, only the wall clock advances.
         let later = now() + Duration::from_secs(600);
         assert_eq!(jwks.has_at("b", later).await, Ok(()));
         assert_eq!(jwks.fetches(), 3);
     }
 
+    /// The requests are too short to complete the background refresh.
     #[tokio::test(start_paused = true)]
-    async fn where_requests_are_too_short_one_waits_after_two_hours() {
-        let jwks = jwks(|fetch| (TIME, keys(if fetch == 0 { "a" } else { "b" })));
+    async fn requests_wait_after_two_hours() {
+        let jwks = jwks(|fetch| (FETCH_TIME, keys(if fetch == 0 { "a" } else { "b" })));
         assert_eq!(jwks.has("a").await, Ok(()));
         let mut delayed = 0;
         for _ in 0..30 {
             advance(Duration::from_secs(300)).await;
             let started = Instant::now();
             delayed += usize::from(jwks.has("a").await.is_err());
-            assert!(started.elapsed() <= TIME);
-            _ = timeout(TIME / 10, jwks.drive(now())).await;
+            assert!(started.elapsed() <= FETCH_TIME);
+            _ = timeout(FETCH_TIME / 10, jwks.drive(now())).await;
         }
-        assert!(delayed > 0 && jwks.has("b").await == Ok(()), "the key that was taken back goes on");
+        assert!(delayed > 0 && jwks.has("b").await == Ok(()), "the revoked key is still accepted");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_clock_that_is_set_back_keeps_nothing_for_ever() {
-        let jwks = jwks(|fetch| (TIME, keys(if fetch == 0 { "a" } else { "b" })));
+    async fn clock_set_back_triggers_refresh() {
+        let jwks = jwks(|fetch| (FETCH_TIME, keys(if fetch == 0 { "a" } else { "b" })));
         assert_eq!(jwks.has("a").await, Ok(()));
-        assert_eq!(jwks.has_at("b", now() - OLD).await, Ok(()));
+        assert_eq!(jwks.has_at("b", now() - MAX_AGE).await, Ok(()));
     }
 }

@@ -1,4 +1,4 @@
-//! Public keys, and the algorithms that each of them fixes.
+//! Public keys, and the algorithms that each of them supports.
 
 use std::{fmt, sync::Arc};
 
@@ -11,10 +11,10 @@ use jsonwebtoken::{
 use serde::Deserialize;
 use serde_json::Value;
 
-/// Keys that one token is tried with, at most: those of one `kid`, or all that fit where it names none.
-const CANDIDATES: usize = 4;
+/// Maximum keys that one token is verified with: the keys with its `kid`, or any keys for a token without `kid`.
+const MAX_CANDIDATES: usize = 4;
 
-/// Bits of an RSA key (RFC 7518, section 3.3: 2048 at least; more than 8192 only cost time).
+/// Bits of an RSA key: at least 2048 (RFC 7518, section 3.3); more than 8192 only cost time.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
 const RSA: [Algorithm; 6] = [
@@ -26,41 +26,41 @@ const RSA: [Algorithm; 6] = [
     Algorithm::PS512,
 ];
 
-/// A public key. It fixes the algorithms, never the token (RFC 8725, section 3.1): RS256 to PS512 for RSA, ES256 for
-/// P-256, ES384 for P-384, EdDSA for Ed25519; only one of them where the key itself says so.
+/// A public key. The key determines the algorithms, never the token (RFC 8725, section 3.1): RS256 to PS512 for RSA,
+/// ES256 for P-256, ES384 for P-384, EdDSA for Ed25519; only one of them if the key has an `alg`.
 #[derive(Clone)]
 pub struct PublicKey {
     key: DecodingKey,
     algorithms: Vec<Algorithm>,
 }
 
-/// The keys of a JWK set (RFC 7517) that tokens can be verified with.
+/// The keys of a JWK set (RFC 7517) that can verify tokens.
 #[derive(Debug, Clone, Default)]
 pub struct KeySet(Vec<(Option<String>, Arc<PublicKey>)>);
 
-/// Why no key of a set fits a token.
+/// The reason why no key of a set can verify a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NoKey {
-    /// No key has the token's `kid`, or it names none and none fits.
+pub enum KeyError {
+    /// No key has the token's `kid`, or the token has no `kid` and no key supports its algorithm.
     Unknown,
-    /// The key with the token's `kid` is for another algorithm.
+    /// The key with the token's `kid` does not support its algorithm.
     OtherAlgorithm,
 }
 
-/// A set in which no key can verify a token.
+/// The reason why a document is not a usable JWK set.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidKeySet {
-    /// Not a JWK set.
-    #[error("it is no JWK set")]
+    /// The document is not a JWK set.
+    #[error("the response is not a JWK set")]
     NotASet,
-    /// None that is for signatures, of a known kind and strong enough.
-    #[error("it has no key that a token could be verified with")]
+    /// No key is for signatures, of a supported type and strong enough.
+    #[error("the JWK set has no key that can verify a token")]
     NoKey,
 }
 
 impl PublicKey {
-    /// Reads the PEM of a public key: RSA of 2048 to 8192 bits, EC (P-256, P-384) or Ed25519. `None` for anything
-    /// else, and above all for a private key, which has no place here.
+    /// Parses the PEM of a public key: RSA of 2048 to 8192 bits, EC (P-256, P-384) or Ed25519. Returns `None` for
+    /// anything else, including a private key.
     #[must_use]
     pub fn from_pem(pem: &str) -> Option<Self> {
         let public = ["-----BEGIN PUBLIC KEY-----", "-----BEGIN RSA PUBLIC KEY-----"];
@@ -73,7 +73,7 @@ impl PublicKey {
         let bytes = key.try_get_as_bytes().ok()?;
         let algorithms = match key.family() {
             AlgorithmFamily::Rsa => RSA_BITS.contains(&modulus_bits(bytes)?).then(|| RSA.to_vec())?,
-            // A point is on one curve only.
+            // A point lies on one of the curves only.
             AlgorithmFamily::Ec => {
                 vec![[Algorithm::ES256, Algorithm::ES384].into_iter().find(|curve| is_valid(*curve, bytes))?]
             }
@@ -83,7 +83,8 @@ impl PublicKey {
         Some(Self { key, algorithms })
     }
 
-    /// A key of a JWK set; none where it is of no use here: for encryption, symmetric, weak, or of another kind.
+    /// Converts a key of a JWK set. Returns `None` for a key that is for encryption, symmetric, weak, or of another
+    /// type.
     fn from_jwk(jwk: &Jwk) -> Option<Self> {
         let common = &jwk.common;
         let signs = matches!(common.public_key_use, None | Some(PublicKeyUse::Signature));
@@ -91,11 +92,11 @@ impl PublicKey {
         let algorithms = match &jwk.algorithm {
             AlgorithmParameters::RSA(rsa) => {
                 let [modulus, exponent] = [decode(&rsa.n)?, decode(&rsa.e)?];
-                // An exponent is odd, and 3 at least (RFC 8017, section 3.1).
+                // The exponent is odd and at least 3 (RFC 8017, section 3.1).
                 let is_odd = exponent.last().is_some_and(|last| last % 2 == 1);
-                let good =
+                let is_strong =
                     RSA_BITS.contains(&bits(&modulus)) && is_odd && (2..=64).contains(&bits(&exponent));
-                good.then(|| RSA.to_vec())?
+                is_strong.then(|| RSA.to_vec())?
             }
             AlgorithmParameters::EllipticCurve(ec) => {
                 let algorithm = match ec.curve {
@@ -103,7 +104,7 @@ impl PublicKey {
                     EllipticCurve::P384 => Algorithm::ES384,
                     _ => return None,
                 };
-                // Uncompressed (SEC 1, section 2.3.3).
+                // The uncompressed form (SEC 1, section 2.3.3).
                 let point = [&[4][..], &decode(&ec.x)?, &decode(&ec.y)?].concat();
                 is_valid(algorithm, &point).then(|| vec![algorithm])?
             }
@@ -114,15 +115,15 @@ impl PublicKey {
         };
         let algorithms: Vec<_> = match common.key_algorithm {
             None => algorithms,
-            Some(only) => algorithms.into_iter().filter(|algorithm| is(only, *algorithm)).collect(),
+            Some(only) => algorithms.into_iter().filter(|algorithm| is_same(only, *algorithm)).collect(),
         };
         let key = DecodingKey::from_jwk(jwk).ok()?;
         (signs && verifies && !algorithms.is_empty()).then_some(Self { key, algorithms })
     }
 
-    /// Whether the key is for this algorithm.
+    /// Returns whether the key supports an algorithm.
     #[must_use]
-    pub fn is_for(&self, algorithm: Algorithm) -> bool {
+    pub fn supports(&self, algorithm: Algorithm) -> bool {
         self.algorithms.contains(&algorithm)
     }
 
@@ -135,7 +136,7 @@ fn decode(text: &str) -> Option<Vec<u8>> {
     BASE64_URL_SAFE_NO_PAD.decode(text).ok()
 }
 
-/// Whether these bytes are a key of an algorithm's: a point on its curve.
+/// Returns whether `bytes` are a key for an algorithm: a point on its curve.
 fn is_valid(algorithm: Algorithm, bytes: &[u8]) -> bool {
     let parsed = match algorithm {
         Algorithm::ES256 => ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, bytes),
@@ -145,7 +146,7 @@ fn is_valid(algorithm: Algorithm, bytes: &[u8]) -> bool {
     parsed.is_ok()
 }
 
-fn is(key: KeyAlgorithm, algorithm: Algorithm) -> bool {
+fn is_same(key: KeyAlgorithm, algorithm: Algorithm) -> bool {
     matches!(
         (key, algorithm),
         (KeyAlgorithm::RS256, Algorithm::RS256)
@@ -160,15 +161,15 @@ fn is(key: KeyAlgorithm, algorithm: Algorithm) -> bool {
     )
 }
 
-/// The bits of an RSA key's modulus, from its `RSAPublicKey` in DER (RFC 8017, appendix A.1.1): a sequence that
-/// begins with the modulus, an integer.
+/// Returns the bits of an RSA key's modulus, from its `RSAPublicKey` in DER (RFC 8017, appendix A.1.1): a sequence
+/// that begins with the modulus, an integer.
 fn modulus_bits(der: &[u8]) -> Option<usize> {
     let (_, sequence) = element(der, 0x30)?;
     let (length, integer) = element(sequence, 0x02)?;
     integer.get(..length).map(bits)
 }
 
-/// The length of a DER element with this tag, and what begins with its content (X.690, section 8.1).
+/// Returns the length of a DER element with this tag, and the bytes from its content on (X.690, section 8.1).
 fn element(der: &[u8], tag: u8) -> Option<(usize, &[u8])> {
     let (&first, rest) = der.strip_prefix(&[tag])?.split_first()?;
     if first < 0x80 {
@@ -180,7 +181,7 @@ fn element(der: &[u8], tag: u8) -> Option<(usize, &[u8])> {
     Some((length, rest))
 }
 
-/// The bits of a number in big-endian bytes.
+/// Returns the bits of a big-endian number.
 fn bits(number: &[u8]) -> usize {
     let significant = number.iter().skip_while(|byte| **byte == 0);
     let leading = significant.clone().next().map_or(0, |byte| byte.leading_zeros());
@@ -188,10 +189,10 @@ fn bits(number: &[u8]) -> usize {
 }
 
 impl KeySet {
-    /// Reads a JWK set. Keys that are of no use here are left out.
+    /// Parses a JWK set and skips the keys that cannot verify tokens.
     ///
     /// # Errors
-    /// [`InvalidKeySet`].
+    /// [`InvalidKeySet`] if the document is not a JWK set or no key remains.
     pub fn from_json(json: &[u8]) -> Result<Self, InvalidKeySet> {
         #[derive(Deserialize)]
         struct Set {
@@ -199,7 +200,7 @@ impl KeySet {
         }
 
         let Set { keys } = serde_json::from_slice(json).map_err(|_| InvalidKeySet::NotASet)?;
-        // One that cannot be read is ignored, and not the set for it (RFC 7517, section 5).
+        // A malformed key is ignored and does not invalidate the set (RFC 7517, section 5).
         let keys = keys.into_iter().filter_map(|key| {
             let jwk: Jwk = serde_json::from_value(key).ok()?;
             let key = Arc::new(PublicKey::from_jwk(&jwk)?);
@@ -209,19 +210,19 @@ impl KeySet {
         if keys.is_empty() { Err(InvalidKeySet::NoKey) } else { Ok(Self(keys)) }
     }
 
-    /// The keys that a token with this `kid` may be signed with: those of its name, or where it names none all, which
-    /// are for its algorithm.
+    /// Returns the keys that may verify a token: those that have its `kid`, or any if it has none, and support its
+    /// algorithm. At most four keys are returned.
     ///
     /// # Errors
-    /// [`NoKey`].
-    pub fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<Vec<Arc<PublicKey>>, NoKey> {
+    /// [`KeyError`] if there is no such key.
+    pub fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<Vec<Arc<PublicKey>>, KeyError> {
         let named: Vec<_> = self.0.iter().filter(|(id, _)| kid.is_none() || id.as_deref() == kid).collect();
-        let fitting = named.iter().filter(|(_, key)| key.is_for(algorithm)).take(CANDIDATES);
+        let fitting = named.iter().filter(|(_, key)| key.supports(algorithm)).take(MAX_CANDIDATES);
         let fitting: Vec<_> = fitting.map(|(_, key)| Arc::clone(key)).collect();
         match fitting.is_empty() {
             false => Ok(fitting),
-            true if kid.is_some() && !named.is_empty() => Err(NoKey::OtherAlgorithm),
-            true => Err(NoKey::Unknown),
+            true if kid.is_some() && !named.is_empty() => Err(KeyError::OtherAlgorithm),
+            true => Err(KeyError::Unknown),
         }
     }
 }
@@ -263,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn the_key_fixes_its_algorithms() {
+    fn key_determines_its_algorithms() {
         assert_eq!(algorithms(ec(&json!({}))), [Algorithm::ES256]);
         assert_eq!(
             algorithms(ec(&json!({"alg": "ES256", "use": "sig", "key_ops": ["verify"]}))),
@@ -277,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_are_of_no_use_are_left_out() {
+    fn unusable_keys_are_skipped() {
         for key in [
             ec(&json!({"use": "enc"})),
             ec(&json!({"key_ops": ["sign"]})),
@@ -311,23 +312,24 @@ mod tests {
         assert_eq!(set(json!([])).err(), Some(InvalidKeySet::NoKey));
     }
 
+    /// Without a `kid`, every key that supports the algorithm is a candidate.
     #[test]
-    fn the_kid_finds_the_keys_and_without_one_all_that_fit_are_tried() {
+    fn kid_selects_keys() {
         let keys = set(json!([ec(&json!({})), ec(&json!({"kid": "2"})), rsa(2048)])).unwrap();
         let find = |keys: &KeySet, kid, algorithm| keys.find(kid, algorithm).map(|found| found.len());
         assert_eq!(find(&keys, Some("1"), Algorithm::ES256), Ok(1));
-        assert_eq!(find(&keys, Some("3"), Algorithm::ES256), Err(NoKey::Unknown));
-        assert_eq!(find(&keys, Some("rsa"), Algorithm::ES256), Err(NoKey::OtherAlgorithm));
+        assert_eq!(find(&keys, Some("3"), Algorithm::ES256), Err(KeyError::Unknown));
+        assert_eq!(find(&keys, Some("rsa"), Algorithm::ES256), Err(KeyError::OtherAlgorithm));
         assert_eq!(find(&keys, None, Algorithm::ES256), Ok(2));
         assert_eq!(find(&keys, None, Algorithm::RS256), Ok(1));
-        assert_eq!(find(&keys, None, Algorithm::EdDSA), Err(NoKey::Unknown));
-        // Keys of one name; a token is tried with no more than four.
+        assert_eq!(find(&keys, None, Algorithm::EdDSA), Err(KeyError::Unknown));
+        // Keys with the same `kid`: at most four are candidates.
         let twins = set(json!(vec![ec(&json!({})); 9])).unwrap();
         assert_eq!(find(&twins, Some("1"), Algorithm::ES256), Ok(4));
     }
 
     #[test]
-    fn bits_are_counted_from_the_first_that_is_set() {
+    fn leading_zeros_do_not_count_as_bits() {
         assert_eq!([bits(&[]), bits(&[0, 0]), bits(&[0, 1]), bits(&[0x80, 0])], [0, 0, 1, 16]);
         let der = [&[0x30, 0x82, 1, 10, 0x02, 0x82, 1, 1, 0][..], &[0xFF; 256], &[2, 3, 1, 0, 1]].concat();
         assert_eq!(modulus_bits(&der), Some(2048));

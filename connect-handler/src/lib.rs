@@ -1,14 +1,23 @@
-//! The Lambda behind `$connect`.
+//! The Lambda function behind `$connect`.
 //!
-//! [`token`] finds the token, [`verify`] checks it with one of the [`keys`], which [`jwks`] fetches and keeps, and
-//! [`ConnectHandler::handle`] writes the connection's row and answers: 200; 401 for a missing or invalid token; 403
-//! for a tenant that is not allowed, or a permission that is missing; 500 when the row could not be written or the
-//! keys not be fetched. A refusal's body names the class of the fault, never the token. [`limit`] closes the oldest
-//! connections of a user who has too many.
+//! - [`token`] finds the token in the event.
+//! - [`verify`] verifies it with one of the [`keys`], which [`jwks`] caches and [`fetch`] fetches. [`fault`] lists the
+//!   reasons for a refusal.
+//! - [`limit`] closes the oldest connections of a user who has too many.
+//! - [`ConnectHandler::handle`] writes the connection's row and answers.
 //!
-//! Nothing is posted from here: until `$connect` has answered, the connection does not exist for API Gateway.
+//! | status | reason |
+//! |---|---|
+//! | 200 | the client may connect |
+//! | 401 | the token is missing or invalid |
+//! | 403 | the tenant is not allowed, or a permission is missing |
+//! | 500 | the row could not be written, or the keys could not be fetched |
+//!
+//! A refusal's body names the reason, never the token. The handler posts nothing: the connection does not exist for API
+//! Gateway until `$connect` has been answered.
 
 pub mod config;
+pub mod fault;
 pub mod fetch;
 pub mod jwks;
 pub mod keys;
@@ -35,18 +44,20 @@ use streamer_telemetry::{Telemetry, metric};
 
 use crate::{
     config::Access,
+    fault::Fault,
     limit::ConnectionLimit,
     token::{Token, offers_subprotocol},
-    verify::{Claims, Fault, Verifier},
+    verify::{Claims, Verifier},
 };
 
-/// API Gateway ends a connection after 2 hours; ten minutes more let a late `$disconnect` find its row.
+/// Lifetime of a row: API Gateway ends a connection after 2 h, and a late `$disconnect` still finds its row within a
+/// further 10 min.
 ///
 /// Source: "Connection duration for WebSocket API" in
 /// <https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-execution-service-websocket-limits-table.html>.
 const LIFETIME: Duration = Duration::from_secs(2 * 60 * 60 + 10 * 60);
 
-/// What `$connect` needs from one invocation to the next.
+/// The handler of `$connect`. It is created once per execution environment.
 #[derive(Debug)]
 pub struct ConnectHandler {
     table: ConnectionTable,
@@ -56,16 +67,16 @@ pub struct ConnectHandler {
     telemetry: Telemetry,
 }
 
-/// Why a client is not let in.
+/// The reason why a client may not connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Refusal {
-    /// Its token.
+    /// The token is missing, invalid or cannot be verified.
     Token(Fault),
-    /// Its tenant.
+    /// The tenant is not allowed.
     Tenant,
-    /// A permission that it lacks.
+    /// The token lacks the required permission.
     Permission,
-    /// Us: the event or the table.
+    /// The event is incomplete, or the table failed.
     Internal,
 }
 
@@ -90,7 +101,7 @@ impl Refusal {
 }
 
 impl ConnectHandler {
-    /// A handler that writes to `table`, and keeps to `limit` if there is one.
+    /// Creates a handler that writes to `table` and enforces `limit`, if any.
     #[must_use]
     pub fn new(
         table: ConnectionTable,
@@ -102,7 +113,7 @@ impl ConnectHandler {
         Self { table, verifier, access, limit, telemetry }
     }
 
-    /// Lets a client in, or refuses it.
+    /// Accepts or refuses a client.
     pub async fn handle(&self, event: ApiGatewayWebsocketProxyRequest) -> ApiGatewayProxyResponse {
         let started = Instant::now();
         let mut metrics = self.telemetry.metrics();
@@ -169,25 +180,27 @@ impl ConnectHandler {
         Ok(connection)
     }
 
-    /// The management endpoint: the configured one, or the default one of the event's API. The event's
-    /// `domainName` would be wrong behind a custom domain.
+    /// Returns the configured management endpoint, or the default one of the event's API. The event's `domainName`
+    /// would be wrong behind a custom domain.
     fn endpoint(&self, context: &ApiGatewayWebsocketProxyRequestContext) -> Result<String, Refusal> {
         if let Some(endpoint) = &self.access.endpoint {
             return Ok(endpoint.clone());
         }
         let (Some(api), Some(region), Some(stage)) = (&context.apiid, &self.access.region, &context.stage)
         else {
-            return Err(internal(&"the event names no API or stage, or AWS_REGION is not set"));
+            return Err(internal(
+                &"the event names no API or stage, or AWS_REGION is not set: set WEBSOCKET_ENDPOINT",
+            ));
         };
         let suffix = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
         Ok(format!("https://{api}.execute-api.{region}.{suffix}/{stage}"))
     }
 
     fn expires_at(&self, connected_at: SystemTime, claims: &Claims) -> SystemTime {
-        let ends = connected_at + LIFETIME;
+        let latest = connected_at + LIFETIME;
         match claims.expires_at() {
-            Some(expiry) if self.access.expire_with_token => ends.min(expiry),
-            _ => ends,
+            Some(expiry) if self.access.expire_with_token => latest.min(expiry),
+            _ => latest,
         }
     }
 }
@@ -199,16 +212,16 @@ fn principal(claims: &Claims) -> Result<(TenantId, UserId), Fault> {
 }
 
 fn internal(error: &dyn std::fmt::Display) -> Refusal {
-    tracing::error!(%error, "the client could not be let in");
+    tracing::error!(%error, "failed to accept the client");
     Refusal::Internal
 }
 
-fn accepted(offered: &HeaderMap) -> ApiGatewayProxyResponse {
+fn accepted(request: &HeaderMap) -> ApiGatewayProxyResponse {
     let mut response = ApiGatewayProxyResponse::default();
     response.status_code = 200;
-    if offers_subprotocol(offered) {
-        let answer = HeaderValue::from_static(token::SUBPROTOCOL);
-        response.headers.insert(header::SEC_WEBSOCKET_PROTOCOL, answer);
+    if offers_subprotocol(request) {
+        let subprotocol = HeaderValue::from_static(token::SUBPROTOCOL);
+        response.headers.insert(header::SEC_WEBSOCKET_PROTOCOL, subprotocol);
     }
     response
 }

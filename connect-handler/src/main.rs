@@ -1,4 +1,4 @@
-//! `connect-handler`, as Lambda runs it.
+//! The executable of `connect-handler`.
 
 use connect_handler::{ConnectHandler, config::Config, limit::ConnectionLimit};
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
@@ -8,12 +8,12 @@ use streamer_telemetry::Telemetry;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    let Config { table, verifier, access, max_connections_per_user, telemetry } =
+    let Config { table, verifier, access, max_connections_per_user, connect_grace, telemetry } =
         Config::read(Environment::of_process())?;
     let telemetry = Telemetry::start("connect-handler", telemetry);
     let aws = aws::load().await;
     let table = ConnectionTable::new(aws_sdk_dynamodb::Client::new(&aws), table);
-    let limit = max_connections_per_user.map(|maximum| ConnectionLimit::new(maximum, aws));
+    let limit = max_connections_per_user.map(|maximum| ConnectionLimit::new(maximum, connect_grace, aws));
     let handler = ConnectHandler::new(table, verifier, access, limit, telemetry);
     run(service_fn(async |event: LambdaEvent<_>| Ok::<_, Error>(handler.handle(event.payload).await))).await
 }

@@ -1,26 +1,26 @@
-//! Where a client puts its token.
+//! Finds the token in a `$connect` event.
 
 use aws_lambda_events::apigw::ApiGatewayWebsocketProxyRequest;
 use http::{HeaderMap, header};
 
-use crate::verify::Fault;
+use crate::fault::Fault;
 
-/// The subprotocol that carries a token: a browser's `new WebSocket(url, ["streamer.jwt", token])` can set no
-/// other header, and a query string ends up in access logs.
+/// The subprotocol that precedes a token: `new WebSocket(url, ["streamer.jwt", token])`. Browsers cannot set any other
+/// header, and query strings end up in access logs.
 pub const SUBPROTOCOL: &str = "streamer.jwt";
 
-/// Bytes of a token, at most.
-const MAXIMUM_BYTES: usize = 8 * 1024;
+/// Maximum bytes of a token.
+const MAX_BYTES: usize = 8 * 1024;
 
-/// A JWT in compact form, not yet verified. It cannot be printed.
+/// A JWT in compact form, not yet verified. It implements neither `Debug` nor `Display`, so that no log contains it.
 pub struct Token<'a>(&'a str);
 
 impl<'a> Token<'a> {
-    /// The token of an event, from the query's `Authorization`, else from the header `Authorization`
-    /// (`Bearer ` before it or not), else from `Sec-WebSocket-Protocol: streamer.jwt, <token>`.
+    /// Finds the token of an event: in the query parameter `Authorization`, else in the header `Authorization`, both
+    /// with or without the prefix `Bearer `, else in `Sec-WebSocket-Protocol: streamer.jwt, <token>`.
     ///
     /// # Errors
-    /// [`Fault::Missing`], or [`Fault::TooLarge`] over 8 KiB.
+    /// [`Fault::Missing`] without a token, or [`Fault::TooLarge`] over 8 KiB.
     pub fn find(event: &'a ApiGatewayWebsocketProxyRequest) -> Result<Self, Fault> {
         let query = event.query_string_parameters.first("Authorization");
         let header = event.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
@@ -30,16 +30,16 @@ impl<'a> Token<'a> {
             .map(without_scheme)
             .find(|token| !token.is_empty())
             .ok_or(Fault::Missing)?;
-        if token.len() > MAXIMUM_BYTES { Err(Fault::TooLarge) } else { Ok(Self(token)) }
+        if token.len() > MAX_BYTES { Err(Fault::TooLarge) } else { Ok(Self(token)) }
     }
 
-    /// The token's text: for the verifier, and for nobody else.
+    /// Returns the token's text, for the verifier only.
     pub(crate) fn expose(&self) -> &'a str {
         self.0
     }
 }
 
-/// Whether the client offers the subprotocol, and so waits for it in the answer (RFC 6455, section 4.1).
+/// Returns whether the client offers the subprotocol, and so expects it in the response (RFC 6455, section 4.1).
 #[must_use]
 pub fn offers_subprotocol(headers: &HeaderMap) -> bool {
     subprotocols(headers).any(|protocol| protocol == SUBPROTOCOL)
@@ -54,7 +54,7 @@ fn in_subprotocols(headers: &HeaderMap) -> Option<&str> {
     subprotocols(headers).skip_while(|protocol| *protocol != SUBPROTOCOL).nth(1)
 }
 
-/// The scheme's name is case-insensitive (RFC 9110, section 11.1).
+/// Removes the scheme `Bearer`, whose name is case-insensitive (RFC 9110, section 11.1).
 fn without_scheme(value: &str) -> &str {
     let value = value.trim();
     let (scheme, token) = value.split_once(' ').unwrap_or((value, ""));
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn the_query_comes_before_the_header_and_the_header_before_the_subprotocol() {
+    fn query_precedes_header_precedes_subprotocol() {
         let query = json!({"Authorization": "q"});
         let headers = json!({"Authorization": "h", "Sec-WebSocket-Protocol": "streamer.jwt, p"});
         assert_eq!(find(query, headers.clone()), Ok("q".into()));
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn bearer_may_stand_before_it_in_any_case() {
+    fn bearer_prefix_is_optional_and_case_insensitive() {
         for value in ["Bearer t", "bearer  t", "BEARER t", " t "] {
             assert_eq!(find(json!({}), json!({"Authorization": value})), Ok("t".into()), "{value}");
             assert_eq!(find(json!({"Authorization": value}), json!({})), Ok("t".into()), "{value}");
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_place_is_no_place() {
+    fn empty_values_are_ignored() {
         assert_eq!(find(json!({"Authorization": ""}), json!({"Authorization": "h"})), Ok("h".into()));
         for headers in
             [json!({}), json!({"Authorization": "Bearer "}), json!({"Sec-WebSocket-Protocol": "p"})]
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_over_8_kib_is_refused_unread() {
+    fn token_over_8_kib_is_refused() {
         assert!(find(json!({}), json!({"Authorization": "t".repeat(8192)})).is_ok());
         assert_eq!(find(json!({}), json!({"Authorization": "t".repeat(8193)})), Err(Fault::TooLarge));
     }

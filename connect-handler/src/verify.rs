@@ -1,4 +1,4 @@
-//! Whether a token is good.
+//! Verifies tokens.
 
 use std::{
     fmt,
@@ -11,31 +11,32 @@ use jsonwebtoken::{Algorithm, AlgorithmFamily, Validation, decode, decode_header
 use serde::{Deserialize, de::IgnoredAny};
 
 use crate::{
+    fault::Fault,
     fetch::HttpFetch,
-    jwks::{Jwks, NoVerdict},
-    keys::{NoKey, PublicKey},
+    jwks::{Jwks, JwksError},
+    keys::{KeyError, PublicKey},
     token::Token,
 };
 
-/// How far the clocks of issuer and verifier may lie apart.
+/// Tolerated difference between the clocks of issuer and verifier.
 const LEEWAY: Duration = Duration::from_secs(30);
 
-/// What tokens are verified with.
+/// The keys that verify tokens.
 #[derive(Debug)]
 pub enum Keys {
-    /// One key, which is configured.
+    /// One configured key.
     One(PublicKey),
-    /// Those of an issuer.
+    /// An issuer's JWK set.
     Set(Jwks<HttpFetch>),
 }
 
-/// Verifies tokens: signature, `exp` (required), `nbf`, and `iss` and `aud` where they are configured.
+/// Verifies tokens: signature, `exp` (required), `nbf`, and `iss` and `aud` if they are configured.
 pub struct Verifier {
     keys: Keys,
     rules: Validation,
 }
 
-/// A token's header (RFC 7515, section 4.1), as far as it counts.
+/// The parameters of a token's header (RFC 7515, section 4.1) that affect its verification.
 #[derive(Deserialize)]
 struct Header {
     alg: String,
@@ -47,75 +48,22 @@ struct Header {
     crit: Option<IgnoredAny>,
 }
 
-/// What a good token says.
+/// The claims of a verified token.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Claims {
     /// The user.
     pub sub: String,
     /// The user's tenant.
     pub tenant_id: String,
-    /// Seconds since the epoch, maybe with a fraction (RFC 7519, section 2: NumericDate).
+    /// Seconds since the epoch, possibly with a fraction (RFC 7519, section 2: NumericDate).
     exp: f64,
-    /// What the user may do.
+    /// The user's permissions.
     #[serde(default)]
     pub permissions: Vec<String>,
 }
 
-/// The class of what is wrong with a token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// There is none.
-    Missing,
-    /// It is over 8 KiB.
-    TooLarge,
-    /// It is no JWT.
-    Malformed,
-    /// It brings a key of its own, or says where to find one.
-    KeyInToken,
-    /// It names an algorithm that is not the key's, or none at all.
-    WrongAlgorithm,
-    /// It is signed with a key that the issuer does not have.
-    UnknownKey,
-    /// The issuer's keys cannot be fetched: no fault of the token's.
-    KeysUnavailable,
-    /// Its signature is not that of the key.
-    BadSignature,
-    /// Its `exp` has passed.
-    Expired,
-    /// Its `nbf` is yet to come.
-    NotYetValid,
-    /// It comes from another issuer.
-    WrongIssuer,
-    /// It is meant for another audience.
-    WrongAudience,
-    /// A claim is missing or is not what it should be.
-    InvalidClaims,
-}
-
-impl Fault {
-    /// A word for metrics and for the refusal's body.
-    #[must_use]
-    pub fn reason(self) -> &'static str {
-        match self {
-            Self::Missing => "token_missing",
-            Self::TooLarge => "token_too_large",
-            Self::Malformed => "token_malformed",
-            Self::KeyInToken => "key_in_token",
-            Self::WrongAlgorithm => "wrong_algorithm",
-            Self::UnknownKey => "unknown_key",
-            Self::KeysUnavailable => "keys_unavailable",
-            Self::BadSignature => "bad_signature",
-            Self::Expired => "token_expired",
-            Self::NotYetValid => "token_not_yet_valid",
-            Self::WrongIssuer => "wrong_issuer",
-            Self::WrongAudience => "wrong_audience",
-            Self::InvalidClaims => "invalid_claims",
-        }
-    }
-}
-
 impl Header {
-    fn of(token: &Token<'_>) -> Result<Self, Fault> {
+    fn parse(token: &Token<'_>) -> Result<Self, Fault> {
         let (header, _) = token.expose().split_once('.').ok_or(Fault::Malformed)?;
         let json = BASE64_URL_SAFE_NO_PAD.decode(header).map_err(|_| Fault::Malformed)?;
         let header: Self = serde_json::from_slice(&json).map_err(|_| Fault::Malformed)?;
@@ -123,7 +71,7 @@ impl Header {
         if header.jwk.or(header.jku).or(header.x5c).or(header.x5u).is_some() {
             return Err(Fault::KeyInToken);
         }
-        // What must be understood, and is not (RFC 7515, section 4.1.11).
+        // `crit` lists extensions that a verifier must understand (RFC 7515, section 4.1.11). None is supported.
         if header.crit.is_some() {
             return Err(Fault::Malformed);
         }
@@ -132,13 +80,13 @@ impl Header {
 }
 
 impl Verifier {
-    /// Verifies with `keys`, and against the issuer and the audience where they are given.
+    /// Creates a verifier with `keys`, and with the required issuer and audience if they are given.
     #[must_use]
     pub fn new(keys: Keys, issuer: Option<&str>, audience: Option<&str>) -> Self {
         let mut rules = Validation {
             leeway: LEEWAY.as_secs(),
             validate_nbf: true,
-            // A token for an audience is not for somebody who is none (RFC 7519, section 4.1.3).
+            // Without a configured audience, a token with `aud` is refused (RFC 7519, section 4.1.3).
             validate_aud: true,
             ..Validation::default()
         };
@@ -155,14 +103,14 @@ impl Verifier {
         Self { keys, rules }
     }
 
-    /// What a token says, if it is good.
+    /// Verifies a token and returns its claims.
     ///
     /// # Errors
-    /// [`Fault`].
+    /// [`Fault`] says why the token is refused.
     pub async fn verify(&self, token: &Token<'_>, now: SystemTime) -> Result<Claims, Fault> {
-        let header = Header::of(token)?;
+        let header = Header::parse(token)?;
         let algorithm = Algorithm::from_str(&header.alg).map_err(|_| Fault::WrongAlgorithm)?;
-        // No key is a shared secret, so nobody needs to be asked for one.
+        // No key is a shared secret, so do not fetch keys for such a token.
         if algorithm.family() == AlgorithmFamily::Hmac {
             return Err(Fault::WrongAlgorithm);
         }
@@ -170,17 +118,18 @@ impl Verifier {
             Keys::One(key) => self.verify_with(key, algorithm, token),
             Keys::Set(keys) => match keys.find(header.kid.as_deref(), algorithm, now).await {
                 Ok(keys) => {
-                    let mut tried = keys.iter().map(|key| self.verify_with(key, algorithm, token));
-                    tried.find(|tried| *tried != Err(Fault::BadSignature)).unwrap_or(Err(Fault::BadSignature))
+                    let mut results = keys.iter().map(|key| self.verify_with(key, algorithm, token));
+                    let bad_signature = Err(Fault::BadSignature);
+                    results.find(|result| *result != bad_signature).unwrap_or(bad_signature)
                 }
-                Err(NoVerdict::Key(NoKey::Unknown)) => Err(Fault::UnknownKey),
-                Err(NoVerdict::Key(NoKey::OtherAlgorithm)) => Err(Fault::WrongAlgorithm),
-                Err(NoVerdict::Unavailable) => Err(Fault::KeysUnavailable),
+                Err(JwksError::Key(KeyError::Unknown)) => Err(Fault::UnknownKey),
+                Err(JwksError::Key(KeyError::OtherAlgorithm)) => Err(Fault::WrongAlgorithm),
+                Err(JwksError::Unavailable) => Err(Fault::KeysUnavailable),
             },
         }
     }
 
-    /// Keeps the keys fresh while something else is done. It never ends.
+    /// Refreshes the keys while another future runs. It never completes.
     pub async fn keep_fresh(&self, now: SystemTime) {
         match &self.keys {
             Keys::One(_) => std::future::pending().await,
@@ -189,7 +138,7 @@ impl Verifier {
     }
 
     fn verify_with(&self, key: &PublicKey, algorithm: Algorithm, token: &Token<'_>) -> Result<Claims, Fault> {
-        if !key.is_for(algorithm) {
+        if !key.supports(algorithm) {
             return Err(Fault::WrongAlgorithm);
         }
         let rules = Validation { algorithms: vec![algorithm], ..self.rules.clone() };
@@ -206,7 +155,7 @@ impl Verifier {
                 _ => Fault::InvalidClaims,
             },
             ErrorKind::InvalidClaimFormat(_) | ErrorKind::InvalidSubject => Fault::InvalidClaims,
-            // The header's JSON is read before the signature is checked, the claims' after it.
+            // The header's JSON is parsed before the signature is verified, the claims' JSON after it.
             ErrorKind::Json(_) if decode_header(token.expose()).is_ok() => Fault::InvalidClaims,
             _ => Fault::Malformed,
         })
@@ -214,7 +163,7 @@ impl Verifier {
 }
 
 impl Claims {
-    /// When the token expires.
+    /// Returns the time when the token expires, or `None` if `exp` is not a representable time.
     #[must_use]
     pub fn expires_at(&self) -> Option<SystemTime> {
         let since_epoch = Duration::try_from_secs_f64(self.exp).ok()?;

@@ -1,30 +1,31 @@
-//! Management endpoints that are the same API and stage under different names.
+//! Management endpoints with several names for the same API and stage.
 
-/// A management endpoint and its other names, such as a custom domain's.
+/// A management endpoint and its aliases, such as a custom domain.
 ///
-/// Names are compared without regard to the case of scheme and host, a default port, and slashes at the end.
+/// A comparison ignores the case of scheme and host, a default port, and trailing slashes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoints {
     name: String,
+    /// The name and the aliases, normalized.
     known: Vec<String>,
 }
 
 impl Endpoints {
-    /// An endpoint, and its other names.
+    /// Creates an endpoint with aliases.
     #[must_use]
-    pub fn new(name: impl Into<String>, others: impl IntoIterator<Item = String>) -> Self {
+    pub fn new(name: impl Into<String>, aliases: impl IntoIterator<Item = String>) -> Self {
         let name = name.into();
-        let known = others.into_iter().map(|other| normalized(&other)).collect::<Vec<_>>();
-        Self { known: [normalized(&name)].into_iter().chain(known).collect(), name }
+        let aliases = aliases.into_iter().map(|alias| normalized(&alias));
+        Self { known: [normalized(&name)].into_iter().chain(aliases).collect(), name }
     }
 
-    /// Returns the endpoint's name.
+    /// Returns the endpoint's own name, without aliases.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Returns whether `endpoint` is one of the names.
+    /// Returns whether `endpoint` is the name or an alias.
     #[must_use]
     pub fn include(&self, endpoint: &str) -> bool {
         self.name == endpoint || self.known.contains(&normalized(endpoint))
@@ -52,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equal_names_differ_in_writing_only() {
+    fn comparison_ignores_case_port_and_slashes() {
         let endpoints = Endpoints::from("https://a.example.com/production");
         for same in [
             "https://a.example.com/production",
@@ -75,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn other_names_are_included() {
+    fn aliases_are_included() {
         let endpoints =
             Endpoints::new("https://ws.example.com", ["https://A.example.com/production/".to_owned()]);
         assert!(endpoints.include("https://a.example.com/production"));

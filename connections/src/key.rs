@@ -4,31 +4,31 @@ use std::fmt::Write as _;
 
 use streamer_message::{ConnectionId, TenantId, UserId};
 
-/// A tenant's rows are spread over this many keys, so that one big tenant is no hot partition.
+/// The number of keys over which a tenant's rows are distributed, so that a large tenant is not a hot partition.
 pub const SHARDS: u8 = 8;
 
-/// The shard of its tenant in which a connection's row stands.
+/// Returns the shard of its tenant's index that holds a connection.
 #[must_use]
 pub fn shard_of(connection: &ConnectionId) -> u8 {
     let remainder = crc32fast::hash(connection.as_str().as_bytes()) % u32::from(SHARDS);
     u8::try_from(remainder).unwrap_or_default()
 }
 
-/// The key of a user in `by_user`: `{tenant}#{user}`.
+/// Returns the key of a user in `by_user`: `{tenant}#{user}`.
 pub(crate) fn tenant_user(tenant: &TenantId, user: &UserId) -> String {
     format!("{}#{}", encode(tenant.as_str()), encode(user.as_str()))
 }
 
-/// The key of a tenant's shard in `by_tenant`: `{tenant}#{shard}`.
+/// Returns the key of a tenant's shard in `by_tenant`: `{tenant}#{shard}`.
 pub(crate) fn tenant_shard(tenant: &TenantId, shard: u8) -> String {
     format!("{}#{shard}", encode(tenant.as_str()))
 }
 
-/// Percent-encodes `%` and `#`, so that no two pairs have the same key.
+/// Percent-encodes `%` and `#`, so that different pairs have different keys.
 fn encode(part: &str) -> String {
     part.chars().fold(String::with_capacity(part.len()), |mut encoded, character| {
         match character {
-            // Writing to a string does not fail.
+            // Writing to a string cannot fail.
             '%' | '#' => _ = write!(encoded, "%{:02X}", u32::from(character)),
             other => encoded.push(other),
         }
@@ -47,20 +47,20 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_readable_and_encoded_where_they_must_be() {
+    fn keys_encode_only_separators() {
         assert_eq!(key("acme", "anna@example.com"), "acme#anna@example.com");
         assert_eq!(key("a#b", "100%"), "a%23b#100%25");
         assert_eq!(tenant_shard(&"a#b".try_into().unwrap(), 7), "a%23b#7");
     }
 
     #[test]
-    fn the_shard_is_the_crc32_of_the_id() {
+    fn shard_is_crc32_of_the_id() {
         assert_eq!(shard_of(&"123456789".try_into().unwrap()), (0xCBF4_3926_u32 % 8) as u8);
     }
 
     proptest! {
         #[test]
-        fn two_users_never_share_a_key(
+        fn different_users_have_different_keys(
             one in ("[a#%23]{1,5}", "[a#%23]{1,5}"),
             other in ("[a#%23]{1,5}", "[a#%23]{1,5}"),
         ) {

@@ -1,13 +1,17 @@
 //! The connection table: a DynamoDB table with a row for each live connection.
 //!
 //! - [`Connection`]: a row, as `$connect` writes it.
-//! - [`IndexedConnection`]: what the indexes `by_user` and `by_tenant` hold of a row.
+//! - [`IndexedConnection`]: the attributes of a row that the indexes `by_user` and `by_tenant` hold.
 //! - [`schema`]: the table's keys, indexes and TTL attribute.
-//! - [`ConnectionTable`]: writes, reads and removes rows, and says who is [`Live`].
+//! - [`ConnectionTable`]: writes, reads and removes rows, and lists [`Live`] connections. With the feature `close` it
+//!   also closes connections through the management API.
 //!
-//! A row may outlive its socket: `$disconnect` is best-effort, and DynamoDB deletes expired rows up to days
-//! late. So every read drops rows past their `expires_at`, and a post that finds no socket removes the row.
+//! A row may outlive its socket: `$disconnect` is best-effort, and DynamoDB deletes expired rows up to days late. So
+//! every read drops rows past their `expires_at`, and a post that is answered with 410 removes the row.
 
+#[cfg(feature = "close")]
+mod close;
+mod config;
 mod endpoints;
 mod key;
 mod presence;
@@ -16,23 +20,12 @@ mod row;
 pub mod schema;
 mod table;
 
+#[cfg(feature = "close")]
+pub use close::{CloseError, CloseOutcome};
+pub use config::{CONNECT_GRACE, CONNECT_GRACE_SECONDS, CONNECTIONS_TABLE, connect_grace, table_name};
 pub use endpoints::Endpoints;
 pub use key::{SHARDS, shard_of};
-pub use presence::{Cursor, Live, LivePage, Liveness, Who};
+pub use presence::{Cursor, Live, LivePage, Liveness, Scope};
 pub use removal::Removal;
 pub use row::{Connection, IndexedConnection, InvalidRow};
 pub use table::{ConnectionTable, Page, TableError};
-
-use streamer_environment::{Environment, Variable, values};
-
-/// Names the table.
-pub const CONNECTIONS_TABLE: Variable = Variable {
-    name: "CONNECTIONS_TABLE",
-    expected: "the connection table's name, `streamer_connections` by default",
-    example: "streamer_connections",
-};
-
-/// Reads [`CONNECTIONS_TABLE`]. `None` means that a fault was noted.
-pub fn table_name(environment: &mut Environment) -> Option<String> {
-    environment.or(&CONNECTIONS_TABLE, values::text, || "streamer_connections".to_owned())
-}

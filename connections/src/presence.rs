@@ -1,67 +1,74 @@
-//! Who is live.
+//! Lists live connections, and looks one up.
 
 use std::time::SystemTime;
 
 use streamer_message::{ConnectionId, TenantId, UserId};
 
-use crate::{Connection, ConnectionTable, IndexedConnection, SHARDS, TableError};
+use crate::{
+    key::SHARDS,
+    row::{Connection, IndexedConnection},
+    table::{ConnectionTable, TableError},
+};
 
-/// Whose connections.
+/// The connections to list.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Who {
-    /// Everybody's. It reads the whole table, which costs what the table's size is: for people, not for programs.
-    Everyone,
-    /// Those of a tenant.
+pub enum Scope {
+    /// Every connection. This reads the whole table, at a cost proportional to its size: for operators, not for
+    /// programs.
+    All,
+    /// A tenant's connections.
     Tenant(TenantId),
-    /// Those of a user of a tenant.
+    /// The connections of a tenant's user.
     User(TenantId, UserId),
 }
 
-/// A live connection, as [`ConnectionTable::live`] finds it.
+/// A live connection, as [`ConnectionTable::live`] lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Live {
-    /// Its user's tenant.
+    /// The tenant of the connection's user.
     pub tenant_id: TenantId,
     /// The connection.
     pub connection: IndexedConnection,
 }
 
-/// Where the next page begins.
+/// The start of the next page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor {
     shard: u8,
     after: Option<ConnectionId>,
 }
 
-/// A page of live connections. It may be empty and not the last.
+/// A page of live connections. A page may be empty even if it is not the last.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LivePage {
     /// The connections.
     pub connections: Vec<Live>,
-    /// Where the next page begins, where there may be one.
+    /// The start of the next page; `None` on the last page.
     pub next: Option<Cursor>,
 }
 
-/// What is known of a connection before it is posted to.
+/// The state of a connection according to its row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Liveness {
-    /// It has no row: it was never made, has ended, or is still being made.
+    /// The connection has no row: it never existed, has ended, or is being established.
     NotFound,
-    /// It has a row past its expiry, which DynamoDB has not deleted yet: it has ended, or where rows expire with
-    /// tokens has outlived its token.
+    /// The row has expired, and DynamoDB has not deleted it yet. The connection has ended or, if rows expire with
+    /// tokens, may have outlived its token.
     Stale,
-    /// It has a row. It is live, unless its `$disconnect` never came: only a post can tell.
+    /// The connection has a valid row. It is live unless its `$disconnect` was lost; only a post can find out.
     Live(Box<Connection>),
 }
 
 impl ConnectionTable {
-    /// A page of the connections whose rows expire after `now`, from `cursor` on or from the beginning. A page is what DynamoDB reads in one call. The indexes lag behind the table, mostly by less than a second.
+    /// Returns a page of the connections in `scope` whose rows expire after `now`, from `cursor` on or from the
+    /// beginning. A page holds the rows that DynamoDB reads in one call. The indexes lag behind the table, mostly by
+    /// less than a second.
     ///
     /// # Errors
-    /// [`TableError`]; rows that cannot be read are skipped.
+    /// [`TableError`] if the call fails. Rows that cannot be parsed are skipped.
     pub async fn live(
         &self,
-        who: &Who,
+        scope: &Scope,
         cursor: Option<&Cursor>,
         now: SystemTime,
     ) -> Result<LivePage, TableError> {
@@ -70,8 +77,8 @@ impl ConnectionTable {
             let tenant = tenant.clone();
             move |connection| Live { tenant_id: tenant.clone(), connection }
         };
-        let (connections, next): (Vec<_>, _) = match who {
-            Who::Everyone => {
+        let (connections, next): (Vec<_>, _) = match scope {
+            Scope::All => {
                 let page = self.scan(after, now).await?;
                 let live = |connection: Connection| {
                     let tenant_id = connection.tenant_id.clone();
@@ -79,27 +86,27 @@ impl ConnectionTable {
                 };
                 (page.connections.into_iter().map(live).collect(), page.next)
             }
-            Who::Tenant(tenant) => {
+            Scope::Tenant(tenant) => {
                 let page = self.by_tenant(tenant, shard, after, now).await?;
                 (page.connections.into_iter().map(of(tenant)).collect(), page.next)
             }
-            Who::User(tenant, user) => {
+            Scope::User(tenant, user) => {
                 let page = self.by_user(tenant, user, after, now).await?;
                 (page.connections.into_iter().map(of(tenant)).collect(), page.next)
             }
         };
-        let next = match (next, who) {
+        let next = match (next, scope) {
             (Some(after), _) => Some(Cursor { shard, after: Some(after) }),
-            (None, Who::Tenant(_)) if shard + 1 < SHARDS => Some(Cursor { shard: shard + 1, after: None }),
+            (None, Scope::Tenant(_)) if shard + 1 < SHARDS => Some(Cursor { shard: shard + 1, after: None }),
             (None, _) => None,
         };
         Ok(LivePage { connections, next })
     }
 
-    /// Whether a connection is live, as far as its row tells, read consistently.
+    /// Returns the state of a connection according to its row, with a consistent read.
     ///
     /// # Errors
-    /// [`TableError`].
+    /// [`TableError`] if the call fails or the row cannot be parsed.
     pub async fn liveness(&self, id: &ConnectionId, now: SystemTime) -> Result<Liveness, TableError> {
         Ok(match self.read(id).await? {
             None => Liveness::NotFound,

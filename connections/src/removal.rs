@@ -1,20 +1,20 @@
-//! The result of a delete that leaves young rows and those of other endpoints.
+//! The result of a delete that leaves the rows of young connections and of connections elsewhere.
 
-use crate::{Endpoints, row::Row};
+use crate::{endpoints::Endpoints, row::Row};
 
 /// The result of a conditional delete.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Removal {
-    /// There is no row now.
+    /// The row is removed, or did not exist.
     Removed,
-    /// The row stays: its connection was made too late.
+    /// The row stays: its connection was made at the cutoff or later.
     TooYoung,
-    /// The row stays: its connection is at this endpoint.
+    /// The row stays: its connection is at another endpoint, this one.
     Elsewhere(String),
 }
 
 impl Removal {
-    /// Says why the condition did not hold, by the row that DynamoDB returns with its refusal.
+    /// Returns why the condition failed, according to the row that DynamoDB returns with the error.
     pub(crate) fn refused(row: Option<&Row>, cutoff: u128, here: &Endpoints) -> Self {
         let attribute = |name: &str| row.and_then(|row| row.get(name));
         let endpoint = attribute("endpoint").and_then(|endpoint| endpoint.as_s().ok());
@@ -23,7 +23,7 @@ impl Removal {
         });
         match endpoint {
             Some(endpoint) if !here.include(endpoint) => Self::Elsewhere(endpoint.clone()),
-            // Under another name, which the next try has.
+            // The condition compared another alias. The retry uses the alias of the row.
             Some(endpoint) if is_old => Self::Elsewhere(endpoint.clone()),
             _ => Self::TooYoung,
         }

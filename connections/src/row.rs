@@ -1,4 +1,4 @@
-//! Rows, and how they stand in the table.
+//! Rows, and their conversion to and from DynamoDB items.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -18,42 +18,42 @@ pub(crate) type Row = HashMap<String, AttributeValue>;
 /// A live connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connection {
-    /// API Gateway's name for it.
+    /// The id that API Gateway gave the connection.
     pub connection_id: ConnectionId,
-    /// Whose it is: the token's `sub`.
+    /// The user: the token's `sub`.
     pub user_id: UserId,
     /// The user's tenant: the token's `tenant_id`.
     pub tenant_id: TenantId,
-    /// The management endpoint to post to it.
+    /// The management endpoint for posts to the connection.
     pub endpoint: String,
-    /// When it was made, to the millisecond.
+    /// The time of `$connect`, with millisecond precision.
     pub connected_at: SystemTime,
-    /// When it has ended at the latest, to the second. The table's TTL attribute.
+    /// The latest end of the connection, with second precision. The table's TTL attribute.
     pub expires_at: SystemTime,
-    /// What the token permits.
+    /// The token's permissions.
     pub permissions: BTreeSet<String>,
-    /// Where the client is.
+    /// The client's IP address.
     pub source_ip: Option<String>,
-    /// What the client is.
+    /// The client's `User-Agent`.
     pub user_agent: Option<String>,
 }
 
-/// What the indexes hold of a connection.
+/// The attributes of a connection that the indexes hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IndexedConnection {
-    /// API Gateway's name for it.
+    /// The id that API Gateway gave the connection.
     pub connection_id: ConnectionId,
-    /// Whose it is.
+    /// The user.
     pub user_id: UserId,
-    /// The management endpoint to post to it.
+    /// The management endpoint for posts to the connection.
     pub endpoint: String,
-    /// When it was made.
+    /// The time of `$connect`.
     pub connected_at: SystemTime,
-    /// When it has ended at the latest.
+    /// The latest end of the connection.
     pub expires_at: SystemTime,
 }
 
-/// A row that some other program wrote or changed.
+/// A row that cannot be parsed: another program wrote or changed it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the row's attribute `{attribute}` is missing or malformed: remove the row")]
 pub struct InvalidRow {
@@ -76,7 +76,7 @@ impl Connection {
             ("connected_at".to_owned(), number(since_epoch(self.connected_at).as_millis())),
             (EXPIRES_AT.to_owned(), number(since_epoch(self.expires_at).as_secs())),
         ]);
-        // DynamoDB takes no empty set.
+        // DynamoDB rejects an empty set.
         if !self.permissions.is_empty() {
             let permissions = self.permissions.iter().cloned().collect();
             row.insert("permissions".to_owned(), AttributeValue::Ss(permissions));
@@ -124,17 +124,17 @@ impl IndexedConnection {
     }
 }
 
-/// The key of a row.
+/// Returns the key of a row.
 pub(crate) fn connection_id(row: &Row) -> Result<ConnectionId, InvalidRow> {
     id(row, CONNECTION_ID)
 }
 
-/// A number attribute.
+/// Returns a number attribute.
 pub(crate) fn number(number: impl ToString) -> AttributeValue {
     AttributeValue::N(number.to_string())
 }
 
-/// The time since the epoch; none before it.
+/// Returns the time since the epoch; zero for a time before it.
 pub(crate) fn since_epoch(time: SystemTime) -> Duration {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_reads_back_as_it_was_written() {
+    fn connection_round_trips_through_row() {
         assert_eq!(Connection::from_row(&connection().to_row()), Ok(connection()));
         let without = Connection { permissions: BTreeSet::new(), ..connection() };
         assert!(!without.to_row().contains_key("permissions"));
@@ -180,14 +180,14 @@ mod tests {
     }
 
     #[test]
-    fn connected_at_counts_milliseconds_and_expires_at_seconds() {
+    fn row_stores_milliseconds_and_ttl_seconds() {
         let row = connection().to_row();
         assert_eq!(row["connected_at"].as_n().unwrap(), "1764000000123");
         assert_eq!(row["expires_at"].as_n().unwrap(), "1764007800");
     }
 
     #[test]
-    fn a_missing_or_malformed_attribute_is_named() {
+    fn error_names_malformed_attribute() {
         for attribute in ["connection_id", "user_id", "tenant_id", "endpoint", "connected_at", "expires_at"] {
             let mut row = connection().to_row();
             row.insert(attribute.to_owned(), AttributeValue::Bool(true));

@@ -12,14 +12,15 @@ use streamer_environment::aws;
 use streamer_message::{ConnectionId, TenantId, UserId};
 
 use crate::{
-    Endpoints, Removal,
+    endpoints::Endpoints,
     key::{tenant_shard, tenant_user},
+    removal::Removal,
     row::{self, Connection, IndexedConnection, InvalidRow, Row, number, since_epoch},
     schema::{BY_TENANT, BY_USER, CONNECTION_ID, EXPIRES_AT, Index},
 };
 
-/// Rows that one call reads of an index, at most, so that a page's memory is bounded: as many as one message names.
-/// DynamoDB bills what it reads, not the calls.
+/// Maximum rows that one call reads from an index, which bounds a page's memory: as many as one message may name.
+/// Smaller pages cost no more: DynamoDB bills the bytes read, not the calls.
 ///
 /// Source: <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/capacity-unit-calculations.html>.
 const PAGE_ROWS: i32 = 100;
@@ -34,66 +35,66 @@ pub struct ConnectionTable {
 /// A page of an index, or of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page<T = IndexedConnection> {
-    /// Its live connections.
+    /// The live connections.
     pub connections: Vec<T>,
-    /// The connection after which the next page begins, where there may be one.
+    /// The connection after which the next page begins; `None` on the last page.
     pub next: Option<ConnectionId>,
 }
 
-/// Why the table did not do what it was asked.
+/// The reason why an operation on the table failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
-    /// DynamoDB refused the call or did not answer it.
+    /// DynamoDB refused the call or did not answer.
     #[error(
-        "{operation} on table {table} failed: {cause} \
-         (is CONNECTIONS_TABLE right, and may this role call dynamodb:{operation}?)"
+        "{operation} on table {table} failed: {cause}; check CONNECTIONS_TABLE, and that the role may call \
+         dynamodb:{operation}"
     )]
     Call {
-        /// DynamoDB's name for the operation.
+        /// The operation, as DynamoDB names it.
         operation: &'static str,
-        /// The table.
+        /// The table's name.
         table: String,
-        /// What DynamoDB said, or what kept it from answering.
+        /// DynamoDB's error, or the error of a call without a response.
         cause: String,
     },
-    /// A row that cannot be read.
+    /// A row cannot be parsed.
     #[error(transparent)]
     Row(#[from] InvalidRow),
 }
 
 impl ConnectionTable {
-    /// The table `name`.
+    /// Creates a handle for the table `name`.
     #[must_use]
     pub fn new(client: Client, name: impl Into<String>) -> Self {
         Self { client, name: name.into() }
     }
 
-    /// Writes a connection's row, in place of one that has its id.
+    /// Writes a connection's row, and replaces a row with the same id.
     ///
     /// # Errors
-    /// [`TableError::Call`]: whether the row was written is then not known.
+    /// [`TableError::Call`] if the call fails. The row may have been written all the same.
     pub async fn put(&self, connection: &Connection) -> Result<(), TableError> {
         let put = self.client.put_item().table_name(&self.name).set_item(Some(connection.to_row()));
         put.send().await.map_err(|error| self.failed("PutItem", &error))?;
         Ok(())
     }
 
-    /// A live connection's row, as consistently as DynamoDB reads.
+    /// Returns a live connection's row, with a consistent read.
     ///
     /// # Errors
-    /// [`TableError`].
+    /// [`TableError`] if the call fails or the row cannot be parsed.
     pub async fn get(&self, id: &ConnectionId, now: SystemTime) -> Result<Option<Connection>, TableError> {
         Ok(self.read(id).await?.filter(|connection| connection.expires_at > now))
     }
 
-    /// A row, expired or not.
+    /// Returns a row, expired or not.
     pub(crate) async fn read(&self, id: &ConnectionId) -> Result<Option<Connection>, TableError> {
         let get = self.client.get_item().table_name(&self.name).set_key(key(id)).consistent_read(true);
         let row = get.send().await.map_err(|error| self.failed("GetItem", &error))?.item;
         Ok(row.as_ref().map(Connection::from_row).transpose()?)
     }
 
-    /// A page of the whole table's live connections.
+    /// Returns a page of the whole table's live connections.
     pub(crate) async fn scan(
         &self,
         after: Option<&ConnectionId>,
@@ -102,7 +103,9 @@ impl ConnectionTable {
         let scan = self.client.scan().table_name(&self.name).set_exclusive_start_key(after.and_then(key));
         let output = scan.send().await.map_err(|error| self.failed("Scan", &error))?;
         let read = |row: &Row| {
-            Connection::from_row(row).inspect_err(|error| tracing::warn!(%error, "row skipped")).ok()
+            Connection::from_row(row)
+                .inspect_err(|error| tracing::warn!(%error, "skipped a malformed row"))
+                .ok()
         };
         let rows = output.items.unwrap_or_default();
         Ok(Page {
@@ -111,11 +114,10 @@ impl ConnectionTable {
         })
     }
 
-    /// How many connections are live, of the first rows of the table that `pages` calls read, 1 MB each, and whether
-    /// these were all.
+    /// Counts live connections with up to `pages` calls of 1 MB each. Also returns whether they read the whole table.
     ///
     /// # Errors
-    /// [`TableError`].
+    /// [`TableError`] if a call fails.
     pub async fn count(&self, pages: usize, now: SystemTime) -> Result<(usize, bool), TableError> {
         let (mut live, mut start) = (0, None);
         for _ in 0..pages {
@@ -138,10 +140,10 @@ impl ConnectionTable {
         Ok((live, false))
     }
 
-    /// Removes a row and returns what it held, expired or not.
+    /// Removes a row, expired or not, and returns its connection.
     ///
     /// # Errors
-    /// [`TableError`]; a row that could not be read is removed all the same.
+    /// [`TableError::Call`] if the call fails. [`TableError::Row`] if the removed row cannot be parsed.
     pub async fn delete(&self, id: &ConnectionId) -> Result<Option<Connection>, TableError> {
         let delete = self.client.delete_item().table_name(&self.name).set_key(key(id));
         let output = delete.return_values(ReturnValue::AllOld).send().await;
@@ -149,11 +151,11 @@ impl ConnectionTable {
         Ok(row.as_ref().map(Connection::from_row).transpose()?)
     }
 
-    /// Removes a row unless its connection was made at `cutoff` or later, or is at another endpoint than `here`. A row
-    /// without a time was made before, and one without an endpoint is here.
+    /// Removes a row unless its connection was made at `cutoff` or later, or is not at one of the endpoints `here`. A
+    /// row without a time counts as older, and a row without an endpoint counts as one of `here`.
     ///
     /// # Errors
-    /// [`TableError::Call`]: whether there is a row is then not known.
+    /// [`TableError::Call`] if the call fails. The row may have been removed all the same.
     pub async fn delete_if_older(
         &self,
         id: &ConnectionId,
@@ -161,7 +163,7 @@ impl ConnectionTable {
         here: &Endpoints,
     ) -> Result<Removal, TableError> {
         match self.try_delete(id, cutoff, here.name(), here).await? {
-            // The row has the endpoint under another of its names.
+            // The row holds another alias of the endpoint.
             Removal::Elsewhere(name) if here.include(&name) => self.try_delete(id, cutoff, &name, here).await,
             removal => Ok(removal),
         }
@@ -199,10 +201,10 @@ impl ConnectionTable {
         }
     }
 
-    /// A page of a user's live connections. The index lags behind the table, mostly by less than a second.
+    /// Returns a page of a user's live connections. The index lags behind the table, mostly by less than a second.
     ///
     /// # Errors
-    /// [`TableError`]; rows that cannot be read are skipped.
+    /// [`TableError`] if the call fails. Rows that cannot be parsed are skipped.
     pub async fn by_user(
         &self,
         tenant: &TenantId,
@@ -213,10 +215,10 @@ impl ConnectionTable {
         self.page(BY_USER, tenant_user(tenant, user), after, now).await
     }
 
-    /// A page of the live connections in one of a tenant's [`SHARDS`](crate::SHARDS).
+    /// Returns a page of the live connections in one of a tenant's [`SHARDS`](crate::key::SHARDS).
     ///
     /// # Errors
-    /// [`TableError`]; rows that cannot be read are skipped.
+    /// [`TableError`] if the call fails. Rows that cannot be parsed are skipped.
     pub async fn by_tenant(
         &self,
         tenant: &TenantId,
@@ -227,7 +229,7 @@ impl ConnectionTable {
         self.page(BY_TENANT, tenant_shard(tenant, shard), after, now).await
     }
 
-    /// A page is what DynamoDB reads in one call: at most 100 rows and 1 MB.
+    /// Returns the rows that DynamoDB reads in one call: at most 100 rows and 1 MB.
     async fn page(
         &self,
         index: Index,
@@ -253,7 +255,7 @@ impl ConnectionTable {
         let output = query.send().await.map_err(|error| self.failed("Query", &error))?;
         let read = |row: &Row| {
             IndexedConnection::from_row(row)
-                .inspect_err(|error| tracing::warn!(%error, index = index.name, "row skipped"))
+                .inspect_err(|error| tracing::warn!(%error, index = index.name, "skipped a malformed row"))
         };
         let rows = output.items.unwrap_or_default();
         Ok(Page {

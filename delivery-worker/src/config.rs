@@ -2,9 +2,9 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
-use streamer_connections::{Endpoints, table_name};
+use streamer_connections::{CONNECT_GRACE_SECONDS, CONNECTIONS_TABLE, Endpoints, connect_grace, table_name};
 use streamer_environment::{Environment, EnvironmentError, Variable, values};
-use streamer_telemetry::Settings;
+use streamer_telemetry::{LOG_LEVEL, STAGE, Settings};
 
 use crate::{policy::Policy, queue_kind::QueueKind, time};
 
@@ -27,12 +27,6 @@ const DEAD_LETTER_QUEUE_URL: Variable = Variable {
     name: "DEAD_LETTER_QUEUE_URL",
     expected: "the URL of the dead-letter queue, a FIFO queue if the outbound queue is one",
     example: "https://sqs.eu-central-1.amazonaws.com/123456789012/streamer-dead-letters",
-};
-const CONNECT_GRACE_SECONDS: Variable = Variable {
-    name: "CONNECT_GRACE_SECONDS",
-    expected: "the age up to which a 410 means that a connection is not established yet, in whole seconds up to 3600, 5 by \
-               default",
-    example: "5",
 };
 const AWAY_GRACE_SECONDS: Variable = Variable {
     name: "AWAY_GRACE_SECONDS",
@@ -70,9 +64,9 @@ pub const VARIABLES: [Variable; 12] = [
     MAX_AGE_SECONDS,
     MAX_POSTS_PER_SECOND,
     TIMEOUT_SECONDS,
-    streamer_connections::CONNECTIONS_TABLE,
-    streamer_telemetry::VARIABLES[0],
-    streamer_telemetry::VARIABLES[1],
+    CONNECTIONS_TABLE,
+    LOG_LEVEL,
+    STAGE,
 ];
 
 /// API Gateway ends a connection after 2 h, so 10 min later nobody waits for the message.
@@ -117,13 +111,13 @@ impl Config {
         let queue_url = environment.required(&QUEUE_URL, values::http_url);
         let queue_kind = queue_url.as_deref().map_or(QueueKind::Standard, QueueKind::of_url);
         let of_same_kind = |text: &str| {
-            values::http_url(text).filter(|url| QueueKind::of_url(url) == queue_kind || queue_url.is_none())
+            values::http_url(text).filter(|url| QueueKind::of_url(url) == queue_kind || queue_url.is_err())
         };
         let dead_letter_queue_url = environment.required(&DEAD_LETTER_QUEUE_URL, of_same_kind);
         let hour = at_most(Duration::from_secs(3600));
-        let connect_grace = environment.or(&CONNECT_GRACE_SECONDS, &hour, || Duration::from_secs(5));
-        let away_grace = environment.or(&AWAY_GRACE_SECONDS, &hour, || Duration::from_secs(30));
-        let longest_grace = connect_grace.max(away_grace);
+        let connect_grace = connect_grace(&mut environment);
+        let away_grace = environment.or(&AWAY_GRACE_SECONDS, hour, || Duration::from_secs(30));
+        let longest_grace = connect_grace.ok().max(away_grace.ok());
         let max_age = |text: &str| {
             let age = values::seconds(text).filter(|age| AGES.contains(age))?;
             longest_grace.is_none_or(|grace| age >= grace).then_some(age)
@@ -140,7 +134,7 @@ impl Config {
         let telemetry = Settings::read(&mut environment);
         environment.finish(|| {
             let (connect_grace, away_grace, max_age) = (connect_grace?, away_grace?, max_age?);
-            Some(Self {
+            Ok(Self {
                 endpoints: Endpoints::new(endpoint?, aliases?),
                 queue_url: queue_url?,
                 dead_letter_queue_url: dead_letter_queue_url?,

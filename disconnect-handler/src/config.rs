@@ -1,22 +1,18 @@
-//! What `disconnect-handler` is told by its environment.
+//! The configuration of `disconnect-handler`, from its environment.
 
-use streamer_connections::table_name;
+use streamer_connections::{CONNECTIONS_TABLE, table_name};
 use streamer_environment::{Environment, EnvironmentError, Variable};
-use streamer_telemetry::Settings;
+use streamer_telemetry::{LOG_LEVEL, STAGE, Settings};
 
-/// Everything that `disconnect-handler` reads from its environment.
-pub const VARIABLES: [Variable; 3] = [
-    streamer_connections::CONNECTIONS_TABLE,
-    streamer_telemetry::VARIABLES[0],
-    streamer_telemetry::VARIABLES[1],
-];
+/// Every environment variable that `disconnect-handler` reads.
+pub const VARIABLES: [Variable; 3] = [CONNECTIONS_TABLE, LOG_LEVEL, STAGE];
 
 /// The configuration of `disconnect-handler`.
 #[derive(Debug)]
 pub struct Config {
     /// The connection table's name.
     pub table: String,
-    /// Logs and metrics.
+    /// The settings of logs and metrics.
     pub telemetry: Settings,
 }
 
@@ -24,10 +20,10 @@ impl Config {
     /// Reads [`VARIABLES`].
     ///
     /// # Errors
-    /// [`EnvironmentError`] names every one that is faulty.
+    /// [`EnvironmentError`] names every variable that is missing or malformed.
     pub fn read(mut environment: Environment) -> Result<Self, EnvironmentError> {
         let table = table_name(&mut environment);
         let telemetry = Settings::read(&mut environment);
-        environment.finish(|| Some(Self { table: table?, telemetry: telemetry? }))
+        environment.finish(|| Ok(Self { table: table?, telemetry: telemetry? }))
     }
 }

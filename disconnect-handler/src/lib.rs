@@ -1,8 +1,8 @@
-//! The Lambda behind `$disconnect`.
+//! The Lambda function behind `$disconnect`.
 //!
-//! [`DisconnectHandler::handle`] removes the connection's row and answers 200, whatever happens: API Gateway
-//! sends `$disconnect` once, as best it can, and does nothing with the answer. A row that is not removed here
-//! is removed by the first post that finds no socket, or by its TTL. A row that is gone already is normal.
+//! [`DisconnectHandler::handle`] removes the connection's row and always answers 200: API Gateway sends `$disconnect`
+//! once, on a best-effort basis, and ignores the response. A row that is not removed here is removed by the first
+//! post that is answered with 410, or by its TTL. A row that is already gone is normal.
 
 pub mod config;
 
@@ -13,7 +13,7 @@ use streamer_connections::{Connection, ConnectionTable, TableError};
 use streamer_message::ConnectionId;
 use streamer_telemetry::{Telemetry, metric};
 
-/// What `$disconnect` needs from one invocation to the next.
+/// The handler of `$disconnect`. It is created once per execution environment.
 #[derive(Debug)]
 pub struct DisconnectHandler {
     table: ConnectionTable,
@@ -21,13 +21,13 @@ pub struct DisconnectHandler {
 }
 
 impl DisconnectHandler {
-    /// A handler that removes rows from `table`.
+    /// Creates a handler that removes rows from `table`.
     #[must_use]
     pub fn new(table: ConnectionTable, telemetry: Telemetry) -> Self {
         Self { table, telemetry }
     }
 
-    /// Removes a connection's row.
+    /// Removes the row of the event's connection.
     pub async fn handle(&self, event: ApiGatewayWebsocketProxyRequest) -> ApiGatewayProxyResponse {
         let started = Instant::now();
         let mut metrics = self.telemetry.metrics();
@@ -48,12 +48,14 @@ impl DisconnectHandler {
                     "disconnected"
                 );
             }
-            Ok(None) => tracing::info!(connection_id = id, status, reason, "disconnected, its row was gone"),
+            Ok(None) => {
+                tracing::info!(connection_id = id, status, reason, "disconnected; the row was already gone")
+            }
             Err(error @ TableError::Row(_)) => {
-                tracing::warn!(connection_id = id, status, reason, %error, "disconnected, its row was unreadable");
+                tracing::warn!(connection_id = id, status, reason, %error, "disconnected; the row was malformed");
             }
             Err(error @ TableError::Call { .. }) => {
-                tracing::error!(connection_id = id, status, reason, %error, "disconnected, its row may remain");
+                tracing::error!(connection_id = id, status, reason, %error, "disconnected; the row may remain");
             }
         }
         metrics.time(metric::DISCONNECT_LATENCY, started.elapsed());
@@ -65,7 +67,7 @@ impl DisconnectHandler {
     }
 
     async fn remove(&self, id: &str) -> Result<Option<Connection>, TableError> {
-        // An event without a connection id removes nothing.
+        // Without a connection id there is no row to remove.
         let Ok(id) = ConnectionId::new(id) else { return Ok(None) };
         self.table.delete(&id).await
     }

@@ -1,4 +1,4 @@
-//! `disconnect-handler`, as Lambda runs it.
+//! The executable of `disconnect-handler`.
 
 use disconnect_handler::{DisconnectHandler, config::Config};
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};

@@ -1,4 +1,4 @@
-//! The AWS configuration that every client here is built from.
+//! The AWS configuration that every client is built from.
 
 use aws_config::{BehaviorVersion, ConfigLoader, SdkConfig};
 use aws_smithy_http_client::{
@@ -10,16 +10,16 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 use crate::tls::{AMAZON_ROOTS, trusts_amazon_only};
 
-/// Region, credentials and endpoint as the AWS SDKs find them (`AWS_REGION`, `AWS_ENDPOINT_URL`, …), with one
-/// HTTP client that all service clients share: hyper 1 and rustls with aws-lc.
+/// Returns a loader that finds region, credentials and endpoint as the AWS SDKs do (`AWS_REGION`,
+/// `AWS_ENDPOINT_URL`, …). All service clients share one HTTP client: hyper 1 and rustls with aws-lc.
 ///
-/// The behaviour version is pinned: what the SDK does by default changes only when this line does.
+/// The behaviour version is pinned, so an SDK update does not change defaults.
 #[must_use]
 pub fn loader() -> ConfigLoader {
     let mut tls = Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc));
     if trusts_amazon_only() {
         let trusted = TrustStore::empty().with_pem_certificate(AMAZON_ROOTS);
-        // Without additional names every context builds.
+        // A context without additional server names always builds.
         let context = TlsContext::builder().with_trust_store(trusted).build().unwrap_or_default();
         tls = tls.tls_context(context);
     }
@@ -27,13 +27,13 @@ pub fn loader() -> ConfigLoader {
     aws_config::defaults(BehaviorVersion::v2026_01_12()).http_client(http)
 }
 
-/// The configuration that [`loader`] finds.
+/// Loads the configuration of [`loader`].
 pub async fn load() -> SdkConfig {
     loader().load().await
 }
 
-/// What a failed call says of its cause, in one line: the service's code and message, or the chain of errors
-/// that kept the call from being answered.
+/// Returns the cause of a failed call in one line: the service's error code and message, or the chain of errors
+/// of a call without a response.
 #[must_use]
 pub fn cause<E, R>(error: &SdkError<E, R>) -> String
 where
@@ -47,7 +47,7 @@ where
     chain(error)
 }
 
-/// An error and what caused it, in one line.
+/// Returns an error and its sources in one line.
 #[must_use]
 pub fn chain(error: &dyn std::error::Error) -> String {
     let (mut text, mut source) = (error.to_string(), error.source());

@@ -1,8 +1,8 @@
-//! What a process reads at its start.
+//! Environment variables and the AWS configuration, which a process reads once, at its start.
 //!
 //! - [`Environment`] reads variables into a typed struct and reports every faulty one in one message.
-//! - [`values`] reads the texts of variables.
-//! - [`aws::loader`] is the AWS configuration that every client here is built from: one HTTP client, one TLS
+//! - [`values`] parses the values of variables.
+//! - [`aws::loader`] returns the AWS configuration that every client is built from: one HTTP client, one TLS
 //!   stack ([`tls`]).
 
 pub mod aws;
@@ -14,15 +14,15 @@ use std::fmt;
 /// An environment variable, as its documentation and its error text describe it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Variable {
-    /// Its name.
+    /// The name.
     pub name: &'static str,
-    /// What it holds.
+    /// A description of the valid values.
     pub expected: &'static str,
     /// A valid value.
     pub example: &'static str,
 }
 
-/// Reads variables, and remembers every one that is missing or malformed.
+/// Reads variables, and records every one that is missing or malformed.
 ///
 /// ```
 /// use streamer_environment::{Environment, Variable, values};
@@ -46,7 +46,12 @@ pub struct Environment {
 
 type Lookup = dyn Fn(&str) -> Option<String>;
 
-/// Every variable that keeps the process from starting. No text repeats a value, which may be a secret.
+/// The variable is missing or malformed. [`Environment::finish`] reports it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the variable is faulty")]
+pub struct Faulty;
+
+/// Every variable that keeps the process from starting. The text contains no values, which may be secret.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 pub struct EnvironmentError {
     faults: Vec<Fault>,
@@ -55,17 +60,17 @@ pub struct EnvironmentError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Fault {
     variable: Variable,
-    what: &'static str,
+    problem: &'static str,
 }
 
 impl Environment {
-    /// The variables of this process.
+    /// Returns the variables of this process.
     #[must_use]
     pub fn of_process() -> Self {
         Self { lookup: Box::new(|name| std::env::var(name).ok()), faults: Vec::new() }
     }
 
-    /// The given variables and no others.
+    /// Returns the given variables and no others.
     #[must_use]
     pub fn of<const N: usize>(variables: [(&str, &str); N]) -> Self {
         let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
@@ -75,67 +80,81 @@ impl Environment {
         Self { lookup: Box::new(lookup), faults: Vec::new() }
     }
 
-    /// Reads a variable that must be set. `None` means that a fault was noted.
-    pub fn required<T>(&mut self, variable: &Variable, read: impl FnOnce(&str) -> Option<T>) -> Option<T> {
-        let value = self.optional(variable, read)?;
-        if value.is_none() {
-            self.faults.push(Fault { variable: *variable, what: "missing" });
+    /// Reads a variable that must be set.
+    ///
+    /// # Errors
+    /// [`Faulty`] if the variable is unset, empty or malformed.
+    pub fn required<T>(
+        &mut self,
+        variable: &Variable,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<T, Faulty> {
+        match self.optional(variable, parse)? {
+            Some(value) => Ok(value),
+            None => Err(self.fault(variable, "missing")),
         }
-        value
     }
 
-    /// Reads a variable that may be absent; empty is as good as absent. `None` means that a fault was noted.
+    /// Reads a variable that may be unset. An empty value counts as unset.
+    ///
+    /// # Errors
+    /// [`Faulty`] if the variable is malformed.
     pub fn optional<T>(
         &mut self,
         variable: &Variable,
-        read: impl FnOnce(&str) -> Option<T>,
-    ) -> Option<Option<T>> {
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<Option<T>, Faulty> {
         let Some(text) = (self.lookup)(variable.name).filter(|text| !text.is_empty()) else {
-            return Some(None);
+            return Ok(None);
         };
-        let value = read(&text);
-        if value.is_none() {
-            self.faults.push(Fault { variable: *variable, what: "malformed" });
+        match parse(&text) {
+            Some(value) => Ok(Some(value)),
+            None => Err(self.fault(variable, "malformed")),
         }
-        value.map(Some)
     }
 
-    /// Reads a variable that may be absent but not empty: for what protects, where a text that was lost on its way must
-    /// not mean that nothing is protected. `None` means that a fault was noted.
+    /// Reads a variable that may be unset but not empty. For settings that restrict access: a value lost during
+    /// deployment must not lift the restriction.
+    ///
+    /// # Errors
+    /// [`Faulty`] if the variable is empty or malformed.
     pub fn optional_not_empty<T>(
         &mut self,
         variable: &Variable,
-        read: impl FnOnce(&str) -> Option<T>,
-    ) -> Option<Option<T>> {
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<Option<T>, Faulty> {
         if (self.lookup)(variable.name).is_some_and(|text| text.is_empty()) {
-            self.fault(variable, "empty");
-            return None;
+            return Err(self.fault(variable, "empty"));
         }
-        self.optional(variable, read)
+        self.optional(variable, parse)
     }
 
-    /// Reads a variable that has a default. `None` means that a fault was noted.
+    /// Reads a variable that has a default.
+    ///
+    /// # Errors
+    /// [`Faulty`] if the variable is malformed.
     pub fn or<T>(
         &mut self,
         variable: &Variable,
-        read: impl FnOnce(&str) -> Option<T>,
+        parse: impl FnOnce(&str) -> Option<T>,
         default: impl FnOnce() -> T,
-    ) -> Option<T> {
-        self.optional(variable, read).map(|value| value.unwrap_or_else(default))
+    ) -> Result<T, Faulty> {
+        self.optional(variable, parse).map(|value| value.unwrap_or_else(default))
     }
 
-    /// Notes what is wrong with a variable beside others, such as `set beside another`.
-    pub fn fault(&mut self, variable: &Variable, what: &'static str) {
-        self.faults.push(Fault { variable: *variable, what });
+    /// Records a problem with a variable that depends on other variables, such as `set together with another`.
+    pub fn fault(&mut self, variable: &Variable, problem: &'static str) -> Faulty {
+        self.faults.push(Fault { variable: *variable, problem });
+        Faulty
     }
 
-    /// Builds the configuration from what was read.
+    /// Builds the configuration from the values read.
     ///
     /// # Errors
-    /// [`EnvironmentError`] when any fault was noted.
-    pub fn finish<T>(self, build: impl FnOnce() -> Option<T>) -> Result<T, EnvironmentError> {
+    /// [`EnvironmentError`] if any variable is faulty.
+    pub fn finish<T>(self, build: impl FnOnce() -> Result<T, Faulty>) -> Result<T, EnvironmentError> {
         match build() {
-            Some(configuration) if self.faults.is_empty() => Ok(configuration),
+            Ok(configuration) if self.faults.is_empty() => Ok(configuration),
             _ => Err(EnvironmentError { faults: self.faults }),
         }
     }
@@ -147,17 +166,17 @@ impl fmt::Display for EnvironmentError {
             1 => write!(formatter, "1 environment variable is faulty")?,
             count => write!(formatter, "{count} environment variables are faulty")?,
         }
-        for (index, Fault { variable: Variable { name, expected, example }, what }) in
+        for (index, Fault { variable: Variable { name, expected, example }, problem }) in
             self.faults.iter().enumerate()
         {
             let separator = if index == 0 { ": " } else { "; " };
-            write!(formatter, "{separator}{name} is {what} (expected {expected}; for example {example})")?;
+            write!(formatter, "{separator}{name} is {problem} (expected {expected}; for example {example})")?;
         }
         Ok(())
     }
 }
 
-/// As [`Display`](fmt::Display): a `main` that returns the error prints it so.
+/// Formats as [`Display`](fmt::Display): `main` prints the error it returns with `Debug`.
 impl fmt::Debug for EnvironmentError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, formatter)
@@ -172,11 +191,11 @@ mod tests {
     const GRACE: Variable = Variable { name: "GRACE", expected: "whole seconds", example: "5" };
 
     #[test]
-    fn every_faulty_variable_stands_in_one_line() {
+    fn one_line_names_every_faulty_variable() {
         let mut environment = Environment::of([("GRACE", "s3cret")]);
         let url = environment.required(&URL, values::http_url);
         let grace = environment.or(&GRACE, values::seconds, Default::default);
-        let error = environment.finish(|| Some((url?, grace?))).unwrap_err();
+        let error = environment.finish(|| Ok((url?, grace?))).unwrap_err();
         assert_eq!(
             format!("{error:?}"),
             "2 environment variables are faulty: \
@@ -186,16 +205,16 @@ mod tests {
     }
 
     #[test]
-    fn empty_is_as_good_as_absent() {
+    fn empty_counts_as_unset() {
         let mut environment = Environment::of([("URL", ""), ("GRACE", "")]);
-        assert_eq!(environment.optional(&URL, values::http_url), Some(None));
-        assert_eq!(environment.or(&GRACE, values::whole, || 7), Some(7));
-        assert_eq!(environment.required(&GRACE, values::whole), None);
-        assert!(environment.finish(|| Some(())).is_err());
+        assert_eq!(environment.optional(&URL, values::http_url), Ok(None));
+        assert_eq!(environment.or(&GRACE, values::whole, || 7), Ok(7));
+        assert_eq!(environment.required(&GRACE, values::whole), Err(Faulty));
+        assert!(environment.finish(|| Ok(())).is_err());
     }
 
     #[test]
-    fn without_a_fault_the_configuration_is_built() {
+    fn valid_variables_build_the_configuration() {
         let mut environment = Environment::of([("GRACE", "9")]);
         let grace = environment.required(&GRACE, values::whole);
         assert_eq!(environment.finish(|| grace), Ok(9));

@@ -1,9 +1,9 @@
-//! The one TLS stack, and whom it trusts.
+//! The TLS stack and its trusted root certificates.
 //!
-//! Parsing the system's root certificates makes a Lambda's start two thirds longer. In Lambda only AWS is called, so only the five certificates that AWS's endpoints chain to are trusted there
-//! ([`AMAZON_ROOTS`]). Where that is too little, such as behind a custom domain with a certificate of another
-//! authority, `SSL_CERT_FILE` or `SSL_CERT_DIR` name others; Amazon Linux's are in
-//! `/etc/pki/tls/certs/ca-bundle.crt`.
+//! Parsing the system's root certificates makes a Lambda function's start two thirds longer. The functions call
+//! only AWS, so in Lambda they trust only the five certificates that AWS's endpoints chain to ([`AMAZON_ROOTS`]).
+//! If that is not enough, for example for a custom domain with a certificate of another authority, set
+//! `SSL_CERT_FILE` or `SSL_CERT_DIR`; Amazon Linux keeps its certificates in `/etc/pki/tls/certs/ca-bundle.crt`.
 
 use std::env;
 
@@ -18,8 +18,8 @@ use rustls::{
 /// Source: <https://www.amazontrust.com/repository/>.
 pub const AMAZON_ROOTS: &[u8] = include_bytes!("amazon-roots.pem");
 
-/// Whether only [`AMAZON_ROOTS`] are trusted: in Lambda, unless its environment names certificates or another
-/// endpoint than AWS's, and but for the partitions that are not known to chain to them.
+/// Returns whether only [`AMAZON_ROOTS`] are trusted. This is so in Lambda, unless the environment names certificates
+/// or an endpoint other than AWS's, or the partition's endpoints are not known to chain to these roots.
 #[must_use]
 pub fn trusts_amazon_only() -> bool {
     only_amazon(
@@ -29,13 +29,14 @@ pub fn trusts_amazon_only() -> bool {
 }
 
 fn only_amazon(variables: impl Iterator<Item = (String, String)>) -> bool {
-    const OTHERWISE: [&str; 3] = ["SSL_CERT_FILE", "SSL_CERT_DIR", "AWS_ENDPOINT_URL"];
-    const ELSEWHERE: [&str; 3] = ["cn-", "us-iso", "eusc-"];
+    const OVERRIDES: [&str; 3] = ["SSL_CERT_FILE", "SSL_CERT_DIR", "AWS_ENDPOINT_URL"];
+    const OTHER_PARTITIONS: [&str; 3] = ["cn-", "us-iso", "eusc-"];
     let mut in_lambda = false;
     for (name, value) in variables.filter(|(_, value)| !value.is_empty()) {
-        let elsewhere = name == "AWS_REGION" && ELSEWHERE.iter().any(|prefix| value.starts_with(prefix));
-        // The endpoint of one service is named by a variable with that service's name behind it.
-        if elsewhere || OTHERWISE.iter().any(|otherwise| name.starts_with(otherwise)) {
+        let other_partition =
+            name == "AWS_REGION" && OTHER_PARTITIONS.iter().any(|prefix| value.starts_with(prefix));
+        // A prefix, since the endpoint of one service has the service's name appended: `AWS_ENDPOINT_URL_SQS`.
+        if other_partition || OVERRIDES.iter().any(|prefix| name.starts_with(prefix)) {
             return false;
         }
         in_lambda |= name == "AWS_LAMBDA_FUNCTION_NAME";
@@ -43,10 +44,11 @@ fn only_amazon(variables: impl Iterator<Item = (String, String)>) -> bool {
     in_lambda
 }
 
-/// A client's TLS configuration.
+/// Returns a client's TLS configuration.
 ///
 /// # Errors
-/// When there is no root certificate to trust, or the crypto library lacks what TLS needs.
+/// If no root certificate is found (install `ca-certificates` or set `SSL_CERT_FILE`), or the crypto library does not
+/// support the default TLS versions.
 pub fn client_config() -> Result<ClientConfig, rustls::Error> {
     let mut roots = RootCertStore::empty();
     if trusts_amazon_only() {
@@ -55,7 +57,7 @@ pub fn client_config() -> Result<ClientConfig, rustls::Error> {
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     }
     if roots.is_empty() {
-        let remedy = "no root certificate was found: install ca-certificates, or set SSL_CERT_FILE";
+        let remedy = "no root certificate found: install ca-certificates, or set SSL_CERT_FILE";
         return Err(rustls::Error::General(remedy.to_owned()));
     }
     Ok(ClientConfig::builder_with_provider(aws_lc_rs::default_provider().into())
@@ -69,14 +71,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_five_roots_of_amazon_can_be_trusted() {
+    fn all_five_amazon_roots_parse() {
         let mut roots = RootCertStore::empty();
         let added = roots.add_parsable_certificates(CertificateDer::pem_slice_iter(AMAZON_ROOTS).flatten());
         assert_eq!(added, (5, 0));
     }
 
     #[test]
-    fn only_amazon_is_trusted_in_lambda_unless_told_otherwise() {
+    fn lambda_trusts_only_amazon_unless_overridden() {
         let only = |set: &[(&str, &str)]| {
             only_amazon(set.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
         };

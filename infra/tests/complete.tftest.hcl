@@ -1,46 +1,11 @@
-# The example for AWS fits the module.
+# The example for AWS plans with the module.
 
 mock_provider "aws" {
+  source          = "./tests/mocks"
   override_during = plan
-
-  mock_data "aws_iam_policy_document" {
-    defaults = { json = "{}" }
-  }
-
-  mock_data "aws_partition" {
-    defaults = { partition = "aws" }
-  }
-
-  mock_resource "aws_iam_policy" {
-    defaults = { arn = "arn:aws:iam::123456789012:policy/mock" }
-  }
-
-  mock_resource "aws_iam_role" {
-    defaults = { arn = "arn:aws:iam::123456789012:role/mock" }
-  }
-
-  mock_resource "aws_kms_key" {
-    defaults = { arn = "arn:aws:kms:eu-central-1:123456789012:key/mock" }
-  }
-
-  mock_resource "aws_lambda_function" {
-    defaults = { arn = "arn:aws:lambda:eu-central-1:123456789012:function:mock" }
-  }
-
-  mock_resource "aws_cloudwatch_log_group" {
-    defaults = { arn = "arn:aws:logs:eu-central-1:123456789012:log-group:mock" }
-  }
-
-  mock_resource "aws_sns_topic" {
-    defaults = { arn = "arn:aws:sns:eu-central-1:123456789012:mock" }
-  }
-
-  mock_resource "aws_sqs_queue" {
-    defaults = { arn = "arn:aws:sqs:eu-central-1:123456789012:mock" }
-  }
 }
 
-run "the_complete_example_plans" {
+run "complete_example_plans" {
   command = plan
 
   module {
@@ -49,11 +14,11 @@ run "the_complete_example_plans" {
 
   variables {
     jwt_issuer = "https://auth.example.com"
-    router_zip = "${var.packages}/connect-handler-${var.architecture}.zip" # any zip will do
+    router_zip = "${var.packages}/connect-handler-${var.architecture}.zip" # any zip file
   }
 
   assert {
     condition     = aws_lambda_function.router.environment[0].variables["QUEUE_URL"] == output.queue_url
-    error_message = "The router sends to another queue."
+    error_message = "The router does not send to the output queue_url."
   }
 }

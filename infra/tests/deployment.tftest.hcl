@@ -1,69 +1,25 @@
-# What is made by default, and what variables make of it.
+# Resources with the default settings, and the effect of variables on them.
 
 mock_provider "aws" {
+  source          = "./tests/mocks"
   override_during = plan
+}
 
-  mock_data "aws_caller_identity" {
-    defaults = { account_id = "123456789012" }
+override_resource {
+  target          = aws_sqs_queue.outbound
+  override_during = plan
+  values = {
+    arn = "arn:aws:sqs:eu-central-1:123456789012:outbound"
+    url = "https://sqs.eu-central-1.amazonaws.com/123456789012/outbound"
   }
+}
 
-  mock_data "aws_partition" {
-    defaults = { partition = "aws" }
-  }
-
-  mock_data "aws_region" {
-    defaults = { id = "eu-central-1" }
-  }
-
-  mock_data "aws_iam_policy_document" {
-    defaults = { json = "{}" }
-  }
-
-  mock_resource "aws_apigatewayv2_api" {
-    defaults = {
-      id            = "a1b2c3d4e5"
-      api_endpoint  = "wss://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com"
-      execution_arn = "arn:aws:execute-api:eu-central-1:123456789012:a1b2c3d4e5"
-    }
-  }
-
-  mock_resource "aws_cloudwatch_log_group" {
-    defaults = { arn = "arn:aws:logs:eu-central-1:123456789012:log-group:mock" }
-  }
-
-  mock_resource "aws_dynamodb_table" {
-    defaults = { arn = "arn:aws:dynamodb:eu-central-1:123456789012:table/mock" }
-  }
-
-  mock_resource "aws_iam_policy" {
-    defaults = { arn = "arn:aws:iam::123456789012:policy/mock" }
-  }
-
-  mock_resource "aws_iam_role" {
-    defaults = { arn = "arn:aws:iam::123456789012:role/mock" }
-  }
-
-  mock_resource "aws_lambda_function" {
-    defaults = {
-      arn        = "arn:aws:lambda:eu-central-1:123456789012:function:mock"
-      invoke_arn = "arn:aws:apigateway:eu-central-1:lambda:path/2015-03-31/functions/mock/invocations"
-    }
-  }
-
-  override_resource {
-    target = aws_sqs_queue.outbound
-    values = {
-      arn = "arn:aws:sqs:eu-central-1:123456789012:outbound"
-      url = "https://sqs.eu-central-1.amazonaws.com/123456789012/outbound"
-    }
-  }
-
-  override_resource {
-    target = aws_sqs_queue.dead_letter
-    values = {
-      arn = "arn:aws:sqs:eu-central-1:123456789012:dead-letters"
-      url = "https://sqs.eu-central-1.amazonaws.com/123456789012/dead-letters"
-    }
+override_resource {
+  target          = aws_sqs_queue.dead_letter
+  override_during = plan
+  values = {
+    arn = "arn:aws:sqs:eu-central-1:123456789012:dead-letters"
+    url = "https://sqs.eu-central-1.amazonaws.com/123456789012/dead-letters"
   }
 }
 
@@ -71,7 +27,7 @@ variables {
   jwt_issuer = "https://auth.example.com"
 }
 
-run "names_begin_with_the_apis" {
+run "names_begin_with_the_api_name" {
   command = plan
 
   assert {
@@ -81,16 +37,16 @@ run "names_begin_with_the_apis" {
 
   assert {
     condition     = [aws_dynamodb_table.connections.name, aws_sqs_queue.outbound.name, aws_sqs_queue.dead_letter.name] == ["streamer_connections", "streamer-outbound", "streamer-dead-letters"]
-    error_message = "stack.json's names are not those of the table and the queues."
+    error_message = "The table and the queues must have the names in stack.json."
   }
 
   assert {
     condition     = aws_iam_role.function["connect"].name == "streamer-connect-eu-central-1"
-    error_message = "Roles belong to the account: their names need the Region."
+    error_message = "Role names are unique in the account: they must contain the Region."
   }
 }
 
-run "a_name_of_ones_own_is_in_all_names" {
+run "custom_name_replaces_the_prefix" {
   command = plan
 
   variables {
@@ -99,11 +55,11 @@ run "a_name_of_ones_own_is_in_all_names" {
 
   assert {
     condition     = [aws_dynamodb_table.connections.name, aws_sqs_queue.outbound.name, aws_sqs_queue.dead_letter.name, aws_apigatewayv2_api.this.name, aws_lambda_function.this["delivery"].function_name] == ["chat_connections", "chat-outbound", "chat-dead-letters", "chat", "chat-delivery"]
-    error_message = "A name was not derived from var.name."
+    error_message = "All names must begin with var.name."
   }
 }
 
-run "each_function_has_its_variables" {
+run "functions_get_default_environment" {
   command = plan
 
   assert {
@@ -122,7 +78,7 @@ run "each_function_has_its_variables" {
   }
 }
 
-run "every_variable_reaches_its_function" {
+run "variables_reach_function_environment" {
   command = plan
 
   variables {
@@ -139,7 +95,7 @@ run "every_variable_reaches_its_function" {
     max_age_seconds             = 600
   }
 
-  # With a key set, the JWK set's URL is the only variable that stays unset.
+  # jwt_jwks_url excludes jwt_public_key, so it is the only unset variable.
   assert {
     condition     = setsubtract(keys(local.stack.functions.connect.environment), keys(aws_lambda_function.this["connect"].environment[0].variables)) == toset(["JWT_JWKS_URL"])
     error_message = "connect: ${jsonencode(aws_lambda_function.this["connect"].environment[0].variables)}"
@@ -157,11 +113,11 @@ run "every_variable_reaches_its_function" {
 
   assert {
     condition     = aws_lambda_function.this["delivery"].environment[0].variables["CONNECT_GRACE_SECONDS"] == "0"
-    error_message = "Zero is a value, not an absence."
+    error_message = "CONNECT_GRACE_SECONDS must be 0: zero is a value, not unset."
   }
 }
 
-run "the_management_endpoint_can_be_elsewhere" {
+run "management_endpoint_fills_in_placeholders" {
   command = plan
 
   variables {
@@ -175,7 +131,7 @@ run "the_management_endpoint_can_be_elsewhere" {
   }
 }
 
-run "the_api_routes_and_logs_nothing_that_clients_sent" {
+run "api_routes_and_logs_no_client_data" {
   command = plan
 
   variables {
@@ -191,26 +147,26 @@ run "the_api_routes_and_logs_nothing_that_clients_sent" {
 
   assert {
     condition     = aws_lambda_permission.route["$default"].function_name == "router" && aws_lambda_permission.route["$default"].source_arn == "arn:aws:execute-api:eu-central-1:123456789012:a1b2c3d4e5/production/$default"
-    error_message = "API Gateway may not invoke the router."
+    error_message = "API Gateway must be allowed to invoke the router."
   }
 
   assert {
     condition     = aws_apigatewayv2_stage.this.default_route_settings[0].logging_level == "OFF" && !aws_apigatewayv2_stage.this.default_route_settings[0].data_trace_enabled
-    error_message = "Execution logs hold queries, and a query may hold a token."
+    error_message = "Execution logs must be off: they contain query strings, and a query string may contain a token."
   }
 
   assert {
     condition     = !strcontains(aws_apigatewayv2_stage.this.access_log_settings[0].format, "querystring")
-    error_message = "The access log holds queries."
+    error_message = "The access log must not contain query strings."
   }
 }
 
-run "queues_are_standard_encrypted_and_refuse_plain_http" {
+run "queues_are_standard_encrypted_and_need_tls" {
   command = plan
 
   assert {
     condition     = !aws_sqs_queue.outbound.fifo_queue && aws_sqs_queue.outbound.sqs_managed_sse_enabled && aws_sqs_queue.dead_letter.sqs_managed_sse_enabled
-    error_message = "The queues are not encrypted standard queues."
+    error_message = "The queues must be encrypted standard queues."
   }
 
   assert {
@@ -225,11 +181,11 @@ run "queues_are_standard_encrypted_and_refuse_plain_http" {
 
   assert {
     condition     = keys(aws_sqs_queue_policy.this) == ["dead_letter", "outbound"] && one(data.aws_iam_policy_document.queue["outbound"].statement[0].condition).variable == "aws:SecureTransport"
-    error_message = "The queues take calls without TLS."
+    error_message = "The queues must deny calls without TLS."
   }
 }
 
-run "emulators_may_speak_plain_http" {
+run "require_tls_false_removes_queue_policies" {
   command = plan
 
   variables {
@@ -238,11 +194,11 @@ run "emulators_may_speak_plain_http" {
 
   assert {
     condition     = length(aws_sqs_queue_policy.this) == 0
-    error_message = "A policy denies calls without TLS."
+    error_message = "No queue policy may deny calls without TLS."
   }
 }
 
-run "fifo_queues_keep_messages_in_place" {
+run "fifo_creates_high_throughput_queues" {
   command = plan
 
   variables {
@@ -251,12 +207,12 @@ run "fifo_queues_keep_messages_in_place" {
 
   assert {
     condition     = [aws_sqs_queue.outbound.name, aws_sqs_queue.dead_letter.name] == ["streamer-outbound.fifo", "streamer-dead-letters.fifo"]
-    error_message = "FIFO queues' names end with .fifo."
+    error_message = "Names of FIFO queues must end with .fifo."
   }
 
   assert {
     condition     = aws_sqs_queue.outbound.deduplication_scope == "messageGroup" && aws_sqs_queue.outbound.fifo_throughput_limit == "perMessageGroupId" && !aws_sqs_queue.outbound.content_based_deduplication
-    error_message = "The outbound queue has no high throughput, or drops what is sent again."
+    error_message = "The outbound queue must have high throughput, and no content-based deduplication, which would drop re-sends."
   }
 
   assert {
@@ -265,12 +221,12 @@ run "fifo_queues_keep_messages_in_place" {
   }
 
   assert {
-    condition     = contains(data.aws_iam_policy_document.delivery.statement[*].sid, "DelayMessages")
-    error_message = "The worker may not delay messages on a FIFO queue."
+    condition     = contains(data.aws_iam_policy_document.delivery.statement[*].sid, "ChangeMessageVisibility")
+    error_message = "The worker must be allowed to change the visibility of messages on a FIFO queue."
   }
 }
 
-run "the_table_has_both_indexes" {
+run "table_has_indexes_and_protection" {
   command = plan
 
   assert {
@@ -280,50 +236,50 @@ run "the_table_has_both_indexes" {
 
   assert {
     condition     = aws_dynamodb_table.connections.deletion_protection_enabled && aws_dynamodb_table.connections.point_in_time_recovery[0].enabled && aws_dynamodb_table.connections.ttl[0].attribute_name == "expires_at"
-    error_message = "The table is not protected, or rows do not expire."
+    error_message = "The table must be protected from deletion, have backups, and expire rows."
   }
 }
 
-run "roles_may_do_what_their_functions_do" {
+run "roles_allow_only_necessary_actions" {
   command = plan
 
   assert {
-    condition     = data.aws_iam_policy_document.connect.statement[*].sid == tolist(["WriteTheRow"])
+    condition     = data.aws_iam_policy_document.connect.statement[*].sid == tolist(["PutConnection"])
     error_message = "connect: ${jsonencode(data.aws_iam_policy_document.connect.statement[*].sid)}"
   }
 
   assert {
-    condition     = data.aws_iam_policy_document.disconnect.statement[*].sid == tolist(["RemoveTheRow"])
+    condition     = data.aws_iam_policy_document.disconnect.statement[*].sid == tolist(["DeleteConnection"])
     error_message = "disconnect: ${jsonencode(data.aws_iam_policy_document.disconnect.statement[*].sid)}"
   }
 
   assert {
-    condition     = data.aws_iam_policy_document.delivery.statement[*].sid == tolist(["TakeMessages", "SendMessages", "FindRecipients", "RemoveRowsOfGoneConnections", "PostToConnections"])
+    condition     = data.aws_iam_policy_document.delivery.statement[*].sid == tolist(["ReceiveMessages", "SendMessages", "FindRecipients", "DeleteGoneConnections", "PostToConnections"])
     error_message = "delivery: ${jsonencode(data.aws_iam_policy_document.delivery.statement[*].sid)}"
   }
 
   assert {
     condition     = one(one([for statement in data.aws_iam_policy_document.delivery.statement : statement if statement.sid == "PostToConnections"]).resources) == "arn:aws:execute-api:eu-central-1:123456789012:a1b2c3d4e5/production/POST/@connections/*"
-    error_message = "The worker may do more than post, or less."
+    error_message = "The worker must be allowed to post to connections of its stage, and nothing else."
   }
 
   assert {
     condition     = data.aws_iam_policy_document.producer.statement[*].sid == tolist(["SendMessages"]) && one(one(data.aws_iam_policy_document.producer.statement).resources) == "arn:aws:sqs:eu-central-1:123456789012:outbound"
-    error_message = "Producers may do more than send."
+    error_message = "Producers must be allowed to send to the outbound queue, and nothing else."
   }
 
   assert {
-    condition     = data.aws_iam_policy_document.telemetry["connect"].statement[*].sid == tolist(["WriteItsLog", "SendTraces"])
+    condition     = data.aws_iam_policy_document.telemetry["connect"].statement[*].sid == tolist(["WriteLogs", "SendTraces"])
     error_message = "telemetry: ${jsonencode(data.aws_iam_policy_document.telemetry["connect"].statement[*].sid)}"
   }
 
   assert {
     condition     = alltrue(flatten([for document in [data.aws_iam_policy_document.connect, data.aws_iam_policy_document.disconnect, data.aws_iam_policy_document.delivery, data.aws_iam_policy_document.producer] : [for statement in document.statement : [for action in statement.actions : !strcontains(action, "*")]]]))
-    error_message = "An action has a wildcard."
+    error_message = "No action may contain a wildcard."
   }
 }
 
-run "a_limit_of_connections_needs_three_more_rights" {
+run "connection_limit_adds_three_permissions" {
   command = plan
 
   variables {
@@ -331,12 +287,12 @@ run "a_limit_of_connections_needs_three_more_rights" {
   }
 
   assert {
-    condition     = data.aws_iam_policy_document.connect.statement[*].sid == tolist(["WriteTheRow", "CountTheUsersConnections", "CloseTheOldest", "RemoveTheOldestsRow"])
+    condition     = data.aws_iam_policy_document.connect.statement[*].sid == tolist(["PutConnection", "QueryUserConnections", "CloseOldestConnection", "DeleteClosedConnection"])
     error_message = "connect: ${jsonencode(data.aws_iam_policy_document.connect.statement[*].sid)}"
   }
 }
 
-run "a_key_of_ones_own_is_in_every_policy_that_needs_it" {
+run "kms_key_is_in_all_policies" {
   command = plan
 
   variables {
@@ -345,16 +301,16 @@ run "a_key_of_ones_own_is_in_every_policy_that_needs_it" {
 
   assert {
     condition     = aws_sqs_queue.outbound.kms_master_key_id == var.kms_key_arn && aws_sqs_queue.dead_letter.kms_master_key_id == var.kms_key_arn && aws_dynamodb_table.connections.server_side_encryption[0].kms_key_arn == var.kms_key_arn
-    error_message = "Something is not encrypted with the key."
+    error_message = "Queues and table must be encrypted with the key."
   }
 
   assert {
     condition     = alltrue([for document in concat(values(data.aws_iam_policy_document.telemetry), [data.aws_iam_policy_document.delivery, data.aws_iam_policy_document.producer]) : anytrue([for statement in document.statement : contains(statement.resources, var.kms_key_arn)])])
-    error_message = "A role may not use the key."
+    error_message = "Every role must be allowed to use the key."
   }
 }
 
-run "without_tracing_nobody_sends_traces" {
+run "tracing_false_removes_trace_permission" {
   command = plan
 
   variables {
@@ -363,11 +319,11 @@ run "without_tracing_nobody_sends_traces" {
 
   assert {
     condition     = aws_lambda_function.this["delivery"].tracing_config[0].mode == "PassThrough" && !contains(data.aws_iam_policy_document.telemetry["delivery"].statement[*].sid, "SendTraces")
-    error_message = "The worker is traced."
+    error_message = "The worker must not be traced."
   }
 }
 
-run "alarms_go_to_the_topic" {
+run "alarms_notify_the_topic" {
   command = plan
 
   variables {
@@ -376,12 +332,12 @@ run "alarms_go_to_the_topic" {
   }
 
   assert {
-    condition     = length(output.alarms) == 12 && aws_cloudwatch_metric_alarm.dead_letters.alarm_actions == toset([var.alarm_topic_arn])
+    condition     = length(output.alarms) == 12 && aws_cloudwatch_metric_alarm.this["dead-letters"].alarm_actions == toset([var.alarm_topic_arn])
     error_message = "alarms: ${jsonencode(output.alarms)}"
   }
 
   assert {
-    condition     = aws_cloudwatch_metric_alarm.oldest_message.threshold == 60 && aws_cloudwatch_metric_alarm.delivery_latency.threshold == 10000
-    error_message = "One threshold changes the others."
+    condition     = aws_cloudwatch_metric_alarm.this["oldest-message"].threshold == 60 && aws_cloudwatch_metric_alarm.this["delivery-latency"].threshold == 10000
+    error_message = "A threshold that is set must not change the other thresholds."
   }
 }

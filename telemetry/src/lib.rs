@@ -1,8 +1,8 @@
-//! What a Lambda tells its operators: logs as JSON lines, and metrics in CloudWatch's embedded metric format,
-//! both on standard output and without an API call.
+//! Logs and metrics of the Lambda functions: JSON log lines, and metrics in CloudWatch's embedded metric format.
+//! Both go to standard output, without an API call.
 //!
-//! - [`Telemetry`]: started once at the start of a Lambda; gives each invocation its [`Metrics`].
-//! - [`metric`]: every metric that Streamer writes. Dashboards and alarms name these and no others.
+//! - [`Telemetry`] is started once per process and creates the [`Metrics`] of each invocation.
+//! - [`metric`] lists every metric that Streamer writes. Dashboards and alarms use no others.
 
 mod metrics;
 
@@ -10,51 +10,54 @@ pub use metrics::{Metric, Metrics, NAMESPACE, Unit, metric};
 
 use std::{io, time::SystemTime};
 
-use streamer_environment::{Environment, Variable};
+use streamer_environment::{Environment, Faulty, Variable, values};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 
-/// Telemetry's variables.
-pub const VARIABLES: [Variable; 2] = [LOG_LEVEL, STAGE];
-
-const LOG_LEVEL: Variable = Variable {
+/// The log level.
+pub const LOG_LEVEL: Variable = Variable {
     name: "LOG_LEVEL",
-    expected: "error, warn, info (the default), debug or trace; or off, which stops metrics too",
+    expected: "error, warn, info (the default), debug or trace; or off, which also turns metrics off",
     example: "info",
 };
-const STAGE: Variable = Variable {
+
+/// The deployment's name in metrics.
+pub const STAGE: Variable = Variable {
     name: "STAGE",
     expected: "the deployment's name in metrics, `local` by default",
     example: "production",
 };
 
-/// How much to log, and what to call the deployment.
+/// The log level and the deployment's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     level: LevelFilter,
     stage: String,
 }
 
-/// The telemetry of one Lambda.
+/// The telemetry of one Lambda function.
 #[derive(Debug, Clone)]
 pub struct Telemetry {
     service: &'static str,
     stage: String,
-    on: bool,
+    is_on: bool,
 }
 
 impl Settings {
-    /// Reads [`VARIABLES`]. `None` means that a fault was noted.
-    pub fn read(environment: &mut Environment) -> Option<Self> {
+    /// Reads [`LOG_LEVEL`] and [`STAGE`].
+    ///
+    /// # Errors
+    /// [`Faulty`] if one of them is malformed.
+    pub fn read(environment: &mut Environment) -> Result<Self, Faulty> {
         let level = environment.or(&LOG_LEVEL, |text| text.parse().ok(), || LevelFilter::INFO);
-        let stage = environment.or(&STAGE, streamer_environment::values::text, || "local".to_owned());
-        Some(Self { level: level?, stage: stage? })
+        let stage = environment.or(&STAGE, values::text, || "local".to_owned());
+        Ok(Self { level: level?, stage: stage? })
     }
 }
 
 impl Telemetry {
-    /// Starts logging for the Lambda `service`. Only Streamer's own modules log below `warn`: what libraries
-    /// say at lower levels may hold tokens or payloads. A second start in one process changes nothing.
+    /// Starts logging for the Lambda function `service`. Libraries log only warnings and errors: their messages at
+    /// lower levels may contain tokens or payloads. A second start in one process changes nothing.
     #[must_use]
     pub fn start(service: &'static str, settings: Settings) -> Self {
         let targets = Targets::new()
@@ -66,22 +69,22 @@ impl Telemetry {
             .flatten_event(true)
             .with_current_span(false)
             .with_span_list(false);
-        // An error says that logging has been started already.
+        // It fails only if logging has already started.
         let _started = tracing_subscriber::registry().with(lines).with(targets).try_init();
-        Self { service, stage: settings.stage, on: settings.level != LevelFilter::OFF }
+        Self { service, stage: settings.stage, is_on: settings.level != LevelFilter::OFF }
     }
 
-    /// Empty metrics for one invocation.
+    /// Returns empty metrics for one invocation.
     #[must_use]
     pub fn metrics(&self) -> Metrics<'_> {
         Metrics::new(self.service, &self.stage)
     }
 
-    /// Writes an invocation's metrics to standard output, in as many lines as they need.
+    /// Writes an invocation's metrics to standard output, in as many lines as needed.
     ///
-    /// Metrics that cannot be written are lost: the invocation's outcome does not depend on them.
+    /// A write error loses the metrics; it does not affect the invocation's result.
     pub fn emit(&self, metrics: &Metrics<'_>) {
-        if self.on {
+        if self.is_on {
             let _lost = metrics.write(SystemTime::now(), &mut io::stdout().lock());
         }
     }

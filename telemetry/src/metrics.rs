@@ -1,4 +1,4 @@
-//! CloudWatch's embedded metric format: metrics as JSON log lines that CloudWatch Logs reads.
+//! CloudWatch's embedded metric format: metrics as JSON log lines, which CloudWatch Logs extracts.
 //!
 //! Format and limits:
 //! <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>.
@@ -14,26 +14,26 @@ use serde_json::{Map, Value, json};
 /// The namespace of every metric.
 pub const NAMESPACE: &str = "Streamer";
 
-/// Values of one metric in one line, at most.
-const VALUES_IN_A_LINE: usize = 100;
+/// Maximum values of one metric in one line.
+const VALUES_PER_LINE: usize = 100;
 
-/// A metric's unit, in CloudWatch's words.
+/// A metric's unit, as CloudWatch names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
-    /// How many.
+    /// A number of occurrences.
     Count,
-    /// How long.
+    /// A duration.
     Milliseconds,
-    /// How much of a whole.
+    /// A share of a whole, 0 to 100.
     Percent,
 }
 
 /// A metric that Streamer writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Metric {
-    /// Its name.
+    /// The name in CloudWatch.
     pub name: &'static str,
-    /// Its unit.
+    /// The unit in CloudWatch.
     pub unit: Unit,
 }
 
@@ -49,62 +49,63 @@ pub mod metric {
         Metric { name, unit: Unit::Milliseconds }
     }
 
-    /// Pairs of message and connection that API Gateway accepted.
+    /// Pairs (one message for one connection) whose post API Gateway accepted.
     pub const DELIVERED: Metric = count("Delivered");
     /// Pairs whose connection no longer exists.
     pub const GONE: Metric = count("Gone");
-    /// Pairs whose message was past its `expires_at`.
+    /// Pairs whose message had passed its `expires_at`.
     pub const EXPIRED: Metric = count("Expired");
-    /// Pairs whose message was made worthless by a later one of the same batch.
+    /// Pairs whose message was superseded by a later message in the same batch.
     pub const SUPERSEDED: Metric = count("Superseded");
-    /// Messages for whom nobody was there.
+    /// Messages whose audience had no connection.
     pub const NO_RECIPIENT: Metric = count("NoRecipient");
-    /// Messages that became messages for the parts of their audience.
+    /// Messages that were fanned out into messages for parts of their audience.
     pub const EXPANDED: Metric = count("Expanded");
-    /// Pairs that no later try would have served. What the dead-letter queue does not take counts at each
+    /// Pairs that no retry could have delivered. A message that the dead-letter queue does not accept counts at each
     /// receive.
     pub const REJECTED: Metric = count("Rejected");
-    /// Pairs that were tried for too long.
+    /// Pairs that were not delivered within the maximum age.
     pub const EXHAUSTED: Metric = count("Exhausted");
-    /// Records that hold no message; one that the dead-letter queue does not take counts at each receive.
+    /// Records without a valid message. A record that the dead-letter queue does not accept counts at each receive.
     pub const POISON: Metric = count("Poison");
-    /// Pairs that went back to the queue.
+    /// Pairs that were handed back to the outbound queue.
     pub const HANDED_BACK: Metric = count("HandedBack");
-    /// Messages and pairs that wait or were given up because their audience is connected at another endpoint only.
+    /// Messages and pairs that wait, or became dead letters, because their audience is connected only at other
+    /// endpoints.
     pub const ELSEWHERE: Metric = count("Elsewhere");
-    /// Posts that were answered with 429.
+    /// Posts that API Gateway answered with 429.
     pub const THROTTLES: Metric = count("Throttles");
-    /// Those of them that were about one client's full buffer, not about the account.
+    /// 429 responses due to one client's full buffer, not the account's quota.
     pub const SLOW_CLIENTS: Metric = count("SlowClients");
-    /// How often the circuit opened.
+    /// How often the circuit breaker opened.
     pub const CIRCUIT_OPENED: Metric = count("CircuitOpened");
-    /// Whether the circuit was open or half-open at the end of an invocation: 1 or 0.
+    /// Whether the circuit breaker was open or half-open at the end of an invocation: 1 or 0.
     pub const CIRCUIT_OPEN: Metric = count("CircuitOpen");
-    /// How many posts may be in flight, at the end of an invocation.
+    /// The concurrency limit at the end of an invocation: posts allowed in flight at once.
     pub const CONCURRENCY_LIMIT: Metric = count("ConcurrencyLimit");
-    /// The most posts of an invocation that were in flight, of those that might have been.
+    /// The maximum posts in flight during an invocation, as a percentage of the concurrency limit.
     pub const CONCURRENCY_UTILIZATION: Metric =
         Metric { name: "ConcurrencyUtilization", unit: Unit::Percent };
-    /// Posts that were made again in the same invocation.
+    /// Posts that repeated an earlier post of the same invocation.
     pub const RETRIES: Metric = count("Retries");
-    /// From the message's making (or, where its id does not tell, its sending) to its posting.
+    /// Time from a message's creation to its post. If its id does not contain the creation time, time from its sending.
     pub const DELIVERY_LATENCY: Metric = time("DeliveryLatency");
-    /// How long a post took, whatever was answered, or until it was given up.
+    /// Duration of a post until its response, whatever the status, or until its timeout.
     pub const POST_LATENCY: Metric = time("PostLatency");
-    /// From the message's sending to the start of the invocation that has it.
+    /// Time from a message's sending to the start of the invocation that received it.
     pub const QUEUE_AGE: Metric = time("QueueAge");
-    /// Connections that were let in.
+    /// Connections that `$connect` accepted.
     pub const CONNECTIONS_OPENED: Metric = count("ConnectionsOpened");
-    /// Connections that were refused, by a property `reason` beside it.
+    /// Connections that `$connect` refused. The property `reason` gives the reason.
     pub const CONNECTIONS_REFUSED: Metric = count("ConnectionsRefused");
-    /// How long a connection lived.
+    /// Duration of a connection.
     pub const CONNECTION_DURATION: Metric = time("ConnectionDuration");
-    /// How long the handling of `$connect` took.
+    /// Duration of handling `$connect`.
     pub const CONNECT_LATENCY: Metric = time("ConnectLatency");
-    /// How long the handling of `$disconnect` took.
+    /// Duration of handling `$disconnect`.
     pub const DISCONNECT_LATENCY: Metric = time("DisconnectLatency");
 
-    /// All of them.
+    /// Every metric.
     pub const ALL: [Metric; 26] = [
         DELIVERED,
         GONE,
@@ -152,7 +153,7 @@ impl<'a> Metrics<'a> {
         }
     }
 
-    /// Adds to a metric that counts. What is zero is not written.
+    /// Adds to a count. A count of zero is not written.
     pub fn count(&mut self, metric: Metric, number: usize) {
         if number > 0 {
             let (_, values) = self.values.entry(metric.name).or_insert((metric.unit, vec![0.0]));
@@ -160,25 +161,25 @@ impl<'a> Metrics<'a> {
         }
     }
 
-    /// Adds a value to a metric that measures time.
+    /// Adds a duration, in milliseconds.
     pub fn time(&mut self, metric: Metric, time: Duration) {
         self.value(metric, time.as_secs_f64() * 1000.0);
     }
 
-    /// Adds a value, zero or not.
+    /// Adds a value. Zero is written, too.
     pub fn value(&mut self, metric: Metric, value: f64) {
         let (_, values) = self.values.entry(metric.name).or_insert((metric.unit, Vec::new()));
         values.push(value);
     }
 
-    /// Adds a property, which is no dimension: to be found in the logs, at no cost in metrics.
+    /// Adds a property: searchable in the logs, but not a dimension, so it creates no additional metrics to pay for.
     pub fn property(&mut self, name: &'static str, value: impl Into<String>) {
         self.properties.push((name, value.into()));
     }
 
     pub(crate) fn write(&self, now: SystemTime, to: &mut impl Write) -> io::Result<()> {
         let timestamp = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
-        let lines = self.values.values().map(|(_, values)| values.len().div_ceil(VALUES_IN_A_LINE)).max();
+        let lines = self.values.values().map(|(_, values)| values.len().div_ceil(VALUES_PER_LINE)).max();
         for line in 0..lines.unwrap_or(0) {
             writeln!(to, "{}", self.line(line, timestamp))?;
         }
@@ -189,7 +190,7 @@ impl<'a> Metrics<'a> {
         let mut object = Map::new();
         let mut definitions = Vec::new();
         for (name, (unit, values)) in &self.values {
-            let Some(chunk) = values.chunks(VALUES_IN_A_LINE).nth(line) else { continue };
+            let Some(chunk) = values.chunks(VALUES_PER_LINE).nth(line) else { continue };
             let unit = match unit {
                 Unit::Count => "Count",
                 Unit::Milliseconds => "Milliseconds",
@@ -221,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_embedded_metric_format() {
+    fn line_is_embedded_metric_format() {
         let mut metrics = Metrics::new("delivery-worker", "local");
         metrics.count(metric::DELIVERED, 2);
         metrics.count(metric::DELIVERED, 1);
@@ -250,8 +251,9 @@ mod tests {
         );
     }
 
+    /// The metrics with fewer values are all in the first line.
     #[test]
-    fn a_metric_with_more_than_100_values_takes_more_lines_and_the_others_stand_in_the_first() {
+    fn more_than_100_values_take_more_lines() {
         let mut metrics = Metrics::new("delivery-worker", "local");
         metrics.count(metric::DELIVERED, 250);
         (0..250).for_each(|millis| metrics.time(metric::POST_LATENCY, Duration::from_millis(millis)));
@@ -264,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_say_makes_no_line() {
+    fn no_values_make_no_line() {
         let mut metrics = Metrics::new("delivery-worker", "local");
         metrics.count(metric::GONE, 0);
         assert!(lines(metrics).is_empty());

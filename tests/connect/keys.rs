@@ -1,12 +1,11 @@
-//! Keys that come from an issuer, over HTTP: rotation under load, and a server that fails, hangs and lies.
+//! Keys fetched from an issuer over HTTP: rotation under load, and key servers that fail, hang or serve invalid sets.
 
 use std::time::{Duration, Instant, SystemTime};
 
 use connect_handler::{
     config::Config,
     fetch::{HttpFetch, KeyUrl, Source},
-    jwks::{Fetch as _, Jwks, NoVerdict},
-    verify::Keys,
+    jwks::{Fetch as _, Jwks, JwksError},
 };
 use futures::future::join_all;
 use jsonwebtoken::Algorithm;
@@ -17,34 +16,26 @@ use streamer_tests::{
     signer::{Signer, changed, set},
 };
 
-use crate::{
-    claims,
-    tokens::{handler, says},
-};
-
-pub fn from_server(server: &KeyServer, path: &str) -> Keys {
-    let url = KeyUrl::new(&server.url(path)).unwrap();
-    Keys::Set(Jwks::new(HttpFetch::new(Source::Url(url))))
-}
+use crate::setup::{access, claims, from_server, respond, verifying};
 
 fn body(signers: &[&Signer]) -> Page {
     Page::Body(set(&signers.iter().map(|signer| signer.jwk().unwrap()).collect::<Vec<_>>()))
 }
 
 #[tokio::test]
-async fn many_clients_at_once_fetch_the_keys_once() {
+async fn concurrent_clients_share_one_key_fetch() {
     let (server, signer) = (KeyServer::start().await.unwrap(), Signer::new(Algorithm::ES256, "a").unwrap());
     server.serve("/keys", body(&[&signer]));
-    let handler = handler(from_server(&server, "/keys"));
+    let handler = verifying(from_server(&server, "/keys"));
     let token = signer.sign(&claims(&json!({}))).unwrap();
-    let answers = join_all((0..200).map(|_| says(&handler, &token))).await;
+    let answers = join_all((0..200).map(|_| respond(&handler, &token))).await;
     assert!(answers.iter().all(|answer| answer.0 == 200), "{answers:?}");
     assert_eq!(server.asked().len(), 1);
 }
 
-/// The old key goes on, whatever the server answers to those who ask for a new one.
+/// The cached key stays valid, whatever the server answers when a token has an unknown `kid`.
 #[tokio::test]
-async fn a_server_that_fails_hangs_or_lies_keeps_nobody_out_whose_key_is_known() {
+async fn faulty_key_server_keeps_cached_keys() {
     let [old, new] = ["a", "b"].map(|kid| Signer::new(Algorithm::ES256, kid).unwrap());
     let elsewhere = KeyServer::start().await.unwrap();
     elsewhere.serve("/keys", body(&[&new]));
@@ -55,7 +46,7 @@ async fn a_server_that_fails_hangs_or_lies_keeps_nobody_out_whose_key_is_known()
     for page in [
         Page::Status(500, String::new()),
         Page::Status(302, elsewhere.url("/keys")),
-        // Good keys, and a status that says that they are none.
+        // Valid keys with a status other than 200.
         Page::Answer(404, set(&[new.jwk().unwrap()])),
         Page::Answer(203, set(&[new.jwk().unwrap()])),
         Page::Silence,
@@ -80,54 +71,55 @@ async fn a_server_that_fails_hangs_or_lies_keeps_nobody_out_whose_key_is_known()
         assert_eq!(find("a", 0).await, Ok(1));
         server.serve("/keys", page.clone());
         let started = Instant::now();
-        assert_eq!(find("b", 61).await, Err(NoVerdict::Unavailable), "{page:?}");
+        assert_eq!(find("b", 61).await, Err(JwksError::Unavailable), "{page:?}");
         assert!(started.elapsed() < Duration::from_secs(4), "{page:?}");
         assert_eq!(server.asked().len(), 2, "{page:?}");
         for after in [62, 3700, 7300] {
             assert_eq!(find("a", after).await, Ok(1), "{page:?}");
         }
         if !matches!(page, Page::Silence) {
-            // It says why, without a word of what was answered.
+            // The error contains neither the response nor the address.
             let error = HttpFetch::new(Source::Url(url)).fetch().await.unwrap_err();
             assert!(!error.contains("maintenance") && !error.contains("127.0.0.1"), "{error}");
         }
         server.serve("/keys", keys(256 * 1024));
         assert_eq!(find("b", 7400).await, Ok(1), "{page:?}");
     }
-    assert!(elsewhere.asked().is_empty(), "no redirection is followed");
+    assert!(elsewhere.asked().is_empty(), "redirects are not followed");
 }
 
-/// Who comes while there are no keys at all is told that it is not the token's fault.
+/// The reason `keys_unavailable` does not blame the token.
 #[tokio::test]
-async fn without_any_keys_nobody_gets_in_and_nobody_is_blamed() {
+async fn unavailable_keys_get_500() {
     let (server, signer) = (KeyServer::start().await.unwrap(), Signer::new(Algorithm::ES256, "a").unwrap());
     server.serve("/keys", Page::Status(503, String::new()));
-    let handler = handler(from_server(&server, "/keys"));
+    let handler = verifying(from_server(&server, "/keys"));
     let token = signer.sign(&claims(&json!({}))).unwrap();
-    assert_eq!(says(&handler, &token).await, (500, "keys_unavailable".to_owned()));
+    assert_eq!(respond(&handler, &token).await, (500, "keys_unavailable".to_owned()));
     server.serve("/keys", body(&[&signer]));
-    streamer_tests::eventually("it is asked again", async || Ok(says(&handler, &token).await.0 == 200))
-        .await
-        .unwrap();
+    streamer_tests::eventually("the server is asked again", async || {
+        Ok(respond(&handler, &token).await.0 == 200)
+    })
+    .await
+    .unwrap();
     assert_eq!(server.asked().len(), 2);
 }
 
-/// An issuer without names for its keys: each of them is tried.
 #[tokio::test]
-async fn keys_without_names_are_all_tried() {
+async fn keys_without_kid_are_all_candidates() {
     let server = KeyServer::start().await.unwrap();
     let [one, other] = ["", ""].map(|kid| Signer::new(Algorithm::ES256, kid).unwrap());
-    let nameless = |signer: &Signer| changed(signer.jwk().unwrap(), &json!({ "kid": null }));
-    server.serve("/keys", Page::Body(set(&[nameless(&one), nameless(&other)])));
-    let handler = handler(from_server(&server, "/keys"));
+    let without_kid = |signer: &Signer| changed(signer.jwk().unwrap(), &json!({ "kid": null }));
+    server.serve("/keys", Page::Body(set(&[without_kid(&one), without_kid(&other)])));
+    let handler = verifying(from_server(&server, "/keys"));
     for signer in [one, other] {
         let header = signer.header(&json!({ "kid": null })).to_string();
         let token = signer.sign_raw(header, claims(&json!({})).to_string()).unwrap();
-        assert_eq!(says(&handler, &token).await.0, 200);
+        assert_eq!(respond(&handler, &token).await.0, 200);
     }
 }
 
-/// The issuer rotates its key while clients connect: old and new ones get in, and the set is fetched once for it.
+/// The issuer rotates its key while clients connect: tokens of both keys are accepted, and the set is fetched once.
 #[tokio::test]
 async fn keys_rotate_under_load() {
     let server = KeyServer::start().await.unwrap();
@@ -141,14 +133,14 @@ async fn keys_rotate_under_load() {
     };
     assert!(find("a", 0).await);
     server.serve("/keys", body(&[&old, &new]));
-    // Within a minute of a fetch there is no other.
+    // There is no second fetch within a minute.
     assert!(!find("b", 30).await);
     let started = Instant::now();
     let found = join_all((0..300).map(|number| find(if number % 2 == 0 { "a" } else { "b" }, 61))).await;
     assert!(found.into_iter().all(|found| found));
     println!("300 look-ups while the keys rotate: {:?}", started.elapsed());
     assert_eq!(server.asked().len(), 2);
-    // An hour later the old one is taken back.
+    // An hour later the issuer revokes the old key.
     server.serve("/keys", body(&[&new]));
     _ = tokio::time::timeout(Duration::from_secs(1), async {
         assert!(find("b", 3700).await);
@@ -160,19 +152,19 @@ async fn keys_rotate_under_load() {
 }
 
 #[tokio::test]
-async fn the_issuers_own_configuration_says_where_its_keys_are() {
+async fn discovery_finds_keys_of_configured_issuer() {
     let (server, signer) = (KeyServer::start().await.unwrap(), Signer::new(Algorithm::EdDSA, "a").unwrap());
     let issuer = server.url("");
-    let at = "/.well-known/openid-configuration";
+    let path = "/.well-known/openid-configuration";
     let configuration = |issuer: &str, jwks_uri: &str| {
         Page::Body(json!({ "issuer": issuer, "jwks_uri": jwks_uri, "other": [] }).to_string())
     };
     server.serve("/keys", body(&[&signer]));
-    let read = || {
+    let new_handler = || {
         let config = Config::read(Environment::of([("JWT_ISSUER", issuer.as_str())])).unwrap();
         let table = streamer_tests::doubles::TableDouble::default().client();
         let telemetry = streamer_tests::worker::telemetry("connect-handler");
-        connect_handler::ConnectHandler::new(table, config.verifier, crate::access(), None, telemetry)
+        connect_handler::ConnectHandler::new(table, config.verifier, access(), None, telemetry)
     };
     let token = signer.sign(&claims(&json!({ "iss": issuer, "aud": null }))).unwrap();
     for page in [
@@ -184,13 +176,13 @@ async fn the_issuers_own_configuration_says_where_its_keys_are() {
         Page::Body("{}".to_owned()),
         Page::Status(404, String::new()),
     ] {
-        server.serve(at, page.clone());
-        assert_eq!(says(&read(), &token).await, (500, "keys_unavailable".to_owned()), "{page:?}");
+        server.serve(path, page.clone());
+        assert_eq!(respond(&new_handler(), &token).await, (500, "keys_unavailable".to_owned()), "{page:?}");
     }
     assert!(!server.asked().contains(&"/keys".to_owned()));
-    server.serve(at, configuration(&issuer, &server.url("/keys")));
-    let handler = read();
-    assert_eq!(says(&handler, &token).await.0, 200);
+    server.serve(path, configuration(&issuer, &server.url("/keys")));
+    let handler = new_handler();
+    assert_eq!(respond(&handler, &token).await.0, 200);
     let other = signer.sign(&claims(&json!({ "iss": "https://evil.example.com", "aud": null }))).unwrap();
-    assert_eq!(says(&handler, &other).await, (401, "wrong_issuer".to_owned()));
+    assert_eq!(respond(&handler, &other).await, (401, "wrong_issuer".to_owned()));
 }

@@ -1,4 +1,4 @@
-//! How many connections a user may have.
+//! The limit on the connections of a user.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,17 +12,17 @@ use connect_handler::{
 };
 use serde_json::json;
 use streamer_cli::stack::issuer::{ISSUER, Issuer};
-use streamer_connections::Connection;
+use streamer_connections::{CONNECT_GRACE, Connection};
 use streamer_tests::{
     doubles::{ManagementDouble, TableDouble, connection},
     event::connect,
     worker::{ENDPOINT, telemetry},
 };
 
-use crate::claims;
+use crate::setup::claims;
 
-/// Rows of anna's, each made a minute after the one before.
-async fn rows(table: &TableDouble, ids: &[&str]) {
+/// Writes rows of the user anna, each made a minute after the previous one.
+async fn put_rows(table: &TableDouble, ids: &[&str]) {
     for (minute, id) in ids.iter().enumerate() {
         let at = SystemTime::now() - Duration::from_secs(3600) + Duration::from_secs(60 * minute as u64);
         table.client().put(&connection(id, at)).await.unwrap();
@@ -36,34 +36,38 @@ fn event(id: &str, issuer: &Issuer) -> ApiGatewayWebsocketProxyRequest {
 }
 
 fn handler(table: &TableDouble, api: &ManagementDouble, maximum: usize, issuer: &Issuer) -> ConnectHandler {
+    let limit = ConnectionLimit::new(maximum.try_into().unwrap(), CONNECT_GRACE, api.config());
+    limited(table, limit, issuer)
+}
+
+fn limited(table: &TableDouble, limit: ConnectionLimit, issuer: &Issuer) -> ConnectHandler {
     let verifier =
         Verifier::new(Keys::One(PublicKey::from_pem(&issuer.public_key).unwrap()), Some(ISSUER), None);
     let access = Access { endpoint: Some(ENDPOINT.to_owned()), ..Access::default() };
-    let limit = ConnectionLimit::new(maximum.try_into().unwrap(), api.config());
     ConnectHandler::new(table.client(), verifier, access, Some(limit), telemetry("connect-handler"))
 }
 
-fn closing(ids: &[&str]) -> Vec<String> {
+fn deletes(ids: &[&str]) -> Vec<String> {
     ids.iter().map(|id| format!("DELETE {ENDPOINT}/@connections/{id}")).collect()
 }
 
 #[tokio::test]
-async fn the_oldest_are_closed_for_the_newest() {
+async fn oldest_connections_over_limit_are_closed() {
     let (table, api, issuer) =
         (TableDouble::default(), ManagementDouble::new(|_| 204), Issuer::generate().unwrap());
-    rows(&table, &["d", "a", "c", "b"]).await;
+    put_rows(&table, &["d", "a", "c", "b"]).await;
     let response = handler(&table, &api, 3, &issuer).handle(event("new", &issuer)).await;
     assert_eq!(response.status_code, 200);
-    assert_eq!(api.asked(), closing(&["d", "a"]));
+    assert_eq!(api.asked(), deletes(&["d", "a"]));
     assert_eq!(table.connections(), ["b", "c", "new"]);
 }
 
 #[tokio::test]
-async fn nobody_is_closed_who_may_stay() {
+async fn other_users_and_apis_do_not_count() {
     let (table, api, issuer) =
         (TableDouble::default(), ManagementDouble::new(|_| 204), Issuer::generate().unwrap());
-    rows(&table, &["a", "b"]).await;
-    // Another user's, and another API's.
+    put_rows(&table, &["a", "b"]).await;
+    // Connections of another user, and of another API.
     let others = [
         Connection { user_id: "bob".try_into().unwrap(), ..connection("bobs", SystemTime::now()) },
         Connection {
@@ -75,14 +79,14 @@ async fn nobody_is_closed_who_may_stay() {
         table.client().put(&other).await.unwrap();
     }
     handler(&table, &api, 3, &issuer).handle(event("new", &issuer)).await;
-    // The event comes again.
+    // The event is repeated.
     handler(&table, &api, 3, &issuer).handle(event("new", &issuer)).await;
-    assert_eq!(api.asked(), closing(&[]));
+    assert_eq!(api.asked(), deletes(&[]));
 }
 
-/// A socket may outlive its token, and so its row.
+/// A socket may outlive its token, and with it its row.
 #[tokio::test]
-async fn those_whose_rows_have_expired_count() {
+async fn connections_with_expired_rows_count() {
     let (table, api, issuer) =
         (TableDouble::default(), ManagementDouble::new(|_| 204), Issuer::generate().unwrap());
     let long_ago = SystemTime::now() - Duration::from_secs(600);
@@ -90,22 +94,26 @@ async fn those_whose_rows_have_expired_count() {
         Connection { expires_at: long_ago + Duration::from_secs(60), ..connection("old", long_ago) };
     table.client().put(&expired).await.unwrap();
     handler(&table, &api, 1, &issuer).handle(event("new", &issuer)).await;
-    assert_eq!((api.asked(), table.connections()), (closing(&["old"]), vec!["new".to_owned()]));
+    assert_eq!((api.asked(), table.connections()), (deletes(&["old"]), vec!["new".to_owned()]));
 }
 
-/// Until its `$connect` has answered a connection answers 410, and is not gone.
+/// API Gateway answers 410 for a connection until its `$connect` has been answered.
 #[tokio::test]
-async fn one_that_is_still_being_made_keeps_its_row_and_its_socket() {
+async fn establishing_connection_keeps_row_and_socket() {
     let issuer = Issuer::generate().unwrap();
     let (table, api) = (TableDouble::default(), ManagementDouble::new(|_| 410));
-    table.client().put(&connection("being-made", SystemTime::now() - Duration::from_secs(1))).await.unwrap();
+    table
+        .client()
+        .put(&connection("establishing", SystemTime::now() - Duration::from_secs(1)))
+        .await
+        .unwrap();
     handler(&table, &api, 1, &issuer).handle(event("new", &issuer)).await;
     assert_eq!(
         (api.asked(), table.connections()),
-        (closing(&["being-made"]), vec!["being-made".to_owned(), "new".to_owned()])
+        (deletes(&["establishing"]), vec!["establishing".to_owned(), "new".to_owned()])
     );
 
-    // Of those that see each other only the younger closes the others.
+    // Of concurrent connections, only the youngest closes others.
     let (table, api) = (TableDouble::default(), ManagementDouble::new(|_| 204));
     for younger in ["younger", "youngest"] {
         table.client().put(&connection(younger, SystemTime::now() + Duration::from_secs(60))).await.unwrap();
@@ -113,27 +121,53 @@ async fn one_that_is_still_being_made_keeps_its_row_and_its_socket() {
     handler(&table, &api, 1, &issuer).handle(event("older", &issuer)).await;
     assert_eq!(
         (api.asked(), table.connections()),
-        (closing(&[]), vec!["older".to_owned(), "younger".to_owned(), "youngest".to_owned()])
+        (deletes(&[]), vec!["older".to_owned(), "younger".to_owned(), "youngest".to_owned()])
     );
 }
 
+#[tokio::test]
+async fn configured_connect_grace_applies() {
+    let (table, api, issuer) =
+        (TableDouble::default(), ManagementDouble::new(|_| 410), Issuer::generate().unwrap());
+    let minute_ago = SystemTime::now() - Duration::from_secs(60);
+    for (connect_grace, left) in [(120, vec!["new", "old"]), (30, vec!["new"])] {
+        table.client().put(&connection("old", minute_ago)).await.unwrap();
+        let limit =
+            ConnectionLimit::new(1.try_into().unwrap(), Duration::from_secs(connect_grace), api.config());
+        limited(&table, limit, &issuer).handle(event("new", &issuer)).await;
+        assert_eq!(table.connections(), left, "{connect_grace}");
+    }
+}
+
+/// Endpoints are compared as the worker compares them: the case of the host and a default port do not count.
+#[tokio::test]
+async fn equivalent_endpoints_count() {
+    let (table, api, issuer) =
+        (TableDouble::default(), ManagementDouble::new(|_| 204), Issuer::generate().unwrap());
+    let endpoint = ENDPOINT.replacen("https://", "HTTPS://", 1);
+    let old = Connection { endpoint, ..connection("old", SystemTime::now() - Duration::from_secs(60)) };
+    table.client().put(&old).await.unwrap();
+    handler(&table, &api, 1, &issuer).handle(event("new", &issuer)).await;
+    assert_eq!(table.connections(), ["new"]);
+}
+
 #[tokio::test(start_paused = true)]
-async fn nobody_is_kept_out_since_the_others_cannot_be_counted() {
+async fn failed_query_does_not_refuse_client() {
     let issuer = Issuer::generate().unwrap();
-    let refuses_queries = TableDouble::default().refusing_queries();
+    let table = TableDouble::default().refusing_queries();
     let api = ManagementDouble::new(|_| 204);
-    let response = handler(&refuses_queries, &api, 1, &issuer).handle(event("new", &issuer)).await;
-    assert_eq!((response.status_code, api.asked()), (200, closing(&[])));
+    let response = handler(&table, &api, 1, &issuer).handle(event("new", &issuer)).await;
+    assert_eq!((response.status_code, api.asked()), (200, deletes(&[])));
 }
 
 #[tokio::test]
-async fn a_socket_that_is_gone_already_loses_its_row_and_one_that_cannot_be_closed_keeps_it() {
+async fn gone_connection_loses_row_open_keeps_it() {
     let issuer = Issuer::generate().unwrap();
     let table = TableDouble::default();
-    rows(&table, &["a", "b", "c"]).await;
+    put_rows(&table, &["a", "b", "c"]).await;
     let api = ManagementDouble::new(|url| if url.ends_with("/a") { 410 } else { 403 });
     let response = handler(&table, &api, 1, &issuer).handle(event("new", &issuer)).await;
-    assert_eq!(response.status_code, 200, "nobody is kept out for it");
-    assert_eq!(api.asked(), closing(&["a", "b", "c"]));
+    assert_eq!(response.status_code, 200, "a failure does not refuse the client");
+    assert_eq!(api.asked(), deletes(&["a", "b", "c"]));
     assert_eq!(table.connections(), ["b", "c", "new"]);
 }

@@ -1,4 +1,4 @@
-//! `$connect` and `$disconnect`, called as functions: who gets in, and what is written of it.
+//! `$connect` and `$disconnect`, called as functions: responses and the rows written.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -6,6 +6,7 @@ mod keys;
 mod limit;
 mod presence;
 mod random;
+mod setup;
 mod tokens;
 
 use std::{
@@ -37,33 +38,14 @@ use streamer_tests::{
     worker::telemetry,
 };
 
-const HOUR: Duration = Duration::from_secs(3600);
+use crate::setup::{access, claims, seconds_from_now};
 
-fn access() -> Access {
-    Access { region: Some("eu-central-1".to_owned()), ..Access::default() }
-}
+const HOUR: Duration = Duration::from_secs(3600);
 
 fn handler(issuer: &Issuer, table: &TableDouble, access: Access) -> ConnectHandler {
     let key = PublicKey::from_pem(&issuer.public_key).unwrap();
     let verifier = Verifier::new(Keys::One(key), Some(ISSUER), Some("streamer"));
     ConnectHandler::new(table.client(), verifier, access, None, telemetry("connect-handler"))
-}
-
-fn seconds_from_now(seconds: i64) -> i64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-    i64::try_from(now.as_secs()).unwrap() + seconds
-}
-
-/// Good claims, with changes; `null` takes a claim away.
-fn claims(changes: &Value) -> Value {
-    let mut claims = json!({
-        "iss": ISSUER, "aud": "streamer", "sub": "anna", "tenant_id": "acme", "exp": seconds_from_now(3600),
-    });
-    for (name, value) in changes.as_object().unwrap() {
-        claims[name] = value.clone();
-    }
-    claims.as_object_mut().unwrap().retain(|_, value| !value.is_null());
-    claims
 }
 
 async fn answer(changes: &Value, access: Access) -> (ApiGatewayProxyResponse, TableDouble) {
@@ -87,7 +69,7 @@ fn number(row: &Row, attribute: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn a_good_token_is_let_in_and_its_connections_row_written() {
+async fn valid_token_connects_and_writes_row() {
     let (response, table) = answer(&json!({ "permissions": ["read", "write", ""] }), access()).await;
     assert_eq!((response.status_code, response.body), (200, None));
     let row = table.rows().remove(CONNECTION).unwrap();
@@ -101,8 +83,9 @@ async fn a_good_token_is_let_in_and_its_connections_row_written() {
     assert_eq!(number(&row, "expires_at"), (number(&row, "connected_at") + 7_800_000) / 1000);
 }
 
+/// A row never holds the custom domain that the event names.
 #[tokio::test]
-async fn the_endpoint_is_the_configured_one_or_the_apis_own_but_never_the_custom_domain() {
+async fn endpoint_is_configured_or_default() {
     let endpoint =
         async |access: Access| text(&answer(&json!({}), access).await.1.rows()[CONNECTION], "endpoint");
     let own = "https://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com/production";
@@ -113,8 +96,9 @@ async fn the_endpoint_is_the_configured_one_or_the_apis_own_but_never_the_custom
     assert_eq!(china, "https://a1b2c3d4e5.execute-api.cn-north-1.amazonaws.com.cn/production");
 }
 
+/// The row expires with its token only if that is earlier than the end of the row's lifetime.
 #[tokio::test]
-async fn a_row_expires_with_its_token_where_that_is_asked_for_and_earlier() {
+async fn row_expires_with_token_if_configured() {
     let expiry = async |exp: i64, expire_with_token: bool| {
         let (_, table) = answer(&json!({ "exp": exp }), Access { expire_with_token, ..access() }).await;
         i64::try_from(number(&table.rows()[CONNECTION], "expires_at")).unwrap()
@@ -126,7 +110,7 @@ async fn a_row_expires_with_its_token_where_that_is_asked_for_and_earlier() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_not_good_is_refused_with_401_and_the_class_of_its_fault() {
+async fn invalid_token_gets_401_with_reason() {
     for (changes, reason) in [
         (json!({ "exp": seconds_from_now(-31) }), "token_expired"),
         (json!({ "nbf": seconds_from_now(60) }), "token_not_yet_valid"),
@@ -150,7 +134,7 @@ async fn a_token_that_is_not_good_is_refused_with_401_and_the_class_of_its_fault
 
 /// RFC 7519, section 4.1.3.
 #[tokio::test]
-async fn a_token_for_an_audience_is_not_for_a_handler_that_is_none() {
+async fn without_audience_token_with_aud_is_refused() {
     let (issuer, table) = (Issuer::generate().unwrap(), TableDouble::default());
     let key = PublicKey::from_pem(&issuer.public_key).unwrap();
     let verifier = Verifier::new(Keys::One(key), Some(ISSUER), None);
@@ -162,22 +146,22 @@ async fn a_token_for_an_audience_is_not_for_a_handler_that_is_none() {
 }
 
 #[tokio::test]
-async fn clocks_may_lie_30_s_apart() {
+async fn clock_skew_up_to_30_s_is_accepted() {
     for changes in [json!({ "exp": seconds_from_now(-25) }), json!({ "nbf": seconds_from_now(25) })] {
         assert_eq!(answer(&changes, access()).await.0.status_code, 200, "{changes}");
     }
 }
 
 #[tokio::test]
-async fn what_is_no_token_of_this_issuer_is_refused() {
+async fn missing_forged_and_foreign_tokens_are_refused() {
     let (issuer, table) = (Issuer::generate().unwrap(), TableDouble::default());
     let handler = handler(&issuer, &table, access());
     let good = issuer.sign(&claims(&json!({}))).unwrap();
     let other = Issuer::generate().unwrap().sign(&claims(&json!({}))).unwrap();
-    let none = good.split('.').collect::<Vec<_>>();
+    let parts = good.split('.').collect::<Vec<_>>();
     // {"alg":"none"} and {"alg":"HS256"}
-    let unsigned = format!("eyJhbGciOiJub25lIn0.{}.", none[1]);
-    let hmac = format!("eyJhbGciOiJIUzI1NiJ9.{}.{}", none[1], none[2]);
+    let unsigned = format!("eyJhbGciOiJub25lIn0.{}.", parts[1]);
+    let hmac = format!("eyJhbGciOiJIUzI1NiJ9.{}.{}", parts[1], parts[2]);
     for (token, reason) in [
         (None, "token_missing"),
         (Some(""), "token_missing"),
@@ -194,7 +178,7 @@ async fn what_is_no_token_of_this_issuer_is_refused() {
 }
 
 #[tokio::test]
-async fn a_tenant_that_is_not_allowed_is_refused_with_403() {
+async fn disallowed_tenant_gets_403() {
     let only = |tenant: &str| Access { allowed_tenants: Some(vec![tenant.try_into().unwrap()]), ..access() };
     assert_eq!(answer(&json!({}), only("acme")).await.0.status_code, 200);
     let (response, table) = answer(&json!({}), only("globex")).await;
@@ -203,7 +187,7 @@ async fn a_tenant_that_is_not_allowed_is_refused_with_403() {
 }
 
 #[tokio::test]
-async fn who_lacks_the_required_permission_is_refused_with_403() {
+async fn missing_permission_gets_403() {
     let required = || Access { required_permission: Some("chat".to_owned()), ..access() };
     assert_eq!(answer(&json!({ "permissions": ["read", "chat"] }), required()).await.0.status_code, 200);
     for permissions in [json!(null), json!([]), json!(["chat2", "Chat", " chat"])] {
@@ -214,7 +198,7 @@ async fn who_lacks_the_required_permission_is_refused_with_403() {
 }
 
 #[tokio::test]
-async fn a_row_that_cannot_be_written_is_a_500() {
+async fn failed_row_write_gets_500() {
     let issuer = Issuer::generate().unwrap();
     let token = issuer.sign(&claims(&json!({}))).unwrap();
     let handler = handler(&issuer, &TableDouble::failing(), access());
@@ -222,7 +206,7 @@ async fn a_row_that_cannot_be_written_is_a_500() {
 }
 
 #[tokio::test]
-async fn the_subprotocol_is_answered_where_it_was_offered() {
+async fn offered_subprotocol_is_confirmed() {
     let (issuer, table) = (Issuer::generate().unwrap(), TableDouble::default());
     let handler = handler(&issuer, &table, access());
     let token = issuer.sign(&claims(&json!({}))).unwrap();
@@ -235,23 +219,23 @@ async fn the_subprotocol_is_answered_where_it_was_offered() {
 }
 
 #[tokio::test]
-async fn disconnect_removes_the_row_and_answers_200_whatever_happens() {
+async fn disconnect_removes_row_and_always_answers_200() {
     let rows = || {
         TableDouble::of_user([(CONNECTION, SystemTime::now() - HOUR), ("another", SystemTime::now())], || {
             true
         })
     };
     let table = rows();
-    // Once, again, late for a connection that nobody knows, without an id, and where the table does not work.
+    // The first event, a repeated one, one for an unknown connection, one without an id, and a failing table.
     let mut unknown = disconnect();
     unknown.request_context.connection_id = Some("unknown".to_owned());
-    let mut nameless = disconnect();
-    nameless.request_context.connection_id = None;
+    let mut without_id = disconnect();
+    without_id.request_context.connection_id = None;
     for (table, event) in [
         (&table, disconnect()),
         (&table, disconnect()),
         (&table, unknown),
-        (&table, nameless),
+        (&table, without_id),
         (&TableDouble::failing(), disconnect()),
     ] {
         let handler = DisconnectHandler::new(table.client(), telemetry("disconnect-handler"));
@@ -265,7 +249,7 @@ fn faults<const N: usize>(variables: [(&str, &str); N]) -> String {
 }
 
 #[test]
-fn connects_faulty_variables_are_named_all_at_once() {
+fn config_error_names_every_faulty_variable() {
     let error = faults([
         ("JWT_PUBLIC_KEY", "s3cret"),
         ("EXPIRE_WITH_TOKEN", "yes"),
@@ -280,11 +264,13 @@ fn connects_faulty_variables_are_named_all_at_once() {
 }
 
 #[test]
-fn keys_come_from_one_place() {
+fn key_sources_are_exclusive() {
     let url = ("JWT_JWKS_URL", "https://auth.example.com/keys");
-    assert!(faults([("JWT_PUBLIC_KEY", RSA), url]).contains("JWT_JWKS_URL is set beside JWT_PUBLIC_KEY"));
+    assert!(
+        faults([("JWT_PUBLIC_KEY", RSA), url]).contains("JWT_JWKS_URL is set together with JWT_PUBLIC_KEY")
+    );
     assert!(faults([]).contains("JWT_PUBLIC_KEY is missing"));
-    // A text that was lost on its way does not open the door.
+    // An empty value does not lift the restriction.
     for name in
         ["ALLOWED_TENANTS", "JWT_AUDIENCE", "JWT_ISSUER", "REQUIRED_PERMISSION", "MAX_CONNECTIONS_PER_USER"]
     {
@@ -294,9 +280,10 @@ fn keys_come_from_one_place() {
         );
     }
     assert!(
-        faults([("JWT_ISSUER", "https://auth.example.com/?tenant=1")]).contains("JWT_ISSUER is no https URL")
+        faults([("JWT_ISSUER", "https://auth.example.com/?tenant=1")])
+            .contains("JWT_ISSUER is not an https URL")
     );
-    assert!(faults([("JWT_ISSUER", "auth.example.com")]).contains("JWT_ISSUER is no https URL"));
+    assert!(faults([("JWT_ISSUER", "auth.example.com")]).contains("JWT_ISSUER is not an https URL"));
     for variables in [[url, ("", "")], [("JWT_PUBLIC_KEY", RSA), ("JWT_ISSUER", "auth.example.com")]] {
         assert!(Config::read(Environment::of(variables)).is_ok());
     }
@@ -304,7 +291,7 @@ fn keys_come_from_one_place() {
 }
 
 #[tokio::test]
-async fn an_index_is_read_page_by_page() {
+async fn index_is_read_by_pages() {
     let (table, now) = (TableDouble::default(), SystemTime::now());
     let connection = |id: &str| Connection {
         connection_id: id.try_into().unwrap(),
@@ -346,7 +333,7 @@ fn rsa_key(size: rsa::KeySize, label: &str) -> String {
 }
 
 #[test]
-fn keys_of_every_kind_are_read_and_nothing_else() {
+fn only_supported_public_keys_parse() {
     for pem in [RSA, EC_P256, ED25519, &rsa_key(rsa::KeySize::Rsa3072, "PUBLIC KEY")] {
         assert!(PublicKey::from_pem(pem).is_some(), "{pem}");
     }
@@ -389,7 +376,7 @@ dATqO7bd5syhdcWWYtBOQMEUf2hXC8foulFPl44XkFh+nxgYj0QIbQ+fB5nwjOWw
 +BS4NICxOkzJPf/i/+M=
 -----END PUBLIC KEY-----";
 
-/// Half as long as it must be.
+/// An RSA key of half the minimum length.
 const RSA_1024: &str = "-----BEGIN PUBLIC KEY-----
 MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQDNeOfF/dTnaMPCt+SMn/0rAnQY
 RsTQxHqh0ct2CtMK73zoggySVbRWqzt0iTJQRL7F345e0t9KWJ5N+NSm1JvmY88S

@@ -1,8 +1,8 @@
-//! Who is live, page by page, and rows that outlive their sockets.
+//! Lists of live connections, page by page, and rows that outlive their sockets.
 
 use std::time::{Duration, SystemTime};
 
-use streamer_connections::{Connection, Liveness, Who};
+use streamer_connections::{Connection, Live, Liveness, Scope};
 use streamer_message::{ConnectionId, TenantId};
 use streamer_tests::doubles::{LONG_AGO, TableDouble, connection};
 
@@ -10,17 +10,15 @@ fn id(text: &str) -> ConnectionId {
     text.try_into().unwrap()
 }
 
-async fn live(table: &TableDouble, who: &Who) -> Vec<String> {
+async fn live(table: &TableDouble, scope: &Scope) -> Vec<String> {
     let (table, now) = (table.client(), SystemTime::now());
     let (mut found, mut cursor, mut pages) = (Vec::new(), None, 0);
     loop {
-        let page = table.live(who, cursor.as_ref(), now).await.unwrap();
-        let text = |live: streamer_connections::Live| {
-            format!("{}/{}", live.tenant_id, live.connection.connection_id)
-        };
+        let page = table.live(scope, cursor.as_ref(), now).await.unwrap();
+        let text = |live: Live| format!("{}/{}", live.tenant_id, live.connection.connection_id);
         found.extend(page.connections.into_iter().map(text));
         pages += 1;
-        assert!(pages < 60, "the pages end");
+        assert!(pages < 60, "no last page");
         cursor = page.next;
         if cursor.is_none() {
             found.sort_unstable();
@@ -30,13 +28,13 @@ async fn live(table: &TableDouble, who: &Who) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_tenants_a_users_and_everybodys_live_connections_are_found() {
+async fn scopes_list_their_live_connections() {
     let (table, now) = (TableDouble::default().with_pages_of(3), SystemTime::now());
     let of = |id: &str, tenant: &str, user: &str| {
         let (tenant_id, user_id) = (tenant.try_into().unwrap(), user.try_into().unwrap());
         Connection { tenant_id, user_id, ..connection(id, now) }
     };
-    // Enough to be in every shard.
+    // Enough rows for every shard.
     for number in 0..40 {
         table
             .client()
@@ -49,14 +47,14 @@ async fn a_tenants_a_users_and_everybodys_live_connections_are_found() {
 
     let (acme, anna) = (TenantId::new("acme").unwrap(), "anna".try_into().unwrap());
     let all: Vec<_> = (0..40).map(|number| format!("acme/c{number:02}")).collect();
-    assert_eq!(live(&table, &Who::Tenant(acme.clone())).await, all);
-    assert_eq!(live(&table, &Who::User(acme, anna)).await, all[..3]);
-    let everybody: Vec<_> = all.into_iter().chain(["globex/other".to_owned()]).collect();
-    assert_eq!(live(&table, &Who::Everyone).await, everybody);
+    assert_eq!(live(&table, &Scope::Tenant(acme.clone())).await, all);
+    assert_eq!(live(&table, &Scope::User(acme, anna)).await, all[..3]);
+    let every: Vec<_> = all.into_iter().chain(["globex/other".to_owned()]).collect();
+    assert_eq!(live(&table, &Scope::All).await, every);
 }
 
 #[tokio::test]
-async fn what_was_never_there_what_has_ended_and_what_is_live_are_told_apart() {
+async fn liveness_distinguishes_missing_stale_and_live() {
     let (table, now) = (TableDouble::default(), SystemTime::now());
     let ended = Connection { expires_at: now, ..connection("ended", now - LONG_AGO) };
     let there = connection("there", now);
@@ -69,7 +67,7 @@ async fn what_was_never_there_what_has_ended_and_what_is_live_are_told_apart() {
     assert!(
         matches!(liveness("there", now).await, Liveness::Live(found) if found.connection_id == there.connection_id)
     );
-    // A socket whose `$disconnect` never came is taken for live until its row expires, 2 h 10 min after it was made.
+    // A socket whose `$disconnect` was lost counts as live until its row expires, 2 h 10 min after `$connect`.
     assert_eq!(liveness("there", now + Duration::from_secs(7800)).await, Liveness::Stale);
     assert!(TableDouble::failing().client().liveness(&id("there"), now).await.is_err());
 }

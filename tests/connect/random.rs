@@ -1,4 +1,4 @@
-//! Tokens and events at random: nobody gets in who should not, and nothing panics.
+//! Random tokens and events: only valid tokens are accepted, and nothing panics.
 
 use std::collections::HashMap;
 
@@ -12,12 +12,9 @@ use streamer_tests::{
     signer::{Signer, changed, unsigned},
 };
 
-use crate::{
-    claims,
-    tokens::{handler, says_to},
-};
+use crate::setup::{claims, respond_to, verifying};
 
-/// What is done to a good token.
+/// A change to a valid token.
 #[derive(Debug, Clone)]
 enum Change {
     Byte { at: usize, to: char },
@@ -64,21 +61,23 @@ fn change() -> impl Strategy<Value = Change> {
     ]
 }
 
-/// The token, and whether it may get in: as it is, or signed anew by the issuer itself.
+/// Returns the changed token, and whether it must be accepted; `None` if that depends on its claims.
 fn apply(change: Change, good: &str, signer: &Signer) -> (String, Option<bool>) {
-    let place = |at: usize| at % good.len();
+    let index = |at: usize| at % good.len();
     match change {
         Change::Byte { at, to } => {
-            let token: String =
-                good.char_indices().map(|(index, old)| if index == place(at) { to } else { old }).collect();
+            let token: String = good
+                .char_indices()
+                .map(|(position, old)| if position == index(at) { to } else { old })
+                .collect();
             let same = token == good;
             (token, Some(same))
         }
-        Change::Cut { at } => (good[..place(at)].to_owned(), Some(false)),
+        Change::Cut { at } => (good[..index(at)].to_owned(), Some(false)),
         Change::Insert { at, text } => {
-            (format!("{}{text}{}", &good[..place(at)], &good[place(at)..]), Some(false))
+            (format!("{}{text}{}", &good[..index(at)], &good[index(at)..]), Some(false))
         }
-        // Under the old signature, so none of them may.
+        // The signature is that of the old header, so the token must be refused.
         Change::Header(changes) => {
             let header = changed(signer.header(&json!({})), &changes).to_string();
             let (_, rest) = good.split_once('.').unwrap();
@@ -86,7 +85,7 @@ fn apply(change: Change, good: &str, signer: &Signer) -> (String, Option<bool>) 
             let same = token == good;
             (token, Some(same))
         }
-        // Signed: what the claims are worth is what matters.
+        // The issuer signs the changed claims, so only their validity matters.
         Change::Claims(changes) => (signer.sign(&changed(claims(&json!({})), &changes)).unwrap(), None),
         Change::Other(text) => (text, Some(false)),
         Change::None => (good.to_owned(), Some(true)),
@@ -95,7 +94,7 @@ fn apply(change: Change, good: &str, signer: &Signer) -> (String, Option<bool>) 
 
 fn rig() -> (ConnectHandler, Signer, tokio::runtime::Runtime) {
     let signer = Signer::new(Algorithm::EdDSA, "ed").unwrap();
-    let handler = handler(Keys::One(PublicKey::from_pem(&signer.pem).unwrap()));
+    let handler = verifying(Keys::One(PublicKey::from_pem(&signer.pem).unwrap()));
     (handler, signer, tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap())
 }
 
@@ -103,20 +102,21 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(streamer_tests::cases() * 5 / 4))]
 
     #[test]
-    fn only_the_issuers_own_tokens_get_in((changes, seed) in (prop::collection::vec(change(), 1..3), any::<u8>())) {
+    fn only_issued_tokens_are_accepted((changes, seed) in (prop::collection::vec(change(), 1..3), any::<u8>())) {
         thread_local! {
             static RIG: (ConnectHandler, Signer, tokio::runtime::Runtime) = rig();
         }
         RIG.with(|(handler, signer, runtime)| {
             for change in changes {
                 let good = signer.sign(&claims(&json!({ "seed": seed }))).unwrap();
-                let (token, may) = apply(change, &good, signer);
-                // A header cannot hold every text; a query can.
+                let (token, accepted) = apply(change, &good, signer);
+                // A query, since a header cannot contain every text.
                 let mut event = connect(None);
-                event.query_string_parameters = HashMap::from([("Authorization".to_owned(), vec![token.clone()])]).into();
-                let (status, reason) = runtime.block_on(says_to(handler, event));
+                let query = HashMap::from([("Authorization".to_owned(), vec![token.clone()])]);
+                event.query_string_parameters = query.into();
+                let (status, reason) = runtime.block_on(respond_to(handler, event));
                 prop_assert!([200, 401].contains(&status), "{status} {reason}");
-                prop_assert!(may.is_none_or(|may| may == (status == 200)), "{status} {reason}");
+                prop_assert!(accepted.is_none_or(|accepted| accepted == (status == 200)), "{status} {reason}");
                 prop_assert!(token.len() < 8 || !reason.contains(&token));
             }
             Ok(())
@@ -124,7 +124,13 @@ proptest! {
     }
 
     #[test]
-    fn any_event_has_an_answer(context in json(), headers in json(), query in json(), extra in json(), id in json()) {
+    fn every_event_gets_a_response(
+        context in json(),
+        headers in json(),
+        query in json(),
+        extra in json(),
+        id in json(),
+    ) {
         thread_local! {
             static RIG: (ConnectHandler, Signer, tokio::runtime::Runtime) = rig();
         }
@@ -136,7 +142,7 @@ proptest! {
                 "extra": extra,
             });
             event["requestContext"]["connectionId"] = id;
-            // What is no event of API Gateway is refused before the handler, by the runtime.
+            // The runtime refuses other JSON before it calls the handler.
             let Ok(mut event) = serde_json::from_value::<ApiGatewayWebsocketProxyRequest>(event) else { return Ok(()) };
             let status = runtime.block_on(handler.handle(event.clone())).status_code;
             prop_assert_eq!(status, 401);

@@ -13,6 +13,7 @@ use connect_handler::{
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::json;
 use streamer_cli::stack::{Stack, issuer::ISSUER, logs::Logs};
+use streamer_connections::CONNECT_GRACE;
 use streamer_producer::Message;
 use streamer_tests::{
     DEADLINE,
@@ -106,7 +107,7 @@ async fn limit_closes_a_users_oldest_connections() -> anyhow::Result<()> {
     }
     let key = PublicKey::from_pem(&stack.issuer.public_key).context("not a public key")?;
     let access = Access { endpoint: Some(stack.deployed.management_endpoint.clone()), ..Access::default() };
-    let limit = ConnectionLimit::new(2.try_into()?, stack.config.clone());
+    let limit = ConnectionLimit::new(2.try_into()?, CONNECT_GRACE, stack.config.clone());
     let verifier = Verifier::new(Keys::One(key), Some(ISSUER), None);
     let handler =
         ConnectHandler::new(stack.table(), verifier, access, Some(limit), telemetry("connect-handler"));

@@ -1,46 +1,48 @@
-//! The Terraform files against the code, read as HCL: this needs neither Terraform nor a provider.
+//! Compares the Terraform files with the code. Parses them as HCL, so it needs neither Terraform nor a provider.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
 };
 
-use hcl::{Attribute, Block, Body, Expression};
+use hcl::{Attribute, Block, Body, Expression, expr::ObjectKey};
 use streamer_cli::stack::{facts::Facts, places};
 use streamer_connections::schema::{BY_TENANT, BY_USER, CONNECTION_ID, EXPIRES_AT, PROJECTION};
 use streamer_telemetry::{NAMESPACE, metric};
 
-/// A file of `infra/`.
-fn file(name: &str) -> Body {
+/// Parses a file of `infra/`.
+fn parse(name: &str) -> Body {
     let path = places::workspace().join("infra").join(name);
     hcl::parse(&fs::read_to_string(&path).unwrap()).unwrap()
 }
 
-/// Calls `see` with every expression of a body, and with every expression in one of them.
-fn visit(body: &Body, see: &mut impl FnMut(&Expression)) {
-    body.attributes().for_each(|attribute| descend(&attribute.expr, see));
-    body.blocks().for_each(|block| visit(&block.body, see));
+/// Calls `visitor` with every expression of a body, nested ones included.
+fn visit_body(body: &Body, visitor: &mut impl FnMut(&Expression)) {
+    body.attributes().for_each(|attribute| visit_expression(&attribute.expr, visitor));
+    body.blocks().for_each(|block| visit_body(&block.body, visitor));
 }
 
-fn descend(expression: &Expression, see: &mut impl FnMut(&Expression)) {
-    see(expression);
+fn visit_expression(expression: &Expression, visitor: &mut impl FnMut(&Expression)) {
+    visitor(expression);
     match expression {
-        Expression::Array(items) => items.iter().for_each(|item| descend(item, see)),
-        Expression::Object(object) => object.values().for_each(|value| descend(value, see)),
-        Expression::FuncCall(call) => call.args.iter().for_each(|argument| descend(argument, see)),
-        Expression::Parenthesis(inner) => descend(inner, see),
-        Expression::Conditional(conditional) => {
-            descend(&conditional.true_expr, see);
-            descend(&conditional.false_expr, see);
+        Expression::Array(items) => items.iter().for_each(|item| visit_expression(item, visitor)),
+        Expression::Object(object) => object.values().for_each(|value| visit_expression(value, visitor)),
+        Expression::FuncCall(call) => {
+            call.args.iter().for_each(|argument| visit_expression(argument, visitor))
         }
-        Expression::ForExpr(each) => descend(&each.value_expr, see),
+        Expression::Parenthesis(inner) => visit_expression(inner, visitor),
+        Expression::Conditional(conditional) => {
+            visit_expression(&conditional.true_expr, visitor);
+            visit_expression(&conditional.false_expr, visitor);
+        }
+        Expression::ForExpr(each) => visit_expression(&each.value_expr, visitor),
         _ => {}
     }
 }
 
-fn text(expression: &Expression) -> Option<&str> {
+fn string(expression: &Expression) -> Option<&str> {
     match expression {
-        Expression::String(text) => Some(text),
+        Expression::String(string) => Some(string),
         _ => None,
     }
 }
@@ -49,52 +51,66 @@ fn attribute<'a>(body: &'a Body, name: &str) -> Option<&'a Expression> {
     body.attributes().find(|attribute| attribute.key() == name).map(Attribute::expr)
 }
 
-/// The metrics of our namespace that blocks name, as alarms do.
-fn named(body: &Body, names: &mut BTreeSet<String>) {
-    if attribute(body, "namespace").and_then(text) == Some(NAMESPACE) {
-        names.extend(attribute(body, "metric_name").and_then(text).map(str::to_owned));
+/// Collects Streamer's metrics that blocks name, as `metric` blocks do.
+fn collect_from_blocks(body: &Body, metrics: &mut BTreeSet<String>) {
+    if attribute(body, "namespace").and_then(string) == Some(NAMESPACE) {
+        metrics.extend(attribute(body, "metric_name").and_then(string).map(str::to_owned));
     }
-    body.blocks().for_each(|block| named(&block.body, names));
+    body.blocks().for_each(|block| collect_from_blocks(&block.body, metrics));
 }
 
-/// The metrics of our namespace that the dashboard shows.
-fn shown() -> BTreeSet<String> {
-    let mut names = BTreeSet::new();
-    visit(&file("dashboard.tf"), &mut |expression| {
-        let Expression::Array(items) = expression else { return };
-        if let [namespace, name, ..] = items.as_slice()
-            && text(namespace) == Some(NAMESPACE)
-        {
-            names.extend(text(name).map(str::to_owned));
+/// Streamer's metrics that alarms watch: in blocks, and in the objects that `for_each` reads.
+fn alarm_metrics() -> BTreeSet<String> {
+    let (alarms, mut metrics) = (parse("alarms.tf"), BTreeSet::new());
+    collect_from_blocks(&alarms, &mut metrics);
+    visit_body(&alarms, &mut |expression| {
+        let Expression::Object(object) = expression else { return };
+        let value = |key| object.get(&ObjectKey::from(hcl::Identifier::unchecked(key))).and_then(string);
+        if value("namespace") == Some(NAMESPACE) {
+            metrics.extend(value("metric_name").map(str::to_owned));
         }
     });
-    names
+    metrics
 }
 
-fn written() -> BTreeSet<String> {
+/// Streamer's metrics that the dashboard shows.
+fn dashboard_metrics() -> BTreeSet<String> {
+    let mut metrics = BTreeSet::new();
+    visit_body(&parse("dashboard.tf"), &mut |expression| {
+        let Expression::Array(items) = expression else { return };
+        if let [namespace, metric, ..] = items.as_slice()
+            && string(namespace) == Some(NAMESPACE)
+        {
+            metrics.extend(string(metric).map(str::to_owned));
+        }
+    });
+    metrics
+}
+
+/// The metrics that the functions write.
+fn written_metrics() -> BTreeSet<String> {
     metric::ALL.map(|metric| metric.name.to_owned()).into()
 }
 
 #[test]
-fn alarms_name_only_metrics_that_are_written() {
-    let mut names = BTreeSet::new();
-    named(&file("alarms.tf"), &mut names);
-    assert!(names.len() >= 4, "{names:?}");
-    assert!(names.is_subset(&written()), "{names:?}");
+fn alarms_watch_only_written_metrics() {
+    let watched = alarm_metrics();
+    assert!(watched.len() >= 4, "{watched:?}");
+    assert!(watched.is_subset(&written_metrics()), "{watched:?}");
 }
 
 #[test]
-fn the_dashboard_shows_the_metrics_that_are_written_and_no_others() {
-    assert_eq!(shown(), written());
+fn dashboard_shows_exactly_the_written_metrics() {
+    assert_eq!(dashboard_metrics(), written_metrics());
 }
 
-/// The environment's values, by the names that `stack.json` gives them.
+/// `stack.tf` has a value for each name that `stack.json` gives to an environment variable, and no others.
 #[test]
-fn terraform_knows_every_value_that_a_variable_can_hold() {
+fn environment_values_match_stack_json() {
     let mut known = BTreeSet::new();
-    for locals in file("stack.tf").blocks().filter(|block| block.identifier() == "locals") {
-        for values in ["settings", "places"] {
-            if let Some(Expression::Object(values)) = attribute(&locals.body, values) {
+    for locals in parse("stack.tf").blocks().filter(|block| block.identifier() == "locals") {
+        for name in ["settings", "resource_values"] {
+            if let Some(Expression::Object(values)) = attribute(&locals.body, name) {
                 known.extend(values.keys().map(ToString::to_string));
             }
         }
@@ -105,7 +121,7 @@ fn terraform_knows_every_value_that_a_variable_can_hold() {
 }
 
 #[test]
-fn table_and_indexes_are_those_that_the_functions_use() {
+fn table_matches_connections_schema() {
     let table = Facts::read().unwrap().table;
     assert_eq!((table.hash_key.as_str(), table.ttl_attribute.as_str()), (CONNECTION_ID, EXPIRES_AT));
     assert_eq!(table.projection, PROJECTION);
@@ -114,15 +130,15 @@ fn table_and_indexes_are_those_that_the_functions_use() {
     assert_eq!(indexes, [BY_USER, BY_TENANT].map(|index| (index.name, index.hash_key)).into());
 }
 
-/// Terraform reads what it can from `stack.json`: what stands in both would differ one day.
+/// `table.tf` reads keys and indexes from `stack.json`: a second copy could differ from it.
 #[test]
-fn no_fact_stands_in_terraform_again() {
-    let table = file("table.tf");
+fn terraform_repeats_no_stack_json_value() {
+    let table = parse("table.tf");
     let resources: Vec<&Block> = table.blocks().filter(|block| block.identifier() == "resource").collect();
     assert!(!resources.is_empty());
-    let facts =
+    let values =
         [CONNECTION_ID, EXPIRES_AT, BY_USER.name, BY_USER.hash_key, BY_TENANT.name, BY_TENANT.hash_key];
-    visit(&table, &mut |expression| {
-        assert!(text(expression).is_none_or(|text| !facts.contains(&text)), "{expression:?}");
+    visit_body(&table, &mut |expression| {
+        assert!(string(expression).is_none_or(|string| !values.contains(&string)), "{expression:?}");
     });
 }

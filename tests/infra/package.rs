@@ -1,4 +1,4 @@
-//! `streamer package`.
+//! Tests of `streamer package`.
 
 use std::{collections::BTreeMap, env, fs, path::Path};
 
@@ -22,10 +22,11 @@ fn has_cargo_lambda() -> bool {
     env::split_paths(&path).any(|folder| folder.join("cargo-lambda").exists())
 }
 
+/// A panic in a packaged handler is reported to Lambda, and the process handles the next invocation.
 #[tokio::test]
-async fn a_panic_in_a_packaged_handler_is_reported_and_the_process_lives_on() -> anyhow::Result<()> {
+async fn process_survives_panic_in_handler() -> anyhow::Result<()> {
     let binary = if full() {
-        // Left to itself, cargo-lambda builds what a panic ends.
+        // By default, cargo-lambda builds with `panic = "abort"`.
         let release = Release::prepare(Architecture::HERE, has_cargo_lambda()).await?;
         fs::read(&release.compile(&[PANICKING]).await?[0].path)?
     } else {
@@ -43,7 +44,7 @@ async fn a_panic_in_a_packaged_handler_is_reported_and_the_process_lives_on() ->
 }
 
 #[tokio::test]
-async fn a_package_that_does_not_start_is_refused_with_what_it_said() -> anyhow::Result<()> {
+async fn start_failure_includes_process_output() -> anyhow::Result<()> {
     let binary = fs::read(build::build().await?.path("delivery-worker")?)?;
     let folder = places::shared(format!("tests/unconfigured-{}", std::process::id()));
     let zip = archive(&binary, Compression::Fast)?;
@@ -55,8 +56,8 @@ async fn a_package_that_does_not_start_is_refused_with_what_it_said() -> anyhow:
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_binary_of_another_architecture_or_with_a_path_of_this_machine_is_refused() -> anyhow::Result<()> {
-    // A debug build holds the paths of what it was built from.
+async fn rejects_other_architecture_and_build_paths() -> anyhow::Result<()> {
+    // A debug build contains the paths of its sources.
     let binary = fs::read(build::build().await?.path("delivery-worker")?)?;
     let other = match Architecture::HERE {
         Architecture::Arm64 => Architecture::X86_64,
@@ -75,26 +76,28 @@ async fn a_binary_of_another_architecture_or_with_a_path_of_this_machine_is_refu
     Ok(())
 }
 
+/// The error names the symbol that needs a newer glibc, and the remedy.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_binary_that_needs_a_newer_glibc_is_refused_with_the_symbol_and_the_remedy() -> anyhow::Result<()> {
+async fn rejects_binary_for_newer_glibc() -> anyhow::Result<()> {
     let mut binary = fs::read(build::build().await?.path("delivery-worker")?)?;
-    // The same binary, were it built on a newer system.
+    // Makes the binary look like one built on a newer system.
     let names: Vec<_> = memchr::memmem::find_iter(&binary, b"\0GLIBC_2.34\0").collect();
     assert!(!names.is_empty());
-    names.into_iter().for_each(|place| binary[place + 9..place + 11].copy_from_slice(b"99"));
+    names.into_iter().for_each(|offset| binary[offset + 9..offset + 11].copy_from_slice(b"99"));
     let error = inspect(&binary, Architecture::HERE, []).unwrap_err().to_string();
     assert!(error.starts_with("the symbol `") && error.contains("needs GLIBC_2.99"), "{error}");
     assert!(error.contains("package with `--zig`"), "{error}");
     Ok(())
 }
 
+/// A package contains no timestamp, and its binary is executable.
 #[test]
-fn a_package_holds_no_time_and_its_binary_is_executable() -> anyhow::Result<()> {
+fn zip_is_reproducible_and_executable() -> anyhow::Result<()> {
     let zip = archive(b"binary", Compression::Best)?;
-    // Of a zip's local header: the beginning of its calendar.
+    // Time and date in the zip's local header: the earliest, 1980-01-01.
     assert_eq!(zip[10..14], [0, 0, 0x21, 0]);
-    // Of its central directory: made on Unix, and a file's mode.
+    // Creator (Unix) and file mode in the central directory.
     let entry = memchr::memmem::find(&zip, b"PK\x01\x02").unwrap();
     assert_eq!(zip[entry + 5], 3);
     assert_eq!(u16::from_le_bytes([zip[entry + 40], zip[entry + 41]]) & 0o777, 0o755);
@@ -103,7 +106,7 @@ fn a_package_holds_no_time_and_its_binary_is_executable() -> anyhow::Result<()> 
 }
 
 #[tokio::test]
-async fn what_is_not_installed_is_said_with_the_remedy() -> anyhow::Result<()> {
+async fn missing_tools_are_reported_with_remedy() -> anyhow::Result<()> {
     let streamer = Streamer::new("package-missing").await?;
     let other = if Architecture::HERE == Architecture::Arm64 { "x86_64" } else { "arm64" };
     let quick = streamer.run(["package", "--quick", "--arch", other]).await?;

@@ -1,4 +1,4 @@
-//! Least privilege: what each function may do, and the step that fails where it may not.
+//! Least privilege: each permission of each function, and the step that fails without it.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -12,140 +12,147 @@ use streamer_producer::Message;
 use streamer_tests::iam::{Iam, Policies};
 use tokio::time::{sleep, timeout};
 
-/// What a user sees of a function's work.
+/// A user-visible step of the system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
     /// A client connects, and a row is written.
     Connect,
-    /// A request is answered.
+    /// The router answers a request.
     Echo,
     /// A message for a user arrives.
     Devices,
     /// A message for a tenant arrives.
     Broadcast,
-    /// What is no message becomes a dead letter.
+    /// A malformed message becomes a dead letter.
     Poison,
-    /// A row without a socket is removed.
+    /// The row of a closed connection is removed.
     Stale,
-    /// A client leaves, and its row is removed.
+    /// A client disconnects, and its row is removed.
     Disconnect,
     /// The oldest of too many connections is closed.
     Limit,
-    /// The row of one that is gone is removed, where it is one too many.
+    /// The oldest of too many connections is already gone, and its row is removed.
     LimitGone,
 }
 
-/// What a privilege is there for.
+/// The reason for a permission.
 #[derive(Debug, Clone, Copy)]
-enum Needed {
-    /// Without it, this fails.
-    For(Step),
-    /// The emulator does not ask for it.
-    Unasked(&'static str),
+enum Reason {
+    /// This step fails without it.
+    NeededFor(Step),
+    /// The emulator does not check it, for this reason.
+    Unchecked(&'static str),
 }
 
-use Needed::{For, Unasked};
+use Reason::{NeededFor, Unchecked};
 use Step::{Broadcast, Connect, Devices, Disconnect, Echo, Limit, LimitGone, Poison, Stale};
 
-const POLLS: &str = "its mappings take messages without asking";
+const POLLS: &str = "its event source mappings poll without a role";
 const LOGS: &str = "it writes the functions' logs itself";
 const TRACES: &str = "it has no X-Ray";
 
-/// Every privilege of every function: role, action, how the resource's ARN ends, and what it is there for.
-const PRIVILEGES: [(&str, &str, &str, Needed); 27] = [
-    ("connect", "dynamodb:DeleteItem", "table/streamer_connections", For(LimitGone)),
-    ("connect", "dynamodb:PutItem", "table/streamer_connections", For(Connect)),
-    ("connect", "dynamodb:Query", "table/streamer_connections/index/by_user", For(Limit)),
-    ("connect", "execute-api:ManageConnections", "/local/DELETE/@connections/*", For(Limit)),
-    ("connect", "logs:CreateLogStream", "/aws/lambda/streamer-connect:*", Unasked(LOGS)),
-    ("connect", "logs:PutLogEvents", "/aws/lambda/streamer-connect:*", Unasked(LOGS)),
-    ("connect", "xray:PutTelemetryRecords", "*", Unasked(TRACES)),
-    ("connect", "xray:PutTraceSegments", "*", Unasked(TRACES)),
-    ("delivery", "dynamodb:DeleteItem", "table/streamer_connections", For(Stale)),
-    ("delivery", "dynamodb:Query", "table/streamer_connections/index/by_tenant", For(Broadcast)),
-    ("delivery", "dynamodb:Query", "table/streamer_connections/index/by_user", For(Devices)),
-    ("delivery", "execute-api:ManageConnections", "/local/POST/@connections/*", For(Echo)),
-    ("delivery", "logs:CreateLogStream", "/aws/lambda/streamer-delivery:*", Unasked(LOGS)),
-    ("delivery", "logs:PutLogEvents", "/aws/lambda/streamer-delivery:*", Unasked(LOGS)),
-    ("delivery", "sqs:DeleteMessage", ":streamer-outbound", Unasked(POLLS)),
-    ("delivery", "sqs:GetQueueAttributes", ":streamer-outbound", Unasked(POLLS)),
-    ("delivery", "sqs:ReceiveMessage", ":streamer-outbound", Unasked(POLLS)),
-    ("delivery", "sqs:SendMessage", ":streamer-dead-letters", For(Poison)),
-    ("delivery", "sqs:SendMessage", ":streamer-outbound", For(Broadcast)),
-    ("delivery", "xray:PutTelemetryRecords", "*", Unasked(TRACES)),
-    ("delivery", "xray:PutTraceSegments", "*", Unasked(TRACES)),
-    ("disconnect", "dynamodb:DeleteItem", "table/streamer_connections", For(Disconnect)),
-    ("disconnect", "logs:CreateLogStream", "/aws/lambda/streamer-disconnect:*", Unasked(LOGS)),
-    ("disconnect", "logs:PutLogEvents", "/aws/lambda/streamer-disconnect:*", Unasked(LOGS)),
-    ("disconnect", "xray:PutTelemetryRecords", "*", Unasked(TRACES)),
-    ("disconnect", "xray:PutTraceSegments", "*", Unasked(TRACES)),
-    ("router", "sqs:SendMessage", ":streamer-outbound", For(Echo)),
+/// All permissions of all functions: role, action, suffix of the resource's ARN, and reason.
+const PERMISSIONS: [(&str, &str, &str, Reason); 27] = [
+    ("connect", "dynamodb:DeleteItem", "table/streamer_connections", NeededFor(LimitGone)),
+    ("connect", "dynamodb:PutItem", "table/streamer_connections", NeededFor(Connect)),
+    ("connect", "dynamodb:Query", "table/streamer_connections/index/by_user", NeededFor(Limit)),
+    ("connect", "execute-api:ManageConnections", "/local/DELETE/@connections/*", NeededFor(Limit)),
+    ("connect", "logs:CreateLogStream", "/aws/lambda/streamer-connect:*", Unchecked(LOGS)),
+    ("connect", "logs:PutLogEvents", "/aws/lambda/streamer-connect:*", Unchecked(LOGS)),
+    ("connect", "xray:PutTelemetryRecords", "*", Unchecked(TRACES)),
+    ("connect", "xray:PutTraceSegments", "*", Unchecked(TRACES)),
+    ("delivery", "dynamodb:DeleteItem", "table/streamer_connections", NeededFor(Stale)),
+    ("delivery", "dynamodb:Query", "table/streamer_connections/index/by_tenant", NeededFor(Broadcast)),
+    ("delivery", "dynamodb:Query", "table/streamer_connections/index/by_user", NeededFor(Devices)),
+    ("delivery", "execute-api:ManageConnections", "/local/POST/@connections/*", NeededFor(Echo)),
+    ("delivery", "logs:CreateLogStream", "/aws/lambda/streamer-delivery:*", Unchecked(LOGS)),
+    ("delivery", "logs:PutLogEvents", "/aws/lambda/streamer-delivery:*", Unchecked(LOGS)),
+    ("delivery", "sqs:DeleteMessage", ":streamer-outbound", Unchecked(POLLS)),
+    ("delivery", "sqs:GetQueueAttributes", ":streamer-outbound", Unchecked(POLLS)),
+    ("delivery", "sqs:ReceiveMessage", ":streamer-outbound", Unchecked(POLLS)),
+    ("delivery", "sqs:SendMessage", ":streamer-dead-letters", NeededFor(Poison)),
+    ("delivery", "sqs:SendMessage", ":streamer-outbound", NeededFor(Broadcast)),
+    ("delivery", "xray:PutTelemetryRecords", "*", Unchecked(TRACES)),
+    ("delivery", "xray:PutTraceSegments", "*", Unchecked(TRACES)),
+    ("disconnect", "dynamodb:DeleteItem", "table/streamer_connections", NeededFor(Disconnect)),
+    ("disconnect", "logs:CreateLogStream", "/aws/lambda/streamer-disconnect:*", Unchecked(LOGS)),
+    ("disconnect", "logs:PutLogEvents", "/aws/lambda/streamer-disconnect:*", Unchecked(LOGS)),
+    ("disconnect", "xray:PutTelemetryRecords", "*", Unchecked(TRACES)),
+    ("disconnect", "xray:PutTraceSegments", "*", Unchecked(TRACES)),
+    ("router", "sqs:SendMessage", ":streamer-outbound", NeededFor(Echo)),
 ];
 
-/// The emulator's names for an action. It checks the calls for batches under names of their own, which AWS does not
-/// have: there, `sqs:SendMessage` covers them. So `infra/examples/emulator/batches.tf` allows these, too.
-fn checked_as(action: &str) -> Vec<&str> {
+/// The emulator's names for an action. It checks batch calls under names that AWS does not have: on AWS,
+/// `sqs:SendMessage` covers batches. `infra/examples/emulator/batches.tf` allows them, too.
+fn emulator_actions(action: &str) -> Vec<&str> {
     match action {
         "sqs:SendMessage" => vec![action, "sqs:SendMessageBatch"],
         action => vec![action],
     }
 }
 
-/// How long a step that fails is waited for.
-const PATIENCE: Duration = Duration::from_secs(4);
+/// Time after which a step counts as failed when a permission is missing.
+const DENIED_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// How long a step that works may take: messages that were handed back, and those of crashed workers, come again.
-const LIMIT: Duration = Duration::from_secs(60);
+/// Time that a working step may take: SQS delivers handed-back messages, and those of crashed workers, again.
+const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 
 const TENANT: &str = "privileges";
 
-/// Takes away each privilege in turn, and sees a step fail that works before and after.
-pub async fn each_is_needed(stack: &Stack, iam: &Iam, roles: &[(&str, String)]) -> anyhow::Result<()> {
-    one_connection_a_user(stack).await?;
-    let mut tries = Tries { stack, number: 0 };
+/// Removes each permission in turn and asserts that its step fails, and that all steps work with all permissions.
+pub async fn assert_each_is_necessary(
+    stack: &Stack,
+    iam: &Iam,
+    roles: &[(&str, String)],
+) -> anyhow::Result<()> {
+    limit_users_to_one_connection(stack).await?;
+    let mut steps = Steps { stack, count: 0 };
     for (role, name) in roles {
         let policies = iam.policies(name).await?;
-        for (action, resource, needed) in privileges(role, &policies)? {
-            let end = resource.splitn(6, ':').last().unwrap_or_default();
-            match needed {
-                Unasked(why) => println!("{role:<10}  {action:<29}  {end:<45}  not asked for: {why}"),
-                For(step) => {
-                    iam.put(&policies.without(&checked_as(&action), &resource)).await?;
-                    let failed = tries.is_denied(step, role).await;
+        for (action, resource, reason) in permissions(role, &policies)? {
+            let suffix = resource.splitn(6, ':').last().unwrap_or_default();
+            match reason {
+                Unchecked(why) => println!("{role:<10}  {action:<29}  {suffix:<45}  not checked: {why}"),
+                NeededFor(step) => {
+                    iam.put(&policies.without(&emulator_actions(&action), &resource)).await?;
+                    let denied = steps.assert_denied(step, role).await;
                     iam.put(&policies).await?;
-                    failed.with_context(|| format!("{role} without {action} on {resource}"))?;
-                    println!("{role:<10}  {action:<29}  {end:<45}  fails: {step:?}");
+                    denied.with_context(|| format!("{role} without {action} on {resource}"))?;
+                    println!("{role:<10}  {action:<29}  {suffix:<45}  fails: {step:?}");
                 }
             }
         }
     }
     for step in [Connect, Echo, Devices, Broadcast, Poison, Stale, Disconnect, Limit, LimitGone] {
-        tries.play(step, LIMIT).await.with_context(|| format!("{step:?}, with every privilege"))?;
+        steps.run(step, STEP_TIMEOUT).await.with_context(|| format!("{step:?}, with all permissions"))?;
     }
     Ok(())
 }
 
-/// What a role may do, each with what it is there for. Nothing is missing in the table, and nothing in the policies.
-fn privileges(role: &str, policies: &Policies) -> anyhow::Result<Vec<(String, String, Needed)>> {
-    let mut rows: Vec<_> = PRIVILEGES.into_iter().filter(|(of, ..)| *of == role).collect();
+/// Returns the permissions of a role: action, resource and reason.
+///
+/// # Errors
+/// When the table and the policies differ.
+fn permissions(role: &str, policies: &Policies) -> anyhow::Result<Vec<(String, String, Reason)>> {
+    let mut rows: Vec<_> = PERMISSIONS.into_iter().filter(|(name, ..)| *name == role).collect();
     let mut found = Vec::new();
     for grant in policies.grants().into_iter().filter(|grant| grant.action != "sqs:SendMessageBatch") {
-        let fits = |(_, action, end, _): &(_, &str, &str, _)| {
+        let matches = |(_, action, suffix, _): &(_, &str, &str, _)| {
             *action == grant.action
-                && if *end == "*" { grant.resource == "*" } else { grant.resource.ends_with(end) }
+                && if *suffix == "*" { grant.resource == "*" } else { grant.resource.ends_with(suffix) }
         };
         let row = rows
             .iter()
-            .position(fits)
-            .with_context(|| format!("{role} may do what nothing needs: {grant:?}"))?;
+            .position(matches)
+            .with_context(|| format!("{role} has an unnecessary permission: {grant:?}"))?;
         found.push((grant.action, grant.resource, rows.remove(row).3));
     }
-    ensure!(rows.is_empty(), "{role} may not do what it needs: {rows:?}");
+    ensure!(rows.is_empty(), "{role} lacks permissions: {rows:?}");
     Ok(found)
 }
 
-/// From here on, a user's second connection closes the first.
-async fn one_connection_a_user(stack: &Stack) -> anyhow::Result<()> {
+/// Configures `connect` so that a user's second connection closes the first.
+async fn limit_users_to_one_connection(stack: &Stack) -> anyhow::Result<()> {
     let (lambda, connect) =
         (aws_sdk_lambda::Client::new(&stack.config), &stack.deployed.functions["connect"]);
     let now = lambda.get_function_configuration().function_name(connect).send().await?;
@@ -156,44 +163,45 @@ async fn one_connection_a_user(stack: &Stack) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Tries steps, each with a user and a tenant of its own.
-struct Tries<'a> {
+/// Runs steps, each with its own user.
+struct Steps<'a> {
     stack: &'a Stack,
-    number: usize,
+    count: usize,
 }
 
-impl Tries<'_> {
-    /// The step fails, and the function says that something was denied.
-    async fn is_denied(&mut self, step: Step, function: &str) -> anyhow::Result<()> {
+impl Steps<'_> {
+    /// Asserts that a step fails, and that the function's log shows a denied call.
+    async fn assert_denied(&mut self, step: Step, function: &str) -> anyhow::Result<()> {
         let mut logs = Logs::of(self.stack, Some(function))?;
         logs.next().await?;
-        if self.play(step, PATIENCE).await.is_ok() {
-            bail!("{step:?} works");
+        if self.run(step, DENIED_TIMEOUT).await.is_ok() {
+            bail!("{step:?} succeeds");
         }
-        let (deadline, mut said) = (Instant::now() + LIMIT, Vec::new());
+        let (deadline, mut lines) = (Instant::now() + STEP_TIMEOUT, Vec::new());
         while Instant::now() < deadline {
-            said.extend(logs.next().await?.into_iter().map(|line| line.text));
-            if said.iter().any(|line| {
+            lines.extend(logs.next().await?.into_iter().map(|line| line.text));
+            if lines.iter().any(|line| {
                 ["AccessDenied", "not authorized", "\"403\""].iter().any(|word| line.contains(word))
             }) {
                 return Ok(());
             }
             sleep(Duration::from_millis(100)).await;
         }
-        bail!("{step:?} fails, but nothing says that it was denied: {said:?}")
+        bail!("{step:?} fails, but the log shows no denied call: {lines:?}")
     }
 
-    async fn play(&mut self, step: Step, limit: Duration) -> anyhow::Result<()> {
-        self.number += 1;
-        let user = format!("{step:?}-{}", self.number).to_lowercase();
-        match timeout(limit, self.try_step(step, &user)).await {
-            Ok(done) => done,
-            Err(_) => bail!("{step:?} has not ended within {} s", limit.as_secs()),
+    async fn run(&mut self, step: Step, limit: Duration) -> anyhow::Result<()> {
+        self.count += 1;
+        let user = format!("{step:?}-{}", self.count).to_lowercase();
+        match timeout(limit, self.run_unlimited(step, &user)).await {
+            Ok(result) => result,
+            Err(_) => bail!("{step:?} did not complete within {} s", limit.as_secs()),
         }
     }
 
-    async fn try_step(&self, step: Step, user: &str) -> anyhow::Result<()> {
-        let (stack, forever) = (self.stack, LIMIT * 2);
+    async fn run_unlimited(&self, step: Step, user: &str) -> anyhow::Result<()> {
+        // The step's own timeout ends first.
+        let (stack, unlimited) = (self.stack, STEP_TIMEOUT * 2);
         let producer = stack.producer();
         match step {
             Connect => {
@@ -203,93 +211,94 @@ impl Tries<'_> {
             Echo => {
                 let mut socket = stack.connect(TENANT, user).await?;
                 socket.send(&json!({ "type": "echo", "request_id": user, "text": user })).await?;
-                let frame = socket.next(forever).await?.json()?;
+                let frame = socket.next(unlimited).await?.json()?;
                 ensure!(frame["data"] == user, "{frame}");
                 Ok(())
             }
             Devices => {
                 let mut socket = stack.connect(TENANT, user).await?;
                 producer.send(Message::user(TENANT, user).response(user)?).await?;
-                let frame = socket.next(forever).await?.json()?;
+                let frame = socket.next(unlimited).await?.json()?;
                 ensure!(frame["data"] == user, "{frame}");
                 Ok(())
             }
             Broadcast => {
-                // A tenant of its own: the tenant of the others hears nothing.
+                // A tenant of its own, so that clients of other steps receive nothing.
                 let mut socket = stack.connect(user, user).await?;
                 producer.send(Message::tenant(user).response(user)?).await?;
-                let frame = socket.next(forever).await?.json()?;
+                let frame = socket.next(unlimited).await?.json()?;
                 ensure!(frame["data"] == user, "{frame}");
                 Ok(())
             }
-            Poison => self.poison(user).await,
+            Poison => self.send_poison(user).await,
             Stale => {
-                let (id, ghost) = self.ghost(user).await?;
-                stack.table().put(&ghost).await?;
-                producer.send(Message::connection(&id).response("anybody?")?).await?;
-                self.until_removed(&id).await
+                let (id, row) = self.closed_connection(user).await?;
+                stack.table().put(&row).await?;
+                producer.send(Message::connection(&id).response("to a closed connection")?).await?;
+                self.wait_until_removed(&id).await
             }
             Disconnect => {
                 let socket = stack.connect(TENANT, user).await?;
                 let id = self.row(TENANT, user).await?.connection_id;
                 socket.close().await?;
-                self.until_removed(&id).await
+                self.wait_until_removed(&id).await
             }
             Limit => {
                 let mut first = stack.connect(TENANT, user).await?;
                 let _second = stack.connect(TENANT, user).await?;
-                ensure!(first.next(forever).await.is_err(), "a frame came");
+                ensure!(first.next(unlimited).await.is_err(), "the connection received a frame");
                 Ok(())
             }
             LimitGone => {
-                let (id, ghost) = self.ghost(user).await?;
-                stack.table().put(&ghost).await?;
+                let (id, row) = self.closed_connection(user).await?;
+                stack.table().put(&row).await?;
                 let _socket = stack.connect(TENANT, user).await?;
-                self.until_removed(&id).await
+                self.wait_until_removed(&id).await
             }
         }
     }
 
-    /// The row of a user's one connection.
+    /// Waits for the row of a user's only connection.
     async fn row(&self, tenant: &str, user: &str) -> anyhow::Result<Connection> {
         let (tenant, user, table) = (TenantId::new(tenant)?, UserId::new(user)?, self.stack.table());
         loop {
             let page = table.by_user(&tenant, &user, None, SystemTime::now()).await?;
             if let Some(row) = page.connections.first() {
                 let row = table.get(&row.connection_id, SystemTime::now()).await?;
-                return row.context("the row has just been there");
+                return row.context("the row was removed");
             }
             sleep(Duration::from_millis(20)).await;
         }
     }
 
-    /// A connection that is gone, and the row that it had, which is old.
-    async fn ghost(&self, user: &str) -> anyhow::Result<(ConnectionId, Connection)> {
+    /// Opens and closes a connection, and returns its id and its row, dated one hour back.
+    async fn closed_connection(&self, user: &str) -> anyhow::Result<(ConnectionId, Connection)> {
         let socket = self.stack.connect(TENANT, user).await?;
         let row = self.row(TENANT, user).await?;
         socket.close().await?;
-        self.until_removed(&row.connection_id).await?;
+        self.wait_until_removed(&row.connection_id).await?;
         let hour_ago = SystemTime::now() - Duration::from_secs(3600);
         Ok((row.connection_id.clone(), Connection { connected_at: hour_ago, ..row }))
     }
 
-    async fn until_removed(&self, id: &ConnectionId) -> anyhow::Result<()> {
+    async fn wait_until_removed(&self, id: &ConnectionId) -> anyhow::Result<()> {
         while self.stack.table().get(id, SystemTime::now()).await?.is_some() {
             sleep(Duration::from_millis(20)).await;
         }
         Ok(())
     }
 
-    async fn poison(&self, body: &str) -> anyhow::Result<()> {
+    /// Sends a malformed message and waits for its dead letter.
+    async fn send_poison(&self, body: &str) -> anyhow::Result<()> {
         let (sqs, deployed) = (aws_sdk_sqs::Client::new(&self.stack.config), &self.stack.deployed);
         sqs.send_message().queue_url(&deployed.queue_url).message_body(body).send().await?;
         loop {
             let receive =
                 sqs.receive_message().queue_url(&deployed.dead_letter_queue_url).wait_time_seconds(1);
-            for letter in receive.send().await?.messages.unwrap_or_default() {
+            for message in receive.send().await?.messages.unwrap_or_default() {
                 let delete = sqs.delete_message().queue_url(&deployed.dead_letter_queue_url);
-                delete.set_receipt_handle(letter.receipt_handle).send().await?;
-                if letter.body.as_deref() == Some(body) {
+                delete.set_receipt_handle(message.receipt_handle).send().await?;
+                if message.body.as_deref() == Some(body) {
                     return Ok(());
                 }
             }

@@ -1,4 +1,4 @@
-//! `infra/`, as Terraform sees it, and applied for real.
+//! Validates, tests and applies `infra/` with Terraform.
 
 use std::{collections::BTreeMap, ffi::OsStr, fs, path::PathBuf};
 
@@ -28,22 +28,22 @@ use crate::privileges;
 
 const MODULES: [&str; 3] = [".", "examples/complete", "examples/emulator"];
 
-/// The functions' packages, of the debug build, and a router's beside them.
-async fn packages(name: &str) -> anyhow::Result<PathBuf> {
+/// Packages debug builds of the functions and of a router, and returns their folder.
+async fn build_packages(name: &str) -> anyhow::Result<PathBuf> {
     let folder = places::shared(format!("tests/packages-{name}-{}", std::process::id()));
-    let output = folder.to_str().context("not UTF-8")?;
-    let here = Architecture::HERE.to_string();
+    let path = folder.to_str().context("the folder's path is not UTF-8")?;
+    let architecture = Architecture::HERE.to_string();
     let streamer = Streamer::new(&format!("package-{name}")).await?;
-    let said = streamer.run(["package", "--quick", "--arch", &here, "--output", output]).await?;
-    assert!(said.success && said.out.matches(", starts in ").count() == 3, "{said:?}");
+    let output = streamer.run(["package", "--quick", "--arch", &architecture, "--output", path]).await?;
+    assert!(output.success && output.out.matches(", starts in ").count() == 3, "{output:?}");
     fs::write(folder.join("router.zip"), build::build().await?.zip_router(&Router::Example)?)?;
     Ok(folder)
 }
 
 #[tokio::test]
-async fn terraform_finds_no_fault_in_any_module() -> anyhow::Result<()> {
-    for (place, module) in MODULES.into_iter().enumerate() {
-        let name = format!("validate-{place}");
+async fn modules_are_formatted_and_valid() -> anyhow::Result<()> {
+    for (index, module) in MODULES.into_iter().enumerate() {
+        let name = format!("validate-{index}");
         let Some(terraform) = Terraform::initialise(&name, module, BTreeMap::new()).await? else {
             return Ok(());
         };
@@ -53,30 +53,29 @@ async fn terraform_finds_no_fault_in_any_module() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is asked for in `infra/tests/`: with a provider that makes nothing.
+/// Runs the tests in `infra/tests/`, with a mock provider.
 #[tokio::test]
-async fn the_rules_between_settings_are_checked_when_terraform_plans() -> anyhow::Result<()> {
-    let packages = packages("test").await?;
+async fn terraform_tests_pass() -> anyhow::Result<()> {
+    let packages = build_packages("test").await?;
     let variables = BTreeMap::from([
         ("packages", packages.display().to_string()),
         ("architecture", Architecture::HERE.to_string()),
     ]);
     if let Some(terraform) = Terraform::initialise("test", ".", variables).await? {
-        let said = terraform.run_with_variables(["test"]).await?;
-        println!("{said}");
-        assert!(said.contains("Success!"), "{said}");
+        let output = terraform.run_with_variables(["test"]).await?;
+        println!("{output}");
+        assert!(output.contains("Success!"), "{output}");
     }
     Ok(fs::remove_dir_all(packages)?)
 }
 
-/// The demo's client, through what Terraform made, where every call is checked against its policies; and then each
-/// privilege is taken away in turn.
+/// Applies the module to an emulator that enforces IAM policies, runs the demo, shows that each permission is needed,
+/// and destroys the deployment without a remainder.
 #[tokio::test]
-async fn what_terraform_makes_plays_the_demo_with_no_privilege_too_many_and_leaves_nothing_behind()
--> anyhow::Result<()> {
+async fn applied_module_runs_demo_with_least_privilege() -> anyhow::Result<()> {
     let endpoint = Endpoint::start_own(&install(&ENFORCING).await?, "terraform").await?;
     let (outage, issuer) = (Outage::prepare(endpoint.url())?, Issuer::generate()?);
-    let packages = packages("apply").await?;
+    let packages = build_packages("apply").await?;
     let variables = BTreeMap::from([
         ("endpoint_url", endpoint.url().to_owned()),
         ("management_origin", outage.origin()),
@@ -85,7 +84,7 @@ async fn what_terraform_makes_plays_the_demo_with_no_privilege_too_many_and_leav
         ("router_zip", packages.join("router.zip").display().to_string()),
         ("jwt_public_key", issuer.public_key.clone()),
         ("jwt_issuer", ISSUER.to_owned()),
-        // More than the demo's users have: what it takes to close connections is needed, too.
+        // Above the demo's number of connections. It makes the module grant the permissions to close connections.
         ("max_connections_per_user", "200".to_owned()),
     ]);
     if let Some(terraform) = Terraform::initialise("apply", "examples/emulator", variables).await? {
@@ -96,16 +95,17 @@ async fn what_terraform_makes_plays_the_demo_with_no_privilege_too_many_and_leav
         let deployed: Deployed = serde_json::from_value(output)?;
         let stack = Stack::elsewhere(deployed, issuer).await;
         demo::play(&stack, &outage, Screen::new()).await?;
-        privileges::each_is_needed(&stack, &Iam::new(endpoint.url())?, &roles).await?;
+        privileges::assert_each_is_necessary(&stack, &Iam::new(endpoint.url())?, &roles).await?;
 
         terraform.destroy().await?;
         assert_eq!(terraform.run(["state", "list"].map(OsStr::new)).await?, "");
-        nothing_is_left(&local_config(endpoint.url()).await).await?;
+        assert_no_resources(&local_config(endpoint.url()).await).await?;
     }
     Ok(fs::remove_dir_all(packages)?)
 }
 
-async fn nothing_is_left(config: &SdkConfig) -> anyhow::Result<()> {
+/// Fails if the emulator still has functions, mappings, queues, tables or APIs.
+async fn assert_no_resources(config: &SdkConfig) -> anyhow::Result<()> {
     let lambda = aws_sdk_lambda::Client::new(config);
     let functions = lambda.list_functions().send().await?;
     assert!(functions.functions().is_empty(), "{functions:?}");

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use clap::Args;
 use humantime::{format_duration, format_rfc3339_seconds};
 use serde_json::json;
-use streamer_connections::{Live, Who};
+use streamer_connections::{Live, Scope};
 use streamer_message::{TenantId, UserId};
 
 use super::target::Target;
@@ -49,9 +49,9 @@ impl Connections {
     pub async fn run(self) -> anyhow::Result<()> {
         let Whose { tenant, user } = self.whose;
         let who = match (tenant, user) {
-            (Some(tenant), Some(user)) => Who::User(tenant, user),
-            (Some(tenant), None) => Who::Tenant(tenant),
-            (None, _) => Who::Everyone,
+            (Some(tenant), Some(user)) => Scope::User(tenant, user),
+            (Some(tenant), None) => Scope::Tenant(tenant),
+            (None, _) => Scope::All,
         };
         let (table, screen, now) = (self.target.table().await?, Screen::new(), SystemTime::now());
         let (mut cursor, mut count) = (None, 0);

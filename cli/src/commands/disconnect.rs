@@ -8,12 +8,10 @@ use std::{
 
 use anyhow::bail;
 use aws_config::SdkConfig;
-use aws_sdk_apigatewaymanagement::{Client, config::Builder};
 use clap::Args;
 use futures::{StreamExt as _, stream};
 use indicatif::{ProgressBar, ProgressStyle};
-use streamer_connections::{ConnectionTable, Endpoints, Live, Removal, Who};
-use streamer_environment::aws::cause;
+use streamer_connections::{CONNECT_GRACE, CloseError, CloseOutcome, ConnectionTable, Live, Scope};
 use streamer_message::{ConnectionId, TenantId, UserId};
 use tokio::time::sleep;
 
@@ -28,9 +26,6 @@ const ROUNDS: usize = 6;
 
 /// Between two rounds.
 const PAUSE: Duration = Duration::from_millis(1500);
-
-/// How young a connection may be for a 410 to mean that it is not there yet.
-const CONNECT_GRACE: Duration = Duration::from_secs(5);
 
 /// Faults that are told one by one.
 const TOLD: usize = 10;
@@ -54,15 +49,6 @@ pub struct Disconnect {
     target: Target,
 }
 
-/// What became of a connection.
-enum Ended {
-    Closed,
-    WasGone,
-    /// It may not be there yet.
-    TooYoung,
-    Failed(String),
-}
-
 /// What became of all of them, by id: one that is found again, since the indexes lag, counts once.
 #[derive(Default)]
 struct Tally {
@@ -81,8 +67,8 @@ impl Disconnect {
     pub async fn run(self) -> anyhow::Result<()> {
         let (table, aws) = (self.target.table().await?, self.target.config().await?);
         let who = match self.user {
-            Some(user) => Who::User(self.tenant, user),
-            None => Who::Tenant(self.tenant),
+            Some(user) => Scope::User(self.tenant, user),
+            None => Scope::Tenant(self.tenant),
         };
         let (mut tally, bar) = (Tally::default(), bar());
         let ended = rounds(&table, &aws, &who, &mut tally, bar.as_ref()).await;
@@ -99,7 +85,7 @@ impl Disconnect {
 async fn rounds(
     table: &ConnectionTable,
     aws: &SdkConfig,
-    who: &Who,
+    who: &Scope,
     tally: &mut Tally,
     bar: Option<&ProgressBar>,
 ) -> anyhow::Result<()> {
@@ -123,7 +109,7 @@ async fn rounds(
 async fn go_through(
     table: &ConnectionTable,
     aws: &SdkConfig,
-    who: &Who,
+    who: &Scope,
     tally: &mut Tally,
     bar: Option<&ProgressBar>,
 ) -> anyhow::Result<usize> {
@@ -131,19 +117,19 @@ async fn go_through(
     loop {
         // Those past their expiry, too: a socket may outlive its token.
         let page = table.live(who, cursor.as_ref(), SystemTime::UNIX_EPOCH).await?;
-        let ending: Vec<_> = page.connections.iter().map(|live| end(table, aws, live)).collect();
-        let mut ending = stream::iter(ending).buffer_unordered(AT_ONCE);
-        while let Some((id, ended)) = ending.next().await {
-            match ended {
-                Ended::Closed => new += usize::from(tally.closed.insert(id)),
-                Ended::WasGone => {
+        let closing: Vec<_> = page.connections.iter().map(|live| close(table, aws, live)).collect();
+        let mut closing = stream::iter(closing).buffer_unordered(AT_ONCE);
+        while let Some((id, outcome)) = closing.next().await {
+            match outcome {
+                Ok(CloseOutcome::Closed) => new += usize::from(tally.closed.insert(id)),
+                Ok(CloseOutcome::Gone) => {
                     new += usize::from(!tally.closed.contains(&id) && tally.were_gone.insert(id))
                 }
-                Ended::TooYoung => _ = tally.open.insert(id),
-                Ended::Failed(cause) => {
-                    tally.open.insert(id);
+                Ok(CloseOutcome::TooYoung) => _ = tally.open.insert(id),
+                Err(error) => {
                     tally.told += 1;
-                    tell(&cause, tally.told, bar);
+                    tell(&format!("{id}: {error}"), tally.told, bar);
+                    tally.open.insert(id);
                 }
             }
             if let Some(bar) = bar {
@@ -165,23 +151,15 @@ fn tell(cause: &str, number: usize, bar: Option<&ProgressBar>) {
     }
 }
 
-/// Closes a socket, and removes its row when that is certain.
-async fn end(table: &ConnectionTable, aws: &SdkConfig, live: &Live) -> (ConnectionId, Ended) {
-    let id = &live.connection.connection_id;
-    let client = Client::from_conf(Builder::from(aws).endpoint_url(&live.connection.endpoint).build());
-    let removed = match client.delete_connection().connection_id(id.as_str()).send().await {
-        Ok(_) => table.delete(id).await.map(|_| Ended::Closed),
-        // Gone, or still being made: until `$connect` has answered, a connection does not exist.
-        Err(error) if error.raw_response().is_some_and(|response| response.status().as_u16() == 410) => {
-            let here = Endpoints::from(live.connection.endpoint.as_str());
-            let removed = table.delete_if_older(id, SystemTime::now() - CONNECT_GRACE, &here).await;
-            // A row that has changed its endpoint since is a new connection's.
-            removed.map(|removed| if removed == Removal::Removed { Ended::WasGone } else { Ended::TooYoung })
-        }
-        Err(error) => Ok(Ended::Failed(format!("{id}: {}", cause(&error)))),
-    };
-    let failed = |error| Ended::Failed(format!("{id} is closed, but its row is still there: {error}"));
-    (id.clone(), removed.unwrap_or_else(failed))
+/// Closes a connection and removes its row.
+async fn close(
+    table: &ConnectionTable,
+    aws: &SdkConfig,
+    live: &Live,
+) -> (ConnectionId, Result<CloseOutcome, CloseError>) {
+    let cutoff = SystemTime::now() - CONNECT_GRACE;
+    let outcome = table.close(aws, &live.connection, cutoff).await;
+    (live.connection.connection_id.clone(), outcome)
 }
 
 fn bar() -> Option<ProgressBar> {

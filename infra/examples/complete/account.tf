@@ -1,5 +1,5 @@
-# API Gateway writes access logs with a role that belongs to the account in the Region. There is one: leave this out
-# where another configuration has set it.
+# API Gateway writes access logs with one role for the account in a Region. Remove this file if another configuration
+# sets that role.
 # https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-logging.html
 
 data "aws_iam_policy_document" "api_gateway" {

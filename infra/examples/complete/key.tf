@@ -1,17 +1,18 @@
-# The key of the queues, the table and the alarms' topic.
+# The KMS key for the queues, the table and the alarms' topic.
 
 data "aws_caller_identity" "current" {}
 
 data "aws_partition" "current" {}
 
 data "aws_iam_policy_document" "key" {
-  #checkov:skip=CKV_AWS_109:In a key's policy, * is the key.
-  #checkov:skip=CKV_AWS_111:In a key's policy, * is the key.
-  #checkov:skip=CKV_AWS_356:In a key's policy, * is the key.
+  #checkov:skip=CKV_AWS_109:In a key policy, * means this key.
+  #checkov:skip=CKV_AWS_111:In a key policy, * means this key.
+  #checkov:skip=CKV_AWS_356:In a key policy, * means this key.
 
-  # Lets the account's IAM policies decide, as those of the module do; without it nobody could change the key.
+  # Enables IAM policies of the account, such as the module's, to allow use of the key. Without this statement, the
+  # key could not be managed any more.
   statement {
-    sid       = "LeaveItToIam"
+    sid       = "EnableIamPolicies"
     actions   = ["kms:*"]
     resources = ["*"]
 
@@ -23,7 +24,7 @@ data "aws_iam_policy_document" "key" {
 
   # https://docs.aws.amazon.com/sns/latest/dg/sns-key-management.html
   statement {
-    sid       = "AlarmsPublishToTheTopic"
+    sid       = "LetAlarmsPublish"
     actions   = ["kms:Decrypt", "kms:GenerateDataKey"]
     resources = ["*"]
 

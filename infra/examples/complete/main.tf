@@ -1,4 +1,4 @@
-# Streamer on AWS, with what stands around it: a router, a producer, a key, and a topic for alarms.
+# Streamer on AWS, with a router, a producer, a KMS key and an SNS topic for alarms.
 
 terraform {
   required_version = ">= 1.9"
@@ -32,12 +32,12 @@ module "streamer" {
     }
   }
 
-  # The keys are those of the issuer's OpenID Connect configuration.
+  # The issuer's OpenID Connect configuration provides the keys.
   jwt_issuer               = var.jwt_issuer
   jwt_audience             = var.jwt_audience
   max_connections_per_user = 5
 
-  # Half of what a newer Region gives an account: 3 environments with 416 posts a second each.
+  # Half of an account's limit in a newer Region: 3 execution environments with 416 posts a second each.
   requests_per_second = 1250
 
   kms_key_arn     = aws_kms_key.streamer.arn

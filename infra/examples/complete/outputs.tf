@@ -1,14 +1,14 @@
 output "websocket_url" {
-  description = "Where clients connect."
+  description = "URL that clients connect to."
   value       = module.streamer.websocket_url
 }
 
 output "queue_url" {
-  description = "The queue that producers send to."
+  description = "URL of the queue that producers send to."
   value       = module.streamer.queue_url
 }
 
 output "producer_role_arn" {
-  description = "The role that a job sends messages with."
+  description = "ARN of the role with which a job sends messages."
   value       = aws_iam_role.producer.arn
 }

@@ -1,4 +1,4 @@
-# Who sends messages: the router, which gets what clients send, and a job in a container.
+# Producers: the router, which receives the clients' messages, and a job in a container.
 
 locals {
   services = {
@@ -36,12 +36,12 @@ resource "aws_iam_role_policy_attachment" "router_logs" {
 }
 
 resource "aws_lambda_function" "router" {
-  #checkov:skip=CKV_AWS_50:The module's functions show tracing; the router's is yours to choose.
-  #checkov:skip=CKV_AWS_115:A limit would refuse what clients send.
-  #checkov:skip=CKV_AWS_116:API Gateway invokes it synchronously.
-  #checkov:skip=CKV_AWS_117:It calls nothing inside a VPC.
-  #checkov:skip=CKV_AWS_173:A queue's URL is no secret.
-  #checkov:skip=CKV_AWS_272:Code signing needs a signing profile and a bucket, which are the account's to have.
+  #checkov:skip=CKV_AWS_50:Tracing of the router is up to you; the module's functions show how.
+  #checkov:skip=CKV_AWS_115:A concurrency limit would refuse messages of clients.
+  #checkov:skip=CKV_AWS_116:API Gateway invokes the router synchronously.
+  #checkov:skip=CKV_AWS_117:The router calls nothing inside a VPC.
+  #checkov:skip=CKV_AWS_173:The queue's URL is not a secret.
+  #checkov:skip=CKV_AWS_272:Code signing needs a signing profile and a bucket of the account.
   function_name    = "streamer-router"
   role             = aws_iam_role.router.arn
   runtime          = "provided.al2023"
@@ -58,8 +58,8 @@ resource "aws_lambda_function" "router" {
     }
   }
 
-  # The stage comes after its routes, and writes access logs with the account's role. A depends_on of the whole module
-  # would defer its data sources whenever the account changes, and so replace what is named by them.
+  # The stage needs the account's role for its access logs, and is created after its routes. A depends_on of the whole
+  # module would defer its data sources on a change of the account, and so replace resources named after their values.
   depends_on = [aws_api_gateway_account.this]
 }
 

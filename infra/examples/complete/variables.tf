@@ -1,33 +1,33 @@
 variable "region" {
-  description = "Where to deploy."
+  description = "Region to deploy to."
   type        = string
   default     = "eu-central-1"
 }
 
 variable "packages" {
-  description = "The folder with the functions' zips; null is `target/lambda` of this checkout."
+  description = "Folder with the functions' zip files; null uses `target/lambda` of this checkout."
   type        = string
   default     = null
 }
 
 variable "architecture" {
-  description = "What the packages and the router were built for: `arm64` or `x86_64`."
+  description = "Architecture that the packages and the router were built for: `arm64` or `x86_64`."
   type        = string
   default     = "arm64"
 }
 
 variable "router_zip" {
-  description = "The zip of the router, a Lambda with a `bootstrap`."
+  description = "Zip file of the router, a Lambda function with a `bootstrap` binary."
   type        = string
 }
 
 variable "jwt_issuer" {
-  description = "The issuer of the clients' tokens, an https URL with an OpenID Connect configuration."
+  description = "Issuer of the clients' tokens, an https URL with an OpenID Connect configuration."
   type        = string
 }
 
 variable "jwt_audience" {
-  description = "The `aud` that a token must have."
+  description = "Required `aud` of a token."
   type        = string
   default     = "streamer"
 }

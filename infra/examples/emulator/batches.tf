@@ -1,5 +1,5 @@
-# Where MiniStack checks policies (AUTH=true), it asks for sqs:SendMessageBatch, an action that AWS does not have: there,
-# sqs:SendMessage covers it. So what may send, may send batches here.
+# MiniStack with AUTH=true checks batch calls as sqs:SendMessageBatch, an action that AWS does not have: on AWS,
+# sqs:SendMessage covers batches. So roles that may send get this action, too.
 
 data "aws_iam_policy_document" "batches" {
   statement {

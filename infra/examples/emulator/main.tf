@@ -1,4 +1,4 @@
-# Streamer on an emulator of AWS: MiniStack, LocalStack, and whatever is compatible with them.
+# Streamer on an AWS emulator: MiniStack, LocalStack and compatible ones.
 
 terraform {
   required_version = ">= 1.9"
@@ -45,7 +45,7 @@ module "streamer" {
   packages     = var.packages
   architecture = var.architecture
 
-  # Emulators serve all APIs at one origin.
+  # Emulators serve all APIs on one origin.
   management_endpoint = "${coalesce(var.management_origin, var.endpoint_url)}/_aws/execute-api/{api}/{stage}"
   routes = {
     "$default" = {
@@ -59,12 +59,12 @@ module "streamer" {
 
   max_connections_per_user = var.max_connections_per_user
 
-  # Short, so that what a killed worker held is back in seconds.
+  # Short, so that messages of a crashed worker become visible again within seconds.
   worker_timeout_seconds     = var.worker_timeout_seconds
   visibility_timeout_seconds = var.visibility_timeout_seconds
   connect_grace_seconds      = var.connect_grace_seconds
 
-  # An emulator speaks HTTP, and is thrown away.
+  # Emulators use plain HTTP, and their data is disposable.
   require_tls         = false
   deletion_protection = false
 }

@@ -1,11 +1,11 @@
-# One flat object for machines: `terraform output -json deployed`.
+# One object for programs: `terraform output -json deployed`.
 
 locals {
   path = "_aws/execute-api/${module.streamer.api_id}/${module.streamer.stage}"
 }
 
 output "deployed" {
-  description = "What was deployed, and where it is."
+  description = "Names and URLs of the deployed resources."
   value = {
     endpoint_url          = var.endpoint_url
     region                = local.region

@@ -1,4 +1,4 @@
-# The function behind $default, which gets what clients send.
+# The function behind $default, which receives the clients' messages.
 
 data "aws_iam_policy_document" "assume" {
   statement {
@@ -22,12 +22,12 @@ resource "aws_iam_role_policy_attachment" "router" {
 }
 
 resource "aws_lambda_function" "router" {
-  #checkov:skip=CKV_AWS_50:Emulators do not trace.
-  #checkov:skip=CKV_AWS_115:A limit would refuse what clients send.
-  #checkov:skip=CKV_AWS_116:API Gateway invokes it synchronously.
+  #checkov:skip=CKV_AWS_50:Emulators have no tracing.
+  #checkov:skip=CKV_AWS_115:A concurrency limit would refuse messages of clients.
+  #checkov:skip=CKV_AWS_116:API Gateway invokes the router synchronously.
   #checkov:skip=CKV_AWS_117:Emulators have no VPC.
-  #checkov:skip=CKV_AWS_173:A queue's URL is no secret.
-  #checkov:skip=CKV_AWS_272:Emulators check no signatures.
+  #checkov:skip=CKV_AWS_173:The queue's URL is not a secret.
+  #checkov:skip=CKV_AWS_272:Emulators do not check signatures.
   function_name    = "${var.name}-router"
   role             = aws_iam_role.router.arn
   runtime          = "provided.al2023"

@@ -1,69 +1,69 @@
 variable "endpoint_url" {
-  description = "Where the emulator is."
+  description = "URL of the emulator."
   type        = string
   default     = "http://127.0.0.1:4566"
 }
 
 variable "management_origin" {
-  description = "Where the functions find `@connections`, where that is another place than endpoint_url: for functions in containers, and for tests that stand in between."
+  description = "Origin at which the functions reach `@connections`, if it differs from endpoint_url: for functions in containers, and for tests with a proxy in between."
   type        = string
   default     = null
 }
 
 variable "name" {
-  description = "What every name begins with."
+  description = "Prefix of all names."
   type        = string
   default     = "streamer"
 }
 
 variable "packages" {
-  description = "The folder with the functions' zips; null is `target/lambda` of this checkout."
+  description = "Folder with the functions' zip files; null uses `target/lambda` of this checkout."
   type        = string
   default     = null
 }
 
 variable "architecture" {
-  description = "What the packages were built for, and what the emulator runs on: `arm64` or `x86_64`."
+  description = "Architecture of the packages and of the emulator's machine: `arm64` or `x86_64`."
   type        = string
   default     = "x86_64"
 }
 
 variable "router_zip" {
-  description = "The zip of the router, a Lambda with a `bootstrap`."
+  description = "Zip file of the router, a Lambda function with a `bootstrap` binary."
   type        = string
 }
 
 variable "jwt_public_key" {
-  description = "The key that tokens are verified with, a PEM."
+  description = "Public key that verifies tokens, as PEM."
   type        = string
 }
 
 variable "jwt_issuer" {
-  description = "The `iss` that a token must have; null takes any."
+  description = "Required `iss` of a token; null accepts any."
   type        = string
   default     = null
 }
 
 variable "worker_timeout_seconds" {
-  description = "The worker's timeout."
+  description = "Timeout of the worker."
   type        = number
   default     = 2
 }
 
 variable "visibility_timeout_seconds" {
-  description = "How long a message that a worker holds is hidden from the others, at least six times the worker's timeout."
+  description = "Visibility timeout of the outbound queue, at least six times the worker's timeout."
   type        = number
   default     = 12
 }
 
 variable "connect_grace_seconds" {
-  description = "How young a connection may be for a 410 to mean that it is not there yet."
+  description = "Age of a connection below which a 410 means that it is not yet connected."
   type        = number
   default     = 1
 }
 
 variable "max_connections_per_user" {
-  description = "How many connections a user may have; null is any number."
+  description = "Maximum number of connections of a user; null sets no limit."
   type        = number
   default     = null
 }

@@ -1,53 +1,34 @@
-# How many environments of the worker run, and how many posts each makes in a second.
+# Concurrency of the worker and its posts a second, computed from requests_per_second.
 
 mock_provider "aws" {
+  source          = "./tests/mocks"
   override_during = plan
-
-  mock_data "aws_iam_policy_document" {
-    defaults = { json = "{}" }
-  }
-
-  mock_resource "aws_iam_role" {
-    defaults = { arn = "arn:aws:iam::123456789012:role/mock" }
-  }
-
-  mock_resource "aws_lambda_function" {
-    defaults = { arn = "arn:aws:lambda:eu-central-1:123456789012:function:mock" }
-  }
-
-  mock_resource "aws_cloudwatch_log_group" {
-    defaults = { arn = "arn:aws:logs:eu-central-1:123456789012:log-group:mock" }
-  }
-
-  mock_resource "aws_sqs_queue" {
-    defaults = { arn = "arn:aws:sqs:eu-central-1:123456789012:mock" }
-  }
 }
 
 variables {
   jwt_issuer = "https://auth.example.com"
 }
 
-run "the_default_is_half_of_an_accounts_requests" {
+run "default_is_half_of_account_limit" {
   command = plan
 
   assert {
     condition     = [local.maximum_concurrency, local.max_posts_per_second, local.reserved_concurrency] == [10, 500, 10]
-    error_message = "pace: ${jsonencode([local.maximum_concurrency, local.max_posts_per_second, local.reserved_concurrency])}"
+    error_message = "concurrency and rate: ${jsonencode([local.maximum_concurrency, local.max_posts_per_second, local.reserved_concurrency])}"
   }
 
   assert {
     condition     = aws_lambda_event_source_mapping.outbound.scaling_config[0].maximum_concurrency == 10 && aws_lambda_function.this["delivery"].reserved_concurrent_executions == 10 && aws_lambda_function.this["connect"].reserved_concurrent_executions == -1
-    error_message = "The pace is not that of the mapping and the worker."
+    error_message = "The mapping and the worker must have the computed concurrency."
   }
 
   assert {
     condition     = aws_lambda_event_source_mapping.outbound.function_response_types == toset(["ReportBatchItemFailures"]) && aws_lambda_event_source_mapping.outbound.batch_size == 10
-    error_message = "The mapping takes no partial failures, or other batches than stack.json's."
+    error_message = "The mapping must report batch item failures and have the batch size in stack.json."
   }
 }
 
-run "the_smallest_pace_is_a_post_a_second_in_two_environments" {
+run "minimum_is_two_environments" {
   command = plan
 
   variables {
@@ -56,11 +37,11 @@ run "the_smallest_pace_is_a_post_a_second_in_two_environments" {
 
   assert {
     condition     = [local.maximum_concurrency, local.max_posts_per_second] == [2, 1]
-    error_message = "pace: ${jsonencode([local.maximum_concurrency, local.max_posts_per_second])}"
+    error_message = "concurrency and rate: ${jsonencode([local.maximum_concurrency, local.max_posts_per_second])}"
   }
 }
 
-run "a_pace_that_does_not_divide_is_not_exceeded" {
+run "posts_per_second_are_rounded_down" {
   command = plan
 
   variables {
@@ -69,11 +50,11 @@ run "a_pace_that_does_not_divide_is_not_exceeded" {
 
   assert {
     condition     = [local.maximum_concurrency, local.max_posts_per_second] == [3, 416]
-    error_message = "pace: ${jsonencode([local.maximum_concurrency, local.max_posts_per_second])}"
+    error_message = "concurrency and rate: ${jsonencode([local.maximum_concurrency, local.max_posts_per_second])}"
   }
 }
 
-run "concurrency_ends_at_lambdas_maximum" {
+run "concurrency_stops_at_lambda_maximum" {
   command = plan
 
   variables {
@@ -82,11 +63,11 @@ run "concurrency_ends_at_lambdas_maximum" {
 
   assert {
     condition     = [local.maximum_concurrency, local.max_posts_per_second] == [1000, 1000]
-    error_message = "pace: ${jsonencode([local.maximum_concurrency, local.max_posts_per_second])}"
+    error_message = "concurrency and rate: ${jsonencode([local.maximum_concurrency, local.max_posts_per_second])}"
   }
 }
 
-run "provisioned_pollers_take_the_place_of_a_maximum_concurrency" {
+run "provisioned_pollers_replace_maximum_concurrency" {
   command = plan
 
   variables {
@@ -95,16 +76,16 @@ run "provisioned_pollers_take_the_place_of_a_maximum_concurrency" {
 
   assert {
     condition     = length(aws_lambda_event_source_mapping.outbound.scaling_config) == 0 && aws_lambda_event_source_mapping.outbound.provisioned_poller_config[0].maximum_pollers == 5
-    error_message = "A mapping has provisioned pollers or a maximum concurrency, not both."
+    error_message = "A mapping must have either provisioned pollers or a maximum concurrency."
   }
 
   assert {
     condition     = [local.reserved_concurrency, local.max_posts_per_second] == [50, 100]
-    error_message = "pace: ${jsonencode([local.reserved_concurrency, local.max_posts_per_second])}"
+    error_message = "concurrency and rate: ${jsonencode([local.reserved_concurrency, local.max_posts_per_second])}"
   }
 }
 
-run "nothing_is_reserved_where_the_account_cannot" {
+run "minus_one_reserves_no_concurrency" {
   command = plan
 
   variables {
@@ -113,11 +94,11 @@ run "nothing_is_reserved_where_the_account_cannot" {
 
   assert {
     condition     = aws_lambda_function.this["delivery"].reserved_concurrent_executions == -1 && aws_lambda_event_source_mapping.outbound.scaling_config[0].maximum_concurrency == 10
-    error_message = "Concurrency is reserved, or not limited."
+    error_message = "No concurrency may be reserved, and the mapping must still limit it."
   }
 }
 
-run "the_mapping_makes_no_more_invocations_than_the_worker_takes" {
+run "rejects_reserved_concurrency_below_mapping" {
   command = plan
 
   variables {
@@ -127,7 +108,7 @@ run "the_mapping_makes_no_more_invocations_than_the_worker_takes" {
   expect_failures = [aws_lambda_event_source_mapping.outbound]
 }
 
-run "pollers_make_no_more_invocations_than_the_worker_takes" {
+run "rejects_reserved_concurrency_below_pollers" {
   command = plan
 
   variables {
@@ -138,7 +119,7 @@ run "pollers_make_no_more_invocations_than_the_worker_takes" {
   expect_failures = [aws_lambda_event_source_mapping.outbound]
 }
 
-run "pollers_do_not_exceed_the_pace" {
+run "rejects_pollers_above_request_rate" {
   command = plan
 
   variables {

@@ -1,34 +1,15 @@
-# What does not fit together is refused before anything is made.
+# Invalid settings fail at plan time, before Terraform creates resources.
 
 mock_provider "aws" {
+  source          = "./tests/mocks"
   override_during = plan
-
-  mock_data "aws_iam_policy_document" {
-    defaults = { json = "{}" }
-  }
-
-  mock_resource "aws_iam_role" {
-    defaults = { arn = "arn:aws:iam::123456789012:role/mock" }
-  }
-
-  mock_resource "aws_lambda_function" {
-    defaults = { arn = "arn:aws:lambda:eu-central-1:123456789012:function:mock" }
-  }
-
-  mock_resource "aws_cloudwatch_log_group" {
-    defaults = { arn = "arn:aws:logs:eu-central-1:123456789012:log-group:mock" }
-  }
-
-  mock_resource "aws_sqs_queue" {
-    defaults = { arn = "arn:aws:sqs:eu-central-1:123456789012:mock" }
-  }
 }
 
 variables {
   jwt_issuer = "https://auth.example.com"
 }
 
-run "a_package_that_is_not_there" {
+run "rejects_missing_package" {
   command = plan
 
   variables {
@@ -38,7 +19,7 @@ run "a_package_that_is_not_there" {
   expect_failures = [aws_lambda_function.this]
 }
 
-run "a_visibility_timeout_below_six_timeouts" {
+run "rejects_visibility_timeout_below_six_timeouts" {
   command = plan
 
   variables {
@@ -48,7 +29,7 @@ run "a_visibility_timeout_below_six_timeouts" {
   expect_failures = [aws_sqs_queue.outbound]
 }
 
-run "a_visibility_timeout_without_room_for_the_batching_window" {
+run "rejects_visibility_timeout_without_batching_window" {
   command = plan
 
   variables {
@@ -58,7 +39,7 @@ run "a_visibility_timeout_without_room_for_the_batching_window" {
   expect_failures = [aws_sqs_queue.outbound]
 }
 
-run "a_worker_timeout_above_a_sixth_of_the_visibility_timeout" {
+run "rejects_worker_timeout_above_sixth_of_visibility" {
   command = plan
 
   variables {
@@ -68,7 +49,7 @@ run "a_worker_timeout_above_a_sixth_of_the_visibility_timeout" {
   expect_failures = [aws_sqs_queue.outbound]
 }
 
-run "a_message_that_is_tried_for_longer_than_it_is_kept" {
+run "rejects_max_age_not_below_retention" {
   command = plan
 
   variables {
@@ -78,7 +59,7 @@ run "a_message_that_is_tried_for_longer_than_it_is_kept" {
   expect_failures = [aws_sqs_queue.outbound]
 }
 
-run "dead_letters_that_are_kept_no_longer_than_messages" {
+run "rejects_dead_letter_retention_not_above_retention" {
   command = plan
 
   variables {
@@ -88,7 +69,7 @@ run "dead_letters_that_are_kept_no_longer_than_messages" {
   expect_failures = [aws_sqs_queue.dead_letter]
 }
 
-run "a_big_batch_without_a_window" {
+run "rejects_large_batch_without_window" {
   command = plan
 
   variables {
@@ -98,7 +79,7 @@ run "a_big_batch_without_a_window" {
   expect_failures = [aws_lambda_event_source_mapping.outbound]
 }
 
-run "a_big_batch_from_a_fifo_queue" {
+run "rejects_large_batch_on_fifo" {
   command = plan
 
   variables {
@@ -109,7 +90,7 @@ run "a_big_batch_from_a_fifo_queue" {
   expect_failures = [aws_lambda_event_source_mapping.outbound]
 }
 
-run "a_batching_window_on_a_fifo_queue" {
+run "rejects_batching_window_on_fifo" {
   command = plan
 
   variables {
@@ -121,7 +102,7 @@ run "a_batching_window_on_a_fifo_queue" {
   expect_failures = [aws_lambda_event_source_mapping.outbound]
 }
 
-run "a_deployment_that_verifies_no_tokens" {
+run "rejects_missing_token_key" {
   command = plan
 
   variables {
@@ -131,7 +112,7 @@ run "a_deployment_that_verifies_no_tokens" {
   expect_failures = [var.jwt_public_key]
 }
 
-run "a_key_beside_a_set_of_keys" {
+run "rejects_public_key_with_jwks_url" {
   command = plan
 
   variables {
@@ -142,7 +123,7 @@ run "a_key_beside_a_set_of_keys" {
   expect_failures = [var.jwt_public_key]
 }
 
-run "an_issuer_that_cannot_be_asked_for_its_keys" {
+run "rejects_issuer_without_key_discovery" {
   command = plan
 
   variables {
@@ -152,7 +133,7 @@ run "an_issuer_that_cannot_be_asked_for_its_keys" {
   expect_failures = [var.jwt_public_key]
 }
 
-run "a_key_that_is_no_pem" {
+run "rejects_public_key_without_pem" {
   command = plan
 
   variables {
@@ -162,7 +143,7 @@ run "a_key_that_is_no_pem" {
   expect_failures = [var.jwt_public_key]
 }
 
-run "a_set_of_keys_over_plain_http" {
+run "rejects_jwks_url_over_http" {
   command = plan
 
   variables {
@@ -172,7 +153,7 @@ run "a_set_of_keys_over_plain_http" {
   expect_failures = [var.jwt_jwks_url]
 }
 
-run "a_route_that_is_streamers" {
+run "rejects_reserved_route" {
   command = plan
 
   variables {
@@ -182,7 +163,7 @@ run "a_route_that_is_streamers" {
   expect_failures = [var.routes]
 }
 
-run "a_management_endpoint_without_a_scheme" {
+run "rejects_management_endpoint_without_scheme" {
   command = plan
 
   variables {
@@ -192,7 +173,7 @@ run "a_management_endpoint_without_a_scheme" {
   expect_failures = [var.management_endpoint]
 }
 
-run "an_aliass_arn_for_a_key" {
+run "rejects_kms_alias_arn" {
   command = plan
 
   variables {
@@ -202,7 +183,7 @@ run "an_aliass_arn_for_a_key" {
   expect_failures = [var.kms_key_arn]
 }
 
-run "a_single_poller" {
+run "rejects_single_poller" {
   command = plan
 
   variables {
@@ -212,7 +193,7 @@ run "a_single_poller" {
   expect_failures = [var.provisioned_pollers]
 }
 
-run "a_pace_below_two_requests" {
+run "rejects_one_request_per_second" {
   command = plan
 
   variables {
@@ -222,7 +203,7 @@ run "a_pace_below_two_requests" {
   expect_failures = [var.requests_per_second]
 }
 
-run "a_worker_that_may_not_run" {
+run "rejects_zero_reserved_concurrency" {
   command = plan
 
   variables {
@@ -232,7 +213,7 @@ run "a_worker_that_may_not_run" {
   expect_failures = [var.reserved_concurrency]
 }
 
-run "no_tenants_at_all" {
+run "rejects_empty_allowed_tenants" {
   command = plan
 
   variables {
@@ -242,7 +223,7 @@ run "no_tenants_at_all" {
   expect_failures = [var.allowed_tenants]
 }
 
-run "a_tenant_with_a_comma" {
+run "rejects_tenant_with_comma" {
   command = plan
 
   variables {
@@ -252,7 +233,7 @@ run "a_tenant_with_a_comma" {
   expect_failures = [var.allowed_tenants]
 }
 
-run "half_a_connection" {
+run "rejects_fractional_connection_limit" {
   command = plan
 
   variables {
@@ -262,7 +243,7 @@ run "half_a_connection" {
   expect_failures = [var.max_connections_per_user]
 }
 
-run "a_log_level_that_does_not_exist" {
+run "rejects_unknown_log_level" {
   command = plan
 
   variables {
@@ -272,7 +253,7 @@ run "a_log_level_that_does_not_exist" {
   expect_failures = [var.log_level]
 }
 
-run "a_throttle_that_refuses_everything" {
+run "rejects_zero_throttling_rate" {
   command = plan
 
   variables {
@@ -282,7 +263,7 @@ run "a_throttle_that_refuses_everything" {
   expect_failures = [var.throttling]
 }
 
-run "half_a_second" {
+run "rejects_fractional_seconds" {
   command = plan
 
   variables {
@@ -293,7 +274,7 @@ run "half_a_second" {
   expect_failures = [var.connect_grace_seconds, var.max_age_seconds]
 }
 
-run "graces_longer_than_the_age" {
+run "rejects_away_grace_above_max_age" {
   command = plan
 
   variables {
@@ -304,7 +285,7 @@ run "graces_longer_than_the_age" {
   expect_failures = [aws_sqs_queue.outbound]
 }
 
-run "aliases_that_are_no_urls" {
+run "rejects_alias_without_scheme" {
   command = plan
 
   variables {
@@ -314,7 +295,7 @@ run "aliases_that_are_no_urls" {
   expect_failures = [var.management_endpoint_aliases]
 }
 
-run "nothing_in_the_place_of_a_text" {
+run "rejects_empty_strings" {
   command = plan
 
   variables {
@@ -325,7 +306,7 @@ run "nothing_in_the_place_of_a_text" {
   expect_failures = [var.jwt_audience, var.required_permission]
 }
 
-run "no_default_endpoint_and_none_to_post_to" {
+run "rejects_disabled_endpoint_without_management_endpoint" {
   command = plan
 
   variables {

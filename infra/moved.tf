@@ -1,0 +1,56 @@
+# Keeps the alarms of deployments whose state has one resource for each metric.
+
+moved {
+  from = aws_cloudwatch_metric_alarm.oldest_message
+  to   = aws_cloudwatch_metric_alarm.this["oldest-message"]
+}
+
+moved {
+  from = aws_cloudwatch_metric_alarm.dead_letters
+  to   = aws_cloudwatch_metric_alarm.this["dead-letters"]
+}
+
+moved {
+  from = aws_cloudwatch_metric_alarm.circuit_opened
+  to   = aws_cloudwatch_metric_alarm.this["circuit-opened"]
+}
+
+moved {
+  from = aws_cloudwatch_metric_alarm.elsewhere
+  to   = aws_cloudwatch_metric_alarm.this["elsewhere"]
+}
+
+moved {
+  from = aws_cloudwatch_metric_alarm.delivery_latency
+  to   = aws_cloudwatch_metric_alarm.this["delivery-latency"]
+}
+
+moved {
+  from = aws_cloudwatch_metric_alarm.errors["connect"]
+  to   = aws_cloudwatch_metric_alarm.this["connect-errors"]
+}
+
+moved {
+  from = aws_cloudwatch_metric_alarm.errors["disconnect"]
+  to   = aws_cloudwatch_metric_alarm.this["disconnect-errors"]
+}
+
+moved {
+  from = aws_cloudwatch_metric_alarm.errors["delivery"]
+  to   = aws_cloudwatch_metric_alarm.this["delivery-errors"]
+}
+
+moved {
+  from = aws_cloudwatch_metric_alarm.throttles["connect"]
+  to   = aws_cloudwatch_metric_alarm.this["connect-throttles"]
+}
+
+moved {
+  from = aws_cloudwatch_metric_alarm.throttles["disconnect"]
+  to   = aws_cloudwatch_metric_alarm.this["disconnect-throttles"]
+}
+
+moved {
+  from = aws_cloudwatch_metric_alarm.throttles["delivery"]
+  to   = aws_cloudwatch_metric_alarm.this["delivery-throttles"]
+}
