@@ -10,7 +10,7 @@ use delivery_worker::{
 };
 use futures::future::join_all;
 use streamer_tests::{
-    h2::{Does, Http2Gateway},
+    h2::{Action, Http2Gateway},
     wire::{Reply, WireGateway},
 };
 use tokio::{
@@ -52,13 +52,13 @@ mod http2 {
     use super::*;
 
     /// The first connection answers one post; every other connection answers all.
-    fn once_and_then(fault: Does) -> impl Fn(usize, usize) -> Does {
-        move |connection, place| if connection == 0 && place > 0 { fault } else { Does::Answers }
+    fn once_and_then(fault: Action) -> impl Fn(usize, usize) -> Action {
+        move |connection, place| if connection == 0 && place > 0 { fault } else { Action::Answer }
     }
 
     #[tokio::test]
     async fn closed_without_goaway_is_replaced() {
-        let gateway = Http2Gateway::scripted(once_and_then(Does::Closes)).await.unwrap();
+        let gateway = Http2Gateway::scripted(once_and_then(Action::Close)).await.unwrap();
         let api = trusting(&gateway, &gateway.endpoint()).await;
         assert_eq!(delivered(&posts(&api, 1).await), 1);
         assert_eq!(delivered(&posts(&api, 100).await), 100);
@@ -68,7 +68,7 @@ mod http2 {
     /// A post that waits for a stream when the connection is closed is not on it yet.
     #[tokio::test]
     async fn closed_while_a_post_waits_is_replaced() {
-        let gateway = Http2Gateway::limited(1, once_and_then(Does::Closes)).await.unwrap();
+        let gateway = Http2Gateway::limited(1, once_and_then(Action::Close)).await.unwrap();
         let api = trusting(&gateway, &gateway.endpoint()).await;
         assert_eq!(delivered(&posts(&api, 1).await), 1);
         let answers = posts(&api, 2).await;
@@ -97,7 +97,7 @@ mod http2 {
 
     #[tokio::test]
     async fn that_answers_no_post_is_left_and_counts_once() {
-        let gateway = Http2Gateway::scripted(once_and_then(Does::Hangs)).await.unwrap();
+        let gateway = Http2Gateway::scripted(once_and_then(Action::Hang)).await.unwrap();
         let api = trusting(&gateway, &gateway.endpoint()).await;
         assert_eq!(delivered(&posts(&api, 1).await), 1);
         let answers = posts(&api, 20).await;
@@ -110,7 +110,7 @@ mod http2 {
 
     #[tokio::test]
     async fn host_that_never_answers_fails_every_post() {
-        let gateway = Http2Gateway::scripted(|_, _| Does::Hangs).await.unwrap();
+        let gateway = Http2Gateway::scripted(|_, _| Action::Hang).await.unwrap();
         let api = trusting(&gateway, &gateway.endpoint()).await;
         assert_eq!(posts(&api, 5).await, vec![PostResult::Timeout; 5]);
     }
@@ -118,8 +118,9 @@ mod http2 {
     #[tokio::test]
     async fn refused_stream_is_repeated_twice() {
         for (refused, expected) in [(2, 200), (3, 0)] {
-            let does = move |connection, _| if connection < refused { Does::Refuses } else { Does::Answers };
-            let gateway = Http2Gateway::scripted(does).await.unwrap();
+            let script =
+                move |connection, _| if connection < refused { Action::RefuseStream } else { Action::Answer };
+            let gateway = Http2Gateway::scripted(script).await.unwrap();
             let api = trusting(&gateway, &gateway.endpoint()).await;
             match post(&api, "c").await {
                 PostResult::Status { status, .. } => assert_eq!(status, expected),
