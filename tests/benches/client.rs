@@ -1,5 +1,5 @@
-//! What is measured: clients that post, broadcast and send. Each runs as a process of its own, and prints one
-//! figure a line.
+//! The measured clients, which post, broadcast and send. Each runs as a process of its own, and prints one figure per
+//! line.
 
 use std::{
     future::Future,
@@ -29,14 +29,14 @@ use streamer_tests::{
 
 use crate::process::cpu;
 
-/// Bytes of a payload.
+/// Payload size in bytes.
 pub const PAYLOAD: usize = 300;
 
-/// How long a rate is measured, and how long it is not before that.
+/// How long a rate is measured, after the warm-up.
 const MEASURED: Duration = Duration::from_secs(3);
 const WARM_UP: Duration = Duration::from_millis(500);
 
-/// Runs the client `name` against `endpoint`, and prints what it measured.
+/// Runs the client `name` against `endpoint`, and prints its figures.
 pub async fn run(name: &str, endpoint: &str, number: usize) -> anyhow::Result<()> {
     let aws = aws::load().await;
     let payload = Bytes::from(json!("x".repeat(PAYLOAD - 2)).to_string());
@@ -75,7 +75,7 @@ pub async fn run(name: &str, endpoint: &str, number: usize) -> anyhow::Result<()
                     let report = worker.handle(event, time).await;
                     assert!(
                         report.is_ok_and(|report| report.batch_item_failures.is_empty()),
-                        "not all delivered"
+                        "a message was not delivered"
                     );
                 }
             })
@@ -137,24 +137,24 @@ pub async fn run(name: &str, endpoint: &str, number: usize) -> anyhow::Result<()
             })
             .await
         }
-        other => anyhow::bail!("no client {other}"),
+        other => anyhow::bail!("unknown client {other}"),
     }
 }
 
-/// The body that the producer sends, as a program writes it without the producer.
+/// Builds the body that the producer would send.
 fn body() -> String {
     let id = MessageId::generate();
     let payload = json!({ "type": "response", "data": "hello", "id": id });
     json!({ "version": 1, "id": id, "to": { "connection": "c" }, "payload": payload }).to_string()
 }
 
-/// The AWS SDK's client as its documentation makes it.
+/// Creates the AWS SDK's client as its documentation shows.
 fn sdk(aws: &aws_config::SdkConfig, endpoint: &str) -> aws_sdk_apigatewaymanagement::Client {
     let config = aws_sdk_apigatewaymanagement::config::Builder::from(aws).endpoint_url(endpoint);
     aws_sdk_apigatewaymanagement::Client::from_conf(config.build())
 }
 
-/// An event with messages for `number` connections, up to 100 in a message.
+/// Builds an event with messages for `number` connections, up to 100 per message.
 pub fn event(number: usize, payload: &[u8]) -> aws_lambda_events::sqs::SqsEvent {
     let connections: Vec<_> = (0..number).map(|connection| format!("L0SM9cOFvH{connection:05}=")).collect();
     let payload = String::from_utf8_lossy(payload);
@@ -165,30 +165,30 @@ pub fn event(number: usize, payload: &[u8]) -> aws_lambda_events::sqs::SqsEvent 
     batch(bodies)
 }
 
-async fn rate<F: Future<Output = ()>>(at_once: usize, work: impl Fn() -> F) -> anyhow::Result<()> {
-    rate_of(at_once, 1, work).await
+async fn rate<F: Future<Output = ()>>(concurrency: usize, work: impl Fn() -> F) -> anyhow::Result<()> {
+    rate_of(concurrency, 1, work).await
 }
 
-/// Works at `at_once` places for a while, and prints pieces a second and CPU microseconds for each.
+/// Runs `work` concurrently for [`MEASURED`], and prints units per second and CPU microseconds per unit.
 async fn rate_of<F: Future<Output = ()>>(
-    at_once: usize,
-    pieces: usize,
+    concurrency: usize,
+    units: usize,
     work: impl Fn() -> F,
 ) -> anyhow::Result<()> {
     let until = |end: Instant| {
         let works = stream::repeat_with(&work).take_while(move |_| std::future::ready(Instant::now() < end));
-        works.buffer_unordered(at_once).fold(0_usize, |done, ()| std::future::ready(done + 1))
+        works.buffer_unordered(concurrency).fold(0_usize, |done, ()| std::future::ready(done + 1))
     };
     until(Instant::now() + WARM_UP).await;
     let (started, before) = (Instant::now(), cpu(std::process::id())?);
-    let done = until(started + MEASURED).await * pieces;
+    let done = until(started + MEASURED).await * units;
     let (took, used) = (started.elapsed(), cpu(std::process::id())? - before);
     println!("{:.0}", done as f64 / took.as_secs_f64());
     println!("{:.2}", used.as_secs_f64() * 1e6 / done as f64);
     Ok(())
 }
 
-/// Works again and again, and prints the median time in milliseconds.
+/// Runs `work` 25 times, and prints the median of the last 21 times in milliseconds.
 async fn median<F: Future<Output = ()>>(work: impl Fn() -> F) -> anyhow::Result<()> {
     let mut times = Vec::new();
     for round in 0..25 {

@@ -1,5 +1,5 @@
-//! What `$connect` costs without the network: the whole handler, with a table that answers at once, and the
-//! verification alone as one writes it with the plain library.
+//! Cost of `$connect` without the network: the whole handler, with a table that answers immediately, and the verification
+//! alone with `jsonwebtoken`.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -22,21 +22,21 @@ use streamer_tests::{
 
 const CALLS: usize = 2000;
 
-/// Prints microseconds: the first call, then the median and the 99th percentile of the others, and the median of the
-/// plain verification.
+/// Prints microseconds: the first call, the median and the 99th percentile of the others, and the median of the
+/// verification alone.
 pub async fn run(name: &str) -> anyhow::Result<()> {
     let (_, algorithm) =
-        ALGORITHMS.into_iter().find(|(known, _)| *known == name).context("no such algorithm")?;
+        ALGORITHMS.into_iter().find(|(known, _)| *known == name).context("unknown algorithm")?;
     let signer = Signer::new(algorithm, "bench")?;
     let expiry = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs() + 3600;
     let claims = json!({ "iss": "https://a.example.com", "sub": "anna", "tenant_id": "acme", "exp": expiry });
     let token = signer.sign(&claims)?;
 
-    let at_once = aws_sdk_dynamodb::Client::new(&ManagementDouble::new(|_| 200).config());
-    let key = PublicKey::from_pem(&signer.pem).context("a key")?;
+    let immediate = aws_sdk_dynamodb::Client::new(&ManagementDouble::new(|_| 200).config());
+    let key = PublicKey::from_pem(&signer.pem).context("not a public key")?;
     let verifier = Verifier::new(Keys::One(key), Some("https://a.example.com"), None);
     let access = Access { endpoint: Some(ENDPOINT.to_owned()), ..Access::default() };
-    let table = ConnectionTable::new(at_once, "connections");
+    let table = ConnectionTable::new(immediate, "connections");
     let handler = ConnectHandler::new(table, verifier, access, None, telemetry("connect-handler"));
     let mut times = Vec::with_capacity(CALLS);
     for _ in 0..=CALLS {
@@ -44,7 +44,7 @@ pub async fn run(name: &str) -> anyhow::Result<()> {
         let started = Instant::now();
         let response = handler.handle(event).await;
         times.push(started.elapsed());
-        ensure!(response.status_code == 200, "refused: {:?}", response.body);
+        ensure!(response.status_code == 200, "rejected: {:?}", response.body);
     }
     let first = times.remove(0);
     times.sort_unstable();
@@ -56,15 +56,15 @@ pub async fn run(name: &str) -> anyhow::Result<()> {
     };
     let (key, mut rules) = (read(signer.pem.as_bytes())?, Validation::new(algorithm));
     rules.set_issuer(&["https://a.example.com"]);
-    let mut plain = Vec::with_capacity(CALLS);
+    let mut alone = Vec::with_capacity(CALLS);
     for _ in 0..CALLS {
         let started = Instant::now();
         decode::<Value>(&token, &key, &rules)?;
-        plain.push(started.elapsed());
+        alone.push(started.elapsed());
     }
-    plain.sort_unstable();
+    alone.sort_unstable();
     let micros = |time: Duration| time.as_secs_f64() * 1e6;
-    for time in [first, times[CALLS / 2], times[CALLS * 99 / 100], plain[CALLS / 2]] {
+    for time in [first, times[CALLS / 2], times[CALLS * 99 / 100], alone[CALLS / 2]] {
         println!("{:.1}", micros(time));
     }
     Ok(())

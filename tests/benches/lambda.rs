@@ -1,4 +1,4 @@
-//! Our Lambdas as real processes, behind a stub of the Runtime API.
+//! The Lambdas as processes, behind a stub of the Runtime API.
 
 use std::{
     path::Path,
@@ -11,23 +11,23 @@ use streamer_cli::package::runtime_api::{Answer, RuntimeApi};
 
 use crate::process::{CLIENT, clean, cpu, pinned, resident};
 
-/// What a Lambda cost.
+/// Cost of an invocation.
 pub struct Cost {
-    /// CPU time for an invocation.
+    /// CPU time.
     pub cpu: Duration,
-    /// Time for an invocation, from the event to the response.
+    /// Time from the event to the response.
     pub wall: Duration,
 }
 
-/// How a Lambda starts.
+/// Cost of a start.
 pub struct Start {
-    /// From its start to its first poll.
+    /// Time from exec to the first poll.
     pub time: Duration,
-    /// KiB at its first poll.
+    /// Resident memory at the first poll, in KiB.
     pub resident: u64,
 }
 
-/// Starts a Lambda with this Runtime API.
+/// Starts a Lambda that polls this Runtime API.
 fn spawn(api: &RuntimeApi, mut command: Command, variables: &[(&str, &str)]) -> anyhow::Result<Child> {
     command.envs(api.variables()?).envs(variables.iter().copied()).stdout(Stdio::null());
     Ok(command.spawn()?)
@@ -39,7 +39,7 @@ async fn invoke(api: &mut RuntimeApi, event: &str) -> anyhow::Result<()> {
     api.poll().await
 }
 
-/// A Lambda's cost, over `number` invocations with the same event after some that do not count.
+/// Measures the mean cost of `number` invocations with the same event, after a warm-up.
 pub async fn cost(
     binary: &Path,
     variables: &[(&str, &str)],
@@ -65,13 +65,13 @@ pub async fn cost(
     measured
 }
 
-/// How a Lambda starts: the median of 15.
+/// Measures 15 starts, and returns the one with the median time.
 pub async fn start(binary: &Path, variables: &[(&str, &str)]) -> anyhow::Result<Start> {
     let mut starts = Vec::new();
     for _ in 0..15 {
         let mut api = RuntimeApi::listen().await?;
         let started = Instant::now();
-        // Not pinned: to start `taskset` takes time too.
+        // Not pinned: starting `taskset` would count.
         let mut child = spawn(&api, clean(binary), variables)?;
         let polled = api.poll().await;
         let start = Start { time: started.elapsed(), resident: resident(child.id())? };

@@ -1,7 +1,7 @@
-//! Measures Streamer beside its peers, in one run: `cargo bench -p streamer-tests`.
+//! Compares Streamer with its peers in one run: `cargo bench -p streamer-tests`.
 //!
-//! Servers run on one core, what is measured on the other, each as a process of its own. All figures are of
-//! the same run, and ratios are to the plain loop over the AWS SDK for Rust.
+//! Servers run on one core, measured processes on the other. All figures are of the same run, and ratios are to the AWS
+//! SDK for Rust.
 
 mod client;
 mod connect;
@@ -68,7 +68,7 @@ async fn measure() -> anyhow::Result<()> {
     starts(&lambdas).await
 }
 
-/// The machine and the versions.
+/// Prints the machine's CPU and memory.
 fn machine() {
     let line = |file: &str, name: &str| {
         let text = fs::read_to_string(file).unwrap_or_default();
@@ -85,21 +85,24 @@ fn machine() {
     );
 }
 
-/// Posts a second, and what each costs.
+/// Measures posts per second, and the CPU time of each.
 fn posts(peers: &Peers, tls: bool) -> anyhow::Result<()> {
     let stub = Stub::start(0, tls)?;
     let endpoint = format!("{}/stage", stub.origin);
-    for at_once in [64, 128] {
-        let number = at_once.to_string();
+    for in_flight in [64, 128] {
+        let number = in_flight.to_string();
         let over = if tls { "TLS" } else { "plain HTTP" };
         let mut table = Table::new(
-            &format!("posts of {} bytes over {over}, {at_once} in flight, no delay", client::PAYLOAD),
+            &format!(
+                "PostToConnection, {} bytes over {over}, {in_flight} in flight, no delay",
+                client::PAYLOAD
+            ),
             &["posts/s", "ratio", "CPU µs/post"],
         );
-        // In turn, three times: the machine's speed drifts, and the medians drift together.
-        let (mut floor, mut streamer, mut baseline) = (Vec::new(), Vec::new(), Vec::new());
+        // In turn, three times: the machine's speed drifts, and affects all medians alike.
+        let (mut unsigned, mut streamer, mut baseline) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..3 {
-            floor.extend(wrk(&endpoint, at_once)?);
+            unsigned.extend(wrk(&endpoint, in_flight)?);
             streamer.push(figures(ours(["client", "posts-streamer", &endpoint, &number]))?);
             baseline.push(figures(ours(["client", "posts-sdk", &endpoint, &number]))?);
         }
@@ -109,11 +112,11 @@ fn posts(peers: &Peers, tls: bool) -> anyhow::Result<()> {
             let cpu = figures.get(1).map_or_else(String::new, |cpu| format!("{cpu:.1}"));
             table.row(name, &[format!("{:.0}", figures[0]), format!("{:.2}", figures[0] / rate), cpu]);
         };
-        if !floor.is_empty() {
-            row("wrk, unsigned", &middle(floor));
+        if !unsigned.is_empty() {
+            row("wrk, unsigned requests", &middle(unsigned));
         }
-        row("Streamer's client", &middle(streamer));
-        row("AWS SDK for Rust, a plain loop", &baseline);
+        row("Streamer", &middle(streamer));
+        row("AWS SDK for Rust, buffer_unordered", &baseline);
         for (name, figures) in peers.posts(&endpoint, &number)? {
             row(&name, &figures);
         }
@@ -122,17 +125,17 @@ fn posts(peers: &Peers, tls: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The run whose rate is the median.
+/// Returns the run with the median rate.
 fn middle(mut runs: Vec<Vec<f64>>) -> Vec<f64> {
     runs.sort_by(|one, other| one[0].total_cmp(&other[0]));
     runs.swap_remove(runs.len() / 2)
 }
 
-/// A message for many connections, from the event to the report.
+/// Measures a message for many connections, from the event to the report.
 fn broadcasts() -> anyhow::Result<()> {
     let mut table = Table::new(
-        "a broadcast, the median of 21: a whole invocation in memory, and the SDK's posts alone",
-        &["delay", "Streamer", "of the delay", "AWS SDK for Rust", "ratio"],
+        "broadcast, median of 21: an in-process invocation of the worker, and the SDK's posts alone",
+        &["delay", "Streamer", "Streamer/delay", "AWS SDK for Rust", "SDK/Streamer"],
     );
     for delay in [0, 5, 20] {
         let stub = Stub::start(delay, false)?;
@@ -157,7 +160,7 @@ fn broadcasts() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whole invocations of the real binaries behind a stub Runtime API.
+/// Measures invocations of the real binaries behind a stub of the Runtime API.
 async fn invocations(lambdas: &BTreeMap<String, PathBuf>) -> anyhow::Result<()> {
     let stub = Stub::start(0, false)?;
     let endpoint = format!("{}/stage", stub.origin);
@@ -169,15 +172,15 @@ async fn invocations(lambdas: &BTreeMap<String, PathBuf>) -> anyhow::Result<()> 
         ("DEAD_LETTER_QUEUE_URL", &queue),
     ];
     let payload = json!("x".repeat(client::PAYLOAD - 2)).to_string();
-    let bare = figures(ours(["client", "posts-streamer", &endpoint, "128"]))?[1];
+    let client_alone = figures(ours(["client", "posts-streamer", &endpoint, "128"]))?[1];
 
     let mut table = Table::new(
-        "a whole invocation of delivery-worker, as a process",
-        &["CPU µs/post", "of the bare client", "CPU ms", "wall ms"],
+        "invocation of delivery-worker, as a process",
+        &["CPU µs/post", "worker/client", "CPU ms", "wall ms"],
     );
     let binaries = [("", &lambdas["delivery-worker"])];
     let other = env::var_os("OTHER_WORKER").map(PathBuf::from);
-    let others = other.iter().map(|path| (", the other binary", path));
+    let others = other.iter().map(|path| (", OTHER_WORKER", path));
     for (which, binary) in binaries.into_iter().chain(others) {
         for each in [1, 100] {
             let bodies = (0..10).map(|message| {
@@ -192,7 +195,7 @@ async fn invocations(lambdas: &BTreeMap<String, PathBuf>) -> anyhow::Result<()> 
                 &format!("10 messages × {each} connections{which}"),
                 &[
                     format!("{post:.1}"),
-                    format!("{:.2}", post / bare),
+                    format!("{:.2}", post / client_alone),
                     format!("{:.2}", cost.cpu.as_secs_f64() * 1e3),
                     format!("{:.2}", cost.wall.as_secs_f64() * 1e3),
                 ],
@@ -211,7 +214,7 @@ async fn invocations(lambdas: &BTreeMap<String, PathBuf>) -> anyhow::Result<()> 
         ("JWT_ISSUER", ISSUER),
     ];
     let mut table = Table::new(
-        "an invocation of the handlers, as a process: ES256, DynamoDB on loopback",
+        "invocation of a handler, as a process: ES256, a stub of DynamoDB on loopback",
         &["CPU µs", "wall µs"],
     );
     for (name, event) in [("connect-handler", &connect), ("disconnect-handler", &disconnect)] {
@@ -222,11 +225,11 @@ async fn invocations(lambdas: &BTreeMap<String, PathBuf>) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// A `$connect` of each algorithm.
+/// Measures a `$connect` for each algorithm.
 fn connects() -> anyhow::Result<()> {
     let mut table = Table::new(
-        "$connect without the network, µs: the whole handler, and jsonwebtoken's verification alone",
-        &["first", "p50", "p99", "plain p50"],
+        "$connect without the network, µs: the whole handler, and verification with jsonwebtoken alone",
+        &["first", "p50", "p99", "jsonwebtoken p50"],
     );
     for (name, _) in ALGORITHMS {
         let figures = figures(ours(["connect", name]))?;
@@ -236,18 +239,16 @@ fn connects() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Messages that a producer puts on the queue.
+/// Measures messages that a producer sends.
 fn sends() -> anyhow::Result<()> {
     let stub = Stub::start(0, false)?;
-    let mut table = Table::new(
-        "messages onto the queue, 64 at the same time",
-        &["messages/s", "ratio", "CPU µs/message"],
-    );
+    let mut table =
+        Table::new("messages sent to the queue, 64 concurrent", &["messages/s", "ratio", "CPU µs/message"]);
     let names = [
-        ("AWS SDK for Rust, SendMessage in a loop", "send-sdk"),
-        ("AWS SDK for Rust, SendMessageBatch of 10 in a loop", "send-batch-sdk"),
+        ("AWS SDK for Rust, SendMessage", "send-sdk"),
+        ("AWS SDK for Rust, SendMessageBatch of 10", "send-batch-sdk"),
         ("Producer::send", "send-streamer"),
-        ("Producer::send_all, 100 at a time", "send-all-streamer"),
+        ("Producer::send_all of 100", "send-all-streamer"),
     ];
     let mut baseline = None;
     for (title, name) in names {
@@ -260,7 +261,7 @@ fn sends() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How the Lambdas start, and how large they are.
+/// Measures start, memory and size of the Lambdas.
 async fn starts(lambdas: &BTreeMap<String, PathBuf>) -> anyhow::Result<()> {
     let issuer = Issuer::generate()?;
     let variables = [
@@ -270,7 +271,7 @@ async fn starts(lambdas: &BTreeMap<String, PathBuf>) -> anyhow::Result<()> {
         ("JWT_PUBLIC_KEY", issuer.public_key.as_str()),
     ];
     let mut table = Table::new(
-        "a start, the median of 15: from exec to the first poll, with what Lambda trusts",
+        "start of a Lambda, median of 15: from exec to the first poll, with Lambda's root certificates",
         &["start", "resident", "binary", "zip"],
     );
     for (name, binary) in lambdas {
@@ -290,25 +291,25 @@ async fn starts(lambdas: &BTreeMap<String, PathBuf>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The size of a binary's package.
+/// Returns the size of a binary's package.
 fn zipped(binary: &Path) -> anyhow::Result<u64> {
     let zip = place("bootstrap.zip");
     _ = fs::remove_file(&zip);
     let script = "import sys, zipfile; z = zipfile.ZipFile(sys.argv[1], 'w', zipfile.ZIP_DEFLATED, compresslevel=9); \
                   z.write(sys.argv[2], 'bootstrap'); z.close()";
     let made = Command::new("python3").args(["-c", script]).arg(&zip).arg(binary).status()?;
-    ensure!(made.success(), "the package could not be made");
+    ensure!(made.success(), "cannot create the package");
     Ok(fs::metadata(zip)?.len())
 }
 
-/// This program in another role, on the clients' core.
+/// Builds a command that runs this program in another role, on the clients' core.
 fn ours<const N: usize>(arguments: [&str; N]) -> Command {
     let mut command = pinned(CLIENT, env::current_exe().unwrap_or_default());
     command.args(arguments).env("SSL_CERT_FILE", place("certificate.pem"));
     command
 }
 
-/// The figures that a client prints, one a line.
+/// Runs a client, and returns the figures that it prints, one per line.
 fn figures(mut command: Command) -> anyhow::Result<Vec<f64>> {
     let output = command.stderr(Stdio::inherit()).output()?;
     ensure!(output.status.success(), "{command:?} failed");
@@ -318,15 +319,15 @@ fn figures(mut command: Command) -> anyhow::Result<Vec<f64>> {
     Ok(figures)
 }
 
-/// wrk, where it is installed: what a client could do that neither signs nor does anything else.
-fn wrk(endpoint: &str, at_once: usize) -> anyhow::Result<Option<Vec<f64>>> {
+/// Runs wrk, if it is installed: an upper bound, since it does not sign requests.
+fn wrk(endpoint: &str, in_flight: usize) -> anyhow::Result<Option<Vec<f64>>> {
     let script = place("post.lua");
     fs::write(
         &script,
         format!("wrk.method = \"POST\"\nwrk.body = string.rep(\"x\", {})\n", client::PAYLOAD),
     )?;
     let mut wrk = pinned(CLIENT, "wrk");
-    wrk.args(["-t1", "-d3s", "-c", &at_once.to_string(), "-s"]).arg(script);
+    wrk.args(["-t1", "-d3s", "-c", &in_flight.to_string(), "-s"]).arg(script);
     wrk.arg(format!("{endpoint}/@connections/L0SM9cOFvHcCIhw%3D"));
     let Ok(output) = wrk.output() else { return Ok(None) };
     let text = String::from_utf8(output.stdout)?;
@@ -334,7 +335,7 @@ fn wrk(endpoint: &str, at_once: usize) -> anyhow::Result<Option<Vec<f64>>> {
     Ok(rate.and_then(|rate| rate.trim().parse().ok()).map(|rate| vec![rate]))
 }
 
-/// A stub server on the servers' core. It ends when it is dropped.
+/// A stub on the servers' core that runs until it is dropped.
 struct Stub {
     process: Child,
     origin: String,
@@ -361,7 +362,7 @@ impl Drop for Stub {
     }
 }
 
-/// A certificate for the stub, which the clients trust.
+/// Creates a certificate for the stub, which clients trust.
 fn certificate() -> anyhow::Result<()> {
     let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()])?;
     fs::write(place("certificate.pem"), cert.pem())?;
@@ -377,7 +378,7 @@ fn server_config() -> anyhow::Result<rustls::ServerConfig> {
     Ok(config.with_no_client_auth().with_single_cert(vec![certificate], key)?)
 }
 
-/// The Lambdas as they are packaged, by name.
+/// Builds the Lambdas with the packages' profile, and returns their paths by name.
 fn build() -> anyhow::Result<BTreeMap<String, PathBuf>> {
     let lambdas = ["connect-handler", "delivery-worker", "disconnect-handler"];
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -389,10 +390,10 @@ fn build() -> anyhow::Result<BTreeMap<String, PathBuf>> {
     ]);
     command.args(lambdas.iter().flat_map(|lambda| ["-p", lambda]));
     let mut cargo = command.stdout(Stdio::piped()).spawn()?;
-    let mut said = String::new();
-    cargo.stdout.take().context("no output")?.read_to_string(&mut said)?;
-    ensure!(cargo.wait()?.success(), "the Lambdas could not be built");
-    let artifacts = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut output = String::new();
+    cargo.stdout.take().context("no output")?.read_to_string(&mut output)?;
+    ensure!(cargo.wait()?.success(), "cannot build the Lambdas");
+    let artifacts = output.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let binaries = artifacts.filter_map(|artifact| {
         let name = artifact["target"]["name"].as_str()?.to_owned();
         Some((name, PathBuf::from(artifact["executable"].as_str()?)))
@@ -402,8 +403,7 @@ fn build() -> anyhow::Result<BTreeMap<String, PathBuf>> {
     Ok(binaries)
 }
 
-/// Peers in other languages, each the way its documentation teaches. One that cannot be installed is left out,
-/// and said so.
+/// Peers in other languages, each used as its documentation shows. A peer that cannot be installed is skipped.
 struct Peers {
     node: Option<PathBuf>,
     python: Option<PathBuf>,
@@ -411,10 +411,10 @@ struct Peers {
 
 impl Peers {
     fn install() -> Self {
-        let told = |name: &str, installed: anyhow::Result<PathBuf>| {
-            installed.inspect_err(|error| println!("{name} is left out: {error:#}")).ok()
+        let available = |name: &str, installed: anyhow::Result<PathBuf>| {
+            installed.inspect_err(|error| println!("{name} is skipped: {error:#}")).ok()
         };
-        Self { node: told("Node", Self::node()), python: told("Python", Self::python()) }
+        Self { node: available("Node", Self::node()), python: available("Python", Self::python()) }
     }
 
     fn node() -> anyhow::Result<PathBuf> {
@@ -436,28 +436,28 @@ impl Peers {
         Ok(python)
     }
 
-    /// What each peer manages.
-    fn posts(&self, endpoint: &str, at_once: &str) -> anyhow::Result<Vec<(String, Vec<f64>)>> {
+    /// Measures the posts of each peer.
+    fn posts(&self, endpoint: &str, in_flight: &str) -> anyhow::Result<Vec<(String, Vec<f64>)>> {
         let mut rows = Vec::new();
         if let Some(script) = &self.node {
-            for (way, title) in [("all", "Promise.all"), ("pool", "a pool")] {
+            for (way, title) in [("all", "Promise.all"), ("pool", "worker pool")] {
                 let mut node = pinned(CLIENT, "node");
                 node.arg(script)
-                    .args([endpoint, at_once, way])
+                    .args([endpoint, in_flight, way])
                     .env("NODE_EXTRA_CA_CERTS", place("certificate.pem"));
                 rows.push(peer(node, title)?);
             }
         }
         if let Some(python) = &self.python {
             let mut command = pinned(CLIENT, python);
-            command.arg(paths::workspace().join("tests/peers/python/post.py")).args([endpoint, at_once]);
-            rows.push(peer(command.env("AWS_CA_BUNDLE", place("certificate.pem")), "threads")?);
+            command.arg(paths::workspace().join("tests/peers/python/post.py")).args([endpoint, in_flight]);
+            rows.push(peer(command.env("AWS_CA_BUNDLE", place("certificate.pem")), "thread pool")?);
         }
         Ok(rows)
     }
 }
 
-/// A peer's row: it prints its figures, and last its versions.
+/// Runs a peer, which prints two figures and then its versions, and returns its row.
 fn peer(command: impl std::borrow::BorrowMut<Command>, way: &str) -> anyhow::Result<(String, Vec<f64>)> {
     let mut command = command;
     let output = command.borrow_mut().stderr(Stdio::inherit()).output()?;

@@ -1,4 +1,4 @@
-//! Processes: pinned to a core, and what they cost.
+//! Processes: the core that they run on, their CPU time and memory.
 
 use std::{
     ffi::OsStr,
@@ -7,12 +7,12 @@ use std::{
     time::Duration,
 };
 
-/// The core of the servers, and that of the clients.
+/// The servers' core.
 pub const SERVER: usize = 0;
-/// The core of what is measured.
+/// The measured processes' core.
 pub const CLIENT: usize = 1;
 
-/// A command that runs on one core, where `taskset` can pin it.
+/// Builds a command that runs on one core, if `taskset` is available.
 pub fn pinned(core: usize, program: impl AsRef<OsStr>) -> Command {
     let pin = Command::new("taskset").args(["-c", "0", "true"]).status();
     if !pin.is_ok_and(|status| status.success()) {
@@ -23,7 +23,7 @@ pub fn pinned(core: usize, program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// A command with an environment that names credentials and no endpoint.
+/// Builds a command with credentials and without an endpoint in its environment.
 pub fn clean(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.stdin(Stdio::null());
@@ -42,7 +42,7 @@ pub fn clean(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// The CPU time that a process has used, all its threads together.
+/// Returns the CPU time of all of a process's threads.
 pub fn cpu(pid: u32) -> io::Result<Duration> {
     let mut nanoseconds = 0;
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
@@ -52,7 +52,7 @@ pub fn cpu(pid: u32) -> io::Result<Duration> {
     Ok(Duration::from_nanos(nanoseconds))
 }
 
-/// The memory that a process holds, in KiB.
+/// Returns a process's resident memory in KiB.
 pub fn resident(pid: u32) -> io::Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();

@@ -1,7 +1,6 @@
-//! A server that answers like AWS, as fast as one core can: what is measured is the client.
+//! A stub of API Gateway, SQS and DynamoDB that is as fast as one core allows, so that the client is the bottleneck.
 //!
-//! It knows `@connections`, SQS and DynamoDB by a word in the request's head, and answers each with the least
-//! that its clients accept.
+//! It recognises the service by a word in the request's head, and sends the shortest answer that clients accept.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -16,7 +15,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-/// Serves until it is killed; prints its address first.
+/// Prints its address, and serves until it is killed.
 pub async fn serve(delay: Duration, tls: Option<rustls::ServerConfig>) -> anyhow::Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let address: SocketAddr = listener.local_addr()?;

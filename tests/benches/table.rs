@@ -1,13 +1,13 @@
 //! Tables for a terminal.
 
-/// A table with a name on each row.
+/// A table whose rows have names.
 pub struct Table {
     title: String,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    /// An empty table.
+    /// Creates an empty table.
     pub fn new(title: &str, columns: &[&str]) -> Self {
         let head = std::iter::once("").chain(columns.iter().copied()).map(str::to_owned).collect();
         Self { title: title.to_owned(), rows: vec![head] }
@@ -18,7 +18,7 @@ impl Table {
         self.rows.push(std::iter::once(name.to_owned()).chain(cells.iter().cloned()).collect());
     }
 
-    /// Prints it.
+    /// Prints the table.
     pub fn print(&self) {
         let columns = self.rows.first().map_or(0, Vec::len);
         let width = |column: usize| {

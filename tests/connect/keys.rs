@@ -30,7 +30,7 @@ async fn concurrent_clients_share_one_key_fetch() {
     let token = signer.sign(&claims(&json!({}))).unwrap();
     let answers = join_all((0..200).map(|_| respond(&handler, &token))).await;
     assert!(answers.iter().all(|answer| answer.0 == 200), "{answers:?}");
-    assert_eq!(server.asked().len(), 1);
+    assert_eq!(server.requests().len(), 1);
 }
 
 /// The cached key stays valid, whatever the server answers when a token has an unknown `kid`.
@@ -73,7 +73,7 @@ async fn faulty_key_server_keeps_cached_keys() {
         let started = Instant::now();
         assert_eq!(find("b", 61).await, Err(JwksError::Unavailable), "{page:?}");
         assert!(started.elapsed() < Duration::from_secs(4), "{page:?}");
-        assert_eq!(server.asked().len(), 2, "{page:?}");
+        assert_eq!(server.requests().len(), 2, "{page:?}");
         for after in [62, 3700, 7300] {
             assert_eq!(find("a", after).await, Ok(1), "{page:?}");
         }
@@ -85,7 +85,7 @@ async fn faulty_key_server_keeps_cached_keys() {
         server.serve("/keys", keys(256 * 1024));
         assert_eq!(find("b", 7400).await, Ok(1), "{page:?}");
     }
-    assert!(elsewhere.asked().is_empty(), "redirects are not followed");
+    assert!(elsewhere.requests().is_empty(), "redirects are not followed");
 }
 
 /// The reason `keys_unavailable` does not blame the token.
@@ -102,7 +102,7 @@ async fn unavailable_keys_get_500() {
     })
     .await
     .unwrap();
-    assert_eq!(server.asked().len(), 2);
+    assert_eq!(server.requests().len(), 2);
 }
 
 #[tokio::test]
@@ -139,7 +139,7 @@ async fn keys_rotate_under_load() {
     let found = join_all((0..300).map(|number| find(if number % 2 == 0 { "a" } else { "b" }, 61))).await;
     assert!(found.into_iter().all(|found| found));
     println!("300 look-ups while the keys rotate: {:?}", started.elapsed());
-    assert_eq!(server.asked().len(), 2);
+    assert_eq!(server.requests().len(), 2);
     // An hour later the issuer revokes the old key.
     server.serve("/keys", body(&[&new]));
     _ = tokio::time::timeout(Duration::from_secs(1), async {
@@ -148,7 +148,7 @@ async fn keys_rotate_under_load() {
     })
     .await;
     assert!(find("b", 3701).await && !find("a", 3701).await);
-    assert_eq!(server.asked().len(), 3);
+    assert_eq!(server.requests().len(), 3);
 }
 
 #[tokio::test]
@@ -179,7 +179,7 @@ async fn discovery_finds_keys_of_configured_issuer() {
         server.serve(path, page.clone());
         assert_eq!(respond(&new_handler(), &token).await, (500, "keys_unavailable".to_owned()), "{page:?}");
     }
-    assert!(!server.asked().contains(&"/keys".to_owned()));
+    assert!(!server.requests().contains(&"/keys".to_owned()));
     server.serve(path, configuration(&issuer, &server.url("/keys")));
     let handler = new_handler();
     assert_eq!(respond(&handler, &token).await.0, 200);

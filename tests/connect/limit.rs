@@ -58,7 +58,7 @@ async fn oldest_connections_over_limit_are_closed() {
     put_rows(&table, &["d", "a", "c", "b"]).await;
     let response = handler(&table, &api, 3, &issuer).handle(event("new", &issuer)).await;
     assert_eq!(response.status_code, 200);
-    assert_eq!(api.asked(), deletes(&["d", "a"]));
+    assert_eq!(api.requests(), deletes(&["d", "a"]));
     assert_eq!(table.connections(), ["b", "c", "new"]);
 }
 
@@ -81,7 +81,7 @@ async fn other_users_and_apis_do_not_count() {
     handler(&table, &api, 3, &issuer).handle(event("new", &issuer)).await;
     // The event is repeated.
     handler(&table, &api, 3, &issuer).handle(event("new", &issuer)).await;
-    assert_eq!(api.asked(), deletes(&[]));
+    assert_eq!(api.requests(), deletes(&[]));
 }
 
 /// A socket may outlive its token, and with it its row.
@@ -94,7 +94,7 @@ async fn connections_with_expired_rows_count() {
         Connection { expires_at: long_ago + Duration::from_secs(60), ..connection("old", long_ago) };
     table.client().put(&expired).await.unwrap();
     handler(&table, &api, 1, &issuer).handle(event("new", &issuer)).await;
-    assert_eq!((api.asked(), table.connections()), (deletes(&["old"]), vec!["new".to_owned()]));
+    assert_eq!((api.requests(), table.connections()), (deletes(&["old"]), vec!["new".to_owned()]));
 }
 
 /// API Gateway answers 410 for a connection until its `$connect` has been answered.
@@ -109,7 +109,7 @@ async fn establishing_connection_keeps_row_and_socket() {
         .unwrap();
     handler(&table, &api, 1, &issuer).handle(event("new", &issuer)).await;
     assert_eq!(
-        (api.asked(), table.connections()),
+        (api.requests(), table.connections()),
         (deletes(&["establishing"]), vec!["establishing".to_owned(), "new".to_owned()])
     );
 
@@ -120,7 +120,7 @@ async fn establishing_connection_keeps_row_and_socket() {
     }
     handler(&table, &api, 1, &issuer).handle(event("older", &issuer)).await;
     assert_eq!(
-        (api.asked(), table.connections()),
+        (api.requests(), table.connections()),
         (deletes(&[]), vec!["older".to_owned(), "younger".to_owned(), "youngest".to_owned()])
     );
 }
@@ -157,7 +157,7 @@ async fn failed_query_does_not_refuse_client() {
     let table = TableDouble::default().refusing_queries();
     let api = ManagementDouble::new(|_| 204);
     let response = handler(&table, &api, 1, &issuer).handle(event("new", &issuer)).await;
-    assert_eq!((response.status_code, api.asked()), (200, deletes(&[])));
+    assert_eq!((response.status_code, api.requests()), (200, deletes(&[])));
 }
 
 #[tokio::test]
@@ -168,6 +168,6 @@ async fn gone_connection_loses_row_open_keeps_it() {
     let api = ManagementDouble::new(|url| if url.ends_with("/a") { 410 } else { 403 });
     let response = handler(&table, &api, 1, &issuer).handle(event("new", &issuer)).await;
     assert_eq!(response.status_code, 200, "a failure does not refuse the client");
-    assert_eq!(api.asked(), deletes(&["a", "b", "c"]));
+    assert_eq!(api.requests(), deletes(&["a", "b", "c"]));
     assert_eq!(table.connections(), ["b", "c", "new"]);
 }

@@ -343,7 +343,7 @@ fn each_token_gets_status_and_reason() {
             assert!(parts.into_iter().all(|part| !log.contains(part)), "{name} is in the log");
         }
         assert!(!log.contains("OR 1=1") && !log.contains("evil.example.com"), "{log}");
-        assert_eq!(server.asked(), ["/keys"], "no token causes a fetch from elsewhere");
+        assert_eq!(server.requests(), ["/keys"], "no token causes a fetch from elsewhere");
         println!("{} tokens", cases.len());
     });
 }

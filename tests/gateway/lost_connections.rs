@@ -9,7 +9,7 @@ use delivery_worker::{
 };
 use futures::future::join_all;
 use streamer_tests::{
-    h2::{Does, Http2Gateway},
+    h2::{Action, Http2Gateway},
     wire::{Reply, WireGateway},
 };
 use tokio::{
@@ -47,13 +47,13 @@ mod http2 {
     use super::*;
 
     /// The first connection answers one post; every other connection answers all.
-    fn answers_once_then(fault: Does) -> impl Fn(usize, usize) -> Does {
-        move |connection, index| if connection == 0 && index > 0 { fault } else { Does::Answers }
+    fn answers_once_then(fault: Action) -> impl Fn(usize, usize) -> Action {
+        move |connection, index| if connection == 0 && index > 0 { fault } else { Action::Answer }
     }
 
     #[tokio::test]
     async fn close_without_goaway_is_survived() {
-        let gateway = Http2Gateway::scripted(answers_once_then(Does::Closes)).await.unwrap();
+        let gateway = Http2Gateway::scripted(answers_once_then(Action::Close)).await.unwrap();
         let api = trusting_api(&gateway, &gateway.endpoint()).await;
         assert_eq!(count_delivered(&posts(&api, 1).await), 1);
         assert_eq!(count_delivered(&posts(&api, 100).await), 100);
@@ -63,7 +63,7 @@ mod http2 {
     /// A post that waits for a stream is not on the connection yet when that is closed.
     #[tokio::test]
     async fn close_while_a_post_waits_is_survived() {
-        let gateway = Http2Gateway::limited(1, answers_once_then(Does::Closes)).await.unwrap();
+        let gateway = Http2Gateway::limited(1, answers_once_then(Action::Close)).await.unwrap();
         let api = trusting_api(&gateway, &gateway.endpoint()).await;
         assert_eq!(count_delivered(&posts(&api, 1).await), 1);
         let results = posts(&api, 2).await;
@@ -93,7 +93,7 @@ mod http2 {
     /// A connection that answers pings but no post is replaced, and its posts report one timeout.
     #[tokio::test]
     async fn unanswered_posts_report_one_failure() {
-        let gateway = Http2Gateway::scripted(answers_once_then(Does::Hangs)).await.unwrap();
+        let gateway = Http2Gateway::scripted(answers_once_then(Action::Hang)).await.unwrap();
         let api = trusting_api(&gateway, &gateway.endpoint()).await;
         assert_eq!(count_delivered(&posts(&api, 1).await), 1);
         let results = posts(&api, 20).await;
@@ -106,7 +106,7 @@ mod http2 {
 
     #[tokio::test]
     async fn silent_host_fails_every_post() {
-        let gateway = Http2Gateway::scripted(|_, _| Does::Hangs).await.unwrap();
+        let gateway = Http2Gateway::scripted(|_, _| Action::Hang).await.unwrap();
         let api = trusting_api(&gateway, &gateway.endpoint()).await;
         assert_eq!(posts(&api, 5).await, vec![PostResult::Timeout; 5]);
     }
@@ -114,7 +114,8 @@ mod http2 {
     #[tokio::test]
     async fn refused_stream_is_repeated_twice() {
         for (refused, expected) in [(2, 200), (3, 0)] {
-            let does = move |connection, _| if connection < refused { Does::Refuses } else { Does::Answers };
+            let does =
+                move |connection, _| if connection < refused { Action::RefuseStream } else { Action::Answer };
             let gateway = Http2Gateway::scripted(does).await.unwrap();
             let api = trusting_api(&gateway, &gateway.endpoint()).await;
             match post(&api, "c").await {

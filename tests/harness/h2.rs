@@ -32,20 +32,20 @@ use tokio_rustls::TlsAcceptor;
 
 /// The gateway's reaction to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Does {
+pub enum Action {
     /// Answers 200.
-    Answers,
+    Answer,
     /// Answers 200, and closes the connection with a GOAWAY.
-    AnswersLast,
+    AnswerAndGoAway,
     /// Resets the stream with REFUSED_STREAM: it was not processed.
-    Refuses,
+    RefuseStream,
     /// Closes the connection without a GOAWAY.
-    Closes,
+    Close,
     /// Never answers. The connection still answers pings.
-    Hangs,
+    Hang,
 }
 
-type Script = dyn Fn(usize, usize) -> Does + Send + Sync;
+type Script = dyn Fn(usize, usize) -> Action + Send + Sync;
 
 /// A scripted gateway that runs until it is dropped.
 #[derive(Debug)]
@@ -77,8 +77,10 @@ impl Http2Gateway {
     /// # Errors
     /// When it cannot listen or create a certificate.
     pub async fn start(posts: usize) -> anyhow::Result<Self> {
-        Self::scripted(move |_, index| if index + 1 == posts { Does::AnswersLast } else { Does::Answers })
-            .await
+        Self::scripted(
+            move |_, index| if index + 1 == posts { Action::AnswerAndGoAway } else { Action::Answer },
+        )
+        .await
     }
 
     /// Starts a gateway on loopback. `script` gets the indexes of the connection and of the request in it, from 0.
@@ -86,7 +88,7 @@ impl Http2Gateway {
     /// # Errors
     /// When it cannot listen or create a certificate.
     pub async fn scripted(
-        script: impl Fn(usize, usize) -> Does + Send + Sync + 'static,
+        script: impl Fn(usize, usize) -> Action + Send + Sync + 'static,
     ) -> anyhow::Result<Self> {
         Self::limited(u32::MAX, script).await
     }
@@ -97,7 +99,7 @@ impl Http2Gateway {
     /// When it cannot listen or create a certificate.
     pub async fn limited(
         streams: u32,
-        script: impl Fn(usize, usize) -> Does + Send + Sync + 'static,
+        script: impl Fn(usize, usize) -> Action + Send + Sync + 'static,
     ) -> anyhow::Result<Self> {
         let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()])?;
         let certificate = cert.der().clone();
@@ -201,14 +203,14 @@ impl Served {
         self.seen.paths.lock().unwrap_or_else(PoisonError::into_inner).push(path);
         _ = request.into_body().collect().await;
         match script(self.connection, self.requests.fetch_add(1, Ordering::Relaxed)) {
-            Does::Answers => {}
-            Does::AnswersLast => self.enough.notify_one(),
-            Does::Refuses => return Err(h2::Reason::REFUSED_STREAM.into()),
-            Does::Closes => {
+            Action::Answer => {}
+            Action::AnswerAndGoAway => self.enough.notify_one(),
+            Action::RefuseStream => return Err(h2::Reason::REFUSED_STREAM.into()),
+            Action::Close => {
                 self.closes.notify_one();
                 std::future::pending::<()>().await;
             }
-            Does::Hangs => std::future::pending().await,
+            Action::Hang => std::future::pending().await,
         }
         Ok(Response::new(Empty::new()))
     }

@@ -33,7 +33,7 @@ pub enum Page {
 struct Pages {
     pages: HashMap<String, Page>,
     /// The paths of all requests.
-    asked: Vec<String>,
+    requests: Vec<String>,
 }
 
 /// A server that runs until it is dropped.
@@ -74,8 +74,8 @@ impl KeyServer {
 
     /// Returns the paths of all requests so far.
     #[must_use]
-    pub fn asked(&self) -> Vec<String> {
-        self.locked().asked.clone()
+    pub fn requests(&self) -> Vec<String> {
+        self.locked().requests.clone()
     }
 
     fn locked(&self) -> MutexGuard<'_, Pages> {
@@ -104,7 +104,7 @@ async fn answer(mut stream: TcpStream, pages: Arc<Mutex<Pages>>) {
     let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
     let page = {
         let mut pages = locked(&pages);
-        pages.asked.push(path.clone());
+        pages.requests.push(path.clone());
         pages.pages.get(&path).cloned().unwrap_or(Page::Status(404, String::new()))
     };
     let reply = match page {

@@ -13,19 +13,19 @@ use aws_smithy_types::body::SdkBody;
 /// Records requests, and answers each URL with the status that its script returns.
 #[derive(Clone)]
 pub struct ManagementDouble {
-    asked: Arc<Mutex<Vec<String>>>,
+    requests: Arc<Mutex<Vec<String>>>,
     script: Arc<dyn Fn(&str) -> u16 + Send + Sync>,
 }
 
 impl ManagementDouble {
     /// Creates a double that answers according to `script`.
     pub fn new(script: impl Fn(&str) -> u16 + Send + Sync + 'static) -> Self {
-        Self { asked: Arc::default(), script: Arc::new(script) }
+        Self { requests: Arc::default(), script: Arc::new(script) }
     }
 
     /// Returns method and URL of each request so far.
     #[must_use]
-    pub fn asked(&self) -> Vec<String> {
+    pub fn requests(&self) -> Vec<String> {
         self.locked().clone()
     }
 
@@ -44,7 +44,7 @@ impl ManagementDouble {
     }
 
     fn locked(&self) -> MutexGuard<'_, Vec<String>> {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,4 +1,4 @@
-// PostToConnection with the AWS SDK for JavaScript v3: Promise.all over a batch, and a pool of workers.
+// PostToConnection with the AWS SDK for JavaScript v3: Promise.all over a batch, or a pool of workers.
 // usage: node post.mjs ENDPOINT IN_FLIGHT all|pool
 import { createRequire } from "node:module";
 import {
@@ -41,4 +41,4 @@ const used = process.cpuUsage(before);
 console.log(Math.round((done * 1000) / (Date.now() - started)));
 console.log(((used.user + used.system) / done).toFixed(2));
 const sdk = createRequire(import.meta.url)("@aws-sdk/client-apigatewaymanagementapi/package.json").version;
-console.log(`Node ${process.version}, SDK ${sdk}`);
+console.log(`AWS SDK for JavaScript ${sdk}, Node ${process.version}`);

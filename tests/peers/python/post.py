@@ -1,4 +1,4 @@
-"""PostToConnection with boto3 and a pool of threads.
+"""PostToConnection with boto3 and a thread pool.
 
 usage: post.py ENDPOINT IN_FLIGHT
 """
@@ -31,4 +31,4 @@ with ThreadPoolExecutor(in_flight) as pool:
     took, used = time.monotonic() - started, time.process_time() - before
 print(round(done / took))
 print(f"{used * 1e6 / done:.2f}")
-print(f"Python {sys.version.split()[0]}, boto3 {boto3.__version__}")
+print(f"boto3 {boto3.__version__}, Python {sys.version.split()[0]}")
