@@ -227,7 +227,12 @@ async fn cli_lists_every_command_and_flag() -> anyhow::Result<()> {
         (!name.is_empty() && name.chars().all(|character| character.is_ascii_lowercase()))
             .then(|| name.to_owned())
     };
-    let commands: BTreeSet<_> = overview.lines().filter_map(name).filter(|name| name != "help").collect();
+    let commands: BTreeSet<_> = overview
+        .lines()
+        .take_while(|line| !line.starts_with("Examples:"))
+        .filter_map(name)
+        .filter(|name| name != "help")
+        .collect();
     let sections: BTreeSet<_> = page.lines().filter_map(|line| line.strip_prefix("## streamer ")).collect();
     assert_eq!(sections, commands.iter().map(String::as_str).collect());
 
