@@ -1,6 +1,6 @@
 //! Circuit breaker: stops posts to a management endpoint that fails.
 //!
-//! The breaker counts connections, not posts. Each connection counts once, by its latest [sample](Sample), which is
+//! The breaker counts connections, not posts. Each connection counts once, by its latest sample, which is
 //! kept for 5 to 10 s. So a few failing connections cannot stop the others, however many posts they receive.
 //!
 //! [`Settings`] holds the thresholds; the numbers below are its defaults.
