@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use aws_lambda_events::sqs::SqsMessage;
 use bytes::Bytes;
-use streamer_message::{Audience, ConnectionId, DecodeError, MessageId, OutboundMessage, Request, Retry};
+use streamer_message::{Audience, ConnectionId, DecodeError, Envelope, Retry};
 
 use crate::outcome::{Completed, Outcome};
 
@@ -39,22 +39,14 @@ pub struct Record {
 /// A valid message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// The id.
-    pub id: MessageId,
-    /// The recipients.
-    pub to: Audience,
+    /// All fields except the payload.
+    pub envelope: Envelope,
     /// The bytes for the clients, a slice of the record's body.
     pub payload: Bytes,
-    /// The request that it belongs to, and its `seq` within the request.
-    pub request: Option<Request>,
-    /// Whether a later message of its request supersedes it.
-    pub supersedable: bool,
     /// When the message expires.
     pub expires_at: Option<SystemTime>,
     /// When it was made: the time in its id, else when it was first received or sent.
     pub made_at: Option<SystemTime>,
-    /// The note of the worker that handed it back.
-    pub retry: Option<Retry>,
 }
 
 /// A message and one of its recipients.
@@ -100,7 +92,7 @@ impl Record {
     /// Returns the note of the worker that handed the message back.
     #[must_use]
     pub fn retry(&self) -> Option<&Retry> {
-        self.content.as_ref().ok().and_then(|message| message.retry.as_ref())
+        self.content.as_ref().ok().and_then(|message| message.envelope.retry.as_ref())
     }
 
     /// Returns the connections that already have the message.
@@ -131,18 +123,20 @@ impl Record {
 
 impl Message {
     fn read(body: &Bytes, sent_at: Option<SystemTime>) -> Result<Self, DecodeError> {
-        let message = OutboundMessage::decode(str::from_utf8(body).unwrap_or_default())?;
-        let since = message.retry.as_ref().map(|retry| retry.since);
+        let (envelope, payload) = Envelope::decode(str::from_utf8(body).unwrap_or_default())?;
+        let since = envelope.retry.as_ref().map(|retry| retry.since);
         Ok(Self {
-            payload: body.slice_ref(message.payload.as_str().as_bytes()),
-            made_at: message.id.created_at().or(since).and_then(at).or(sent_at),
-            id: message.id,
-            to: message.to,
-            request: message.request,
-            supersedable: message.supersedable,
-            expires_at: message.expires_at.and_then(at),
-            retry: message.retry,
+            payload: body.slice_ref(payload.as_bytes()),
+            made_at: envelope.id.created_at().or(since).and_then(at).or(sent_at),
+            expires_at: envelope.expires_at.and_then(at),
+            envelope,
         })
+    }
+
+    /// Encodes the message for other recipients, with other notes.
+    #[must_use]
+    pub fn encode(&self, to: &Audience, retry: Option<&Retry>) -> String {
+        self.envelope.encode(to, str::from_utf8(&self.payload).unwrap_or_default(), retry)
     }
 
     /// Returns whether it has expired at `now`.
@@ -154,7 +148,7 @@ impl Message {
     /// Returns a user's connections that already have it.
     #[must_use]
     pub fn done(&self) -> &[ConnectionId] {
-        self.retry.as_ref().map_or(&[], |retry| &retry.done)
+        self.envelope.retry.as_ref().map_or(&[], |retry| &retry.done)
     }
 }
 

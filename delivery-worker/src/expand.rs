@@ -44,7 +44,7 @@ enum Route<'a> {
     /// By posts to these connections.
     Post(&'a Message, Vec<ConnectionId>),
     /// By further messages on the outbound queue.
-    FanOut(Option<Source<'a>>),
+    FanOut(&'a Message, Option<Source<'a>>),
 }
 
 /// Resolves each message's audience to connections, each named once, and completes the messages that must not be
@@ -66,7 +66,7 @@ pub async fn expand<'a, G>(worker: &Worker<G>, records: &'a [Record], time: &Tim
                 let pair = |connection| Pair { index, message, connection };
                 expanded.pairs.extend(connections.into_iter().map(pair));
             }
-            Ok(Route::FanOut(source)) => expanded.fan_outs.push(FanOut { index, source }),
+            Ok(Route::FanOut(message, source)) => expanded.fan_outs.push(FanOut { index, message, source }),
             Err(outcome) => expanded.completed.push(Completed::unposted(index, None, outcome)),
         }
     }
@@ -97,20 +97,20 @@ fn route<'a>(
             return Err(Outcome::Exhausted(cause_on_fifo(message, pages)));
         }
     }
-    let source = match &message.to {
+    let source = match &message.envelope.to {
         Audience::Connection(connection) => return Ok(Route::Post(message, vec![connection.clone()])),
         Audience::Connections(ids) => return Ok(Route::Post(message, distinct(ids.as_slice()))),
         _ if message.is_expired(now) => return Err(Outcome::Expired),
         Audience::Tenant(_) | Audience::Shard { .. } if policy.queue_kind == QueueKind::Fifo => {
             return Err(Outcome::Rejected(Rejection::Audience));
         }
-        Audience::Tenant(_) => return Ok(Route::FanOut(None)),
+        Audience::Tenant(_) => return Ok(Route::FanOut(message, None)),
         Audience::User { .. } | Audience::Shard { .. } => Source::of(message),
     };
     let page = source.as_ref().and_then(|source| pages.get(source));
     let page = page.ok_or(Outcome::Expired)?.as_ref().map_err(|cause| Outcome::HandedBack(cause.clone()))?;
     if !page.is_whole() && policy.queue_kind == QueueKind::Standard {
-        return Ok(Route::FanOut(source));
+        return Ok(Route::FanOut(message, source));
     }
     let unserved: Vec<_> = page.live.iter().filter(|id| !message.done().contains(id)).cloned().collect();
     match unserved.is_empty() {

@@ -13,7 +13,7 @@ use streamer_message::{Audience, ConnectionId, limits::CONNECTIONS};
 
 use crate::{
     Worker,
-    decode::Record,
+    decode::{Message, Record},
     outcome::{Cause, Completed, Outcome},
     outgoing::Outgoing,
     source::{Source, SourcePage},
@@ -35,6 +35,8 @@ const COLLECTED: usize = 5 * CONNECTIONS;
 pub struct FanOut<'a> {
     /// The record's index in the batch.
     pub index: usize,
+    /// The message.
+    pub message: &'a Message,
     /// The source of its connections. `None` for a tenant, which is split into shards unread.
     pub source: Option<Source<'a>>,
 }
@@ -46,8 +48,8 @@ pub async fn fan_out_all<G>(
     fan_outs: &[FanOut<'_>],
     time: &Time,
 ) -> Vec<Completed> {
-    let running = stream::iter(fan_outs).map(|FanOut { index, source }| {
-        let run = Run { worker, record: &records[*index], time };
+    let running = stream::iter(fan_outs).map(|FanOut { index, message, source }| {
+        let run = Run { worker, record: &records[*index], message, time };
         AssertUnwindSafe(run.complete(source.as_ref())).catch_unwind().map(|completed| {
             let panicked = |_| (None, Outcome::HandedBack(Cause::Panic));
             let (after, outcome) = completed.unwrap_or_else(panicked);
@@ -61,6 +63,7 @@ pub async fn fan_out_all<G>(
 struct Run<'a, G> {
     worker: &'a Worker<G>,
     record: &'a Record,
+    message: &'a Message,
     time: &'a Time,
 }
 
@@ -94,19 +97,19 @@ impl<G> Run<'_, G> {
     async fn split_tenant(&self) -> Outcome {
         let sent = match self.time.remaining().is_zero() {
             true => Err(Cause::Deadline),
-            false => self.send(shards(self.record)).await,
+            false => self.send(shards(&self.message.envelope.to)).await,
         };
         sent.map_or_else(Outcome::HandedBack, |()| Outcome::Expanded)
     }
 
     /// Reads one page, and sends messages for the collected connections when there are enough or no page follows.
     async fn step(&self, source: &Source<'_>, progress: &mut Progress) -> ControlFlow<Outcome> {
-        if self.record.content.as_ref().is_ok_and(|message| message.is_expired(self.time.now())) {
+        if self.message.is_expired(self.time.now()) {
             return ControlFlow::Break(Outcome::Expired);
         }
         let stopped_by = match self.next_page(source, progress.read.as_ref()).await {
             Ok(page) => {
-                progress.add(page, self.record.done());
+                progress.add(page, self.message.done());
                 None
             }
             Err(cause) => Some(cause),
@@ -147,7 +150,7 @@ impl<G> Run<'_, G> {
     /// Sends a message for each audience. SQS must confirm all of them within 5 s, and within half of the time that is
     /// reserved for settling.
     async fn send(&self, audiences: Vec<Audience>) -> Result<(), Cause> {
-        let messages = Outgoing::for_audiences(self.record, audiences).ok_or(Cause::Unconfirmed)?;
+        let messages: Vec<_> = Outgoing::for_audiences(self.record, self.message, &audiences).collect();
         let unsent = self.worker.outbound.send(&messages, self.time.fan_out_deadline()).await;
         if unsent.is_empty() { Ok(()) } else { Err(Cause::Unconfirmed) }
     }
@@ -177,9 +180,9 @@ impl Progress {
 }
 
 /// Returns a tenant's shards.
-fn shards(record: &Record) -> Vec<Audience> {
-    match record.content.as_ref().map(|message| &message.to) {
-        Ok(Audience::Tenant(tenant)) => {
+fn shards(to: &Audience) -> Vec<Audience> {
+    match to {
+        Audience::Tenant(tenant) => {
             let shard = |shard| Audience::Shard { tenant: tenant.clone(), shard, after: None };
             (0..SHARDS).map(shard).collect()
         }

@@ -2,10 +2,10 @@
 
 use std::time::SystemTime;
 
-use streamer_message::{Audience, ConnectionId, Connections, OutboundMessage, Retry, dead_letter};
+use streamer_message::{Audience, ConnectionId, Connections, Retry, dead_letter};
 
 use crate::{
-    decode::{Record, millis},
+    decode::{Message, Record, millis},
     outcome::Cause,
 };
 
@@ -69,8 +69,7 @@ impl Outgoing {
         self.body.len() + self.attributes.iter().map(bytes).sum::<usize>()
     }
 
-    /// Writes a dead letter: the message for its unfinished connections, or a poison body unchanged. `None` if the
-    /// message cannot be written.
+    /// Writes a dead letter: the message for its unfinished connections, or a poison body unchanged.
     #[must_use]
     pub fn dead_letter(
         index: usize,
@@ -78,10 +77,10 @@ impl Outgoing {
         unfinished: Unfinished,
         why: DeadLetter<'_>,
         now: SystemTime,
-    ) -> Option<Self> {
+    ) -> Self {
         let body = match &record.content {
             Err(_) => record.text().to_owned(),
-            Ok(_) => rewrite(record, unfinished, None)?,
+            Ok(message) => message.encode(&narrow(message.envelope.to.clone(), unfinished), None),
         };
         let attributes = vec![
             (dead_letter::REASON, why.reason.to_owned()),
@@ -90,11 +89,11 @@ impl Outgoing {
             (dead_letter::SINCE, millis(record.since().unwrap_or(now)).to_string()),
         ];
         let attributes = attributes.into_iter().filter(|(_, value)| !value.is_empty()).collect();
-        Some(Self { body, attributes, ..Self::about(index, record) })
+        Self { body, attributes, ..Self::about(index, record) }
     }
 
-    /// Writes the message for its unfinished connections, with a `retry` note for the worker that receives it. `None`
-    /// if the message cannot be written.
+    /// Writes the message for its unfinished connections, with a `retry` note for the worker that receives it. `None` if
+    /// the record has no valid message.
     #[must_use]
     pub fn hand_back(
         index: usize,
@@ -103,6 +102,7 @@ impl Outgoing {
         why: HandBack,
         now: SystemTime,
     ) -> Option<Self> {
+        let message = record.content.as_ref().ok()?;
         let before = record.retry();
         let retry = Retry {
             count: before.map_or(0, |retry| retry.count).saturating_add(1),
@@ -111,43 +111,35 @@ impl Outgoing {
             cause: with_elsewhere(clean(&why.cause), before),
             done: why.done,
             // A shard's audience has the cursor itself.
-            after: match record.content.as_ref().map(|message| &message.to) {
-                Ok(Audience::User { .. }) => {
+            after: match message.envelope.to {
+                Audience::User { .. } => {
                     unfinished.after.clone().or_else(|| before.and_then(|retry| retry.after.clone()))
                 }
                 _ => None,
             },
         };
-        let body = rewrite(record, unfinished, Some(retry))?;
+        let to = narrow(message.envelope.to.clone(), unfinished);
+        let body = message.encode(&to, Some(&retry));
         Some(Self { body, delay: why.delay, ..Self::about(index, record) })
     }
 
     /// Writes the message for each of these audiences, as if its producer had addressed them. The `index` of each is
-    /// its position in `audiences`. `None` if the message cannot be written.
-    #[must_use]
-    pub fn for_audiences(record: &Record, audiences: Vec<Audience>) -> Option<Vec<Self>> {
-        let message = OutboundMessage::decode(record.text()).ok()?;
-        let outgoing = |(index, to)| {
-            let mut message = message.clone();
-            (message.to, message.retry) = (to, None);
-            let body = message.encode_over(record.text());
+    /// its position in `audiences`.
+    pub fn for_audiences<'a>(
+        record: &'a Record,
+        message: &'a Message,
+        audiences: &'a [Audience],
+    ) -> impl Iterator<Item = Self> {
+        audiences.iter().enumerate().map(|(index, to)| {
+            let body = message.encode(to, None);
             Self { body, ..Self::about(index, record) }
-        };
-        Some(audiences.into_iter().enumerate().map(outgoing).collect())
+        })
     }
 
     fn about(index: usize, record: &Record) -> Self {
         let Record { group, trace, .. } = record;
         Self { index, group: group.clone(), trace: trace.clone(), ..Self::default() }
     }
-}
-
-/// Writes the record's message for its unfinished connections, with another `retry`. All other fields stay as they came.
-fn rewrite(record: &Record, unfinished: Unfinished, retry: Option<Retry>) -> Option<String> {
-    let mut message = OutboundMessage::decode(record.text()).ok()?;
-    message.to = narrow(message.to, unfinished);
-    message.retry = retry;
-    Some(message.encode_over(record.text()))
 }
 
 /// Narrows an audience to its unfinished connections. A shard that was resolved becomes these connections, and one that

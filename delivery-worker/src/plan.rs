@@ -52,12 +52,15 @@ pub fn plan<'a>(
 /// Of two supersedable messages, the one with the higher `seq` is later. A message that is not supersedable, such as an
 /// acknowledgment, must also have arrived later: it may come from a producer whose clock is ahead.
 fn supersede<'a>(mut pairs: Vec<Pair<'a>>, deadline: SystemTime) -> (Vec<Pair<'a>>, Vec<Completed>) {
-    if !pairs.iter().any(|pair| pair.message.supersedable) {
+    if !pairs.iter().any(|pair| pair.message.envelope.supersedable) {
         return (pairs, Vec::new());
     }
     let mut latest = Latest::default();
-    pairs.iter().filter(|pair| pair.message.supersedable).for_each(|pair| latest.note(pair, deadline));
-    let is_kept = |pair: &Pair<'a>| match pair.message.supersedable {
+    pairs
+        .iter()
+        .filter(|pair| pair.message.envelope.supersedable)
+        .for_each(|pair| latest.note(pair, deadline));
+    let is_kept = |pair: &Pair<'a>| match pair.message.envelope.supersedable {
         true => !latest.supersedes(pair),
         false => {
             latest.note(pair, deadline);
@@ -78,7 +81,8 @@ struct Latest<'a>(HashMap<(&'a str, ConnectionId, bool), u64>);
 
 impl<'a> Latest<'a> {
     fn note(&mut self, pair: &Pair<'a>, deadline: SystemTime) {
-        let Some(request) = pair.message.request.as_ref().filter(|_| !pair.message.is_expired(deadline))
+        let Some(request) =
+            pair.message.envelope.request.as_ref().filter(|_| !pair.message.is_expired(deadline))
         else {
             return;
         };
@@ -90,7 +94,7 @@ impl<'a> Latest<'a> {
     }
 
     fn supersedes(&self, pair: &Pair<'a>) -> bool {
-        pair.message.request.as_ref().is_some_and(|request| {
+        pair.message.envelope.request.as_ref().is_some_and(|request| {
             let key = (request.id.as_str(), pair.connection.clone(), is_for_user(pair));
             self.0.get(&key).is_some_and(|latest| request.seq < *latest)
         })
@@ -98,7 +102,7 @@ impl<'a> Latest<'a> {
 }
 
 fn is_for_user(pair: &Pair<'_>) -> bool {
-    matches!(pair.message.to, Audience::User { .. })
+    matches!(pair.message.envelope.to, Audience::User { .. })
 }
 
 /// Sorts the messages of each request by `seq`, within the positions that they occupy together.
@@ -108,13 +112,13 @@ fn sort_requests(pairs: &mut [Pair<'_>]) {
     }
     let mut indexes: HashMap<&str, Vec<usize>> = HashMap::new();
     for (index, pair) in pairs.iter().enumerate() {
-        if let Some(request) = &pair.message.request {
+        if let Some(request) = &pair.message.envelope.request {
             indexes.entry(request.id.as_str()).or_default().push(index);
         }
     }
     for indexes in indexes.into_values().filter(|indexes| indexes.len() > 1) {
         let mut same_request: Vec<_> = indexes.iter().map(|index| pairs[*index].clone()).collect();
-        same_request.sort_by_key(|pair| pair.message.request.as_ref().map(|request| request.seq));
+        same_request.sort_by_key(|pair| pair.message.envelope.request.as_ref().map(|request| request.seq));
         for (index, pair) in indexes.into_iter().zip(same_request) {
             pairs[index] = pair;
         }

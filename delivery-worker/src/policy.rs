@@ -43,7 +43,8 @@ impl Policy {
             return Outcome::HandedBack(Cause::Elsewhere(endpoint));
         }
         let message = record.content.as_ref().ok();
-        let is_for_a_user = message.is_some_and(|message| matches!(message.to, Audience::User { .. }));
+        let is_for_a_user =
+            message.is_some_and(|message| matches!(message.envelope.to, Audience::User { .. }));
         let may_be_away = is_for_a_user && age(record, now) < self.away_grace;
         let was_elsewhere =
             record.retry().filter(|_| !is_reached).and_then(|retry| Cause::elsewhere(&retry.cause));
@@ -69,7 +70,7 @@ impl Policy {
         let message = records[index].content.as_ref().ok()?;
         let reached =
             !message.done().is_empty() || pairs.iter().any(|pair| pair.borrow().outcome != Outcome::Gone);
-        let (Audience::User { .. }, false) = (&message.to, reached) else { return None };
+        let (Audience::User { .. }, false) = (&message.envelope.to, reached) else { return None };
         match self.unreached(&records[index], None, now) {
             away @ Outcome::HandedBack(_) => Some(Completed::unposted(index, None, away)),
             _ => None,

@@ -49,9 +49,10 @@ pub(crate) fn report(
 
 fn log_pair(record: &Record, pair: &Completed) {
     let message = record.content.as_ref().ok();
-    let message_id = message.map(|message| MessageId::as_str(&message.id));
+    let message_id = message.map(|message| MessageId::as_str(&message.envelope.id));
     let connection_id = pair.connection.as_ref().map(ConnectionId::as_str);
-    let request_id = message.and_then(|message| message.request.as_ref()).map(|request| request.id.as_str());
+    let request_id =
+        message.and_then(|message| message.envelope.request.as_ref()).map(|request| request.id.as_str());
     let (record_id, outcome) = (&record.id, pair.outcome.name());
     match &pair.outcome {
         Outcome::Delivered | Outcome::Expanded => {

@@ -158,8 +158,7 @@ fn settle_fifo(
 }
 
 impl Settlement {
-    /// Adds one dead letter for each reason among a record's pairs. A record whose dead letter cannot be written is
-    /// reported.
+    /// Adds one dead letter for each reason among a record's pairs.
     fn add_dead_letters(&mut self, index: usize, record: &Record, pairs: &[&Completed], now: SystemTime) {
         let mut reasons: BTreeMap<&str, (String, Vec<ConnectionId>)> = BTreeMap::new();
         for pair in pairs {
@@ -171,10 +170,8 @@ impl Settlement {
         for (reason, (detail, connections)) in reasons {
             let after = pairs.iter().find_map(|pair| pair.after.clone());
             let why = DeadLetter { reason, detail: &detail };
-            match Outgoing::dead_letter(index, record, Unfinished { connections, after }, why, now) {
-                Some(message) => self.dead_letters.push(message),
-                None => _ = self.reported.insert(index),
-            }
+            let unfinished = Unfinished { connections, after };
+            self.dead_letters.push(Outgoing::dead_letter(index, record, unfinished, why, now));
         }
     }
 }
@@ -231,7 +228,7 @@ fn delay(count: u32, stuck: bool, causes: &[&Cause], random: f64) -> u32 {
 /// Returns a user's connections that need no further post. Other audiences name only their unfinished connections. Gone
 /// connections are left out: while no connection has the message, the worker waits for the user.
 fn done(record: &Record, pairs: &[&Completed]) -> Vec<ConnectionId> {
-    match record.content.as_ref().map(|message| (&message.to, message.done())) {
+    match record.content.as_ref().map(|message| (&message.envelope.to, message.done())) {
         Ok((Audience::User { .. }, before)) => {
             let is_done = |pair: &Completed| handed_back(pair).is_none() && pair.outcome != Outcome::Gone;
             let now = connections(pairs, is_done);

@@ -32,9 +32,9 @@ impl<'a> Source<'a> {
     /// Returns the source of a message's audience. Audiences that name their connections, and whole tenants, have none.
     #[must_use]
     pub fn of(message: &'a Message) -> Option<Self> {
-        match &message.to {
+        match &message.envelope.to {
             Audience::User { tenant, user } => {
-                let after = message.retry.as_ref().and_then(|retry| retry.after.as_ref());
+                let after = message.envelope.retry.as_ref().and_then(|retry| retry.after.as_ref());
                 Some(Self::User(tenant, user, after))
             }
             Audience::Shard { tenant, shard, after } => Some(Self::Shard(tenant, *shard, after.as_ref())),

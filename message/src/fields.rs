@@ -19,12 +19,12 @@ pub(crate) struct Inner {
 }
 
 const USER: Inner = Inner { name: "user", known: &["tenant", "user"], inner: &[] };
-const TO: Inner = Inner {
+pub(crate) const TO: Inner = Inner {
     name: "to",
     known: &["connection", "connections", "user", "tenant", "shard", "after"],
     inner: &[USER],
 };
-pub(crate) const INNER: [Inner; 2] = [TO, Inner { name: "request", known: &["id", "seq"], inner: &[] }];
+pub(crate) const REQUEST: Inner = Inner { name: "request", known: &["id", "seq"], inner: &[] };
 
 /// The fields of a JSON object, with their values as JSON text.
 pub(crate) struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
@@ -69,8 +69,13 @@ impl<'a> Fields<'a> {
         self.0.iter().find(|(name, _)| name == field).map(|(_, value)| *value)
     }
 
+    /// Returns a field's JSON text, empty if the field is absent.
+    pub(crate) fn text(&self, field: &str) -> &'a str {
+        self.get(field).map_or("", RawValue::get)
+    }
+
     /// Writes the object, and adds the unknown fields that the same inner objects have in `theirs`.
-    pub(crate) fn over(&self, theirs: &Fields<'_>, inner: &[Inner]) -> String {
+    fn over(&self, theirs: &Fields<'_>, inner: &[Inner]) -> String {
         let field = |(name, value): &(Cow<'a, str>, &'a RawValue)| {
             let inner = inner.iter().find(|inner| inner.name == name);
             let value = inner.and_then(|inner| inner.merged(value.get(), theirs.get(name)?.get()));
@@ -89,6 +94,11 @@ impl<'a> Fields<'a> {
 }
 
 impl Inner {
+    /// Adds to our object the unknown fields of theirs. Returns ours unchanged if theirs is not an object.
+    pub(crate) fn merge(&self, ours: String, theirs: &str) -> String {
+        self.merged(&ours, theirs).unwrap_or(ours)
+    }
+
     /// Writes our object with the unknown fields of theirs. `None` if one of the two is not an object.
     fn merged(&self, ours: &str, theirs: &str) -> Option<String> {
         let (ours, theirs) = (Fields::read(ours).ok()?, Fields::read(theirs).ok()?);
@@ -107,6 +117,18 @@ impl Inner {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct UnknownFields<'a>(Vec<(Cow<'a, str>, Payload<'a>)>);
 
+impl UnknownFields<'_> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Payload<'_>)> {
+        self.0.iter().map(|(name, value)| (name.as_ref(), value))
+    }
+
+    pub(crate) fn into_owned(self) -> UnknownFields<'static> {
+        let owned =
+            |(name, value): (Cow<'_, str>, Payload<'_>)| (name.into_owned().into(), value.into_owned());
+        UnknownFields(self.0.into_iter().map(owned).collect())
+    }
+}
+
 impl Serialize for UnknownFields<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.0.len()))?;
@@ -117,7 +139,7 @@ impl Serialize for UnknownFields<'_> {
     }
 }
 
-fn object_field(name: &str, value: &str) -> String {
+pub(crate) fn object_field(name: &str, value: &str) -> String {
     format!("{}:{value}", Value::from(name))
 }
 

@@ -14,6 +14,7 @@
 mod audience;
 mod client;
 pub mod dead_letter;
+mod envelope;
 mod error;
 mod fields;
 mod id;
@@ -29,6 +30,8 @@ pub mod sqs;
 
 pub use audience::{Audience, Connections, InvalidAudience};
 pub use client::{ClientContent, ClientError, ClientMessage, Percent, PercentOutOfRange};
+#[doc(hidden)]
+pub use envelope::Envelope;
 pub use error::DecodeError;
 pub use fields::UnknownFields;
 pub use id::{ConnectionId, InvalidId, MessageId, RequestId, TenantId, UserId};

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::{
     audience::Audience,
     error::DecodeError,
-    fields::{Fields, INNER, UnknownFields},
+    fields::{Fields, UnknownFields},
     id::{ConnectionId, MessageId, RequestId},
     number::{self, Millis, Whole},
     payload::{Payload, escape_for_queue},
@@ -141,7 +141,10 @@ impl<'a> OutboundMessage<'a> {
     /// # Errors
     /// [`DecodeError`] if the body is not a message of this version. A retry would fail again.
     pub fn decode(body: &'a str) -> Result<Self, DecodeError> {
-        let mut fields = Fields::read(body)?;
+        Self::from_fields(Fields::read(body)?)
+    }
+
+    pub(crate) fn from_fields(mut fields: Fields<'a>) -> Result<Self, DecodeError> {
         match fields.required("version", "1")? {
             Whole(Version::NUMBER) => {}
             Whole(other) => return Err(DecodeError::UnknownVersion(other)),
@@ -175,18 +178,6 @@ impl<'a> OutboundMessage<'a> {
     )]
     pub fn encode(&self) -> String {
         escape_for_queue(serde_json::to_string(self).expect("a message is valid JSON"))
-    }
-
-    /// Encodes like [`encode`](Self::encode), and copies the unknown fields inside `to` and `request` from the body that
-    /// the message was decoded from.
-    #[doc(hidden)]
-    #[must_use]
-    pub fn encode_over(&self, original: &str) -> String {
-        let body = self.encode();
-        match (Fields::read(&body), Fields::read(original)) {
-            (Ok(ours), Ok(theirs)) => escape_for_queue(ours.over(&theirs, &INNER)),
-            _ => body,
-        }
     }
 }
 
@@ -286,26 +277,6 @@ mod tests {
             assert!(matches!(error, DecodeError::Invalid { field: named, .. } if named == field), "{error}");
             assert!(!error.to_string().contains("s3cret"), "{error}");
         }
-    }
-
-    #[test]
-    fn unknown_fields_inside_objects_are_kept() {
-        let original = json!({
-            "version": 1,
-            "id": "m",
-            "to": {"user": {"tenant": "t", "user": "u", "device": [1.0]}, "via": {"a\"b": null}},
-            "payload": 1,
-            "request": {"id": "r", "seq": 7, "span": "x"},
-            "note": true,
-        })
-        .to_string();
-        let message = OutboundMessage::decode(&original).unwrap();
-        let written: Value = serde_json::from_str(&message.encode_over(&original)).unwrap();
-        assert_eq!(written, serde_json::from_str::<Value>(&original).unwrap());
-
-        let narrowed = OutboundMessage { to: Audience::Connection("a".try_into().unwrap()), ..message };
-        let written: Value = serde_json::from_str(&narrowed.encode_over(&original)).unwrap();
-        assert_eq!(written["to"], json!({"connection": "a", "via": {"a\"b": null}}));
     }
 
     #[test]

@@ -75,6 +75,10 @@ impl<'a> Payload<'a> {
     pub(crate) fn borrowed(raw: &'a RawValue) -> Self {
         Self(Cow::Borrowed(raw))
     }
+
+    pub(crate) fn into_owned(self) -> Payload<'static> {
+        Payload(Cow::Owned(self.0.into_owned()))
+    }
 }
 
 impl AsRef<str> for Payload<'_> {

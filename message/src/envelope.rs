@@ -1,0 +1,139 @@
+//! A decoded message without its payload, which the worker encodes again for other recipients.
+
+use serde::Serialize;
+
+use crate::{
+    audience::Audience,
+    error::DecodeError,
+    fields::{Fields, REQUEST, TO, UnknownFields, object_field},
+    id::MessageId,
+    outbound::{OutboundMessage, Request, Retry, Version},
+    payload::escape_for_queue,
+};
+
+/// A message without its payload. It owns everything that a worker needs to send the message again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Envelope {
+    /// The id.
+    pub id: MessageId,
+    /// The recipients.
+    pub to: Audience,
+    /// The request that the message belongs to.
+    pub request: Option<Request>,
+    /// Whether a later message of the same request makes this one worthless.
+    pub supersedable: bool,
+    /// Time in milliseconds since the epoch after which the message is dropped.
+    pub expires_at: Option<u64>,
+    /// The notes of the worker that handed it back.
+    pub retry: Option<Retry>,
+    unknown: UnknownFields<'static>,
+    original: Original,
+}
+
+/// The JSON of `to` and `request` as they were decoded, for the fields inside them that this version does not know.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Original {
+    to: Box<str>,
+    request: Box<str>,
+}
+
+impl Envelope {
+    /// Decodes the body of a queue message into its envelope and its payload, which is not copied.
+    ///
+    /// # Errors
+    /// The same as [`OutboundMessage::decode`].
+    pub fn decode(body: &str) -> Result<(Self, &str), DecodeError> {
+        let fields = Fields::read(body)?;
+        let original = Original { to: fields.text("to").into(), request: fields.text("request").into() };
+        let payload = fields.text("payload");
+        let message = OutboundMessage::from_fields(fields)?;
+        let OutboundMessage { id, to, request, supersedable, expires_at, retry, unknown, .. } = message;
+        let unknown = unknown.into_owned();
+        Ok((Self { id, to, request, supersedable, expires_at, retry, unknown, original }, payload))
+    }
+
+    /// Encodes the message for other recipients, with other notes. All other fields keep their values, including unknown
+    /// ones at the top level and inside `to` and `request`.
+    #[must_use]
+    pub fn encode(&self, to: &Audience, payload: &str, retry: Option<&Retry>) -> String {
+        let mut fields = vec![
+            object_field("version", &json(&Version)),
+            object_field("id", &json(&self.id)),
+            object_field("to", &TO.merge(json(to), &self.original.to)),
+            object_field("payload", payload),
+        ];
+        if let Some(request) = &self.request {
+            fields.push(object_field("request", &REQUEST.merge(json(request), &self.original.request)));
+        }
+        if self.supersedable {
+            fields.push(object_field("supersedable", "true"));
+        }
+        fields.extend(self.expires_at.map(|expires_at| object_field("expires_at", &json(&expires_at))));
+        fields.extend(retry.map(|retry| object_field("retry", &json(retry))));
+        fields.extend(self.unknown.iter().map(|(name, value)| object_field(name, value.as_str())));
+        escape_for_queue(format!("{{{}}}", fields.join(",")))
+    }
+}
+
+#[expect(clippy::expect_used, reason = "every part of a message is valid JSON")]
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("a part of a message is valid JSON")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn encode(body: &str, to: Option<&Audience>) -> Value {
+        let (envelope, payload) = Envelope::decode(body).unwrap();
+        let encoded = envelope.encode(to.unwrap_or(&envelope.to), payload, envelope.retry.as_ref());
+        serde_json::from_str(&encoded).unwrap()
+    }
+
+    #[test]
+    fn every_field_is_encoded_again() {
+        let body = json!({
+            "version": 1,
+            "id": "m",
+            "to": {"connection": "c"},
+            "payload": {"a": [1.0, "\u{e9}"]},
+            "request": {"id": "r", "seq": 7},
+            "supersedable": true,
+            "expires_at": 1_764_000_000_000_u64,
+            "retry": {"count": 3, "receives": 1, "since": 5, "cause": "503", "done": ["a="]},
+            "note": true,
+        });
+        assert_eq!(encode(&body.to_string(), None), body);
+        let (envelope, payload) =
+            Envelope::decode(&body.to_string()).map(|(e, p)| (e, p.to_owned())).unwrap();
+        let message = OutboundMessage::decode(&body.to_string()).map(|message| message.encode()).unwrap();
+        assert_eq!(envelope.encode(&envelope.to, &payload, envelope.retry.as_ref()), message);
+    }
+
+    #[test]
+    fn unknown_fields_inside_objects_are_kept() {
+        let original = json!({
+            "version": 1,
+            "id": "m",
+            "to": {"user": {"tenant": "t", "user": "u", "device": [1.0]}, "via": {"a\"b": null}},
+            "payload": 1,
+            "request": {"id": "r", "seq": 7, "span": "x"},
+            "note": true,
+        });
+        assert_eq!(encode(&original.to_string(), None), original);
+
+        let narrowed = encode(&original.to_string(), Some(&Audience::Connection("a".try_into().unwrap())));
+        assert_eq!(narrowed["to"], json!({"connection": "a", "via": {"a\"b": null}}));
+    }
+
+    #[test]
+    fn notes_can_be_removed() {
+        let retry = r#""retry":{"count":1,"receives":0,"since":5,"cause":"503"}"#;
+        let body = format!(r#"{{"version":1,"id":"m","to":{{"connection":"c"}},"payload":1,{retry}}}"#);
+        let (envelope, payload) = Envelope::decode(&body).unwrap();
+        let expected = r#"{"version":1,"id":"m","to":{"connection":"c"},"payload":1}"#;
+        assert_eq!(envelope.encode(&envelope.to, payload, None), expected);
+    }
+}
