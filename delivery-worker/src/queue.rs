@@ -8,14 +8,14 @@ use aws_sdk_sqs::{
     error::{BuildError, ProvideErrorMetadata, SdkError},
     types::{
         BatchResultErrorEntry, ChangeMessageVisibilityBatchRequestEntry, MessageAttributeValue,
-        MessageSystemAttributeNameForSends, MessageSystemAttributeValue, SendMessageBatchRequestEntry,
+        SendMessageBatchRequestEntry,
     },
 };
 use futures::future::join_all;
 use streamer_environment::aws::cause;
 use streamer_message::{
     Limit, MessageId, limits, pack,
-    sqs::{is_final, is_refusal},
+    sqs::{batch_entry, is_final, is_refusal},
 };
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -92,8 +92,8 @@ impl Queue {
         for (id, message) in batch.into_iter().enumerate() {
             // Built once, so that every attempt has the same deduplication id.
             match entry(id, message, self.kind) {
-                Some(request) => entries.push(Entry { id, of: message, request }),
-                None => unsent.push(message),
+                Ok(request) => entries.push(Entry { id, of: message, request }),
+                Err(_) => unsent.push(message),
             }
         }
         let attempt = async |requests| {
@@ -206,25 +206,16 @@ fn visibility(
         .build()
 }
 
-fn entry(id: usize, message: &Outgoing, kind: QueueKind) -> Option<SendMessageBatchRequestEntry> {
-    let entry = SendMessageBatchRequestEntry::builder().id(id.to_string()).message_body(&message.body);
+fn entry(id: usize, message: &Outgoing, kind: QueueKind) -> Result<SendMessageBatchRequestEntry, BuildError> {
+    let entry = batch_entry(id, &message.body, message.group.as_deref(), message.trace.as_deref())?;
     let entry = message.attributes.iter().try_fold(entry, |entry, (name, value)| {
-        let value = MessageAttributeValue::builder().data_type("String").string_value(value);
-        Some(entry.message_attributes(*name, value.build().ok()?))
+        let value = MessageAttributeValue::builder().data_type("String").string_value(value).build()?;
+        Ok::<_, BuildError>(entry.message_attributes(*name, value))
     })?;
-    let entry = match &message.trace {
-        None => entry,
-        Some(trace) => {
-            let value = MessageSystemAttributeValue::builder().data_type("String").string_value(trace);
-            let name = MessageSystemAttributeNameForSends::AwsTraceHeader;
-            entry.message_system_attributes(name, value.build().ok()?)
-        }
-    };
-    let entry = entry.set_message_group_id(message.group.clone());
     let entry = match kind {
         QueueKind::Standard => entry.set_delay_seconds(i32::try_from(message.delay).ok()),
         // New for each send: SQS would drop the message as a duplicate of its earlier copy.
         QueueKind::Fifo => entry.message_deduplication_id(MessageId::generate()),
     };
-    entry.build().ok()
+    entry.build()
 }

@@ -1,4 +1,13 @@
-//! Facts about SQS: how a FIFO queue is recognised, and which errors a retry can resolve.
+//! Facts about SQS: how a FIFO queue is recognised, which errors a retry can resolve, and how an entry of a batch is built.
+
+#[cfg(feature = "aws-sdk-sqs")]
+use aws_sdk_sqs::{
+    error::BuildError,
+    types::{
+        MessageSystemAttributeNameForSends, MessageSystemAttributeValue, SendMessageBatchRequestEntry,
+        builders::SendMessageBatchRequestEntryBuilder,
+    },
+};
 
 /// The end of every FIFO queue's name, and so of its URL.
 ///
@@ -10,6 +19,27 @@ pub const FIFO_SUFFIX: &str = ".fifo";
 #[must_use]
 pub fn is_fifo(queue: &str) -> bool {
     queue.ends_with(FIFO_SUFFIX)
+}
+
+/// Returns a builder for an entry of a `SendMessageBatch` call, with the message group and the X-Ray trace header of the
+/// message, if it has them.
+///
+/// # Errors
+/// [`BuildError`] if the SDK refuses the trace header.
+#[cfg(feature = "aws-sdk-sqs")]
+pub fn batch_entry(
+    id: usize,
+    body: impl Into<String>,
+    group: Option<&str>,
+    trace: Option<&str>,
+) -> Result<SendMessageBatchRequestEntryBuilder, BuildError> {
+    let entry = SendMessageBatchRequestEntry::builder()
+        .id(id.to_string())
+        .message_body(body)
+        .set_message_group_id(group.map(str::to_owned));
+    let Some(trace) = trace else { return Ok(entry) };
+    let value = MessageSystemAttributeValue::builder().data_type("String").string_value(trace).build()?;
+    Ok(entry.message_system_attributes(MessageSystemAttributeNameForSends::AwsTraceHeader, value))
 }
 
 /// Returns whether a retry of this entry of a batch would fail again. SQS reports throttling as the sender's fault,

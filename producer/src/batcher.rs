@@ -33,7 +33,7 @@ const CAPACITY: usize = 16 * Limit::QUEUE_BATCH.bytes;
 const OVERHEAD: usize = 512;
 
 /// The messages on their way to one queue.
-pub struct Batcher {
+pub(crate) struct Batcher {
     calls: Arc<Calls>,
     capacity: Arc<Semaphore>,
     /// Held for reading by each send. Closing waits for the write lock, and so for all sends.
@@ -43,7 +43,7 @@ pub struct Batcher {
 
 impl Batcher {
     /// Returns an empty batcher.
-    pub fn new(client: &Client, queue_url: String) -> Self {
+    pub(crate) fn new(client: &Client, queue_url: String) -> Self {
         Self {
             calls: Arc::new(Calls::new(Queue::new(client, queue_url))),
             capacity: Arc::new(Semaphore::new(CAPACITY)),
@@ -52,12 +52,12 @@ impl Batcher {
         }
     }
 
-    pub fn is_fifo(&self) -> bool {
+    pub(crate) fn is_fifo(&self) -> bool {
         self.calls.is_fifo()
     }
 
     /// Sends entries, all of them within `timeout`, and calls `failed` for each that is not on the queue.
-    pub async fn send<T>(
+    pub(crate) async fn send<T>(
         &self,
         entries: impl Iterator<Item = (T, Entry)>,
         timeout: Duration,
@@ -129,7 +129,7 @@ impl Batcher {
     }
 
     /// Refuses later sends, and waits until all sends in progress have completed.
-    pub async fn close(&self) {
+    pub(crate) async fn close(&self) {
         self.closed.store(true, Ordering::Release);
         tokio::select! {
             _completed = self.open.write() => {}

@@ -16,17 +16,17 @@ use streamer_message::Limit;
 use tokio::time::Instant;
 
 /// Maximum number of calls in flight.
-pub const MAX_CALLS: usize = 8;
+pub(crate) const MAX_CALLS: usize = 8;
 
 /// Time that an entry waits for a batch to fill while calls are in flight.
-pub const LINGER: Duration = Duration::from_millis(20);
+pub(crate) const LINGER: Duration = Duration::from_millis(20);
 
 /// Identifies an entry. Ids increase in the order in which entries were reserved.
-pub type EntryId = u64;
+pub(crate) type EntryId = u64;
 
 /// The entries that are being sent. `T` leaves with a call.
 #[derive(Debug)]
-pub struct Buffer<T> {
+pub(crate) struct Buffer<T> {
     strict_order: bool,
     entries: HashMap<EntryId, Entry<T>>,
     /// The entries of each key, in order.
@@ -59,13 +59,13 @@ enum State<T> {
 
 impl<T> Buffer<T> {
     /// Returns an empty buffer.
-    pub fn new(strict_order: bool) -> Self {
+    pub(crate) fn new(strict_order: bool) -> Self {
         let (entries, by_key, ready) = (HashMap::new(), HashMap::new(), BTreeSet::new());
         Self { strict_order, entries, by_key, ready, calls: 0, next_id: 0 }
     }
 
     /// Adds a reserved entry behind all others.
-    pub fn reserve(&mut self, key: Option<u64>, bytes: usize) -> EntryId {
+    pub(crate) fn reserve(&mut self, key: Option<u64>, bytes: usize) -> EntryId {
         let id = self.next_id;
         self.next_id += 1;
         self.entries.insert(id, Entry { key, bytes, state: State::Reserved });
@@ -76,7 +76,7 @@ impl<T> Buffer<T> {
     }
 
     /// Makes an entry wait that was reserved or backing off.
-    pub fn enqueue(&mut self, id: EntryId, content: T, now: Instant) {
+    pub(crate) fn enqueue(&mut self, id: EntryId, content: T, now: Instant) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         entry.state = State::Waiting { content, since: now };
         let key = entry.key;
@@ -85,7 +85,7 @@ impl<T> Buffer<T> {
 
     /// Begins a call and returns its entries. Returns nothing if no entry may leave, if too many calls are in flight, or
     /// if a call is in flight and the batch is neither full nor has waited for [`LINGER`].
-    pub fn next_batch(&mut self, now: Instant) -> Option<Vec<(EntryId, T)>> {
+    pub(crate) fn next_batch(&mut self, now: Instant) -> Option<Vec<(EntryId, T)>> {
         if self.calls >= MAX_CALLS {
             return None;
         }
@@ -142,7 +142,7 @@ impl<T> Buffer<T> {
     }
 
     /// Ends a call: `results` holds each of its entries, and whether the entry is retried.
-    pub fn complete(&mut self, results: impl IntoIterator<Item = (EntryId, bool)>) {
+    pub(crate) fn complete(&mut self, results: impl IntoIterator<Item = (EntryId, bool)>) {
         self.calls = self.calls.saturating_sub(1);
         for (id, retry) in results {
             match self.entries.get_mut(&id) {
@@ -156,7 +156,7 @@ impl<T> Buffer<T> {
 
     /// Removes an entry whose send was dropped, and returns its content if it was waiting. An entry in flight is
     /// removed when its call completes, so that later entries of its key do not overtake it.
-    pub fn cancel(&mut self, id: EntryId) -> Option<T> {
+    pub(crate) fn cancel(&mut self, id: EntryId) -> Option<T> {
         match &mut self.entries.get_mut(&id)?.state {
             State::Abandoned => None,
             state @ State::InFlight => {

@@ -30,10 +30,10 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Interval at which a waiting send polls its call itself. Otherwise a call would hang whose driver was dropped just
 /// when it had to be polled again.
-pub const POLL_INTERVAL: Duration = Duration::from_millis(250);
+pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The entries on their way to one queue, and the calls that carry them.
-pub struct Calls {
+pub(crate) struct Calls {
     queue: Queue,
     buffer: Mutex<Buffer<Waiter>>,
     /// The calls in flight, and possibly some that have completed.
@@ -43,33 +43,33 @@ pub struct Calls {
 }
 
 /// An entry, and the way to hand its send the call that it is in.
-pub struct Waiter {
+pub(crate) struct Waiter {
     pub entry: Arc<Entry>,
     pub call: oneshot::Sender<Call>,
 }
 
 /// The result of each entry of a call.
-pub type Results = Arc<Vec<Result<(), Failure>>>;
-pub type CallFuture = BoxFuture<'static, Results>;
+pub(crate) type Results = Arc<Vec<Result<(), Failure>>>;
+pub(crate) type CallFuture = BoxFuture<'static, Results>;
 
 /// A call, and the index of one entry in it.
-pub struct Call {
+pub(crate) struct Call {
     pub results: Shared<CallFuture>,
     pub index: usize,
 }
 
 impl Calls {
-    pub fn new(queue: Queue) -> Self {
+    pub(crate) fn new(queue: Queue) -> Self {
         let buffer = Mutex::new(Buffer::new(queue.is_fifo()));
         Self { queue, buffer, in_flight: Mutex::default(), driver: tokio::sync::Mutex::default() }
     }
 
-    pub fn is_fifo(&self) -> bool {
+    pub(crate) fn is_fifo(&self) -> bool {
         self.queue.is_fifo()
     }
 
     /// Begins the calls that are due. The sends of their entries drive them.
-    pub fn begin(self: &Arc<Self>) {
+    pub(crate) fn begin(self: &Arc<Self>) {
         loop {
             // In the condition of a `while let`, the lock would be held until the end of the body.
             let batch = self.buffer().next_batch(Instant::now());
@@ -118,7 +118,7 @@ impl Calls {
     }
 
     /// Polls the calls whose own sends do not poll them. Of all waiting sends, one at a time does so. Never completes.
-    pub async fn drive(&self) {
+    pub(crate) async fn drive(&self) {
         let _driver = self.driver.lock().await;
         loop {
             let calls: Vec<_> = self.in_flight().iter().filter_map(WeakShared::upgrade).collect();
@@ -131,7 +131,7 @@ impl Calls {
     }
 
     /// Locks the buffer.
-    pub fn buffer(&self) -> MutexGuard<'_, Buffer<Waiter>> {
+    pub(crate) fn buffer(&self) -> MutexGuard<'_, Buffer<Waiter>> {
         self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -26,7 +26,7 @@ const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'%').add(b'#').add(b':');
 
 /// One SQS message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub(crate) struct Entry {
     pub body: String,
     pub group: Option<String>,
     pub deduplication: Option<String>,
@@ -39,13 +39,13 @@ impl Entry {
     /// Returns the size as SQS counts it: without system attributes, such as the trace header.
     ///
     /// Source: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-message-metadata.html>.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.body.len()
     }
 }
 
 /// Returns an error if a queue of this kind cannot take the message.
-pub fn check(message: &Message, is_fifo: bool) -> Result<(), SendError> {
+pub(crate) fn check(message: &Message, is_fifo: bool) -> Result<(), SendError> {
     match message.to {
         Recipients::Tenant(_) if is_fifo => Err(SendError::TenantOnFifo),
         _ => Ok(()),
@@ -54,7 +54,7 @@ pub fn check(message: &Message, is_fifo: bool) -> Result<(), SendError> {
 
 /// Returns the entries of a message: one for each 100 connections. On a FIFO queue, where a connection's messages are
 /// a message group, one for each connection.
-pub fn entries(message: Message, is_fifo: bool) -> impl Iterator<Item = Entry> {
+pub(crate) fn entries(message: Message, is_fifo: bool) -> impl Iterator<Item = Entry> {
     let audiences = match &message.to {
         Recipients::Connections(ids) => {
             Audience::split(ids, if is_fifo { 1 } else { limits::CONNECTIONS }).collect()

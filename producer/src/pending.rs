@@ -27,7 +27,7 @@ const MAX_BACKOFF: Duration = Duration::from_secs(2);
 const MIN_ATTEMPT: Duration = Duration::from_millis(10);
 
 /// An entry that is not yet confirmed. Dropping it gives the entry up.
-pub struct Pending {
+pub(crate) struct Pending {
     calls: Arc<Calls>,
     id: EntryId,
     entry: Arc<Entry>,
@@ -35,7 +35,7 @@ pub struct Pending {
 
 impl Pending {
     /// Reserves the turns of entries, in their order.
-    pub fn reserve(calls: &Arc<Calls>, entries: Vec<Entry>) -> Vec<Self> {
+    pub(crate) fn reserve(calls: &Arc<Calls>, entries: Vec<Entry>) -> Vec<Self> {
         let mut buffer = calls.buffer();
         let pending = entries.into_iter().map(|entry| {
             let id = buffer.reserve(entry.key, entry.bytes());
@@ -45,14 +45,14 @@ impl Pending {
     }
 
     /// Enqueues the entry, and returns the receiver of the call that it will be in.
-    pub fn enqueue(&self, buffer: &mut Buffer<Waiter>, now: Instant) -> oneshot::Receiver<Call> {
+    pub(crate) fn enqueue(&self, buffer: &mut Buffer<Waiter>, now: Instant) -> oneshot::Receiver<Call> {
         let (sender, call) = oneshot::channel();
         buffer.enqueue(self.id, Waiter { entry: Arc::clone(&self.entry), call: sender }, now);
         call
     }
 
     /// Completes when the entry is on the queue, and retries it until the deadline.
-    pub async fn confirmed(
+    pub(crate) async fn confirmed(
         self,
         mut call: oneshot::Receiver<Call>,
         deadline: Deadline,

@@ -5,27 +5,24 @@ use std::{error::Error as _, sync::Arc};
 use aws_sdk_sqs::{
     Client,
     config::retry::RetryConfig,
-    error::{ProvideErrorMetadata, SdkError},
+    error::{BuildError, ProvideErrorMetadata, SdkError},
     operation::send_message_batch::{SendMessageBatchError, SendMessageBatchOutput},
-    types::{
-        MessageSystemAttributeNameForSends, MessageSystemAttributeValue, SendMessageBatchRequestEntry,
-        SendMessageBatchResultEntry,
-    },
+    types::{SendMessageBatchRequestEntry, SendMessageBatchResultEntry},
 };
-use streamer_message::sqs::{is_fifo, is_final, is_message_fault, is_refusal};
+use streamer_message::sqs::{batch_entry, is_fifo, is_final, is_message_fault, is_refusal};
 
 use crate::entry::Entry;
 
 /// The queue that a producer sends to.
 #[derive(Debug)]
-pub struct Queue {
+pub(crate) struct Queue {
     client: Client,
     url: String,
 }
 
 /// Why the queue does not have an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Failure {
+pub(crate) enum Failure {
     /// The queue would refuse the entry again.
     Refused { code: String, message: String },
     /// A retry can succeed. The entry may be on the queue.
@@ -34,17 +31,17 @@ pub enum Failure {
 
 impl Queue {
     /// Returns the queue at `url`. It turns off the client's own retries, because the producer retries.
-    pub fn new(client: &Client, url: String) -> Self {
+    pub(crate) fn new(client: &Client, url: String) -> Self {
         let config = client.config().to_builder().retry_config(RetryConfig::disabled());
         Self { client: Client::from_conf(config.build()), url }
     }
 
-    pub fn is_fifo(&self) -> bool {
+    pub(crate) fn is_fifo(&self) -> bool {
         is_fifo(&self.url)
     }
 
     /// Sends up to 10 entries, and returns the result of each.
-    pub async fn send(&self, entries: &[Arc<Entry>]) -> Vec<Result<(), Failure>> {
+    pub(crate) async fn send(&self, entries: &[Arc<Entry>]) -> Vec<Result<(), Failure>> {
         match self.call(entries).await {
             Ok(output) => (0..entries.len()).map(|id| result(&output, &id.to_string())).collect(),
             // One entry may have failed the whole call: without it, the others can succeed.
@@ -71,18 +68,10 @@ impl Queue {
     }
 }
 
-fn request(id: usize, entry: &Entry) -> Result<SendMessageBatchRequestEntry, aws_sdk_sqs::error::BuildError> {
-    let mut request = SendMessageBatchRequestEntry::builder()
-        .id(id.to_string())
-        .message_body(&entry.body)
-        .set_message_group_id(entry.group.clone())
-        .set_message_deduplication_id(entry.deduplication.clone());
-    if let Some(trace) = &entry.trace {
-        let value = MessageSystemAttributeValue::builder().data_type("String").string_value(trace).build()?;
-        request =
-            request.message_system_attributes(MessageSystemAttributeNameForSends::AwsTraceHeader, value);
-    }
-    request.build()
+fn request(id: usize, entry: &Entry) -> Result<SendMessageBatchRequestEntry, BuildError> {
+    batch_entry(id, &entry.body, entry.group.as_deref(), entry.trace.as_deref())?
+        .set_message_deduplication_id(entry.deduplication.clone())
+        .build()
 }
 
 /// Returns the result of one entry. An entry that the output does not mention counts as not taken.

@@ -30,14 +30,14 @@ use streamer_tests::{
 use crate::process::cpu;
 
 /// Payload size in bytes.
-pub const PAYLOAD: usize = 300;
+pub(crate) const PAYLOAD: usize = 300;
 
 /// How long a rate is measured, after the warm-up.
 const MEASURED: Duration = Duration::from_secs(3);
 const WARM_UP: Duration = Duration::from_millis(500);
 
 /// Runs the client `name` against `endpoint`, and prints its figures.
-pub async fn run(name: &str, endpoint: &str, number: usize) -> anyhow::Result<()> {
+pub(crate) async fn run(name: &str, endpoint: &str, number: usize) -> anyhow::Result<()> {
     let aws = aws::load().await;
     let payload = Bytes::from(json!("x".repeat(PAYLOAD - 2)).to_string());
     match name {
@@ -155,7 +155,7 @@ fn sdk(aws: &aws_config::SdkConfig, endpoint: &str) -> aws_sdk_apigatewaymanagem
 }
 
 /// Builds an event with messages for `number` connections, up to 100 per message.
-pub fn event(number: usize, payload: &[u8]) -> aws_lambda_events::sqs::SqsEvent {
+pub(crate) fn event(number: usize, payload: &[u8]) -> aws_lambda_events::sqs::SqsEvent {
     let connections: Vec<_> = (0..number).map(|connection| format!("L0SM9cOFvH{connection:05}=")).collect();
     let payload = String::from_utf8_lossy(payload);
     let bodies = connections.chunks(100).enumerate().map(|(id, connections)| {

@@ -24,7 +24,7 @@ const CALLS: usize = 2000;
 
 /// Prints microseconds: the first call, the median and the 99th percentile of the others, and the median of the
 /// verification alone.
-pub async fn run(name: &str) -> anyhow::Result<()> {
+pub(crate) async fn run(name: &str) -> anyhow::Result<()> {
     let (_, algorithm) =
         ALGORITHMS.into_iter().find(|(known, _)| *known == name).context("unknown algorithm")?;
     let signer = Signer::new(algorithm, "bench")?;

@@ -12,7 +12,7 @@ use streamer_cli::package::runtime_api::{Answer, RuntimeApi};
 use crate::process::{CLIENT, clean, cpu, pinned, resident};
 
 /// Cost of an invocation.
-pub struct Cost {
+pub(crate) struct Cost {
     /// CPU time.
     pub cpu: Duration,
     /// Time from the event to the response.
@@ -20,7 +20,7 @@ pub struct Cost {
 }
 
 /// Cost of a start.
-pub struct Start {
+pub(crate) struct Start {
     /// Time from exec to the first poll.
     pub time: Duration,
     /// Resident memory at the first poll, in KiB.
@@ -40,7 +40,7 @@ async fn invoke(api: &mut RuntimeApi, event: &str) -> anyhow::Result<()> {
 }
 
 /// Measures the mean cost of `number` invocations with the same event, after a warm-up.
-pub async fn cost(
+pub(crate) async fn cost(
     binary: &Path,
     variables: &[(&str, &str)],
     event: &str,
@@ -66,7 +66,7 @@ pub async fn cost(
 }
 
 /// Measures 15 starts, and returns the one with the median time.
-pub async fn start(binary: &Path, variables: &[(&str, &str)]) -> anyhow::Result<Start> {
+pub(crate) async fn start(binary: &Path, variables: &[(&str, &str)]) -> anyhow::Result<Start> {
     let mut starts = Vec::new();
     for _ in 0..15 {
         let mut api = RuntimeApi::listen().await?;

@@ -8,12 +8,12 @@ use std::{
 };
 
 /// The servers' core.
-pub const SERVER: usize = 0;
+pub(crate) const SERVER: usize = 0;
 /// The measured processes' core.
-pub const CLIENT: usize = 1;
+pub(crate) const CLIENT: usize = 1;
 
 /// Builds a command that runs on one core, if `taskset` is available.
-pub fn pinned(core: usize, program: impl AsRef<OsStr>) -> Command {
+pub(crate) fn pinned(core: usize, program: impl AsRef<OsStr>) -> Command {
     let pin = Command::new("taskset").args(["-c", "0", "true"]).status();
     if !pin.is_ok_and(|status| status.success()) {
         return clean(program);
@@ -24,7 +24,7 @@ pub fn pinned(core: usize, program: impl AsRef<OsStr>) -> Command {
 }
 
 /// Builds a command with credentials and without an endpoint in its environment.
-pub fn clean(program: impl AsRef<OsStr>) -> Command {
+pub(crate) fn clean(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.stdin(Stdio::null());
     for (name, value) in [
@@ -43,7 +43,7 @@ pub fn clean(program: impl AsRef<OsStr>) -> Command {
 }
 
 /// Returns the CPU time of all of a process's threads.
-pub fn cpu(pid: u32) -> io::Result<Duration> {
+pub(crate) fn cpu(pid: u32) -> io::Result<Duration> {
     let mut nanoseconds = 0;
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
         let statistics = fs::read_to_string(task?.path().join("schedstat"))?;
@@ -53,7 +53,7 @@ pub fn cpu(pid: u32) -> io::Result<Duration> {
 }
 
 /// Returns a process's resident memory in KiB.
-pub fn resident(pid: u32) -> io::Result<u64> {
+pub(crate) fn resident(pid: u32) -> io::Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
     Ok(line.trim().trim_end_matches(" kB").parse().unwrap_or(0))

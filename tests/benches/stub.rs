@@ -16,7 +16,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 /// Prints its address, and serves until it is killed.
-pub async fn serve(delay: Duration, tls: Option<rustls::ServerConfig>) -> anyhow::Result<()> {
+pub(crate) async fn serve(delay: Duration, tls: Option<rustls::ServerConfig>) -> anyhow::Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let address: SocketAddr = listener.local_addr()?;
     println!("{address}");

@@ -1,25 +1,25 @@
 //! Tables for a terminal.
 
 /// A table whose rows have names.
-pub struct Table {
+pub(crate) struct Table {
     title: String,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
     /// Creates an empty table.
-    pub fn new(title: &str, columns: &[&str]) -> Self {
+    pub(crate) fn new(title: &str, columns: &[&str]) -> Self {
         let head = std::iter::once("").chain(columns.iter().copied()).map(str::to_owned).collect();
         Self { title: title.to_owned(), rows: vec![head] }
     }
 
     /// Adds a row.
-    pub fn row(&mut self, name: &str, cells: &[String]) {
+    pub(crate) fn row(&mut self, name: &str, cells: &[String]) {
         self.rows.push(std::iter::once(name.to_owned()).chain(cells.iter().cloned()).collect());
     }
 
     /// Prints the table.
-    pub fn print(&self) {
+    pub(crate) fn print(&self) {
         let columns = self.rows.first().map_or(0, Vec::len);
         let width = |column: usize| {
             self.rows

@@ -15,14 +15,14 @@ use tokio::{
 const IDLE: Duration = Duration::from_secs(3600);
 
 /// Sockets that are read concurrently until they close or this is dropped.
-pub struct Arrivals {
+pub(crate) struct Arrivals {
     frames: UnboundedReceiver<(usize, String)>,
     readers: JoinSet<()>,
 }
 
 impl Arrivals {
     /// Reads these sockets.
-    pub fn of(sockets: impl IntoIterator<Item = Socket>) -> Self {
+    pub(crate) fn of(sockets: impl IntoIterator<Item = Socket>) -> Self {
         let (sender, frames) = mpsc::unbounded_channel();
         let mut readers = JoinSet::new();
         for (index, mut socket) in sockets.into_iter().enumerate() {
@@ -39,7 +39,10 @@ impl Arrivals {
     }
 
     /// Waits for the next frame, and returns it with its socket's index. `progress` says how far the test is.
-    pub async fn next(&mut self, progress: impl FnOnce() -> String) -> anyhow::Result<(usize, String)> {
+    pub(crate) async fn next(
+        &mut self,
+        progress: impl FnOnce() -> String,
+    ) -> anyhow::Result<(usize, String)> {
         match timeout(DEADLINE, self.frames.recv()).await {
             Ok(frame) => frame.context("every socket is closed"),
             Err(_) => anyhow::bail!("no frame within {} s: {}", DEADLINE.as_secs(), progress()),
@@ -47,17 +50,17 @@ impl Arrivals {
     }
 
     /// Waits for the next frame for a short time.
-    pub async fn next_within(&mut self, limit: Duration) -> Option<(usize, String)> {
+    pub(crate) async fn next_within(&mut self, limit: Duration) -> Option<(usize, String)> {
         timeout(limit, self.frames.recv()).await.ok().flatten()
     }
 
     /// Returns a frame that has already arrived.
-    pub fn try_next(&mut self) -> Option<(usize, String)> {
+    pub(crate) fn try_next(&mut self) -> Option<(usize, String)> {
         self.frames.try_recv().ok()
     }
 
     /// Whether no socket has closed.
-    pub fn all_open(&mut self) -> bool {
+    pub(crate) fn all_open(&mut self) -> bool {
         self.readers.try_join_next().is_none()
     }
 }

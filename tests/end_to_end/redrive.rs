@@ -29,10 +29,10 @@ use sysinfo::Signal;
 use crate::{arrivals::Arrivals, connected, connected_socket};
 
 /// How long ago a worker received the dead letters. Ages show days and hours here, so a slow run does not change them.
-pub const AGE: Duration = Duration::from_secs(25 * 3600 + 1800);
+pub(crate) const AGE: Duration = Duration::from_secs(25 * 3600 + 1800);
 
 /// Queues and a worker of the test's own, and the command.
-pub struct Deployment {
+pub(crate) struct Deployment {
     pub stack: Stack,
     pub sqs: Client,
     pub delivery: Delivery,
@@ -40,7 +40,7 @@ pub struct Deployment {
 }
 
 impl Deployment {
-    pub async fn new(name: &str) -> anyhow::Result<Self> {
+    pub(crate) async fn new(name: &str) -> anyhow::Result<Self> {
         let stack = stack().await?;
         let overrides = Overrides {
             // No test needs a second receive, so it is as long as the worker may run.
@@ -68,7 +68,11 @@ impl Deployment {
     }
 
     /// Sends a dead letter, as the worker does.
-    pub async fn send_dead_letter(&self, body: &str, attributes: &[(&str, &str)]) -> anyhow::Result<()> {
+    pub(crate) async fn send_dead_letter(
+        &self,
+        body: &str,
+        attributes: &[(&str, &str)],
+    ) -> anyhow::Result<()> {
         let mut send =
             self.sqs.send_message().queue_url(&self.delivery.dead_letter_queue_url).message_body(body);
         for (name, value) in attributes {
@@ -79,14 +83,14 @@ impl Deployment {
         Ok(())
     }
 
-    pub async fn redrive<const N: usize>(&self, arguments: [&str; N]) -> anyhow::Result<Output> {
+    pub(crate) async fn redrive<const N: usize>(&self, arguments: [&str; N]) -> anyhow::Result<Output> {
         let mut all = vec!["redrive", "--aws", "--queue-url", &self.delivery.queue_url];
         all.extend(arguments);
         output(self.streamer.spawn_at(&self.stack.deployed.endpoint_url, all)?).await
     }
 
     /// Returns the numbers of visible and of hidden dead letters.
-    pub async fn dead_letters(&self) -> anyhow::Result<(usize, usize)> {
+    pub(crate) async fn dead_letters(&self) -> anyhow::Result<(usize, usize)> {
         use QueueAttributeName::{ApproximateNumberOfMessages, ApproximateNumberOfMessagesNotVisible};
 
         let get = self.sqs.get_queue_attributes().queue_url(&self.delivery.dead_letter_queue_url);

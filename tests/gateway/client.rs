@@ -10,30 +10,30 @@ use delivery_worker::{
 use streamer_environment::aws;
 use streamer_tests::h2::Http2Gateway;
 
-pub fn credentials(token: Option<&str>) -> Credentials {
+pub(crate) fn credentials(token: Option<&str>) -> Credentials {
     Credentials::new("AKIDEXAMPLE", "s3cret", token.map(str::to_owned), None, "test")
 }
 
-pub async fn config(credentials: Credentials) -> SdkConfig {
+pub(crate) async fn config(credentials: Credentials) -> SdkConfig {
     let loader = aws::loader().region(Region::from_static("eu-central-1"));
     loader.credentials_provider(credentials).load().await
 }
 
 /// Builds a client that keeps at most 128 idle connections.
-pub async fn api(endpoint: &str) -> ManagementApi {
+pub(crate) async fn api(endpoint: &str) -> ManagementApi {
     ManagementApi::new(&config(credentials(None)).await, endpoint, 128).unwrap()
 }
 
 /// Builds a client that trusts the gateway's certificate.
-pub async fn trusting_api(gateway: &Http2Gateway, endpoint: &str) -> ManagementApi {
+pub(crate) async fn trusting_api(gateway: &Http2Gateway, endpoint: &str) -> ManagementApi {
     let config = config(credentials(None)).await;
     ManagementApi::with_tls(&config, endpoint, 128, gateway.trusting()).unwrap()
 }
 
-pub async fn post(api: &ManagementApi, connection: &str) -> PostResult {
+pub(crate) async fn post(api: &ManagementApi, connection: &str) -> PostResult {
     api.post(&connection.try_into().unwrap(), Bytes::from_static(b"1")).await
 }
 
-pub fn status(status: u16, message: &str) -> PostResult {
+pub(crate) fn status(status: u16, message: &str) -> PostResult {
     PostResult::Status { status, message: message.to_owned() }
 }

@@ -100,7 +100,7 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 const TENANT: &str = "privileges";
 
 /// Removes each permission in turn and asserts that its step fails, and that all steps work with all permissions.
-pub async fn assert_each_is_necessary(
+pub(crate) async fn assert_each_is_necessary(
     stack: &Stack,
     iam: &Iam,
     roles: &[(&str, String)],

@@ -16,16 +16,16 @@ use streamer_producer::{Message, MessageId, Producer, SendAllError, SendError};
 use streamer_tests::doubles::{Answer, CallsDouble, Entry, Told};
 use tokio::time::{Instant, sleep, timeout};
 
-pub const URL: &str = "https://sqs.example.com/outbound";
+pub(crate) const URL: &str = "https://sqs.example.com/outbound";
 
 /// Duration of a call to the queue.
-pub const CALL: Duration = Duration::from_millis(10);
+pub(crate) const CALL: Duration = Duration::from_millis(10);
 
-pub fn producer(queue: &CallsDouble) -> Producer {
+pub(crate) fn producer(queue: &CallsDouble) -> Producer {
     Producer::new(&queue.client(), URL)
 }
 
-pub fn message(id: impl ToString) -> Message {
+pub(crate) fn message(id: impl ToString) -> Message {
     Message::connection("c").id(id.to_string()).payload(&1).unwrap()
 }
 
@@ -41,7 +41,7 @@ fn scripted(calls: Vec<Told>) -> CallsDouble {
     })
 }
 
-pub fn id(body: &str) -> String {
+pub(crate) fn id(body: &str) -> String {
     OutboundMessage::decode(body).unwrap().id.into()
 }
 

@@ -11,8 +11,7 @@ use aws_sdk_sqs::{
     Client,
     types::{
         ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry, MessageSystemAttributeName,
-        MessageSystemAttributeNameForSends, MessageSystemAttributeValue, QueueAttributeName,
-        SendMessageBatchRequestEntry,
+        QueueAttributeName, SendMessageBatchRequestEntry,
     },
 };
 use futures::{StreamExt as _, stream};
@@ -285,18 +284,11 @@ fn entry(
     fifo: bool,
     now: SystemTime,
 ) -> Option<SendMessageBatchRequestEntry> {
-    let mut entry = SendMessageBatchRequestEntry::builder()
-        .id(id.to_string())
-        .message_body(letter.redrive_body(now))
-        .set_message_group_id(letter.group.clone());
+    let body = letter.redrive_body(now);
+    let mut entry = sqs::batch_entry(id, body, letter.group.as_deref(), letter.trace.as_deref()).ok()?;
     if fifo {
         // SQS would drop the message if it still remembered its old deduplication id.
         entry = entry.message_deduplication_id(MessageId::generate().as_str());
-    }
-    if let Some(trace) = &letter.trace {
-        let value =
-            MessageSystemAttributeValue::builder().data_type("String").string_value(trace).build().ok()?;
-        entry = entry.message_system_attributes(MessageSystemAttributeNameForSends::AwsTraceHeader, value);
     }
     entry.build().ok()
 }

@@ -41,7 +41,7 @@ struct MetricQuery<'a> {
 }
 
 impl CloudWatch {
-    pub fn new(config: &SdkConfig) -> Self {
+    pub(super) fn new(config: &SdkConfig) -> Self {
         Self {
             metrics: aws_sdk_cloudwatch::Client::new(config),
             logs: aws_sdk_cloudwatchlogs::Client::new(config),
@@ -49,7 +49,7 @@ impl CloudWatch {
     }
 
     /// Reads a function's sums.
-    pub async fn function(&self, function: &str, now: SystemTime) -> anyhow::Result<FunctionSums> {
+    pub(super) async fn function(&self, function: &str, now: SystemTime) -> anyhow::Result<FunctionSums> {
         let dimensions = [("FunctionName", function)];
         let sum =
             |name| MetricQuery { namespace: "AWS/Lambda", name, statistic: "Sum", dimensions: &dimensions };
@@ -60,7 +60,11 @@ impl CloudWatch {
     }
 
     /// Returns the age of a queue's oldest message in seconds. `None` if it is not measured.
-    pub async fn oldest_message(&self, queue_url: &str, now: SystemTime) -> anyhow::Result<Option<u64>> {
+    pub(super) async fn oldest_message(
+        &self,
+        queue_url: &str,
+        now: SystemTime,
+    ) -> anyhow::Result<Option<u64>> {
         let dimensions = [("QueueName", queue_url.rsplit('/').next().unwrap_or_default())];
         let name = "ApproximateAgeOfOldestMessage";
         let query = MetricQuery { namespace: "AWS/SQS", name, statistic: "Maximum", dimensions: &dimensions };
@@ -71,7 +75,12 @@ impl CloudWatch {
 
     /// Reads the state of the circuit breakers from the metrics, or else from the worker's log: emulators do not extract
     /// metrics from logs.
-    pub async fn circuit(&self, worker: &str, stage: &str, now: SystemTime) -> anyhow::Result<Circuit> {
+    pub(super) async fn circuit(
+        &self,
+        worker: &str,
+        stage: &str,
+        now: SystemTime,
+    ) -> anyhow::Result<Circuit> {
         let dimensions = [("service", "delivery-worker"), ("stage", stage)];
         let query =
             |name, statistic| MetricQuery { namespace: NAMESPACE, name, statistic, dimensions: &dimensions };

@@ -15,14 +15,14 @@ use streamer_message::ConnectionId;
 use tokio::time::Instant;
 
 /// Maximum age of a generation.
-pub const MAX_GENERATION_AGE: Duration = Duration::from_secs(5);
+pub(super) const MAX_GENERATION_AGE: Duration = Duration::from_secs(5);
 
 /// Maximum number of connections in a generation.
 const MAX_CONNECTIONS: usize = 1024;
 
 /// The result of a connection's latest post.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sample {
+pub(super) enum Sample {
     /// The endpoint accepted the message, or rejected it because of the message or the connection.
     Success,
     /// The endpoint refused the request for a reason other than the message.
@@ -33,7 +33,7 @@ pub enum Sample {
 
 /// Counts connections by their latest sample.
 #[derive(Debug, Default)]
-pub struct Samples {
+pub(super) struct Samples {
     /// Each process hashes connection ids differently, so clients cannot choose ids that collide.
     hasher: RandomState,
     /// When the current generation began.
@@ -52,7 +52,7 @@ struct Generation {
 
 impl Samples {
     /// Records a connection's sample in place of its earlier one.
-    pub fn record(&mut self, connection: &ConnectionId, sample: Sample, now: Instant) {
+    pub(super) fn record(&mut self, connection: &ConnectionId, sample: Sample, now: Instant) {
         let began = *self.began.get_or_insert(now);
         let age = now.saturating_duration_since(began);
         if age >= 2 * MAX_GENERATION_AGE {
@@ -78,13 +78,13 @@ impl Samples {
 
     /// Returns how many connections have this sample.
     #[must_use]
-    pub fn count(&self, sample: Sample) -> usize {
+    pub(super) fn count(&self, sample: Sample) -> usize {
         self.current.count(sample) + self.previous.count(sample)
     }
 
     /// Returns how many connections have a sample.
     #[must_use]
-    pub fn connections(&self) -> usize {
+    pub(super) fn connections(&self) -> usize {
         self.current.samples.len() + self.previous.samples.len()
     }
 }

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 /// A sliding window. It holds at most `length / bucket_length + 1` buckets.
 #[derive(Debug)]
-pub struct Window {
+pub(super) struct Window {
     length: Duration,
     bucket_length: Duration,
     buckets: VecDeque<Bucket>,
@@ -22,12 +22,12 @@ struct Bucket {
 impl Window {
     /// Builds an empty window of `length`, in buckets of `bucket_length`.
     #[must_use]
-    pub fn new(length: Duration, bucket_length: Duration) -> Self {
+    pub(super) fn new(length: Duration, bucket_length: Duration) -> Self {
         Self { length, bucket_length, buckets: VecDeque::new() }
     }
 
     /// Counts a post, and drops buckets that are too old.
-    pub fn record(&mut self, is_throttled: bool, now: Instant) {
+    pub(super) fn record(&mut self, is_throttled: bool, now: Instant) {
         let age = |bucket: &Bucket| now.saturating_duration_since(bucket.began);
         while self.buckets.front().is_some_and(|bucket| age(bucket) >= self.length) {
             self.buckets.pop_front();
@@ -43,7 +43,7 @@ impl Window {
 
     /// Returns the posts in the window as of the latest record, and the throttled ones among them.
     #[must_use]
-    pub fn totals(&self) -> (u32, u32) {
+    pub(super) fn totals(&self) -> (u32, u32) {
         self.buckets
             .iter()
             .fold((0, 0), |(posts, throttled), bucket| (posts + bucket.posts, throttled + bucket.throttled))

@@ -17,12 +17,12 @@ const TOLERATED: Duration = Duration::from_secs(4 * 60);
 
 /// Seconds by which the service's clock is ahead of this machine's.
 #[derive(Debug, Default)]
-pub struct Skew(AtomicI64);
+pub(super) struct Skew(AtomicI64);
 
 impl Skew {
     /// Returns the service's time when this machine's clock shows `wall`.
     #[must_use]
-    pub fn correct(&self, wall: SystemTime) -> SystemTime {
+    pub(super) fn correct(&self, wall: SystemTime) -> SystemTime {
         let seconds = self.0.load(Ordering::Relaxed);
         let by = Duration::from_secs(seconds.unsigned_abs());
         let corrected = if seconds < 0 { wall.checked_sub(by) } else { wall.checked_add(by) };
@@ -31,7 +31,7 @@ impl Skew {
 
     /// Learns the skew from the `date` of a 403 that arrived at `wall` for a post signed at `signed_at`, and returns
     /// whether a new signature may be accepted. If a `Date` was wrong, the next 403 corrects the skew.
-    pub fn learn(&self, date: SystemTime, wall: SystemTime, signed_at: SystemTime) -> bool {
+    pub(super) fn learn(&self, date: SystemTime, wall: SystemTime, signed_at: SystemTime) -> bool {
         if difference(date, signed_at).unsigned_abs() < TOLERATED.as_secs() {
             return false;
         }

@@ -31,7 +31,7 @@ const LAST_FRAMES: Duration = Duration::from_millis(250);
 
 impl Demo<'_> {
     /// Sends a message to a tenant with 100 clients, and kills the worker while it delivers the message.
-    pub async fn broadcast(&mut self) -> anyhow::Result<String> {
+    pub(super) async fn broadcast(&mut self) -> anyhow::Result<String> {
         let Clients { mut frames, _readers, .. } =
             self.connect_clients(BROADCAST_TENANT, "crowd", BROADCAST_CLIENTS).await?;
         for _ in 0..MAX_KILL_ATTEMPTS {
@@ -106,7 +106,7 @@ impl Demo<'_> {
     }
 
     /// Makes the management endpoint fail until the circuit breaker opens. Every message arrives after the recovery.
-    pub async fn outage(&mut self) -> anyhow::Result<String> {
+    pub(super) async fn outage(&mut self) -> anyhow::Result<String> {
         let Clients { ids, mut frames, _readers } =
             self.connect_clients(TENANT, "dora", OUTAGE_CLIENTS).await?;
         let (before, mut logs) = (self.tally.unique(), Logs::of(self.stack, Some("delivery"))?);

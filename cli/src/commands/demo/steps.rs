@@ -35,7 +35,7 @@ const FRAME_WAIT: Duration = Duration::from_millis(250);
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// A run of the demo, with its main client and its results so far.
-pub struct Demo<'a> {
+pub(super) struct Demo<'a> {
     pub(super) stack: &'a Stack,
     pub(super) proxy: &'a FaultProxy,
     screen: Screen,
@@ -62,12 +62,12 @@ struct Report {
 
 impl<'a> Demo<'a> {
     /// Creates a run without any client.
-    pub fn new(stack: &'a Stack, proxy: &'a FaultProxy, screen: Screen) -> Self {
+    pub(super) fn new(stack: &'a Stack, proxy: &'a FaultProxy, screen: Screen) -> Self {
         Self { stack, proxy, screen, table: stack.table(), anna: None, tally: Tally::default(), limit: LIMIT }
     }
 
     /// Connects a client with a fresh token.
-    pub async fn connect(&mut self) -> anyhow::Result<String> {
+    pub(super) async fn connect(&mut self) -> anyhow::Result<String> {
         let socket = self.stack.connect(TENANT, "anna").await?;
         let id = self.connections(TENANT, "anna", 1).await?.pop().context("the table has no row")?;
         self.anna = Some((socket, id));
@@ -75,12 +75,12 @@ impl<'a> Demo<'a> {
     }
 
     /// Sends a request and receives its response.
-    pub async fn echo(&mut self) -> anyhow::Result<String> {
+    pub(super) async fn echo(&mut self) -> anyhow::Result<String> {
         self.response(json!({ "type": "echo", "request_id": "req_1", "text": "hello" }), "hello").await
     }
 
     /// Sends a ping and receives a pong.
-    pub async fn ping(&mut self) -> anyhow::Result<String> {
+    pub(super) async fn ping(&mut self) -> anyhow::Result<String> {
         self.response(json!({ "type": "ping", "request_id": "req_2" }), "pong").await
     }
 
@@ -95,7 +95,7 @@ impl<'a> Demo<'a> {
     }
 
     /// Requests a report, and receives its acknowledgment, progress updates and completion.
-    pub async fn report(&mut self) -> anyhow::Result<String> {
+    pub(super) async fn report(&mut self) -> anyhow::Result<String> {
         self.request(&json!({ "type": "report", "request_id": "req_3" })).await?;
         let mut report = self.receive_report().await?;
         // A standard queue keeps no order. Clients sort by `seq`.
@@ -157,7 +157,7 @@ impl<'a> Demo<'a> {
     }
 
     /// Sends a message to a user, who receives it on every connection.
-    pub async fn devices(&mut self) -> anyhow::Result<String> {
+    pub(super) async fn devices(&mut self) -> anyhow::Result<String> {
         let mut tablet = self.stack.connect(TENANT, "anna").await?;
         let mut ids = self.connections(TENANT, "anna", 2).await?;
         let message = Message::user(TENANT, "anna").response(&json!({ "news": "on all devices" }))?;
@@ -179,7 +179,7 @@ impl<'a> Demo<'a> {
     }
 
     /// Sends a body that is not a message. The worker dead-letters it unchanged, with a reason.
-    pub async fn poison(&mut self) -> anyhow::Result<String> {
+    pub(super) async fn poison(&mut self) -> anyhow::Result<String> {
         const BODY: &str = "{ no message";
         let (sqs, deployed) = (aws_sdk_sqs::Client::new(&self.stack.config), &self.stack.deployed);
         sqs.send_message().queue_url(&deployed.queue_url).message_body(BODY).send().await?;
@@ -204,7 +204,7 @@ impl<'a> Demo<'a> {
     }
 
     /// Posts to a closed connection that still has a row, as after a lost `$disconnect`. The 410 removes the row.
-    pub async fn stale(&mut self) -> anyhow::Result<String> {
+    pub(super) async fn stale(&mut self) -> anyhow::Result<String> {
         let socket = self.stack.connect(TENANT, "berta").await?;
         let id = self.connections(TENANT, "berta", 1).await?.pop().context("the table has no row")?;
         let row = self.row(&id).await?.context("the connection has no row")?;
@@ -220,7 +220,7 @@ impl<'a> Demo<'a> {
     }
 
     /// Closes the main client's connection.
-    pub async fn disconnect(&mut self) -> anyhow::Result<String> {
+    pub(super) async fn disconnect(&mut self) -> anyhow::Result<String> {
         let (socket, id) = self.anna.take().context("the client is not connected")?;
         socket.close().await?;
         self.wait_until_removed(&id).await?;

@@ -13,7 +13,7 @@ use crate::stack::socket::Frame;
 
 /// The received frames, and each message's latency to its last recipient.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub(super) struct Tally {
     /// Number of frames by recipient and message id.
     frames: HashMap<(String, String), usize>,
     latencies: HashMap<String, Duration>,
@@ -26,7 +26,11 @@ impl Tally {
     ///
     /// # Errors
     /// When the frame is not a message of the producer library.
-    pub fn count(&mut self, recipient: &str, frame: &Frame) -> anyhow::Result<Option<(Value, Duration)>> {
+    pub(super) fn count(
+        &mut self,
+        recipient: &str,
+        frame: &Frame,
+    ) -> anyhow::Result<Option<(Value, Duration)>> {
         let json = frame.json()?;
         let id = json["id"].as_str().with_context(|| format!("the frame has no id: {}", frame.text))?;
         let created = MessageId::new(id)?.created_at().context("the id is not a UUIDv7")?;
@@ -44,25 +48,25 @@ impl Tally {
 
     /// Returns the number of frames.
     #[must_use]
-    pub fn frames(&self) -> usize {
+    pub(super) fn frames(&self) -> usize {
         self.frames.values().sum()
     }
 
     /// Returns the number of distinct messages, counted per recipient.
     #[must_use]
-    pub fn unique(&self) -> usize {
+    pub(super) fn unique(&self) -> usize {
         self.frames.len()
     }
 
     /// Returns the number of messages that a recipient got more than once.
     #[must_use]
-    pub fn repeated(&self) -> usize {
+    pub(super) fn repeated(&self) -> usize {
         self.frames.values().filter(|frames| **frames > 1).count()
     }
 
     /// Returns the latency that `percent` of the messages do not exceed (nearest rank).
     #[must_use]
-    pub fn percentile(&self, percent: usize) -> Duration {
+    pub(super) fn percentile(&self, percent: usize) -> Duration {
         let mut latencies: Vec<_> = self.latencies.values().copied().collect();
         latencies.sort_unstable();
         let index = (latencies.len() * percent).div_ceil(100).saturating_sub(1);

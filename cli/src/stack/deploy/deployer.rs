@@ -33,7 +33,7 @@ pub(super) struct Deployer<'a> {
 }
 
 impl<'a> Deployer<'a> {
-    pub fn new(config: &SdkConfig, spec: &'a Spec, overrides: &'a Overrides) -> Self {
+    pub(super) fn new(config: &SdkConfig, spec: &'a Spec, overrides: &'a Overrides) -> Self {
         Self {
             spec,
             overrides,
