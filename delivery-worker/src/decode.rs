@@ -107,8 +107,8 @@ impl Record {
         self.retry().and_then(|retry| at(retry.since)).or(self.first_received_at)
     }
 
-    /// Returns the receives that may each have crashed a worker: every receive of this copy, and all but the first of each
-    /// earlier copy.
+    /// Returns the receives that may each have crashed a worker: every receive of this copy, and all but the first of
+    /// each earlier copy.
     #[must_use]
     pub fn suspicious_receives(&self) -> u32 {
         self.retry().map_or(0, |retry| retry.receives).saturating_add(self.receives)

@@ -204,8 +204,8 @@ impl<G: Gateway> Delivery<'_, G> {
 
     /// Removes the row of a connection that API Gateway answered with 410, by one conditional delete.
     ///
-    /// The row stays if the connection is younger than the connect grace, since API Gateway answers 410 until `$connect`
-    /// has succeeded, and if it belongs to another endpoint.
+    /// The row stays if the connection is younger than the connect grace, since API Gateway answers 410 until
+    /// `$connect` has succeeded, and if it belongs to another endpoint.
     async fn remove(&self, connection: &ConnectionId, posted_at: Instant) -> Outcome {
         let cutoff = self.time.at(posted_at) - self.worker.policy.connect_grace;
         let delete = self.worker.table.delete_if_older(connection, cutoff, &self.worker.endpoints);

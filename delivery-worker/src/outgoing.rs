@@ -92,8 +92,8 @@ impl Outgoing {
         Self { body, attributes, ..Self::about(index, record) }
     }
 
-    /// Writes the message for its unfinished connections, with a `retry` note for the worker that receives it. `None` if
-    /// the record has no valid message.
+    /// Writes the message for its unfinished connections, with a `retry` note for the worker that receives it. `None`
+    /// if the record has no valid message.
     #[must_use]
     pub fn hand_back(
         index: usize,

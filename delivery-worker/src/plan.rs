@@ -144,8 +144,8 @@ fn lanes<'a>(kind: QueueKind, records: &'a [Record], pairs: Vec<Pair<'a>>) -> Ve
     lanes
 }
 
-/// Takes out, and hands back, the pairs behind a message of the same group on a FIFO queue that completed unsettled without
-/// a connection.
+/// Takes out, and hands back, the pairs behind a message of the same group on a FIFO queue that completed unsettled
+/// without a connection.
 pub fn withhold_behind(records: &[Record], pairs: &mut Vec<Pair<'_>>, completed: &mut Vec<Completed>) {
     let first = first_unsettled(records, completed);
     pairs.retain(|pair| {

@@ -21,8 +21,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{backoff, outgoing::Outgoing, queue_kind::QueueKind};
 
-/// Time limit of one call to SQS, which usually answers within 20 ms. It leaves time for another attempt when a connection
-/// hangs.
+/// Time limit of one call to SQS, which usually answers within 20 ms. It leaves time for another attempt when a
+/// connection hangs.
 const ATTEMPT: Duration = Duration::from_secs(2);
 
 /// An SQS queue.
@@ -109,8 +109,8 @@ impl Queue {
         unsent
     }
 
-    /// Changes the visibility timeouts of records, with the time limits and retries of [`send`](Self::send). A record for
-    /// which this fails is delivered again after the queue's own visibility timeout.
+    /// Changes the visibility timeouts of records, with the time limits and retries of [`send`](Self::send). A record
+    /// for which this fails is delivered again after the queue's own visibility timeout.
     pub async fn change_visibility(&self, changes: &[VisibilityChange], until: Instant) {
         let batches = changes.chunks(limits::QUEUE_BATCH_MESSAGES);
         join_all(batches.map(|batch| self.change_visibility_batch(batch, until))).await;
@@ -134,8 +134,8 @@ impl Queue {
         }
     }
 
-    /// Retries a batch call until SQS has confirmed or refused every entry, or the time is over. Returns the unconfirmed
-    /// entries.
+    /// Retries a batch call until SQS has confirmed or refused every entry, or the time is over. Returns the
+    /// unconfirmed entries.
     async fn repeat<T, R: Clone>(
         &self,
         mut entries: Vec<Entry<T, R>>,

@@ -1,7 +1,7 @@
 //! Remembers, between invocations of an execution environment, which connections already have a FIFO queue's message.
 //!
-//! A message that stays on a FIFO queue cannot carry a note. Without this memory, an audience too large for one invocation
-//! would start over in each, and never complete.
+//! A message that stays on a FIFO queue cannot carry a note. Without this memory, an audience too large for one
+//! invocation would start over in each, and never complete.
 
 use std::{
     collections::{HashSet, VecDeque},

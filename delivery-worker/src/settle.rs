@@ -75,7 +75,8 @@ fn by_record(
     by_record
 }
 
-/// Decides from reviewed outcomes what is written to the queues. `random` returns values from 0 up to, not including, 1.
+/// Decides from reviewed outcomes what is written to the queues. `random` returns values from 0 up to, not including,
+/// 1.
 #[must_use]
 pub fn settle(
     policy: &Policy,
@@ -212,8 +213,8 @@ fn posts(pairs: &[&Completed]) -> u32 {
     pairs.iter().map(|pair| pair.posts).sum()
 }
 
-/// Returns the delay in seconds: up to 1 s if only the invocation's time was short, and exponential backoff otherwise or
-/// if the message is stuck.
+/// Returns the delay in seconds: up to 1 s if only the invocation's time was short, and exponential backoff otherwise
+/// or if the message is stuck.
 fn delay(count: u32, stuck: bool, causes: &[&Cause], random: f64) -> u32 {
     if !stuck && causes.iter().all(|cause| **cause == Cause::Deadline) {
         return backoff::deadline_hand_back(random);

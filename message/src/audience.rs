@@ -10,8 +10,8 @@ use crate::{
 
 /// The recipients of a message.
 ///
-/// For work that may outlive a socket, which API Gateway closes after 2 hours, address the user: the message reaches the
-/// connections that are live when it is delivered.
+/// For work that may outlive a socket, which API Gateway closes after 2 hours, address the user: the message reaches
+/// the connections that are live when it is delivered.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

@@ -8,8 +8,8 @@ use crate::id::{MessageId, RequestId};
 
 /// A message as a client receives it: `type`, then the fields of this type, then the fields of all types.
 ///
-/// Delivery is at least once, so a client drops a message whose `id` it has seen. It may drop a `progress` whose `seq` is
-/// lower than one that it has seen.
+/// Delivery is at least once, so a client drops a message whose `id` it has seen. It may drop a `progress` whose
+/// `seq` is lower than one that it has seen.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[non_exhaustive]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

@@ -52,8 +52,8 @@ impl Envelope {
         Ok((Self { id, to, request, supersedable, expires_at, retry, unknown, original }, payload))
     }
 
-    /// Encodes the message for other recipients, with other notes. All other fields keep their values, including unknown
-    /// ones at the top level and inside `to` and `request`.
+    /// Encodes the message for other recipients, with other notes. All other fields keep their values, including
+    /// unknown ones at the top level and inside `to` and `request`.
     #[must_use]
     pub fn encode(&self, to: &Audience, payload: &str, retry: Option<&Retry>) -> String {
         let mut fields = vec![

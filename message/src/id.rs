@@ -112,8 +112,8 @@ identifier!(
     RequestId, "request id", "1 to 128 characters", ID_CHARACTERS, |text| text.chars().count()
 );
 identifier!(
-    /// Identifies a connection of a WebSocket API, such as `L0SM9cOFvHcCIhw=`. API Gateway assigns it. It is a segment of a
-    /// URL's path, where `.` and `..` would address another resource (RFC 3986, section 5.2.4).
+    /// Identifies a connection of a WebSocket API, such as `L0SM9cOFvHcCIhw=`. API Gateway assigns it. It is a
+    /// segment of a URL's path, where `.` and `..` would address another resource (RFC 3986, section 5.2.4).
     ConnectionId, "connection id", "1 to 128 characters and be neither `.` nor `..`", ID_CHARACTERS,
     |text| text.chars().count(), not "." | ".."
 );
@@ -140,7 +140,8 @@ impl MessageId {
         Self(Uuid::now_v7().to_string())
     }
 
-    /// Returns the time at which the id was generated, in milliseconds since the epoch, or `None` if it is not a UUIDv7.
+    /// Returns the time at which the id was generated, in milliseconds since the epoch, or `None` if it is not a
+    /// UUIDv7.
     #[must_use]
     pub fn created_at(&self) -> Option<u64> {
         let uuid = Uuid::try_parse(&self.0).ok()?;

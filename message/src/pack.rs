@@ -18,8 +18,8 @@ impl Limit {
     pub const QUEUE_BATCH: Self = Self { items: QUEUE_BATCH_MESSAGES, bytes: QUEUE_MESSAGE_BYTES };
 }
 
-/// Packs items into batches, in order, each as full as the limit allows. The iterator is lazy: for a batch, it reads the
-/// batch's items and at most one more, which does not fit.
+/// Packs items into batches, in order, each as full as the limit allows. The iterator is lazy: for a batch, it reads
+/// the batch's items and at most one more, which does not fit.
 ///
 /// An item larger than `limit.bytes` is alone in its batch, so that the receiver of the batch can refuse it.
 pub fn pack<T>(

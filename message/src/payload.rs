@@ -10,8 +10,8 @@ use serde_json::value::RawValue;
 
 use crate::limits::PAYLOAD_BYTES;
 
-/// One JSON value, kept as text: the client receives the same bytes that the producer serialized. Only U+FFFE and U+FFFF,
-/// which SQS refuses, are written as JSON escapes, which does not change the value.
+/// One JSON value, kept as text: the client receives the same bytes that the producer serialized. Only U+FFFE and
+/// U+FFFF, which SQS refuses, are written as JSON escapes, which does not change the value.
 ///
 /// ```
 /// use streamer_message::Payload;

@@ -1,4 +1,5 @@
-//! Facts about SQS: how a FIFO queue is recognised, which errors a retry can resolve, and how an entry of a batch is built.
+//! Facts about SQS: how a FIFO queue is recognised, which errors a retry can resolve, and how an entry of a batch is
+//! built.
 
 #[cfg(feature = "aws-sdk-sqs")]
 use aws_sdk_sqs::{
@@ -21,8 +22,8 @@ pub fn is_fifo(queue: &str) -> bool {
     queue.ends_with(FIFO_SUFFIX)
 }
 
-/// Returns a builder for an entry of a `SendMessageBatch` call, with the message group and the X-Ray trace header of the
-/// message, if it has them.
+/// Returns a builder for an entry of a `SendMessageBatch` call, with the message group and the X-Ray trace header of
+/// the message, if it has them.
 ///
 /// # Errors
 /// [`BuildError`] if the SDK refuses the trace header.

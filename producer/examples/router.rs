@@ -1,5 +1,5 @@
-//! A router: the Lambda behind `$default` of a WebSocket API. It answers clients through the queue, so it returns as soon
-//! as the queue has the answer, and slow or closed connections do not delay it.
+//! A router: the Lambda behind `$default` of a WebSocket API. It answers clients through the queue, so it returns as
+//! soon as the queue has the answer, and slow or closed connections do not delay it.
 //!
 //! A request is `{"type": "echo", "request_id": "…", "text": "…"}`, or has the type `ping` or `report` and no text.
 

@@ -1,10 +1,10 @@
 //! The entries that are being sent, and the choice of the next batch. Pure: the caller passes the time, and there is no
 //! I/O.
 //!
-//! An entry takes its turn when its sender asks for it. It is *reserved* until there is capacity for it, then *waiting*,
-//! *in flight* in a call, or *backing off* between two attempts. Entries with the same key keep their order: an entry
-//! leaves when all earlier ones have completed, or behind them in the same call. With strict order, they never share a
-//! call, because a queue may take the second entry of a call and fail the first.
+//! An entry takes its turn when its sender asks for it. It is *reserved* until there is capacity for it, then
+//! *waiting*, *in flight* in a call, or *backing off* between two attempts. Entries with the same key keep their
+//! order: an entry leaves when all earlier ones have completed, or behind them in the same call. With strict order,
+//! they never share a call, because a queue may take the second entry of a call and fail the first.
 
 use std::{
     cmp::Reverse,
@@ -83,8 +83,8 @@ impl<T> Buffer<T> {
         self.update_ready(id, key);
     }
 
-    /// Begins a call and returns its entries. Returns nothing if no entry may leave, if too many calls are in flight, or
-    /// if a call is in flight and the batch is neither full nor has waited for [`LINGER`].
+    /// Begins a call and returns its entries. Returns nothing if no entry may leave, if too many calls are in flight,
+    /// or if a call is in flight and the batch is neither full nor has waited for [`LINGER`].
     pub(crate) fn next_batch(&mut self, now: Instant) -> Option<Vec<(EntryId, T)>> {
         if self.calls >= MAX_CALLS {
             return None;

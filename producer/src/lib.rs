@@ -12,14 +12,15 @@
 //! ```
 //!
 //! - [`Message`] names the audience; its [`MessageBuilder`] takes options, and then the content.
-//! - [`Producer`] sends messages to the queue. `Ok` means that the queue has the message. The worker then delivers it at
-//!   least once, drops it if its connection is gone or its expiry has passed, or moves it to the dead-letter queue.
+//! - [`Producer`] sends messages to the queue. `Ok` means that the queue has the message. The worker then delivers it
+//!   at least once, drops it if its connection is gone or its expiry has passed, or moves it to the dead-letter
+//!   queue.
 //! - [`Progress`] sends the updates of one request at a limited rate, and then its end.
 //!
 //! # Answer a request
 //!
-//! The message carries the request's id, and the library's contents repeat it to the client. A Lambda that may be retried
-//! derives the message's id from its input, so that a retry sends the same message.
+//! The message carries the request's id, and the library's contents repeat it to the client. A Lambda that may be
+//! retried derives the message's id from its input, so that a retry sends the same message.
 //!
 //! ```no_run
 //! # use serde_json::json;

@@ -19,8 +19,8 @@ const TRACE_BYTES: usize = 256;
 
 /// A valid message, within every limit, that [`Producer::send`](crate::Producer::send) can send.
 ///
-/// Its constructors name the audience and return a [`MessageBuilder`]. The builder's setters are optional; a method that
-/// sets the content, such as [`response`](MessageBuilder::response), ends it.
+/// Its constructors name the audience and return a [`MessageBuilder`]. The builder's setters are optional; a method
+/// that sets the content, such as [`response`](MessageBuilder::response), ends it.
 ///
 /// ```
 /// use std::time::Duration;
@@ -156,9 +156,9 @@ impl MessageBuilder {
         Self { to, fair_queue_tenant, id, request, supersedable: None, expires_in: None, trace: None }
     }
 
-    /// Sets the tenant of the connections, for SQS fair queues: on a standard queue, SQS delays the messages of a tenant
-    /// that sends very many, and not those of other tenants. The tenant is the message group, which gives no order there.
-    /// Messages for a user or a tenant have the group in any case.
+    /// Sets the tenant of the connections, for SQS fair queues: on a standard queue, SQS delays the messages of a
+    /// tenant that sends very many, and not those of other tenants. The tenant is the message group, which gives no
+    /// order there. Messages for a user or a tenant have the group in any case.
     ///
     /// Source: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues.html>.
     pub fn fair_queue_tenant(mut self, tenant: impl Into<String>) -> Self {
@@ -238,8 +238,8 @@ impl MessageBuilder {
     }
 }
 
-/// Content, which ends the builder. All of these methods return a [`MessageError`] if an id is not valid, if there is no
-/// recipient, or if the payload is not JSON or has more than 128 KiB.
+/// Content, which ends the builder. All of these methods return a [`MessageError`] if an id is not valid, if there is
+/// no recipient, or if the payload is not JSON or has more than 128 KiB.
 impl MessageBuilder {
     /// Builds an `acknowledgment`: the request has arrived, and work on it has begun. `message` is for people.
     ///
@@ -384,8 +384,8 @@ fn as_millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Returns the clock in microseconds, or the previous result of this process plus 1 if that is later: the clock may stand
-/// still between two calls, or be set back.
+/// Returns the clock in microseconds, or the previous result of this process plus 1 if that is later: the clock may
+/// stand still between two calls, or be set back.
 fn next_seq(now: Duration) -> u64 {
     static LAST: AtomicU64 = AtomicU64::new(0);
     let now = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);

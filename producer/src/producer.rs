@@ -27,9 +27,9 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// flight any more, or after 20 ms. Up to 8 calls are in flight at once.
 ///
 /// # Retries
-/// The producer retries messages that the queue failed to take, and only those, until the [timeout](Self::timeout). If
-/// only the answer to a call was lost, the message is on the queue twice: delivery to the queue is at least once. A FIFO
-/// queue drops a message that it already received within the last 5 minutes.
+/// The producer retries messages that the queue failed to take, and only those, until the [timeout](Self::timeout).
+/// If only the answer to a call was lost, the message is on the queue twice: delivery to the queue is at least once.
+/// A FIFO queue drops a message that it already received within the last 5 minutes.
 ///
 /// # Order
 /// Messages of one request for one audience keep their order; on a FIFO queue, messages for one recipient do. Each
@@ -43,7 +43,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// may or may not be on the queue. A future that is neither polled nor dropped keeps its message's share of the
 /// capacity and holds back later messages in its order; all others continue.
 ///
-/// Source: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/using-messagededuplicationid-property.html>.
+/// Source:
+/// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/using-messagededuplicationid-property.html>.
 #[derive(Clone)]
 pub struct Producer {
     batcher: Arc<Batcher>,

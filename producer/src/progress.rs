@@ -35,8 +35,8 @@ const SAFE_BYTES: usize = limits::PAYLOAD_BYTES / 8;
 /// # }
 /// ```
 ///
-/// An end first sends the pending update. If that fails within half the producer's [timeout](Producer::timeout), the end
-/// drops the update. Dropping the handle, or the future of an end, also drops the pending update.
+/// An end first sends the pending update. If that fails within half the producer's [timeout](Producer::timeout), the
+/// end drops the update. Dropping the handle, or the future of an end, also drops the pending update.
 #[derive(Debug)]
 #[must_use = "every request needs an end: complete it, or fail it"]
 pub struct Progress {
@@ -64,8 +64,8 @@ pub struct EndError {
     /// Why the end is not on the queue.
     #[source]
     pub error: ProgressError,
-    /// The handle, for a retry. All its ends have the same id, so a client that drops ids it has seen gets one end, even
-    /// if the first one was on the queue after all.
+    /// The handle, for a retry. All its ends have the same id, so a client that drops ids it has seen gets one end,
+    /// even if the first one was on the queue after all.
     pub progress: Box<Progress>,
 }
 

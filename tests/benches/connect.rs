@@ -1,5 +1,5 @@
-//! Cost of `$connect` without the network: the whole handler, with a table that answers immediately, and the verification
-//! alone with `jsonwebtoken`.
+//! Cost of `$connect` without the network: the whole handler, with a table that answers immediately, and the
+//! verification alone with `jsonwebtoken`.
 
 use std::time::{Duration, Instant, SystemTime};
 

@@ -124,8 +124,8 @@ mod gone {
 mod away {
     use super::*;
 
-    /// A served user gets no second copy after a slow connection is gone; a user with a stale connection gets the message
-    /// on the fresh one.
+    /// A served user gets no second copy after a slow connection is gone; a user with a stale connection gets the
+    /// message on the fresh one.
     #[tokio::test(start_paused = true)]
     async fn reconnected_user_gets_message_once() -> anyhow::Result<()> {
         let rig = Rig::new(MemoryGateway::scripted(|connection, nth| {

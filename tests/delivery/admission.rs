@@ -39,8 +39,8 @@ fn connections(prefix: &str, number: usize) -> Vec<String> {
 mod slow_client {
     use super::*;
 
-    /// Returns the milliseconds from the start of the invocation to each post to another connection, beside a slow client
-    /// or beside another fast one.
+    /// Returns the milliseconds from the start of the invocation to each post to another connection, beside a slow
+    /// client or beside another fast one.
     async fn posts_to_others(slow: bool) -> anyhow::Result<Vec<u128>> {
         let rig = Rig::new(MemoryGateway::scripted(|connection, _| {
             (POST, status(if connection.starts_with("slow") { 429 } else { 200 }))
@@ -306,8 +306,9 @@ mod failing_connections {
 mod frozen_environment {
     use super::*;
 
-    /// Fails until the circuit has opened `times` times, then recovers. Returns the seconds and the invocations from the
-    /// recovery to the delivery of a message. The environment's clock runs only for `millis` ms in each invocation.
+    /// Fails until the circuit has opened `times` times, then recovers. Returns the seconds and the invocations from
+    /// the recovery to the delivery of a message. The environment's clock runs only for `millis` ms in each
+    /// invocation.
     async fn recovery(times: u32, millis: u64) -> anyhow::Result<(u64, u32)> {
         let works = Arc::new(AtomicBool::new(false));
         let recovered = Arc::clone(&works);

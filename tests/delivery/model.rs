@@ -10,7 +10,8 @@
 //!
 //! **Checked**:
 //! - Each pair has exactly one outcome, by the answer to its last post.
-//! - No pair is posted that is expired, behind a pair that was handed back, for a gone connection, or after the deadline.
+//! - No pair is posted that is expired, behind a pair that was handed back, for a gone connection, or after the
+//!   deadline.
 //! - Each pair that may be posted is posted, without a delay, and transient failures are retried.
 //! - Both queues receive exactly the messages that the outcomes need, with all other fields unchanged.
 //! - Exactly the records whose needs are not confirmed are reported.

@@ -1,8 +1,8 @@
 //! Many invocations of workers that crash, around a queue that loses confirmations and a gateway that fails.
 //!
-//! **Modelled**: a standard or a FIFO queue with its dead-letter queue and event source mapping, the connection table,
-//! API Gateway and five clients. Workers are invoked until the queue is empty. Their clock may stop between invocations,
-//! as in a frozen environment.
+//! **Modelled**: a standard or a FIFO queue with its dead-letter queue and event source mapping, the connection
+//! table, API Gateway and five clients. Workers are invoked until the queue is empty. Their clock may stop between
+//! invocations, as in a frozen environment.
 //!
 //! **Random**: the messages, the state of each client, the faults of the first posts and of the first messages that
 //! workers send, and the call before which a worker crashes, for up to five invocations.
@@ -11,7 +11,8 @@
 //! queue, for each of its connections, or is superseded by such a message.
 //!
 //! **Checked** at the end:
-//! - Every message has arrived at every connected client, is superseded, or is a dead letter after a rejection or panic.
+//! - Every message has arrived at every connected client, is superseded, or is a dead letter after a rejection or
+//!   panic.
 //! - Without a fault that loses an answer, nothing arrives twice on a standard queue.
 //! - On a FIFO queue, no message of a group overtakes another one for the same client.
 //!
@@ -184,8 +185,8 @@ impl<'a> Simulation<'a> {
         Ok(())
     }
 
-    /// Checks that on a FIFO queue the first copies of a group's messages arrived in order. A client drops a supersedable
-    /// message that is older than one it has, so such a message may come late.
+    /// Checks that on a FIFO queue the first copies of a group's messages arrived in order. A client drops a
+    /// supersedable message that is older than one it has, so such a message may come late.
     fn check_order(&self) -> Result<(), TestCaseError> {
         if !self.case.fifo {
             return Ok(());

@@ -1,4 +1,5 @@
-//! A real browser, whose `new WebSocket(url, ["streamer.jwt", token])` cannot set other headers. Runs at full size only.
+//! A real browser, whose `new WebSocket(url, ["streamer.jwt", token])` cannot set other headers. Runs at full size
+//! only.
 
 use std::{env, process::Stdio, sync::Arc, time::Duration};
 

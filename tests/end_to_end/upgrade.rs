@@ -1,5 +1,6 @@
-//! An upgrade: all functions are replaced with another package and back, while messages are on the queue and sockets are
-//! open. Both packages hold the same code: `redrive.rs` and the worker's unit tests cover messages of other versions.
+//! An upgrade: all functions are replaced with another package and back, while messages are on the queue and sockets
+//! are open. Both packages hold the same code: `redrive.rs` and the worker's unit tests cover messages of other
+//! versions.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

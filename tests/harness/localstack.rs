@@ -80,8 +80,8 @@ fn variables(address: SocketAddr, folder: &Path) -> Vec<(&'static str, String)> 
     variables
 }
 
-/// Returns a client of the SQS that all tests of this binary share. Returns `None` and prints the reason when LocalStack
-/// cannot run on this machine; with `CI=true` that is an error.
+/// Returns a client of the SQS that all tests of this binary share. Returns `None` and prints the reason when
+/// LocalStack cannot run on this machine; with `CI=true` that is an error.
 ///
 /// # Errors
 /// With `CI=true`, when something is missing or LocalStack does not start.

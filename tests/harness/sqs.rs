@@ -99,8 +99,8 @@ impl Sqs {
         state.waiting.push(waiting);
     }
 
-    /// Returns the test double of the outbound queue. `decide` returns for each entry whether the queue accepts it, and the
-    /// answer. `hides` returns whether a visibility change takes effect.
+    /// Returns the test double of the outbound queue. `decide` returns for each entry whether the queue accepts it,
+    /// and the answer. `hides` returns whether a visibility change takes effect.
     pub fn outbound(
         &self,
         decide: impl Fn(&SendMessageBatchRequestEntry) -> (bool, Entry) + Send + Sync + 'static,
@@ -123,8 +123,8 @@ impl Sqs {
         })
     }
 
-    /// Returns the test double of the dead-letter queue. `decide` returns for each entry whether the queue accepts it, and
-    /// the answer.
+    /// Returns the test double of the dead-letter queue. `decide` returns for each entry whether the queue accepts
+    /// it, and the answer.
     pub fn dead_letters(
         &self,
         decide: impl Fn(&SendMessageBatchRequestEntry) -> (bool, Entry) + Send + Sync + 'static,

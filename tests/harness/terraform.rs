@@ -27,8 +27,8 @@ pub struct Terraform {
 }
 
 impl Terraform {
-    /// Copies `infra/` into a folder named after `name`, and initialises `module` (`.` for the root module). Returns `None`
-    /// and prints the reason when Terraform or its providers are missing; with `CI` set that is an error.
+    /// Copies `infra/` into a folder named after `name`, and initialises `module` (`.` for the root module). Returns
+    /// `None` and prints the reason when Terraform or its providers are missing; with `CI` set that is an error.
     ///
     /// # Errors
     /// When `infra/` cannot be copied, or with `CI` set, Terraform or its providers are missing.

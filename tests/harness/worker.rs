@@ -162,7 +162,8 @@ impl<G: Gateway> Rig<G> {
         self.invoke_in(Time::start(now, now + timeout, timeout), event).await
     }
 
-    /// Invokes the worker at `now` by its own clock, with a deadline by Lambda's clock, and returns the reported records.
+    /// Invokes the worker at `now` by its own clock, with a deadline by Lambda's clock, and returns the reported
+    /// records.
     ///
     /// # Errors
     /// When the event is not an SQS event.

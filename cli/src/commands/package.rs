@@ -29,10 +29,10 @@ use crate::{
 
 /// Build the deployment packages
 ///
-/// Builds the zip of each function for Terraform, and starts each once. The zips of a commit are byte-identical on every
-/// machine with the same compiler. The command rejects binaries that would not run on Amazon Linux 2023 or that hold a
-/// path of this machine. On Linux, the installed compiler builds for this machine's architecture; otherwise cargo-lambda
-/// builds.
+/// Builds the zip of each function for Terraform, and starts each once. The zips of a commit are byte-identical on
+/// every machine with the same compiler. The command rejects binaries that would not run on Amazon Linux 2023 or that
+/// hold a path of this machine. On Linux, the installed compiler builds for this machine's architecture; otherwise
+/// cargo-lambda builds.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   streamer package                       for Graviton, the default of infra/

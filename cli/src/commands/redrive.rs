@@ -17,8 +17,8 @@ use crate::{
 
 /// List dead letters and send them back
 ///
-/// Lists dead letters by reason and cause. With --send, sends them back to the outbound queue: each as a new message with
-/// the same id, for the connections that have not received it, with its age starting at zero.
+/// Lists dead letters by reason and cause. With --send, sends them back to the outbound queue: each as a new message
+/// with the same id, for the connections that have not received it, with its age starting at zero.
 ///
 /// A dead letter is on the outbound queue before it is deleted from the dead-letter queue. Interrupting this command or
 /// running it twice loses no message; at worst, a message is sent twice with the same id.

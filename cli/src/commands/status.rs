@@ -20,8 +20,8 @@ use crate::{
 
 /// Show queues, dead letters, connections, functions and circuit breaker
 ///
-/// Resource names come from the worker's configuration. Numbers that are not measured are left out: an emulator measures
-/// neither ages nor invocations by queues and clients.
+/// Resource names come from the worker's configuration. Numbers that are not measured are left out: an emulator
+/// measures neither ages nor invocations by queues and clients.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   streamer status

@@ -24,7 +24,8 @@ use crate::queue::MessageCounts;
 
 /// Maximum number of dead letters held. SQS itself allows 120 000 messages of a standard queue in flight.
 ///
-/// Source: "In flight" in <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-queues.html>.
+/// Source: "In flight" in
+/// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-queues.html>.
 const MAX_HELD: usize = 100_000;
 
 /// Concurrent calls that release dead letters.

@@ -113,7 +113,8 @@ fn loader_features(
     Ok(features)
 }
 
-/// Returns each glibc symbol that a binary imports, as the version it needs, that version's name, and the symbol's name.
+/// Returns each glibc symbol that a binary imports, as the version it needs, that version's name, and the symbol's
+/// name.
 fn glibc_symbols(
     binary: &[u8],
     header: &FileHeader64<Endianness>,

@@ -40,8 +40,8 @@ impl Packages {
         format!("{} {}", self.name, version.unwrap_or_default().1.trim_end_matches([' ', '\\']))
     }
 
-    /// Installs the packages if they are not installed. Returns their interpreter, and whether this call installed them.
-    /// A lock keeps concurrent processes from installing them twice.
+    /// Installs the packages if they are not installed. Returns their interpreter, and whether this call installed
+    /// them. A lock keeps concurrent processes from installing them twice.
     ///
     /// # Errors
     /// When Python or its venv module is missing, or PyPI cannot be reached. The error says what to install.

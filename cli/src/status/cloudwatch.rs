@@ -73,8 +73,8 @@ impl CloudWatch {
         Ok(values.first().map(|age| *age as u64))
     }
 
-    /// Reads the state of the circuit breakers from the metrics, or else from the worker's log: emulators do not extract
-    /// metrics from logs.
+    /// Reads the state of the circuit breakers from the metrics, or else from the worker's log: emulators do not
+    /// extract metrics from logs.
     pub(super) async fn circuit(
         &self,
         worker: &str,

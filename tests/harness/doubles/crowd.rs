@@ -34,7 +34,8 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// Creates a table with these numbers of connections for tenants, evenly over their shards, and users (`tenant#user`).
+    /// Creates a table with these numbers of connections for tenants, evenly over their shards, and users
+    /// (`tenant#user`).
     pub fn new<const N: usize>(audiences: [(&str, usize); N]) -> Self {
         let mut rows = BTreeMap::new();
         for (name, number) in audiences {

@@ -22,7 +22,8 @@ use crate::{
     },
 };
 
-/// The outbound queue's visibility timeout. With the default, the message of a killed worker would return after minutes.
+/// The outbound queue's visibility timeout. With the default, the message of a killed worker would return after
+/// minutes.
 const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Lifetime of the token that `--keep` prints.
