@@ -69,7 +69,7 @@ pub const VARIABLES: [Variable; 12] = [
     STAGE,
 ];
 
-/// API Gateway ends a connection after 2 h, so 10 min later nobody waits for the message.
+/// API Gateway ends a connection after 2 h, so 10 min later no client waits for the message.
 ///
 /// Source: "Connection duration for WebSocket API" in
 /// <https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-execution-service-websocket-limits-table.html>.

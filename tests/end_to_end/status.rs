@@ -43,10 +43,7 @@ async fn shows_a_whole_deployment() -> anyhow::Result<()> {
     let name = deployment.delivery.function.trim_end_matches("-delivery");
     let before = status(&deployment, name, []).await?;
     assert!(!before.success, "the deployment has only a worker: {before:?}");
-    assert!(
-        before.err.contains(&format!("there is no function {name}-connect: is --name right")),
-        "{before:?}"
-    );
+    assert!(before.err.contains(&format!("there is no function {name}-connect: check --name")), "{before:?}");
 
     // The other functions, so that the deployment is complete.
     let lambda = aws_sdk_lambda::Client::new(&deployment.stack.config);
