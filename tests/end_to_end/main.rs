@@ -127,7 +127,8 @@ async fn unknown_request_gets_an_error() -> anyhow::Result<()> {
     ] {
         client.send(&request).await?;
         let frame = client.next(&format!("the error for {request}")).await?.json()?;
-        assert_eq!((&frame["type"], &frame["error"]["code"]), (&json!("error"), &json!("invalid_request")));
+        assert_eq!(frame["type"], "error", "{frame}");
+        assert_eq!(frame["error"]["code"], "invalid_request", "{frame}");
         assert_eq!(frame["request_id"], request_id, "{frame}");
     }
     Ok(())
@@ -139,7 +140,8 @@ async fn oversized_response_becomes_an_error() -> anyhow::Result<()> {
     let (mut client, _) = connected(&stack, "large").await?;
     client.send(&json!({ "type": "echo", "request_id": "r", "text": "x".repeat(128 * 1024) })).await?;
     let frame = client.next("the error").await?.json()?;
-    assert_eq!((&frame["error"]["code"], &frame["request_id"]), (&json!("internal"), &json!("r")));
+    assert_eq!(frame["error"]["code"], "internal", "{frame}");
+    assert_eq!(frame["request_id"], "r", "{frame}");
     Ok(())
 }
 

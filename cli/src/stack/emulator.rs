@@ -57,6 +57,9 @@ pub const MINISTACK: Program = Program {
             ("MINISTACK_REGION", REGION.to_owned()),
             ("AWS_ENDPOINT_URL", format!("http://{address}")),
             ("LAMBDA_WARM_TTL_SECONDS", "60".to_owned()),
+            // AWS's default. The emulator's own limit follows the machine's memory, so that 500 sockets which close at
+            // once could throttle another client's function.
+            ("LAMBDA_ACCOUNT_CONCURRENCY", "1000".to_owned()),
         ]
     },
     ready_text: |address| format!("Running on http://{address}"),
