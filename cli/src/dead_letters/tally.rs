@@ -72,7 +72,7 @@ impl Tally {
         let line = |[count, reason, oldest, example, cause]: [&str; 5]| {
             format!("{count:>7}  {reason:<20}  {oldest:<11}  {example:<40}  {cause}")
         };
-        let mut lines = vec![line(["LETTERS", "REASON", "OLDEST", "EXAMPLE", "CAUSE"])];
+        let mut lines = vec![line(["COUNT", "REASON", "OLDEST", "EXAMPLE", "CAUSE"])];
         for ((reason, _), TallyEntry { count, oldest, example, detail }) in self.0.iter().take(MAX_LINES) {
             let age = age(now.duration_since(*oldest).unwrap_or_default());
             let cause: String = sanitize(detail).chars().take(SHOWN_CAUSE_CHARACTERS).collect();
