@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use aws_lambda_events::sqs::SqsMessage;
 use bytes::Bytes;
-use streamer_message::{Audience, ConnectionId, DecodeError, Envelope, Retry};
+use streamer_message::{Audience, ConnectionId, DecodeError, Envelope, Retry, Texts};
 
 use crate::outcome::{Completed, Outcome};
 
@@ -43,6 +43,10 @@ pub struct Message {
     pub envelope: Envelope,
     /// The bytes for the clients, a slice of the record's body.
     pub payload: Bytes,
+    /// The JSON of `to`, a slice of the record's body.
+    to_json: Bytes,
+    /// The JSON of `request`, a slice of the record's body. Empty if there is none.
+    request_json: Bytes,
     /// When the message expires.
     pub expires_at: Option<SystemTime>,
     /// When it was made: the time in its id, else when it was first received or sent.
@@ -86,7 +90,7 @@ impl Record {
     /// Returns the body as text.
     #[must_use]
     pub fn text(&self) -> &str {
-        str::from_utf8(&self.body).unwrap_or_default()
+        text(&self.body)
     }
 
     /// Returns the note of the worker that handed the message back.
@@ -98,7 +102,7 @@ impl Record {
     /// Returns the connections that already have the message.
     #[must_use]
     pub fn done(&self) -> &[ConnectionId] {
-        self.retry().map_or(&[], |retry| &retry.done)
+        self.content.as_ref().map_or(&[], Message::done)
     }
 
     /// Returns when any copy of the message was first received.
@@ -123,10 +127,12 @@ impl Record {
 
 impl Message {
     fn read(body: &Bytes, sent_at: Option<SystemTime>) -> Result<Self, DecodeError> {
-        let (envelope, payload) = Envelope::decode(str::from_utf8(body).unwrap_or_default())?;
+        let (envelope, texts) = Envelope::decode(text(body))?;
         let since = envelope.retry.as_ref().map(|retry| retry.since);
         Ok(Self {
-            payload: body.slice_ref(payload.as_bytes()),
+            payload: body.slice_ref(texts.payload.as_bytes()),
+            to_json: body.slice_ref(texts.to.as_bytes()),
+            request_json: body.slice_ref(texts.request.as_bytes()),
             made_at: envelope.id.created_at().or(since).and_then(at).or(sent_at),
             expires_at: envelope.expires_at.and_then(at),
             envelope,
@@ -136,7 +142,8 @@ impl Message {
     /// Encodes the message for other recipients, with other notes.
     #[must_use]
     pub fn encode(&self, to: &Audience, retry: Option<&Retry>) -> String {
-        self.envelope.encode(to, str::from_utf8(&self.payload).unwrap_or_default(), retry)
+        let [payload, to_json, request] = [&self.payload, &self.to_json, &self.request_json].map(text);
+        self.envelope.encode(Texts { payload, to: to_json, request }, to, retry)
     }
 
     /// Returns whether it has expired at `now`.
@@ -158,6 +165,11 @@ impl Pair<'_> {
     pub fn unposted(&self, outcome: Outcome) -> Completed {
         Completed::unposted(self.index, Some(self.connection.clone()), outcome)
     }
+}
+
+/// Returns bytes of a body, which was a string, as text.
+fn text(bytes: &Bytes) -> &str {
+    str::from_utf8(bytes).unwrap_or_default()
 }
 
 /// Converts milliseconds since the epoch. `None` for a time that `SystemTime` cannot hold.

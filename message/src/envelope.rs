@@ -27,43 +27,46 @@ pub struct Envelope {
     /// The notes of the worker that handed it back.
     pub retry: Option<Retry>,
     unknown: UnknownFields<'static>,
-    original: Original,
 }
 
-/// The JSON of `to` and `request` as they were decoded, for the fields inside them that this version does not know.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Original {
-    to: Box<str>,
-    request: Box<str>,
+/// JSON texts of a body, which the worker keeps beside the envelope as slices, so that decoding copies none of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Texts<'a> {
+    /// The payload.
+    pub payload: &'a str,
+    /// The audience, with the fields inside it that this version does not know.
+    pub to: &'a str,
+    /// The request likewise. Empty if the message has none.
+    pub request: &'a str,
 }
 
 impl Envelope {
-    /// Decodes the body of a queue message into its envelope and its payload, which is not copied.
+    /// Decodes the body of a queue message into its envelope and the texts that [`encode`](Self::encode) needs.
     ///
     /// # Errors
     /// The same as [`OutboundMessage::decode`].
-    pub fn decode(body: &str) -> Result<(Self, &str), DecodeError> {
+    pub fn decode(body: &str) -> Result<(Self, Texts<'_>), DecodeError> {
         let fields = Fields::read(body)?;
-        let original = Original { to: fields.text("to").into(), request: fields.text("request").into() };
-        let payload = fields.text("payload");
+        let [payload, to, request] = ["payload", "to", "request"].map(|field| fields.text(field));
+        let texts = Texts { payload, to, request };
         let message = OutboundMessage::from_fields(fields)?;
         let OutboundMessage { id, to, request, supersedable, expires_at, retry, unknown, .. } = message;
         let unknown = unknown.into_owned();
-        Ok((Self { id, to, request, supersedable, expires_at, retry, unknown, original }, payload))
+        Ok((Self { id, to, request, supersedable, expires_at, retry, unknown }, texts))
     }
 
     /// Encodes the message for other recipients, with other notes. All other fields keep their values, including
     /// unknown ones at the top level and inside `to` and `request`.
     #[must_use]
-    pub fn encode(&self, to: &Audience, payload: &str, retry: Option<&Retry>) -> String {
+    pub fn encode(&self, texts: Texts<'_>, to: &Audience, retry: Option<&Retry>) -> String {
         let mut fields = vec![
             object_field("version", &json(&Version)),
             object_field("id", &json(&self.id)),
-            object_field("to", &TO.merge(json(to), &self.original.to)),
-            object_field("payload", payload),
+            object_field("to", &TO.merge(json(to), texts.to)),
+            object_field("payload", texts.payload),
         ];
         if let Some(request) = &self.request {
-            fields.push(object_field("request", &REQUEST.merge(json(request), &self.original.request)));
+            fields.push(object_field("request", &REQUEST.merge(json(request), texts.request)));
         }
         if self.supersedable {
             fields.push(object_field("supersedable", "true"));
@@ -87,8 +90,8 @@ mod tests {
     use super::*;
 
     fn encode(body: &str, to: Option<&Audience>) -> Value {
-        let (envelope, payload) = Envelope::decode(body).unwrap();
-        let encoded = envelope.encode(to.unwrap_or(&envelope.to), payload, envelope.retry.as_ref());
+        let (envelope, texts) = Envelope::decode(body).unwrap();
+        let encoded = envelope.encode(texts, to.unwrap_or(&envelope.to), envelope.retry.as_ref());
         serde_json::from_str(&encoded).unwrap()
     }
 
@@ -105,11 +108,11 @@ mod tests {
             "retry": {"count": 3, "receives": 1, "since": 5, "cause": "503", "done": ["a="]},
             "note": true,
         });
-        assert_eq!(encode(&body.to_string(), None), body);
-        let (envelope, payload) =
-            Envelope::decode(&body.to_string()).map(|(e, p)| (e, p.to_owned())).unwrap();
-        let message = OutboundMessage::decode(&body.to_string()).map(|message| message.encode()).unwrap();
-        assert_eq!(envelope.encode(&envelope.to, &payload, envelope.retry.as_ref()), message);
+        let text = body.to_string();
+        assert_eq!(encode(&text, None), body);
+        let (envelope, texts) = Envelope::decode(&text).unwrap();
+        let message = OutboundMessage::decode(&text).unwrap().encode();
+        assert_eq!(envelope.encode(texts, &envelope.to, envelope.retry.as_ref()), message);
     }
 
     #[test]
@@ -132,8 +135,8 @@ mod tests {
     fn notes_can_be_removed() {
         let retry = r#""retry":{"count":1,"receives":0,"since":5,"cause":"503"}"#;
         let body = format!(r#"{{"version":1,"id":"m","to":{{"connection":"c"}},"payload":1,{retry}}}"#);
-        let (envelope, payload) = Envelope::decode(&body).unwrap();
+        let (envelope, texts) = Envelope::decode(&body).unwrap();
         let expected = r#"{"version":1,"id":"m","to":{"connection":"c"},"payload":1}"#;
-        assert_eq!(envelope.encode(&envelope.to, payload, None), expected);
+        assert_eq!(envelope.encode(texts, &envelope.to, None), expected);
     }
 }

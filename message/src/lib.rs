@@ -31,7 +31,7 @@ pub mod sqs;
 pub use audience::{Audience, Connections, InvalidAudience};
 pub use client::{ClientContent, ClientError, ClientMessage, Percent, PercentOutOfRange};
 #[doc(hidden)]
-pub use envelope::Envelope;
+pub use envelope::{Envelope, Texts};
 pub use error::DecodeError;
 pub use fields::UnknownFields;
 pub use id::{ConnectionId, InvalidId, MessageId, RequestId, TenantId, UserId};

@@ -37,11 +37,11 @@ fn functions_get_exactly_their_variables() {
 
 #[test]
 fn timeouts_and_retentions_fit_together() {
-    let facts = Spec::read().unwrap();
-    let worker = &facts.functions[&facts.mapping.function];
-    let visibility = facts.queues.outbound.visibility_timeout_seconds;
+    let spec = Spec::read().unwrap();
+    let worker = &spec.functions[&spec.mapping.function];
+    let visibility = spec.queues.outbound.visibility_timeout_seconds;
     assert!(visibility >= 6 * u64::try_from(worker.timeout_seconds).unwrap(), "AWS recommends six timeouts");
-    assert!(facts.queues.dead_letter.retention_seconds > facts.queues.outbound.retention_seconds);
+    assert!(spec.queues.dead_letter.retention_seconds > spec.queues.outbound.retention_seconds);
 }
 
 #[test]
