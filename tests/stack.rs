@@ -4,6 +4,7 @@
 
 use std::{
     collections::HashSet,
+    fs,
     net::{Ipv4Addr, TcpListener},
     time::Duration,
 };
@@ -19,11 +20,17 @@ use streamer_cli::stack::{
 use streamer_message::{TenantId, UserId};
 use streamer_producer::Message;
 use streamer_tests::{
-    command::{Streamer, ready, signal},
+    command::{Streamer, output, ready, signal, signal_process},
     emulator, eventually,
 };
 use sysinfo::Signal;
-use tokio::{process::Child, sync::mpsc, task::JoinSet, time::timeout};
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::Child,
+    sync::mpsc,
+    task::JoinSet,
+    time::timeout,
+};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -100,16 +107,184 @@ mod nothing_is_left_after {
         let streamer = Streamer::new("start").await?;
         let mut command = streamer.spawn(["up", "--detach", "--json"])?;
         eventually("the emulator runs", async || Ok(!streamer.processes()?.is_empty())).await?;
-        let second = streamer.run(["up"]).await?;
-        assert!(
-            !second.success && second.err.contains("a stack is starting or ending right now: try again"),
-            "{second:?}"
-        );
-
         signal(&command, Signal::Kill)?;
         command.wait().await?;
         assert_nothing_left(&streamer, 0).await
     }
+
+    #[tokio::test]
+    async fn down_during_start() -> anyhow::Result<()> {
+        let streamer = Streamer::new("down").await?;
+        let command = streamer.spawn(["up", "--detach", "--json"])?;
+        eventually("the emulator runs", async || Ok(!streamer.processes()?.is_empty())).await?;
+        assert_eq!(streamer.run(["down"]).await?.out, "the stack is down\n");
+        let up = output(command).await?;
+        assert!(!up.success && up.err.contains("interrupted while starting"), "{up:?}");
+        assert_nothing_left(&streamer, 0).await
+    }
+}
+
+/// Any process of a stack may be killed: `down` ends the rest, and `up` starts a new stack.
+mod down_and_up_work_after_sigkill_of {
+    use super::*;
+
+    /// Kills the processes that `choose` takes from the owner, the supervisor, the emulator and a function.
+    async fn check(name: &str, choose: impl Fn([u32; 4]) -> Vec<u32>) -> anyhow::Result<()> {
+        let streamer = Streamer::new(name).await?;
+        let up = start(&streamer).await?;
+        kill(&streamer, &up, &choose).await?;
+        let down = streamer.run(["down"]).await?;
+        assert!(down.success, "{down:?}");
+        assert_nothing_left(&streamer, port(&up)).await?;
+
+        let up = start(&streamer).await?;
+        kill(&streamer, &up, &choose).await?;
+        // Until the owner has noticed, the stack counts as up.
+        let mut second = Value::Null;
+        eventually("a new stack is up", async || {
+            let result = streamer.run(["up", "--detach", "--json"]).await?;
+            assert!(result.success || result.err.contains("a stack is already up"), "{result:?}");
+            second = serde_json::from_str(&result.out).unwrap_or_default();
+            Ok(result.success)
+        })
+        .await?;
+        assert_ne!(second["pid"], up["pid"]);
+        connect(&streamer, &second).await?;
+        assert_eq!(streamer.run(["down"]).await?.out, "the stack is down\n");
+        assert_nothing_left(&streamer, port(&second)).await
+    }
+
+    async fn kill(
+        streamer: &Streamer,
+        up: &Value,
+        choose: impl Fn([u32; 4]) -> Vec<u32>,
+    ) -> anyhow::Result<()> {
+        // The connection starts a function.
+        let _socket = connect(streamer, up).await?;
+        let chain = streamer.chain(u32::try_from(up["pid"].as_u64().unwrap())?).await?;
+        choose(chain).into_iter().try_for_each(|pid| signal_process(pid, Signal::Kill))
+    }
+
+    #[tokio::test]
+    async fn owner() -> anyhow::Result<()> {
+        check("killed-owner", |[owner, ..]| vec![owner]).await
+    }
+
+    #[tokio::test]
+    async fn supervisor() -> anyhow::Result<()> {
+        check("killed-supervisor", |[_, supervisor, ..]| vec![supervisor]).await
+    }
+
+    #[tokio::test]
+    async fn emulator() -> anyhow::Result<()> {
+        check("killed-emulator", |[_, _, emulator, _]| vec![emulator]).await
+    }
+
+    #[tokio::test]
+    async fn owner_and_supervisor() -> anyhow::Result<()> {
+        check("killed-both", |[owner, supervisor, ..]| vec![owner, supervisor]).await
+    }
+
+    /// Only functions are left, which hold no lock.
+    #[tokio::test]
+    async fn all_but_functions() -> anyhow::Result<()> {
+        check("killed-all", |[owner, supervisor, emulator, _]| vec![owner, supervisor, emulator]).await
+    }
+
+    /// A stack gets over a crash of a function.
+    #[tokio::test]
+    async fn function() -> anyhow::Result<()> {
+        let streamer = Streamer::new("killed-function").await?;
+        let up = start(&streamer).await?;
+        kill(&streamer, &up, |[.., function]| vec![function]).await?;
+        connect(&streamer, &up).await?;
+        let second = streamer.run(["up"]).await?;
+        assert!(!second.success && second.err.contains("a stack is already up"), "{second:?}");
+        assert_eq!(streamer.run(["down"]).await?.out, "the stack is down\n");
+        assert_nothing_left(&streamer, port(&up)).await
+    }
+}
+
+async fn start(streamer: &Streamer) -> anyhow::Result<Value> {
+    let up = streamer.run(["up", "--detach", "--json"]).await?;
+    assert!(up.success, "{up:?}");
+    Ok(serde_json::from_str(&up.out)?)
+}
+
+/// Right after an interrupted start, `down` and `up` wait for its end.
+#[tokio::test]
+async fn interrupted_start_is_waited_for() -> anyhow::Result<()> {
+    let streamer = Streamer::new("interrupted").await?;
+    for command in ["down", "up"] {
+        let mut first = streamer.spawn(["up", "--json"])?;
+        eventually("the emulator runs", async || Ok(!streamer.processes()?.is_empty())).await?;
+        signal(&first, Signal::Interrupt)?;
+        if command == "down" {
+            let down = streamer.run(["down"]).await?;
+            assert!(down.success, "{down:?}");
+        }
+        let second = start(&streamer).await?;
+        first.wait().await?;
+        assert_eq!(streamer.run(["down"]).await?.out, "the stack is down\n");
+        assert_nothing_left(&streamer, port(&second)).await?;
+    }
+    Ok(())
+}
+
+/// A second `up` waits until the first has started, and then says where it is.
+#[tokio::test]
+async fn second_up_waits_for_start() -> anyhow::Result<()> {
+    let streamer = Streamer::new("second").await?;
+    let first = streamer.spawn(["up", "--detach", "--json"])?;
+    eventually("the emulator runs", async || Ok(!streamer.processes()?.is_empty())).await?;
+    let second = streamer.run(["up"]).await?;
+    assert!(!second.success && second.err.contains("a stack is already up, process "), "{second:?}");
+    let up: Value = serde_json::from_str(&output(first).await?.out)?;
+    assert_eq!(streamer.run(["down"]).await?.out, "the stack is down\n");
+    assert_nothing_left(&streamer, port(&up)).await
+}
+
+#[tokio::test]
+async fn detached_stack_survives_closed_terminal() -> anyhow::Result<()> {
+    let streamer = Streamer::new("closed").await?;
+    let mut command = streamer.spawn_in_terminal(["up", "--detach", "--json"])?;
+    let up = ready(&mut command).await?;
+    drop(command.stdin.take());
+    timeout(LIMIT, command.wait()).await??;
+    signal_process(u32::try_from(up["pid"].as_u64().unwrap())?, Signal::Hangup)?;
+    connect(&streamer, &up).await?;
+    assert_eq!(streamer.run(["down"]).await?.out, "the stack is down\n");
+    assert_nothing_left(&streamer, port(&up)).await
+}
+
+/// A kept demo is a stack like that of `up`.
+#[tokio::test]
+async fn kept_demo_serves_every_command() -> anyhow::Result<()> {
+    let streamer = Streamer::new("keep").await?;
+    let mut demo = streamer.spawn(["--keep"])?;
+    let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines();
+    let mut text = String::new();
+    while !text.contains("The stack is up.") {
+        text += &lines.next_line().await?.unwrap_or_else(|| panic!("the demo ended: {text}"));
+    }
+    let up: Value = serde_json::from_slice(&fs::read(streamer.folder().join("stack.json"))?)?;
+    assert_eq!(up["pid"].as_u64(), demo.id().map(u64::from));
+
+    let second = streamer.run(["up"]).await?;
+    assert!(!second.success && second.err.contains("a stack is already up, process "), "{second:?}");
+    let second = streamer.run(["--keep"]).await?;
+    assert!(!second.success && second.err.contains("a stack is already up, process "), "{second:?}");
+    let mut socket = connect(&streamer, &up).await?;
+    let sent = streamer.run(["send", "--tenant", "acme", "--user", "anna", "--payload", "\"kept\""]).await?;
+    assert!(sent.success, "{sent:?}");
+    assert_eq!(socket.next(LIMIT).await?.text, "\"kept\"");
+    for command in ["connections", "status", "redrive", "logs"] {
+        let result = streamer.run([command]).await?;
+        assert!(result.success, "{result:?}");
+    }
+    assert_eq!(streamer.run(["down"]).await?.out, "the stack is down\n");
+    assert!(timeout(LIMIT, demo.wait()).await??.success());
+    assert_nothing_left(&streamer, port(&up)).await
 }
 
 #[tokio::test]
@@ -155,6 +330,8 @@ async fn start_detached(streamer: &Streamer, free_port: u16) -> anyhow::Result<V
         assert!(up["functions"][function].is_string(), "{function}");
     }
     assert!(up["pid"].is_number());
+    let state: Value = serde_json::from_slice(&fs::read(streamer.folder().join("stack.json"))?)?;
+    assert_eq!(state, up, "stack.json and `up --json` have one shape");
 
     let second = streamer.run(["up"]).await?;
     assert!(!second.success && second.err.contains("a stack is already up, process "), "{second:?}");

@@ -12,11 +12,13 @@ use streamer_cli::{
     paths,
     stack::{build, emulator::REGION, processes::Processes},
 };
-use sysinfo::{Pid, ProcessesToUpdate, Signal, System};
+use sysinfo::{Pid, Process, ProcessesToUpdate, Signal, System};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     process::{Child, Command},
 };
+
+use crate::eventually;
 
 /// Runs the commands of one test, with a common state folder.
 #[derive(Debug)]
@@ -165,7 +167,32 @@ os.waitpid(pid, 0)
     /// # Errors
     /// When processes cannot be listed.
     pub fn processes(&self) -> anyhow::Result<Processes> {
-        Processes::with_environment(&[format!("TMPDIR={}", self.folder().display())])
+        Processes::in_folder(&self.folder())
+    }
+
+    /// Returns the processes of a stack that `owner` started, each the child of the one before: the owner, the
+    /// supervisor, the emulator and one of its Lambdas. Waits until there is a Lambda.
+    ///
+    /// # Errors
+    /// When processes cannot be listed, or there is none.
+    pub async fn chain(&self, owner: u32) -> anyhow::Result<[u32; 4]> {
+        let mut chain = [owner; 4];
+        eventually("the stack has its processes", async || {
+            let mut system = System::new()?;
+            system.refresh_processes(ProcessesToUpdate::All, true);
+            let child_of = |parent: u32| {
+                let is_child = |process: &&Process| process.parent() == Some(Pid::from_u32(parent));
+                let processes = system.processes().values().filter(|process| process.thread_kind().is_none());
+                processes.filter(is_child).map(|process| process.pid().as_u32()).next()
+            };
+            for level in 1..chain.len() {
+                let Some(child) = child_of(chain[level - 1]) else { return Ok(false) };
+                chain[level] = child;
+            }
+            Ok(true)
+        })
+        .await?;
+        Ok(chain)
     }
 }
 
@@ -174,7 +201,15 @@ os.waitpid(pid, 0)
 /// # Errors
 /// When the command has ended, or the signal cannot be sent.
 pub fn signal(command: &Child, signal: Signal) -> anyhow::Result<()> {
-    let pid = Pid::from_u32(command.id().context("the command has ended")?);
+    signal_process(command.id().context("the command has ended")?, signal)
+}
+
+/// Sends a signal to a process.
+///
+/// # Errors
+/// When the process has ended, or the signal cannot be sent.
+pub fn signal_process(pid: u32, signal: Signal) -> anyhow::Result<()> {
+    let pid = Pid::from_u32(pid);
     let mut system = System::new().context("cannot list processes")?;
     system.refresh_processes(ProcessesToUpdate::Some(&[pid]), true);
     let sent = system.process(pid).context("the command is not running")?.kill_with(signal);

@@ -1,5 +1,7 @@
-//! The commands of `streamer`, one file each. [`set_up`] and [`target`] are shared by several commands.
+//! The commands of `streamer`, one file each. [`set_up`] and [`target`] are shared by several
+//! commands, and [`background`] belongs to `up`.
 
+pub mod background;
 pub mod connections;
 pub mod demo;
 pub mod disconnect;

@@ -7,7 +7,7 @@ use crate::{
     stack::{
         Endpoint, Stack,
         build::{self, Router},
-        deploy::Overrides,
+        deploy::{Deployed, Overrides},
         emulator::{self, Installed, MINISTACK},
     },
 };
@@ -51,4 +51,23 @@ pub async fn set_up<T>(
 
 fn print_result(screen: Screen, step: &str, result: &str, took: Duration) {
     screen.line(format!(" {step:<11} {result:<40} {}", elapsed(took)));
+}
+
+/// Prints a stack's names and URLs, and how it ends.
+pub fn print_summary(screen: Screen, deployed: &Deployed, end: &str) {
+    let Deployed { endpoint_url, websocket_url, management_endpoint, .. } = deployed;
+    let Deployed { queue_url, dead_letter_queue_url, connections_table, .. } = deployed;
+    screen.line(format!(
+        "
+ endpoint      {endpoint_url}
+ websocket     {websocket_url}
+ management    {management_endpoint}
+ queue         {queue_url}
+ dead letters  {dead_letter_queue_url}
+ table         {connections_table}
+
+ The stack is up. {end}
+ next: streamer token --user anna --tenant acme  |  streamer send --help
+"
+    ));
 }

@@ -10,12 +10,11 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use tokio::{
-    io::AsyncWriteExt as _,
     process::{Child, ChildStdin, Command},
     time::{Instant, sleep},
 };
 
-use super::{log::Log, python::Packages};
+use super::{log::Log, owner, python::Packages};
 
 const SUPERVISOR: &str = include_str!("../../emulator/supervisor.py");
 
@@ -81,6 +80,7 @@ pub struct Emulator {
     /// The supervisor ends when this is closed. It is not part of `supervisor`, because `Child::wait` closes standard
     /// input.
     input: ChildStdin,
+    folder: PathBuf,
     /// The address that it listens on.
     pub address: SocketAddr,
 }
@@ -137,7 +137,7 @@ impl Installed {
             .stderr(output)
             .spawn()?;
         let input = supervisor.stdin.take().context("the supervisor has no standard input")?;
-        Ok(Emulator { supervisor, input, address })
+        Ok(Emulator { supervisor, input, folder: folder.to_owned(), address })
     }
 }
 
@@ -168,37 +168,27 @@ impl Emulator {
     /// Ends the emulator, and waits until it has ended.
     ///
     /// # Errors
-    /// When waiting for the supervisor fails.
+    /// When waiting for the supervisor fails, or a process cannot be killed.
     pub async fn end(self) -> anyhow::Result<()> {
-        let Self { mut supervisor, input, .. } = self;
+        let Self { mut supervisor, input, folder, .. } = self;
         drop(input);
-        supervisor.wait().await?;
-        Ok(())
+        end_rest(&mut supervisor, &folder).await
     }
 
-    /// Waits until the emulator has ended.
+    /// Waits until the emulator has ended, and every process that it started.
     ///
     /// # Errors
-    /// When waiting for the supervisor fails.
+    /// When waiting for the supervisor fails, or a process cannot be killed.
     pub async fn ended(&mut self) -> anyhow::Result<()> {
-        self.supervisor.wait().await?;
-        Ok(())
+        end_rest(&mut self.supervisor, &self.folder).await
     }
+}
 
-    /// Keeps the emulator running after this process has ended.
-    ///
-    /// # Errors
-    /// When writing to the supervisor fails.
-    pub async fn detach(mut self) -> anyhow::Result<()> {
-        self.input.write_all(b"detach\n").await?;
-        Ok(self.input.shutdown().await?)
-    }
-
-    /// Returns the supervisor's process id.
-    #[must_use]
-    pub fn pid(&self) -> Option<u32> {
-        self.supervisor.id()
-    }
+/// Waits for the supervisor, and ends what is left if it was killed.
+async fn end_rest(supervisor: &mut Child, folder: &Path) -> anyhow::Result<()> {
+    supervisor.wait().await?;
+    // The supervisor removes the folder last.
+    if folder.exists() { owner::clear(folder).await } else { Ok(()) }
 }
 
 fn free_address(port: Option<u16>) -> anyhow::Result<SocketAddr> {

@@ -3,7 +3,7 @@
 //! - [`emulator`]: installs and runs an emulator, MiniStack. [`build`]: builds the functions. [`mod@deploy`]: creates
 //!   the resources of `infra/stack.json`.
 //! - [`Stack`]: a running stack. It ends, with every process that it started, when it is dropped and when this process
-//!   ends, even by SIGKILL.
+//!   ends, even by SIGKILL. [`owner`]: the process of the one stack that commands see, whose [`state`] it writes.
 //! - [`issuer`] and [`socket`]: a client's token and WebSocket.
 //! - [`fault_proxy`]: makes the management endpoint fail.
 
@@ -14,6 +14,7 @@ pub mod fault_proxy;
 pub mod issuer;
 pub mod log;
 pub mod logs;
+pub mod owner;
 pub mod processes;
 pub mod python;
 pub mod socket;
@@ -226,26 +227,6 @@ impl Stack {
         match &mut self.host {
             Host::Owned(emulator) => emulator.ended().await,
             Host::External | Host::Shared => std::future::pending().await,
-        }
-    }
-
-    /// Keeps the stack's own emulator running after this process has ended.
-    ///
-    /// # Errors
-    /// When writing to the emulator's supervisor fails.
-    pub async fn detach(self) -> anyhow::Result<()> {
-        match self.host {
-            Host::Owned(emulator) => emulator.detach().await,
-            Host::External | Host::Shared => Ok(()),
-        }
-    }
-
-    /// Returns the process id of the supervisor of the stack's own emulator.
-    #[must_use]
-    pub fn pid(&self) -> Option<u32> {
-        match &self.host {
-            Host::Owned(emulator) => emulator.pid(),
-            Host::External | Host::Shared => None,
         }
     }
 }

@@ -9,25 +9,18 @@ use std::time::{Duration, Instant};
 use anyhow::{anyhow, bail};
 
 use self::{steps::Demo, tally::Tally};
-use super::set_up::set_up;
+use super::set_up::{print_summary, set_up};
 use crate::{
     screen::{Screen, elapsed},
     shutdown,
     stack::{
-        Endpoint, Stack,
-        build::Router,
-        deploy::{Deployed, Overrides},
-        fault_proxy::FaultProxy,
-        logs,
+        Endpoint, Stack, build::Router, deploy::Overrides, fault_proxy::FaultProxy, logs, owner::Owner, state,
     },
 };
 
 /// The outbound queue's visibility timeout. With the default, the message of a killed worker would return after
 /// minutes.
 const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// Lifetime of the token that `--keep` prints.
-const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
 
 /// Starts the proxy that makes the management endpoint fail, and returns the overrides that route posts through it.
 async fn prepare(endpoint: &Endpoint) -> anyhow::Result<(Overrides, FaultProxy)> {
@@ -47,10 +40,9 @@ async fn prepare(endpoint: &Endpoint) -> anyhow::Result<(Overrides, FaultProxy)>
 pub async fn run(keep: bool) -> anyhow::Result<()> {
     let (started, screen) = (Instant::now(), Screen::new());
     screen.line("Streamer: the full AWS path on this machine, without Docker or an AWS account.\n");
-    let start = async |installed: &_| Endpoint::start_own(installed, "demo").await;
-    let (stack, proxy) = tokio::select! {
+    let ((stack, proxy), owner) = tokio::select! {
         () = shutdown::requested() => bail!("interrupted while starting"),
-        stack = set_up(screen, &Router::Example, start, prepare) => stack?,
+        started = start(screen, keep) => started?,
     };
     screen.line(format!("             {}\n", stack.deployed.websocket_url));
 
@@ -69,15 +61,40 @@ pub async fn run(keep: bool) -> anyhow::Result<()> {
     if let Err(error) = logs::save(&stack).await {
         screen.line(format!(" cannot save the functions' logs: {error:#}"));
     }
-    if result.is_ok() && keep {
-        print_usage(screen, &stack)?;
-        shutdown::requested().await;
-    } else if result.is_ok() {
-        screen.line(" next: cargo run -- --keep  |  producer/examples/router.rs");
-    }
-    let ended = stack.end().await;
+    let ended = match owner {
+        Some(owner) if result.is_ok() => hold(screen, owner, stack).await,
+        _ => {
+            if result.is_ok() {
+                screen.line(" next: cargo run -- --keep  |  producer/examples/router.rs");
+            }
+            stack.end().await
+        }
+    };
     // An error of a step matters more than a later error.
     result.map_err(|failed| failed.error).and(ended)
+}
+
+/// Starts the demo's stack: with `keep` as the stack that other commands see, else as one of this process alone.
+async fn start(screen: Screen, keep: bool) -> anyhow::Result<((Stack, FaultProxy), Option<Owner>)> {
+    let owner = if keep { Some(Owner::claim().await?) } else { None };
+    let start = async |installed: &_| match &owner {
+        Some(owner) => Endpoint::start(installed, None, &state::folder(), owner.log()).await,
+        None => Endpoint::start_own(installed, "demo").await,
+    };
+    Ok((set_up(screen, &Router::Example, start, prepare).await?, owner))
+}
+
+/// Keeps a stack up until Ctrl-C or `streamer down`.
+async fn hold(screen: Screen, owner: Owner, mut stack: Stack) -> anyhow::Result<()> {
+    owner.publish(&stack)?;
+    print_summary(screen, &stack.deployed, "End it with Ctrl-C or `streamer down`.");
+    tokio::select! {
+        () = shutdown::requested() => owner.end(stack).await,
+        ended = stack.ended() => {
+            ended?;
+            bail!("the emulator ended, and with it the stack: see {}", state::log_path().display())
+        }
+    }
 }
 
 const STEPS: usize = 10;
@@ -137,30 +154,4 @@ fn print_tally(screen: Screen, tally: &Tally) {
         elapsed(tally.percentile(99)),
     ));
     screen.line(" The emulator adds 50 to 200 ms per message; Streamer's own latency: docs/explanation/performance.md");
-}
-
-/// Prints how to use a stack that stays up.
-fn print_usage(screen: Screen, stack: &Stack) -> anyhow::Result<()> {
-    let Deployed { endpoint_url, region, websocket_url, management_endpoint, .. } = &stack.deployed;
-    let Deployed { queue_url, dead_letter_queue_url, connections_table, .. } = &stack.deployed;
-    let token = stack.issuer.token("acme", "anna", TOKEN_LIFETIME)?;
-    let message = r#"{"version":1,"id":"hello-1","to":{"connection":"CONNECTION"},"payload":"hello"}"#;
-    screen.line(format!(
-        "\n The stack is up until Ctrl-C.\n
- websocket     {websocket_url}
- management    {management_endpoint}
- queue         {queue_url}
- dead letters  {dead_letter_queue_url}
- token         for user anna of tenant acme, valid for one hour:
- {token}
-
- # Connect, then request a report: {{\"type\":\"report\",\"request_id\":\"req_1\"}}
- npx wscat -c {websocket_url} -H 'Authorization: Bearer {token}'
-
- # Find the connection's id, then send a message to it
- export AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test AWS_DEFAULT_REGION={region}
- aws --endpoint-url {endpoint_url} dynamodb scan --table-name {connections_table} --query 'Items[].connection_id.S'
- aws --endpoint-url {endpoint_url} sqs send-message --queue-url {queue_url} --message-body '{message}'"
-    ));
-    Ok(())
 }
