@@ -4,6 +4,7 @@ use std::{
     ffi::OsString,
     io::{Write as _, stdout},
     path::PathBuf,
+    pin::{Pin, pin},
     time::Duration,
 };
 
@@ -75,9 +76,11 @@ impl Up {
         }
         let mut background = if self.background { Some(Background::begin()?) } else { None };
         let screen = if self.json { Screen::silent() } else { Screen::new() };
+        // One future for the whole time, so that no signal is lost in between.
+        let mut shutdown = pin!(shutdown::requested());
         let (owner, stack) = tokio::select! {
             // Dropping the future ends the emulator.
-            () = shutdown::requested() => bail!("interrupted while starting"),
+            () = &mut shutdown => bail!("interrupted while starting"),
             () = starter_ended(background.as_mut()) => bail!("interrupted while starting"),
             started = self.start(screen) => started?,
         };
@@ -93,7 +96,7 @@ impl Up {
         if let Some(background) = &mut background {
             background.ready().await?;
         }
-        follow(owner, stack, self.json || self.background).await
+        follow(owner, stack, self.json || self.background, shutdown).await
     }
 
     /// Returns the arguments of the process in the background.
@@ -124,12 +127,15 @@ async fn starter_ended(background: Option<&mut Background>) {
 }
 
 /// Prints the logs until the stack ends.
-async fn follow(owner: Owner, mut stack: Stack, silent: bool) -> anyhow::Result<()> {
+async fn follow(
+    owner: Owner,
+    mut stack: Stack,
+    silent: bool,
+    mut shutdown: Pin<&mut impl Future<Output = ()>>,
+) -> anyhow::Result<()> {
     let mut logs = Logs::of(&stack, None)?;
     let mut poll = interval(LOG_POLL_INTERVAL);
     poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let shutdown = shutdown::requested();
-    tokio::pin!(shutdown);
     loop {
         tokio::select! {
             () = &mut shutdown => return owner.end(stack).await,

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use sysinfo::{Pid, Process, ProcessRefreshKind, ProcessStatus, ProcessesToUpdate, Signal, System};
+use sysinfo::{Pid, ProcessRefreshKind, ProcessStatus, ProcessesToUpdate, Signal, System};
 use tokio::time::sleep;
 
 use super::{Stack, log::Log, processes::Processes, state};
@@ -87,8 +87,11 @@ impl Identity {
 
     /// Sends a signal if the process runs.
     fn signal(self, signal: Signal) -> anyhow::Result<()> {
-        if self.is_running()? {
-            snapshot(self.pid)?.process(Pid::from_u32(self.pid)).map(|process| send(process, signal));
+        if self.is_running()?
+            && let Some(process) = snapshot(self.pid)?.process(Pid::from_u32(self.pid))
+        {
+            // A process that has ended meanwhile needs no signal.
+            _ = process.kill_with(signal);
         }
         Ok(())
     }
@@ -111,11 +114,6 @@ fn snapshot(pid: u32) -> anyhow::Result<System> {
     let pids = [Pid::from_u32(pid)];
     system.refresh_processes_specifics(ProcessesToUpdate::Some(&pids), true, ProcessRefreshKind::nothing());
     Ok(system)
-}
-
-fn send(process: &Process, signal: Signal) {
-    // A process that has ended needs no signal.
-    _ = process.kill_with(signal);
 }
 
 /// Returns the owner that the log at `path` names. It may have ended.

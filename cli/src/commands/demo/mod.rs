@@ -4,7 +4,10 @@ mod faults;
 mod steps;
 mod tally;
 
-use std::time::{Duration, Instant};
+use std::{
+    pin::{Pin, pin},
+    time::{Duration, Instant},
+};
 
 use anyhow::{anyhow, bail};
 
@@ -40,15 +43,17 @@ async fn prepare(endpoint: &Endpoint) -> anyhow::Result<(Overrides, FaultProxy)>
 pub async fn run(keep: bool) -> anyhow::Result<()> {
     let (started, screen) = (Instant::now(), Screen::new());
     screen.line("Streamer: the full AWS path on this machine, without Docker or an AWS account.\n");
+    // One future for the whole time, so that no signal is lost in between.
+    let mut shutdown = pin!(shutdown::requested());
     let ((stack, proxy), owner) = tokio::select! {
-        () = shutdown::requested() => bail!("interrupted while starting"),
+        () = &mut shutdown => bail!("interrupted while starting"),
         started = start(screen, keep) => started?,
     };
     screen.line(format!("             {}\n", stack.deployed.websocket_url));
 
     let mut demo = Demo::new(&stack, &proxy, screen);
     let result = tokio::select! {
-        () = shutdown::requested() => Err(StepError { passed: 0, error: anyhow!("interrupted") }),
+        () = &mut shutdown => Err(StepError { passed: 0, error: anyhow!("interrupted") }),
         result = run_steps(&mut demo, screen) => result,
     };
     print_tally(screen, &demo.tally);
@@ -62,7 +67,7 @@ pub async fn run(keep: bool) -> anyhow::Result<()> {
         screen.line(format!(" cannot save the functions' logs: {error:#}"));
     }
     let ended = match owner {
-        Some(owner) if result.is_ok() => hold(screen, owner, stack).await,
+        Some(owner) if result.is_ok() => hold(screen, owner, stack, shutdown).await,
         _ => {
             if result.is_ok() {
                 screen.line(" next: cargo run -- --keep  |  producer/examples/router.rs");
@@ -85,11 +90,16 @@ async fn start(screen: Screen, keep: bool) -> anyhow::Result<((Stack, FaultProxy
 }
 
 /// Keeps a stack up until Ctrl-C or `streamer down`.
-async fn hold(screen: Screen, owner: Owner, mut stack: Stack) -> anyhow::Result<()> {
+async fn hold(
+    screen: Screen,
+    owner: Owner,
+    mut stack: Stack,
+    shutdown: Pin<&mut impl Future<Output = ()>>,
+) -> anyhow::Result<()> {
     owner.publish(&stack)?;
     print_summary(screen, &stack.deployed, "End it with Ctrl-C or `streamer down`.");
     tokio::select! {
-        () = shutdown::requested() => owner.end(stack).await,
+        () = shutdown => owner.end(stack).await,
         ended = stack.ended() => {
             ended?;
             bail!("the emulator ended, and with it the stack: see {}", state::log_path().display())
