@@ -112,7 +112,7 @@ async fn limit_closes_a_users_oldest_connections() -> anyhow::Result<()> {
     let handler =
         ConnectHandler::new(stack.table(), verifier, access, Some(limit), telemetry("connect-handler"));
     let mut event = event::connect(Some(&stack.issuer.token(TENANT, user, Duration::from_secs(60))?));
-    event.request_context.connection_id = Some("newest".to_owned());
+    event.connection_id = Some("newest".to_owned());
     // The limit has 2 s. Connections that it did not close in time stay until the next `$connect`.
     eventually("the limit is enforced in time", async || {
         let started = Instant::now();
