@@ -36,9 +36,9 @@ use aws_lambda_events::{
     },
     encodings::Body,
 };
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, header};
 use serde_json::json;
-use streamer_connections::{Connection, ConnectionTable};
+use streamer_connections::{Connection, ConnectionTable, subprotocol};
 use streamer_message::{ConnectionId, TenantId, UserId};
 use streamer_telemetry::{Telemetry, metric};
 
@@ -46,7 +46,7 @@ use crate::{
     config::Access,
     fault::Fault,
     limit::ConnectionLimit,
-    token::{Token, offers_subprotocol},
+    token::Token,
     verify::{Claims, Verifier},
 };
 
@@ -219,8 +219,7 @@ fn internal(error: &dyn std::fmt::Display) -> Refusal {
 fn accepted(request: &HeaderMap) -> ApiGatewayProxyResponse {
     let mut response = ApiGatewayProxyResponse::default();
     response.status_code = 200;
-    if offers_subprotocol(request) {
-        let subprotocol = HeaderValue::from_static(token::SUBPROTOCOL);
+    if let Some(subprotocol) = subprotocol::answer(request) {
         response.headers.insert(header::SEC_WEBSOCKET_PROTOCOL, subprotocol);
     }
     response

@@ -2,12 +2,9 @@
 
 use aws_lambda_events::apigw::ApiGatewayWebsocketProxyRequest;
 use http::{HeaderMap, header};
+use streamer_connections::subprotocol::{SUBPROTOCOL, offered};
 
 use crate::fault::Fault;
-
-/// The subprotocol that precedes a token: `new WebSocket(url, ["streamer.jwt", token])`. Browsers cannot set any other
-/// header, and query strings end up in access logs.
-pub const SUBPROTOCOL: &str = "streamer.jwt";
 
 /// Maximum bytes of a token.
 const MAX_BYTES: usize = 8 * 1024;
@@ -39,19 +36,8 @@ impl<'a> Token<'a> {
     }
 }
 
-/// Returns whether the client offers the subprotocol, and so expects it in the response (RFC 6455, section 4.1).
-#[must_use]
-pub fn offers_subprotocol(headers: &HeaderMap) -> bool {
-    subprotocols(headers).any(|protocol| protocol == SUBPROTOCOL)
-}
-
-fn subprotocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    let values = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).into_iter();
-    values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).map(str::trim)
-}
-
 fn in_subprotocols(headers: &HeaderMap) -> Option<&str> {
-    subprotocols(headers).skip_while(|protocol| *protocol != SUBPROTOCOL).nth(1)
+    offered(headers).skip_while(|protocol| *protocol != SUBPROTOCOL).nth(1)
 }
 
 /// Removes the scheme `Bearer`, whose name is case-insensitive (RFC 9110, section 11.1).
