@@ -35,7 +35,7 @@ use std::{
 use aws_lambda_events::{apigw::ApiGatewayProxyResponse, encodings::Body};
 use http::{HeaderValue, header};
 use serde_json::json;
-use streamer_connections::{Connection, ConnectionTable};
+use streamer_connections::{Connection, ConnectionTable, subprotocol};
 use streamer_events::WebSocketEvent;
 use streamer_message::ConnectionId;
 use streamer_telemetry::{Telemetry, metric};
@@ -44,7 +44,7 @@ use crate::{
     config::Access,
     fault::{ClaimFault, Fault},
     limit::ConnectionLimit,
-    token::{Token, offers_subprotocol},
+    token::Token,
     verify::Verifier,
 };
 
@@ -238,8 +238,8 @@ fn internal(error: &dyn std::fmt::Display) -> Refusal {
 fn accepted(event: &WebSocketEvent) -> ApiGatewayProxyResponse {
     let mut response = ApiGatewayProxyResponse::default();
     response.status_code = 200;
-    if offers_subprotocol(event) {
-        let subprotocol = HeaderValue::from_static(token::SUBPROTOCOL);
+    if let Some(subprotocol) = subprotocol::answer(event.header(subprotocol::HEADER)) {
+        let subprotocol = HeaderValue::from_static(subprotocol);
         response.headers.insert(header::SEC_WEBSOCKET_PROTOCOL, subprotocol);
     }
     response

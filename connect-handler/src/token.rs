@@ -1,12 +1,9 @@
 //! Finds the token in a `$connect` event.
 
+use streamer_connections::subprotocol::{self, SUBPROTOCOL, offered};
 use streamer_events::WebSocketEvent;
 
 use crate::fault::Fault;
-
-/// The subprotocol that precedes a token: `new WebSocket(url, ["streamer.jwt", token])`. Browsers cannot set any other
-/// header, and query strings end up in access logs.
-pub const SUBPROTOCOL: &str = "streamer.jwt";
 
 /// Maximum bytes of a token.
 const MAX_BYTES: usize = 8 * 1024;
@@ -38,18 +35,8 @@ impl<'a> Token<'a> {
     }
 }
 
-/// Returns whether the client offers the subprotocol, and so expects it in the response (RFC 6455, section 4.1).
-#[must_use]
-pub fn offers_subprotocol(event: &WebSocketEvent) -> bool {
-    subprotocols(event).any(|protocol| protocol == SUBPROTOCOL)
-}
-
-fn subprotocols(event: &WebSocketEvent) -> impl Iterator<Item = &str> {
-    event.header("Sec-WebSocket-Protocol").flat_map(|value| value.split(',')).map(str::trim)
-}
-
 fn in_subprotocols(event: &WebSocketEvent) -> Option<&str> {
-    subprotocols(event).skip_while(|protocol| *protocol != SUBPROTOCOL).nth(1)
+    offered(event.header(subprotocol::HEADER)).skip_while(|protocol| *protocol != SUBPROTOCOL).nth(1)
 }
 
 /// Returns whether a text has the three parts of a JWT (RFC 7515, section 3.1). The signature may be empty.

@@ -30,7 +30,11 @@ use tokio::{
 use crate::{TENANT, connected, rows};
 
 /// Sends a handshake with this query and these headers, and returns the status and the open connection.
-async fn handshake(stack: &Stack, query: &str, header: &str) -> anyhow::Result<(u16, BufReader<TcpStream>)> {
+pub(crate) async fn handshake(
+    stack: &Stack,
+    query: &str,
+    header: &str,
+) -> anyhow::Result<(u16, BufReader<TcpStream>)> {
     let url = stack.deployed.websocket_url.strip_prefix("ws://").context("not a WebSocket URL")?;
     let (host, path) = url.split_once('/').context("the URL has no path")?;
     let mut stream = BufReader::new(TcpStream::connect(host).await?);
