@@ -2,7 +2,9 @@
 
 use std::{fmt, time::Duration};
 
-use streamer_message::{ConnectionId, DecodeError, dead_letter::Reason, limits::PAYLOAD_BYTES};
+use streamer_message::{ConnectionId, dead_letter::Reason, limits::PAYLOAD_BYTES};
+
+use crate::decode::Poison;
 
 /// The outcome of a pair of a message and a connection. Each pair has exactly one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,8 +23,8 @@ pub enum Outcome {
     Expanded,
     /// API Gateway will never accept the message. It becomes a dead letter.
     Rejected(Rejection),
-    /// The body is not a valid message. It becomes a dead letter, unchanged.
-    Poison(DecodeError),
+    /// The record has no valid message. Its body becomes a dead letter, unchanged.
+    Poison(Poison),
     /// The message was retried for too long. It becomes a dead letter.
     Exhausted(Cause),
     /// The message is not finished and is handed back to the queue.

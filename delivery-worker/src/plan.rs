@@ -189,8 +189,8 @@ fn is_behind(records: &[Record], first: &HashMap<Option<&str>, usize>, index: us
 
 #[cfg(test)]
 mod tests {
-    use aws_lambda_events::sqs::SqsMessage;
     use proptest::prelude::*;
+    use streamer_events::{Body, SqsRecord};
 
     use super::*;
     use crate::decode::Message;
@@ -201,12 +201,9 @@ mod tests {
 
     /// Returns a record with more fields in its body.
     fn with(group: &str, more: &str) -> Record {
-        let mut record = SqsMessage::default();
-        record.message_id = Some("record".to_owned());
-        record.body =
-            Some(format!(r#"{{"version":1,"id":"m","payload":1,"to":{{"connection":"c"}}{more}}}"#));
-        record.attributes = [("MessageGroupId".to_owned(), group.to_owned())].into();
-        Record::read(record).unwrap()
+        let text = format!(r#"{{"version":1,"id":"m","payload":1,"to":{{"connection":"c"}}{more}}}"#);
+        let attributes = [("MessageGroupId".to_owned(), group.to_owned())].into();
+        Record::read(SqsRecord { body: Body::Text(text), attributes, ..SqsRecord::default() })
     }
 
     fn message(record: &Record) -> &Message {
@@ -352,9 +349,7 @@ mod tests {
             let text = with("g", &more)
                 .text()
                 .replace(r#"{"connection":"c"}"#, r#"{"user":{"tenant":"t","user":"u"}}"#);
-            let mut record = SqsMessage::default();
-            (record.message_id, record.body) = (Some("record".to_owned()), Some(text));
-            Record::read(record).unwrap()
+            Record::read(SqsRecord { body: Body::Text(text), ..SqsRecord::default() })
         };
         let connection = |seq: u64| of_request("r", seq, SUPERSEDABLE);
         assert_eq!(planned(QueueKind::Standard, &[user(1), connection(2)]), (vec![0, 1], vec![]));

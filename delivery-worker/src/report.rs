@@ -53,7 +53,7 @@ fn log_pair(record: &Record, pair: &Completed) {
     let connection_id = pair.connection.as_ref().map(ConnectionId::as_str);
     let request_id =
         message.and_then(|message| message.envelope.request.as_ref()).map(|request| request.id.as_str());
-    let (record_id, outcome) = (&record.id, pair.outcome.name());
+    let (record_id, outcome) = (record.id.as_deref(), pair.outcome.name());
     match &pair.outcome {
         Outcome::Delivered | Outcome::Expanded => {
             tracing::debug!(message_id, connection_id, request_id, outcome);
@@ -129,13 +129,14 @@ fn metric_of(outcome: &Outcome) -> Metric {
 mod tests {
     use std::time::{Duration, SystemTime};
 
-    use aws_lambda_events::sqs::SqsMessage;
     use streamer_environment::Environment;
+    use streamer_events::SqsRecord;
     use streamer_telemetry::Settings;
 
     use super::*;
     use crate::{
         admission::{Decision, breaker::Health},
+        decode::Poison,
         outcome::Rejection,
     };
 
@@ -145,10 +146,8 @@ mod tests {
     }
 
     fn record(sent: &str) -> Record {
-        let mut record = SqsMessage::default();
-        record.message_id = Some("record".to_owned());
-        record.attributes = [("SentTimestamp".to_owned(), sent.to_owned())].into();
-        Record::read(record).unwrap()
+        let attributes = [("SentTimestamp".to_owned(), sent.to_owned())].into();
+        Record::read(SqsRecord { attributes, ..SqsRecord::default() })
     }
 
     #[tokio::test(start_paused = true)]
@@ -165,7 +164,7 @@ mod tests {
             Outcome::NoRecipient,
             Outcome::Expanded,
             Outcome::Rejected(Rejection::Audience),
-            Outcome::Poison(streamer_message::DecodeError::UnknownVersion(2)),
+            Outcome::Poison(Poison::NoBody),
             Outcome::Exhausted(Cause::Status(429)),
             Outcome::HandedBack(Cause::Status(429)),
             Outcome::HandedBack(Cause::Elsewhere("https://other.example".to_owned())),

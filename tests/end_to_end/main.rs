@@ -4,6 +4,7 @@ mod arrivals;
 mod audiences;
 mod browser;
 mod connect;
+mod front_door;
 mod languages;
 mod outcomes;
 mod redrive;

@@ -2,11 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use aws_lambda_events::{
-    apigw::ApiGatewayWebsocketProxyRequest,
-    sqs::{SqsEvent, SqsMessage},
-};
 use serde_json::{Value, json};
+use streamer_events::{Body, SqsEvent, SqsRecord, WebSocketEvent};
 
 /// Returns the time at which tests in virtual time begin.
 #[must_use]
@@ -19,25 +16,24 @@ pub const EPOCH_MILLIS: u64 = 1_764_000_000_000;
 
 /// Builds an SQS event with these bodies. The records' ids are `record-0`, `record-1`, ….
 pub fn batch<B: Into<String>>(bodies: impl IntoIterator<Item = B>) -> SqsEvent {
-    let mut event = SqsEvent::default();
-    event.records = bodies.into_iter().enumerate().map(|(index, body)| record(index, body.into())).collect();
-    event
+    let records = bodies.into_iter().enumerate().map(|(index, body)| record(index, body.into()));
+    SqsEvent { records: records.collect() }
 }
 
 /// Builds a record with this body, received for the first time at [`epoch`].
 #[must_use]
-pub fn record(index: usize, body: String) -> SqsMessage {
+pub fn record(index: usize, body: String) -> SqsRecord {
     let attributes = [
         ("ApproximateReceiveCount", "1".to_owned()),
         ("ApproximateFirstReceiveTimestamp", EPOCH_MILLIS.to_string()),
         ("SentTimestamp", (EPOCH_MILLIS - 50).to_string()),
     ];
-    let mut record = SqsMessage::default();
-    record.message_id = Some(format!("record-{index}"));
-    record.receipt_handle = Some(format!("receipt-{index}"));
-    record.body = Some(body);
-    record.attributes = attributes.map(|(name, value)| (name.to_owned(), value)).into();
-    record
+    SqsRecord {
+        message_id: Some(format!("record-{index}")),
+        receipt_handle: Some(format!("receipt-{index}")),
+        body: Body::Text(body),
+        attributes: attributes.map(|(name, value)| (name.to_owned(), value)).into(),
+    }
 }
 
 /// Builds the body of a message to these connections, with its id as payload.
@@ -51,7 +47,7 @@ pub fn message(id: &str, connections: &[&str]) -> Value {
 /// # Panics
 /// When the event type does not accept it.
 #[must_use]
-pub fn connect(token: Option<&str>) -> ApiGatewayWebsocketProxyRequest {
+pub fn connect(token: Option<&str>) -> WebSocketEvent {
     let mut headers = json!({ "Host": "ws.example.com", "User-Agent": "tests/1.0" });
     if let Some(token) = token {
         headers["Authorization"] = format!("Bearer {token}").into();
@@ -64,10 +60,10 @@ pub fn connect(token: Option<&str>) -> ApiGatewayWebsocketProxyRequest {
 /// # Panics
 /// When the event type does not accept it.
 #[must_use]
-pub fn disconnect() -> ApiGatewayWebsocketProxyRequest {
+pub fn disconnect() -> WebSocketEvent {
     let mut event = websocket("DISCONNECT", json!({}));
-    event.request_context.disconnect_status_code = Some(1001);
-    event.request_context.disconnect_reason = Some("Going away".to_owned());
+    event.disconnect_status_code = Some(1001);
+    event.disconnect_reason = Some("Going away".to_owned());
     event
 }
 
@@ -75,7 +71,7 @@ pub fn disconnect() -> ApiGatewayWebsocketProxyRequest {
 pub const CONNECTION: &str = "L0SM9cOFvHcCIhw=";
 
 #[expect(clippy::expect_used, reason = "an invalid event is a bug in the tests")]
-fn websocket(event_type: &str, mut event: Value) -> ApiGatewayWebsocketProxyRequest {
+fn websocket(event_type: &str, mut event: Value) -> WebSocketEvent {
     event["isBase64Encoded"] = false.into();
     event["requestContext"] = json!({
         "routeKey": format!("${}", event_type.to_lowercase()),
@@ -90,5 +86,5 @@ fn websocket(event_type: &str, mut event: Value) -> ApiGatewayWebsocketProxyRequ
         "requestTimeEpoch": EPOCH_MILLIS,
         "identity": { "sourceIp": "192.0.2.1", "userAgent": "tests/1.0" },
     });
-    serde_json::from_value(event).expect("a WebSocket event")
+    serde_json::from_str(&event.to_string()).expect("a WebSocket event")
 }

@@ -5,12 +5,14 @@
 //! - [`Stack`]: a running stack. It ends, with every process that it started, when it is dropped and when this process
 //!   ends, even by SIGKILL. [`owner`]: the process of the one stack that commands see, whose [`state`] it writes.
 //! - [`issuer`] and [`socket`]: a client's token and WebSocket.
+//! - [`front_door`]: the server that clients connect to, before the emulator.
 //! - [`fault_proxy`]: makes the management endpoint fail.
 
 pub mod build;
 pub mod deploy;
 pub mod emulator;
 pub mod fault_proxy;
+pub mod front_door;
 pub mod issuer;
 pub mod log;
 pub mod logs;
@@ -31,6 +33,7 @@ use self::{
     build::{Binaries, Router},
     deploy::{DeployInput, Deployed, Overrides, deploy, local_config},
     emulator::{Emulator, Installed, MINISTACK},
+    front_door::FrontDoor,
     issuer::Issuer,
     log::Log,
     processes::Processes,
@@ -45,6 +48,8 @@ const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
 #[derive(Debug)]
 pub struct Stack {
     host: Host,
+    /// The server at its WebSocket URL, if this process deployed it.
+    _front_door: Option<FrontDoor>,
     /// Names and URLs of its resources.
     pub deployed: Deployed,
     /// The issuer of the tokens that it accepts.
@@ -132,14 +137,20 @@ impl Endpoint {
         let suffix = matches!(self.host, Host::External).then(|| format!("-{}", std::process::id()));
         suffix.iter().for_each(|suffix| spec.rename(suffix));
         let input = DeployInput { spec: &spec, overrides, binaries, router, issuer: &issuer };
-        let deployed = deploy(&config, input).await;
-        let deployed = match suffix {
-            Some(suffix) => deployed.with_context(|| {
+        let deployed = async {
+            let mut deployed = deploy(&config, input).await?;
+            let front_door =
+                FrontDoor::start(&deployed.websocket_url).context("cannot start the front door")?;
+            deployed.websocket_url = front_door.url();
+            anyhow::Ok((deployed, front_door))
+        };
+        let (deployed, front_door) = match suffix {
+            Some(suffix) => deployed.await.with_context(|| {
                 format!("the deployment at {} is incomplete: remove the resources named …{suffix}", self.url)
             })?,
-            None => deployed?,
+            None => deployed.await?,
         };
-        Ok(Stack { host: self.host, deployed, issuer, config })
+        Ok(Stack { host: self.host, _front_door: Some(front_door), deployed, issuer, config })
     }
 }
 
@@ -164,7 +175,7 @@ impl Stack {
     /// Returns a stack that another process deployed. Ending it is up to that process.
     pub async fn attach(deployed: Deployed, issuer: Issuer) -> Self {
         let config = local_config(&deployed.endpoint_url).await;
-        Self { host: Host::Shared, deployed, issuer, config }
+        Self { host: Host::Shared, _front_door: None, deployed, issuer, config }
     }
 
     /// Connects a client with a fresh token.
