@@ -115,7 +115,7 @@ fn failure(error: &SdkError<SendMessageBatchError>) -> Failure {
 
 /// Returns whether no source of credentials is configured. A source that failed may work at the next attempt.
 fn has_no_credentials(error: &SdkError<SendMessageBatchError>) -> bool {
-    successors(error.source(), |error| error.source()).any(|error| {
+    successors(error.source(), |&error| error.source()).any(|error| {
         matches!(
             error.downcast_ref(),
             Some(CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_))
@@ -130,7 +130,7 @@ fn cause(error: &SdkError<SendMessageBatchError>) -> String {
         let message = service.and_then(ProvideErrorMetadata::message).unwrap_or_default();
         return format!("{code}: {message}");
     }
-    let sources = successors(error.source(), |error| error.source());
+    let sources = successors(error.source(), |&error| error.source());
     sources.fold(error.to_string(), |text, source| format!("{text}: {source}"))
 }
 

@@ -7,6 +7,7 @@ mod connect;
 mod languages;
 mod outcomes;
 mod redrive;
+mod send;
 mod status;
 mod storm;
 mod upgrade;
