@@ -1,10 +1,6 @@
 //! One call to SQS, and its result for each entry.
 
-use std::{
-    error::Error,
-    iter::successors,
-    sync::Arc,
-};
+use std::{error::Error, iter::successors, sync::Arc};
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_sqs::{
@@ -147,8 +143,7 @@ mod tests {
     /// Sends to a client that can make no call, and returns the failure.
     async fn failure_of(region: Option<Region>, error: fn() -> CredentialsError) -> Failure {
         let config = Config::builder().behavior_version(BehaviorVersion::v2026_01_12()).region(region);
-        let config =
-            config.credentials_provider(provide_credentials_fn(move || async move { Err(error()) }));
+        let config = config.credentials_provider(provide_credentials_fn(move || async move { Err(error()) }));
         let queue = Queue::new(&Client::from_conf(config.build()), "http://127.0.0.1:9/q".to_owned());
         let body = "{}".to_owned();
         let entry = Entry { body, group: None, deduplication: None, trace: None, key: None };

@@ -122,12 +122,14 @@ async fn failed_messages_are_sent_with_retry() -> anyhow::Result<()> {
     drop(stdin);
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(ended.out.contains(": 0 queued (0 per second), 2 failed, 1 invalid"), "{ended:?}");
-    for text in ["line 2: not JSON", "check --queue-url", "`streamer send --retry ", "not in that file (line 2)"]
+    for text in
+        ["line 2: not JSON", "check --queue-url", "`streamer send --retry ", "not in that file (line 2)"]
     {
         assert!(ended.err.contains(text), "{text}: {ended:?}");
     }
     let kept = fs::read_to_string(&file)?;
-    let ids: BTreeSet<_> = kept.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].clone()).collect();
+    let ids: BTreeSet<_> =
+        kept.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].clone()).collect();
     assert_eq!(ids.len(), 2, "{kept}");
 
     let retry = ["send", "--aws", "--queue-url", queue_url, "--retry", path];
@@ -165,7 +167,10 @@ async fn errors_show_how_to_write_arguments() -> anyhow::Result<()> {
         streamer.run_all(["send"].iter().chain(arguments).copied()).await
     };
     for (arguments, text) in [
-        (&["--connection", "c", "--payload", "hello"][..], "write a string in double quotes: --payload '\"hello\"'"),
+        (
+            &["--connection", "c", "--payload", "hello"][..],
+            "write a string in double quotes: --payload '\"hello\"'",
+        ),
         (&["--connection", "c", "--payload", "{a:1}"], "as in --payload '{\"hello\":\"world\"}'"),
         (&["--connection", "", "--payload", "1"], "`streamer connections` lists them"),
         (&["--connections", "a,,b", "--payload", "1"], "a connection id must have 1 to 128 characters"),
@@ -174,7 +179,10 @@ async fn errors_show_how_to_write_arguments() -> anyhow::Result<()> {
         (&["--connection", "c", "--progress", "120"], "write a whole number from 0 to 100, without %"),
         (&["--connection", "c", "--progress", "40%"], "write a whole number from 0 to 100, without %"),
         (&["--connection", "c", "--payload", "1", "--id", ""], "a message id must have 1 to 128 characters"),
-        (&["--connection", "c", "--payload", "1", "--request", ""], "a request id must have 1 to 128 characters"),
+        (
+            &["--connection", "c", "--payload", "1", "--request", ""],
+            "a request id must have 1 to 128 characters",
+        ),
         (&["--payload", "1"], "--tenant <ID>"),
         (&["--connection", "c"], "--payload <JSON>"),
         (&["--retry", "f", "--connection", "c"], "cannot be used with"),

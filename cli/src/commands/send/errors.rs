@@ -27,7 +27,9 @@ pub(super) fn explain(error: &SendError, is_aws: bool) -> String {
         SendError::Refused { .. } if error.is_queue_fault() => {
             format!("{error}: restart the stack with `streamer down` and `streamer up`")
         }
-        SendError::TimedOut { .. } if !is_aws => format!("{error}. Is the stack up? `streamer status` shows it"),
+        SendError::TimedOut { .. } if !is_aws => {
+            format!("{error}. Is the stack up? `streamer status` shows it")
+        }
         error => error.to_string(),
     }
 }
@@ -94,7 +96,10 @@ mod tests {
             "not JSON (expected value at column 1): write a string in double quotes: --payload '\"hello\"'"
         );
         assert!(argument("it's \"so\"").ends_with(r#"--payload '"it'\''s \"so\""'"#));
-        assert!(argument("").contains("for an empty string write --payload '\"\"', for no value --payload 'null'"));
+        assert!(
+            argument("")
+                .contains("for an empty string write --payload '\"\"', for no value --payload 'null'")
+        );
         assert!(argument("{hello:world}").ends_with(r#"as in --payload '{"hello":"world"}'"#));
         assert!(argument("[1").starts_with("not JSON (EOF while parsing a list): names and strings"));
         assert!(argument(&"x".repeat(1000)).len() < 200);

@@ -31,7 +31,15 @@ pub(super) struct Line {
 
 impl<S: Stream<Item = io::Result<Vec<u8>>> + Unpin> Lines<S> {
     pub(super) fn new(chunks: S) -> Self {
-        Self { chunks, buffer: Vec::new(), start: 0, searched: 0, number: 0, is_too_long: false, is_at_end: false }
+        Self {
+            chunks,
+            buffer: Vec::new(),
+            start: 0,
+            searched: 0,
+            number: 0,
+            is_too_long: false,
+            is_at_end: false,
+        }
     }
 
     /// Returns the next line that is not blank, and `None` at the end. Cancelling it loses no line.
@@ -98,7 +106,9 @@ impl<S: Stream<Item = io::Result<Vec<u8>>> + Unpin> Lines<S> {
     fn take(&mut self) -> Option<Vec<u8>> {
         let end = match memchr(b'\n', &self.buffer[self.searched..]) {
             Some(found) => self.searched + found,
-            None if self.is_at_end && (self.is_too_long || self.start < self.buffer.len()) => self.buffer.len(),
+            None if self.is_at_end && (self.is_too_long || self.start < self.buffer.len()) => {
+                self.buffer.len()
+            }
             None => {
                 if self.buffer.len() - self.start > QUEUE_MESSAGE_BYTES {
                     self.is_too_long = true;

@@ -179,7 +179,7 @@ impl Send {
         }
     }
 
-    async fn send_one(self, message: Message) -> anyhow::Result<()> {
+    async fn send_one(&self, message: Message) -> anyhow::Result<()> {
         let (producer, log) = (self.target.producer().await?, self.worker_log().await?);
         let (screen, id, bodies) = (Screen::new(), message.id().clone(), message.encode().len());
         let sent = producer.send(message).await;
@@ -191,7 +191,7 @@ impl Send {
         }
     }
 
-    async fn send_lines(self) -> anyhow::Result<()> {
+    async fn send_lines(&self) -> anyhow::Result<()> {
         let (producer, log) = (self.target.producer().await?, self.worker_log().await?);
         let chunks = match &self.content.retry {
             Some(path) => {

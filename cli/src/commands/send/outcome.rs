@@ -108,7 +108,11 @@ mod tests {
         let away = receipt(false, &[(None, "handed_back", Some("user away"))]);
         let (lines, error) = described(&[away]);
         assert_eq!(lines, ["still trying user anna of tenant acme (user away)"]);
-        assert!(error.unwrap().ends_with("the worker goes on, `streamer logs delivery --follow` shows it; waited for 10s"));
+        assert!(
+            error
+                .unwrap()
+                .ends_with("the worker goes on, `streamer logs delivery --follow` shows it; waited for 10s")
+        );
     }
 
     #[test]

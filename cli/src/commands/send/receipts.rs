@@ -172,9 +172,7 @@ mod tests {
 
     fn record(id: &str, record: &str, further: usize) -> String {
         let message = r#""message":"record""#;
-        format!(
-            r#"{{{message},"message_id":"{id}","record_id":"{record}","further_messages":{further}}}"#
-        )
+        format!(r#"{{{message},"message_id":"{id}","record_id":"{record}","further_messages":{further}}}"#)
     }
 
     /// Returns the receipt of message `m` with one body: whether it is complete, and its outcomes.
@@ -195,7 +193,7 @@ mod tests {
     fn message_is_complete_after_its_last_record() {
         assert_eq!(receipt(&[]), (false, vec![]));
         let delivered = pair("m", "a", "delivered");
-        assert_eq!(receipt(&[delivered.clone()]), (false, outcomes(&[("a", "delivered")])));
+        assert_eq!(receipt(std::slice::from_ref(&delivered)), (false, outcomes(&[("a", "delivered")])));
         assert_eq!(receipt(&[delivered, record("m", "1", 0)]), (true, outcomes(&[("a", "delivered")])));
     }
 

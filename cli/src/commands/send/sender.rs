@@ -289,10 +289,14 @@ mod tests {
         };
         let chunks = stream::poll_fn(move |context| chunks.poll_recv(context));
         let (summary, ()) = tokio::join!(run(chunks, send, stream::pending()), generate);
-        let sent: Vec<_> = sent.take().into_iter().map(|(at, body)| {
-            let body: serde_json::Value = serde_json::from_str(&body).unwrap();
-            (at, body["payload"].as_u64().unwrap())
-        }).collect();
+        let sent: Vec<_> = sent
+            .take()
+            .into_iter()
+            .map(|(at, body)| {
+                let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+                (at, body["payload"].as_u64().unwrap())
+            })
+            .collect();
         assert_eq!(sent, [(0, 1), (4, 22), (4, 3)]);
         assert_eq!((totals(&summary), summary.is_whole), ([3, 0, 0], true));
     }
@@ -383,11 +387,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn interrupted_run_ends_in_bounded_time() {
         let started = Instant::now();
-        let signal = || stream::once(Box::pin(async {
-            sleep(CALL).await;
-            143
-        }));
-        let summary = run(input("1\n2\n"), async |_| pending().await, signal().chain(stream::pending())).await;
+        let signal = || {
+            stream::once(Box::pin(async {
+                sleep(CALL).await;
+                143
+            }))
+        };
+        let summary =
+            run(input("1\n2\n"), async |_| pending().await, signal().chain(stream::pending())).await;
         assert_eq!((totals(&summary), started.elapsed()), ([0, 2, 0], CALL + GRACE));
         let again = Instant::now();
         let signals = signal().chain(signal()).chain(stream::pending());
@@ -416,7 +423,10 @@ mod tests {
         let lines = Lines::new(input("{ \"a\": 1.0 }\n\"é\"\n{\n"));
         let (summary, _) = sender.run(lines, parse, send, stream::pending()).await;
         assert_eq!(totals(&summary), [0, 2, 1]);
-        assert!(UnsentFile::open(&path).unwrap_err().to_string().contains("--retry"), "it is not overwritten");
+        assert!(
+            UnsentFile::open(&path).unwrap_err().to_string().contains("--retry"),
+            "it is not overwritten"
+        );
 
         let text = fs::read_to_string(&path).unwrap();
         fs::remove_file(&path).unwrap();

@@ -153,7 +153,8 @@ mod tests {
     #[test]
     fn totals_add_up() {
         let queued = Queued { number: 4, ids: None };
-        let summary = Summary { queued, failed: vec![5], invalid: vec![6], is_whole: true, ..Summary::default() };
+        let summary =
+            Summary { queued, failed: vec![5], invalid: vec![6], is_whole: true, ..Summary::default() };
         assert_eq!(
             summary.totals(Duration::from_secs(2)),
             "6 lines in 2.0 s: 4 queued (2 per second), 1 failed, 1 invalid"
