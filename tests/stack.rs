@@ -344,7 +344,7 @@ async fn start_detached(streamer: &Streamer, free_port: u16) -> anyhow::Result<V
 
 async fn check_send(streamer: &Streamer, socket: &mut Socket, connection: &str) -> anyhow::Result<()> {
     let sent = streamer.run(["send", "--connection", connection, "--payload", "{ \"hello\":1.0 }"]).await?;
-    assert!(sent.success && sent.out.starts_with("sent "), "{sent:?}");
+    assert!(sent.success && sent.out.starts_with("queued "), "{sent:?}");
     assert_eq!(socket.next(LIMIT).await?.text, "{ \"hello\":1.0 }");
 
     let sent =
@@ -370,9 +370,10 @@ async fn check_send_from_stdin(
 ) -> anyhow::Result<()> {
     let lines = "\"first\"\n{\n\n\"third\"\n";
     let sent = streamer.run_with(["send", "--connections", connection, "--stdin"], lines).await?;
-    assert!(!sent.success && sent.out.starts_with("2 sent in "), "{sent:?}");
-    assert!(sent.err.contains("line 2: the payload cannot be written as JSON"), "{sent:?}");
-    assert!(sent.err.contains("streamer: 1 of 3 lines were not sent"), "{sent:?}");
+    assert!(!sent.success && sent.out.starts_with("3 lines in "), "{sent:?}");
+    assert!(sent.out.contains(": 2 queued (") && sent.out.ends_with("), 0 failed, 1 invalid\n"), "{sent:?}");
+    assert!(sent.err.contains("line 2: not JSON (EOF while parsing an object): names and"), "{sent:?}");
+    assert!(sent.err.contains("streamer: 1 line is no message (line 2): correct"), "{sent:?}");
     let frames = [socket.next(LIMIT).await?.text, socket.next(LIMIT).await?.text];
     assert_eq!(HashSet::from(frames), HashSet::from(["\"first\"".to_owned(), "\"third\"".to_owned()]));
     Ok(())

@@ -8,10 +8,12 @@
 //! - [`package`]: builds the zips that Lambda runs.
 //! - [`spec`]: the resources that `infra/stack.json` describes. [`paths`]: the workspace's folders.
 //!   [`queue`]: message counts of a queue. [`screen`]: output for people. [`shutdown`]: Ctrl-C and SIGTERM.
+//!   [`exit`]: exit codes.
 
 mod cargo;
 pub mod commands;
 pub mod dead_letters;
+pub mod exit;
 mod log_events;
 pub mod package;
 pub mod paths;

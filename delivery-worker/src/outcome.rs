@@ -90,13 +90,15 @@ pub struct Completed {
     pub age: Option<Duration>,
     /// The last connection of a large audience up to which all have their messages.
     pub after: Option<ConnectionId>,
+    /// The number of messages for parts of a large audience that are on the queue.
+    pub parts: usize,
 }
 
 impl Completed {
     /// Returns a pair that completed without a post.
     #[must_use]
     pub fn unposted(index: usize, connection: Option<ConnectionId>, outcome: Outcome) -> Self {
-        Self { index, connection, outcome, posts: 0, age: None, after: None }
+        Self { index, connection, outcome, posts: 0, age: None, after: None, parts: 0 }
     }
 }
 

@@ -12,7 +12,8 @@ use crate::{
     time::Time,
 };
 
-/// Logs each pair that was not delivered (delivered ones at debug level) and a summary, and emits the metrics.
+/// Logs each pair that was not delivered and a summary, and emits the metrics. At debug level, it also logs delivered
+/// pairs and records.
 pub(crate) fn report(
     telemetry: &Telemetry,
     records: &[Record],
@@ -27,6 +28,9 @@ pub(crate) fn report(
     for pair in completed {
         log_pair(&records[pair.index], pair);
         *outcomes.entry(pair.outcome.name()).or_default() += 1;
+    }
+    if tracing::enabled!(tracing::Level::DEBUG) {
+        log_records(records, completed);
     }
     let number = |outcome: &str| outcomes.get(outcome).copied().unwrap_or_default();
     tracing::info!(
@@ -71,6 +75,20 @@ fn log_pair(record: &Record, pair: &Completed) {
             tracing::error!(message_id, connection_id, request_id, outcome, %cause);
         }
         Outcome::Poison(cause) => tracing::error!(record_id, outcome, %cause),
+    }
+}
+
+/// Logs each message with the number of messages that it leaves on the queue: a hand-back, and the parts of a large
+/// audience. A reader of the log can tell from these when a message has its last outcome.
+fn log_records(records: &[Record], completed: &[Completed]) {
+    for (index, record) in records.iter().enumerate() {
+        let Ok(message) = &record.content else { continue };
+        let of_record = || completed.iter().filter(|pair| pair.index == index);
+        let is_handed_back = of_record().any(|pair| matches!(pair.outcome, Outcome::HandedBack(_)));
+        let further_messages =
+            of_record().map(|pair| pair.parts).sum::<usize>() + usize::from(is_handed_back);
+        let (message_id, record_id) = (message.envelope.id.as_str(), &record.id);
+        tracing::debug!(message_id, record_id, further_messages, "record");
     }
 }
 

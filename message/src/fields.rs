@@ -118,6 +118,12 @@ impl Inner {
 pub struct UnknownFields<'a>(Vec<(Cow<'a, str>, Payload<'a>)>);
 
 impl UnknownFields<'_> {
+    /// Returns whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Payload<'_>)> {
         self.0.iter().map(|(name, value)| (name.as_ref(), value))
     }

@@ -8,6 +8,7 @@ mod front_door;
 mod languages;
 mod outcomes;
 mod redrive;
+mod send;
 mod status;
 mod storm;
 mod upgrade;

@@ -32,6 +32,8 @@ pub struct Streamer {
 pub struct Output {
     /// Whether the exit code was 0.
     pub success: bool,
+    /// The exit code. `None` if a signal ended the command.
+    pub code: Option<i32>,
     /// Standard output.
     pub out: String,
     /// Standard error.
@@ -223,7 +225,8 @@ pub fn signal_process(pid: u32, signal: Signal) -> anyhow::Result<()> {
 /// When the output is not UTF-8.
 pub async fn output(child: Child) -> anyhow::Result<Output> {
     let std::process::Output { status, stdout, stderr } = child.wait_with_output().await?;
-    Ok(Output { success: status.success(), out: String::from_utf8(stdout)?, err: String::from_utf8(stderr)? })
+    let (out, err) = (String::from_utf8(stdout)?, String::from_utf8(stderr)?);
+    Ok(Output { success: status.success(), code: status.code(), out, err })
 }
 
 impl Drop for Streamer {

@@ -43,6 +43,7 @@ pub async fn set_up<T>(
     let (binaries, took) = screen.step("build", "compiling", build::build()).await?;
     print_result(screen, "build", &format!("3 functions, {router}"), took);
     let (overrides, prepared) = prepare(&endpoint).await?;
+    let overrides = overrides.with_deliveries_logged();
     let deploying = endpoint.deploy(&binaries, router, &overrides);
     let (stack, took) = screen.step("deploy", "deploying", deploying).await?;
     print_result(screen, "deploy", "1 table, 2 queues, 4 functions, 1 API", took);

@@ -26,6 +26,11 @@ pub struct Target {
 }
 
 impl Target {
+    /// Returns whether the command works on AWS.
+    pub(super) fn is_aws(&self) -> bool {
+        self.aws
+    }
+
     /// Returns a producer for the outbound queue.
     ///
     /// # Errors
