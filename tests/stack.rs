@@ -11,11 +11,14 @@ use std::{
 
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
-use streamer_cli::stack::{
-    Endpoint,
-    deploy::local_config,
-    emulator::{MINISTACK, install},
-    socket::Socket,
+use streamer_cli::{
+    paths,
+    stack::{
+        Endpoint,
+        deploy::local_config,
+        emulator::{MINISTACK, install},
+        socket::Socket,
+    },
 };
 use streamer_message::{TenantId, UserId};
 use streamer_producer::Message;
@@ -424,6 +427,56 @@ async fn logged_connection(streamer: &Streamer) -> anyhow::Result<String> {
     Ok(found.unwrap())
 }
 
+#[tokio::test]
+async fn shell_uses_stack_through_env() -> anyhow::Result<()> {
+    const PRINT: &str = r#"
+        eval "$(streamer env)"
+        printf '%s\n' "$AWS_ENDPOINT_URL" "$QUEUE_URL" "$DEAD_LETTER_QUEUE_URL" "$CONNECTIONS_TABLE" "$WEBSOCKET_URL"
+        eval "$(streamer env --unset)"
+        echo "${QUEUE_URL-unset} ${AWS_ACCESS_KEY_ID-unset}""#;
+    let streamer = Streamer::new("env").await?;
+    let up = start(&streamer).await?;
+    let printed = streamer.run_script(PRINT).await?;
+    let fields =
+        ["endpoint_url", "queue_url", "dead_letter_queue_url", "connections_table", "websocket_url"];
+    let expected: Vec<_> = fields.iter().map(|field| text(&up, field)).chain(["unset unset"]).collect();
+    assert_eq!(printed.out.lines().collect::<Vec<_>>(), expected, "{printed:?}");
+    let object: Value = serde_json::from_str(&streamer.run(["env", "--json"]).await?.out)?;
+    assert_eq!(object["QUEUE_URL"], up["queue_url"]);
+
+    let aws = streamer.run_script(r#"eval "$(streamer env)"; streamer connections --aws"#).await?;
+    assert!(aws.success && aws.out == "0 connections\n", "{aws:?}");
+    assert!(aws.err.contains("--aws means the stack on this machine here"), "{aws:?}");
+
+    // The variables of a stack that is down are no endpoint of the user's.
+    let again =
+        r#"eval "$(streamer env)"; streamer down >&2; streamer env; streamer up --detach --json"#;
+    let again = streamer.run_script(again).await?;
+    assert!(again.success && again.err.contains("no stack is up on this machine"), "{again:?}");
+    let second: Value = serde_json::from_str(&again.out)?;
+    assert_ne!(second["pid"], up["pid"]);
+    assert_eq!(streamer.run(["down"]).await?.out, "the stack is down\n");
+    assert_nothing_left(&streamer, port(&second)).await
+}
+
+#[tokio::test]
+async fn up_refuses_an_unfit_router() -> anyhow::Result<()> {
+    let streamer = Streamer::new("router").await?;
+    let missing = streamer.folder().join("missing").display().to_string();
+    let readme = paths::workspace().join("README.md").display().to_string();
+    for (router, reason) in [
+        (readme.as_str(), "the file is neither a program nor a script that starts with `#!`"),
+        ("/tmp", "it is a folder: name the router's binary in it"),
+        ("/dev/zero", "it is no regular file"),
+        (missing.as_str(), "No such file or directory"),
+    ] {
+        let up = streamer.run(["up", "--router", router]).await?;
+        assert!(!up.success && up.err.contains(reason) && up.err.contains(router), "{up:?}");
+        assert!(up.out.is_empty() && !streamer.folder().exists(), "{up:?}");
+    }
+    Ok(())
+}
+
 /// Without a stack, every command fails and says what to do.
 #[tokio::test]
 async fn commands_without_a_stack_explain_themselves() -> anyhow::Result<()> {
@@ -432,6 +485,7 @@ async fn commands_without_a_stack_explain_themselves() -> anyhow::Result<()> {
     for result in [
         streamer.run(["token", "--user", "anna", "--tenant", "acme"]).await?,
         streamer.run(["logs"]).await?,
+        streamer.run(["env"]).await?,
         streamer.run(["send", "--connection", "c", "--payload", "1"]).await?,
         streamer.run(["connections"]).await?,
         streamer.run(["disconnect", "--tenant", "acme"]).await?,
@@ -485,7 +539,7 @@ async fn help_lists_every_command() -> anyhow::Result<()> {
     let streamer = Streamer::new("help").await?;
     let help = streamer.run(["--help"]).await?.out;
     for command in
-        ["up", "down", "logs", "token", "send", "connections", "disconnect", "package", "redrive", "status"]
+        ["up", "down", "logs", "token", "env", "send", "connections", "disconnect", "package", "redrive", "status"]
     {
         assert!(help.contains(&format!("\n  {command} ")), "{command}: {help}");
         assert!(streamer.run([command, "--help"]).await?.success);

@@ -8,8 +8,8 @@ use std::{
 use clap::{Parser, Subcommand};
 use streamer_cli::{
     commands::{
-        connections::Connections, demo, disconnect::Disconnect, down::Down, logs::Logs, package::Package,
-        redrive::Redrive, send::Send, status::Status, token::Token, up::Up,
+        connections::Connections, demo, disconnect::Disconnect, down::Down, env::Env, logs::Logs,
+        package::Package, redrive::Redrive, send::Send, status::Status, token::Token, up::Up,
     },
     exit::Exit,
 };
@@ -50,6 +50,7 @@ Local stack:
   down        Stop the local stack
   logs        Print the functions' logs of the local stack
   token       Print a JWT
+  env         Print variables for programs that use the local stack
 
 Any deployment (the local stack, or AWS with --aws):
   send        Send messages to connections, a user or a tenant
@@ -73,6 +74,7 @@ enum Command {
     Down(Down),
     Logs(Logs),
     Token(Token),
+    Env(Env),
     Send(Send),
     Connections(Connections),
     Disconnect(Disconnect),
@@ -90,6 +92,7 @@ async fn main() -> ExitCode {
         Some(Command::Down(down)) => down.run().await,
         Some(Command::Logs(logs)) => logs.run().await,
         Some(Command::Token(token)) => token.run().await,
+        Some(Command::Env(env)) => env.run().await,
         Some(Command::Send(send)) => send.run().await,
         Some(Command::Connections(connections)) => connections.run().await,
         Some(Command::Disconnect(disconnect)) => disconnect.run().await,

@@ -131,6 +131,16 @@ impl Streamer {
         output(child).await
     }
 
+    /// Runs a script with a POSIX shell, where `streamer` is the command.
+    ///
+    /// # Errors
+    /// When the shell cannot be run.
+    pub async fn run_script(&self, script: &str) -> anyhow::Result<Output> {
+        let script = format!("streamer() {{ \"$STREAMER\" \"$@\"; }}\n{script}");
+        let mut shell = self.command(Path::new("sh"));
+        output(shell.args(["-c", &script]).env("STREAMER", &self.binary).spawn()?).await
+    }
+
     /// Starts the command, and returns while it runs.
     ///
     /// # Errors

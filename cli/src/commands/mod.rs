@@ -6,6 +6,7 @@ pub mod connections;
 pub mod demo;
 pub mod disconnect;
 pub mod down;
+pub mod env;
 pub mod logs;
 pub mod package;
 pub mod redrive;

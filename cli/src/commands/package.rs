@@ -64,8 +64,9 @@ impl Package {
     /// Runs the command.
     ///
     /// # Errors
-    /// When a tool is missing, or a package would not run.
+    /// When there is no workspace, a tool is missing, or a package would not run.
     pub async fn run(self) -> anyhow::Result<()> {
+        paths::require_workspace()?;
         let (screen, spec) = (Screen::new(), Spec::read()?);
         let output = self.output.clone().unwrap_or_else(|| paths::workspace().join("target/lambda"));
         fs::create_dir_all(&output).with_context(|| format!("cannot create {}", output.display()))?;

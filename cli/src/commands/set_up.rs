@@ -68,7 +68,7 @@ pub fn print_summary(screen: Screen, deployed: &Deployed, end: &str) {
  table         {connections_table}
 
  The stack is up. {end}
- next: streamer token --user anna --tenant acme  |  streamer send --help
+ next: streamer token --user anna --tenant acme  |  streamer send --help  |  eval \"$(streamer env)\"
 "
     ));
 }

@@ -8,10 +8,9 @@ use std::{
 
 use clap::Args;
 use futures::FutureExt as _;
-use streamer_environment::aws;
 use tokio::time::sleep;
 
-use super::target::local_stack;
+use super::target::{load_aws, local_stack};
 use crate::{
     shutdown,
     spec::Spec,
@@ -103,7 +102,7 @@ impl Status {
         if self.aws {
             let names = spec.functions.keys().map(|short| (short.clone(), format!("{}-{short}", self.name)));
             let functions: BTreeMap<_, _> = names.collect();
-            return Ok(Deployment { name: self.name.clone(), functions, config: aws::load().await });
+            return Ok(Deployment { name: self.name.clone(), functions, config: load_aws().await });
         }
         let stack = local_stack().await?;
         let functions = stack.deployed.functions;

@@ -8,7 +8,7 @@ use streamer_connections::ConnectionTable;
 use streamer_environment::aws;
 use streamer_producer::Producer;
 
-use crate::stack::{Stack, state};
+use crate::stack::{self, Stack, state};
 
 /// The deployment a command works on: the stack on this machine, or with `--aws` a deployment on AWS.
 #[derive(Debug, Args)]
@@ -49,7 +49,7 @@ impl Target {
             let queue_url = self.queue_url.clone();
             let queue_url =
                 queue_url.context("--aws needs the queue: --queue-url, or the variable QUEUE_URL")?;
-            return Ok((Client::new(&aws::load().await), queue_url));
+            return Ok((Client::new(&load_aws().await), queue_url));
         }
         let stack = local_stack().await?;
         Ok((Client::new(&stack.config), stack.deployed.queue_url))
@@ -63,7 +63,7 @@ impl Target {
         if self.aws {
             let table = self.table.as_deref();
             let table = table.context("--aws needs the table: --table, or the variable CONNECTIONS_TABLE")?;
-            return Ok(ConnectionTable::new(aws_sdk_dynamodb::Client::new(&aws::load().await), table));
+            return Ok(ConnectionTable::new(aws_sdk_dynamodb::Client::new(&load_aws().await), table));
         }
         Ok(local_stack().await?.table())
     }
@@ -73,8 +73,19 @@ impl Target {
     /// # Errors
     /// When no stack is up and `--aws` is not set.
     pub async fn config(&self) -> anyhow::Result<SdkConfig> {
-        if self.aws { Ok(aws::load().await) } else { Ok(local_stack().await?.config) }
+        if self.aws { Ok(load_aws().await) } else { Ok(local_stack().await?.config) }
     }
+}
+
+/// Loads the configuration for AWS. Says so if the variables of `streamer env` lead elsewhere.
+pub(super) async fn load_aws() -> SdkConfig {
+    if stack::has_own_endpoint() {
+        eprintln!(
+            "streamer: --aws means the stack on this machine here, since `streamer env` has set AWS_ENDPOINT_URL: \
+             `eval \"$(streamer env --unset)\"` removes its variables"
+        );
+    }
+    aws::load().await
 }
 
 /// Returns the stack on this machine.

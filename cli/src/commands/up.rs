@@ -2,6 +2,7 @@
 
 use std::{
     ffi::OsString,
+    fs,
     io::{Write as _, stdout},
     path::PathBuf,
     pin::{Pin, pin},
@@ -9,7 +10,10 @@ use std::{
 };
 
 use anyhow::{bail, ensure};
-use clap::Args;
+use clap::{
+    Args,
+    builder::{PathBufValueParser, TypedValueParser as _},
+};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
@@ -17,6 +21,7 @@ use super::{
     set_up::{print_summary, set_up},
 };
 use crate::{
+    package::inspect,
     screen::Screen,
     shutdown,
     stack::{
@@ -57,7 +62,7 @@ pub struct Up {
     #[arg(long, hide = true)]
     background: bool,
     /// Deploy this router instead of the example; its environment has QUEUE_URL
-    #[arg(long, value_name = "BINARY")]
+    #[arg(long, value_name = "BINARY", value_parser = PathBufValueParser::new().try_map(check_router))]
     router: Option<PathBuf>,
 }
 
@@ -116,6 +121,16 @@ impl Up {
         let (stack, ()) = set_up(screen, &router, start, async |_| Ok((Overrides::default(), ()))).await?;
         Ok((owner, stack))
     }
+}
+
+/// Checks that the emulator can run a router.
+fn check_router(path: PathBuf) -> anyhow::Result<PathBuf> {
+    let kind = fs::metadata(&path)?;
+    ensure!(!kind.is_dir(), "it is a folder: name the router's binary in it");
+    // Reading a device or a pipe might not end.
+    ensure!(kind.is_file(), "it is no regular file");
+    inspect::runs_here(&fs::read(&path)?)?;
+    Ok(path)
 }
 
 /// Waits until the process that started this one in the background has ended. Never returns in the foreground.

@@ -57,8 +57,9 @@ struct Target {
 /// Builds all binaries of the workspace and the example router.
 ///
 /// # Errors
-/// When cargo or a C compiler is not installed, or compilation fails.
+/// When there is no workspace, cargo or a C compiler is not installed, or compilation fails.
 pub async fn build() -> anyhow::Result<Binaries> {
+    paths::require_workspace()?;
     // `cargo run` and `cargo test` select the same packages. With the same features, no crate is built twice.
     let output = Command::new(cargo::program())
         .current_dir(paths::workspace())

@@ -41,6 +41,9 @@ use self::{
 };
 use crate::{paths, queue::MessageCounts, spec::Spec};
 
+/// Variable that `streamer env` sets to the same URL as `AWS_ENDPOINT_URL`, which tells that URL from one of the user's.
+pub const ENDPOINT_OF_STACK: &str = "STREAMER_ENDPOINT_URL";
+
 /// Lifetime of the tokens with which [`Stack::connect`] connects.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
 
@@ -76,12 +79,23 @@ pub struct Endpoint {
     url: String,
 }
 
+fn endpoint_variable() -> Option<String> {
+    std::env::var("AWS_ENDPOINT_URL").ok().filter(|url| !url.is_empty())
+}
+
+/// Returns whether `AWS_ENDPOINT_URL` has the value that `streamer env` gave it.
+#[must_use]
+pub fn has_own_endpoint() -> bool {
+    endpoint_variable().is_some_and(|url| std::env::var(ENDPOINT_OF_STACK).is_ok_and(|own| own == url))
+}
+
 impl Endpoint {
     /// Returns the endpoint that `AWS_ENDPOINT_URL` names: an emulator that is already running. It has to serve
     /// WebSockets and `@connections` at `/_aws/execute-api/{api}/{stage}`.
     #[must_use]
     pub fn from_env() -> Option<Self> {
-        let url = std::env::var("AWS_ENDPOINT_URL").ok().filter(|url| !url.is_empty())?;
+        // A stack's own variables must not make the next stack run on its emulator, which may be gone.
+        let url = endpoint_variable().filter(|_| !has_own_endpoint())?;
         Some(Self { host: Host::External, url: url.trim_end_matches('/').to_owned() })
     }
 
@@ -94,7 +108,7 @@ impl Endpoint {
     /// Starts an emulator, on `port` or on a free port, with its files in `folder` and its output in `log`.
     ///
     /// # Errors
-    /// When `port` is taken, or the emulator does not start.
+    /// When `port` cannot be listened on, or the emulator does not start.
     pub async fn start(
         installed: &Installed,
         port: Option<u16>,

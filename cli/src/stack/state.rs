@@ -55,6 +55,7 @@ pub fn log_path() -> PathBuf {
 
 /// Opens and locks the log of the stack. Returns `None` while a stack is up, starting or ending.
 pub(super) fn lock_log() -> anyhow::Result<Option<Log>> {
+    paths::require_state()?;
     Log::try_lock(log_path())
 }
 
@@ -100,6 +101,7 @@ pub struct Running {
 /// # Errors
 /// When a stack is starting or ending, or its owner was killed.
 pub async fn running() -> anyhow::Result<Option<Running>> {
+    paths::require_state()?;
     if !Log::is_locked(&log_path())? {
         return Ok(None);
     }
