@@ -39,7 +39,11 @@ mod tests {
             for line in &lines {
                 handshake.append(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(line));
             }
-            assert_eq!(answer(&handshake), answered.then(|| HeaderValue::from_static(SUBPROTOCOL)), "{lines:?}");
+            assert_eq!(
+                answer(&handshake),
+                answered.then(|| HeaderValue::from_static(SUBPROTOCOL)),
+                "{lines:?}"
+            );
         }
     }
 }

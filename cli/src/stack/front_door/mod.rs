@@ -99,7 +99,8 @@ async fn accept(listener: std::net::TcpListener, upstream: Arc<Upstream>) {
 /// Answers the requests of a connection, until one opens a WebSocket.
 async fn serve(stream: TcpStream, upstream: Arc<Upstream>) {
     _ = stream.set_nodelay(true);
-    let service = service_fn(async |request| Ok::<_, std::convert::Infallible>(answer(&upstream, request).await));
+    let service =
+        service_fn(async |request| Ok::<_, std::convert::Infallible>(answer(&upstream, request).await));
     let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
     // The client sees a broken connection as such, so the error needs no other report.
     _ = connection.with_upgrades().await;
@@ -114,9 +115,7 @@ mod tests {
         io::{AsyncReadExt as _, AsyncWriteExt as _},
         time::timeout,
     };
-    use tokio_tungstenite::{
-        WebSocketStream, accept_async, client_async, tungstenite::Message,
-    };
+    use tokio_tungstenite::{WebSocketStream, accept_async, client_async, tungstenite::Message};
 
     use super::*;
 
@@ -142,7 +141,10 @@ mod tests {
         }
 
         /// Connects a client, and returns both ends.
-        async fn connect(&self, door: &FrontDoor) -> (WebSocketStream<TcpStream>, WebSocketStream<TcpStream>) {
+        async fn connect(
+            &self,
+            door: &FrontDoor,
+        ) -> (WebSocketStream<TcpStream>, WebSocketStream<TcpStream>) {
             let client = async { client_async(door.url(), tcp(door).await).await.unwrap().0 };
             tokio::join!(client, self.accept())
         }
@@ -204,7 +206,11 @@ mod tests {
         let (emulator, door) = Emulator::start().await;
         for (offered, emulated, answered) in [
             ("Sec-WebSocket-Protocol: streamer.jwt, a.b.c\r\n", "", Some("streamer.jwt")),
-            ("Sec-WebSocket-Protocol: chat\r\nSec-WebSocket-Protocol: streamer.jwt, a.b.c\r\n", "", Some("streamer.jwt")),
+            (
+                "Sec-WebSocket-Protocol: chat\r\nSec-WebSocket-Protocol: streamer.jwt, a.b.c\r\n",
+                "",
+                Some("streamer.jwt"),
+            ),
             ("Sec-WebSocket-Protocol: chat\r\n", "", None),
             // `connect-handler` answers no other subprotocol, so API Gateway does not, either.
             ("Sec-WebSocket-Protocol: chat\r\n", "Sec-WebSocket-Protocol: chat\r\n", None),
@@ -212,7 +218,8 @@ mod tests {
         ] {
             let ((_client, response), (_server, request)) = open(&emulator, &door, offered, emulated).await;
             assert!(response.starts_with("http/1.1 101 "), "{response}");
-            let lines: Vec<_> = response.lines().filter(|line| line.contains("sec-websocket-protocol")).collect();
+            let lines: Vec<_> =
+                response.lines().filter(|line| line.contains("sec-websocket-protocol")).collect();
             let expected: Vec<_> =
                 answered.iter().map(|subprotocol| format!("sec-websocket-protocol: {subprotocol}")).collect();
             assert_eq!(lines, expected, "{offered}");
@@ -232,11 +239,17 @@ mod tests {
         let mut server = emulator.stream().await;
         let request = head(&mut server).await;
         let host = emulator.0.local_addr().unwrap();
-        assert!(request.starts_with("get /_aws/execute-api/a1b2c3d4/local?authorization=a%2eb&x=1&x=2 http/1.1\r\n"));
+        assert!(
+            request
+                .starts_with("get /_aws/execute-api/a1b2c3d4/local?authorization=a%2eb&x=1&x=2 http/1.1\r\n")
+        );
         for line in ["authorization: bearer a.b.c", "user-agent: device/1", "x-twice: 1\r\nx-twice: 2"] {
             assert!(request.contains(&format!("\r\n{line}\r\n")), "{request}");
         }
-        assert!(request.contains(&format!("\r\nhost: {host}\r\n")) && !request.contains("example.com"), "{request}");
+        assert!(
+            request.contains(&format!("\r\nhost: {host}\r\n")) && !request.contains("example.com"),
+            "{request}"
+        );
         assert!(!request.contains("permessage-deflate"), "{request}");
     }
 
@@ -245,8 +258,16 @@ mod tests {
         let (emulator, door) = Emulator::start().await;
         for (refusal, status, body) in [
             ("403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", "403 forbidden", ""),
-            ("401 Unauthorized\r\nX-Id: a\r\nContent-Length: 9\r\n\r\n{\"m\":\"n\"}", "401 unauthorized", r#"{"m":"n"}"#),
-            ("500 Oops\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n4\r\nhalf\r\n0\r\n\r\n", "500 oops", "halfhalf"),
+            (
+                "401 Unauthorized\r\nX-Id: a\r\nContent-Length: 9\r\n\r\n{\"m\":\"n\"}",
+                "401 unauthorized",
+                r#"{"m":"n"}"#,
+            ),
+            (
+                "500 Oops\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n4\r\nhalf\r\n0\r\n\r\n",
+                "500 oops",
+                "halfhalf",
+            ),
         ] {
             let mut client = tcp(&door).await;
             send(&mut client, &handshake("/local", "")).await;
@@ -282,9 +303,10 @@ mod tests {
             let response = head(&mut client).await;
             assert!(response.starts_with("http/1.1 403 forbidden\r\n"), "{request}{response}");
             assert!(response.contains("x-amzn-errortype: forbiddenexception\r\n"), "{response}");
-            let mut body = [0; 23];
-            client.read_exact(&mut body).await.unwrap();
-            assert_eq!(&body, br#"{"message":"Forbidden"}"#);
+            let body = br#"{"message":"Forbidden"}"#;
+            let mut received = [0; 23];
+            timeout(DEADLINE, client.read_exact(&mut received)).await.unwrap().unwrap();
+            assert_eq!(&received, body);
         }
     }
 
@@ -305,49 +327,60 @@ mod tests {
         }
     }
 
-    /// Close frames with every code and reason, even those that only a broken side sends, pass in both directions.
+    /// Close frames with every code, even those that only a broken side sends, pass in both directions.
     #[tokio::test]
     async fn close_codes_pass_both_ways() {
         let (emulator, door) = Emulator::start().await;
         for code in [1000, 1001, 1003, 1009, 1011, 1005, 1006, 3000, 4001, 4999] {
             let close = [&[0x88, 5][..], &u16::to_be_bytes(code), b"bye"].concat();
             let ((mut client, _), (mut server, _)) = open(&emulator, &door, "", "").await;
-            client.write_all(&close).await.unwrap();
-            let mut received = [0; 7];
-            server.read_exact(&mut received).await.unwrap();
-            assert_eq!(received, *close, "{code}");
+            pass(&close, &mut client, &mut server).await;
             server.write_all(&close).await.unwrap();
             drop(server);
             assert_eq!(rest(&mut client).await, close, "{code}");
         }
     }
 
+    /// Neither side's control frames are answered on the way, and fragments are not joined.
     #[tokio::test]
-    async fn messages_of_every_kind_pass() {
+    async fn frames_pass_as_they_are() {
+        let (emulator, door) = Emulator::start().await;
+        let ((mut client, _), (mut server, _)) = open(&emulator, &door, "", "").await;
+        let (ping, pong, fragments) = (b"\x89\x01p", b"\x8a\x01q", b"\x01\x01a\x89\x00\x80\x01b");
+        for frames in [&ping[..], pong, fragments, b"no frame at all"] {
+            pass(frames, &mut client, &mut server).await;
+            pass(frames, &mut server, &mut client).await;
+        }
+    }
+
+    async fn pass(bytes: &[u8], from: &mut TcpStream, to: &mut TcpStream) {
+        from.write_all(bytes).await.unwrap();
+        let mut received = vec![0; bytes.len()];
+        timeout(DEADLINE, to.read_exact(&mut received)).await.unwrap().unwrap();
+        assert_eq!(received, bytes);
+    }
+
+    #[tokio::test]
+    async fn messages_of_1_mib_pass() {
         let (emulator, door) = Emulator::start().await;
         let (mut client, mut server) = emulator.connect(&door).await;
         let large = "x".repeat(1024 * 1024);
-        for message in [
-            Message::text("hello"),
-            Message::text(""),
-            Message::text(large.clone()),
-            Message::binary(large.into_bytes()),
-            Message::binary(vec![0, 255, 128]),
-            Message::Ping("p".into()),
-            Message::Pong("q".into()),
-        ] {
-            client.send(message.clone()).await.unwrap();
-            assert_eq!(timeout(DEADLINE, server.next()).await.unwrap().unwrap().unwrap(), message);
-            // `server` answers a ping by itself.
-            if message.is_ping() {
-                assert_eq!(client.next().await.unwrap().unwrap(), Message::Pong("p".into()));
-            }
-            server.send(message.clone()).await.unwrap();
-            assert_eq!(timeout(DEADLINE, client.next()).await.unwrap().unwrap().unwrap(), message);
-            if message.is_ping() {
-                assert_eq!(server.next().await.unwrap().unwrap(), Message::Pong("p".into()));
-            }
+        for message in [Message::text(large.clone()), Message::binary(large.into_bytes()), Message::text("")]
+        {
+            exchange(&message, &mut client, &mut server).await;
+            exchange(&message, &mut server, &mut client).await;
         }
+    }
+
+    async fn exchange(
+        message: &Message,
+        from: &mut WebSocketStream<TcpStream>,
+        to: &mut WebSocketStream<TcpStream>,
+    ) {
+        let exchanging = async { tokio::join!(from.send(message.clone()), to.next()) };
+        let (sent, received) = timeout(DEADLINE, exchanging).await.unwrap();
+        sent.unwrap();
+        assert_eq!(received.unwrap().unwrap(), *message);
     }
 
     /// What either side sends together with the handshake belongs to the WebSocket.
@@ -462,7 +495,8 @@ mod tests {
             }
             sockets
         };
-        let (clients, servers) = timeout(DEADLINE, async { tokio::join!(connecting, echoing) }).await.unwrap();
+        let (clients, servers) =
+            timeout(DEADLINE, async { tokio::join!(connecting, echoing) }).await.unwrap();
         assert_eq!((clients.len(), servers.len()), (SOCKETS, SOCKETS));
     }
 }
