@@ -26,8 +26,8 @@ use tokio::{
 
 use self::handshake::{Upstream, answer};
 
-/// Number of file descriptors that this process may use: three for each client that it connects, one for any other.
-/// Systems allow 256 (macOS) or 1024 (Linux) unless a process asks for more.
+/// Number of file descriptors that this process may use: two for each client, and a third if this process is the
+/// client. Without asking, a process usually gets 256 on macOS and 1024 on Linux.
 const DESCRIPTORS: u64 = 10_240;
 
 /// Time between two attempts to accept a connection while no file descriptor is left.
