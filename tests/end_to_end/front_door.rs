@@ -36,7 +36,7 @@ async fn subprotocol_is_that_of_connect_handler() -> anyhow::Result<()> {
         ensure!(answered(&mut stream).await?.as_deref() == expected, "{offered:?}");
         open.push(stream);
 
-        let mut event = serde_json::to_value(event::connect(Some(&token)))?;
+        let mut event = event::connect_json(Some(&token));
         if let Some(offered) = &offered {
             event["headers"]["Sec-WebSocket-Protocol"] = json!(offered);
         }

@@ -48,6 +48,12 @@ pub fn message(id: &str, connections: &[&str]) -> Value {
 /// When the event type does not accept it.
 #[must_use]
 pub fn connect(token: Option<&str>) -> WebSocketEvent {
+    read(&connect_json(token))
+}
+
+/// Builds the JSON of [`connect`].
+#[must_use]
+pub fn connect_json(token: Option<&str>) -> Value {
     let mut headers = json!({ "Host": "ws.example.com", "User-Agent": "tests/1.0" });
     if let Some(token) = token {
         headers["Authorization"] = format!("Bearer {token}").into();
@@ -61,7 +67,7 @@ pub fn connect(token: Option<&str>) -> WebSocketEvent {
 /// When the event type does not accept it.
 #[must_use]
 pub fn disconnect() -> WebSocketEvent {
-    let mut event = websocket("DISCONNECT", json!({}));
+    let mut event = read(&websocket("DISCONNECT", json!({})));
     event.disconnect_status_code = Some(1001);
     event.disconnect_reason = Some("Going away".to_owned());
     event
@@ -71,7 +77,11 @@ pub fn disconnect() -> WebSocketEvent {
 pub const CONNECTION: &str = "L0SM9cOFvHcCIhw=";
 
 #[expect(clippy::expect_used, reason = "an invalid event is a bug in the tests")]
-fn websocket(event_type: &str, mut event: Value) -> WebSocketEvent {
+fn read(event: &Value) -> WebSocketEvent {
+    serde_json::from_str(&event.to_string()).expect("a WebSocket event")
+}
+
+fn websocket(event_type: &str, mut event: Value) -> Value {
     event["isBase64Encoded"] = false.into();
     event["requestContext"] = json!({
         "routeKey": format!("${}", event_type.to_lowercase()),
@@ -86,5 +96,5 @@ fn websocket(event_type: &str, mut event: Value) -> WebSocketEvent {
         "requestTimeEpoch": EPOCH_MILLIS,
         "identity": { "sourceIp": "192.0.2.1", "userAgent": "tests/1.0" },
     });
-    serde_json::from_str(&event.to_string()).expect("a WebSocket event")
+    event
 }
