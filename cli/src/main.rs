@@ -6,9 +6,12 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
-use streamer_cli::commands::{
-    connections::Connections, demo, disconnect::Disconnect, down::Down, logs::Logs, package::Package,
-    redrive::Redrive, send::Send, status::Status, token::Token, up::Up,
+use streamer_cli::{
+    commands::{
+        connections::Connections, demo, disconnect::Disconnect, down::Down, logs::Logs, package::Package,
+        redrive::Redrive, send::Send, status::Status, token::Token, up::Up,
+    },
+    shutdown::Interrupted,
 };
 
 /// Streamer delivers messages to the clients of an AWS WebSocket API.
@@ -106,7 +109,8 @@ async fn main() -> ExitCode {
         }
         Err(error) => {
             eprintln!("streamer: {error:#}");
-            ExitCode::FAILURE
+            let interrupted = error.downcast_ref::<Interrupted>();
+            interrupted.map_or(ExitCode::FAILURE, |interrupted| interrupted.signal.exit_code().into())
         }
     }
 }

@@ -30,6 +30,8 @@ pub struct Streamer {
 pub struct Output {
     /// Whether the exit code was 0.
     pub success: bool,
+    /// The exit code. `None` if a signal killed the command.
+    pub code: Option<i32>,
     /// Standard output.
     pub out: String,
     /// Standard error.
@@ -188,7 +190,12 @@ pub fn signal(command: &Child, signal: Signal) -> anyhow::Result<()> {
 /// When the output is not UTF-8.
 pub async fn output(child: Child) -> anyhow::Result<Output> {
     let std::process::Output { status, stdout, stderr } = child.wait_with_output().await?;
-    Ok(Output { success: status.success(), out: String::from_utf8(stdout)?, err: String::from_utf8(stderr)? })
+    Ok(Output {
+        success: status.success(),
+        code: status.code(),
+        out: String::from_utf8(stdout)?,
+        err: String::from_utf8(stderr)?,
+    })
 }
 
 impl Drop for Streamer {

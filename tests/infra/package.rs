@@ -8,6 +8,7 @@ use streamer_cli::{
         archive::{Compression, archive},
         build::Release,
         inspect::inspect,
+        project::{Project, Target},
         runtime_api::Answer,
         start,
     },
@@ -28,8 +29,8 @@ fn has_cargo_lambda() -> bool {
 async fn process_survives_panic_in_handler() -> anyhow::Result<()> {
     let binary = if full() {
         // By default, cargo-lambda builds with `panic = "abort"`.
-        let release = Release::prepare(Architecture::HERE, has_cargo_lambda()).await?;
-        fs::read(&release.compile(&[PANICKING]).await?[0].path)?
+        let release = Release::prepare(Project::streamer(), Architecture::HERE, has_cargo_lambda()).await?;
+        fs::read(&release.compile(&[Target::binary(PANICKING)], |_| {}).await?[0].path)?
     } else {
         fs::read(build::build().await?.path(PANICKING)?)?
     };

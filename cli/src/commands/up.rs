@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 use serde::Serialize;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::set_up::set_up;
 use crate::{
@@ -20,6 +20,9 @@ use crate::{
         state,
     },
 };
+
+/// Time in which an interrupted start has to end. Its processes get 2 s before they are killed.
+const END_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often the functions' logs are read.
 const LOG_POLL_INTERVAL: Duration = Duration::from_millis(500);
@@ -73,7 +76,10 @@ impl Up {
         let starting = self.start(screen, &log);
         let stack = tokio::select! {
             // Dropping the future ends the emulator.
-            () = shutdown::requested() => bail!("interrupted while starting"),
+            signal = shutdown::requested() => {
+                drop(log);
+                return Err(signal.interrupted(end_of_start().await?));
+            }
             stack = starting => stack?,
         };
         let pid = stack.pid().context("the stack has no emulator of its own")?;
@@ -118,6 +124,18 @@ async fn lock_log() -> anyhow::Result<Log> {
     }
 }
 
+/// Waits until what a start began has ended, and describes what is left of it.
+async fn end_of_start() -> anyhow::Result<&'static str> {
+    let deadline = Instant::now() + END_TIMEOUT;
+    while state::is_up()? {
+        if Instant::now() > deadline {
+            return Ok("the stack did not start, and is still ending");
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    Ok("the stack did not start, and is down")
+}
+
 fn print_summary(screen: Screen, deployed: &Deployed, detached: bool) {
     let Deployed { endpoint_url, websocket_url, management_endpoint, .. } = deployed;
     let Deployed { queue_url, dead_letter_queue_url, connections_table, .. } = deployed;
@@ -150,7 +168,10 @@ async fn follow(mut stack: Stack, silent: bool) -> anyhow::Result<()> {
     tokio::pin!(shutdown);
     loop {
         tokio::select! {
-            () = &mut shutdown => return stack.end().await,
+            signal = &mut shutdown => {
+                stack.end().await?;
+                return Err(signal.interrupted("the stack is down"));
+            }
             ended = stack.ended() => {
                 ended?;
                 bail!("the stack ended, by `streamer down` or a crash: see {}", state::log_path().display());
