@@ -88,7 +88,7 @@ fn progress(line: &str) -> Option<String> {
         "Building" if rest.starts_with('[') => {
             let (count, names) = rest.split_once("] ")?.1.split_once(": ")?;
             let (done, all) = count.trim().split_once('/')?;
-            Some(format!("{done} of {all}: {names}"))
+            Some(format!("{done} of {all}: {}", names.split(", ").next()?))
         }
         "Blocking" => Some("waits for another cargo".to_owned()),
         "Updating" | "Downloading" | "Downloaded" => Some(format!("{} {rest}", status.to_lowercase())),
@@ -127,7 +127,7 @@ mod tests {
                       Blocking waiting for file lock on build directory\nlast";
         let mut shown = Vec::new();
         let messages = read_messages(output.as_bytes(), |text| shown.push(text.to_owned())).await.unwrap();
-        assert_eq!(shown, ["updating crates.io index", "12 of 345: serde, tokio", "waits for another cargo"]);
+        assert_eq!(shown, ["updating crates.io index", "12 of 345: serde", "waits for another cargo"]);
         assert_eq!(messages, "   Compiling serde v1.0.1\n\u{1b}[Kerror: no such crate\nlast");
     }
 }

@@ -1,11 +1,8 @@
 //! Signals that end a command.
 
-use std::fmt;
+use std::{fmt, future::pending, io};
 
-use tokio::signal::{
-    ctrl_c,
-    unix::{SignalKind, signal},
-};
+use tokio::signal::unix::{self, SignalKind, signal};
 
 /// A signal that ends a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,17 +51,21 @@ impl fmt::Display for Interrupted {
 
 impl std::error::Error for Interrupted {}
 
-/// Waits for Ctrl-C or SIGTERM.
-pub async fn requested() -> Signal {
-    let terminated = async {
-        match signal(SignalKind::terminate()) {
-            Ok(mut terminate) => _ = terminate.recv().await,
-            Err(_) => std::future::pending().await,
+/// Returns a future that waits for Ctrl-C or SIGTERM. From this call on, neither ends the process by itself.
+pub fn requested() -> impl Future<Output = Signal> {
+    let (interrupt, terminate) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+    async {
+        tokio::select! {
+            () = received(interrupt) => Signal::Interrupt,
+            () = received(terminate) => Signal::Terminate,
         }
-    };
-    tokio::select! {
-        _ = ctrl_c() => Signal::Interrupt,
-        () = terminated => Signal::Terminate,
+    }
+}
+
+async fn received(signal: io::Result<unix::Signal>) {
+    match signal {
+        Ok(mut signal) => _ = signal.recv().await,
+        Err(_) => pending().await,
     }
 }
 

@@ -189,7 +189,7 @@ impl<'a> Demo<'a> {
         for id in ids {
             self.wait_until_removed(&id).await?;
         }
-        Ok(format!("{:<40} {}", "user anna: received on both connections", elapsed(latency)))
+        Ok(format!("{:<37} {}", "anna: received on both connections", elapsed(latency)))
     }
 
     /// Sends a body that is not a message. The worker dead-letters it unchanged, with a reason.
