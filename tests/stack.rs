@@ -23,7 +23,7 @@ use streamer_cli::{
 use streamer_message::{TenantId, UserId};
 use streamer_producer::Message;
 use streamer_tests::{
-    command::{Streamer, output, ready, signal, signal_process},
+    command::{Streamer, output, printed, ready, signal, signal_process},
     emulator, eventually,
 };
 use sysinfo::Signal;
@@ -71,7 +71,12 @@ async fn assert_nothing_left(streamer: &Streamer, port: u16) -> anyhow::Result<(
 }
 
 /// Starts a stack and a connection, ends the command with `end`, and checks that nothing is left.
-async fn end_with(name: &str, in_terminal: bool, end: impl FnOnce(&mut Child)) -> anyhow::Result<()> {
+/// Returns the command's exit code.
+async fn end_with(
+    name: &str,
+    in_terminal: bool,
+    end: impl FnOnce(&mut Child),
+) -> anyhow::Result<Option<i32>> {
     let streamer = Streamer::new(name).await?;
     let arguments = ["up", "--json"];
     let mut command =
@@ -82,9 +87,10 @@ async fn end_with(name: &str, in_terminal: bool, end: impl FnOnce(&mut Child)) -
     assert!(!streamer.processes()?.is_empty());
 
     end(&mut command);
-    timeout(LIMIT, command.wait()).await??;
+    let code = timeout(LIMIT, command.wait()).await??.code();
     eventually("the front door is gone", async || Ok(is_free(front_door_port(&up)))).await?;
-    assert_nothing_left(&streamer, port(&up)).await
+    assert_nothing_left(&streamer, port(&up)).await?;
+    Ok(code)
 }
 
 /// Each end of `up` leaves no process, port, lock and file behind.
@@ -93,22 +99,40 @@ mod nothing_is_left_after {
 
     #[tokio::test]
     async fn ctrl_c() -> anyhow::Result<()> {
-        end_with("ctrl-c", false, |command| signal(command, Signal::Interrupt).unwrap()).await
+        let end = |command: &mut Child| signal(command, Signal::Interrupt).unwrap();
+        assert_eq!(end_with("ctrl-c", false, end).await?, Some(130));
+        Ok(())
     }
 
     #[tokio::test]
     async fn sigterm() -> anyhow::Result<()> {
-        end_with("sigterm", false, |command| signal(command, Signal::Term).unwrap()).await
+        let end = |command: &mut Child| signal(command, Signal::Term).unwrap();
+        assert_eq!(end_with("sigterm", false, end).await?, Some(143));
+        Ok(())
     }
 
     #[tokio::test]
     async fn sigkill() -> anyhow::Result<()> {
-        end_with("sigkill", false, |command| signal(command, Signal::Kill).unwrap()).await
+        end_with("sigkill", false, |command| signal(command, Signal::Kill).unwrap()).await.map(|_| ())
     }
 
     #[tokio::test]
     async fn closed_terminal() -> anyhow::Result<()> {
-        end_with("terminal", true, |command| drop(command.stdin.take())).await
+        end_with("terminal", true, |command| drop(command.stdin.take())).await.map(|_| ())
+    }
+
+    #[tokio::test]
+    async fn ctrl_c_during_start() -> anyhow::Result<()> {
+        let streamer = Streamer::new("start-ctrl-c").await?;
+        let command = streamer.spawn(["up", "--detach"])?;
+        eventually("the emulator runs", async || Ok(!streamer.processes()?.is_empty())).await?;
+        signal(&command, Signal::Interrupt)?;
+        let ended = output(command).await?;
+        assert_eq!(ended.code, Some(130), "{ended:?}");
+        assert_eq!(ended.err, "streamer: interrupted by Ctrl-C: the stack did not start, and is down\n");
+        assert!(streamer.processes()?.is_empty() && !streamer.folder().exists());
+        assert_eq!(streamer.run(["down"]).await?.out, "no stack is up\n");
+        Ok(())
     }
 
     #[tokio::test]
@@ -128,7 +152,7 @@ mod nothing_is_left_after {
         eventually("the emulator runs", async || Ok(!streamer.processes()?.is_empty())).await?;
         assert_eq!(streamer.run(["down"]).await?.out, "the stack is down\n");
         let up = output(command).await?;
-        assert!(!up.success && up.err.contains("interrupted while starting"), "{up:?}");
+        assert!(!up.success && up.err.contains("the stack did not start"), "{up:?}");
         assert_nothing_left(&streamer, 0).await
     }
 }
@@ -318,11 +342,26 @@ async fn detached_stack_serves_every_command() -> anyhow::Result<()> {
     assert!(socket.next(LIMIT).await.is_err(), "the socket is closed");
     assert_eq!(streamer.run(["connections"]).await?.out, "0 connections\n");
 
+    check_interruption(&streamer).await?;
+
     let unknown = streamer.run(["logs", "unknown"]).await?;
     assert!(unknown.err.contains("there is no function `unknown`: choose one of connect, "), "{unknown:?}");
 
     assert_eq!(streamer.run(["down"]).await?.out, "the stack is down\n");
     assert_nothing_left(&streamer, free_port).await
+}
+
+/// Commands that run until Ctrl-C end with its exit code.
+async fn check_interruption(streamer: &Streamer) -> anyhow::Result<()> {
+    for arguments in [["logs", "--follow"], ["status", "--watch"]] {
+        let mut command = streamer.spawn(arguments)?;
+        printed(&mut command, "").await?;
+        signal(&command, Signal::Interrupt)?;
+        let ended = output(command).await?;
+        let err = "streamer: interrupted by Ctrl-C\n";
+        assert_eq!((ended.code, ended.err.as_str()), (Some(130), err), "{arguments:?}");
+    }
+    Ok(())
 }
 
 /// Starts a detached stack on a port, and checks that a second one is refused.
@@ -527,6 +566,10 @@ async fn demo_cleans_up_an_external_endpoint() -> anyhow::Result<()> {
     assert!(!up.success && up.err.contains("`up` starts its own endpoint: unset the variable"), "{up:?}");
     let demo = streamer.run_at(emulator.url(), []).await?;
     assert!(demo.success && demo.out.contains("PASS 10/10"), "{demo:?}");
+    // The path of the logs depends on the state folder.
+    for line in demo.out.lines().filter(|line| !line.starts_with(" logs: ")) {
+        assert!(line.chars().count() <= 60, "a narrow terminal would break this line: {line}");
+    }
 
     let config = local_config(emulator.url()).await;
     let functions = aws_sdk_lambda::Client::new(&config).list_functions().send().await?;
@@ -537,6 +580,40 @@ async fn demo_cleans_up_an_external_endpoint() -> anyhow::Result<()> {
     assert!(queues.queue_urls().is_empty(), "{queues:?}");
     let tables = aws_sdk_dynamodb::Client::new(&config).list_tables().send().await?;
     assert!(tables.table_names().is_empty(), "{tables:?}");
+    Ok(())
+}
+
+/// Ctrl-C in the middle of the demo.
+#[tokio::test]
+async fn interrupted_demo_tells_how_far_it_came() -> anyhow::Result<()> {
+    let streamer = Streamer::new("demo-ctrl-c").await?;
+    let mut demo = streamer.spawn([])?;
+    printed(&mut demo, "  3 ping ").await?;
+    assert_eq!(streamer.demos().len(), 1);
+    signal(&demo, Signal::Interrupt)?;
+    let ended = output(demo).await?;
+    assert_eq!(ended.code, Some(130), "{ended:?}");
+    let (_, verdict) = ended.out.split_once(" INTERRUPTED ").unwrap_or_else(|| panic!("{ended:?}"));
+    let passed: usize = verdict.split('/').next().unwrap().parse()?;
+    assert!((3..10).contains(&passed), "{ended:?}");
+    assert!(!ended.out.contains("FAIL") && !ended.out.contains("outage)"), "{ended:?}");
+    let state = format!("streamer: interrupted by Ctrl-C: {passed} of 10 steps passed, `");
+    assert!(ended.err.starts_with(&state), "{ended:?}");
+    assert!(ended.err.ends_with("` was running; the stack is down\n"), "{ended:?}");
+    assert!(streamer.demos().is_empty(), "the emulator is still up");
+    Ok(())
+}
+
+#[tokio::test]
+async fn demo_terminated_during_start_cleans_up() -> anyhow::Result<()> {
+    let streamer = Streamer::new("demo-sigterm").await?;
+    let demo = streamer.spawn([])?;
+    eventually("the emulator starts", async || Ok(!streamer.demos().is_empty())).await?;
+    signal(&demo, Signal::Term)?;
+    let ended = output(demo).await?;
+    assert_eq!(ended.code, Some(143), "{ended:?}");
+    assert_eq!(ended.err, "streamer: ended by SIGTERM: no step ran; the stack is down\n");
+    assert!(streamer.demos().is_empty(), "the emulator is still up");
     Ok(())
 }
 

@@ -1,12 +1,17 @@
 //! Output for people: spinners on a terminal, plain lines elsewhere.
 
+mod progress;
+
 use std::{
+    env,
     io::{IsTerminal, Write as _, stderr, stdout},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use humantime::format_duration;
 use indicatif::{ProgressBar, ProgressStyle};
+
+pub use self::progress::Progress;
 
 /// Writes lines to standard output, and spinners and bars to standard error.
 #[derive(Debug, Clone, Copy)]
@@ -16,13 +21,13 @@ pub struct Screen {
 }
 
 impl Screen {
-    /// Creates a screen, with spinners and bars if standard error is a terminal.
+    /// Creates a screen, with spinners and bars if standard error is a terminal that can show them.
     #[must_use]
     pub fn new() -> Self {
-        Self { terminal: stderr().is_terminal(), silent: false }
+        Self { terminal: can_redraw(&stderr()), silent: false }
     }
 
-    /// Creates a screen that writes nothing.
+    /// Creates a screen that writes nothing to standard output.
     #[must_use]
     pub fn silent() -> Self {
         Self { terminal: false, silent: true }
@@ -36,30 +41,13 @@ impl Screen {
         }
     }
 
-    /// Runs `work` and returns its result with the time it took. Shows a spinner on a terminal, and a line elsewhere.
-    ///
-    /// # Errors
-    /// When `work` fails.
-    pub async fn step<T>(
-        self,
-        name: &str,
-        activity: &str,
-        work: impl Future<Output = anyhow::Result<T>>,
-    ) -> anyhow::Result<(T, Duration)> {
-        let started = Instant::now();
-        let spinner = self.terminal.then(|| {
-            let style = ProgressStyle::with_template(" {prefix:<11} {spinner} {msg} {elapsed}");
-            let spinner =
-                ProgressBar::new_spinner().with_prefix(name.to_owned()).with_message(activity.to_owned());
-            spinner.enable_steady_tick(Duration::from_millis(100));
-            spinner.with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
-        });
-        if !self.terminal {
-            self.line(format!(" {name:<11} {activity} …"));
+    /// Writes a line about a step that takes a while, to standard error if standard output has to stay empty.
+    fn progress_line(self, text: &str) {
+        if self.silent {
+            eprintln!("{text}");
+        } else {
+            self.line(text);
         }
-        let result = work.await;
-        spinner.inspect(ProgressBar::finish_and_clear);
-        Ok((result?, started.elapsed()))
     }
 
     /// Creates a progress bar from 0 to 100 percent, if there is a terminal.
@@ -78,10 +66,16 @@ impl Default for Screen {
     }
 }
 
+/// Returns whether `stream` is a terminal that can move its cursor. indicatif shows nothing on any other.
+#[must_use]
+pub fn can_redraw(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && env::var("TERM").is_ok_and(|term| term != "dumb")
+}
+
 /// Creates a spinner with `template` on standard error, if that is a terminal. It counts without a known total.
 #[must_use]
 pub fn counter(template: &str) -> Option<ProgressBar> {
-    stderr().is_terminal().then(|| {
+    can_redraw(&stderr()).then(|| {
         let style = ProgressStyle::with_template(template);
         let bar = ProgressBar::no_length();
         bar.enable_steady_tick(Duration::from_millis(100));

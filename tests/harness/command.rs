@@ -149,6 +149,18 @@ impl Streamer {
         Ok(self.command(&self.binary).args(arguments).spawn()?)
     }
 
+    /// Like [`spawn`](Self::spawn), with this program as cargo.
+    ///
+    /// # Errors
+    /// When the command cannot be started.
+    pub fn spawn_with_cargo<const N: usize>(
+        &self,
+        cargo: &Path,
+        arguments: [&str; N],
+    ) -> anyhow::Result<Child> {
+        Ok(self.command(&self.binary).args(arguments).env("CARGO", cargo).spawn()?)
+    }
+
     /// Starts the command in a terminal of its own. Closing the child's standard input closes the terminal.
     ///
     /// # Errors
@@ -172,6 +184,35 @@ os.waitpid(pid, 0)
         let python = env::var_os("PYTHON").map_or_else(|| PathBuf::from("python3"), PathBuf::from);
         let mut command = self.command(&python);
         Ok(command.args(["-c", TERMINAL]).arg(&self.binary).args(arguments).spawn()?)
+    }
+
+    /// Runs the command in a terminal of the kind `TERM` that has 60 columns, until it ends, and returns what it wrote
+    /// there.
+    ///
+    /// # Errors
+    /// When the command cannot be run.
+    pub async fn run_in_terminal<const N: usize>(
+        &self,
+        term: &str,
+        arguments: [&str; N],
+    ) -> anyhow::Result<Output> {
+        const TERMINAL: &str = r#"
+import fcntl, os, pty, struct, sys, termios
+pid, terminal = pty.fork()
+if pid == 0:
+    fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
+    os.execv(sys.argv[1], sys.argv[1:])
+try:
+    while output := os.read(terminal, 4096):
+        os.write(1, output)
+except OSError:
+    pass
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"#;
+        let python = env::var_os("PYTHON").map_or_else(|| PathBuf::from("python3"), PathBuf::from);
+        let mut command = self.command(&python);
+        command.args(["-c", TERMINAL]).arg(&self.binary).args(arguments).env("TERM", term);
+        output(command.spawn()?).await
     }
 
     /// Returns the processes of the running stack: the supervisor, the emulator and its Lambdas.
@@ -206,6 +247,13 @@ os.waitpid(pid, 0)
         .await?;
         Ok(chain)
     }
+
+    /// Returns the folders of the emulators that demos run. Each exists until its processes have ended.
+    #[must_use]
+    pub fn demos(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.state.join("run")).into_iter().flatten();
+        entries.filter_map(|entry| Some(entry.ok()?.path())).collect()
+    }
 }
 
 /// Sends a signal to a running command.
@@ -229,6 +277,21 @@ pub fn signal_process(pid: u32, signal: Signal) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Reads the standard output of a running command up to a line that contains `text`, and returns what it read.
+///
+/// # Errors
+/// When the command ends before.
+pub async fn printed(command: &mut Child, text: &str) -> anyhow::Result<String> {
+    let mut out = String::new();
+    let stdout = command.stdout.as_mut().context("no standard output")?;
+    // A larger buffer could take lines after this one, which the command's output would then lack.
+    let mut reader = BufReader::with_capacity(1, stdout);
+    while !out.contains(text) || !out.ends_with('\n') {
+        ensure!(reader.read_line(&mut out).await? > 0, "the command ended without `{text}`: {out}");
+    }
+    Ok(out)
+}
+
 /// Waits until a command has ended, and returns its output.
 ///
 /// # Errors
@@ -242,8 +305,10 @@ pub async fn output(child: Child) -> anyhow::Result<Output> {
 impl Drop for Streamer {
     /// Cleans up after a failed test, too.
     fn drop(&mut self) {
-        if let Ok(processes) = self.processes() {
-            _ = processes.kill();
+        for folder in self.demos().into_iter().chain([self.folder()]) {
+            if let Ok(processes) = Processes::in_folder(&folder) {
+                _ = processes.kill();
+            }
         }
         _ = fs::remove_dir_all(&self.state);
     }

@@ -41,15 +41,17 @@ pub async fn start(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Res
     // The command has the other socket, too.
     drop(command);
     let mut socket = UnixStream::from_std(here)?;
-    let interrupted = tokio::select! {
-        () = shutdown::requested() => true,
-        ready = socket.read_u8() => if ready.is_ok() { return Ok(()) } else { false },
+    let signal = tokio::select! {
+        signal = shutdown::requested() => Some(signal),
+        ready = socket.read_u8() => if ready.is_ok() { return Ok(()) } else { None },
     };
-    if interrupted {
+    if let Some(signal) = signal {
         socket.shutdown().await?;
         if socket.read_u8().await.is_ok() {
             return Ok(());
         }
+        owner.wait().await?;
+        return Err(signal.interrupted("the stack did not start"));
     }
     let status = owner.wait().await?;
     match status.code() {

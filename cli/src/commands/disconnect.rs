@@ -15,7 +15,10 @@ use streamer_message::{ConnectionId, TenantId, UserId};
 use tokio::time::sleep;
 
 use super::target::Target;
-use crate::screen::{Screen, counter, print_error};
+use crate::{
+    screen::{Screen, counter, print_error},
+    shutdown,
+};
 
 /// Connections that are closed concurrently.
 const CONCURRENCY: usize = 16;
@@ -64,7 +67,12 @@ impl Disconnect {
         let (table, aws) = (self.target.table().await?, self.target.config().await?);
         let bar = counter(" {spinner} {pos} closed, {per_sec}");
         let mut run = Run { table, aws, scope, bar, tally: Tally::default() };
-        let result = run.close_all().await;
+        let result = tokio::select! {
+            signal = shutdown::requested() => {
+                Err(signal.interrupted("the other connections are open, run the command again"))
+            }
+            result = run.close_all() => result,
+        };
         run.bar.iter().for_each(ProgressBar::finish_and_clear);
         let Tally { closed, gone, open, .. } = &run.tally;
         let gone = gone.difference(closed).count();

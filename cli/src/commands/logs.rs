@@ -8,7 +8,10 @@ use std::{
 use clap::Args;
 use tokio::time::sleep;
 
-use crate::stack::{logs, state};
+use crate::{
+    shutdown,
+    stack::{logs, state},
+};
 
 /// How often `--follow` reads the logs.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
@@ -34,6 +37,8 @@ impl Logs {
     pub async fn run(self) -> anyhow::Result<()> {
         let running = state::require_running().await?;
         let mut logs = logs::Logs::of(&running.stack, self.function.as_deref())?;
+        let shutdown = shutdown::requested();
+        tokio::pin!(shutdown);
         loop {
             for line in logs.next().await? {
                 match self.function {
@@ -44,7 +49,10 @@ impl Logs {
             if !self.follow {
                 return Ok(());
             }
-            sleep(POLL_INTERVAL).await;
+            tokio::select! {
+                signal = &mut shutdown => return Err(signal.interrupted("")),
+                () = sleep(POLL_INTERVAL) => {}
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use anyhow::{bail, ensure};
+use anyhow::ensure;
 use clap::Args;
 use futures::FutureExt as _;
 use indicatif::ProgressBar;
@@ -86,8 +86,8 @@ impl Redrive {
         let rest = counts.map(|counts| counts.waiting + counts.in_flight.saturating_sub(queue.held()));
         let overdue = queue.is_overdue();
         let not_released = tokio::select! {
-            () = shutdown::requested() => {
-                bail!("interrupted: dead letters that were not released are hidden for up to 10 min")
+            signal = shutdown::requested() => {
+                return Err(signal.interrupted("dead letters that were not released are hidden for up to 10 min"));
             }
             not_released = queue.release() => not_released,
         };
@@ -147,10 +147,10 @@ impl Run {
         tokio::pin!(shutdown);
         let max_inspected = queue.counts().await?.waiting.max(MIN_INSPECTED);
         while self.inspected < max_inspected {
-            if shutdown.as_mut().now_or_never().is_some() {
-                bail!(
-                    "interrupted: the remaining dead letters are unchanged, run the command again to continue"
-                );
+            if let Some(signal) = shutdown.as_mut().now_or_never() {
+                return Err(signal.interrupted(
+                    "the remaining dead letters are unchanged, run the command again to continue",
+                ));
             }
             let letters = queue.receive().await?;
             if letters.is_empty() {

@@ -40,7 +40,9 @@ pub async fn set_up<T>(
             endpoint
         }
     };
-    let (binaries, took) = screen.step("build", "compiling", build::build()).await?;
+    let (binaries, took) = screen
+        .step_with("build", "compiling", async |progress| build::build_with(|part| progress.show(part)).await)
+        .await?;
     print_result(screen, "build", &format!("3 functions, {router}"), took);
     let (overrides, prepared) = prepare(&endpoint).await?;
     let overrides = overrides.with_deliveries_logged();
@@ -51,7 +53,7 @@ pub async fn set_up<T>(
 }
 
 fn print_result(screen: Screen, step: &str, result: &str, took: Duration) {
-    screen.line(format!(" {step:<11} {result:<40} {}", elapsed(took)));
+    screen.line(format!(" {step:<11} {result:<39} {}", elapsed(took)));
 }
 
 /// Prints a stack's names and URLs, and how it ends.

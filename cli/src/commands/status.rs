@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::{IsTerminal as _, Write as _, stdout},
+    io::{Write as _, stdout},
     time::Duration,
 };
 
@@ -12,6 +12,7 @@ use tokio::time::sleep;
 
 use super::target::{load_aws, local_stack};
 use crate::{
+    screen::can_redraw,
     shutdown,
     spec::Spec,
     status::{self, Deployment, DeploymentStatus},
@@ -68,15 +69,18 @@ impl Status {
         let mut previous = None;
         loop {
             // A signal does not interrupt a read, because the read releases the dead letters that it received.
-            let ended = shutdown.as_mut().now_or_never().is_some();
+            let before = shutdown.as_mut().now_or_never();
             let status = status::read(&deployment, &spec.mapping.function, previous).await?;
             self.print(&status)?;
-            if ended || !self.watch {
+            if let Some(signal) = before.or_else(|| shutdown.as_mut().now_or_never()) {
+                return Err(signal.interrupted(""));
+            }
+            if !self.watch {
                 return Ok(());
             }
             previous = Some(status);
             tokio::select! {
-                () = &mut shutdown => return Ok(()),
+                signal = &mut shutdown => return Err(signal.interrupted("")),
                 () = sleep(WATCH_INTERVAL) => {}
             }
         }
@@ -88,7 +92,7 @@ impl Status {
         if self.json {
             return Ok(writeln!(out, "{}", serde_json::to_string(status)?)?);
         }
-        if self.watch && out.is_terminal() {
+        if self.watch && can_redraw(&out) {
             // Moves the cursor to the top left and clears the screen.
             write!(out, "\x1b[H\x1b[2J")?;
         }

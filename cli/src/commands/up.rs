@@ -23,13 +23,13 @@ use super::{
 use crate::{
     package::inspect,
     screen::Screen,
-    shutdown,
+    shutdown::{self, Signal},
     stack::{
         Endpoint, Stack,
         build::Router,
         deploy::Overrides,
         logs::Logs,
-        owner::Owner,
+        owner::{self, Owner},
         state::{self, State},
     },
 };
@@ -70,7 +70,7 @@ impl Up {
     /// Runs the command.
     ///
     /// # Errors
-    /// When a stack is already up, or this one does not start.
+    /// When a stack is already up, this one does not start, or a signal ends it.
     pub async fn run(self) -> anyhow::Result<()> {
         ensure!(
             Endpoint::from_env().is_none(),
@@ -85,8 +85,12 @@ impl Up {
         let mut shutdown = pin!(shutdown::requested());
         let (owner, stack) = tokio::select! {
             // Dropping the future ends the emulator.
-            () = &mut shutdown => bail!("interrupted while starting"),
-            () = starter_ended(background.as_mut()) => bail!("interrupted while starting"),
+            signal = &mut shutdown => return Err(signal.interrupted(owner::start_ended().await?)),
+            () = starter_ended(background.as_mut()) => {
+                // The starting process, if it still runs, waits for this one and says how it ended.
+                owner::start_ended().await?;
+                return Ok(());
+            }
             started = self.start(screen) => started?,
         };
         owner.publish(&stack)?;
@@ -146,14 +150,17 @@ async fn follow(
     owner: Owner,
     mut stack: Stack,
     silent: bool,
-    mut shutdown: Pin<&mut impl Future<Output = ()>>,
+    mut shutdown: Pin<&mut impl Future<Output = Signal>>,
 ) -> anyhow::Result<()> {
     let mut logs = Logs::of(&stack, None)?;
     let mut poll = interval(LOG_POLL_INTERVAL);
     poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            () = &mut shutdown => return owner.end(stack).await,
+            signal = &mut shutdown => {
+                owner.end(stack).await?;
+                return Err(signal.interrupted("the stack is down"));
+            }
             ended = stack.ended() => {
                 ended?;
                 bail!("the emulator ended, and with it the stack: see {}", state::log_path().display());

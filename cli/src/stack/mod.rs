@@ -22,7 +22,10 @@ pub mod python;
 pub mod socket;
 pub mod state;
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use aws_config::SdkConfig;
@@ -89,6 +92,11 @@ pub fn has_own_endpoint() -> bool {
     endpoint_variable().is_some_and(|url| std::env::var(ENDPOINT_OF_STACK).is_ok_and(|own| own == url))
 }
 
+/// Returns the name of a stack of this process alone.
+fn unique(name: &str) -> String {
+    format!("{name}-{}", std::process::id())
+}
+
 impl Endpoint {
     /// Returns the endpoint that `AWS_ENDPOINT_URL` names: an emulator that is already running. It has to serve
     /// WebSockets and `@connections` at `/_aws/execute-api/{api}/{stage}`.
@@ -125,7 +133,7 @@ impl Endpoint {
     /// # Errors
     /// When the emulator does not start.
     pub async fn start_own(installed: &Installed, name: &str) -> anyhow::Result<Self> {
-        let unique = format!("{name}-{}", std::process::id());
+        let unique = unique(name);
         let try_lock = |name: &str| Log::try_lock(paths::state(format!("logs/{name}.log")));
         let log = match try_lock(name)? {
             Some(log) => log,
@@ -133,7 +141,14 @@ impl Endpoint {
                 try_lock(&unique)?.with_context(|| format!("this process already runs a stack `{name}`"))?
             }
         };
-        Self::start(installed, None, &paths::state(format!("run/{unique}")), &log).await
+        Self::start(installed, None, &Self::folder(name), &log).await
+    }
+
+    /// Returns the folder of the emulator that [`start_own`](Self::start_own) starts. It exists until the emulator and
+    /// its processes have ended.
+    #[must_use]
+    pub fn folder(name: &str) -> PathBuf {
+        paths::state(format!("run/{}", unique(name)))
     }
 
     /// Deploys a whole stack.

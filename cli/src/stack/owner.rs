@@ -283,6 +283,22 @@ pub async fn end() -> anyhow::Result<bool> {
     }
 }
 
+/// Waits until the processes of a stack that this process began to start have ended, and describes the result.
+///
+/// # Errors
+/// When the log cannot be locked.
+pub async fn start_ended() -> anyhow::Result<&'static str> {
+    let current = Identity::current()?;
+    let deadline = Instant::now() + OWNER_GRACE;
+    while Log::is_locked(&state::log_path())? && named_in(&state::log_path()) == Some(current) {
+        if Instant::now() > deadline {
+            return Ok("the stack did not start, and is still ending");
+        }
+        sleep(POLL_INTERVAL).await;
+    }
+    Ok("the stack did not start, and is down")
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]

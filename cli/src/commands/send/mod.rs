@@ -36,7 +36,7 @@ use super::target::{Target, local_stack};
 use crate::{
     exit::Exit,
     screen::{Screen, counter},
-    shutdown::signals,
+    shutdown::{Signal, signals},
 };
 
 /// Send messages to connections, a user or a tenant
@@ -215,8 +215,8 @@ impl Send {
         Screen::new().line(summary.totals(started.elapsed()));
         let error = summary.error(unsent.as_ref().map(UnsentFile::path), self.target.is_aws());
         unsent.into_iter().for_each(UnsentFile::close);
-        if let End::Interrupted(code) = summary.end {
-            return Err(Exit { code, text: error.unwrap_or_default() }.into());
+        if let End::Interrupted(signal) = summary.end {
+            return Err(Exit { code: signal.exit_code(), text: error.unwrap_or_default() }.into());
         }
         let outcomes = match (log, summary.queued.ids) {
             (Some((log, limit)), Some(ids)) if !ids.is_empty() => {
@@ -256,11 +256,12 @@ impl Send {
         log: &WorkerLog,
         messages: &[(MessageId, usize)],
         limit: Duration,
-        mut signals: impl Stream<Item = u8> + Unpin,
+        mut signals: impl Stream<Item = Signal> + Unpin,
     ) -> anyhow::Result<()> {
         tokio::select! {
-            Some(code) = signals.next() => {
-                Err(Exit { code, text: "interrupted while waiting for the outcome".to_owned() }.into())
+            Some(signal) = signals.next() => {
+                let text = "interrupted while waiting for the outcome".to_owned();
+                Err(Exit { code: signal.exit_code(), text }.into())
             }
             printed = self.print_outcomes(log, messages, limit) => printed,
         }

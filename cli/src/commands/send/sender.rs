@@ -12,7 +12,7 @@ use super::{
     summary::{End, Summary},
     unsent::UnsentFile,
 };
-use crate::screen::print_error;
+use crate::{screen::print_error, shutdown::Signal};
 
 /// Messages that are sent at once: enough for the producer's 8 calls of 10 messages while others wait for the queue.
 const MAX_IN_FLIGHT: usize = 500;
@@ -75,7 +75,7 @@ impl Sender {
         mut lines: Lines<S>,
         parse: impl Fn(&str) -> Result<Message, String>,
         send: impl AsyncFn(Message) -> Result<(), SendError>,
-        mut signals: impl Stream<Item = u8> + Unpin,
+        mut signals: impl Stream<Item = Signal> + Unpin,
     ) -> (Summary, Option<UnsentFile>) {
         let (mut sending, mut input, mut deadline) = (FuturesUnordered::new(), Input::Open, None);
         let begin = |line, message| {
@@ -94,11 +94,11 @@ impl Sender {
             }
             tokio::select! {
                 biased;
-                Some(code) = signals.next() => match self.summary.end {
+                Some(signal) = signals.next() => match self.summary.end {
                     // The second one ends the run at once.
                     End::Interrupted(_) => break,
                     _ => {
-                        self.summary.end = End::Interrupted(code);
+                        self.summary.end = End::Interrupted(signal);
                         input = if input == Input::Open { Input::Rest } else { input };
                         deadline = Some(Instant::now() + GRACE);
                     }
@@ -262,7 +262,7 @@ mod tests {
     async fn run(
         chunks: impl Stream<Item = Chunk> + Unpin,
         send: impl AsyncFn(Message) -> Result<(), SendError>,
-        signals: impl Stream<Item = u8> + Unpin,
+        signals: impl Stream<Item = Signal> + Unpin,
     ) -> Summary {
         Sender::default().run(Lines::new(chunks), parse, send, signals).await.0
     }
@@ -377,11 +377,11 @@ mod tests {
         };
         let signals = stream::once(Box::pin(async {
             sleep(CALL).await;
-            130
+            Signal::Interrupt
         }));
         let summary = run(open, send, signals.chain(stream::pending())).await;
         assert_eq!((totals(&summary), &summary.invalid), ([600, 0, 1], &vec![601]));
-        assert!(matches!(summary.end, End::Interrupted(130)), "{summary:?}");
+        assert!(matches!(summary.end, End::Interrupted(Signal::Interrupt)), "{summary:?}");
     }
 
     #[tokio::test(start_paused = true)]
@@ -390,7 +390,7 @@ mod tests {
         let signal = || {
             stream::once(Box::pin(async {
                 sleep(CALL).await;
-                143
+                Signal::Terminate
             }))
         };
         let summary =

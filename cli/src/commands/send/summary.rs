@@ -6,6 +6,7 @@ use streamer_message::MessageId;
 use streamer_producer::{Message, SendError};
 
 use super::errors::explain;
+use crate::shutdown::Signal;
 
 /// Maximum number of ranges of line numbers that are printed.
 const MAX_RANGES: usize = 20;
@@ -47,8 +48,8 @@ pub(super) enum End {
     Refused(SendError),
     /// The queue confirmed no message for the producer's whole timeout.
     Unreachable(SendError),
-    /// By a signal. The exit code names it.
-    Interrupted(u8),
+    /// By a signal.
+    Interrupted(Signal),
 }
 
 impl Queued {
