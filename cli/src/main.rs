@@ -6,9 +6,13 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
-use streamer_cli::commands::{
-    connections::Connections, demo, disconnect::Disconnect, down::Down, logs::Logs, package::Package,
-    redrive::Redrive, send::Send, status::Status, token::Token, up::Up,
+use streamer_cli::{
+    arguments,
+    commands::{
+        connections::Connections, demo, disconnect::Disconnect, down::Down, logs::Logs, package::Package,
+        redrive::Redrive, send::Send, status::Status, token::Token, up::Up,
+    },
+    screen::print_error,
 };
 
 /// Streamer delivers messages to the clients of an AWS WebSocket API.
@@ -51,8 +55,8 @@ Local stack:
 Any deployment (the local stack, or AWS with --aws):
   send        Send messages to connections, a user or a tenant
   connections List live connections
-  disconnect  Close the connections of a tenant or user
-  redrive     List dead letters and send them back
+  disconnect  List or close the connections of a tenant or user
+  redrive     List dead letters, send them back or drop them
   status      Show queues, dead letters, connections, functions and circuit breaker
 
 Deployment to AWS:
@@ -80,7 +84,7 @@ enum Command {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let Streamer { keep, command } = Streamer::parse();
+    let Streamer { keep, command } = arguments::parse();
     let result = match command {
         None => demo::run(keep).await,
         Some(Command::Up(up)) => up.run().await,
@@ -105,7 +109,7 @@ async fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("streamer: {error:#}");
+            print_error(&format!("streamer: {error:#}"), None);
             ExitCode::FAILURE
         }
     }

@@ -104,17 +104,24 @@ fn failure(error: &SdkError<SendMessageBatchError>) -> Failure {
     }
 }
 
-/// Returns SQS's code and message, or, for a call without an answer, the texts of the error and its sources.
+/// Returns SQS's code and message, or why there was no answer.
 fn cause(error: &SdkError<SendMessageBatchError>) -> String {
     let service = error.as_service_error();
     if let Some(code) = service.and_then(ProvideErrorMetadata::code) {
         let message = service.and_then(ProvideErrorMetadata::message).unwrap_or_default();
         return format!("{code}: {message}");
     }
-    let (mut text, mut source) = (error.to_string(), error.source());
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
+    let (mut text, mut root) = (error.to_string(), error.source());
+    let mut last = text.clone();
+    while let Some(source) = root {
+        last = source.to_string();
+        text = format!("{text}: {last}");
+        root = source.source();
     }
-    text
+    match error {
+        SdkError::DispatchFailure(failure) if failure.is_timeout() => "no connection in time".to_owned(),
+        SdkError::DispatchFailure(failure) if failure.is_io() => format!("no connection: {last}"),
+        SdkError::TimeoutError(_) => "no answer in time".to_owned(),
+        _ => text,
+    }
 }

@@ -91,7 +91,8 @@ impl Send {
         match message.transpose()? {
             Some(message) => {
                 let id = message.id().clone();
-                self.target.producer().await?.send(message).await?;
+                let sent = self.target.producer().await?.send(message).await;
+                sent.map_err(|error| self.target.send_failed(error))?;
                 Screen::new().line(format!("sent {id}"));
                 Ok(())
             }
@@ -187,7 +188,8 @@ impl<'a> StdinSender<'a> {
         }
         if let Err(error) = self.producer.send_all(messages).await {
             let unsent = error.unsent.into_iter();
-            failed.extend(unsent.map(|unsent| (lines[&unsent.id], unsent.error.to_string())));
+            let text = |error| format!("{:#}", self.command.target.send_failed(error));
+            failed.extend(unsent.map(|unsent| (lines[&unsent.id], text(unsent.error))));
         }
         failed.sort_unstable();
         for (line, error) in failed.iter().take(MAX_PRINTED_ERRORS.saturating_sub(self.failed)) {

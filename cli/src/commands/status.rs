@@ -8,11 +8,12 @@ use std::{
 
 use clap::Args;
 use futures::FutureExt as _;
-use streamer_environment::aws;
 use tokio::time::sleep;
 
 use super::target::local_stack;
 use crate::{
+    aws,
+    screen::width,
     shutdown,
     spec::Spec,
     status::{self, Deployment, DeploymentStatus},
@@ -93,7 +94,7 @@ impl Status {
             // Moves the cursor to the top left and clears the screen.
             write!(out, "\x1b[H\x1b[2J")?;
         }
-        for line in status.lines() {
+        for line in status.lines(width()) {
             writeln!(out, "{line}")?;
         }
         Ok(())
@@ -103,7 +104,7 @@ impl Status {
         if self.aws {
             let names = spec.functions.keys().map(|short| (short.clone(), format!("{}-{short}", self.name)));
             let functions: BTreeMap<_, _> = names.collect();
-            return Ok(Deployment { name: self.name.clone(), functions, config: aws::load().await });
+            return Ok(Deployment { name: self.name.clone(), functions, config: aws::load().await? });
         }
         let stack = local_stack().await?;
         let functions = stack.deployed.functions;
