@@ -2,13 +2,16 @@
 
 mod arrivals;
 mod audiences;
+mod aws;
 mod browser;
 mod connect;
+mod dead_letters;
 mod languages;
 mod outcomes;
 mod redrive;
 mod status;
 mod storm;
+mod terminal;
 mod upgrade;
 
 use std::{

@@ -265,7 +265,7 @@ mod tests {
         assert_eq!(total.map(|line| line.split(';').next()), Some(Some("1830 connections of 60 users")));
         // 51 + … + 60
         assert_eq!(terminal[51], "        555  of 10 more users");
-        assert!(terminal.iter().all(|line| line.len() <= 60), "{terminal:?}");
+        assert!(terminal.join("\n").lines().all(|line| line.len() <= 60), "{terminal:?}");
         assert_eq!(listing(&[], None), ["no connections"]);
         let one = listing(&[("anna".to_owned(), 1)], None);
         assert_eq!(one[2], "1 connection of 1 user; nothing was closed, use --close to close");
