@@ -1,14 +1,13 @@
 //! Reads the command line. Help and errors fit the terminal.
 
+use std::io::Write as _;
+
 use clap::{Parser, error::Error};
 
 use crate::{
     layout::fit,
-    screen::{error_width, print_error, width},
+    screen::{error_width, width},
 };
-
-/// Exit code for invalid arguments.
-const INVALID: i32 = 2;
 
 /// Parses the arguments of the process. Prints help, the version or an error, and then ends the process.
 pub fn parse<P: Parser>() -> P {
@@ -20,12 +19,13 @@ pub fn parse<P: Parser>() -> P {
     parsed.unwrap_or_else(|error| exit(&error))
 }
 
+/// Prints help or an error of clap, whose usage lines may still be too wide.
 fn exit(error: &Error) -> ! {
-    let text = error.render().to_string();
-    let fitted = fit(&text, error_width());
-    if !error.use_stderr() || fitted == text {
-        error.exit();
-    }
-    print_error(fitted.trim_end(), None);
-    std::process::exit(INVALID)
+    let text = error.render().ansi().to_string();
+    // A reader such as `head` may have closed the pipe.
+    _ = match error.use_stderr() {
+        true => anstream::stderr().write_all(fit(&text, error_width()).as_bytes()),
+        false => anstream::stdout().write_all(fit(&text, width()).as_bytes()),
+    };
+    std::process::exit(error.exit_code())
 }

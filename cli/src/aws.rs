@@ -26,7 +26,7 @@ pub async fn load() -> anyhow::Result<SdkConfig> {
         "no AWS Region is set: set the variable AWS_REGION, or `region` in your AWS profile";
     let config = timeout(LOAD_TIMEOUT, aws::load()).await.context(NO_REGION)?;
     config.region().context(NO_REGION)?;
-    let provider = config.credentials_provider().context(no_credentials(None))?;
+    let provider = config.credentials_provider().with_context(|| no_credentials(None))?;
     match timeout(LOAD_TIMEOUT, provider.provide_credentials()).await {
         Ok(Ok(_)) => Ok(config),
         Ok(Err(error)) => bail!(no_credentials(Some(&error))),
@@ -34,21 +34,32 @@ pub async fn load() -> anyhow::Result<SdkConfig> {
     }
 }
 
+fn no_credentials(error: Option<&CredentialsError>) -> String {
+    let profile = std::env::var("AWS_PROFILE").ok().filter(|profile| !profile.is_empty());
+    describe_missing(error, profile.as_deref())
+}
+
 /// Returns why there are no credentials. The error's own text may quote the output of a credential process, so it is
 /// left out.
-fn no_credentials(error: Option<&CredentialsError>) -> &'static str {
-    match error {
-        None | Some(CredentialsError::CredentialsNotLoaded(_)) => {
-            "no AWS credentials were found: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-        }
-        Some(CredentialsError::InvalidConfiguration(_)) => {
-            "the AWS profile cannot be used: check AWS_PROFILE and ~/.aws/config, or, for single sign-on, run \
-             `eval \"$(aws configure export-credentials --format env)\"`"
-        }
-        Some(_) => {
+fn describe_missing(error: Option<&CredentialsError>, profile: Option<&str>) -> String {
+    match (error, profile) {
+        (Some(CredentialsError::ProviderError(_) | CredentialsError::Unhandled(_)), _) => {
             "the AWS credentials could not be loaded: check the profile, process or service that provides them \
              with `aws sts get-caller-identity`"
+                .to_owned()
         }
+        (_, Some(profile)) => format!(
+            "the AWS profile {} has no credentials that can be used: check AWS_PROFILE and ~/.aws/config, or, for \
+             single sign-on, run `eval \"$(aws configure export-credentials --format env)\"`",
+            sanitize(profile)
+        ),
+        (Some(CredentialsError::InvalidConfiguration(_)), None) => {
+            "the AWS configuration cannot be used: check ~/.aws/config, or, for single sign-on, run \
+             `eval \"$(aws configure export-credentials --format env)\"`"
+                .to_owned()
+        }
+        _ => "no AWS credentials were found: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            .to_owned(),
     }
 }
 
@@ -77,7 +88,7 @@ impl Call<'_> {
     pub fn explain(&self, kind: FailureKind, cause: &str) -> anyhow::Error {
         let Self { action, resource } = self;
         match kind {
-            FailureKind::NoCredentials => anyhow!(no_credentials(None)),
+            FailureKind::NoCredentials => anyhow!("{}", no_credentials(None)),
             FailureKind::Expired => {
                 anyhow!("the AWS credentials have expired: sign in again, then repeat the command")
             }
@@ -148,6 +159,25 @@ pub fn send_failed(error: SendError, url: &str) -> anyhow::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn missing_credentials_never_quote_their_source() {
+        let errors = [
+            CredentialsError::not_loaded("secret"),
+            CredentialsError::provider_error("secret"),
+            CredentialsError::invalid_configuration("secret"),
+            CredentialsError::provider_timed_out(LOAD_TIMEOUT),
+            CredentialsError::unhandled("secret"),
+        ];
+        let expected =
+            ["set AWS_PROFILE", "get-caller-identity", "~/.aws/config", "set AWS_PROFILE", "get-caller"];
+        for (error, expected) in errors.iter().zip(expected) {
+            let text = describe_missing(Some(error), None);
+            assert!(text.contains(expected) && !text.contains("secret"), "{text}");
+        }
+        let text = describe_missing(Some(&errors[0]), Some("work"));
+        assert!(text.starts_with("the AWS profile work has no credentials"), "{text}");
+    }
 
     #[test]
     fn each_kind_has_one_sentence() {

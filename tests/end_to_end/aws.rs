@@ -1,6 +1,6 @@
 //! Commands with `--aws` that fail: each says in one sentence what to do. No call leaves this machine.
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, time::Duration};
 
 use streamer_tests::command::{Output, Streamer};
 use tokio::{
@@ -8,8 +8,6 @@ use tokio::{
     net::{TcpListener, TcpStream},
     time::{Instant, timeout},
 };
-
-use std::time::Duration;
 
 /// Time that a command may take although its credentials, Region or names are wrong. On a busy machine most of it is
 /// waiting for a processor.
@@ -119,7 +117,12 @@ mod commands_explain {
     #[tokio::test]
     async fn unknown_profile() -> anyhow::Result<()> {
         let variables = [("AWS_REGION", "us-east-1"), ("AWS_PROFILE", "missing")];
-        all_say("aws-profile", &variables, "check AWS_PROFILE and ~/.aws/config").await
+        all_say(
+            "aws-profile",
+            &variables,
+            "the AWS profile missing has no credentials that can be used: check AWS_PROFILE",
+        )
+        .await
     }
 
     async fn refusal(name: &str, code: &'static str, expected: &str) -> anyhow::Result<()> {

@@ -84,8 +84,10 @@ impl Disconnect {
         let result = run.close_all().await;
         run.bar.iter().for_each(ProgressBar::finish_and_clear);
         let Tally { closed, gone, open, .. } = &run.tally;
-        let gone = gone.difference(closed).count();
-        Screen::new().line(format!("{} closed, {gone} already gone, {} failed", closed.len(), open.len()));
+        let (closed, gone) = (closed.len(), gone.difference(closed).count());
+        if result.is_ok() || closed + gone + open.len() > 0 {
+            Screen::new().line(format!("{closed} closed, {gone} already gone, {} failed", open.len()));
+        }
         result
     }
 }

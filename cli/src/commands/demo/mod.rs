@@ -145,7 +145,8 @@ fn print_usage(screen: Screen, stack: &Stack) -> anyhow::Result<()> {
     let Deployed { queue_url, dead_letter_queue_url, connections_table, .. } = &stack.deployed;
     let token = stack.issuer.token("acme", "anna", TOKEN_LIFETIME)?;
     let message = r#"{"version":1,"id":"hello-1","to":{"connection":"CONNECTION"},"payload":"hello"}"#;
-    screen.line(format!(
+    // Commands stay on one line, so that they can be copied.
+    screen.verbatim(format!(
         "\n The stack is up until Ctrl-C.\n
  websocket     {websocket_url}
  management    {management_endpoint}
