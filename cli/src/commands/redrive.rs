@@ -48,9 +48,10 @@ Inspected messages are hidden from other consumers while this command runs, and 
 On a FIFO queue, it sees only the first messages of each message group until these are deleted.
 
 Permissions on AWS:
-  outbound queue     sqs:GetQueueAttributes, sqs:SendMessage
-  dead-letter queue  sqs:GetQueueUrl, sqs:GetQueueAttributes, sqs:ReceiveMessage, sqs:ChangeMessageVisibility,
-                     sqs:DeleteMessage
+  outbound queue     sqs:GetQueueAttributes
+  dead-letter queue  sqs:GetQueueUrl, sqs:GetQueueAttributes, sqs:ReceiveMessage, sqs:ChangeMessageVisibility
+  with --send        sqs:SendMessage on the outbound queue
+  --send or --drop   sqs:DeleteMessage on the dead-letter queue
   with your own key  kms:Decrypt, kms:GenerateDataKey")]
 pub struct Redrive {
     /// Only with this reason
