@@ -332,9 +332,10 @@ async fn detached_stack_serves_every_command() -> anyhow::Result<()> {
     check_connections(&streamer, &connection).await?;
     check_expiry(&streamer, &connection).await?;
 
-    let other_user = streamer.run(["disconnect", "--tenant", "acme", "--user", "bob"]).await?;
+    check_disconnect_lists(&streamer).await?;
+    let other_user = streamer.run(["disconnect", "--tenant", "acme", "--user", "bob", "--close"]).await?;
     assert_eq!(other_user.out, "0 closed, 0 already gone, 0 failed\n");
-    let disconnected = streamer.run(["disconnect", "--tenant", "acme"]).await?;
+    let disconnected = streamer.run(["disconnect", "--tenant", "acme", "--close"]).await?;
     assert!(
         disconnected.success && disconnected.out == "1 closed, 0 already gone, 0 failed\n",
         "{disconnected:?}"
@@ -361,6 +362,21 @@ async fn check_interruption(streamer: &Streamer) -> anyhow::Result<()> {
         let err = "streamer: interrupted by Ctrl-C\n";
         assert_eq!((ended.code, ended.err.as_str()), (Some(130), err), "{arguments:?}");
     }
+    Ok(())
+}
+
+/// Without `--close`, nothing is closed.
+async fn check_disconnect_lists(streamer: &Streamer) -> anyhow::Result<()> {
+    let listed = streamer.run(["disconnect", "--tenant", "acme"]).await?;
+    let expected = "\
+CONNECTIONS  USER
+          1  anna
+1 connection of 1 user; nothing was closed, use --close to close
+";
+    assert!(listed.success && listed.out == expected, "{listed:?}");
+    let other_user = streamer.run(["disconnect", "--tenant", "acme", "--user", "bob"]).await?;
+    assert_eq!(other_user.out, "no connections\n");
+    assert!(streamer.run(["connections"]).await?.out.ends_with("1 connection\n"));
     Ok(())
 }
 

@@ -6,12 +6,15 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
+use futures::FutureExt as _;
 use streamer_cli::{
+    arguments,
     commands::{
         connections::Connections, demo, disconnect::Disconnect, down::Down, env::Env, logs::Logs,
         package::Package, redrive::Redrive, send::Send, status::Status, token::Token, up::Up,
     },
     exit::Exit,
+    screen::print_error,
 };
 
 /// Streamer delivers messages to the clients of an AWS WebSocket API.
@@ -55,8 +58,8 @@ Local stack:
 Any deployment (the local stack, or AWS with --aws):
   send        Send messages to connections, a user or a tenant
   connections List live connections
-  disconnect  Close the connections of a tenant or user
-  redrive     List dead letters and send them back
+  disconnect  List or close the connections of a tenant or user
+  redrive     List dead letters, send them back or drop them
   status      Show queues, dead letters, connections, functions and circuit breaker
 
 Deployment to AWS:
@@ -85,22 +88,22 @@ enum Command {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let Streamer { keep, command } = Streamer::parse();
-    let result = match command {
-        None => demo::run(keep).await,
-        Some(Command::Up(up)) => up.run().await,
-        Some(Command::Down(down)) => down.run().await,
-        Some(Command::Logs(logs)) => logs.run().await,
-        Some(Command::Token(token)) => token.run().await,
-        Some(Command::Env(env)) => env.run().await,
-        Some(Command::Send(send)) => send.run().await,
-        Some(Command::Connections(connections)) => connections.run().await,
-        Some(Command::Disconnect(disconnect)) => disconnect.run().await,
-        Some(Command::Redrive(redrive)) => redrive.run().await,
-        Some(Command::Status(status)) => status.run().await,
-        Some(Command::Package(package)) => package.run().await,
+    let Streamer { keep, command } = arguments::parse();
+    let running = match command {
+        None => demo::run(keep).boxed_local(),
+        Some(Command::Up(up)) => up.run().boxed_local(),
+        Some(Command::Down(down)) => down.run().boxed_local(),
+        Some(Command::Logs(logs)) => logs.run().boxed_local(),
+        Some(Command::Token(token)) => token.run().boxed_local(),
+        Some(Command::Env(env)) => env.run().boxed_local(),
+        Some(Command::Send(send)) => send.run().boxed_local(),
+        Some(Command::Connections(connections)) => connections.run().boxed_local(),
+        Some(Command::Disconnect(disconnect)) => disconnect.run().boxed_local(),
+        Some(Command::Redrive(redrive)) => redrive.run().boxed_local(),
+        Some(Command::Status(status)) => status.run().boxed_local(),
+        Some(Command::Package(package)) => package.run().boxed_local(),
     };
-    match result {
+    match running.await {
         Ok(()) => ExitCode::SUCCESS,
         // A reader such as `head` closed the pipe.
         Err(error)
@@ -111,7 +114,7 @@ async fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("streamer: {error:#}");
+            print_error(&format!("streamer: {error:#}"), None);
             error.downcast_ref::<Exit>().map_or(ExitCode::FAILURE, |exit| ExitCode::from(exit.code))
         }
     }

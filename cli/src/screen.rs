@@ -10,6 +10,9 @@ use std::{
 
 use humantime::format_duration;
 use indicatif::{ProgressBar, ProgressStyle};
+use terminal_size::{Width, terminal_size_of};
+
+use crate::layout::fit;
 
 pub use self::progress::Progress;
 
@@ -33,8 +36,13 @@ impl Screen {
         Self { terminal: false, silent: true }
     }
 
-    /// Writes a line.
+    /// Writes a line for people. On a terminal it continues on the next line if it is too wide, between two words.
     pub fn line(self, text: impl AsRef<str>) {
+        self.verbatim(fit(text.as_ref(), width()));
+    }
+
+    /// Writes a line for programs, or one to be copied, as it is.
+    pub fn verbatim(self, text: impl AsRef<str>) {
         if !self.silent {
             // A reader such as `head` may have closed the pipe.
             _ = writeln!(stdout(), "{}", text.as_ref());
@@ -85,10 +93,23 @@ pub fn counter(template: &str) -> Option<ProgressBar> {
 
 /// Prints an error to standard error, above the bar if there is one.
 pub fn print_error(text: &str, bar: Option<&ProgressBar>) {
+    let text = fit(text, error_width());
     match bar {
         Some(bar) => bar.suspend(|| eprintln!("{text}")),
         None => eprintln!("{text}"),
     }
+}
+
+/// Returns the width of the terminal that standard output is, if it is one.
+#[must_use]
+pub fn width() -> Option<usize> {
+    terminal_size_of(stdout()).map(|(Width(width), _)| usize::from(width))
+}
+
+/// Returns the width of the terminal that standard error is, if it is one.
+#[must_use]
+pub fn error_width() -> Option<usize> {
+    terminal_size_of(stderr()).map(|(Width(width), _)| usize::from(width))
 }
 
 /// Formats the time that something took, such as `54 ms` or `4.0 s`.

@@ -119,15 +119,26 @@ fn has_no_credentials(error: &SdkError<SendMessageBatchError>) -> bool {
     })
 }
 
-/// Returns SQS's code and message, or, for a call without an answer, the texts of the error and its sources.
+/// Returns SQS's code and message, or why there was no answer.
 fn cause(error: &SdkError<SendMessageBatchError>) -> String {
     let service = error.as_service_error();
     if let Some(code) = service.and_then(ProvideErrorMetadata::code) {
         let message = service.and_then(ProvideErrorMetadata::message).unwrap_or_default();
         return format!("{code}: {message}");
     }
-    let sources = successors(error.source(), |&error| error.source());
-    sources.fold(error.to_string(), |text, source| format!("{text}: {source}"))
+    let (mut text, mut root) = (error.to_string(), error.source());
+    let mut last = text.clone();
+    while let Some(source) = root {
+        last = source.to_string();
+        text = format!("{text}: {last}");
+        root = source.source();
+    }
+    match error {
+        SdkError::DispatchFailure(failure) if failure.is_timeout() => "no connection in time".to_owned(),
+        SdkError::DispatchFailure(failure) if failure.is_io() => format!("no connection: {last}"),
+        SdkError::TimeoutError(_) => "no answer in time".to_owned(),
+        _ => text,
+    }
 }
 
 #[cfg(test)]

@@ -2,8 +2,10 @@
 
 mod arrivals;
 mod audiences;
+mod aws;
 mod browser;
 mod connect;
+mod dead_letters;
 mod front_door;
 mod languages;
 mod outcomes;
@@ -11,6 +13,7 @@ mod redrive;
 mod send;
 mod status;
 mod storm;
+mod terminal;
 mod upgrade;
 
 use std::{

@@ -105,14 +105,67 @@ impl Streamer {
         endpoint: &str,
         arguments: impl IntoIterator<Item = &'a str>,
     ) -> anyhow::Result<Child> {
+        Ok(self.command(&self.binary).envs(at(endpoint)).args(arguments).spawn()?)
+    }
+
+    /// Runs the command with these environment variables, without any other variable that has to do with AWS, and
+    /// without the files in which the AWS SDKs look. The instance metadata service is off.
+    ///
+    /// # Errors
+    /// When the command cannot be run.
+    pub async fn run_without_aws<'a>(
+        &self,
+        arguments: impl IntoIterator<Item = &'a str>,
+        variables: &[(&str, &str)],
+    ) -> anyhow::Result<Output> {
         let mut command = self.command(&self.binary);
-        command
-            .env("AWS_ENDPOINT_URL", endpoint)
-            .env("AWS_ACCESS_KEY_ID", "test")
-            .env("AWS_SECRET_ACCESS_KEY", "test")
-            .env("AWS_REGION", REGION)
-            .env("AWS_EC2_METADATA_DISABLED", "true");
-        Ok(command.args(arguments).spawn()?)
+        for (name, _) in env::vars().filter(|(name, _)| name.starts_with("AWS_")) {
+            command.env_remove(name);
+        }
+        command.env("HOME", &self.state).env("AWS_EC2_METADATA_DISABLED", "true");
+        command.envs(variables.iter().copied());
+        output(command.args(arguments).spawn()?).await
+    }
+
+    /// Runs the command until it ends, with standard output and standard error in terminals of this width.
+    ///
+    /// # Errors
+    /// When the command cannot be run.
+    pub async fn run_in_terminal<'a>(
+        &self,
+        columns: u16,
+        endpoint: Option<&str>,
+        arguments: impl IntoIterator<Item = &'a str>,
+    ) -> anyhow::Result<Output> {
+        const TERMINALS: &str = r#"
+import fcntl, os, pty, struct, subprocess, sys, termios, threading
+def terminal():
+    parent, child = pty.openpty()
+    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, int(sys.argv[1]), 0, 0))
+    return parent, child
+def copy(parent, to):
+    try:
+        while data := os.read(parent, 4096):
+            to.buffer.write(data.replace(b"\r\n", b"\n"))
+    except OSError:
+        pass # The command has closed the terminal.
+(out, out_child), (err, err_child) = terminal(), terminal()
+command = subprocess.Popen(sys.argv[2:], stdin=subprocess.DEVNULL, stdout=out_child, stderr=err_child)
+os.close(out_child), os.close(err_child)
+threads = [threading.Thread(target=copy, args=pair) for pair in [(out, sys.stdout), (err, sys.stderr)]]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+sys.exit(command.wait())
+"#;
+        let python = env::var_os("PYTHON").map_or_else(|| PathBuf::from("python3"), PathBuf::from);
+        let mut command = self.command(&python);
+        if let Some(endpoint) = endpoint {
+            command.envs(at(endpoint));
+        }
+        // Without cursor movements, which only spinners need.
+        command.env("TERM", "dumb");
+        let columns = columns.to_string();
+        output(command.args(["-c", TERMINALS, &columns]).arg(&self.binary).args(arguments).spawn()?).await
     }
 
     /// Like [`run`](Self::run), with this standard input.
@@ -254,6 +307,17 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
         let entries = fs::read_dir(self.state.join("run")).into_iter().flatten();
         entries.filter_map(|entry| Some(entry.ok()?.path())).collect()
     }
+}
+
+/// Returns the variables that select an endpoint which serves the AWS APIs.
+fn at(endpoint: &str) -> [(&'static str, &str); 5] {
+    [
+        ("AWS_ENDPOINT_URL", endpoint),
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+        ("AWS_REGION", REGION),
+        ("AWS_EC2_METADATA_DISABLED", "true"),
+    ]
 }
 
 /// Sends a signal to a running command.

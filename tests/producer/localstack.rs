@@ -14,7 +14,7 @@ use aws_sdk_sqs::{
 use delivery_worker::{queue::Queue, queue_kind::QueueKind};
 use futures::future::join_all;
 use serde_json::{Value, json};
-use streamer_cli::dead_letters::DeadLetterQueue;
+use streamer_cli::dead_letters::{DeadLetterQueue, Outcome};
 use streamer_message::{Limit, OutboundMessage, limits, pack};
 use streamer_producer::{Message, Producer, SendError};
 use streamer_tests::{
@@ -358,7 +358,7 @@ async fn fifo_redrive_keeps_order_without_deduplication() -> anyhow::Result<()> 
         }
         let back = letters.send_back(taken).await;
         assert!(back.causes.is_empty(), "{back:?}");
-        sent += back.sent;
+        sent += back.count(Outcome::Sent);
     }
     assert_eq!(sent, 12);
     let bodies = drain(&sqs, &outbound, 12).await?;

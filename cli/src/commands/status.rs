@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use super::target::{load_aws, local_stack};
 use crate::{
-    screen::can_redraw,
+    screen::{can_redraw, width},
     shutdown,
     spec::Spec,
     status::{self, Deployment, DeploymentStatus},
@@ -96,7 +96,7 @@ impl Status {
             // Moves the cursor to the top left and clears the screen.
             write!(out, "\x1b[H\x1b[2J")?;
         }
-        for line in status.lines() {
+        for line in status.lines(width()) {
             writeln!(out, "{line}")?;
         }
         Ok(())
@@ -106,7 +106,7 @@ impl Status {
         if self.aws {
             let names = spec.functions.keys().map(|short| (short.clone(), format!("{}-{short}", self.name)));
             let functions: BTreeMap<_, _> = names.collect();
-            return Ok(Deployment { name: self.name.clone(), functions, config: load_aws().await });
+            return Ok(Deployment { name: self.name.clone(), functions, config: load_aws().await? });
         }
         let stack = local_stack().await?;
         let functions = stack.deployed.functions;

@@ -3,6 +3,8 @@
 use serde_json::{Value, error::Category};
 use streamer_producer::{MessageError, PayloadError, SendError};
 
+use crate::aws;
+
 /// Maximum number of characters of a payload that a hint repeats.
 const MAX_REPEATED: usize = 60;
 
@@ -15,22 +17,17 @@ pub(super) enum Place {
     Line,
 }
 
-/// Describes why the queue does not have a message.
-pub(super) fn explain(error: &SendError, is_aws: bool) -> String {
-    match error {
-        SendError::NotConfigured { .. } => {
-            format!("{error}: AWS_REGION, and AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
-        }
-        SendError::Refused { .. } if error.is_queue_fault() && is_aws => {
-            format!("{error}: check --queue-url, the Region, and that the credentials allow sqs:SendMessage")
-        }
-        SendError::Refused { .. } if error.is_queue_fault() => {
+/// Describes why the queue does not have a message. `aws_queue` is the queue's URL on AWS.
+pub(super) fn explain(error: &SendError, aws_queue: Option<&str>) -> String {
+    match (error, aws_queue) {
+        (_, Some(url)) => format!("{:#}", aws::send_failed(error.clone(), url)),
+        (SendError::Refused { .. }, None) if error.is_queue_fault() => {
             format!("{error}: restart the stack with `streamer down` and `streamer up`")
         }
-        SendError::TimedOut { .. } if !is_aws => {
+        (SendError::TimedOut { .. }, None) => {
             format!("{error}. Is the stack up? `streamer status` shows it")
         }
-        error => error.to_string(),
+        (error, None) => error.to_string(),
     }
 }
 

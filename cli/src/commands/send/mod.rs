@@ -183,7 +183,7 @@ impl Send {
         let (producer, log) = (self.target.producer().await?, self.worker_log().await?);
         let (screen, id, bodies) = (Screen::new(), message.id().clone(), message.encode().len());
         let sent = producer.send(message).await;
-        sent.map_err(|error| anyhow!("message {id}: {}", explain(&error, self.target.is_aws())))?;
+        sent.map_err(|error| anyhow!("message {id}: {}", explain(&error, self.target.aws_queue())))?;
         screen.line(format!("queued {id}"));
         match log {
             Some((log, limit)) => self.print_outcomes(&log, &[(id, bodies)], limit).await,
@@ -213,7 +213,7 @@ impl Send {
         let (summary, unsent) = sender.run(Lines::new(chunks), parse, send, &mut signals).await;
         bar.iter().for_each(ProgressBar::finish_and_clear);
         Screen::new().line(summary.totals(started.elapsed()));
-        let error = summary.error(unsent.as_ref().map(UnsentFile::path), self.target.is_aws());
+        let error = summary.error(unsent.as_ref().map(UnsentFile::path), self.target.aws_queue());
         unsent.into_iter().for_each(UnsentFile::close);
         if let End::Interrupted(signal) = summary.end {
             return Err(Exit { code: signal.exit_code(), text: error.unwrap_or_default() }.into());

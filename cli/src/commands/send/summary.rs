@@ -83,12 +83,12 @@ impl Summary {
 
     /// Returns the error that the command ends with, if it does: what happened, and what to do. `file` took the
     /// messages that were not sent.
-    pub(super) fn error(&self, file: Option<&Path>, is_aws: bool) -> Option<String> {
+    pub(super) fn error(&self, file: Option<&Path>, aws_queue: Option<&str>) -> Option<String> {
         let mut parts = Vec::new();
         match &self.end {
             End::OfInput => {}
             End::Unreadable(error) => parts.push(format!("cannot read the input: {error}")),
-            End::Refused(error) | End::Unreachable(error) => parts.push(explain(error, is_aws)),
+            End::Refused(error) | End::Unreachable(error) => parts.push(explain(error, aws_queue)),
             End::Interrupted(_) => parts.push("interrupted".to_owned()),
         }
         if !self.is_whole {
@@ -160,9 +160,9 @@ mod tests {
             summary.totals(Duration::from_secs(2)),
             "6 lines in 2.0 s: 4 queued (2 per second), 1 failed, 1 invalid"
         );
-        let error = summary.error(None, false).unwrap();
+        let error = summary.error(None, None).unwrap();
         assert!(error.contains("1 line was not sent (line 5); with --failed FILE"), "{error}");
         assert!(error.contains("1 line is no message (line 6): correct"), "{error}");
-        assert_eq!(Summary { is_whole: true, ..Summary::default() }.error(None, false), None);
+        assert_eq!(Summary { is_whole: true, ..Summary::default() }.error(None, None), None);
     }
 }
