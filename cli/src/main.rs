@@ -5,10 +5,10 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use streamer_cli::commands::{
-    connections::Connections, demo, disconnect::Disconnect, down::Down, logs::Logs, package::Package,
-    redrive::Redrive, send::Send, status::Status, token::Token, up::Up,
+    completions::Completions, connections::Connections, demo, disconnect::Disconnect, down::Down, listen::Listen,
+    logs::Logs, man::Man, package::Package, redrive::Redrive, send::Send, status::Status, token::Token, up::Up,
 };
 
 /// Streamer delivers messages to the clients of an AWS WebSocket API.
@@ -17,6 +17,7 @@ use streamer_cli::commands::{
 /// checks it as a client, and stops. The demo needs neither Docker nor an AWS account.
 #[derive(Parser)]
 #[command(
+    name = "streamer",
     version,
     about,
     args_conflicts_with_subcommands = true,
@@ -47,6 +48,7 @@ Local stack:
   down        Stop the local stack
   logs        Print the functions' logs of the local stack
   token       Print a JWT
+  listen      Connect as a client and print each message
 
 Any deployment (the local stack, or AWS with --aws):
   send        Send messages to connections, a user or a tenant
@@ -58,9 +60,14 @@ Any deployment (the local stack, or AWS with --aws):
 Deployment to AWS:
   package     Build the deployment packages
 
+This command:
+  completions Print the completions of a shell
+  man         Print the man page
+
 Examples:
   streamer --keep
   streamer up --detach
+  streamer listen --user anna --tenant acme
   streamer send --tenant acme --payload '\"hello\"'
   streamer redrive --help";
 
@@ -70,12 +77,15 @@ enum Command {
     Down(Down),
     Logs(Logs),
     Token(Token),
+    Listen(Listen),
     Send(Send),
     Connections(Connections),
     Disconnect(Disconnect),
     Redrive(Redrive),
     Status(Status),
     Package(Package),
+    Completions(Completions),
+    Man(Man),
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -87,12 +97,15 @@ async fn main() -> ExitCode {
         Some(Command::Down(down)) => down.run().await,
         Some(Command::Logs(logs)) => logs.run().await,
         Some(Command::Token(token)) => token.run().await,
+        Some(Command::Listen(listen)) => listen.run().await,
         Some(Command::Send(send)) => send.run().await,
         Some(Command::Connections(connections)) => connections.run().await,
         Some(Command::Disconnect(disconnect)) => disconnect.run().await,
         Some(Command::Redrive(redrive)) => redrive.run().await,
         Some(Command::Status(status)) => status.run().await,
         Some(Command::Package(package)) => package.run().await,
+        Some(Command::Completions(completions)) => completions.run(Streamer::command()),
+        Some(Command::Man(man)) => man.run(Streamer::command()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

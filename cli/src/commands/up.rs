@@ -1,6 +1,9 @@
 //! `streamer up`: starts the local stack.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
@@ -9,6 +12,8 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::set_up::set_up;
 use crate::{
+    log_line::LogFormat,
+    paint::Paint,
     screen::Screen,
     shutdown,
     stack::{
@@ -136,7 +141,7 @@ fn print_summary(screen: Screen, deployed: &Deployed, detached: bool) {
  table         {connections_table}
 
  The stack is up. {end}
- next: streamer token --user anna --tenant acme  |  streamer send --help
+ next: streamer listen --user anna --tenant acme  |  streamer send --help
 "
     ));
 }
@@ -144,6 +149,8 @@ fn print_summary(screen: Screen, deployed: &Deployed, detached: bool) {
 /// Prints the logs until the stack ends.
 async fn follow(mut stack: Stack, silent: bool) -> anyhow::Result<()> {
     let mut logs = Logs::of(&stack, None)?;
+    let (screen, format) =
+        (Screen::new(), LogFormat { paint: Paint::stdout(), functions: true, raw: false });
     let mut poll = interval(LOG_POLL_INTERVAL);
     poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let shutdown = shutdown::requested();
@@ -157,8 +164,8 @@ async fn follow(mut stack: Stack, silent: bool) -> anyhow::Result<()> {
             }
             _ = poll.tick(), if !silent => {
                 // After an error, the next poll reads the same lines.
-                for line in logs.next().await.unwrap_or_default() {
-                    println!("{:<10} | {}", line.function, line.text);
+                for line in format.lines(logs.next().await.unwrap_or_default(), SystemTime::now()) {
+                    screen.line(line);
                 }
             }
         }
