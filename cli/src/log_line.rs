@@ -45,7 +45,8 @@ const OMITTED_FIELDS: [&str; 10] = [
 ];
 
 /// Lines that Lambda writes around each invocation.
-const PLATFORM_LINES: [&str; 4] = ["START RequestId: ", "END RequestId: ", "REPORT RequestId: ", "INIT_START "];
+const PLATFORM_LINES: [&str; 4] =
+    ["START RequestId: ", "END RequestId: ", "REPORT RequestId: ", "INIT_START "];
 
 /// Formats the lines of functions' logs.
 #[derive(Debug, Clone, Copy)]
@@ -67,7 +68,12 @@ struct Event {
 
 enum Content {
     /// A JSON object with a level, a message or an outcome.
-    Fields { level: String, title: String, style: Style, fields: Vec<(String, String)> },
+    Fields {
+        level: String,
+        title: String,
+        style: Style,
+        fields: Vec<(String, String)>,
+    },
     Text(String),
 }
 
@@ -137,6 +143,7 @@ impl Event {
                     let is_title = message.is_none() && name == "outcome";
                     !(OMITTED_FIELDS.contains(&name.as_str())
                         || value.is_null()
+                        || *value == ""
                         || is_title
                         || is_batch && *value == 0)
                 });
@@ -150,8 +157,7 @@ impl Event {
 /// Returns the fields as text: the ones that say most first, the duration last.
 fn ordered(object: Map<String, Value>) -> Vec<(String, String)> {
     let mut fields: BTreeMap<String, Value> = object.into_iter().collect();
-    let mut ordered: Vec<_> =
-        FIRST_FIELDS.iter().filter_map(|name| fields.remove_entry(*name)).collect();
+    let mut ordered: Vec<_> = FIRST_FIELDS.iter().filter_map(|name| fields.remove_entry(*name)).collect();
     let duration = fields.remove_entry("duration_ms");
     ordered.extend(fields);
     ordered.extend(duration);
@@ -231,7 +237,7 @@ mod tests {
     #[test]
     fn outcome_stands_for_a_missing_message() {
         let event = json!({"level": "WARN", "message_id": "m", "connection_id": "c", "outcome": "handed_back",
-            "request_id": null, "cause": "throttled", "target": "delivery_worker"});
+            "request_id": null, "reason": "", "cause": "throttled", "target": "delivery_worker"});
         assert_eq!(
             plain(&event.to_string()),
             "00:00:00.000  delivery    WARN  handed_back connection_id=c message_id=m cause=throttled"
@@ -242,8 +248,7 @@ mod tests {
     fn batch_shows_counts_above_zero() {
         let event = json!({"level": "INFO", "message": "batch", "messages": 2, "pairs": 3, "delivered": 3,
             "gone": 0, "poison": 0, "duration_ms": 12});
-        let expected =
-            "00:00:00.000  delivery    INFO  batch delivered=3 messages=2 pairs=3 duration_ms=12";
+        let expected = "00:00:00.000  delivery    INFO  batch delivered=3 messages=2 pairs=3 duration_ms=12";
         assert_eq!(plain(&event.to_string()), expected);
     }
 
@@ -272,7 +277,8 @@ mod tests {
 
     #[test]
     fn terminal_gets_no_control_characters() {
-        let event = json!({"level": "INFO", "message": "\u{1b}[2J", "user_id": "\u{202e}anna", "\u{7}": "\u{9b}"});
+        let event =
+            json!({"level": "INFO", "message": "\u{1b}[2J", "user_id": "\u{202e}anna", "\u{7}": "\u{9b}"});
         for text in [&event.to_string(), "\u{1b}[2Jplain\u{202e}"] {
             let line = format(Paint { colours: false, ..TERMINAL }, &[text]).concat();
             assert!(!line.contains(crate::screen::is_unsafe), "{line:?}");
@@ -288,15 +294,21 @@ mod tests {
         assert!(has(&coloured(json!({"level": "INFO", "outcome": "gone"})), DIM, "INFO  gone"));
         assert!(has(&coloured(json!({"level": "ERROR", "outcome": "poison"})), RED, "ERROR poison"));
         for (count, style) in [("delivered", GREEN), ("handed_back", YELLOW), ("exhausted", RED)] {
-            assert!(has(&coloured(json!({"level": "INFO", "message": "batch", count: 1})), style, "INFO  batch"));
+            assert!(has(
+                &coloured(json!({"level": "INFO", "message": "batch", count: 1})),
+                style,
+                "INFO  batch"
+            ));
         }
         assert!(!format(PLAIN_OUTPUT, &[r#"{"level":"ERROR","message":"m"}"#]).concat().contains('\u{1b}'));
     }
 
     #[test]
     fn lines_are_in_order_of_time() {
-        let texts = [r#"{"message":"b","timestamp":"2026-01-01T00:00:02Z"}"#,
-            r#"{"message":"a","timestamp":"2026-01-01T00:00:01Z"}"#];
+        let texts = [
+            r#"{"message":"b","timestamp":"2026-01-01T00:00:02Z"}"#,
+            r#"{"message":"a","timestamp":"2026-01-01T00:00:01Z"}"#,
+        ];
         let lines = format(PLAIN_OUTPUT, &texts);
         assert!(lines[0].ends_with(" a") && lines[1].ends_with(" b"), "{lines:?}");
     }

@@ -7,8 +7,9 @@ use std::{
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use streamer_cli::commands::{
-    completions::Completions, connections::Connections, demo, disconnect::Disconnect, down::Down, listen::Listen,
-    logs::Logs, man::Man, package::Package, redrive::Redrive, send::Send, status::Status, token::Token, up::Up,
+    completions::Completions, connections::Connections, demo, disconnect::Disconnect, down::Down,
+    listen::Listen, logs::Logs, man::Man, package::Package, redrive::Redrive, send::Send, status::Status,
+    token::Token, up::Up,
 };
 
 /// Streamer delivers messages to the clients of an AWS WebSocket API.
@@ -19,7 +20,6 @@ use streamer_cli::commands::{
 #[command(
     name = "streamer",
     version,
-    about,
     args_conflicts_with_subcommands = true,
     help_template = HELP,
     after_help = COMMANDS,

@@ -13,7 +13,8 @@ use pem::Pem;
 use serde_json::Value;
 
 /// The keys that [`PrivateKey`] reads.
-const EXPECTED: &str = "expected a private key as PEM: EC (P-256 or P-384), RSA (2048 to 8192 bits) or Ed25519";
+const EXPECTED: &str =
+    "expected a private key as PEM: EC (P-256 or P-384), RSA (2048 to 8192 bits) or Ed25519";
 
 /// Object identifiers in DER, each with the key that it stands for.
 const FOREIGN_KEYS: [(&[u8], &str); 8] = [
@@ -197,7 +198,10 @@ mod tests {
             Algorithm::EdDSA => DecodingKey::from_ed_pem(public.as_bytes()),
             _ => DecodingKey::from_ec_pem(public.as_bytes()),
         };
-        assert_eq!(decode::<Value>(&token, &key.unwrap(), &Validation::new(algorithm)).unwrap().claims, claims);
+        assert_eq!(
+            decode::<Value>(&token, &key.unwrap(), &Validation::new(algorithm)).unwrap().claims,
+            claims
+        );
     }
 
     #[test]
@@ -235,7 +239,11 @@ mod tests {
         let pair = Ed25519KeyPair::generate().unwrap();
         let public: PublicKeyX509Der<'_> = pair.public_key().as_der().unwrap();
         for pkcs8 in [pair.to_pkcs8v1().unwrap(), pair.to_pkcs8().unwrap()] {
-            assert_signs(&pem("PRIVATE KEY", pkcs8.as_ref()), &pem("PUBLIC KEY", public.as_ref()), Algorithm::EdDSA);
+            assert_signs(
+                &pem("PRIVATE KEY", pkcs8.as_ref()),
+                &pem("PUBLIC KEY", public.as_ref()),
+                Algorithm::EdDSA,
+            );
         }
     }
 
@@ -250,7 +258,10 @@ mod tests {
             ("-----BEGIN PRIVATE KEY-----\nMHc=\n".to_owned(), "holds a damaged PEM: its base64"),
             (block("PUBLIC KEY"), "holds a public key, which verifies tokens but cannot sign them; expected"),
             (block("CERTIFICATE"), "holds a certificate"),
-            (block("ENCRYPTED PRIVATE KEY"), "an encrypted private key: decrypt it with `openssl pkey -in key.pem"),
+            (
+                block("ENCRYPTED PRIVATE KEY"),
+                "an encrypted private key: decrypt it with `openssl pkey -in key.pem",
+            ),
             (block("OPENSSH PRIVATE KEY"), "OpenSSH's own format: convert a copy"),
             (block("DSA PRIVATE KEY"), "holds a DSA key; expected"),
             (block("CERTIFICATE REQUEST"), "a PEM block `CERTIFICATE REQUEST`; expected"),
@@ -290,7 +301,8 @@ mod tests {
     fn unsupported_keys_are_named() {
         let p521 = EcdsaKeyPair::generate(&ECDSA_P521_SHA512_FIXED_SIGNING).unwrap();
         let sec1: EcPrivateKeyRfc5915Der<'_> = p521.private_key().as_der().unwrap();
-        let rsa_1024 = format!("-----BEGIN RSA PRIVATE KEY-----\n{RSA_1024}\n-----END RSA PRIVATE KEY-----\n");
+        let rsa_1024 =
+            format!("-----BEGIN RSA PRIVATE KEY-----\n{RSA_1024}\n-----END RSA PRIVATE KEY-----\n");
         let mut keys = vec![
             (pem("PRIVATE KEY", p521.to_pkcs8v1().unwrap().as_ref()), "an EC key on the curve P-521"),
             (pem("EC PRIVATE KEY", sec1.as_ref()), "an EC key on the curve P-521"),

@@ -49,8 +49,7 @@ impl Logs {
     pub async fn run(self) -> anyhow::Result<()> {
         let running = state::require_running().await?;
         let mut logs = logs::Logs::of(&running.stack, self.function.as_deref())?;
-        let format =
-            LogFormat { paint: Paint::stdout(), functions: self.function.is_none(), raw: self.json };
+        let format = LogFormat { paint: Paint::stdout(), functions: self.function.is_none(), raw: self.json };
         let since = cutoff(SystemTime::now(), self.since.map(Into::into));
         loop {
             let mut lines = logs.next().await?;

@@ -60,8 +60,9 @@ fn parse_claim(text: &str) -> Result<(String, Value), String> {
     if name.is_empty() {
         return Err("the claim has no name: expected NAME=JSON".to_owned());
     }
-    let json = serde_json::from_str(value)
-        .map_err(|_| format!("the value is not JSON; a text needs quotes: --claim {name}='{}'", json!(value)))?;
+    let json = serde_json::from_str(value).map_err(|_| {
+        format!("the value is not JSON; a text needs quotes: --claim {name}='{}'", json!(value))
+    })?;
     Ok((name.to_owned(), json))
 }
 
@@ -139,8 +140,12 @@ mod tests {
 
     #[test]
     fn claims_add_to_and_replace_others() {
-        let set = claims(&["--claim", "permissions=[\"a\"]", "--claim", "exp=1.5", "--claim", "a=\"b=c\""]).unwrap();
-        assert_eq!((&set["permissions"], &set["exp"], &set["a"]), (&json!(["a"]), &json!(1.5), &json!("b=c")));
+        let set = claims(&["--claim", "permissions=[\"a\"]", "--claim", "exp=1.5", "--claim", "a=\"b=c\""])
+            .unwrap();
+        assert_eq!(
+            (&set["permissions"], &set["exp"], &set["a"]),
+            (&json!(["a"]), &json!(1.5), &json!("b=c"))
+        );
         let twice = claims(&["--claim", "a=1", "--claim", "a=2"]).unwrap_err().to_string();
         assert_eq!(twice, "--claim gives `a` twice: give it once");
     }

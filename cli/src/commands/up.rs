@@ -149,8 +149,7 @@ fn print_summary(screen: Screen, deployed: &Deployed, detached: bool) {
 /// Prints the logs until the stack ends.
 async fn follow(mut stack: Stack, silent: bool) -> anyhow::Result<()> {
     let mut logs = Logs::of(&stack, None)?;
-    let (screen, format) =
-        (Screen::new(), LogFormat { paint: Paint::stdout(), functions: true, raw: false });
+    let (screen, format) = (Screen::new(), LogFormat { paint: Paint::stdout(), functions: true, raw: false });
     let mut poll = interval(LOG_POLL_INTERVAL);
     poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let shutdown = shutdown::requested();
