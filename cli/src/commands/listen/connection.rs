@@ -30,7 +30,8 @@ const MAX_REASON: usize = 200;
 /// A connected client.
 pub(super) struct Connection {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
-    close: Option<CloseFrame>,
+    /// The server's closing handshake, with its code and reason if it has them.
+    close: Option<Option<CloseFrame>>,
 }
 
 /// An event of a connection.
@@ -131,13 +132,19 @@ impl Connection {
     /// Waits for the next event. Dropping the future loses none.
     pub(super) async fn next(&mut self) -> Received {
         loop {
-            match self.socket.next().await {
+            let next = self.socket.next();
+            let next = match &self.close {
+                // The server has to end the TCP connection now.
+                Some(_) => timeout(CLOSE_TIMEOUT, next).await.unwrap_or_default(),
+                None => next.await,
+            };
+            match next {
                 Some(Ok(Message::Text(text))) => return Received::Text(text.as_str().to_owned()),
                 Some(Ok(Message::Binary(bytes))) => return Received::Binary(bytes.len()),
-                Some(Ok(Message::Close(frame))) => self.close = frame,
+                Some(Ok(Message::Close(frame))) => self.close = Some(frame),
                 Some(Ok(_)) => {}
-                Some(Err(error)) => return Received::Closed(error.to_string()),
-                None => return Received::Closed(describe(self.close.as_ref())),
+                Some(Err(error)) if self.close.is_none() => return Received::Closed(error.to_string()),
+                Some(Err(_)) | None => return Received::Closed(describe(self.close.as_ref())),
             }
         }
     }
@@ -165,14 +172,15 @@ impl Connection {
     }
 }
 
-fn describe(close: Option<&CloseFrame>) -> String {
-    let Some(CloseFrame { code, reason }) = close else {
-        return "the server ended the connection without a closing handshake".to_owned();
-    };
-    let code = u16::from(*code);
-    match sanitize(reason.as_str()) {
-        reason if reason.is_empty() => format!("the server closed the connection with code {code}"),
-        reason => format!("the server closed the connection with code {code}: {reason}"),
+fn describe(close: Option<&Option<CloseFrame>>) -> String {
+    match close {
+        None => "the server ended the connection without a closing handshake".to_owned(),
+        Some(None) => "the server closed the connection without a code".to_owned(),
+        Some(Some(CloseFrame { code, reason })) => {
+            let (code, reason) = (u16::from(*code), sanitize(reason.as_str()));
+            let reason = if reason.is_empty() { reason } else { format!(": {reason}") };
+            format!("the server closed the connection with code {code}{reason}")
+        }
     }
 }
 
