@@ -2,6 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "stack/listen.rs"]
+mod listen;
+#[path = "stack/shell.rs"]
+mod shell;
+
 use std::{
     collections::HashSet,
     fs,
@@ -467,7 +472,7 @@ async fn check_expiry(streamer: &Streamer, connection: &str) -> anyhow::Result<(
     let late = ["send", "--connection", connection, "--payload", "1", "--expires-in", "0s", "--id", "late"];
     assert!(streamer.run(late).await?.success);
     let expired =
-        |log: &str| log.lines().any(|line| line.contains("\"late\"") && line.contains("\"expired\""));
+        |log: &str| log.lines().any(|line| line.contains("  INFO  expired ") && line.contains(" message_id=late"));
     eventually("the worker has logged the expiry", async || {
         Ok(expired(&streamer.run(["logs", "delivery"]).await?.out))
     })
@@ -478,7 +483,7 @@ async fn check_expiry(streamer: &Streamer, connection: &str) -> anyhow::Result<(
 async fn logged_connection(streamer: &Streamer) -> anyhow::Result<String> {
     let mut found = None;
     eventually("a connection is logged", async || {
-        let log = streamer.run(["logs", "connect"]).await?.out;
+        let log = streamer.run(["logs", "connect", "--json"]).await?.out;
         let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         let connected = lines.filter(|line| line["message"] == "connected");
         found = connected.filter_map(|line| line["connection_id"].as_str().map(str::to_owned)).next();
@@ -547,6 +552,7 @@ async fn commands_without_a_stack_explain_themselves() -> anyhow::Result<()> {
         streamer.run(["token", "--user", "anna", "--tenant", "acme"]).await?,
         streamer.run(["logs"]).await?,
         streamer.run(["env"]).await?,
+        streamer.run(["listen", "--user", "anna", "--tenant", "acme"]).await?,
         streamer.run(["send", "--connection", "c", "--payload", "1"]).await?,
         streamer.run(["connections"]).await?,
         streamer.run(["disconnect", "--tenant", "acme"]).await?,
@@ -637,9 +643,7 @@ async fn demo_terminated_during_start_cleans_up() -> anyhow::Result<()> {
 async fn help_lists_every_command() -> anyhow::Result<()> {
     let streamer = Streamer::new("help").await?;
     let help = streamer.run(["--help"]).await?.out;
-    for command in
-        ["up", "down", "logs", "token", "env", "send", "connections", "disconnect", "package", "redrive", "status"]
-    {
+    for command in shell::COMMANDS {
         assert!(help.contains(&format!("\n  {command} ")), "{command}: {help}");
         assert!(streamer.run([command, "--help"]).await?.success);
     }

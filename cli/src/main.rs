@@ -1,17 +1,19 @@
 //! The command `streamer`.
 
 use std::{
+    future::ready,
     io::{self, ErrorKind},
     process::ExitCode,
 };
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use futures::FutureExt as _;
 use streamer_cli::{
     arguments,
     commands::{
-        connections::Connections, demo, disconnect::Disconnect, down::Down, env::Env, logs::Logs,
-        package::Package, redrive::Redrive, send::Send, status::Status, token::Token, up::Up,
+        completions::Completions, connections::Connections, demo, disconnect::Disconnect, down::Down, env::Env,
+        listen::Listen, logs::Logs, man::Man, package::Package, redrive::Redrive, send::Send, status::Status,
+        token::Token, up::Up,
     },
     exit::Exit,
     screen::print_error,
@@ -23,8 +25,8 @@ use streamer_cli::{
 /// checks it as a client, and stops. The demo needs neither Docker nor an AWS account.
 #[derive(Parser)]
 #[command(
+    name = "streamer",
     version,
-    about,
     args_conflicts_with_subcommands = true,
     help_template = HELP,
     after_help = COMMANDS,
@@ -54,6 +56,7 @@ Local stack:
   logs        Print the functions' logs of the local stack
   token       Print a JWT
   env         Print variables for programs that use the local stack
+  listen      Connect as a client and print each message
 
 Any deployment (the local stack, or AWS with --aws):
   send        Send messages to connections, a user or a tenant
@@ -65,9 +68,14 @@ Any deployment (the local stack, or AWS with --aws):
 Deployment to AWS:
   package     Build the deployment packages
 
+This command:
+  completions Print the completions of a shell
+  man         Print the man page
+
 Examples:
   streamer --keep
   streamer up --detach
+  streamer listen --user anna --tenant acme
   streamer send --tenant acme --payload '\"hello\"'
   streamer redrive --help";
 
@@ -78,12 +86,15 @@ enum Command {
     Logs(Logs),
     Token(Token),
     Env(Env),
+    Listen(Listen),
     Send(Send),
     Connections(Connections),
     Disconnect(Disconnect),
     Redrive(Redrive),
     Status(Status),
     Package(Package),
+    Completions(Completions),
+    Man(Man),
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -96,12 +107,15 @@ async fn main() -> ExitCode {
         Some(Command::Logs(logs)) => logs.run().boxed_local(),
         Some(Command::Token(token)) => token.run().boxed_local(),
         Some(Command::Env(env)) => env.run().boxed_local(),
+        Some(Command::Listen(listen)) => listen.run().boxed_local(),
         Some(Command::Send(send)) => send.run().boxed_local(),
         Some(Command::Connections(connections)) => connections.run().boxed_local(),
         Some(Command::Disconnect(disconnect)) => disconnect.run().boxed_local(),
         Some(Command::Redrive(redrive)) => redrive.run().boxed_local(),
         Some(Command::Status(status)) => status.run().boxed_local(),
         Some(Command::Package(package)) => package.run().boxed_local(),
+        Some(Command::Completions(completions)) => ready(completions.run(Streamer::command())).boxed_local(),
+        Some(Command::Man(man)) => ready(man.run(Streamer::command())).boxed_local(),
     };
     match running.await {
         Ok(()) => ExitCode::SUCCESS,

@@ -5,10 +5,10 @@ mod progress;
 use std::{
     env,
     io::{IsTerminal, Write as _, stderr, stdout},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
-use humantime::format_duration;
+use humantime::{format_duration, format_rfc3339_millis};
 use indicatif::{ProgressBar, ProgressStyle};
 use terminal_size::{Width, terminal_size_of};
 
@@ -129,14 +129,29 @@ pub fn age(age: Duration) -> String {
     age.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }
 
+/// Formats a time as its time of day in UTC, such as `07:44:00.123`, with the date if that is not the date of `now`.
+#[must_use]
+pub fn clock(at: SystemTime, now: SystemTime) -> String {
+    let [at, now] = [at, now].map(|time| format_rfc3339_millis(time).to_string());
+    let ((date, time), today) = (at.split_once('T').unwrap_or_default(), now.split('T').next());
+    let time = time.trim_end_matches('Z');
+    if today == Some(date) { time.to_owned() } else { format!("{date} {time}") }
+}
+
 /// Replaces control characters and bidirectional formatting characters, which could change what a terminal shows.
 #[must_use]
 pub fn sanitize(text: &str) -> String {
-    let unsafe_character = |character: char| {
-        character.is_control()
-            || matches!(character, '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
-    };
-    text.chars().map(|character| if unsafe_character(character) { '\u{FFFD}' } else { character }).collect()
+    text.chars().map(|character| if is_unsafe(character) { '\u{FFFD}' } else { character }).collect()
+}
+
+/// Returns whether a character could change what a terminal shows.
+#[must_use]
+pub fn is_unsafe(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{061C}' | '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}'
+        )
 }
 
 #[cfg(test)]
@@ -147,5 +162,12 @@ mod tests {
     fn age_has_at_most_two_units() {
         let ages = [59, 3_725, 180_000].map(|seconds| age(Duration::from_secs(seconds)));
         assert_eq!(ages, ["59s", "1h 2m", "2days 2h"]);
+    }
+
+    #[test]
+    fn clock_has_a_date_on_other_days() {
+        let at = |seconds: u64| SystemTime::UNIX_EPOCH + Duration::from_millis(seconds * 1_000 + 5);
+        assert_eq!(clock(at(86_399), at(0)), "23:59:59.005");
+        assert_eq!(clock(at(86_399), at(86_400)), "1970-01-01 23:59:59.005");
     }
 }

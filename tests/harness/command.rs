@@ -1,7 +1,9 @@
 //! The command `streamer`, run as a process with a state folder of its own.
 
 use std::{
-    env, fs,
+    env,
+    ffi::OsStr,
+    fs,
     path::{Path, PathBuf},
     process::Stdio,
 };
@@ -63,7 +65,8 @@ impl Streamer {
             .env("STREAMER_STATE", &self.state)
             .env_remove("QUEUE_URL")
             .env_remove("CONNECTIONS_TABLE")
-            .env_remove("AWS_ENDPOINT_URL");
+            .env_remove("AWS_ENDPOINT_URL")
+            .env_remove("STREAMER_TOKEN");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         command
     }
@@ -212,6 +215,18 @@ sys.exit(command.wait())
         arguments: [&str; N],
     ) -> anyhow::Result<Child> {
         Ok(self.command(&self.binary).args(arguments).env("CARGO", cargo).spawn()?)
+    }
+
+    /// Like [`spawn`](Self::spawn), with environment variables and any number of arguments.
+    ///
+    /// # Errors
+    /// When the command cannot be started.
+    pub fn spawn_with(
+        &self,
+        variables: &[(&str, &str)],
+        arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    ) -> anyhow::Result<Child> {
+        Ok(self.command(&self.binary).envs(variables.iter().copied()).args(arguments).spawn()?)
     }
 
     /// Starts the command in a terminal of its own. Closing the child's standard input closes the terminal.

@@ -70,7 +70,7 @@ pub fn print_summary(screen: Screen, deployed: &Deployed, end: &str) {
  table         {connections_table}
 
  The stack is up. {end}
- next: streamer token --user anna --tenant acme  |  streamer send --help  |  eval \"$(streamer env)\"
+ next: streamer listen --user anna --tenant acme  |  streamer send --help  |  eval \"$(streamer env)\"
 "
     ));
 }

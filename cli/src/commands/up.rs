@@ -6,7 +6,7 @@ use std::{
     io::{Write as _, stdout},
     path::PathBuf,
     pin::{Pin, pin},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{bail, ensure};
@@ -21,7 +21,9 @@ use super::{
     set_up::{print_summary, set_up},
 };
 use crate::{
+    log_line::LogFormat,
     package::inspect,
+    paint::Paint,
     screen::Screen,
     shutdown::{self, Signal},
     stack::{
@@ -153,6 +155,7 @@ async fn follow(
     mut shutdown: Pin<&mut impl Future<Output = Signal>>,
 ) -> anyhow::Result<()> {
     let mut logs = Logs::of(&stack, None)?;
+    let (screen, format) = (Screen::new(), LogFormat { paint: Paint::stdout(), functions: true, raw: false });
     let mut poll = interval(LOG_POLL_INTERVAL);
     poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -167,8 +170,8 @@ async fn follow(
             }
             _ = poll.tick(), if !silent => {
                 // After an error, the next poll reads the same lines.
-                for line in logs.next().await.unwrap_or_default() {
-                    println!("{:<10} | {}", line.function, line.text);
+                for line in format.lines(logs.next().await.unwrap_or_default(), SystemTime::now()) {
+                    screen.line(line);
                 }
             }
         }
