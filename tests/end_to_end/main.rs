@@ -7,6 +7,8 @@ mod connect;
 mod languages;
 mod outcomes;
 mod redrive;
+mod routers;
+mod services;
 mod status;
 mod storm;
 mod upgrade;
