@@ -48,14 +48,41 @@ impl From<String> for Body {
     }
 }
 
+/// A record as SQS sends it, which is read at once.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Whole {
+    message_id: String,
+    receipt_handle: String,
+    body: String,
+    attributes: HashMap<String, String>,
+}
+
 impl SqsRecord {
     fn read(json: &RawValue) -> Self {
+        let record = match read::<Whole>(json) {
+            Some(Whole { message_id, receipt_handle, body, attributes }) => Self {
+                message_id: Some(message_id),
+                receipt_handle: Some(receipt_handle),
+                body: Body::Text(body),
+                attributes,
+            },
+            None => Self::read_by_field(json),
+        };
+        let named = |text: &String| !text.is_empty();
+        Self {
+            message_id: record.message_id.filter(named),
+            receipt_handle: record.receipt_handle.filter(named),
+            ..record
+        }
+    }
+
+    fn read_by_field(json: &RawValue) -> Self {
         let record = Object::read(json);
-        let text = |name| record.field(name).filter(|text: &String| !text.is_empty());
         let attributes = record.object("attributes").into_fields();
         Self {
-            message_id: text("messageId"),
-            receipt_handle: text("receiptHandle"),
+            message_id: record.field("messageId"),
+            receipt_handle: record.field("receiptHandle"),
             body: record.field("body").map_or_else(|| Body::Unreadable(json.get().to_owned()), Body::Text),
             attributes: attributes
                 .filter_map(|(name, value)| Some((name.into_owned(), scalar(value)?)))

@@ -27,7 +27,7 @@ async fn malformed_body_is_poison_and_kept_unchanged() -> anyhow::Result<()> {
     let bodies = [
         ("{".to_owned(), "not a JSON object"),
         ("\u{FFFD}\u{FFFD} caf\u{e9}".to_owned(), "not a JSON object"),
-        ("\u{feff}{}".to_owned(), "not a JSON object"),
+        ("\u{feff}{}".to_owned(), "text with a byte order mark"),
         (nested(500_000), "not a JSON object"),
         (message_with("version", json!(2)), "version 2 is not known here"),
         (message_with("version", json!("1")), "`version` is not valid"),
@@ -36,6 +36,7 @@ async fn malformed_body_is_poison_and_kept_unchanged() -> anyhow::Result<()> {
         (message_with("to", json!({ "connection": "x".repeat(129) })), "`to` is not valid"),
         (message_with("to", json!({ "connection": ".." })), "`to` is not valid"),
         (message_with("id", json!("")), "`id` is not valid"),
+        (message_with("expires_at", json!(1_795_791_600)), "`expires_at` looks like seconds"),
         (message_with("retry", json!({ "count": -1 })), "`retry` is not valid"),
     ];
     for (body, reason) in bodies {

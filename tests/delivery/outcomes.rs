@@ -131,7 +131,7 @@ mod expired {
     #[tokio::test(start_paused = true)]
     async fn expired_message_becomes_no_dead_letter() -> anyhow::Result<()> {
         let mut body = message("m", &["a"]);
-        body["expires_at"] = 1.into();
+        body["expires_at"] = (EPOCH_MILLIS - 1).into();
         body["payload"] = "x".repeat(200_000).into();
         body["retry"] = json!({ "count": 1, "receives": 0, "since": 0, "cause": "503" });
         for rig in

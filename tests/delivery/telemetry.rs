@@ -66,7 +66,7 @@ async fn invocation() -> anyhow::Result<()> {
     body["request"] = json!({ "id": "r", "seq": 1 });
     let poison = "{\"version\":\"s3cret\"}".to_owned();
     let mut late = message("late", &["late"]);
-    late["expires_at"] = 1.into();
+    late["expires_at"] = 1_763_999_999_999_u64.into();
     let mut tired = message("tired", &["tired"]);
     tired["retry"] = json!({ "count": 9, "receives": 0, "since": 0, "cause": "503" });
     let to = json!({ "user": { "tenant": "acme", "user": "away" } });

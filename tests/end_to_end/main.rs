@@ -10,6 +10,8 @@ mod front_door;
 mod languages;
 mod outcomes;
 mod redrive;
+mod routers;
+mod services;
 mod send;
 mod status;
 mod storm;
