@@ -16,7 +16,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use streamer_connections::subprotocol;
-use tokio::{net::TcpStream, task::JoinSet};
+use tokio::net::TcpStream;
 
 use super::bridge::bridge;
 
@@ -93,9 +93,8 @@ pub(super) async fn answer(upstream: &Upstream, request: Request<Incoming>) -> R
 
 async fn pass(upstream: &Upstream, mut request: Request<Incoming>) -> anyhow::Result<Response<Full<Bytes>>> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(upstream.connect().await?)).await?;
-    // Hyper drops this future when the client leaves, and the task set ends the connection to the emulator.
-    let mut connections = JoinSet::new();
-    connections.spawn(connection.with_upgrades());
+    // When the client leaves, hyper drops this future, and with `sender` the connection to the emulator.
+    tokio::spawn(connection.with_upgrades());
     let mut response = sender.send_request(upstream.request(&request)?).await?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         let (mut head, body) = response.into_parts();
@@ -105,7 +104,6 @@ async fn pass(upstream: &Upstream, mut request: Request<Incoming>) -> anyhow::Re
     }
     let upgrades = (upgrade::on(&mut request), upgrade::on(&mut response));
     tokio::spawn(async move {
-        let _connections = connections;
         if let Ok((client, emulator)) = tokio::try_join!(upgrades.0, upgrades.1) {
             // Both sides see a broken connection as such, so the error needs no other report.
             _ = bridge(client, emulator).await;
