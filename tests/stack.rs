@@ -471,8 +471,9 @@ async fn check_connections(streamer: &Streamer, connection: &str) -> anyhow::Res
 async fn check_expiry(streamer: &Streamer, connection: &str) -> anyhow::Result<()> {
     let late = ["send", "--connection", connection, "--payload", "1", "--expires-in", "0s", "--id", "late"];
     assert!(streamer.run(late).await?.success);
-    let expired =
-        |log: &str| log.lines().any(|line| line.contains("  INFO  expired ") && line.contains(" message_id=late"));
+    let expired = |log: &str| {
+        log.lines().any(|line| line.contains("  INFO  expired ") && line.contains(" message_id=late"))
+    };
     eventually("the worker has logged the expiry", async || {
         Ok(expired(&streamer.run(["logs", "delivery"]).await?.out))
     })
@@ -503,8 +504,7 @@ async fn shell_uses_stack_through_env() -> anyhow::Result<()> {
     let streamer = Streamer::new("env").await?;
     let up = start(&streamer).await?;
     let printed = streamer.run_script(PRINT).await?;
-    let fields =
-        ["endpoint_url", "queue_url", "dead_letter_queue_url", "connections_table", "websocket_url"];
+    let fields = ["endpoint_url", "queue_url", "dead_letter_queue_url", "connections_table", "websocket_url"];
     let expected: Vec<_> = fields.iter().map(|field| text(&up, field)).chain(["unset unset"]).collect();
     assert_eq!(printed.out.lines().collect::<Vec<_>>(), expected, "{printed:?}");
     let object: Value = serde_json::from_str(&streamer.run(["env", "--json"]).await?.out)?;
@@ -515,8 +515,7 @@ async fn shell_uses_stack_through_env() -> anyhow::Result<()> {
     assert!(aws.err.contains("--aws means the stack on this machine here"), "{aws:?}");
 
     // The variables of a stack that is down are no endpoint of the user's.
-    let again =
-        r#"eval "$(streamer env)"; streamer down >&2; streamer env; streamer up --detach --json"#;
+    let again = r#"eval "$(streamer env)"; streamer down >&2; streamer env; streamer up --detach --json"#;
     let again = streamer.run_script(again).await?;
     assert!(again.success && again.err.contains("no stack is up on this machine"), "{again:?}");
     let second: Value = serde_json::from_str(&again.out)?;

@@ -11,9 +11,9 @@ use futures::FutureExt as _;
 use streamer_cli::{
     arguments,
     commands::{
-        completions::Completions, connections::Connections, demo, disconnect::Disconnect, down::Down, env::Env,
-        listen::Listen, logs::Logs, man::Man, package::Package, redrive::Redrive, send::Send, status::Status,
-        token::Token, up::Up,
+        completions::Completions, connections::Connections, demo, disconnect::Disconnect, down::Down,
+        env::Env, listen::Listen, logs::Logs, man::Man, package::Package, redrive::Redrive, send::Send,
+        status::Status, token::Token, up::Up,
     },
     exit::Exit,
     screen::print_error,

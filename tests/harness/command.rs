@@ -259,7 +259,7 @@ os.waitpid(pid, 0)
     ///
     /// # Errors
     /// When the command cannot be run.
-    pub async fn run_in_terminal<const N: usize>(
+    pub async fn run_in_narrow_terminal<const N: usize>(
         &self,
         term: &str,
         arguments: [&str; N],

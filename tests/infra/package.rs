@@ -250,7 +250,7 @@ async fn dumb_terminal_shows_that_it_compiles() -> anyhow::Result<()> {
     let folder = paths::shared(format!("tests/dumb-{}", std::process::id()));
     let (arch, output) = (Architecture::HERE.to_string(), folder.to_str().unwrap());
     let arguments = ["package", "--quick", "--arch", &arch, "--output", output];
-    let packaged = streamer.run_in_terminal("dumb", arguments).await?;
+    let packaged = streamer.run_in_narrow_terminal("dumb", arguments).await?;
     assert!(packaged.success && packaged.out.contains(" build       compiling …"), "{packaged:?}");
     assert!(!packaged.out.contains('\u{1b}'), "{packaged:?}");
     Ok(fs::remove_dir_all(folder)?)

@@ -183,9 +183,8 @@ impl Redrive {
         bar.iter().for_each(ProgressBar::finish_and_clear);
         let result = match (result, &self.show) {
             (Err(error), _) => Err(error),
-            (Ok(Some(signal)), _) => Err(signal.interrupted(
-                "the remaining dead letters are unchanged, run the command again to continue"
-            )),
+            (Ok(Some(signal)), _) => Err(signal
+                .interrupted("the remaining dead letters are unchanged, run the command again to continue")),
             (Ok(None), Some(id)) if shown.is_none() => Err(anyhow!(
                 "none of {} has the id {id}: another consumer may hold it for some minutes",
                 dead_letters(run.totals.inspected)
