@@ -6,6 +6,7 @@ use std::{
     collections::HashSet,
     fs,
     net::{Ipv4Addr, TcpListener},
+    process::Stdio,
     time::Duration,
 };
 
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 use streamer_cli::{
     paths,
     stack::{
-        Endpoint,
+        Endpoint, build,
         deploy::local_config,
         emulator::{MINISTACK, install},
         socket::Socket,
@@ -29,7 +30,7 @@ use streamer_tests::{
 use sysinfo::Signal;
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
-    process::Child,
+    process::{Child, Command},
     sync::mpsc,
     task::JoinSet,
     time::timeout,
@@ -436,8 +437,7 @@ async fn shell_uses_stack_through_env() -> anyhow::Result<()> {
     let streamer = Streamer::new("env").await?;
     let up = start(&streamer).await?;
     let printed = streamer.run_script(PRINT).await?;
-    let fields =
-        ["endpoint_url", "queue_url", "dead_letter_queue_url", "connections_table", "websocket_url"];
+    let fields = ["endpoint_url", "queue_url", "dead_letter_queue_url", "connections_table", "websocket_url"];
     let expected: Vec<_> = fields.iter().map(|field| text(&up, field)).chain(["unset unset"]).collect();
     assert_eq!(printed.out.lines().collect::<Vec<_>>(), expected, "{printed:?}");
     let object: Value = serde_json::from_str(&streamer.run(["env", "--json"]).await?.out)?;
@@ -448,8 +448,7 @@ async fn shell_uses_stack_through_env() -> anyhow::Result<()> {
     assert!(aws.err.contains("--aws means the stack on this machine here"), "{aws:?}");
 
     // The variables of a stack that is down are no endpoint of the user's.
-    let again =
-        r#"eval "$(streamer env)"; streamer down >&2; streamer env; streamer up --detach --json"#;
+    let again = r#"eval "$(streamer env)"; streamer down >&2; streamer env; streamer up --detach --json"#;
     let again = streamer.run_script(again).await?;
     assert!(again.success && again.err.contains("no stack is up on this machine"), "{again:?}");
     let second: Value = serde_json::from_str(&again.out)?;
@@ -474,6 +473,35 @@ async fn up_refuses_an_unfit_router() -> anyhow::Result<()> {
         assert!(up.out.is_empty() && !streamer.folder().exists(), "{up:?}");
     }
     Ok(())
+}
+
+/// A copy of a checkout has binaries that were compiled in the original.
+#[tokio::test]
+async fn copied_checkout_has_its_own_stack() -> anyhow::Result<()> {
+    let folder = std::env::temp_dir().join(format!("streamer-copy-{}", std::process::id()));
+    let program = folder.join("target/debug/streamer");
+    fs::create_dir_all(program.parent().unwrap())?;
+    fs::copy(build::build().await?.path("streamer")?, &program)?;
+    let down = async || {
+        let mut command = Command::new(&program);
+        command.arg("down").current_dir("/").env_remove("STREAMER_STATE").env_remove("CARGO_MANIFEST_DIR");
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        output(command.spawn()?).await
+    };
+    let outside = down().await?;
+    assert!(
+        !outside.success && outside.err.contains("there is no checkout of Streamer above"),
+        "{outside:?}"
+    );
+
+    fs::create_dir(folder.join("cli"))?;
+    for file in ["Cargo.toml", "cli/Cargo.toml"] {
+        fs::copy(paths::workspace().join(file), folder.join(file))?;
+    }
+    let copy = down().await?;
+    assert!(copy.success && copy.out == "no stack is up\n", "{copy:?}");
+    assert!(folder.join("target/streamer/logs/up.log").exists());
+    Ok(fs::remove_dir_all(folder)?)
 }
 
 /// Without a stack, every command fails and says what to do.
@@ -537,9 +565,19 @@ async fn demo_cleans_up_an_external_endpoint() -> anyhow::Result<()> {
 async fn help_lists_every_command() -> anyhow::Result<()> {
     let streamer = Streamer::new("help").await?;
     let help = streamer.run(["--help"]).await?.out;
-    for command in
-        ["up", "down", "logs", "token", "env", "send", "connections", "disconnect", "package", "redrive", "status"]
-    {
+    for command in [
+        "up",
+        "down",
+        "logs",
+        "token",
+        "env",
+        "send",
+        "connections",
+        "disconnect",
+        "package",
+        "redrive",
+        "status",
+    ] {
         assert!(help.contains(&format!("\n  {command} ")), "{command}: {help}");
         assert!(streamer.run([command, "--help"]).await?.success);
     }
