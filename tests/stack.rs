@@ -11,6 +11,7 @@ use std::{
     collections::HashSet,
     fs,
     net::{Ipv4Addr, TcpListener},
+    process::Stdio,
     time::Duration,
 };
 
@@ -19,7 +20,7 @@ use serde_json::{Value, json};
 use streamer_cli::{
     paths,
     stack::{
-        Endpoint,
+        Endpoint, build,
         deploy::local_config,
         emulator::{MINISTACK, install},
         socket::Socket,
@@ -34,7 +35,7 @@ use streamer_tests::{
 use sysinfo::Signal;
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
-    process::Child,
+    process::{Child, Command},
     sync::mpsc,
     task::JoinSet,
     time::timeout,
@@ -540,6 +541,35 @@ async fn up_refuses_an_unfit_router() -> anyhow::Result<()> {
         assert!(up.out.is_empty() && !streamer.folder().exists(), "{up:?}");
     }
     Ok(())
+}
+
+/// A copy of a checkout has binaries that were compiled in the original.
+#[tokio::test]
+async fn copied_checkout_has_its_own_stack() -> anyhow::Result<()> {
+    let folder = std::env::temp_dir().join(format!("streamer-copy-{}", std::process::id()));
+    let program = folder.join("target/debug/streamer");
+    fs::create_dir_all(program.parent().unwrap())?;
+    fs::copy(build::build().await?.path("streamer")?, &program)?;
+    let down = async || {
+        let mut command = Command::new(&program);
+        command.arg("down").current_dir("/").env_remove("STREAMER_STATE").env_remove("CARGO_MANIFEST_DIR");
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        output(command.spawn()?).await
+    };
+    let outside = down().await?;
+    assert!(
+        !outside.success && outside.err.contains("there is no checkout of Streamer above"),
+        "{outside:?}"
+    );
+
+    fs::create_dir(folder.join("cli"))?;
+    for file in ["Cargo.toml", "cli/Cargo.toml"] {
+        fs::copy(paths::workspace().join(file), folder.join(file))?;
+    }
+    let copy = down().await?;
+    assert!(copy.success && copy.out == "no stack is up\n", "{copy:?}");
+    assert!(folder.join("target/streamer/logs/up.log").exists());
+    Ok(fs::remove_dir_all(folder)?)
 }
 
 /// Without a stack, every command fails and says what to do.

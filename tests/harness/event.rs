@@ -1,6 +1,9 @@
 //! Builders of Lambda events.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::HashMap,
+    time::{Duration, SystemTime},
+};
 
 use serde_json::{Value, json};
 use streamer_events::{Body, SqsEvent, SqsRecord, WebSocketEvent};
@@ -20,19 +23,38 @@ pub fn batch<B: Into<String>>(bodies: impl IntoIterator<Item = B>) -> SqsEvent {
     SqsEvent { records: records.collect() }
 }
 
-/// Builds a record with this body, received for the first time at [`epoch`].
-#[must_use]
-pub fn record(index: usize, body: String) -> SqsRecord {
+/// Builds the JSON of [`batch`].
+pub fn batch_json<B: Into<String>>(bodies: impl IntoIterator<Item = B>) -> Value {
+    let record = |(index, body): (usize, B)| {
+        json!({
+            "messageId": format!("record-{index}"),
+            "receiptHandle": format!("receipt-{index}"),
+            "body": body.into(),
+            "attributes": attributes().collect::<HashMap<_, _>>(),
+            "messageAttributes": {},
+            "eventSource": "aws:sqs",
+        })
+    };
+    json!({ "Records": bodies.into_iter().enumerate().map(record).collect::<Vec<_>>() })
+}
+
+fn attributes() -> impl Iterator<Item = (String, String)> {
     let attributes = [
         ("ApproximateReceiveCount", "1".to_owned()),
         ("ApproximateFirstReceiveTimestamp", EPOCH_MILLIS.to_string()),
         ("SentTimestamp", (EPOCH_MILLIS - 50).to_string()),
     ];
+    attributes.into_iter().map(|(name, value)| (name.to_owned(), value))
+}
+
+/// Builds a record with this body, received for the first time at [`epoch`].
+#[must_use]
+pub fn record(index: usize, body: String) -> SqsRecord {
     SqsRecord {
         message_id: Some(format!("record-{index}")),
         receipt_handle: Some(format!("receipt-{index}")),
         body: Body::Text(body),
-        attributes: attributes.map(|(name, value)| (name.to_owned(), value)).into(),
+        attributes: attributes().collect(),
     }
 }
 
@@ -67,9 +89,15 @@ pub fn connect_json(token: Option<&str>) -> Value {
 /// When the event type does not accept it.
 #[must_use]
 pub fn disconnect() -> WebSocketEvent {
-    let mut event = read(&websocket("DISCONNECT", json!({})));
-    event.disconnect_status_code = Some(1001);
-    event.disconnect_reason = Some("Going away".to_owned());
+    read(&disconnect_json())
+}
+
+/// Builds the JSON of [`disconnect`].
+#[must_use]
+pub fn disconnect_json() -> Value {
+    let mut event = websocket("DISCONNECT", json!({}));
+    event["requestContext"]["disconnectStatusCode"] = 1001.into();
+    event["requestContext"]["disconnectReason"] = "Going away".into();
     event
 }
 
