@@ -1,5 +1,7 @@
 //! `streamer redrive --json`, `--show` and `--drop`.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use serde_json::{Value, json};
 use streamer_tests::{
     command::{Output, output, signal},

@@ -85,7 +85,39 @@ fn circuit(Circuit { open, opened }: Circuit) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::{collections::BTreeMap, time::SystemTime};
+
+    use super::{super::snapshot::Function, *};
+
+    #[test]
+    fn every_line_fits_a_narrow_terminal() {
+        let queue = Queue { waiting: 120_000, in_flight: 1, delayed: 2, oldest_seconds: Some(180_000) };
+        let function = Function {
+            invocations: Some(1_000_000),
+            errors: None,
+            throttles: Some(3),
+            updated: "2026-11-25 04:11:52".to_owned(),
+            code_sha256: "PdCxqZGkT7rSvxfr".to_owned(),
+        };
+        let status = DeploymentStatus {
+            at: SystemTime::UNIX_EPOCH,
+            name: "the stack on this machine".to_owned(),
+            region: "us-east-1".to_owned(),
+            outbound: queue.clone(),
+            dead_letters: queue,
+            reasons: BTreeMap::from([("crashed_or_throttled".to_owned(), 1000)]),
+            connections: 5,
+            all_connections: false,
+            counted_at: SystemTime::UNIX_EPOCH,
+            functions: BTreeMap::from([("delivery".to_owned(), function)]),
+            circuit: Circuit { open: Some(true), opened: 2 },
+        };
+        let narrow = status.lines(Some(60)).join("\n");
+        assert!(narrow.lines().all(|line| line.chars().count() <= 60), "{narrow}");
+        for cell in ["2days 2h", "1000000", "2026-11-25 04:11:52", "PdCxqZGk", "of the first 1000"] {
+            assert!(narrow.contains(cell), "{cell}: {narrow}");
+        }
+    }
 
     #[test]
     fn circuit_shows_state_and_openings() {
