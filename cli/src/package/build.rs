@@ -137,14 +137,13 @@ impl Release {
 
     /// Returns the path of a target's binary.
     fn path(&self, target: &Target, target_folder: &Path) -> PathBuf {
-        let folder = match self.toolchain {
-            Toolchain::Native => target_folder.join(self.architecture.target()).join("release"),
-            Toolchain::CargoLambda => target_folder.join("lambda"),
-        };
-        let folder = if target.kind == Kind::Example { folder.join("examples") } else { folder };
         match self.toolchain {
-            Toolchain::Native => folder.join(&target.name),
-            Toolchain::CargoLambda => folder.join(&target.name).join("bootstrap"),
+            Toolchain::Native => {
+                let folder = target_folder.join(self.architecture.target()).join("release");
+                let folder = if target.kind == Kind::Example { folder.join("examples") } else { folder };
+                folder.join(&target.name)
+            }
+            Toolchain::CargoLambda => target_folder.join("lambda").join(&target.name).join("bootstrap"),
         }
     }
 
