@@ -94,7 +94,7 @@ impl Listen {
         let limit = self.r#for.map(Duration::from);
         let stop = async {
             select! {
-                () = shutdown::requested() => Stop::Requested,
+                _ = shutdown::requested() => Stop::Requested,
                 () = sleep(limit.unwrap_or_default()), if limit.is_some() => Stop::TimeOver,
             }
         };
