@@ -156,9 +156,15 @@ mod tests {
         let region = || Some(Region::from_static("eu-central-1"));
         let missing = || CredentialsError::not_loaded("none");
         let failure = failure_of(region(), missing).await;
-        assert!(matches!(&failure, Failure::NotConfigured(cause) if cause == "there are no credentials"), "{failure:?}");
+        assert!(
+            matches!(&failure, Failure::NotConfigured(cause) if cause == "there are no credentials"),
+            "{failure:?}"
+        );
         let failure = failure_of(None, missing).await;
-        assert!(matches!(&failure, Failure::NotConfigured(cause) if cause == "there is no Region"), "{failure:?}");
+        assert!(
+            matches!(&failure, Failure::NotConfigured(cause) if cause == "there is no Region"),
+            "{failure:?}"
+        );
         let failure = failure_of(region(), || CredentialsError::provider_error("no answer")).await;
         assert!(matches!(failure, Failure::NotTaken(_)), "{failure:?}");
     }

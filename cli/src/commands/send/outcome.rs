@@ -37,7 +37,11 @@ pub(super) fn describe(receipts: &[Receipt], audience: &str, limit: Duration) ->
     }
     let mut parts: Vec<_> = others.iter().map(|name| format!("{name}: {}", remedy(name))).collect();
     if open > 0 && !counts.contains_key(STILL_TRYING) {
-        let messages = if receipts.len() == 1 { String::new() } else { format!(" of {open} of {} messages", receipts.len()) };
+        let messages = if receipts.len() == 1 {
+            String::new()
+        } else {
+            format!(" of {open} of {} messages", receipts.len())
+        };
         parts.push(format!(
             "no outcome{messages} after {}: `streamer status` shows the queue, and `streamer logs delivery` the worker",
             humantime::format_duration(limit)

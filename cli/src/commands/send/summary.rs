@@ -99,7 +99,10 @@ impl Summary {
             let remedy = match file {
                 Some(file) => {
                     let kept = if self.is_file_incomplete { "some" } else { "all" };
-                    format!("{kept} are kept in {0}: send them with `streamer send --retry {0}`", file.display())
+                    format!(
+                        "{kept} are kept in {0}: send them with `streamer send --retry {0}`",
+                        file.display()
+                    )
                 }
                 None => "`--failed FILE` keeps them with their ids".to_owned(),
             };
