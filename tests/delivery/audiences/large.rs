@@ -20,7 +20,7 @@ use streamer_tests::{
 use tokio::time::Instant;
 use tracing::Level;
 
-use super::{event, recipients, rig, rig_with_queue, to_shard};
+use super::{event, recipients, rig, rig_with_queue, to_shard, to_tenant};
 use crate::{ids, telemetry::Log};
 
 /// Invokes workers, one after another, until no message for the shard is left. Returns how often each connection is
@@ -216,8 +216,7 @@ async fn delays_other_tenants_by_two_pages() -> anyhow::Result<()> {
 #[tokio::test(start_paused = true)]
 async fn parts_are_counted_in_debug_log() -> anyhow::Result<()> {
     let crowd = Crowd::new([("acme", 8 * 1050)]);
-    let to_tenant = json!({ "version": 1, "id": "m", "to": { "tenant": "acme" }, "payload": 1 });
-    for (body, parts) in [(to_tenant.to_string(), 8), (to_shard(None), 11)] {
+    for (body, parts) in [(to_tenant(), 8), (to_shard(None), 11)] {
         let rig = rig_with_queue(&crowd, QueueDouble::taking());
         let run = async { rig.invoke(event(body)).await.map(drop) };
         let (lines, _) = Log::capture(Level::DEBUG, run).await?;
