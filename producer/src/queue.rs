@@ -96,8 +96,8 @@ fn result(output: &SendMessageBatchOutput, id: &str) -> Result<(), Failure> {
 }
 
 fn failure(error: &SdkError<SendMessageBatchError>) -> Failure {
-    if matches!(error, SdkError::ConstructionFailure(_)) || has_no_credentials(error) {
-        return Failure::NotConfigured(cause(error));
+    if let Some(cause) = misconfiguration(error) {
+        return Failure::NotConfigured(cause);
     }
     let service = error.as_service_error();
     match service.and_then(ProvideErrorMetadata::code).filter(|code| is_final(code)) {
@@ -109,14 +109,15 @@ fn failure(error: &SdkError<SendMessageBatchError>) -> Failure {
     }
 }
 
-/// Returns whether no source of credentials is configured. A source that failed may work at the next attempt.
-fn has_no_credentials(error: &SdkError<SendMessageBatchError>) -> bool {
-    successors(error.source(), |&error| error.source()).any(|error| {
-        matches!(
-            error.downcast_ref(),
-            Some(CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_))
-        )
-    })
+/// Returns why the client can make no call, if its configuration is the reason. A source of credentials that failed may
+/// work at the next attempt.
+fn misconfiguration(error: &SdkError<SendMessageBatchError>) -> Option<String> {
+    let mut sources = successors(error.source(), |&error| error.source());
+    match sources.find_map(|error| error.downcast_ref()) {
+        Some(CredentialsError::CredentialsNotLoaded(_)) => Some("there are no credentials".to_owned()),
+        Some(CredentialsError::InvalidConfiguration(_)) => Some(cause(error)),
+        _ => matches!(error, SdkError::ConstructionFailure(_)).then(|| cause(error)),
+    }
 }
 
 /// Returns SQS's code and message, or why there was no answer.
@@ -166,9 +167,15 @@ mod tests {
         let region = || Some(Region::from_static("eu-central-1"));
         let missing = || CredentialsError::not_loaded("none");
         let failure = failure_of(region(), missing).await;
-        assert!(matches!(&failure, Failure::NotConfigured(cause) if cause.contains("none")), "{failure:?}");
+        assert!(
+            matches!(&failure, Failure::NotConfigured(cause) if cause == "there are no credentials"),
+            "{failure:?}"
+        );
         let failure = failure_of(None, missing).await;
-        assert!(matches!(&failure, Failure::NotConfigured(cause) if cause.contains("Region")), "{failure:?}");
+        assert!(
+            matches!(&failure, Failure::NotConfigured(cause) if cause == "there is no Region"),
+            "{failure:?}"
+        );
         let failure = failure_of(region(), || CredentialsError::provider_error("no answer")).await;
         assert!(matches!(failure, Failure::NotTaken(_)), "{failure:?}");
     }

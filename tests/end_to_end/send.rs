@@ -2,14 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{collections::BTreeSet, fs, time::Duration};
+use std::{collections::BTreeSet, fs};
 
 use serde_json::Value;
 use streamer_cli::stack::socket::Socket;
 use streamer_tests::{
     DEADLINE,
     command::{Output, Streamer, output, signal},
-    eventually,
 };
 use sysinfo::Signal;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -35,8 +34,8 @@ async fn wait_tells_gone_from_delivered() -> anyhow::Result<()> {
     let (streamer, mut socket, id) = up("wait").await?;
     let time = format!("{}s", DEADLINE.as_secs());
     let send = async |recipients: &[&str], more: &[&str]| {
-        let all = ["send", "--wait", &time].iter().chain(recipients).chain(more);
-        streamer.run_all(all.copied()).await
+        let all = ["send", "--wait", &time].into_iter();
+        streamer.run_all(all.chain(recipients.iter().chain(more).copied())).await
     };
     let payload = ["--payload", "\"waited\""];
 
@@ -86,9 +85,10 @@ async fn interrupt_names_what_is_left() -> anyhow::Result<()> {
         let arguments = to_queue(&deployment.delivery.queue_url, ["--connection", id.as_str()]);
         let mut command = deployment.streamer.spawn_at(endpoint, arguments)?;
         let mut stdin = command.stdin.take().unwrap();
-        for text in ["\"first\"", "\"second\""] {
+        for line in ["first", "second"] {
+            let text = format!("\"{line} before {number}\"");
             stdin.write_all(format!("{text}\n").as_bytes()).await?;
-            assert_eq!(client.next(text).await?.text, text);
+            assert_eq!(client.next(&text).await?.text, text);
         }
         stdin.write_all(b"\"cut").await?;
         stdin.flush().await?;
@@ -128,8 +128,8 @@ async fn failed_messages_are_sent_with_retry() -> anyhow::Result<()> {
         assert!(ended.err.contains(text), "{text}: {ended:?}");
     }
     let kept = fs::read_to_string(&file)?;
-    let ids: BTreeSet<_> =
-        kept.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].clone()).collect();
+    let id_of = |line: &str| serde_json::from_str::<Value>(line).unwrap()["id"].to_string();
+    let ids: BTreeSet<_> = kept.lines().map(id_of).collect();
     assert_eq!(ids.len(), 2, "{kept}");
 
     let retry = ["send", "--aws", "--queue-url", queue_url, "--retry", path];

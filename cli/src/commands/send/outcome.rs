@@ -37,7 +37,11 @@ pub(super) fn describe(receipts: &[Receipt], audience: &str, limit: Duration) ->
     }
     let mut parts: Vec<_> = others.iter().map(|name| format!("{name}: {}", remedy(name))).collect();
     if open > 0 && !counts.contains_key(STILL_TRYING) {
-        let messages = if receipts.len() == 1 { String::new() } else { format!(" of {open} messages") };
+        let messages = if receipts.len() == 1 {
+            String::new()
+        } else {
+            format!(" of {open} of {} messages", receipts.len())
+        };
         parts.push(format!(
             "no outcome{messages} after {}: `streamer status` shows the queue, and `streamer logs delivery` the worker",
             humantime::format_duration(limit)
@@ -121,7 +125,7 @@ mod tests {
         let gone = receipt(true, &[(Some("b="), "gone", None)]);
         let (lines, error) = described(&[delivered.clone(), gone, delivered.clone(), receipt(false, &[])]);
         assert_eq!(lines, ["2 delivered, 1 gone"]);
-        assert!(error.unwrap().contains("no outcome of 1 messages after 10s"));
+        assert!(error.unwrap().contains("no outcome of 1 of 4 messages after 10s"));
         assert_eq!(described(&[delivered.clone(), delivered]), (vec!["2 delivered".to_owned()], None));
     }
 }

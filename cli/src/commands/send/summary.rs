@@ -99,10 +99,13 @@ impl Summary {
             let were = if self.failed.len() == 1 { "was" } else { "were" };
             let remedy = match file {
                 Some(file) => {
-                    let part = if self.is_file_incomplete { "those that could be written " } else { "" };
-                    format!("{part}are in {0}: send them with `streamer send --retry {0}`", file.display())
+                    let kept = if self.is_file_incomplete { "some" } else { "all" };
+                    format!(
+                        "{kept} are kept in {0}: send them with `streamer send --retry {0}`",
+                        file.display()
+                    )
                 }
-                None => "with --failed FILE, they are kept with their ids".to_owned(),
+                None => "`--failed FILE` keeps them with their ids".to_owned(),
             };
             parts.push(format!("{number} {were} not sent (line {}); {remedy}", ranges(&self.failed)));
         }
@@ -161,7 +164,7 @@ mod tests {
             "6 lines in 2.0 s: 4 queued (2 per second), 1 failed, 1 invalid"
         );
         let error = summary.error(None, None).unwrap();
-        assert!(error.contains("1 line was not sent (line 5); with --failed FILE"), "{error}");
+        assert!(error.contains("1 line was not sent (line 5); `--failed FILE`"), "{error}");
         assert!(error.contains("1 line is no message (line 6): correct"), "{error}");
         assert_eq!(Summary { is_whole: true, ..Summary::default() }.error(None, None), None);
     }
