@@ -133,7 +133,7 @@ async fn tunnel(mut client: TcpStream, request: &str, stack: &Stack) -> anyhow::
 
 /// Returns the headers with which the real `connect-handler` answers this request.
 async fn handler_headers(request: &str, stack: &Stack) -> anyhow::Result<String> {
-    let mut event = serde_json::to_value(event::connect(None))?;
+    let mut event = event::connect_json(None);
     let lines = request.lines().skip(1).filter_map(|line| line.split_once(": "));
     event["headers"] = lines.map(|(name, value)| (name.to_owned(), json!(value))).collect();
     let lambda = aws_sdk_lambda::Client::new(&stack.config);

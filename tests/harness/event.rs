@@ -42,12 +42,34 @@ pub fn message(id: &str, connections: &[&str]) -> Value {
     json!({ "version": 1, "id": id, "to": { "connections": connections }, "payload": id })
 }
 
+/// Builds the JSON of an SQS event with these bodies, as SQS writes it.
+pub fn batch_json<B: Into<String>>(bodies: impl IntoIterator<Item = B>) -> Value {
+    let json = |record: SqsRecord| {
+        let Body::Text(body) = record.body else { return Value::Null };
+        json!({
+            "messageId": record.message_id,
+            "receiptHandle": record.receipt_handle,
+            "body": body,
+            "attributes": record.attributes,
+            "messageAttributes": {},
+            "md5OfBody": "00000000000000000000000000000000",
+            "eventSource": "aws:sqs",
+            "eventSourceARN": "arn:aws:sqs:eu-central-1:123456789012:outbound",
+            "awsRegion": "eu-central-1",
+        })
+    };
+    json!({ "Records": batch(bodies).records.into_iter().map(json).collect::<Vec<_>>() })
+}
+
 /// Builds a `$connect` event as API Gateway sends it, with a token in the header `Authorization`.
-///
-/// # Panics
-/// When the event type does not accept it.
 #[must_use]
 pub fn connect(token: Option<&str>) -> WebSocketEvent {
+    read(&connect_json(token))
+}
+
+/// Builds the JSON of [`connect`].
+#[must_use]
+pub fn connect_json(token: Option<&str>) -> Value {
     let mut headers = json!({ "Host": "ws.example.com", "User-Agent": "tests/1.0" });
     if let Some(token) = token {
         headers["Authorization"] = format!("Bearer {token}").into();
@@ -56,22 +78,29 @@ pub fn connect(token: Option<&str>) -> WebSocketEvent {
 }
 
 /// Builds a `$disconnect` event as API Gateway sends it.
-///
-/// # Panics
-/// When the event type does not accept it.
 #[must_use]
 pub fn disconnect() -> WebSocketEvent {
+    read(&disconnect_json())
+}
+
+/// Builds the JSON of [`disconnect`].
+#[must_use]
+pub fn disconnect_json() -> Value {
     let mut event = websocket("DISCONNECT", json!({}));
-    event.disconnect_status_code = Some(1001);
-    event.disconnect_reason = Some("Going away".to_owned());
+    event["requestContext"]["disconnectStatusCode"] = 1001.into();
+    event["requestContext"]["disconnectReason"] = "Going away".into();
     event
 }
 
 /// The connection id in the WebSocket events.
 pub const CONNECTION: &str = "L0SM9cOFvHcCIhw=";
 
-#[expect(clippy::expect_used, reason = "an invalid event is a bug in the tests")]
-fn websocket(event_type: &str, mut event: Value) -> WebSocketEvent {
+#[expect(clippy::expect_used, reason = "every JSON is a WebSocket event")]
+fn read(event: &Value) -> WebSocketEvent {
+    serde_json::from_str(&event.to_string()).expect("a WebSocket event")
+}
+
+fn websocket(event_type: &str, mut event: Value) -> Value {
     event["isBase64Encoded"] = false.into();
     event["requestContext"] = json!({
         "routeKey": format!("${}", event_type.to_lowercase()),
@@ -86,5 +115,5 @@ fn websocket(event_type: &str, mut event: Value) -> WebSocketEvent {
         "requestTimeEpoch": EPOCH_MILLIS,
         "identity": { "sourceIp": "192.0.2.1", "userAgent": "tests/1.0" },
     });
-    serde_json::from_str(&event.to_string()).expect("a WebSocket event")
+    event
 }
