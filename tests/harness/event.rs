@@ -1,9 +1,6 @@
 //! Builders of Lambda events.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 use streamer_events::{Body, SqsEvent, SqsRecord, WebSocketEvent};
@@ -23,38 +20,19 @@ pub fn batch<B: Into<String>>(bodies: impl IntoIterator<Item = B>) -> SqsEvent {
     SqsEvent { records: records.collect() }
 }
 
-/// Builds the JSON of [`batch`].
-pub fn batch_json<B: Into<String>>(bodies: impl IntoIterator<Item = B>) -> Value {
-    let record = |(index, body): (usize, B)| {
-        json!({
-            "messageId": format!("record-{index}"),
-            "receiptHandle": format!("receipt-{index}"),
-            "body": body.into(),
-            "attributes": attributes().collect::<HashMap<_, _>>(),
-            "messageAttributes": {},
-            "eventSource": "aws:sqs",
-        })
-    };
-    json!({ "Records": bodies.into_iter().enumerate().map(record).collect::<Vec<_>>() })
-}
-
-fn attributes() -> impl Iterator<Item = (String, String)> {
+/// Builds a record with this body, received for the first time at [`epoch`].
+#[must_use]
+pub fn record(index: usize, body: String) -> SqsRecord {
     let attributes = [
         ("ApproximateReceiveCount", "1".to_owned()),
         ("ApproximateFirstReceiveTimestamp", EPOCH_MILLIS.to_string()),
         ("SentTimestamp", (EPOCH_MILLIS - 50).to_string()),
     ];
-    attributes.into_iter().map(|(name, value)| (name.to_owned(), value))
-}
-
-/// Builds a record with this body, received for the first time at [`epoch`].
-#[must_use]
-pub fn record(index: usize, body: String) -> SqsRecord {
     SqsRecord {
         message_id: Some(format!("record-{index}")),
         receipt_handle: Some(format!("receipt-{index}")),
         body: Body::Text(body),
-        attributes: attributes().collect(),
+        attributes: attributes.map(|(name, value)| (name.to_owned(), value)).into(),
     }
 }
 
@@ -64,10 +42,26 @@ pub fn message(id: &str, connections: &[&str]) -> Value {
     json!({ "version": 1, "id": id, "to": { "connections": connections }, "payload": id })
 }
 
+/// Builds the JSON of an SQS event with these bodies, as SQS writes it.
+pub fn batch_json<B: Into<String>>(bodies: impl IntoIterator<Item = B>) -> Value {
+    let json = |record: SqsRecord| {
+        let Body::Text(body) = record.body else { return Value::Null };
+        json!({
+            "messageId": record.message_id,
+            "receiptHandle": record.receipt_handle,
+            "body": body,
+            "attributes": record.attributes,
+            "messageAttributes": {},
+            "md5OfBody": "00000000000000000000000000000000",
+            "eventSource": "aws:sqs",
+            "eventSourceARN": "arn:aws:sqs:eu-central-1:123456789012:outbound",
+            "awsRegion": "eu-central-1",
+        })
+    };
+    json!({ "Records": batch(bodies).records.into_iter().map(json).collect::<Vec<_>>() })
+}
+
 /// Builds a `$connect` event as API Gateway sends it, with a token in the header `Authorization`.
-///
-/// # Panics
-/// When the event type does not accept it.
 #[must_use]
 pub fn connect(token: Option<&str>) -> WebSocketEvent {
     read(&connect_json(token))
@@ -84,9 +78,6 @@ pub fn connect_json(token: Option<&str>) -> Value {
 }
 
 /// Builds a `$disconnect` event as API Gateway sends it.
-///
-/// # Panics
-/// When the event type does not accept it.
 #[must_use]
 pub fn disconnect() -> WebSocketEvent {
     read(&disconnect_json())
@@ -104,7 +95,7 @@ pub fn disconnect_json() -> Value {
 /// The connection id in the WebSocket events.
 pub const CONNECTION: &str = "L0SM9cOFvHcCIhw=";
 
-#[expect(clippy::expect_used, reason = "an invalid event is a bug in the tests")]
+#[expect(clippy::expect_used, reason = "every JSON is a WebSocket event")]
 fn read(event: &Value) -> WebSocketEvent {
     serde_json::from_str(&event.to_string()).expect("a WebSocket event")
 }
