@@ -23,6 +23,7 @@ use streamer_cli::{
         Endpoint, build,
         deploy::local_config,
         emulator::{MINISTACK, install},
+        processes::Processes,
         socket::Socket,
     },
 };
@@ -188,6 +189,8 @@ mod down_and_up_work_after_sigkill_of {
         })
         .await?;
         assert_ne!(second["pid"], up["pid"]);
+        let old = Processes::of_function("streamer-connect", text(&up, "endpoint_url"))?;
+        assert!(old.is_empty(), "functions of the first stack: {old}");
         connect(&streamer, &second).await?;
         assert_eq!(streamer.run(["down"]).await?.out, "the stack is down\n");
         assert_nothing_left(&streamer, port(&second)).await
@@ -222,6 +225,24 @@ mod down_and_up_work_after_sigkill_of {
     #[tokio::test]
     async fn owner_and_supervisor() -> anyhow::Result<()> {
         check("killed-both", |[owner, supervisor, ..]| vec![owner, supervisor]).await
+    }
+
+    /// Without a command, the owner ends what a killed supervisor or emulator leaves.
+    #[tokio::test]
+    async fn supervisor_or_emulator_alone() -> anyhow::Result<()> {
+        let streamer = Streamer::new("killed-alone").await?;
+        for level in [1, 2] {
+            let up = start(&streamer).await?;
+            kill(&streamer, &up, |chain| vec![chain[level]]).await?;
+            eventually("no process is left", async || Ok(streamer.processes()?.is_empty())).await?;
+            eventually("the folder is removed", async || Ok(!streamer.folder().exists())).await?;
+            let log = streamer.folder().with_file_name("logs").join("owner.log");
+            eventually("the owner has logged the end", async || {
+                Ok(fs::read_to_string(&log)?.contains("the emulator ended, and with it the stack"))
+            })
+            .await?;
+        }
+        Ok(())
     }
 
     /// Only functions are left, which hold no lock.
