@@ -284,7 +284,7 @@ mod tests {
     /// Returns the indexes of one connection's lane and of the superseded messages.
     fn planned(kind: QueueKind, records: &[Record]) -> (Vec<usize>, Vec<usize>) {
         let given: Vec<_> = (0..records.len()).map(|index| (index, "a")).collect();
-        let deadline = SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(1000);
+        let deadline = SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(DEADLINE_MILLIS);
         let Planned { lanes, superseded } = plan(kind, records, pairs(records, &given), deadline);
         let lane = lanes.first().map(|lane| lane.pairs.iter().map(|pair| pair.index).collect());
         (lane.unwrap_or_default(), superseded.iter().map(|completed| completed.index).collect())
@@ -303,6 +303,9 @@ mod tests {
         assert_eq!(planned(QueueKind::Standard, &records).0, [3, 1, 4, 5, 2, 0]);
         assert_eq!(planned(QueueKind::Fifo, &records).0, [0, 1, 2, 3, 4, 5], "a FIFO queue keeps its order");
     }
+
+    /// The deadline of [`planned`], in milliseconds since the epoch.
+    const DEADLINE_MILLIS: u64 = 1_764_000_001_000;
 
     const SUPERSEDABLE: &str = r#","supersedable":true"#;
 
@@ -338,8 +341,8 @@ mod tests {
         let records = |expires: u64| {
             [of_request("r", 1, SUPERSEDABLE), of_request("r", 2, &format!(r#","expires_at":{expires}"#))]
         };
-        assert_eq!(planned(QueueKind::Standard, &records(1000)), (vec![0, 1], vec![]));
-        assert_eq!(planned(QueueKind::Standard, &records(1001)), (vec![1], vec![0]));
+        assert_eq!(planned(QueueKind::Standard, &records(DEADLINE_MILLIS)), (vec![0, 1], vec![]));
+        assert_eq!(planned(QueueKind::Standard, &records(DEADLINE_MILLIS + 1)), (vec![1], vec![0]));
     }
 
     #[test]
@@ -372,14 +375,14 @@ mod tests {
             messages in prop::collection::vec((0..3_u8, 0..9_u64, any::<bool>(), any::<bool>(), 0..3_usize), 1..12),
         ) {
             let record = |(request, seq, supersedable, expires, _): &(u8, u64, bool, bool, usize)| {
-                let more = [(*supersedable, SUPERSEDABLE), (*expires, r#","expires_at":500"#)];
+                let more = [(*supersedable, SUPERSEDABLE), (*expires, r#","expires_at":1764000000500"#)];
                 let more: String = more.iter().filter(|(is, _)| *is).map(|(_, more)| *more).collect();
                 of_request(&request.to_string(), *seq, &more)
             };
             let records: Vec<_> = messages.iter().map(record).collect();
             let names = ["a", "b", "c"];
             let given: Vec<_> = messages.iter().enumerate().map(|(index, message)| (index, names[message.4])).collect();
-            let deadline = SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(1000);
+            let deadline = SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(DEADLINE_MILLIS);
             let Planned { lanes, superseded } = plan(QueueKind::Standard, &records, pairs(&records, &given), deadline);
 
             let key = |index: usize| (messages[index].0, messages[index].4);

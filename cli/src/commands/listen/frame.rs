@@ -7,7 +7,7 @@ use std::{
 
 use anstyle::Style;
 use humantime::format_rfc3339_millis;
-use serde_json::{Value, json, value::RawValue};
+use serde_json::{Value, value::RawValue};
 
 use crate::{
     paint::{CYAN, DIM, GREEN, PLAIN, Paint, RED, YELLOW},
@@ -66,7 +66,7 @@ impl Frames {
     /// Formats a binary frame, whose bytes are not shown.
     pub(super) fn binary(&self, bytes: usize, at: SystemTime) -> Line {
         let text = if self.json {
-            json!({ "received_at": rfc3339(at), "duplicate": false, "binary_bytes": bytes }).to_string()
+            json_line(at, false, "binary_bytes", &bytes.to_string())
         } else {
             self.columns(at, PLAIN, "binary", "", &format!("{bytes} bytes"))
         };
@@ -150,17 +150,18 @@ fn rfc3339(at: SystemTime) -> String {
     format_rfc3339_millis(at).to_string()
 }
 
+/// Returns the JSON object of a frame: its time, whether it is a duplicate, and a member with this name and JSON.
+fn json_line(at: SystemTime, duplicate: bool, name: &str, value: &str) -> String {
+    format!(r#"{{"received_at":"{}","duplicate":{duplicate},"{name}":{value}}}"#, rfc3339(at))
+}
+
 /// Returns a frame as a JSON object in one line. A frame that is JSON keeps its text, except that line breaks become
 /// spaces, and characters that could change what a terminal shows become escapes, both of which keep its value.
 fn object(text: &str, at: SystemTime, duplicate: bool) -> String {
-    let at = rfc3339(at);
     if serde_json::from_str::<&RawValue>(text).is_err() {
-        return escaped(
-            &json!({ "received_at": at, "duplicate": duplicate, "text": Value::from(text) }).to_string(),
-        );
+        return json_line(at, duplicate, "text", &escaped(&Value::from(text).to_string()));
     }
-    let frame = escaped(text.trim());
-    format!(r#"{{"received_at":"{at}","duplicate":{duplicate},"frame":{frame}}}"#)
+    json_line(at, duplicate, "frame", &escaped(text.trim()))
 }
 
 /// Escapes characters of JSON. Of the control characters, JSON allows only white space outside of strings, and only
@@ -292,9 +293,11 @@ mod tests {
         );
         assert_eq!(
             frames.text("plain\n", at).text,
-            r#"{"duplicate":false,"received_at":"1970-01-01T00:00:00.000Z","text":"plain\n"}"#
+            r#"{"received_at":"1970-01-01T00:00:00.000Z","duplicate":false,"text":"plain\n"}"#
         );
-        let binary: Value = serde_json::from_str(&frames.binary(3, at).text).unwrap();
-        assert_eq!(binary["binary_bytes"], 3);
+        assert_eq!(
+            frames.binary(3, at).text,
+            r#"{"received_at":"1970-01-01T00:00:00.000Z","duplicate":false,"binary_bytes":3}"#
+        );
     }
 }
