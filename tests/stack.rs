@@ -6,6 +6,8 @@
 mod listen;
 #[path = "stack/shell.rs"]
 mod shell;
+#[path = "stack/token.rs"]
+mod token;
 
 use std::{
     collections::HashSet,
@@ -229,8 +231,9 @@ async fn check_connections(streamer: &Streamer, connection: &str) -> anyhow::Res
 async fn check_expiry(streamer: &Streamer, connection: &str) -> anyhow::Result<()> {
     let late = ["send", "--connection", connection, "--payload", "1", "--expires-in", "0s", "--id", "late"];
     assert!(streamer.run(late).await?.success);
-    let expired =
-        |log: &str| log.lines().any(|line| line.contains("  INFO  expired ") && line.contains(" message_id=late"));
+    let expired = |log: &str| {
+        log.lines().any(|line| line.contains("  INFO  expired ") && line.contains(" message_id=late"))
+    };
     eventually("the worker has logged the expiry", async || {
         Ok(expired(&streamer.run(["logs", "delivery"]).await?.out))
     })

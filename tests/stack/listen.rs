@@ -20,7 +20,9 @@ use streamer_tests::{
 };
 use sysinfo::Signal;
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader, Lines},
+    io::{
+        AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader, Lines,
+    },
     net::{TcpListener, TcpStream},
     process::{Child, ChildStderr, ChildStdout},
     time::timeout,
@@ -123,14 +125,17 @@ where
     Ok(next.context("the connection is closed")??)
 }
 
-/// The user has another connection, so the id is that of this connection only if the command looks closely.
+/// The user has other connections, so the command has to recognize its own.
 #[tokio::test]
 async fn listen_prints_its_id_and_connects_again() -> anyhow::Result<()> {
     let streamer = Streamer::new("listen").await?;
     let started = streamer.run(["up", "--detach", "--json"]).await?;
     ensure!(started.success, "{started:?}");
     let up: Value = serde_json::from_str(&started.out)?;
-    let _other = connect(&streamer, &up).await?;
+    let mut others = Vec::new();
+    for _ in 0..4 {
+        others.push(connect(&streamer, &up).await?);
+    }
     let echo = r#"{"type":"echo","request_id":"r1","text":"hello"}"#;
     let arguments = ["listen", "--user", "anna", "--tenant", "acme", "--json", "--send", echo];
     let mut listening = Listening::of(streamer.spawn(arguments)?);
@@ -145,11 +150,14 @@ async fn listen_prints_its_id_and_connects_again() -> anyhow::Result<()> {
     let table = ConnectionTable::new(aws_sdk_dynamodb::Client::new(&aws), text(&up, "connections_table"));
     let (tenant, user) = (TenantId::new("acme")?, UserId::new("anna")?);
     let rows = table.by_user(&tenant, &user, None, SystemTime::now()).await?.connections;
-    assert_eq!(rows.len(), 2);
+    assert_eq!(rows.len(), others.len() + 1);
     let row = rows.into_iter().find(|row| row.connection_id == id).context("the id is not in the table")?;
     table.close(&aws, &row, SystemTime::now()).await?;
     let closed = listening.note().await?;
-    assert!(closed.contains("the server closed the connection with code 1000; connecting again in "), "{closed}");
+    assert!(
+        closed.contains("the server closed the connection with code 1000; connecting again in "),
+        "{closed}"
+    );
     assert_eq!(listening.note().await?, "connected: user anna, tenant acme");
     let again = listening.connection().await?;
     assert_ne!(again, id);
@@ -176,7 +184,10 @@ async fn check_logs(streamer: &Streamer, id: &ConnectionId) -> anyhow::Result<()
     assert!(logs.lines().any(|line| line.ends_with(&connected)), "{logs}");
     assert!(!["START RequestId", "_aws", "{\"", "\u{1b}"].iter().any(|part| logs.contains(part)), "{logs}");
     let raw = streamer.run(["logs", "connect", "--json"]).await?.out;
-    assert!(raw.contains("START RequestId") && raw.contains("\"_aws\"") && raw.contains(id.as_str()), "{raw}");
+    assert!(
+        raw.contains("START RequestId") && raw.contains("\"_aws\"") && raw.contains(id.as_str()),
+        "{raw}"
+    );
     let none = streamer.run(["logs", "--since", "0s"]).await?;
     assert!(none.success && none.out.is_empty(), "{none:?}");
     Ok(())
@@ -229,7 +240,8 @@ async fn duplicates_are_marked_across_connections() -> anyhow::Result<()> {
     let streamer = Streamer::new("listen-twice").await?;
     let server = Server::start(&streamer).await?;
     let mut listening = server.listen(&streamer, &["--count", "2"])?;
-    let message = |id: &str| json!({ "type": "response", "id": id, "request_id": "r", "data": id }).to_string();
+    let message =
+        |id: &str| json!({ "type": "response", "id": id, "request_id": "r", "data": id }).to_string();
     let mut socket = server.accept_socket().await?;
     socket.send(Frame::text(message("a"))).await?;
     assert!(listening.frame().await?.ends_with("  response        r  \"a\""));

@@ -29,7 +29,10 @@ async fn version_names_the_command() -> anyhow::Result<()> {
         assert_eq!(streamer.run([flag]).await?.out, version);
     }
     let short = streamer.run(["-h"]).await?.out;
-    assert!(short.starts_with("Streamer delivers messages to the clients of an AWS WebSocket API.\n"), "{short}");
+    assert!(
+        short.starts_with("Streamer delivers messages to the clients of an AWS WebSocket API.\n"),
+        "{short}"
+    );
     Ok(())
 }
 
