@@ -6,6 +6,8 @@
 mod listen;
 #[path = "stack/shell.rs"]
 mod shell;
+#[path = "stack/token.rs"]
+mod token;
 
 use std::{
     collections::HashSet,

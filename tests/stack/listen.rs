@@ -125,14 +125,17 @@ where
     Ok(next.context("the connection is closed")??)
 }
 
-/// The user has another connection, so the id is that of this connection only if the command looks closely.
+/// The user has other connections, so the command has to recognize its own.
 #[tokio::test]
 async fn listen_prints_its_id_and_connects_again() -> anyhow::Result<()> {
     let streamer = Streamer::new("listen").await?;
     let started = streamer.run(["up", "--detach", "--json"]).await?;
     ensure!(started.success, "{started:?}");
     let up: Value = serde_json::from_str(&started.out)?;
-    let _other = connect(&streamer, &up).await?;
+    let mut others = Vec::new();
+    for _ in 0..4 {
+        others.push(connect(&streamer, &up).await?);
+    }
     let echo = r#"{"type":"echo","request_id":"r1","text":"hello"}"#;
     let arguments = ["listen", "--user", "anna", "--tenant", "acme", "--json", "--send", echo];
     let mut listening = Listening::of(streamer.spawn(arguments)?);
@@ -147,7 +150,7 @@ async fn listen_prints_its_id_and_connects_again() -> anyhow::Result<()> {
     let table = ConnectionTable::new(aws_sdk_dynamodb::Client::new(&aws), text(&up, "connections_table"));
     let (tenant, user) = (TenantId::new("acme")?, UserId::new("anna")?);
     let rows = table.by_user(&tenant, &user, None, SystemTime::now()).await?.connections;
-    assert_eq!(rows.len(), 2);
+    assert_eq!(rows.len(), others.len() + 1);
     let row = rows.into_iter().find(|row| row.connection_id == id).context("the id is not in the table")?;
     table.close(&aws, &row, SystemTime::now()).await?;
     let closed = listening.note().await?;
