@@ -30,7 +30,7 @@ impl Screen {
     /// Creates a screen that writes nothing to standard output.
     #[must_use]
     pub fn silent() -> Self {
-        Self { terminal: false, silent: true }
+        Self { silent: true, ..Self::new() }
     }
 
     /// Writes a line.
