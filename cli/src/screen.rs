@@ -33,7 +33,7 @@ impl Screen {
     /// Creates a screen that writes nothing to standard output.
     #[must_use]
     pub fn silent() -> Self {
-        Self { terminal: false, silent: true }
+        Self { silent: true, ..Self::new() }
     }
 
     /// Writes a line for people. On a terminal it continues on the next line if it is too wide, between two words.

@@ -229,7 +229,8 @@ sys.exit(command.wait())
         Ok(self.command(&self.binary).envs(variables.iter().copied()).args(arguments).spawn()?)
     }
 
-    /// Starts the command in a terminal of its own. Closing the child's standard input closes the terminal.
+    /// Starts the command in a terminal of its own, from which it passes on a JSON object. Closing the child's standard
+    /// input closes the terminal.
     ///
     /// # Errors
     /// When the command cannot be started.
@@ -242,9 +243,9 @@ if pid == 0:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     os.execv(sys.argv[1], sys.argv[1:])
 output = b""
-while b"\n" not in output:
+while b'{"' not in output or b"\n" not in output[output.index(b'{"'):]:
     output += os.read(terminal, 4096)
-print(output.decode().strip(), flush=True)
+print(output[output.index(b'{"'):].decode().strip(), flush=True)
 sys.stdin.read()
 os.close(terminal)
 os.waitpid(pid, 0)

@@ -100,6 +100,7 @@ pub async fn save(stack: &Stack) -> anyhow::Result<()> {
         log.push_str(&text);
         log.push('\n');
     }
+    fs::create_dir_all(paths::state("logs"))?;
     for (function, text) in texts {
         fs::write(paths::state(format!("logs/{function}.log")), text)?;
     }
