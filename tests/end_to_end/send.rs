@@ -122,9 +122,12 @@ async fn failed_messages_are_sent_with_retry() -> anyhow::Result<()> {
     drop(stdin);
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(ended.out.contains(": 0 queued (0 per second), 2 failed, 1 invalid"), "{ended:?}");
-    for text in
-        ["line 2: not JSON", "check --queue-url", "`streamer send --retry ", "not in that file (line 2)"]
-    {
+    for text in [
+        "line 2: not JSON",
+        "check the name, the Region",
+        "`streamer send --retry ",
+        "not in that file (line 2)",
+    ] {
         assert!(ended.err.contains(text), "{text}: {ended:?}");
     }
     let kept = fs::read_to_string(&file)?;

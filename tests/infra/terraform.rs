@@ -52,7 +52,18 @@ async fn build_packages(name: &str) -> anyhow::Result<PathBuf> {
     let output = streamer.run(["package", "--quick", "--arch", &architecture, "--output", path]).await?;
     assert!(output.success && output.out.matches(", starts in ").count() == 3, "{output:?}");
     let producer = paths::workspace().join("producer").display().to_string();
-    let router = ["package", "--quick", "--arch", &architecture, "--output", path, "--router", &producer];
+    let router = [
+        "package",
+        "--quick",
+        "--arch",
+        &architecture,
+        "--output",
+        path,
+        "--router",
+        &producer,
+        "--bin",
+        "router",
+    ];
     let output = streamer.run(router).await?;
     assert!(output.success && output.out.contains("router.zip"), "{output:?}");
     Ok(folder)

@@ -50,8 +50,9 @@ pub async fn start(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Res
         if socket.read_u8().await.is_ok() {
             return Ok(());
         }
-        owner.wait().await?;
-        return Err(signal.interrupted("the stack did not start"));
+        // It ends successfully once its processes have ended.
+        let state = if owner.wait().await?.success() { ", and is down" } else { "" };
+        return Err(signal.interrupted(format!("the stack did not start{state}")));
     }
     let status = owner.wait().await?;
     match status.code() {

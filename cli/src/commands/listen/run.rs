@@ -34,7 +34,7 @@ const FIRST_DELAY: Duration = Duration::from_millis(500);
 /// Maximum delay before a try to connect again.
 const MAX_DELAY: Duration = Duration::from_secs(30);
 
-/// Age at which a lost connection counts as one that worked, so that delays begin anew.
+/// Age at which a lost connection counts as one that worked, so that delays start over.
 const STABLE_AGE: Duration = Duration::from_secs(10);
 
 /// The end of a connection.
