@@ -69,7 +69,7 @@ resource "aws_apigatewayv2_route" "this" {
   api_id             = local.api_id
   route_key          = each.key
   target             = "integrations/${aws_apigatewayv2_integration.this[each.key].id}"
-  authorization_type = each.key == "$connect" && var.authorizer != null ? "CUSTOM" : "NONE"
+  authorization_type = each.key == "$connect" && var.authorizer != null ? "CUSTOM" : null
   authorizer_id      = each.key == "$connect" ? local.authorizer_id : null
 }
 

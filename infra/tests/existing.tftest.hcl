@@ -177,7 +177,7 @@ run "authorizer_function_guards_connect" {
   }
 
   assert {
-    condition     = { for key, route in aws_apigatewayv2_route.this : key => join(" ", compact([route.authorization_type, route.authorizer_id])) } == { "$connect" = "CUSTOM auth01", "$default" = "NONE" }
+    condition     = { for key, route in aws_apigatewayv2_route.this : key => join(" ", compact([route.authorization_type, route.authorizer_id])) } == { "$connect" = "CUSTOM auth01", "$default" = "" }
     error_message = "Only $connect may have the authorizer."
   }
 
