@@ -26,10 +26,10 @@ use streamer_tests::{
 
 use crate::privileges;
 
-const MODULES: [&str; 3] = [".", "examples/complete", "examples/emulator"];
+const MODULES: [&str; 4] = [".", "examples/complete", "examples/emulator", "examples/existing-api"];
 
 /// Packages debug builds of the functions and of a router, and returns their folder.
-async fn build_packages(name: &str) -> anyhow::Result<PathBuf> {
+pub(crate) async fn build_packages(name: &str) -> anyhow::Result<PathBuf> {
     let folder = paths::shared(format!("tests/packages-{name}-{}", std::process::id()));
     let path = folder.to_str().context("the folder's path is not UTF-8")?;
     let architecture = Architecture::HERE.to_string();
@@ -105,7 +105,7 @@ async fn applied_module_runs_demo_with_least_privilege() -> anyhow::Result<()> {
 }
 
 /// Fails if the emulator still has functions, mappings, queues, tables or APIs.
-async fn assert_no_resources(config: &SdkConfig) -> anyhow::Result<()> {
+pub(crate) async fn assert_no_resources(config: &SdkConfig) -> anyhow::Result<()> {
     let lambda = aws_sdk_lambda::Client::new(config);
     let functions = lambda.list_functions().send().await?;
     assert!(functions.functions().is_empty(), "{functions:?}");
