@@ -17,6 +17,7 @@ use streamer_cli::{
         issuer::{ISSUER, Issuer},
         socket::Socket,
     },
+    status::{self, Deployment},
 };
 use streamer_connections::{ConnectionTable, Liveness, shard_of};
 use streamer_message::{ConnectionId, TenantId, UserId};
@@ -115,6 +116,17 @@ impl Chat<'_> {
         Ok(events.events().iter().any(|event| event.message().is_some_and(is_batch)))
     }
 
+    /// Asserts that `streamer status` shows a deployment that has only the worker.
+    async fn assert_status_shows_no_table(&self) -> anyhow::Result<()> {
+        let functions = BTreeMap::from(
+            ["connect", "disconnect", "delivery"].map(|short| (short.to_owned(), format!("streamer-{short}"))),
+        );
+        let deployment = Deployment { name: "streamer".to_owned(), functions, config: self.config.clone() };
+        let lines = status::read(&deployment, "delivery", None).await?.lines().join("\n");
+        assert!(lines.contains("no table") && !lines.contains("disconnect"), "{lines}");
+        Ok(())
+    }
+
     /// Returns the connections in a table.
     async fn rows(&self, table: &str) -> anyhow::Result<usize> {
         let scan = aws_sdk_dynamodb::Client::new(&self.config).scan().table_name(table);
@@ -171,6 +183,7 @@ async fn play(chat: &Chat<'_>) -> anyhow::Result<()> {
     chat.go_to_step("1").await?;
     chat.assert_received(&broadcast("queue"), &mut [&mut first, &mut second], &[0, 1]).await?;
     eventually("the worker has logged a batch", async || chat.worker_has_run().await).await?;
+    chat.assert_status_shows_no_table().await?;
 
     chat.go_to_step("2").await?;
     let (mut phone, mut laptop) = (chat.connect(Some("anna")).await?, chat.connect(Some("anna")).await?);
