@@ -32,7 +32,8 @@ locals {
     var.routes,
   )
 
-  creates_authorizer = try(var.authorizer.function, null) != null
+  # Without try, which would make it unknown while the function is.
+  creates_authorizer = var.authorizer == null ? false : var.authorizer.function != null
   authorizer_id      = local.creates_authorizer ? one(aws_apigatewayv2_authorizer.this[*].id) : try(var.authorizer.id, null)
 }
 
