@@ -53,6 +53,11 @@ output "function_arns" {
   value       = { for short, function in aws_lambda_function.this : short => function.arn }
 }
 
+output "invoke_arns" {
+  description = "ARNs with which integrations of yours invoke the functions, by short name."
+  value       = { for short, function in aws_lambda_function.this : short => function.invoke_arn }
+}
+
 output "roles" {
   description = "Names of the functions' roles, by the function's short name."
   value       = { for short, role in aws_iam_role.function : short => role.name }

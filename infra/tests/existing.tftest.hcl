@@ -109,7 +109,7 @@ run "functions_without_routes_come_with_table" {
   }
 
   assert {
-    condition     = keys(output.function_arns) == ["connect", "delivery", "disconnect"] && length(aws_apigatewayv2_route.this) == 0 && length(aws_dynamodb_table.connections) == 1
+    condition     = keys(output.function_arns) == ["connect", "delivery", "disconnect"] && endswith(output.invoke_arns["connect"], "/invocations") && length(aws_apigatewayv2_route.this) == 0 && length(aws_dynamodb_table.connections) == 1
     error_message = "Functions and table must be created, and no routes."
   }
 
