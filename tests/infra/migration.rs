@@ -28,8 +28,7 @@ use crate::terraform::{assert_no_resources, build_packages};
 
 /// The example's settings for an emulator. Its functions are in Python, whose runtime lacks AWS's SDK there.
 fn emulator_settings(url: &str, python_packages: &str) -> String {
-    let services =
-        ["apigatewayv2", "cloudwatch", "dynamodb", "iam", "lambda", "logs", "sqs", "sts"];
+    let services = ["apigatewayv2", "cloudwatch", "dynamodb", "iam", "lambda", "logs", "sqs", "sts"];
     let endpoints: String = services.iter().map(|service| format!("    {service} = \"{url}\"\n")).collect();
     format!(
         r#"
@@ -119,7 +118,8 @@ impl Chat<'_> {
     /// Asserts that `streamer status` shows a deployment that has only the worker.
     async fn assert_status_shows_no_table(&self) -> anyhow::Result<()> {
         let functions = BTreeMap::from(
-            ["connect", "disconnect", "delivery"].map(|short| (short.to_owned(), format!("streamer-{short}"))),
+            ["connect", "disconnect", "delivery"]
+                .map(|short| (short.to_owned(), format!("streamer-{short}"))),
         );
         let deployment = Deployment { name: "streamer".to_owned(), functions, config: self.config.clone() };
         let lines = status::read(&deployment, "delivery", None).await?.lines().join("\n");
@@ -217,11 +217,11 @@ async fn play(chat: &Chat<'_>) -> anyhow::Result<()> {
 async fn rows_of_the_guide_are_found(chat: &Chat<'_>) -> anyhow::Result<()> {
     let (tenant, user) = ("a#b%c", "häppchen");
     let page = std::fs::read_to_string(paths::workspace().join("docs/guide/migrate.md"))?;
-    let function = page.split("```py\n").find(|block| block.contains("def row(")).context("no function `row`")?;
+    let function =
+        page.split("```py\n").find(|block| block.contains("def row(")).context("no function `row`")?;
     let function = function.split("```").next().unwrap_or_default();
-    let script = format!(
-        "{function}\nimport json, sys\nprint(json.dumps(row('L0SM9cOFvHcCIhw=', *sys.argv[1:])))"
-    );
+    let script =
+        format!("{function}\nimport json, sys\nprint(json.dumps(row('L0SM9cOFvHcCIhw=', *sys.argv[1:])))");
     let endpoint = "https://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com/production";
     let output = Command::new("python3").args(["-c", &script, tenant, user, endpoint]).output().await?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
