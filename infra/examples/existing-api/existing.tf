@@ -1,5 +1,5 @@
-# A chat as many examples show it: an API, a table of connections, and a function that posts in a loop. The lines about
-# Streamer are in local.steps; everything else was there before.
+# A chat as many examples show it: an API, a table of connections, and a function that posts in a loop. Only
+# local.steps, the environment variables for Streamer, was not there before.
 
 locals {
   functions = {

@@ -43,7 +43,7 @@ module "streamer" {
 }
 
 locals {
-  # What the chat's functions get to know about Streamer.
+  # Environment variables of the chat's functions, by step.
   steps = merge(
     var.step >= 1 ? { STREAMER_QUEUE = module.streamer[0].queue_url } : {},
     var.step >= 2 ? {
