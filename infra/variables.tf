@@ -69,7 +69,7 @@ variable "require_tls" {
 }
 
 variable "queue_policy_documents" {
-  description = "Policy documents, as JSON, to merge into the outbound queue's policy, for example to let other accounts or services send. A separate aws_sqs_queue_policy would replace the module's policy."
+  description = "Policy documents, as JSON, to merge into the outbound queue's policy, for example to let other accounts or services send. SNS subscriptions need raw_message_delivery = true and EventBridge targets input_path = \"$.detail\", since a message in an envelope becomes a dead letter. A separate aws_sqs_queue_policy would replace the module's policy."
   type        = list(string)
   default     = []
 }

@@ -2,28 +2,47 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "stack/listen.rs"]
+mod listen;
+#[path = "stack/shell.rs"]
+mod shell;
+#[path = "stack/token.rs"]
+mod token;
+
 use std::{
     collections::HashSet,
+    fs,
     net::{Ipv4Addr, TcpListener},
+    process::Stdio,
     time::Duration,
 };
 
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
-use streamer_cli::stack::{
-    Endpoint,
-    deploy::local_config,
-    emulator::{MINISTACK, install},
-    socket::Socket,
+use streamer_cli::{
+    paths,
+    stack::{
+        Endpoint, build,
+        deploy::local_config,
+        emulator::{MINISTACK, install},
+        processes::Processes,
+        socket::Socket,
+    },
 };
 use streamer_message::{TenantId, UserId};
 use streamer_producer::Message;
 use streamer_tests::{
-    command::{Streamer, ready, signal},
+    command::{Streamer, output, printed, ready, signal, signal_process},
     emulator, eventually,
 };
 use sysinfo::Signal;
-use tokio::{process::Child, sync::mpsc, task::JoinSet, time::timeout};
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::{Child, Command},
+    sync::mpsc,
+    task::JoinSet,
+    time::timeout,
+};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -33,6 +52,11 @@ fn text<'a>(object: &'a Value, field: &str) -> &'a str {
 
 fn port(up: &Value) -> u16 {
     text(up, "endpoint_url").rsplit(':').next().unwrap().parse().unwrap()
+}
+
+fn front_door_port(up: &Value) -> u16 {
+    let url = text(up, "websocket_url").strip_suffix("/local").unwrap();
+    url.rsplit(':').next().unwrap().parse().unwrap()
 }
 
 fn is_free(port: u16) -> bool {
@@ -56,7 +80,12 @@ async fn assert_nothing_left(streamer: &Streamer, port: u16) -> anyhow::Result<(
 }
 
 /// Starts a stack and a connection, ends the command with `end`, and checks that nothing is left.
-async fn end_with(name: &str, in_terminal: bool, end: impl FnOnce(&mut Child)) -> anyhow::Result<()> {
+/// Returns the command's exit code.
+async fn end_with(
+    name: &str,
+    in_terminal: bool,
+    end: impl FnOnce(&mut Child),
+) -> anyhow::Result<Option<i32>> {
     let streamer = Streamer::new(name).await?;
     let arguments = ["up", "--json"];
     let mut command =
@@ -67,8 +96,10 @@ async fn end_with(name: &str, in_terminal: bool, end: impl FnOnce(&mut Child)) -
     assert!(!streamer.processes()?.is_empty());
 
     end(&mut command);
-    timeout(LIMIT, command.wait()).await??;
-    assert_nothing_left(&streamer, port(&up)).await
+    let code = timeout(LIMIT, command.wait()).await??.code();
+    eventually("the front door is gone", async || Ok(is_free(front_door_port(&up)))).await?;
+    assert_nothing_left(&streamer, port(&up)).await?;
+    Ok(code)
 }
 
 /// Each end of `up` leaves no process, port, lock and file behind.
@@ -77,22 +108,40 @@ mod nothing_is_left_after {
 
     #[tokio::test]
     async fn ctrl_c() -> anyhow::Result<()> {
-        end_with("ctrl-c", false, |command| signal(command, Signal::Interrupt).unwrap()).await
+        let end = |command: &mut Child| signal(command, Signal::Interrupt).unwrap();
+        assert_eq!(end_with("ctrl-c", false, end).await?, Some(130));
+        Ok(())
     }
 
     #[tokio::test]
     async fn sigterm() -> anyhow::Result<()> {
-        end_with("sigterm", false, |command| signal(command, Signal::Term).unwrap()).await
+        let end = |command: &mut Child| signal(command, Signal::Term).unwrap();
+        assert_eq!(end_with("sigterm", false, end).await?, Some(143));
+        Ok(())
     }
 
     #[tokio::test]
     async fn sigkill() -> anyhow::Result<()> {
-        end_with("sigkill", false, |command| signal(command, Signal::Kill).unwrap()).await
+        end_with("sigkill", false, |command| signal(command, Signal::Kill).unwrap()).await.map(|_| ())
     }
 
     #[tokio::test]
     async fn closed_terminal() -> anyhow::Result<()> {
-        end_with("terminal", true, |command| drop(command.stdin.take())).await
+        end_with("terminal", true, |command| drop(command.stdin.take())).await.map(|_| ())
+    }
+
+    #[tokio::test]
+    async fn ctrl_c_during_start() -> anyhow::Result<()> {
+        let streamer = Streamer::new("start-ctrl-c").await?;
+        let command = streamer.spawn(["up", "--detach"])?;
+        eventually("the emulator runs", async || Ok(!streamer.processes()?.is_empty())).await?;
+        signal(&command, Signal::Interrupt)?;
+        let ended = output(command).await?;
+        assert_eq!(ended.code, Some(130), "{ended:?}");
+        assert_eq!(ended.err, "streamer: interrupted by Ctrl-C: the stack did not start, and is down\n");
+        assert!(streamer.processes()?.is_empty() && !streamer.folder().exists());
+        assert_eq!(streamer.run(["down"]).await?.out, "no stack is up\n");
+        Ok(())
     }
 
     #[tokio::test]
@@ -100,16 +149,204 @@ mod nothing_is_left_after {
         let streamer = Streamer::new("start").await?;
         let mut command = streamer.spawn(["up", "--detach", "--json"])?;
         eventually("the emulator runs", async || Ok(!streamer.processes()?.is_empty())).await?;
-        let second = streamer.run(["up"]).await?;
-        assert!(
-            !second.success && second.err.contains("a stack is starting or ending right now: try again"),
-            "{second:?}"
-        );
-
         signal(&command, Signal::Kill)?;
         command.wait().await?;
         assert_nothing_left(&streamer, 0).await
     }
+
+    #[tokio::test]
+    async fn down_during_start() -> anyhow::Result<()> {
+        let streamer = Streamer::new("down").await?;
+        let command = streamer.spawn(["up", "--detach", "--json"])?;
+        eventually("the emulator runs", async || Ok(!streamer.processes()?.is_empty())).await?;
+        assert_eq!(streamer.run(["down"]).await?.out, "the stack is down\n");
+        let up = output(command).await?;
+        assert!(!up.success && up.err.contains("the stack did not start"), "{up:?}");
+        assert_nothing_left(&streamer, 0).await
+    }
+}
+
+/// Any process of a stack may be killed: `down` ends the rest, and `up` starts a new stack.
+mod down_and_up_work_after_sigkill_of {
+    use super::*;
+
+    /// Kills the processes that `choose` takes from the owner, the supervisor, the emulator and a function.
+    async fn check(name: &str, choose: impl Fn([u32; 4]) -> Vec<u32>) -> anyhow::Result<()> {
+        let streamer = Streamer::new(name).await?;
+        let up = start(&streamer).await?;
+        kill(&streamer, &up, &choose).await?;
+        let down = streamer.run(["down"]).await?;
+        assert!(down.success, "{down:?}");
+        assert_nothing_left(&streamer, port(&up)).await?;
+
+        let up = start(&streamer).await?;
+        kill(&streamer, &up, &choose).await?;
+        // Until the owner has noticed, the stack counts as up.
+        let mut second = Value::Null;
+        eventually("a new stack is up", async || {
+            let result = streamer.run(["up", "--detach", "--json"]).await?;
+            assert!(result.success || result.err.contains("a stack is already up"), "{result:?}");
+            second = serde_json::from_str(&result.out).unwrap_or_default();
+            Ok(result.success)
+        })
+        .await?;
+        assert_ne!(second["pid"], up["pid"]);
+        let old = Processes::of_function("streamer-connect", text(&up, "endpoint_url"))?;
+        assert!(old.is_empty(), "functions of the first stack: {old}");
+        connect(&streamer, &second).await?;
+        assert_eq!(streamer.run(["down"]).await?.out, "the stack is down\n");
+        assert_nothing_left(&streamer, port(&second)).await
+    }
+
+    async fn kill(
+        streamer: &Streamer,
+        up: &Value,
+        choose: impl Fn([u32; 4]) -> Vec<u32>,
+    ) -> anyhow::Result<()> {
+        // The connection starts a function.
+        let _socket = connect(streamer, up).await?;
+        let chain = streamer.chain(u32::try_from(up["pid"].as_u64().unwrap())?).await?;
+        choose(chain).into_iter().try_for_each(|pid| signal_process(pid, Signal::Kill))
+    }
+
+    #[tokio::test]
+    async fn owner() -> anyhow::Result<()> {
+        check("killed-owner", |[owner, ..]| vec![owner]).await
+    }
+
+    #[tokio::test]
+    async fn supervisor() -> anyhow::Result<()> {
+        check("killed-supervisor", |[_, supervisor, ..]| vec![supervisor]).await
+    }
+
+    #[tokio::test]
+    async fn emulator() -> anyhow::Result<()> {
+        check("killed-emulator", |[_, _, emulator, _]| vec![emulator]).await
+    }
+
+    #[tokio::test]
+    async fn owner_and_supervisor() -> anyhow::Result<()> {
+        check("killed-both", |[owner, supervisor, ..]| vec![owner, supervisor]).await
+    }
+
+    /// Without a command, the owner ends what a killed supervisor or emulator leaves.
+    #[tokio::test]
+    async fn supervisor_or_emulator_alone() -> anyhow::Result<()> {
+        let streamer = Streamer::new("killed-alone").await?;
+        for level in [1, 2] {
+            let up = start(&streamer).await?;
+            kill(&streamer, &up, |chain| vec![chain[level]]).await?;
+            eventually("no process is left", async || Ok(streamer.processes()?.is_empty())).await?;
+            eventually("the folder is removed", async || Ok(!streamer.folder().exists())).await?;
+            let log = streamer.folder().with_file_name("logs").join("owner.log");
+            eventually("the owner has logged the end", async || {
+                Ok(fs::read_to_string(&log)?.contains("the emulator ended, and with it the stack"))
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Only functions are left, which hold no lock.
+    #[tokio::test]
+    async fn all_but_functions() -> anyhow::Result<()> {
+        check("killed-all", |[owner, supervisor, emulator, _]| vec![owner, supervisor, emulator]).await
+    }
+
+    /// A stack gets over a crash of a function.
+    #[tokio::test]
+    async fn function() -> anyhow::Result<()> {
+        let streamer = Streamer::new("killed-function").await?;
+        let up = start(&streamer).await?;
+        kill(&streamer, &up, |[.., function]| vec![function]).await?;
+        connect(&streamer, &up).await?;
+        let second = streamer.run(["up"]).await?;
+        assert!(!second.success && second.err.contains("a stack is already up"), "{second:?}");
+        assert_eq!(streamer.run(["down"]).await?.out, "the stack is down\n");
+        assert_nothing_left(&streamer, port(&up)).await
+    }
+}
+
+async fn start(streamer: &Streamer) -> anyhow::Result<Value> {
+    let up = streamer.run(["up", "--detach", "--json"]).await?;
+    assert!(up.success, "{up:?}");
+    Ok(serde_json::from_str(&up.out)?)
+}
+
+/// Right after an interrupted start, `down` and `up` wait for its end.
+#[tokio::test]
+async fn interrupted_start_is_waited_for() -> anyhow::Result<()> {
+    let streamer = Streamer::new("interrupted").await?;
+    for command in ["down", "up"] {
+        let mut first = streamer.spawn(["up", "--json"])?;
+        eventually("the emulator runs", async || Ok(!streamer.processes()?.is_empty())).await?;
+        signal(&first, Signal::Interrupt)?;
+        if command == "down" {
+            let down = streamer.run(["down"]).await?;
+            assert!(down.success, "{down:?}");
+        }
+        let second = start(&streamer).await?;
+        first.wait().await?;
+        assert_eq!(streamer.run(["down"]).await?.out, "the stack is down\n");
+        assert_nothing_left(&streamer, port(&second)).await?;
+    }
+    Ok(())
+}
+
+/// A second `up` waits until the first has started, and then says where it is.
+#[tokio::test]
+async fn second_up_waits_for_start() -> anyhow::Result<()> {
+    let streamer = Streamer::new("second").await?;
+    let first = streamer.spawn(["up", "--detach", "--json"])?;
+    eventually("the emulator runs", async || Ok(!streamer.processes()?.is_empty())).await?;
+    let second = streamer.run(["up"]).await?;
+    assert!(!second.success && second.err.contains("a stack is already up, process "), "{second:?}");
+    let up: Value = serde_json::from_str(&output(first).await?.out)?;
+    assert_eq!(streamer.run(["down"]).await?.out, "the stack is down\n");
+    assert_nothing_left(&streamer, port(&up)).await
+}
+
+#[tokio::test]
+async fn detached_stack_survives_closed_terminal() -> anyhow::Result<()> {
+    let streamer = Streamer::new("closed").await?;
+    let mut command = streamer.spawn_in_terminal(["up", "--detach", "--json"])?;
+    let up = ready(&mut command).await?;
+    drop(command.stdin.take());
+    timeout(LIMIT, command.wait()).await??;
+    signal_process(u32::try_from(up["pid"].as_u64().unwrap())?, Signal::Hangup)?;
+    connect(&streamer, &up).await?;
+    assert_eq!(streamer.run(["down"]).await?.out, "the stack is down\n");
+    assert_nothing_left(&streamer, port(&up)).await
+}
+
+/// A kept demo is a stack like that of `up`.
+#[tokio::test]
+async fn kept_demo_serves_every_command() -> anyhow::Result<()> {
+    let streamer = Streamer::new("keep").await?;
+    let mut demo = streamer.spawn(["--keep"])?;
+    let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines();
+    let mut text = String::new();
+    while !text.contains("The stack is up.") {
+        text += &lines.next_line().await?.unwrap_or_else(|| panic!("the demo ended: {text}"));
+    }
+    let up: Value = serde_json::from_slice(&fs::read(streamer.folder().join("stack.json"))?)?;
+    assert_eq!(up["pid"].as_u64(), demo.id().map(u64::from));
+
+    let second = streamer.run(["up"]).await?;
+    assert!(!second.success && second.err.contains("a stack is already up, process "), "{second:?}");
+    let second = streamer.run(["--keep"]).await?;
+    assert!(!second.success && second.err.contains("a stack is already up, process "), "{second:?}");
+    let mut socket = connect(&streamer, &up).await?;
+    let sent = streamer.run(["send", "--tenant", "acme", "--user", "anna", "--payload", "\"kept\""]).await?;
+    assert!(sent.success, "{sent:?}");
+    assert_eq!(socket.next(LIMIT).await?.text, "\"kept\"");
+    for command in ["connections", "status", "redrive", "logs"] {
+        let result = streamer.run([command]).await?;
+        assert!(result.success, "{result:?}");
+    }
+    assert_eq!(streamer.run(["down"]).await?.out, "the stack is down\n");
+    assert!(timeout(LIMIT, demo.wait()).await??.success());
+    assert_nothing_left(&streamer, port(&up)).await
 }
 
 #[tokio::test]
@@ -124,9 +361,10 @@ async fn detached_stack_serves_every_command() -> anyhow::Result<()> {
     check_connections(&streamer, &connection).await?;
     check_expiry(&streamer, &connection).await?;
 
-    let other_user = streamer.run(["disconnect", "--tenant", "acme", "--user", "bob"]).await?;
+    check_disconnect_lists(&streamer).await?;
+    let other_user = streamer.run(["disconnect", "--tenant", "acme", "--user", "bob", "--close"]).await?;
     assert_eq!(other_user.out, "0 closed, 0 already gone, 0 failed\n");
-    let disconnected = streamer.run(["disconnect", "--tenant", "acme"]).await?;
+    let disconnected = streamer.run(["disconnect", "--tenant", "acme", "--close"]).await?;
     assert!(
         disconnected.success && disconnected.out == "1 closed, 0 already gone, 0 failed\n",
         "{disconnected:?}"
@@ -134,11 +372,41 @@ async fn detached_stack_serves_every_command() -> anyhow::Result<()> {
     assert!(socket.next(LIMIT).await.is_err(), "the socket is closed");
     assert_eq!(streamer.run(["connections"]).await?.out, "0 connections\n");
 
+    check_interruption(&streamer).await?;
+
     let unknown = streamer.run(["logs", "unknown"]).await?;
     assert!(unknown.err.contains("there is no function `unknown`: choose one of connect, "), "{unknown:?}");
 
     assert_eq!(streamer.run(["down"]).await?.out, "the stack is down\n");
     assert_nothing_left(&streamer, free_port).await
+}
+
+/// Commands that run until Ctrl-C end with its exit code.
+async fn check_interruption(streamer: &Streamer) -> anyhow::Result<()> {
+    for arguments in [["logs", "--follow"], ["status", "--watch"]] {
+        let mut command = streamer.spawn(arguments)?;
+        printed(&mut command, "").await?;
+        signal(&command, Signal::Interrupt)?;
+        let ended = output(command).await?;
+        let err = "streamer: interrupted by Ctrl-C\n";
+        assert_eq!((ended.code, ended.err.as_str()), (Some(130), err), "{arguments:?}");
+    }
+    Ok(())
+}
+
+/// Without `--close`, nothing is closed.
+async fn check_disconnect_lists(streamer: &Streamer) -> anyhow::Result<()> {
+    let listed = streamer.run(["disconnect", "--tenant", "acme"]).await?;
+    let expected = "\
+CONNECTIONS  USER
+          1  anna
+1 connection of 1 user; nothing was closed, use --close to close
+";
+    assert!(listed.success && listed.out == expected, "{listed:?}");
+    let other_user = streamer.run(["disconnect", "--tenant", "acme", "--user", "bob"]).await?;
+    assert_eq!(other_user.out, "no connections\n");
+    assert!(streamer.run(["connections"]).await?.out.ends_with("1 connection\n"));
+    Ok(())
 }
 
 /// Starts a detached stack on a port, and checks that a second one is refused.
@@ -155,6 +423,8 @@ async fn start_detached(streamer: &Streamer, free_port: u16) -> anyhow::Result<V
         assert!(up["functions"][function].is_string(), "{function}");
     }
     assert!(up["pid"].is_number());
+    let state: Value = serde_json::from_slice(&fs::read(streamer.folder().join("stack.json"))?)?;
+    assert_eq!(state, up, "stack.json and `up --json` have one shape");
 
     let second = streamer.run(["up"]).await?;
     assert!(!second.success && second.err.contains("a stack is already up, process "), "{second:?}");
@@ -167,7 +437,7 @@ async fn start_detached(streamer: &Streamer, free_port: u16) -> anyhow::Result<V
 
 async fn check_send(streamer: &Streamer, socket: &mut Socket, connection: &str) -> anyhow::Result<()> {
     let sent = streamer.run(["send", "--connection", connection, "--payload", "{ \"hello\":1.0 }"]).await?;
-    assert!(sent.success && sent.out.starts_with("sent "), "{sent:?}");
+    assert!(sent.success && sent.out.starts_with("queued "), "{sent:?}");
     assert_eq!(socket.next(LIMIT).await?.text, "{ \"hello\":1.0 }");
 
     let sent =
@@ -193,9 +463,10 @@ async fn check_send_from_stdin(
 ) -> anyhow::Result<()> {
     let lines = "\"first\"\n{\n\n\"third\"\n";
     let sent = streamer.run_with(["send", "--connections", connection, "--stdin"], lines).await?;
-    assert!(!sent.success && sent.out.starts_with("2 sent in "), "{sent:?}");
-    assert!(sent.err.contains("line 2: the payload cannot be written as JSON"), "{sent:?}");
-    assert!(sent.err.contains("streamer: 1 of 3 lines were not sent"), "{sent:?}");
+    assert!(!sent.success && sent.out.starts_with("3 lines in "), "{sent:?}");
+    assert!(sent.out.contains(": 2 queued (") && sent.out.ends_with("), 0 failed, 1 invalid\n"), "{sent:?}");
+    assert!(sent.err.contains("line 2: not JSON (EOF while parsing an object): names and"), "{sent:?}");
+    assert!(sent.err.contains("streamer: 1 line is no message (line 2): correct"), "{sent:?}");
     let frames = [socket.next(LIMIT).await?.text, socket.next(LIMIT).await?.text];
     assert_eq!(HashSet::from(frames), HashSet::from(["\"first\"".to_owned(), "\"third\"".to_owned()]));
     Ok(())
@@ -224,8 +495,9 @@ async fn check_connections(streamer: &Streamer, connection: &str) -> anyhow::Res
 async fn check_expiry(streamer: &Streamer, connection: &str) -> anyhow::Result<()> {
     let late = ["send", "--connection", connection, "--payload", "1", "--expires-in", "0s", "--id", "late"];
     assert!(streamer.run(late).await?.success);
-    let expired =
-        |log: &str| log.lines().any(|line| line.contains("\"late\"") && line.contains("\"expired\""));
+    let expired = |log: &str| {
+        log.lines().any(|line| line.contains("  INFO  expired ") && line.contains(" message_id=late"))
+    };
     eventually("the worker has logged the expiry", async || {
         Ok(expired(&streamer.run(["logs", "delivery"]).await?.out))
     })
@@ -236,7 +508,7 @@ async fn check_expiry(streamer: &Streamer, connection: &str) -> anyhow::Result<(
 async fn logged_connection(streamer: &Streamer) -> anyhow::Result<String> {
     let mut found = None;
     eventually("a connection is logged", async || {
-        let log = streamer.run(["logs", "connect"]).await?.out;
+        let log = streamer.run(["logs", "connect", "--json"]).await?.out;
         let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         let connected = lines.filter(|line| line["message"] == "connected");
         found = connected.filter_map(|line| line["connection_id"].as_str().map(str::to_owned)).next();
@@ -244,6 +516,83 @@ async fn logged_connection(streamer: &Streamer) -> anyhow::Result<String> {
     })
     .await?;
     Ok(found.unwrap())
+}
+
+#[tokio::test]
+async fn shell_uses_stack_through_env() -> anyhow::Result<()> {
+    const PRINT: &str = r#"
+        eval "$(streamer env)"
+        printf '%s\n' "$AWS_ENDPOINT_URL" "$QUEUE_URL" "$DEAD_LETTER_QUEUE_URL" "$CONNECTIONS_TABLE" "$WEBSOCKET_URL"
+        eval "$(streamer env --unset)"
+        echo "${QUEUE_URL-unset} ${AWS_ACCESS_KEY_ID-unset}""#;
+    let streamer = Streamer::new("env").await?;
+    let up = start(&streamer).await?;
+    let printed = streamer.run_script(PRINT).await?;
+    let fields = ["endpoint_url", "queue_url", "dead_letter_queue_url", "connections_table", "websocket_url"];
+    let expected: Vec<_> = fields.iter().map(|field| text(&up, field)).chain(["unset unset"]).collect();
+    assert_eq!(printed.out.lines().collect::<Vec<_>>(), expected, "{printed:?}");
+    let object: Value = serde_json::from_str(&streamer.run(["env", "--json"]).await?.out)?;
+    assert_eq!(object["QUEUE_URL"], up["queue_url"]);
+
+    let aws = streamer.run_script(r#"eval "$(streamer env)"; streamer connections --aws"#).await?;
+    assert!(aws.success && aws.out == "0 connections\n", "{aws:?}");
+    assert!(aws.err.contains("--aws means the stack on this machine here"), "{aws:?}");
+
+    // The variables of a stack that is down are no endpoint of the user's.
+    let again = r#"eval "$(streamer env)"; streamer down >&2; streamer env; streamer up --detach --json"#;
+    let again = streamer.run_script(again).await?;
+    assert!(again.success && again.err.contains("no stack is up on this machine"), "{again:?}");
+    let second: Value = serde_json::from_str(&again.out)?;
+    assert_ne!(second["pid"], up["pid"]);
+    assert_eq!(streamer.run(["down"]).await?.out, "the stack is down\n");
+    assert_nothing_left(&streamer, port(&second)).await
+}
+
+#[tokio::test]
+async fn up_refuses_an_unfit_router() -> anyhow::Result<()> {
+    let streamer = Streamer::new("router").await?;
+    let missing = streamer.folder().join("missing").display().to_string();
+    let readme = paths::workspace().join("README.md").display().to_string();
+    for (router, reason) in [
+        (readme.as_str(), "the file is neither a program nor a script that starts with `#!`"),
+        ("/tmp", "it is a folder: name the router's binary in it"),
+        ("/dev/zero", "it is no regular file"),
+        (missing.as_str(), "No such file or directory"),
+    ] {
+        let up = streamer.run(["up", "--router", router]).await?;
+        assert!(!up.success && up.err.contains(reason) && up.err.contains(router), "{up:?}");
+        assert!(up.out.is_empty() && !streamer.folder().exists(), "{up:?}");
+    }
+    Ok(())
+}
+
+/// A copy of a checkout has binaries that were compiled in the original.
+#[tokio::test]
+async fn copied_checkout_has_its_own_stack() -> anyhow::Result<()> {
+    let folder = std::env::temp_dir().join(format!("streamer-copy-{}", std::process::id()));
+    let program = folder.join("target/debug/streamer");
+    fs::create_dir_all(program.parent().unwrap())?;
+    fs::copy(build::build().await?.path("streamer")?, &program)?;
+    let down = async || {
+        let mut command = Command::new(&program);
+        command.arg("down").current_dir("/").env_remove("STREAMER_STATE").env_remove("CARGO_MANIFEST_DIR");
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        output(command.spawn()?).await
+    };
+    let outside = down().await?;
+    assert!(
+        !outside.success && outside.err.contains("there is no checkout of Streamer above"),
+        "{outside:?}"
+    );
+
+    fs::create_dir(folder.join("cli"))?;
+    for file in ["Cargo.toml", "cli/Cargo.toml"] {
+        fs::copy(paths::workspace().join(file), folder.join(file))?;
+    }
+    let copy = down().await?;
+    assert!(copy.success && copy.out == "no stack is up\n", "{copy:?}");
+    assert!(folder.join("target/streamer/logs/up.log").exists());
+    Ok(fs::remove_dir_all(folder)?)
 }
 
 /// Without a stack, every command fails and says what to do.
@@ -254,6 +603,8 @@ async fn commands_without_a_stack_explain_themselves() -> anyhow::Result<()> {
     for result in [
         streamer.run(["token", "--user", "anna", "--tenant", "acme"]).await?,
         streamer.run(["logs"]).await?,
+        streamer.run(["env"]).await?,
+        streamer.run(["listen", "--user", "anna", "--tenant", "acme"]).await?,
         streamer.run(["send", "--connection", "c", "--payload", "1"]).await?,
         streamer.run(["connections"]).await?,
         streamer.run(["disconnect", "--tenant", "acme"]).await?,
@@ -289,6 +640,10 @@ async fn demo_cleans_up_an_external_endpoint() -> anyhow::Result<()> {
     assert!(!up.success && up.err.contains("`up` starts its own endpoint: unset the variable"), "{up:?}");
     let demo = streamer.run_at(emulator.url(), []).await?;
     assert!(demo.success && demo.out.contains("PASS 10/10"), "{demo:?}");
+    // The path of the logs depends on the state folder.
+    for line in demo.out.lines().filter(|line| !line.starts_with(" logs: ")) {
+        assert!(line.chars().count() <= 60, "a narrow terminal would break this line: {line}");
+    }
 
     let config = local_config(emulator.url()).await;
     let functions = aws_sdk_lambda::Client::new(&config).list_functions().send().await?;
@@ -302,13 +657,45 @@ async fn demo_cleans_up_an_external_endpoint() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Ctrl-C in the middle of the demo.
+#[tokio::test]
+async fn interrupted_demo_tells_how_far_it_came() -> anyhow::Result<()> {
+    let streamer = Streamer::new("demo-ctrl-c").await?;
+    let mut demo = streamer.spawn([])?;
+    printed(&mut demo, "  3 ping ").await?;
+    assert_eq!(streamer.demos().len(), 1);
+    signal(&demo, Signal::Interrupt)?;
+    let ended = output(demo).await?;
+    assert_eq!(ended.code, Some(130), "{ended:?}");
+    let (_, verdict) = ended.out.split_once(" INTERRUPTED ").unwrap_or_else(|| panic!("{ended:?}"));
+    let passed: usize = verdict.split('/').next().unwrap().parse()?;
+    assert!((3..10).contains(&passed), "{ended:?}");
+    assert!(!ended.out.contains("FAIL") && !ended.out.contains("outage)"), "{ended:?}");
+    let state = format!("streamer: interrupted by Ctrl-C: {passed} of 10 steps passed, `");
+    assert!(ended.err.starts_with(&state), "{ended:?}");
+    assert!(ended.err.ends_with("` was running; the stack is down\n"), "{ended:?}");
+    assert!(streamer.demos().is_empty(), "the emulator is still up");
+    Ok(())
+}
+
+#[tokio::test]
+async fn demo_terminated_during_start_cleans_up() -> anyhow::Result<()> {
+    let streamer = Streamer::new("demo-sigterm").await?;
+    let demo = streamer.spawn([])?;
+    eventually("the emulator starts", async || Ok(!streamer.demos().is_empty())).await?;
+    signal(&demo, Signal::Term)?;
+    let ended = output(demo).await?;
+    assert_eq!(ended.code, Some(143), "{ended:?}");
+    assert_eq!(ended.err, "streamer: ended by SIGTERM: no step ran; the stack is down\n");
+    assert!(streamer.demos().is_empty(), "the emulator is still up");
+    Ok(())
+}
+
 #[tokio::test]
 async fn help_lists_every_command() -> anyhow::Result<()> {
     let streamer = Streamer::new("help").await?;
     let help = streamer.run(["--help"]).await?.out;
-    for command in
-        ["up", "down", "logs", "token", "send", "connections", "disconnect", "package", "redrive", "status"]
-    {
+    for command in shell::COMMANDS {
         assert!(help.contains(&format!("\n  {command} ")), "{command}: {help}");
         assert!(streamer.run([command, "--help"]).await?.success);
     }

@@ -3,8 +3,7 @@
 usage: supervisor.py DIRECTORY COMMAND [ARGUMENT ...]
 
 The process that holds the other end of standard input may end in any way, SIGKILL included: the kernel closes the
-pipe. After a line `detach`, the command keeps running when standard input closes. SIGTERM always ends the command.
-The supervisor removes DIRECTORY, where the command keeps its files, at the end.
+pipe. SIGTERM ends the command, too. The supervisor removes DIRECTORY, where the command keeps its files, at the end.
 """
 
 import contextlib
@@ -29,8 +28,8 @@ def run(command: list[str]) -> None:
         shutdown.set()
 
     def wait_for_input() -> None:
-        if sys.stdin.readline() != "detach\n":
-            shutdown.set()
+        sys.stdin.read()
+        shutdown.set()
 
     child_waiter = threading.Thread(target=wait_for_child, daemon=True)
     child_waiter.start()

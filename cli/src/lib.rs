@@ -7,14 +7,25 @@
 //! - [`stack`]: installs and starts an emulator of AWS, and deploys the Lambda functions to it.
 //! - [`package`]: builds the zips that Lambda runs.
 //! - [`spec`]: the resources that `infra/stack.json` describes. [`paths`]: the workspace's folders.
-//!   [`queue`]: message counts of a queue. [`screen`]: output for people. [`shutdown`]: Ctrl-C and SIGTERM.
+//!   [`queue`]: message counts of a queue. [`aws`]: the configuration on AWS, and errors of its services.
+//!   [`arguments`]: the command line. [`screen`] and [`paint`]: output for people.
+//!   [`layout`]: lines and tables that fit a terminal. [`log_line`]: log lines for people. [`private_key`]: keys that
+//!   sign tokens.
+//!   [`shutdown`]: Ctrl-C and SIGTERM. [`exit`]: exit codes.
 
+pub mod arguments;
+pub mod aws;
 mod cargo;
 pub mod commands;
 pub mod dead_letters;
+pub mod exit;
+pub mod layout;
 mod log_events;
+pub mod log_line;
 pub mod package;
+pub mod paint;
 pub mod paths;
+pub mod private_key;
 pub mod queue;
 pub mod screen;
 pub mod shutdown;

@@ -1,7 +1,8 @@
 //! Reads a function's log group.
 
-use anyhow::Context as _;
 use aws_sdk_cloudwatchlogs::{Client, types::FilteredLogEvent};
+
+use crate::aws::Call;
 
 /// Returns a function's log events since a time in milliseconds since the epoch, optionally only those that match a
 /// filter pattern. A function that was never invoked has no log group, and so no events.
@@ -23,7 +24,10 @@ pub(crate) async fn read(
             {
                 break;
             }
-            Err(error) => return Err(error).with_context(|| format!("cannot read the log of {function}")),
+            Err(error) => {
+                let resource = format!("log group /aws/lambda/{function}");
+                return Err(Call { action: "logs:FilterLogEvents", resource: &resource }.failed(&error));
+            }
         }
     }
     Ok(events)

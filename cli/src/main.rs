@@ -1,14 +1,22 @@
 //! The command `streamer`.
 
 use std::{
+    future::ready,
     io::{self, ErrorKind},
     process::ExitCode,
 };
 
-use clap::{Parser, Subcommand};
-use streamer_cli::commands::{
-    connections::Connections, demo, disconnect::Disconnect, down::Down, logs::Logs, package::Package,
-    redrive::Redrive, send::Send, status::Status, token::Token, up::Up,
+use clap::{CommandFactory as _, Parser, Subcommand};
+use futures::FutureExt as _;
+use streamer_cli::{
+    arguments,
+    commands::{
+        completions::Completions, connections::Connections, demo, disconnect::Disconnect, down::Down,
+        env::Env, listen::Listen, logs::Logs, man::Man, package::Package, redrive::Redrive, send::Send,
+        status::Status, token::Token, up::Up,
+    },
+    exit::Exit,
+    screen::print_error,
 };
 
 /// Streamer delivers messages to the clients of an AWS WebSocket API.
@@ -17,8 +25,8 @@ use streamer_cli::commands::{
 /// checks it as a client, and stops. The demo needs neither Docker nor an AWS account.
 #[derive(Parser)]
 #[command(
+    name = "streamer",
     version,
-    about,
     args_conflicts_with_subcommands = true,
     help_template = HELP,
     after_help = COMMANDS,
@@ -47,20 +55,27 @@ Local stack:
   down        Stop the local stack
   logs        Print the functions' logs of the local stack
   token       Print a JWT
+  env         Print variables for programs that use the local stack
+  listen      Connect as a client and print each message
 
 Any deployment (the local stack, or AWS with --aws):
   send        Send messages to connections, a user or a tenant
   connections List live connections
-  disconnect  Close the connections of a tenant or user
-  redrive     List dead letters and send them back
+  disconnect  List or close the connections of a tenant or user
+  redrive     List dead letters, send them back or drop them
   status      Show queues, dead letters, connections, functions and circuit breaker
 
 Deployment to AWS:
   package     Build the deployment packages
 
+This command:
+  completions Print the completions of a shell
+  man         Print the man page
+
 Examples:
   streamer --keep
   streamer up --detach
+  streamer listen --user anna --tenant acme
   streamer send --tenant acme --payload '\"hello\"'
   streamer redrive --help";
 
@@ -70,31 +85,39 @@ enum Command {
     Down(Down),
     Logs(Logs),
     Token(Token),
+    Env(Env),
+    Listen(Listen),
     Send(Send),
     Connections(Connections),
     Disconnect(Disconnect),
     Redrive(Redrive),
     Status(Status),
     Package(Package),
+    Completions(Completions),
+    Man(Man),
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let Streamer { keep, command } = Streamer::parse();
-    let result = match command {
-        None => demo::run(keep).await,
-        Some(Command::Up(up)) => up.run().await,
-        Some(Command::Down(down)) => down.run().await,
-        Some(Command::Logs(logs)) => logs.run().await,
-        Some(Command::Token(token)) => token.run().await,
-        Some(Command::Send(send)) => send.run().await,
-        Some(Command::Connections(connections)) => connections.run().await,
-        Some(Command::Disconnect(disconnect)) => disconnect.run().await,
-        Some(Command::Redrive(redrive)) => redrive.run().await,
-        Some(Command::Status(status)) => status.run().await,
-        Some(Command::Package(package)) => package.run().await,
+    let Streamer { keep, command } = arguments::parse();
+    let running = match command {
+        None => demo::run(keep).boxed_local(),
+        Some(Command::Up(up)) => up.run().boxed_local(),
+        Some(Command::Down(down)) => down.run().boxed_local(),
+        Some(Command::Logs(logs)) => logs.run().boxed_local(),
+        Some(Command::Token(token)) => token.run().boxed_local(),
+        Some(Command::Env(env)) => env.run().boxed_local(),
+        Some(Command::Listen(listen)) => listen.run().boxed_local(),
+        Some(Command::Send(send)) => send.run().boxed_local(),
+        Some(Command::Connections(connections)) => connections.run().boxed_local(),
+        Some(Command::Disconnect(disconnect)) => disconnect.run().boxed_local(),
+        Some(Command::Redrive(redrive)) => redrive.run().boxed_local(),
+        Some(Command::Status(status)) => status.run().boxed_local(),
+        Some(Command::Package(package)) => package.run().boxed_local(),
+        Some(Command::Completions(completions)) => ready(completions.run(Streamer::command())).boxed_local(),
+        Some(Command::Man(man)) => ready(man.run(Streamer::command())).boxed_local(),
     };
-    match result {
+    match running.await {
         Ok(()) => ExitCode::SUCCESS,
         // A reader such as `head` closed the pipe.
         Err(error)
@@ -105,8 +128,8 @@ async fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("streamer: {error:#}");
-            ExitCode::FAILURE
+            print_error(&format!("streamer: {error:#}"), None);
+            error.downcast_ref::<Exit>().map_or(ExitCode::FAILURE, |exit| ExitCode::from(exit.code))
         }
     }
 }

@@ -3,6 +3,8 @@
 use anyhow::Context as _;
 use aws_sdk_sqs::{Client, types::QueueAttributeName};
 
+use crate::aws::Call;
+
 /// Approximate message counts of a queue. SQS's counts are eventually consistent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MessageCounts {
@@ -26,7 +28,9 @@ impl MessageCounts {
             QueueAttributeName::ApproximateNumberOfMessagesDelayed,
         ];
         let get = sqs.get_queue_attributes().queue_url(url).set_attribute_names(Some(names.to_vec()));
-        let response = get.send().await.with_context(|| format!("cannot read attributes of queue {url}"))?;
+        let resource = format!("queue {url}");
+        let call = Call { action: "sqs:GetQueueAttributes", resource: &resource };
+        let response = get.send().await.map_err(|error| call.failed(&error))?;
         let attributes = response.attributes.unwrap_or_default();
         let count = |name| {
             let number = attributes.get(name).and_then(|number| number.parse().ok());

@@ -3,9 +3,8 @@
 
 #![no_main]
 
-use std::{collections::HashMap, sync::LazyLock};
+use std::sync::LazyLock;
 
-use aws_lambda_events::apigw::ApiGatewayWebsocketProxyRequest;
 use connect_handler::{
     keys::{KeySet, PublicKey},
     token::Token,
@@ -13,6 +12,7 @@ use connect_handler::{
 };
 use futures::executor::block_on;
 use libfuzzer_sys::fuzz_target;
+use streamer_events::WebSocketEvent;
 
 const GOOD: &str = include_str!("good.jwt");
 
@@ -21,12 +21,11 @@ static VERIFIER: LazyLock<Verifier> = LazyLock::new(|| {
     Verifier::new(Keys::One(key), Some("https://auth.example.com"), Some("streamer"))
 });
 
-fn verify(event: &ApiGatewayWebsocketProxyRequest) {
+fn verify(event: &WebSocketEvent) {
     let Ok(token) = Token::find(event) else { return };
     if block_on(VERIFIER.verify(&token, std::time::SystemTime::now())).is_ok() {
-        let text = event.query_string_parameters.first("Authorization").unwrap_or_default();
-        let headers = event.headers.values().filter_map(|value| value.to_str().ok());
-        assert!(headers.chain([text]).any(|text| text.contains(GOOD)), "accepted a token that the issuer did not sign");
+        let mut values = event.query.iter().chain(&event.headers).map(|(_, value)| value);
+        assert!(values.any(|text| text.contains(GOOD)), "accepted a token that the issuer did not sign");
     }
 }
 
@@ -34,10 +33,8 @@ fuzz_target!(|bytes: &[u8]| {
     let Some((kind, bytes)) = bytes.split_first() else { return };
     match (kind, std::str::from_utf8(bytes)) {
         (b't', Ok(token)) => {
-            let mut event = ApiGatewayWebsocketProxyRequest::default();
-            event.query_string_parameters =
-                HashMap::from([("Authorization".to_owned(), vec![token.to_owned()])]).into();
-            verify(&event);
+            let query = vec![("Authorization".to_owned(), token.to_owned())];
+            verify(&WebSocketEvent { query, ..WebSocketEvent::default() });
         }
         (b'k', _) => _ = KeySet::from_json(bytes),
         (b'p', Ok(pem)) => _ = PublicKey::from_pem(pem),

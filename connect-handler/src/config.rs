@@ -1,6 +1,6 @@
 //! The configuration of `connect-handler`, from its environment.
 
-use std::{num::NonZeroUsize, time::Duration};
+use std::{collections::BTreeSet, num::NonZeroUsize, time::Duration};
 
 use streamer_connections::{CONNECT_GRACE_SECONDS, CONNECTIONS_TABLE, connect_grace, table_name};
 use streamer_environment::{Environment, EnvironmentError, Faulty, Variable, values};
@@ -124,7 +124,7 @@ impl Access {
 
     /// Returns whether `permissions` contain the required one.
     #[must_use]
-    pub fn is_permitted(&self, permissions: &[String]) -> bool {
+    pub fn is_permitted(&self, permissions: &BTreeSet<String>) -> bool {
         self.required_permission.as_ref().is_none_or(|required| permissions.contains(required))
     }
 }

@@ -1,8 +1,8 @@
 //! The Lambda function behind `$connect`.
 //!
 //! - [`token`] finds the token in the event.
-//! - [`verify`] verifies it with one of the [`keys`], which [`jwks`] caches and [`fetch`] fetches. [`fault`] lists the
-//!   reasons for a refusal.
+//! - [`verify`] verifies it with one of the [`keys`], which [`jwks`] caches and [`fetch`] fetches, and [`claims`] reads
+//!   it. [`fault`] lists the reasons for a refusal.
 //! - [`limit`] closes the oldest connections of a user who has too many.
 //! - [`ConnectHandler::handle`] writes the connection's row and answers.
 //!
@@ -16,6 +16,7 @@
 //! A refusal's body names the reason, never the token. The handler posts nothing: the connection does not exist for API
 //! Gateway until `$connect` has been answered.
 
+pub mod claims;
 pub mod config;
 pub mod fault;
 pub mod fetch;
@@ -26,28 +27,25 @@ pub mod token;
 pub mod verify;
 
 use std::{
+    collections::BTreeSet,
     future::pending,
     time::{Duration, Instant, SystemTime},
 };
 
-use aws_lambda_events::{
-    apigw::{
-        ApiGatewayProxyResponse, ApiGatewayWebsocketProxyRequest, ApiGatewayWebsocketProxyRequestContext,
-    },
-    encodings::Body,
-};
-use http::{HeaderMap, HeaderValue, header};
+use aws_lambda_events::{apigw::ApiGatewayProxyResponse, encodings::Body};
+use http::{HeaderValue, header};
 use serde_json::json;
-use streamer_connections::{Connection, ConnectionTable};
-use streamer_message::{ConnectionId, TenantId, UserId};
+use streamer_connections::{Connection, ConnectionTable, subprotocol};
+use streamer_events::WebSocketEvent;
+use streamer_message::ConnectionId;
 use streamer_telemetry::{Telemetry, metric};
 
 use crate::{
     config::Access,
-    fault::Fault,
+    fault::{ClaimFault, Fault},
     limit::ConnectionLimit,
-    token::{Token, offers_subprotocol},
-    verify::{Claims, Verifier},
+    token::Token,
+    verify::Verifier,
 };
 
 /// Lifetime of a row: API Gateway ends a connection after 2 h, and a late `$disconnect` still finds its row within a
@@ -56,6 +54,9 @@ use crate::{
 /// Source: "Connection duration for WebSocket API" in
 /// <https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-execution-service-websocket-limits-table.html>.
 const LIFETIME: Duration = Duration::from_secs(2 * 60 * 60 + 10 * 60);
+
+const INVOKE: &str = "invoke the function by the route $connect of a WebSocket API";
+const SET: &str = "set WEBSOCKET_ENDPOINT";
 
 /// The handler of `$connect`. It is created once per execution environment.
 #[derive(Debug)]
@@ -98,6 +99,18 @@ impl Refusal {
             Self::Internal => "internal",
         }
     }
+
+    /// Returns the claim that causes the refusal, and its problem.
+    fn claim(self) -> (Option<&'static str>, Option<&'static str>) {
+        match self {
+            Self::Token(Fault::NoClaims) => (None, Some("the claims are not a JSON object")),
+            Self::Token(fault) => {
+                let fault = fault.claim();
+                (fault.map(|fault| fault.claim), fault.map(|fault| fault.problem.as_str()))
+            }
+            _ => (None, None),
+        }
+    }
 }
 
 impl ConnectHandler {
@@ -114,11 +127,10 @@ impl ConnectHandler {
     }
 
     /// Accepts or refuses a client.
-    pub async fn handle(&self, event: ApiGatewayWebsocketProxyRequest) -> ApiGatewayProxyResponse {
+    pub async fn handle(&self, event: WebSocketEvent) -> ApiGatewayProxyResponse {
         let started = Instant::now();
         let mut metrics = self.telemetry.metrics();
-        let context = &event.request_context;
-        let id = context.connection_id.as_deref().unwrap_or_default();
+        let id = event.connection_id.as_deref().unwrap_or_default();
         let connected = tokio::select! {
             biased;
             connected = self.connect(&event) => connected,
@@ -133,12 +145,13 @@ impl ConnectHandler {
                     tenant_id = %connection.tenant_id,
                     "connected"
                 );
-                accepted(&event.headers)
+                accepted(&event)
             }
             Err(refusal) => {
                 metrics.count(metric::CONNECTIONS_REFUSED, 1);
                 metrics.property("reason", refusal.reason());
-                tracing::info!(connection_id = id, reason = refusal.reason(), "refused");
+                let (claim, problem) = refusal.claim();
+                tracing::info!(connection_id = id, reason = refusal.reason(), claim, problem, "refused");
                 refused(refusal)
             }
         };
@@ -147,31 +160,28 @@ impl ConnectHandler {
         response
     }
 
-    async fn connect(&self, event: &ApiGatewayWebsocketProxyRequest) -> Result<Connection, Refusal> {
+    async fn connect(&self, event: &WebSocketEvent) -> Result<Connection, Refusal> {
         let token = Token::find(event).map_err(Refusal::Token)?;
         let claims = self.verifier.verify(&token, SystemTime::now()).await.map_err(Refusal::Token)?;
-        let (tenant_id, user_id) = principal(&claims).map_err(Refusal::Token)?;
-        if !self.access.allows(&tenant_id) {
+        if !self.access.allows(&claims.tenant_id) {
             return Err(Refusal::Tenant);
         }
-        if !self.access.is_permitted(&claims.permissions) {
-            return Err(Refusal::Permission);
-        }
-        let context = &event.request_context;
-        let connection_id = ConnectionId::new(context.connection_id.clone().unwrap_or_default())
-            .map_err(|error| internal(&error))?;
-        let endpoint = self.endpoint(context)?;
+        let expires_at = claims.expires_at();
+        let permissions = permitted(&self.access, claims.permissions)?;
+        let id = event.connection_id.as_deref().ok_or_else(|| lacks("connectionId", INVOKE))?;
+        let connection_id = ConnectionId::new(id).map_err(|error| internal(&error))?;
+        let endpoint = self.endpoint(event)?;
         let connected_at = SystemTime::now();
         let connection = Connection {
             connection_id,
-            user_id,
-            tenant_id,
+            user_id: claims.user_id,
+            tenant_id: claims.tenant_id,
             endpoint,
             connected_at,
-            expires_at: self.expires_at(connected_at, &claims),
-            permissions: claims.permissions.into_iter().filter(|permission| !permission.is_empty()).collect(),
-            source_ip: context.identity.source_ip.clone(),
-            user_agent: context.identity.user_agent.clone(),
+            expires_at: self.expires_at(connected_at, expires_at),
+            permissions,
+            source_ip: event.source_ip.clone(),
+            user_agent: event.user_agent.clone(),
         };
         self.table.put(&connection).await.map_err(|error| internal(&error))?;
         if let Some(limit) = &self.limit {
@@ -182,33 +192,42 @@ impl ConnectHandler {
 
     /// Returns the configured management endpoint, or the default one of the event's API. The event's `domainName`
     /// would be wrong behind a custom domain.
-    fn endpoint(&self, context: &ApiGatewayWebsocketProxyRequestContext) -> Result<String, Refusal> {
+    fn endpoint(&self, event: &WebSocketEvent) -> Result<String, Refusal> {
         if let Some(endpoint) = &self.access.endpoint {
             return Ok(endpoint.clone());
         }
-        let (Some(api), Some(region), Some(stage)) = (&context.apiid, &self.access.region, &context.stage)
-        else {
-            return Err(internal(
-                &"the event names no API or stage, or AWS_REGION is not set: set WEBSOCKET_ENDPOINT",
-            ));
-        };
+        let api = event.api_id.as_ref().ok_or_else(|| lacks("apiId", SET))?;
+        let stage = event.stage.as_ref().ok_or_else(|| lacks("stage", SET))?;
+        let no_region = || internal(&format_args!("AWS_REGION is not set: {SET}"));
+        let region = self.access.region.as_ref().ok_or_else(no_region)?;
         let suffix = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
         Ok(format!("https://{api}.execute-api.{region}.{suffix}/{stage}"))
     }
 
-    fn expires_at(&self, connected_at: SystemTime, claims: &Claims) -> SystemTime {
+    fn expires_at(&self, connected_at: SystemTime, token_expires_at: Option<SystemTime>) -> SystemTime {
         let latest = connected_at + LIFETIME;
-        match claims.expires_at() {
+        match token_expires_at {
             Some(expiry) if self.access.expire_with_token => latest.min(expiry),
             _ => latest,
         }
     }
 }
 
-fn principal(claims: &Claims) -> Result<(TenantId, UserId), Fault> {
-    let tenant = TenantId::new(claims.tenant_id.as_str()).map_err(|_| Fault::InvalidClaims)?;
-    let user = UserId::new(claims.sub.as_str()).map_err(|_| Fault::InvalidClaims)?;
-    Ok((tenant, user))
+/// Refuses an event that lacks a field of its `requestContext`.
+fn lacks(field: &str, remedy: &str) -> Refusal {
+    internal(&format_args!("the event has no requestContext.{field}: {remedy}"))
+}
+
+/// Returns the permissions of a token that has the required one.
+fn permitted(
+    access: &Access,
+    permissions: Result<BTreeSet<String>, ClaimFault>,
+) -> Result<BTreeSet<String>, Refusal> {
+    if access.required_permission.is_none() {
+        return Ok(permissions.unwrap_or_default());
+    }
+    let permissions = permissions.map_err(|fault| Refusal::Token(Fault::InvalidClaims(fault)))?;
+    if access.is_permitted(&permissions) { Ok(permissions) } else { Err(Refusal::Permission) }
 }
 
 fn internal(error: &dyn std::fmt::Display) -> Refusal {
@@ -216,11 +235,11 @@ fn internal(error: &dyn std::fmt::Display) -> Refusal {
     Refusal::Internal
 }
 
-fn accepted(request: &HeaderMap) -> ApiGatewayProxyResponse {
+fn accepted(event: &WebSocketEvent) -> ApiGatewayProxyResponse {
     let mut response = ApiGatewayProxyResponse::default();
     response.status_code = 200;
-    if offers_subprotocol(request) {
-        let subprotocol = HeaderValue::from_static(token::SUBPROTOCOL);
+    if let Some(subprotocol) = subprotocol::answer(event.header(subprotocol::HEADER)) {
+        let subprotocol = HeaderValue::from_static(subprotocol);
         response.headers.insert(header::SEC_WEBSOCKET_PROTOCOL, subprotocol);
     }
     response

@@ -1,13 +1,9 @@
 //! Finds the token in a `$connect` event.
 
-use aws_lambda_events::apigw::ApiGatewayWebsocketProxyRequest;
-use http::{HeaderMap, header};
+use streamer_connections::subprotocol::{self, SUBPROTOCOL, offered};
+use streamer_events::WebSocketEvent;
 
 use crate::fault::Fault;
-
-/// The subprotocol that precedes a token: `new WebSocket(url, ["streamer.jwt", token])`. Browsers cannot set any other
-/// header, and query strings end up in access logs.
-pub const SUBPROTOCOL: &str = "streamer.jwt";
 
 /// Maximum bytes of a token.
 const MAX_BYTES: usize = 8 * 1024;
@@ -17,19 +13,19 @@ pub struct Token<'a>(&'a str);
 
 impl<'a> Token<'a> {
     /// Finds the token of an event: in the query parameter `Authorization`, else in the header `Authorization`, both
-    /// with or without the prefix `Bearer `, else in `Sec-WebSocket-Protocol: streamer.jwt, <token>`.
+    /// with or without the prefix `Bearer `, else in `Sec-WebSocket-Protocol: streamer.jwt, <token>`. A value that has
+    /// not the three parts of a JWT, such as a script's `undefined`, does not hide a later one that has.
     ///
     /// # Errors
     /// [`Fault::Missing`] without a token, or [`Fault::TooLarge`] over 8 KiB.
-    pub fn find(event: &'a ApiGatewayWebsocketProxyRequest) -> Result<Self, Fault> {
-        let query = event.query_string_parameters.first("Authorization");
-        let header = event.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let token = [query, header, in_subprotocols(&event.headers)]
-            .into_iter()
-            .flatten()
-            .map(without_scheme)
-            .find(|token| !token.is_empty())
-            .ok_or(Fault::Missing)?;
+    pub fn find(event: &'a WebSocketEvent) -> Result<Self, Fault> {
+        let candidates = || {
+            let values = event.query("Authorization").chain(event.header("Authorization"));
+            let values = values.chain(in_subprotocols(event)).map(without_scheme);
+            values.filter(|token| !token.is_empty())
+        };
+        let token = candidates().find(|token| is_jwt(token)).or_else(|| candidates().next());
+        let token = token.ok_or(Fault::Missing)?;
         if token.len() > MAX_BYTES { Err(Fault::TooLarge) } else { Ok(Self(token)) }
     }
 
@@ -39,19 +35,15 @@ impl<'a> Token<'a> {
     }
 }
 
-/// Returns whether the client offers the subprotocol, and so expects it in the response (RFC 6455, section 4.1).
-#[must_use]
-pub fn offers_subprotocol(headers: &HeaderMap) -> bool {
-    subprotocols(headers).any(|protocol| protocol == SUBPROTOCOL)
+fn in_subprotocols(event: &WebSocketEvent) -> Option<&str> {
+    offered(event.header(subprotocol::HEADER)).skip_while(|protocol| *protocol != SUBPROTOCOL).nth(1)
 }
 
-fn subprotocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    let values = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).into_iter();
-    values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).map(str::trim)
-}
-
-fn in_subprotocols(headers: &HeaderMap) -> Option<&str> {
-    subprotocols(headers).skip_while(|protocol| *protocol != SUBPROTOCOL).nth(1)
+/// Returns whether a text has the three parts of a JWT (RFC 7515, section 3.1). The signature may be empty.
+fn is_jwt(text: &str) -> bool {
+    let mut parts = text.split('.');
+    let mut is_filled = || parts.next().is_some_and(|part| !part.is_empty());
+    is_filled() && is_filled() && parts.next().is_some() && parts.next().is_none()
 }
 
 /// Removes the scheme `Bearer`, whose name is case-insensitive (RFC 9110, section 11.1).
@@ -67,12 +59,9 @@ mod tests {
 
     use super::*;
 
-    fn event(query: Value, headers: Value) -> ApiGatewayWebsocketProxyRequest {
-        let context = json!({"connectedAt": 0, "requestTimeEpoch": 0});
-        serde_json::from_value(
-            json!({"requestContext": context, "queryStringParameters": query, "headers": headers}),
-        )
-        .unwrap()
+    fn event(query: Value, headers: Value) -> WebSocketEvent {
+        let event = json!({"queryStringParameters": query, "headers": headers});
+        serde_json::from_str(&event.to_string()).unwrap()
     }
 
     fn find(query: Value, headers: Value) -> Result<String, Fault> {
@@ -105,6 +94,22 @@ mod tests {
         {
             assert_eq!(find(json!({}), headers), Err(Fault::Missing));
         }
+    }
+
+    /// A script that has no token yet writes `undefined` or `null`, and a proxy may have added `Basic`.
+    #[test]
+    fn value_without_three_parts_hides_nothing() {
+        for useless in
+            ["undefined", "null", "Bearer undefined", "Basic YW5uYTpwdw==", "[object Object]", "a.b", "."]
+        {
+            let headers = json!({"Authorization": "Bearer h.e.a"});
+            assert_eq!(find(json!({"Authorization": useless}), headers), Ok("h.e.a".into()), "{useless}");
+            let headers = json!({"Authorization": useless, "Sec-WebSocket-Protocol": "streamer.jwt, p.r.o"});
+            assert_eq!(find(json!({}), headers), Ok("p.r.o".into()), "{useless}");
+        }
+        assert_eq!(find(json!({"Authorization": "undefined"}), json!({})), Ok("undefined".into()));
+        let unsigned = json!({"Authorization": "a.b."});
+        assert_eq!(find(unsigned, json!({"Authorization": "h.e.a"})), Ok("a.b.".into()));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use jsonwebtoken::{Algorithm, AlgorithmFamily, Validation, decode, decode_header
 use serde::{Deserialize, de::IgnoredAny};
 
 use crate::{
+    claims::{ClaimSet, Claims},
     fault::Fault,
     fetch::HttpFetch,
     jwks::{Jwks, JwksError},
@@ -48,20 +49,6 @@ struct Header {
     crit: Option<IgnoredAny>,
 }
 
-/// The claims of a verified token.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct Claims {
-    /// The user.
-    pub sub: String,
-    /// The user's tenant.
-    pub tenant_id: String,
-    /// Seconds since the epoch, possibly with a fraction (RFC 7519, section 2: NumericDate).
-    exp: f64,
-    /// The user's permissions.
-    #[serde(default)]
-    pub permissions: Vec<String>,
-}
-
 impl Header {
     fn parse(token: &Token<'_>) -> Result<Self, Fault> {
         let (header, _) = token.expose().split_once('.').ok_or(Fault::Malformed)?;
@@ -90,7 +77,7 @@ impl Verifier {
             validate_aud: true,
             ..Validation::default()
         };
-        let mut required = vec!["exp", "sub"];
+        let mut required = vec!["exp"];
         if let Some(issuer) = issuer {
             rules.set_issuer(&[issuer]);
             required.push("iss");
@@ -115,10 +102,10 @@ impl Verifier {
             return Err(Fault::WrongAlgorithm);
         }
         match &self.keys {
-            Keys::One(key) => self.verify_with(key, algorithm, token),
+            Keys::One(key) => self.verify_with(key, algorithm, token, now),
             Keys::Set(keys) => match keys.find(header.kid.as_deref(), algorithm, now).await {
                 Ok(keys) => {
-                    let mut results = keys.iter().map(|key| self.verify_with(key, algorithm, token));
+                    let mut results = keys.iter().map(|key| self.verify_with(key, algorithm, token, now));
                     let bad_signature = Err(Fault::BadSignature);
                     results.find(|result| *result != bad_signature).unwrap_or(bad_signature)
                 }
@@ -137,37 +124,47 @@ impl Verifier {
         }
     }
 
-    fn verify_with(&self, key: &PublicKey, algorithm: Algorithm, token: &Token<'_>) -> Result<Claims, Fault> {
+    fn verify_with(
+        &self,
+        key: &PublicKey,
+        algorithm: Algorithm,
+        token: &Token<'_>,
+        now: SystemTime,
+    ) -> Result<Claims, Fault> {
         if !key.supports(algorithm) {
             return Err(Fault::WrongAlgorithm);
         }
         let rules = Validation { algorithms: vec![algorithm], ..self.rules.clone() };
-        let decoded = decode(token.expose(), key.key(), &rules);
-        decoded.map(|token| token.claims).map_err(|error| match error.kind() {
-            ErrorKind::InvalidSignature => Fault::BadSignature,
-            ErrorKind::ExpiredSignature => Fault::Expired,
-            ErrorKind::ImmatureSignature => Fault::NotYetValid,
-            ErrorKind::InvalidIssuer => Fault::WrongIssuer,
-            ErrorKind::InvalidAudience => Fault::WrongAudience,
-            ErrorKind::MissingRequiredClaim(claim) => match claim.as_str() {
-                "iss" => Fault::WrongIssuer,
-                "aud" => Fault::WrongAudience,
-                _ => Fault::InvalidClaims,
-            },
-            ErrorKind::InvalidClaimFormat(_) | ErrorKind::InvalidSubject => Fault::InvalidClaims,
-            // The header's JSON is parsed before the signature is verified, the claims' JSON after it.
-            ErrorKind::Json(_) if decode_header(token.expose()).is_ok() => Fault::InvalidClaims,
-            _ => Fault::Malformed,
-        })
+        match decode::<ClaimSet>(token.expose(), key.key(), &rules) {
+            Ok(token) => Claims::read(&token.claims).map_err(Fault::InvalidClaims),
+            Err(error) => Err(self.fault(error.kind(), token, now)),
+        }
     }
-}
 
-impl Claims {
-    /// Returns the time when the token expires, or `None` if `exp` is not a representable time.
-    #[must_use]
-    pub fn expires_at(&self) -> Option<SystemTime> {
-        let since_epoch = Duration::try_from_secs_f64(self.exp).ok()?;
-        SystemTime::UNIX_EPOCH.checked_add(since_epoch)
+    fn fault(&self, error: &ErrorKind, token: &Token<'_>, now: SystemTime) -> Fault {
+        match error {
+            ErrorKind::InvalidSignature => Fault::BadSignature,
+            ErrorKind::ExpiredSignature
+            | ErrorKind::ImmatureSignature
+            | ErrorKind::InvalidIssuer
+            | ErrorKind::InvalidAudience
+            | ErrorKind::MissingRequiredClaim(_)
+            | ErrorKind::InvalidClaimFormat(_)
+            | ErrorKind::InvalidSubject => self.claim_fault(token, now),
+            // The header's JSON is parsed before the signature is verified, the claims' JSON after it.
+            ErrorKind::Json(_) if decode_header(token.expose()).is_ok() => self.claim_fault(token, now),
+            _ => Fault::Malformed,
+        }
+    }
+
+    /// Returns which claim refuses a token whose signature is verified.
+    fn claim_fault(&self, token: &Token<'_>, now: SystemTime) -> Fault {
+        let claims =
+            token.expose().split('.').nth(1).and_then(|part| BASE64_URL_SAFE_NO_PAD.decode(part).ok());
+        let claims = claims.and_then(|json| serde_json::from_slice::<ClaimSet>(&json).ok());
+        let Some(claims) = claims else { return Fault::NoClaims };
+        let later = || Claims::read(&claims).err().map(Fault::InvalidClaims);
+        claims.fault(&self.rules, now).or_else(later).unwrap_or(Fault::NoClaims)
     }
 }
 

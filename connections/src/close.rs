@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use aws_config::SdkConfig;
 use aws_sdk_apigatewaymanagement::{Client, config::Builder};
-use streamer_environment::aws::cause;
+use streamer_environment::{aws::cause, failure::FailureKind};
 
 use crate::{
     endpoints::Endpoints,
@@ -30,6 +30,8 @@ pub enum CloseError {
     /// The connection may still be open. Its row stays, so that a later call can close it.
     #[error("DeleteConnection failed: {cause}; check that the role may call execute-api:ManageConnections")]
     Call {
+        /// The kind of the failure.
+        kind: FailureKind,
         /// The error of API Gateway, or of a call without a response.
         cause: String,
     },
@@ -64,7 +66,7 @@ impl ConnectionTable {
                     Removal::TooYoung | Removal::Elsewhere(_) => Ok(CloseOutcome::TooYoung),
                 }
             }
-            Err(error) => Err(CloseError::Call { cause: cause(&error) }),
+            Err(error) => Err(CloseError::Call { kind: FailureKind::of(&error), cause: cause(&error) }),
         }
     }
 }

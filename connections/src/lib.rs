@@ -5,6 +5,7 @@
 //! - [`schema`]: the table's keys, indexes and TTL attribute.
 //! - [`ConnectionTable`]: writes, reads and removes rows, and lists [`Live`] connections. With the feature `close` it
 //!   also closes connections through the management API.
+//! - [`subprotocol`]: the subprotocol of a handshake and of its answer.
 //!
 //! A row may outlive its socket: `$disconnect` is best-effort, and DynamoDB deletes expired rows up to days late. So
 //! every read drops rows past their `expires_at`, and a post that is answered with 410 removes the row.
@@ -18,6 +19,7 @@ mod presence;
 mod removal;
 mod row;
 pub mod schema;
+pub mod subprotocol;
 mod table;
 
 #[cfg(feature = "close")]

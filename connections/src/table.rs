@@ -8,7 +8,7 @@ use aws_sdk_dynamodb::{
     operation::delete_item::DeleteItemError,
     types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure, Select},
 };
-use streamer_environment::aws;
+use streamer_environment::{aws, failure::FailureKind};
 use streamer_message::{ConnectionId, TenantId, UserId};
 
 use crate::{
@@ -54,6 +54,8 @@ pub enum TableError {
         operation: &'static str,
         /// The table's name.
         table: String,
+        /// The kind of the failure.
+        kind: FailureKind,
         /// DynamoDB's error, or the error of a call without a response.
         cause: String,
     },
@@ -273,7 +275,8 @@ impl ConnectionTable {
         E: ProvideErrorMetadata + std::error::Error + 'static,
         R: std::fmt::Debug + 'static,
     {
-        TableError::Call { operation, table: self.name.clone(), cause: aws::cause(error) }
+        let (kind, cause) = (FailureKind::of(error), aws::cause(error));
+        TableError::Call { operation, table: self.name.clone(), kind, cause }
     }
 }
 

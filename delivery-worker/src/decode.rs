@@ -2,25 +2,31 @@
 
 use std::time::{Duration, SystemTime};
 
-use aws_lambda_events::sqs::SqsMessage;
 use bytes::Bytes;
+use streamer_events::{Body, SqsRecord};
 use streamer_message::{Audience, ConnectionId, DecodeError, Envelope, Retry, Texts};
 
 use crate::outcome::{Completed, Outcome};
 
-/// An event that does not come from SQS.
-#[derive(Debug, thiserror::Error)]
-#[error("the event has a record without messageId; invoke the function by an SQS event source mapping")]
-pub struct InvalidEvent;
+/// Why a record has no message. It becomes a dead letter.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Poison {
+    /// The body is not a valid message.
+    #[error(transparent)]
+    Body(#[from] DecodeError),
+    /// The record has no body that is a string.
+    #[error("the record's body is missing or not a string; the dead letter's body is the record, as JSON")]
+    NoBody,
+}
 
 /// An SQS record and its message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     /// The SQS message id, which names it in `batchItemFailures`.
-    pub id: String,
+    pub id: Option<String>,
     /// The handle for `ChangeMessageVisibility`.
-    pub receipt_handle: String,
-    /// The body, valid UTF-8.
+    pub receipt_handle: Option<String>,
+    /// The body, valid UTF-8. Without a body that is a string, the record as JSON.
     pub body: Bytes,
     /// The message group.
     pub group: Option<String>,
@@ -32,8 +38,8 @@ pub struct Record {
     pub first_received_at: Option<SystemTime>,
     /// How many times SQS has delivered it, including this time.
     pub receives: u32,
-    /// The message, or why the body is not a valid message.
-    pub content: Result<Message, DecodeError>,
+    /// The message, or why there is none.
+    pub content: Result<Message, Poison>,
 }
 
 /// A valid message.
@@ -66,25 +72,30 @@ pub struct Pair<'a> {
 
 impl Record {
     /// Decodes a record without copying or changing the payload's bytes.
-    ///
-    /// # Errors
-    /// [`InvalidEvent`] if it has no id.
-    pub fn read(record: SqsMessage) -> Result<Self, InvalidEvent> {
+    #[must_use]
+    pub fn read(record: SqsRecord) -> Self {
         let attribute = |name: &str| record.attributes.get(name).filter(|value| !value.is_empty());
         let time = |name: &str| attribute(name).and_then(|millis| millis.parse().ok()).and_then(at);
         let sent_at = time("SentTimestamp");
-        let body = Bytes::from(record.body.unwrap_or_default());
-        Ok(Self {
-            id: record.message_id.filter(|id| !id.is_empty()).ok_or(InvalidEvent)?,
-            receipt_handle: record.receipt_handle.unwrap_or_default(),
+        let (body, content) = match record.body {
+            Body::Text(text) => {
+                let body = Bytes::from(text);
+                let content = Message::read(&body, sent_at).map_err(Poison::Body);
+                (body, content)
+            }
+            Body::Unreadable(json) => (Bytes::from(json), Err(Poison::NoBody)),
+        };
+        Self {
+            id: record.message_id,
+            receipt_handle: record.receipt_handle,
             group: attribute("MessageGroupId").cloned(),
             trace: attribute("AWSTraceHeader").cloned(),
             sent_at,
             first_received_at: time("ApproximateFirstReceiveTimestamp"),
             receives: attribute("ApproximateReceiveCount").and_then(|count| count.parse().ok()).unwrap_or(1),
-            content: Message::read(&body, sent_at),
+            content,
             body,
-        })
+        }
     }
 
     /// Returns the body as text.
@@ -196,11 +207,12 @@ mod tests {
             ("AWSTraceHeader", ""),
         ];
         let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
-        let mut record = SqsMessage::default();
-        record.message_id = Some("record".to_owned());
-        record.body = Some(body.to_owned());
-        record.attributes = attributes.map(owned).into();
-        Record::read(record).unwrap()
+        Record::read(SqsRecord {
+            message_id: Some("record".to_owned()),
+            body: Body::Text(body.to_owned()),
+            attributes: attributes.map(owned).into(),
+            ..SqsRecord::default()
+        })
     }
 
     fn message(body: &str) -> Message {
@@ -246,10 +258,9 @@ mod tests {
     }
 
     #[test]
-    fn record_without_id_is_invalid() {
-        let without = SqsMessage::default();
-        let mut empty = SqsMessage::default();
-        empty.message_id = Some(String::new());
-        assert!(Record::read(without).is_err() && Record::read(empty).is_err());
+    fn record_without_text_is_poison() {
+        let body = Body::Unreadable(r#"{"body":null}"#.to_owned());
+        let record = Record::read(SqsRecord { body, ..SqsRecord::default() });
+        assert_eq!((record.text(), &record.content), (r#"{"body":null}"#, &Err(Poison::NoBody)));
     }
 }

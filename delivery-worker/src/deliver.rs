@@ -121,7 +121,7 @@ impl<G: Gateway> Delivery<'_, G> {
     /// from the second receive on, so that an audience too large for one invocation is served over several.
     async fn run_message(&self, pairs: &[Pair<'_>], gone: &HashSet<ConnectionId>) -> Vec<Completed> {
         let record = &self.records[pairs[0].index];
-        let mut served = self.worker.served.take(&record.id);
+        let mut served = record.id.as_deref().map_or_else(HashSet::new, |id| self.worker.served.take(id));
         let mut unserved: Vec<_> = pairs.iter().filter(|pair| !served.contains(&pair.connection)).collect();
         if record.receives > 1 {
             fastrand::shuffle(&mut unserved);
@@ -138,7 +138,9 @@ impl<G: Gateway> Delivery<'_, G> {
         if completed.iter().any(|done| !done.outcome.is_settled()) {
             let delivered = completed.iter().filter(|done| done.outcome == Outcome::Delivered);
             served.extend(delivered.filter_map(|done| done.connection.clone()));
-            self.worker.served.remember(&record.id, served);
+            if let Some(id) = &record.id {
+                self.worker.served.remember(id, served);
+            }
         }
         completed
     }

@@ -51,9 +51,9 @@ pub async fn fan_out_all<G>(
     let running = stream::iter(fan_outs).map(|FanOut { index, message, source }| {
         let run = Run { worker, record: &records[*index], message, time };
         AssertUnwindSafe(run.complete(source.as_ref())).catch_unwind().map(|completed| {
-            let panicked = |_| (None, Outcome::HandedBack(Cause::Panic));
-            let (after, outcome) = completed.unwrap_or_else(panicked);
-            Completed { after, ..Completed::unposted(*index, None, outcome) }
+            let panicked = |_| (None, 0, Outcome::HandedBack(Cause::Panic));
+            let (after, parts, outcome) = completed.unwrap_or_else(panicked);
+            Completed { after, parts, ..Completed::unposted(*index, None, outcome) }
         })
     });
     running.buffer_unordered(CONCURRENT).collect().await
@@ -76,20 +76,24 @@ struct Progress {
     collected: Vec<ConnectionId>,
     /// The last connection of the pages whose messages SQS has confirmed.
     confirmed: Option<ConnectionId>,
-    /// Whether any message was sent.
-    has_sent: bool,
+    /// Number of messages that SQS has confirmed.
+    sent: usize,
     /// Another endpoint at which the audience has connections.
     elsewhere: Option<String>,
 }
 
 impl<G> Run<'_, G> {
-    /// Returns the outcome, and the connection after which a later invocation continues.
-    async fn complete(self, source: Option<&Source<'_>>) -> (Option<ConnectionId>, Outcome) {
-        let Some(source) = source else { return (None, self.split_tenant().await) };
+    /// Returns the connection after which a later invocation continues, the number of messages that were sent, and the
+    /// outcome.
+    async fn complete(self, source: Option<&Source<'_>>) -> (Option<ConnectionId>, usize, Outcome) {
+        let Some(source) = source else {
+            let outcome = self.split_tenant().await;
+            return (None, if outcome == Outcome::Expanded { SHARDS.into() } else { 0 }, outcome);
+        };
         let mut progress = Progress::default();
         loop {
             if let ControlFlow::Break(outcome) = self.step(source, &mut progress).await {
-                return (progress.confirmed, outcome);
+                return (progress.confirmed, progress.sent, outcome);
             }
         }
     }
@@ -116,16 +120,17 @@ impl<G> Run<'_, G> {
         };
         let reads_on = progress.read.is_some() && stopped_by.is_none();
         if !reads_on || progress.collected.len() >= COLLECTED {
-            let audiences = Audience::split(&progress.collected, CONNECTIONS).collect();
+            let audiences: Vec<_> = Audience::split(&progress.collected, CONNECTIONS).collect();
+            let parts = audiences.len();
             if let Err(cause) = self.send(audiences).await {
                 return ControlFlow::Break(Outcome::HandedBack(cause));
             }
-            progress.confirm();
+            progress.confirm(parts);
         }
         match stopped_by {
             _ if reads_on => ControlFlow::Continue(()),
             Some(cause) => ControlFlow::Break(Outcome::HandedBack(progress.cause(cause))),
-            None if progress.has_sent => ControlFlow::Break(Outcome::Expanded),
+            None if progress.sent > 0 => ControlFlow::Break(Outcome::Expanded),
             // The connections of the first look have gone.
             None => {
                 let elsewhere = progress.elsewhere.take();
@@ -165,8 +170,8 @@ impl Progress {
     }
 
     /// Notes that SQS has confirmed the messages for all collected connections.
-    fn confirm(&mut self) {
-        self.has_sent |= !self.collected.is_empty();
+    fn confirm(&mut self, parts: usize) {
+        self.sent += parts;
         self.collected.clear();
         self.confirmed.clone_from(&self.read);
     }
@@ -174,7 +179,7 @@ impl Progress {
     /// Returns the cause for a fan-out that stopped. An endpoint elsewhere matters more, since the pages that show it
     /// are behind the cursor and are not read again.
     fn cause(&mut self, cause: Cause) -> Cause {
-        let elsewhere = self.elsewhere.take().filter(|_| !self.has_sent);
+        let elsewhere = self.elsewhere.take().filter(|_| self.sent == 0);
         elsewhere.map_or(cause, Cause::Elsewhere)
     }
 }

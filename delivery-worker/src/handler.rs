@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
+use aws_lambda_events::sqs::SqsBatchResponse;
+use streamer_events::SqsEvent;
 
 use crate::{
     Worker,
-    decode::{InvalidEvent, Record},
+    decode::Record,
     deliver::deliver,
     expand::expand,
     fan_out::fan_out_all,
@@ -19,13 +20,19 @@ use crate::{
     time::Time,
 };
 
+/// A record that SQS must deliver again has no id. The response cannot name it, and SQS would delete it after any
+/// response, so the invocation fails, and SQS delivers the whole batch again.
+#[derive(Debug, thiserror::Error)]
+#[error("a record without messageId must be delivered again, so the whole batch is")]
+pub struct UnnamedRecord;
+
 impl<G: Gateway> Worker<G> {
     /// Delivers a batch of messages and names the records that SQS must deliver again.
     ///
     /// # Errors
-    /// [`InvalidEvent`] if the event is not from SQS. Nothing was posted.
-    pub async fn handle(&self, event: SqsEvent, time: Time) -> Result<SqsBatchResponse, InvalidEvent> {
-        let records = event.records.into_iter().map(Record::read).collect::<Result<Vec<_>, _>>()?;
+    /// [`UnnamedRecord`] if SQS must deliver the whole batch again.
+    pub async fn handle(&self, event: SqsEvent, time: Time) -> Result<SqsBatchResponse, UnnamedRecord> {
+        let records: Vec<_> = event.records.into_iter().map(Record::read).collect();
         self.gate.resume(&time);
         if time.is_skewed() {
             tracing::warn!(
@@ -49,7 +56,7 @@ impl<G: Gateway> Worker<G> {
         let completed = review(&self.policy, &records, completed, time.now());
         let unacknowledged = self.settle(&records, &completed, &time).await;
         report(&self.telemetry, &records, &completed, &self.gate, &time);
-        Ok(batch_response(&records, &unacknowledged))
+        batch_response(&records, &unacknowledged)
     }
 
     /// Writes the settlement to the queues and returns the indexes of the records that are not acknowledged.
@@ -64,12 +71,13 @@ impl<G: Gateway> Worker<G> {
     }
 }
 
-/// Names each record once, and only records of the event: an unknown id makes Lambda fail the whole batch.
+/// Names each record once, and only records of the event: an unknown or empty id makes Lambda fail the whole batch.
 ///
 /// Source: <https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html>.
-fn batch_response(records: &[Record], indexes: &BTreeSet<usize>) -> SqsBatchResponse {
-    let ids: BTreeSet<_> = indexes.iter().map(|index| records[*index].id.as_str()).collect();
+fn batch_response(records: &[Record], indexes: &BTreeSet<usize>) -> Result<SqsBatchResponse, UnnamedRecord> {
+    let ids = indexes.iter().map(|index| records[*index].id.as_deref().ok_or(UnnamedRecord));
+    let ids = ids.collect::<Result<BTreeSet<_>, _>>()?;
     let mut response = SqsBatchResponse::default();
     ids.into_iter().for_each(|id| response.add_failure(id));
-    response
+    Ok(response)
 }

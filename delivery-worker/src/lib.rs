@@ -39,5 +39,5 @@ pub mod source;
 pub mod time;
 mod worker;
 
-pub use decode::InvalidEvent;
+pub use handler::UnnamedRecord;
 pub use worker::Worker;

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, SystemTime};
 
-use aws_lambda_events::sqs::SqsEvent;
 use delivery_worker::{
     Worker,
     admission::{Gate, concurrency},
@@ -15,6 +14,7 @@ use delivery_worker::{
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
 use streamer_connections::ConnectionTable;
 use streamer_environment::{Environment, aws};
+use streamer_events::SqsEvent;
 use streamer_telemetry::Telemetry;
 
 #[tokio::main(flavor = "current_thread")]

@@ -2,7 +2,9 @@
 
 use std::{fmt, time::Duration};
 
-use streamer_message::{ConnectionId, DecodeError, dead_letter::Reason, limits::PAYLOAD_BYTES};
+use streamer_message::{ConnectionId, dead_letter::Reason, limits::PAYLOAD_BYTES};
+
+use crate::decode::Poison;
 
 /// The outcome of a pair of a message and a connection. Each pair has exactly one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,8 +23,8 @@ pub enum Outcome {
     Expanded,
     /// No attempt can succeed. The message becomes a dead letter.
     Rejected(Rejection),
-    /// The body is not a valid message. It becomes a dead letter, unchanged.
-    Poison(DecodeError),
+    /// The record has no valid message. Its body becomes a dead letter, unchanged.
+    Poison(Poison),
     /// The message was retried for too long. It becomes a dead letter.
     Exhausted(Cause),
     /// The message is not finished and is handed back to the queue.
@@ -90,13 +92,15 @@ pub struct Completed {
     pub age: Option<Duration>,
     /// The last connection of a large audience up to which all have their messages.
     pub after: Option<ConnectionId>,
+    /// The number of messages for parts of a large audience that are on the queue.
+    pub parts: usize,
 }
 
 impl Completed {
     /// Returns a pair that completed without a post.
     #[must_use]
     pub fn unposted(index: usize, connection: Option<ConnectionId>, outcome: Outcome) -> Self {
-        Self { index, connection, outcome, posts: 0, age: None, after: None }
+        Self { index, connection, outcome, posts: 0, age: None, after: None, parts: 0 }
     }
 }
 

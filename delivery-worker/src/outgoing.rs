@@ -12,6 +12,9 @@ use crate::{
 /// Maximum size of an attribute's text, in bytes.
 const DETAIL_BYTES: usize = 1024;
 
+/// Stands for the rest of a text that was cut.
+const ELLIPSIS: &str = "…";
+
 /// A message to send.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Outgoing {
@@ -169,19 +172,17 @@ fn with_elsewhere(cause: String, before: Option<&Retry>) -> String {
     }
 }
 
-/// Cuts a text to 1 KiB, and removes characters that SQS refuses.
+/// Cuts a text to 1 KiB, with an ellipsis for the rest, and removes characters that SQS refuses.
 fn clean(text: &str) -> String {
     let is_allowed = |character: &char| match character {
         '\t' | '\n' | '\r' => true,
         '\u{FFFE}' | '\u{FFFF}' => false,
         other => *other >= ' ',
     };
-    let mut detail = String::new();
-    for character in text.chars().filter(is_allowed) {
-        if detail.len() + character.len_utf8() > DETAIL_BYTES {
-            break;
-        }
-        detail.push(character);
+    let mut detail: String = text.chars().filter(is_allowed).collect();
+    if detail.len() > DETAIL_BYTES {
+        detail.truncate(detail.floor_char_boundary(DETAIL_BYTES - ELLIPSIS.len()));
+        detail.push_str(ELLIPSIS);
     }
     detail
 }
@@ -207,8 +208,11 @@ mod tests {
     fn details_are_cut_to_1_kib() {
         assert_eq!(clean("a\u{0}b\u{FFFE}c\u{1b}d\n"), "abcd\n");
         let long = clean(&"é".repeat(1000));
-        assert_eq!((long.len(), long.chars().count()), (1024, 512));
-        assert_eq!(clean(&format!("x{}", "é".repeat(1000))).len(), 1023);
+        assert_eq!((long.len(), long.chars().count(), long.ends_with("é…")), (1023, 511, true));
+        assert_eq!(clean(&format!("x{}", "é".repeat(1000))).len(), 1024);
+        let fitting = "é".repeat(512);
+        assert_eq!(clean(&fitting), fitting);
+        assert_eq!(clean(&long), long, "a text is cut once");
     }
 
     #[test]

@@ -189,8 +189,8 @@ fn is_behind(records: &[Record], first: &HashMap<Option<&str>, usize>, index: us
 
 #[cfg(test)]
 mod tests {
-    use aws_lambda_events::sqs::SqsMessage;
     use proptest::prelude::*;
+    use streamer_events::{Body, SqsRecord};
 
     use super::*;
     use crate::decode::Message;
@@ -201,12 +201,9 @@ mod tests {
 
     /// Returns a record with more fields in its body.
     fn with(group: &str, more: &str) -> Record {
-        let mut record = SqsMessage::default();
-        record.message_id = Some("record".to_owned());
-        record.body =
-            Some(format!(r#"{{"version":1,"id":"m","payload":1,"to":{{"connection":"c"}}{more}}}"#));
-        record.attributes = [("MessageGroupId".to_owned(), group.to_owned())].into();
-        Record::read(record).unwrap()
+        let text = format!(r#"{{"version":1,"id":"m","payload":1,"to":{{"connection":"c"}}{more}}}"#);
+        let attributes = [("MessageGroupId".to_owned(), group.to_owned())].into();
+        Record::read(SqsRecord { body: Body::Text(text), attributes, ..SqsRecord::default() })
     }
 
     fn message(record: &Record) -> &Message {
@@ -287,7 +284,7 @@ mod tests {
     /// Returns the indexes of one connection's lane and of the superseded messages.
     fn planned(kind: QueueKind, records: &[Record]) -> (Vec<usize>, Vec<usize>) {
         let given: Vec<_> = (0..records.len()).map(|index| (index, "a")).collect();
-        let deadline = SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(1000);
+        let deadline = SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(DEADLINE_MILLIS);
         let Planned { lanes, superseded } = plan(kind, records, pairs(records, &given), deadline);
         let lane = lanes.first().map(|lane| lane.pairs.iter().map(|pair| pair.index).collect());
         (lane.unwrap_or_default(), superseded.iter().map(|completed| completed.index).collect())
@@ -306,6 +303,9 @@ mod tests {
         assert_eq!(planned(QueueKind::Standard, &records).0, [3, 1, 4, 5, 2, 0]);
         assert_eq!(planned(QueueKind::Fifo, &records).0, [0, 1, 2, 3, 4, 5], "a FIFO queue keeps its order");
     }
+
+    /// The deadline of [`planned`], in milliseconds since the epoch.
+    const DEADLINE_MILLIS: u64 = 1_764_000_001_000;
 
     const SUPERSEDABLE: &str = r#","supersedable":true"#;
 
@@ -341,8 +341,8 @@ mod tests {
         let records = |expires: u64| {
             [of_request("r", 1, SUPERSEDABLE), of_request("r", 2, &format!(r#","expires_at":{expires}"#))]
         };
-        assert_eq!(planned(QueueKind::Standard, &records(1000)), (vec![0, 1], vec![]));
-        assert_eq!(planned(QueueKind::Standard, &records(1001)), (vec![1], vec![0]));
+        assert_eq!(planned(QueueKind::Standard, &records(DEADLINE_MILLIS)), (vec![0, 1], vec![]));
+        assert_eq!(planned(QueueKind::Standard, &records(DEADLINE_MILLIS + 1)), (vec![1], vec![0]));
     }
 
     #[test]
@@ -352,9 +352,7 @@ mod tests {
             let text = with("g", &more)
                 .text()
                 .replace(r#"{"connection":"c"}"#, r#"{"user":{"tenant":"t","user":"u"}}"#);
-            let mut record = SqsMessage::default();
-            (record.message_id, record.body) = (Some("record".to_owned()), Some(text));
-            Record::read(record).unwrap()
+            Record::read(SqsRecord { body: Body::Text(text), ..SqsRecord::default() })
         };
         let connection = |seq: u64| of_request("r", seq, SUPERSEDABLE);
         assert_eq!(planned(QueueKind::Standard, &[user(1), connection(2)]), (vec![0, 1], vec![]));
@@ -377,14 +375,14 @@ mod tests {
             messages in prop::collection::vec((0..3_u8, 0..9_u64, any::<bool>(), any::<bool>(), 0..3_usize), 1..12),
         ) {
             let record = |(request, seq, supersedable, expires, _): &(u8, u64, bool, bool, usize)| {
-                let more = [(*supersedable, SUPERSEDABLE), (*expires, r#","expires_at":500"#)];
+                let more = [(*supersedable, SUPERSEDABLE), (*expires, r#","expires_at":1764000000500"#)];
                 let more: String = more.iter().filter(|(is, _)| *is).map(|(_, more)| *more).collect();
                 of_request(&request.to_string(), *seq, &more)
             };
             let records: Vec<_> = messages.iter().map(record).collect();
             let names = ["a", "b", "c"];
             let given: Vec<_> = messages.iter().enumerate().map(|(index, message)| (index, names[message.4])).collect();
-            let deadline = SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(1000);
+            let deadline = SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(DEADLINE_MILLIS);
             let Planned { lanes, superseded } = plan(QueueKind::Standard, &records, pairs(&records, &given), deadline);
 
             let key = |index: usize| (messages[index].0, messages[index].4);

@@ -12,7 +12,8 @@ use crate::{
     time::Time,
 };
 
-/// Logs each pair that was not delivered (delivered ones at debug level) and a summary, and emits the metrics.
+/// Logs each pair that was not delivered and a summary, and emits the metrics. At debug level, it also logs delivered
+/// pairs and records.
 pub(crate) fn report(
     telemetry: &Telemetry,
     records: &[Record],
@@ -27,6 +28,9 @@ pub(crate) fn report(
     for pair in completed {
         log_pair(&records[pair.index], pair);
         *outcomes.entry(pair.outcome.name()).or_default() += 1;
+    }
+    if tracing::enabled!(tracing::Level::DEBUG) {
+        log_records(records, completed);
     }
     let number = |outcome: &str| outcomes.get(outcome).copied().unwrap_or_default();
     tracing::info!(
@@ -53,7 +57,7 @@ fn log_pair(record: &Record, pair: &Completed) {
     let connection_id = pair.connection.as_ref().map(ConnectionId::as_str);
     let request_id =
         message.and_then(|message| message.envelope.request.as_ref()).map(|request| request.id.as_str());
-    let (record_id, outcome) = (&record.id, pair.outcome.name());
+    let (record_id, outcome) = (record.id.as_deref(), pair.outcome.name());
     match &pair.outcome {
         Outcome::Delivered | Outcome::Expanded => {
             tracing::debug!(message_id, connection_id, request_id, outcome);
@@ -71,6 +75,20 @@ fn log_pair(record: &Record, pair: &Completed) {
             tracing::error!(message_id, connection_id, request_id, outcome, %cause);
         }
         Outcome::Poison(cause) => tracing::error!(record_id, outcome, %cause),
+    }
+}
+
+/// Logs each message with the number of messages that it leaves on the queue: a hand-back, and the parts of a large
+/// audience. A reader of the log can tell from these when a message has its last outcome.
+fn log_records(records: &[Record], completed: &[Completed]) {
+    for (index, record) in records.iter().enumerate() {
+        let Ok(message) = &record.content else { continue };
+        let of_record = || completed.iter().filter(|pair| pair.index == index);
+        let is_handed_back = of_record().any(|pair| matches!(pair.outcome, Outcome::HandedBack(_)));
+        let further_messages =
+            of_record().map(|pair| pair.parts).sum::<usize>() + usize::from(is_handed_back);
+        let (message_id, record_id) = (message.envelope.id.as_str(), &record.id);
+        tracing::debug!(message_id, record_id, further_messages, "record");
     }
 }
 
@@ -129,13 +147,14 @@ fn metric_of(outcome: &Outcome) -> Metric {
 mod tests {
     use std::time::{Duration, SystemTime};
 
-    use aws_lambda_events::sqs::SqsMessage;
     use streamer_environment::Environment;
+    use streamer_events::SqsRecord;
     use streamer_telemetry::Settings;
 
     use super::*;
     use crate::{
         admission::{Decision, breaker::Health},
+        decode::Poison,
         outcome::Rejection,
     };
 
@@ -145,10 +164,8 @@ mod tests {
     }
 
     fn record(sent: &str) -> Record {
-        let mut record = SqsMessage::default();
-        record.message_id = Some("record".to_owned());
-        record.attributes = [("SentTimestamp".to_owned(), sent.to_owned())].into();
-        Record::read(record).unwrap()
+        let attributes = [("SentTimestamp".to_owned(), sent.to_owned())].into();
+        Record::read(SqsRecord { attributes, ..SqsRecord::default() })
     }
 
     #[tokio::test(start_paused = true)]
@@ -165,7 +182,7 @@ mod tests {
             Outcome::NoRecipient,
             Outcome::Expanded,
             Outcome::Rejected(Rejection::Audience),
-            Outcome::Poison(streamer_message::DecodeError::UnknownVersion(2)),
+            Outcome::Poison(Poison::NoBody),
             Outcome::Exhausted(Cause::Status(429)),
             Outcome::HandedBack(Cause::Status(429)),
             Outcome::HandedBack(Cause::Elsewhere("https://other.example".to_owned())),

@@ -150,8 +150,8 @@ fn settle_fifo(
         if causes.is_empty() {
             settlement.add_dead_letters(*index, record, pairs, now);
         } else {
-            let receipt_handle = record.receipt_handle.clone();
-            settlement.visibility_changes.push(VisibilityChange { receipt_handle, seconds });
+            let change = |receipt_handle| VisibilityChange { receipt_handle, seconds };
+            settlement.visibility_changes.extend(record.receipt_handle.clone().map(change));
             settlement.reported.insert(*index);
         }
     }
@@ -241,7 +241,7 @@ fn done(record: &Record, pairs: &[&Completed]) -> Vec<ConnectionId> {
 
 #[cfg(test)]
 mod tests {
-    use aws_lambda_events::sqs::SqsMessage;
+    use streamer_events::{Body, SqsRecord};
     use streamer_message::{OutboundMessage, Retry};
 
     use super::*;
@@ -258,9 +258,7 @@ mod tests {
         let retry = r#"{"count":50,"receives":0,"since":1,"cause":"429","after":"before"}"#;
         let to = r#"{"user":{"tenant":"acme","user":"anna"}}"#;
         let body = format!(r#"{{"version":1,"id":"m","to":{to},"payload":1,"retry":{retry}}}"#);
-        let mut message = SqsMessage::default();
-        (message.message_id, message.body) = (Some("record".to_owned()), Some(body));
-        let record = Record::read(message).unwrap();
+        let record = Record::read(SqsRecord { body: Body::Text(body), ..SqsRecord::default() });
         let pair = |(id, cause): (usize, &Cause)| {
             let connection = id.to_string().as_str().try_into().unwrap();
             let after = after.map(|after| after.try_into().unwrap());

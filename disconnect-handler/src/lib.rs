@@ -8,8 +8,9 @@ pub mod config;
 
 use std::time::{Instant, SystemTime};
 
-use aws_lambda_events::apigw::{ApiGatewayProxyResponse, ApiGatewayWebsocketProxyRequest};
+use aws_lambda_events::apigw::ApiGatewayProxyResponse;
 use streamer_connections::{Connection, ConnectionTable, TableError};
+use streamer_events::WebSocketEvent;
 use streamer_message::ConnectionId;
 use streamer_telemetry::{Telemetry, metric};
 
@@ -28,12 +29,11 @@ impl DisconnectHandler {
     }
 
     /// Removes the row of the event's connection.
-    pub async fn handle(&self, event: ApiGatewayWebsocketProxyRequest) -> ApiGatewayProxyResponse {
+    pub async fn handle(&self, event: WebSocketEvent) -> ApiGatewayProxyResponse {
         let started = Instant::now();
         let mut metrics = self.telemetry.metrics();
-        let context = &event.request_context;
-        let id = context.connection_id.as_deref().unwrap_or_default();
-        let (status, reason) = (context.disconnect_status_code, context.disconnect_reason.as_deref());
+        let id = event.connection_id.as_deref().unwrap_or_default();
+        let (status, reason) = (event.disconnect_status_code, event.disconnect_reason.as_deref());
         match self.remove(id).await {
             Ok(Some(connection)) => {
                 let duration = SystemTime::now().duration_since(connection.connected_at).unwrap_or_default();

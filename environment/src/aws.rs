@@ -32,8 +32,7 @@ pub async fn load() -> SdkConfig {
     loader().load().await
 }
 
-/// Returns the cause of a failed call in one line: the service's error code and message, or the chain of errors
-/// of a call without a response.
+/// Returns the cause of a failed call in one line: the service's error code and message, or why there was no response.
 #[must_use]
 pub fn cause<E, R>(error: &SdkError<E, R>) -> String
 where
@@ -44,7 +43,17 @@ where
         let message = error.as_service_error().and_then(ProvideErrorMetadata::message).unwrap_or_default();
         return format!("{code}: {message}");
     }
-    chain(error)
+    match error {
+        SdkError::DispatchFailure(failure) if failure.is_timeout() => "no connection in time".to_owned(),
+        SdkError::DispatchFailure(failure) if failure.is_io() => format!("no connection: {}", root(error)),
+        SdkError::TimeoutError(_) => "no answer in time".to_owned(),
+        _ => chain(error),
+    }
+}
+
+/// Returns the innermost source of an error.
+fn root<'a>(error: &'a (dyn std::error::Error + 'static)) -> &'a (dyn std::error::Error + 'static) {
+    error.source().map_or(error, root)
 }
 
 /// Returns an error and its sources in one line.

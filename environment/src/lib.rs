@@ -4,8 +4,10 @@
 //! - [`values`] parses the values of variables.
 //! - [`aws::loader`] returns the AWS configuration that every client is built from: one HTTP client, one TLS
 //!   stack ([`tls`]).
+//! - [`failure::FailureKind`]: why a call to AWS failed.
 
 pub mod aws;
+pub mod failure;
 pub mod tls;
 pub mod values;
 

@@ -12,6 +12,14 @@ pub enum DecodeError {
         /// The column of the fault, from 1.
         column: usize,
     },
+    /// The body is a message inside something else, or something else that another service sends.
+    #[error("the body is {found}: {remedy}")]
+    Wrapped {
+        /// A description of the body.
+        found: &'static str,
+        /// The remedy.
+        remedy: &'static str,
+    },
     /// The message was written for a later version of Streamer.
     #[error("version {0} is not known here, only version 1: upgrade the worker, then redrive")]
     UnknownVersion(u64),
@@ -33,5 +41,17 @@ pub enum DecodeError {
         field: &'static str,
         /// A description of its valid values.
         expected: &'static str,
+    },
+    /// The value of a field is a time in another unit or form.
+    #[error(
+        "`{field}` {found}; expected milliseconds since the epoch, a number such as 1795791600000: {remedy}"
+    )]
+    NotMilliseconds {
+        /// The name of the field.
+        field: &'static str,
+        /// A description of the value.
+        found: &'static str,
+        /// The remedy.
+        remedy: &'static str,
     },
 }

@@ -9,7 +9,7 @@ use serde::{
 };
 use serde_json::{Value, value::RawValue};
 
-use crate::{error::DecodeError, payload::Payload};
+use crate::{error::DecodeError, payload::Payload, wrapped};
 
 /// A field that holds an object, and the fields of that object that this version knows.
 pub(crate) struct Inner {
@@ -31,8 +31,10 @@ pub(crate) struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'a> Fields<'a> {
     pub(crate) fn read(body: &'a str) -> Result<Self, DecodeError> {
-        serde_json::from_str(body)
-            .map_err(|error| DecodeError::NotAnObject { line: error.line(), column: error.column() })
+        serde_json::from_str(body).map_err(|error| {
+            let plain = DecodeError::NotAnObject { line: error.line(), column: error.column() };
+            wrapped::text(body).unwrap_or(plain)
+        })
     }
 
     pub(crate) fn required<T: Deserialize<'a>>(
@@ -65,7 +67,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn get(&self, field: &str) -> Option<&'a RawValue> {
+    pub(crate) fn get(&self, field: &str) -> Option<&'a RawValue> {
         self.0.iter().find(|(name, _)| name == field).map(|(_, value)| *value)
     }
 
@@ -118,6 +120,12 @@ impl Inner {
 pub struct UnknownFields<'a>(Vec<(Cow<'a, str>, Payload<'a>)>);
 
 impl UnknownFields<'_> {
+    /// Returns whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Payload<'_>)> {
         self.0.iter().map(|(name, value)| (name.as_ref(), value))
     }

@@ -27,6 +27,8 @@ mod payload;
 mod schema;
 #[doc(hidden)]
 pub mod sqs;
+mod time;
+mod wrapped;
 
 pub use audience::{Audience, Connections, InvalidAudience};
 pub use client::{ClientContent, ClientError, ClientMessage, Percent, PercentOutOfRange};

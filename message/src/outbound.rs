@@ -7,8 +7,9 @@ use crate::{
     error::DecodeError,
     fields::{Fields, UnknownFields},
     id::{ConnectionId, MessageId, RequestId},
-    number::{self, Millis, Whole},
+    number::{self, Whole},
     payload::{Payload, escape_for_queue},
+    time, wrapped,
 };
 
 /// A message on the outbound queue, version 1.
@@ -36,8 +37,10 @@ pub struct OutboundMessage<'a> {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[cfg_attr(test, serde(default))]
     pub supersedable: bool,
-    /// Time in milliseconds since the epoch after which the message is dropped.
+    /// Time in milliseconds since the epoch after which the message is dropped. A number below 100000000000 would be a
+    /// time in seconds and makes the message invalid.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(range(min = time::EARLIEST)))]
     pub expires_at: Option<u64>,
     /// The worker's notes on a message that it handed back. Producers leave it out.
     #[doc(hidden)]
@@ -145,9 +148,10 @@ impl<'a> OutboundMessage<'a> {
     }
 
     pub(crate) fn from_fields(mut fields: Fields<'a>) -> Result<Self, DecodeError> {
-        match fields.required("version", "1")? {
-            Whole(Version::NUMBER) => {}
-            Whole(other) => return Err(DecodeError::UnknownVersion(other)),
+        match fields.required("version", "1") {
+            Ok(Whole(Version::NUMBER)) => {}
+            Ok(Whole(other)) => return Err(DecodeError::UnknownVersion(other)),
+            Err(error) => return Err(wrapped::object(|name| fields.get(name).is_some()).unwrap_or(error)),
         }
         Ok(Self {
             version: Version,
@@ -161,9 +165,7 @@ impl<'a> OutboundMessage<'a> {
             request: fields
                 .optional("request", "{\"id\": a string of 1 to 128 characters, \"seq\": an integer}")?,
             supersedable: fields.optional("supersedable", "true or false")?.unwrap_or(false),
-            expires_at: fields
-                .optional("expires_at", "milliseconds since the epoch, a number")?
-                .map(|Millis(millis)| millis),
+            expires_at: time::optional(&mut fields, "expires_at")?,
             retry: fields.optional("retry", "the value that a worker wrote, or no value")?,
             unknown: fields.rest(),
         })
@@ -309,7 +311,7 @@ mod tests {
 
     #[test]
     fn body_must_be_a_json_object() {
-        for body in ["", "null", "[]", "\"text\"", "{", "{\"version\":1", "{\"version\":1}}", "\u{feff}{}"] {
+        for body in ["", "null", "[]", "\"text\"", "{", "{\"version\":1", "{\"version\":1}}"] {
             let error = OutboundMessage::decode(body).unwrap_err();
             assert!(matches!(error, DecodeError::NotAnObject { .. }), "{body}: {error}");
         }

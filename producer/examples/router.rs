@@ -9,7 +9,11 @@ use aws_lambda_events::apigw::ApiGatewayWebsocketProxyRequest;
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use streamer_producer::{Message, MessageBuilder, Producer};
+use streamer_producer::{Message, MessageBuilder, Producer, RequestId};
+
+/// The answer to an invalid request. The error of the JSON library names Rust types, which tell a client nothing.
+const EXPECTED: &str = "expected a JSON object with the `type` echo and a `text`, with the `type` ping, or with the \
+                        `type` report; and optionally a `request_id` of 1 to 128 characters";
 
 /// The requests that a client may send.
 #[derive(Deserialize)]
@@ -21,9 +25,9 @@ enum Request {
 }
 
 /// The part that all requests share. It is read separately, so that the answer to an invalid request can name it.
-#[derive(Default, Deserialize)]
+#[derive(Deserialize)]
 struct Envelope {
-    request_id: Option<String>,
+    request_id: Option<RequestId>,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -42,21 +46,30 @@ async fn route(
         .connection_id
         .ok_or("the event is not from a WebSocket API: check the Lambda's trigger")?;
     let body = event.body.unwrap_or_default();
-    let Envelope { request_id } = serde_json::from_str(&body).unwrap_or_default();
+    let (request_id, request) = match serde_json::from_str(&body) {
+        Ok(Envelope { request_id }) => (request_id, serde_json::from_str::<Request>(&body)),
+        Err(error) => (None, Err(error)),
+    };
     let reply = || match &request_id {
-        Some(id) => Message::connection(&connection).request(id),
+        Some(id) => Message::connection(&connection).request(id.clone()),
         None => Message::connection(&connection),
     };
-    match serde_json::from_str(&body) {
+    let log = |level: &str, message: String| {
+        println!("{}", json!({ "level": level, "request_id": request_id, "message": message }));
+    };
+    match request {
         Ok(request) => {
             if let Err(error) = answer(producer, request, &reply).await {
                 // The cause is logged. The client only learns that no further answer will come.
-                let message = error.to_string();
-                println!("{}", json!({ "level": "ERROR", "request_id": request_id, "message": message }));
+                log("ERROR", error.to_string());
                 producer.send(reply().error("internal", "the request could not be answered")?).await?;
             }
         }
-        Err(error) => producer.send(reply().error("invalid_request", &error.to_string())?).await?,
+        Err(error) => {
+            // The error's text may repeat what the client wrote, so the log has only its position.
+            log("WARN", format!("invalid request (line {}, column {})", error.line(), error.column()));
+            producer.send(reply().error("invalid_request", EXPECTED)?).await?;
+        }
     }
     // Without a body, because API Gateway would send it to the client in addition to the answer.
     Ok(json!({ "statusCode": 200 }))

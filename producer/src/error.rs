@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use streamer_message::{InvalidId, MessageId, PayloadError, Percent, PercentOutOfRange};
+use streamer_message::{
+    DecodeError, InvalidId, MessageId, PayloadError, Percent, PercentOutOfRange,
+    sqs::{is_final, is_message_fault},
+};
 
 /// Why a message cannot be built.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +26,12 @@ pub enum MessageError {
     /// The payload is not JSON, or is too large.
     #[error(transparent)]
     Payload(#[from] PayloadError),
+    /// The text is not the body of a message.
+    #[error(transparent)]
+    Body(#[from] DecodeError),
+    /// The body has something that only a worker writes, or a later version of this library.
+    #[error("{0} does not come from a producer of this version: remove it")]
+    NotOfProducer(&'static str),
 }
 
 /// Why a message is not on the queue.
@@ -43,6 +52,12 @@ pub enum SendError {
         /// SQS's error message.
         message: String,
     },
+    /// The client cannot call the queue: it has no credentials, no Region or no valid endpoint.
+    #[error("the queue cannot be called: {cause}; set the client's credentials, Region and endpoint")]
+    NotConfigured {
+        /// The error of the client.
+        cause: String,
+    },
     /// The queue did not confirm the message in time. The message may be on the queue.
     #[error(
         "the queue did not confirm the message within {timeout:?}: {cause}; send it again with the same id"
@@ -56,6 +71,28 @@ pub enum SendError {
     /// The producer was closed before.
     #[error("the producer is closed: send through another one")]
     Closed,
+}
+
+impl SendError {
+    /// Returns whether the queue or the client is at fault instead of the message, and permanently: every other message
+    /// would fail, too, because the queue does not exist, the caller may not use it, or the client lacks its
+    /// configuration. A program that sends many messages ends at such an error.
+    ///
+    /// ```
+    /// use streamer_producer::SendError;
+    ///
+    /// let refused = |code: &str| SendError::Refused { code: code.to_owned(), message: String::new() };
+    /// assert!(refused("AWS.SimpleQueueService.NonExistentQueue").is_queue_fault());
+    /// assert!(!refused("InvalidMessageContents").is_queue_fault());
+    /// ```
+    #[must_use]
+    pub fn is_queue_fault(&self) -> bool {
+        match self {
+            Self::Refused { code, .. } => is_final(code) && !is_message_fault(code),
+            Self::NotConfigured { .. } | Self::Closed => true,
+            Self::TenantOnFifo | Self::TimedOut { .. } => false,
+        }
+    }
 }
 
 /// Some of many messages are not on the queue; the others are.

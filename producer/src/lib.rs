@@ -104,6 +104,7 @@
 //! ```
 
 mod batcher;
+mod body;
 mod buffer;
 mod calls;
 mod deadline;
@@ -123,8 +124,8 @@ pub use message::{Message, MessageBuilder};
 pub use producer::Producer;
 pub use progress::{EndError, Progress};
 pub use streamer_message::{
-    ClientContent, ClientError, ConnectionId, InvalidId, MessageId, PayloadError, Percent, PercentOutOfRange,
-    RequestId, TenantId, UserId, limits,
+    ClientContent, ClientError, ConnectionId, DecodeError, InvalidId, MessageId, PayloadError, Percent,
+    PercentOutOfRange, RequestId, TenantId, UserId, limits,
 };
 
 #[cfg(doctest)]

@@ -17,6 +17,10 @@ use crate::error::MessageError;
 /// Maximum length of a trace header: enough for root, parent, sampling decision and lineage.
 const TRACE_BYTES: usize = 256;
 
+/// Latest expiry in milliseconds since the epoch: the end of the year 9999. Later times would look like a time in
+/// microseconds.
+const NEVER: u64 = 253_402_300_799_999;
+
 /// A valid message, within every limit, that [`Producer::send`](crate::Producer::send) can send.
 ///
 /// Its constructors name the audience and return a [`MessageBuilder`]. The builder's setters are optional; a method
@@ -197,7 +201,8 @@ impl MessageBuilder {
         self
     }
 
-    /// Sets how long from now the message is worth delivering, in whole milliseconds. By default it never expires.
+    /// Sets how long from now the message is worth delivering, in whole milliseconds, at most until the end of the
+    /// year 9999. By default it never expires.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -369,7 +374,7 @@ impl MessageBuilder {
             id,
             request,
             supersedable: self.supersedable.unwrap_or(supersedable),
-            expires_at: self.expires_in.map(|duration| now.saturating_add(duration)).map(as_millis),
+            expires_at: self.expires_in.map(|duration| as_millis(now.saturating_add(duration)).min(NEVER)),
         })
     }
 }
@@ -466,6 +471,6 @@ mod tests {
         let now = as_millis(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap());
         assert!((now + 59_000..=now + 60_000).contains(&message.expires_at.unwrap()));
         let forever = Message::connection("c").expires_in(Duration::MAX).payload(&1).unwrap();
-        assert_eq!(forever.expires_at, Some(u64::MAX));
+        assert_eq!(forever.expires_at, Some(253_402_300_799_999));
     }
 }

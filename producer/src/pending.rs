@@ -72,6 +72,9 @@ impl Pending {
                 Some(Err(Failure::Refused { code, message })) => {
                     return Err(SendError::Refused { code: code.clone(), message: message.clone() });
                 }
+                Some(Err(Failure::NotConfigured(cause))) => {
+                    return Err(SendError::NotConfigured { cause: cause.clone() });
+                }
                 Some(Err(Failure::NotTaken(failure))) => cause = Some(failure.clone()),
                 None => {}
             }

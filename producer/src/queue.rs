@@ -1,7 +1,8 @@
 //! One call to SQS, and its result for each entry.
 
-use std::{error::Error as _, sync::Arc};
+use std::{error::Error, iter::successors, sync::Arc};
 
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_sqs::{
     Client,
     config::retry::RetryConfig,
@@ -25,6 +26,8 @@ pub(crate) struct Queue {
 pub(crate) enum Failure {
     /// The queue would refuse the entry again.
     Refused { code: String, message: String },
+    /// No call can be made: the client lacks its configuration.
+    NotConfigured(String),
     /// A retry can succeed. The entry may be on the queue.
     NotTaken(String),
 }
@@ -64,7 +67,10 @@ impl Queue {
             message: error.to_string(),
         })?;
         let send = self.client.send_message_batch().queue_url(&self.url).set_entries(Some(entries));
-        send.send().await.map_err(|error| failure(&error))
+        send.send().await.map_err(|error| match self.client.config().region() {
+            Some(_) => failure(&error),
+            None => Failure::NotConfigured("there is no Region".to_owned()),
+        })
     }
 }
 
@@ -90,12 +96,11 @@ fn result(output: &SendMessageBatchOutput, id: &str) -> Result<(), Failure> {
 }
 
 fn failure(error: &SdkError<SendMessageBatchError>) -> Failure {
+    if let Some(cause) = misconfiguration(error) {
+        return Failure::NotConfigured(cause);
+    }
     let service = error.as_service_error();
-    let code = match error {
-        SdkError::ConstructionFailure(_) => Some("InvalidCall"),
-        _ => service.and_then(ProvideErrorMetadata::code).filter(|code| is_final(code)),
-    };
-    match code {
+    match service.and_then(ProvideErrorMetadata::code).filter(|code| is_final(code)) {
         Some(code) => {
             let message = service.and_then(ProvideErrorMetadata::message).map(str::to_owned);
             Failure::Refused { code: code.to_owned(), message: message.unwrap_or_else(|| cause(error)) }
@@ -104,17 +109,74 @@ fn failure(error: &SdkError<SendMessageBatchError>) -> Failure {
     }
 }
 
-/// Returns SQS's code and message, or, for a call without an answer, the texts of the error and its sources.
+/// Returns why the client can make no call, if its configuration is the reason. A source of credentials that failed may
+/// work at the next attempt.
+fn misconfiguration(error: &SdkError<SendMessageBatchError>) -> Option<String> {
+    let mut sources = successors(error.source(), |&error| error.source());
+    match sources.find_map(|error| error.downcast_ref()) {
+        Some(CredentialsError::CredentialsNotLoaded(_)) => Some("there are no credentials".to_owned()),
+        Some(CredentialsError::InvalidConfiguration(_)) => Some(cause(error)),
+        _ => matches!(error, SdkError::ConstructionFailure(_)).then(|| cause(error)),
+    }
+}
+
+/// Returns SQS's code and message, or why there was no answer.
 fn cause(error: &SdkError<SendMessageBatchError>) -> String {
     let service = error.as_service_error();
     if let Some(code) = service.and_then(ProvideErrorMetadata::code) {
         let message = service.and_then(ProvideErrorMetadata::message).unwrap_or_default();
         return format!("{code}: {message}");
     }
-    let (mut text, mut source) = (error.to_string(), error.source());
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
+    let (mut text, mut root) = (error.to_string(), error.source());
+    let mut last = text.clone();
+    while let Some(source) = root {
+        last = source.to_string();
+        text = format!("{text}: {last}");
+        root = source.source();
     }
-    text
+    match error {
+        SdkError::DispatchFailure(failure) if failure.is_timeout() => "no connection in time".to_owned(),
+        SdkError::DispatchFailure(failure) if failure.is_io() => format!("no connection: {last}"),
+        SdkError::TimeoutError(_) => "no answer in time".to_owned(),
+        _ => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_credential_types::{credential_fn::provide_credentials_fn, provider::error::CredentialsError};
+    use aws_sdk_sqs::{
+        Config,
+        config::{BehaviorVersion, Region},
+    };
+
+    use super::*;
+
+    /// Sends to a client that can make no call, and returns the failure.
+    async fn failure_of(region: Option<Region>, error: fn() -> CredentialsError) -> Failure {
+        let config = Config::builder().behavior_version(BehaviorVersion::v2026_01_12()).region(region);
+        let config = config.credentials_provider(provide_credentials_fn(move || async move { Err(error()) }));
+        let queue = Queue::new(&Client::from_conf(config.build()), "http://127.0.0.1:9/q".to_owned());
+        let body = "{}".to_owned();
+        let entry = Entry { body, group: None, deduplication: None, trace: None, key: None };
+        queue.send(&[Arc::new(entry)]).await.remove(0).unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn missing_configuration_is_told_from_transient_failures() {
+        let region = || Some(Region::from_static("eu-central-1"));
+        let missing = || CredentialsError::not_loaded("none");
+        let failure = failure_of(region(), missing).await;
+        assert!(
+            matches!(&failure, Failure::NotConfigured(cause) if cause == "there are no credentials"),
+            "{failure:?}"
+        );
+        let failure = failure_of(None, missing).await;
+        assert!(
+            matches!(&failure, Failure::NotConfigured(cause) if cause == "there is no Region"),
+            "{failure:?}"
+        );
+        let failure = failure_of(region(), || CredentialsError::provider_error("no answer")).await;
+        assert!(matches!(failure, Failure::NotTaken(_)), "{failure:?}");
+    }
 }

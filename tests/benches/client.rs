@@ -155,7 +155,7 @@ fn sdk(aws: &aws_config::SdkConfig, endpoint: &str) -> aws_sdk_apigatewaymanagem
 }
 
 /// Builds an event with messages for `number` connections, up to 100 per message.
-pub(crate) fn event(number: usize, payload: &[u8]) -> aws_lambda_events::sqs::SqsEvent {
+pub(crate) fn event(number: usize, payload: &[u8]) -> streamer_events::SqsEvent {
     let connections: Vec<_> = (0..number).map(|connection| format!("L0SM9cOFvH{connection:05}=")).collect();
     let payload = String::from_utf8_lossy(payload);
     let bodies = connections.chunks(100).enumerate().map(|(id, connections)| {

@@ -188,7 +188,7 @@ async fn invocations(lambdas: &BTreeMap<String, PathBuf>) -> anyhow::Result<()> 
                 let to = json!({ "connections": ids });
                 format!(r#"{{"version":1,"id":"m{message}","to":{to},"payload":{payload}}}"#)
             });
-            let event = serde_json::to_string(&event::batch(bodies))?;
+            let event = event::batch_json(bodies).to_string();
             let cost = lambda::cost(binary, &worker, &event, if each == 1 { 1000 } else { 100 }).await?;
             let post = cost.cpu.as_secs_f64() * 1e6 / (10 * each) as f64;
             table.row(
@@ -206,8 +206,8 @@ async fn invocations(lambdas: &BTreeMap<String, PathBuf>) -> anyhow::Result<()> 
 
     let issuer = Issuer::generate()?;
     let token = issuer.token("acme", "anna", Duration::from_secs(3600))?;
-    let connect = serde_json::to_string(&event::connect(Some(&token)))?;
-    let disconnect = serde_json::to_string(&event::disconnect())?;
+    let connect = event::connect_json(Some(&token)).to_string();
+    let disconnect = event::disconnect_json().to_string();
     let variables = [
         ("AWS_ENDPOINT_URL", stub.origin.as_str()),
         ("JWT_PUBLIC_KEY", &issuer.public_key),

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, SystemTime};
 
-use aws_lambda_events::apigw::ApiGatewayWebsocketProxyRequest;
 use connect_handler::{
     ConnectHandler,
     config::Access,
@@ -13,6 +12,7 @@ use connect_handler::{
 use serde_json::json;
 use streamer_cli::stack::issuer::{ISSUER, Issuer};
 use streamer_connections::{CONNECT_GRACE, Connection};
+use streamer_events::WebSocketEvent;
 use streamer_tests::{
     doubles::{ManagementDouble, TableDouble, connection},
     event::connect,
@@ -29,9 +29,9 @@ async fn put_rows(table: &TableDouble, ids: &[&str]) {
     }
 }
 
-fn event(id: &str, issuer: &Issuer) -> ApiGatewayWebsocketProxyRequest {
+fn event(id: &str, issuer: &Issuer) -> WebSocketEvent {
     let mut event = connect(Some(&issuer.sign(&claims(&json!({ "aud": null }))).unwrap()));
-    event.request_context.connection_id = Some(id.to_owned());
+    event.connection_id = Some(id.to_owned());
     event
 }
 

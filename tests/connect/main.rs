@@ -6,6 +6,7 @@ mod keys;
 mod limit;
 mod presence;
 mod random;
+mod refusals;
 mod setup;
 mod tokens;
 
@@ -211,7 +212,7 @@ async fn offered_subprotocol_is_confirmed() {
     let handler = handler(&issuer, &table, access());
     let token = issuer.sign(&claims(&json!({}))).unwrap();
     let mut event = connect(None);
-    event.headers.insert("Sec-WebSocket-Protocol", format!("streamer.jwt, {token}").parse().unwrap());
+    event.headers.push(("Sec-WebSocket-Protocol".to_owned(), format!("streamer.jwt, {token}")));
     let response = handler.handle(event).await;
     assert_eq!(response.status_code, 200);
     assert_eq!(response.headers["Sec-WebSocket-Protocol"], "streamer.jwt");
@@ -228,9 +229,9 @@ async fn disconnect_removes_row_and_always_answers_200() {
     let table = rows();
     // The first event, a repeated one, one for an unknown connection, one without an id, and a failing table.
     let mut unknown = disconnect();
-    unknown.request_context.connection_id = Some("unknown".to_owned());
+    unknown.connection_id = Some("unknown".to_owned());
     let mut without_id = disconnect();
-    without_id.request_context.connection_id = None;
+    without_id.connection_id = None;
     for (table, event) in [
         (&table, disconnect()),
         (&table, disconnect()),

@@ -1,8 +1,12 @@
-//! Handlers, claims and responses that the tests share.
+//! Handlers, claims, responses and logs that the tests share.
 
-use std::time::SystemTime;
+use std::{
+    io::Write,
+    sync::{Arc, Mutex},
+    time::SystemTime,
+};
 
-use aws_lambda_events::{apigw::ApiGatewayWebsocketProxyRequest, encodings::Body};
+use aws_lambda_events::encodings::Body;
 use connect_handler::{
     ConnectHandler,
     config::Access,
@@ -12,7 +16,9 @@ use connect_handler::{
 };
 use serde_json::{Value, json};
 use streamer_cli::stack::issuer::ISSUER;
+use streamer_events::WebSocketEvent;
 use streamer_tests::{doubles::TableDouble, event::connect, key_server::KeyServer, worker::telemetry};
+use tracing_subscriber::fmt::MakeWriter;
 
 pub(crate) fn access() -> Access {
     Access { region: Some("eu-central-1".to_owned()), ..Access::default() }
@@ -54,14 +60,40 @@ pub(crate) async fn respond(handler: &ConnectHandler, token: &str) -> (i64, Stri
 }
 
 /// Returns the status of the response to an event, and the reason of a refusal.
-pub(crate) async fn respond_to(
-    handler: &ConnectHandler,
-    event: ApiGatewayWebsocketProxyRequest,
-) -> (i64, String) {
+pub(crate) async fn respond_to(handler: &ConnectHandler, event: WebSocketEvent) -> (i64, String) {
     let response = handler.handle(event).await;
     let reason = match &response.body {
         Some(Body::Text(body)) => serde_json::from_str::<Value>(body).unwrap()["error"].clone(),
         _ => "".into(),
     };
     (response.status_code, reason.as_str().unwrap().to_owned())
+}
+
+/// A writer that keeps the log.
+#[derive(Clone, Default)]
+pub(crate) struct LogWriter(Arc<Mutex<Vec<u8>>>);
+
+impl LogWriter {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+    }
+}
+
+impl Write for LogWriter {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for LogWriter {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
 }

@@ -8,9 +8,9 @@ use std::{
     time::Duration,
 };
 
-use aws_lambda_events::sqs::SqsEvent;
 use delivery_worker::{admission::Gate, classify::PostResult};
 use serde_json::json;
+use streamer_events::SqsEvent;
 use streamer_tests::{
     event::{EPOCH_MILLIS, batch, epoch, message},
     gateway::{MemoryGateway, status},

@@ -4,8 +4,8 @@ mod large;
 
 use std::{collections::BTreeSet, time::Duration};
 
-use aws_lambda_events::sqs::SqsEvent;
 use serde_json::{Value, json};
+use streamer_events::SqsEvent;
 use streamer_tests::{
     doubles::{Crowd, Entry, QueueDouble, TableDouble},
     event::{batch, epoch, record},
@@ -285,9 +285,7 @@ mod user {
         rig.worker.table = Some(crowd.client());
         let mut record = record(0, to_anna("m"));
         record.attributes.insert("MessageGroupId".to_owned(), "acme#anna".to_owned());
-        let mut event = SqsEvent::default();
-        event.records = vec![record];
-        assert_eq!(rig.invoke(event).await?, ids([]));
+        assert_eq!(rig.invoke(SqsEvent { records: vec![record] }).await?, ids([]));
         assert_eq!((rig.worker.gateway.posts().len(), rig.handed_back().len()), (2345, 0));
         Ok(())
     }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use streamer_tests::{
     doubles::{Entry, QueueDouble, TableDouble},
-    event::{batch, message, record},
+    event::{batch, message},
     gateway::{MemoryGateway, status},
     worker::Rig,
 };
@@ -27,7 +27,7 @@ async fn malformed_body_is_poison_and_kept_unchanged() -> anyhow::Result<()> {
     let bodies = [
         ("{".to_owned(), "not a JSON object"),
         ("\u{FFFD}\u{FFFD} caf\u{e9}".to_owned(), "not a JSON object"),
-        ("\u{feff}{}".to_owned(), "not a JSON object"),
+        ("\u{feff}{}".to_owned(), "text with a byte order mark"),
         (nested(500_000), "not a JSON object"),
         (message_with("version", json!(2)), "version 2 is not known here"),
         (message_with("version", json!("1")), "`version` is not valid"),
@@ -36,6 +36,7 @@ async fn malformed_body_is_poison_and_kept_unchanged() -> anyhow::Result<()> {
         (message_with("to", json!({ "connection": "x".repeat(129) })), "`to` is not valid"),
         (message_with("to", json!({ "connection": ".." })), "`to` is not valid"),
         (message_with("id", json!("")), "`id` is not valid"),
+        (message_with("expires_at", json!(1_795_791_600)), "`expires_at` looks like seconds"),
         (message_with("retry", json!({ "count": -1 })), "`retry` is not valid"),
     ];
     for (body, reason) in bodies {
@@ -60,11 +61,48 @@ async fn empty_body_is_reported() -> anyhow::Result<()> {
     });
     let gateway = MemoryGateway::always(status(200));
     let rig = Rig::on(gateway, TableDouble::default(), QueueDouble::taking(), refusing_empty);
-    let mut event = batch([""]);
-    let mut without_body = record(1, String::new());
-    without_body.body = None;
-    event.records.push(without_body);
-    assert_eq!(rig.invoke(event).await?, ids(["record-0", "record-1"]));
+    assert_eq!(rig.invoke(batch([""])).await?, ids(["record-0"]));
+    Ok(())
+}
+
+/// Its dead letter has the whole record as body, because there is no other text.
+#[tokio::test(start_paused = true)]
+async fn unreadable_record_is_dead_lettered_alone() -> anyhow::Result<()> {
+    let good = json!({ "messageId": "good", "body": message("m", &["a"]).to_string() });
+    for bad in [
+        json!({ "messageId": "bad", "receiptHandle": "r", "body": null }),
+        json!({ "messageId": "bad", "body": message("m", &["a"]) }),
+        json!({ "messageId": "bad" }),
+        json!({ "messageId": ["bad"], "attributes": 7 }),
+        json!("bad"),
+        json!(null),
+    ] {
+        let rig = rig();
+        let event = json!({ "Records": [good, bad, good] }).to_string();
+        assert_eq!(rig.invoke(serde_json::from_str(&event)?).await?, ids([]), "{bad}");
+        assert_eq!(rig.worker.gateway.texts("a"), ["\"m\"", "\"m\""], "{bad}");
+        let dead = rig.dead();
+        assert_eq!((dead.len(), &dead[0].body), (1, &bad.to_string()));
+        assert_eq!(dead[0].attribute("streamer.reason"), "poison");
+        assert!(dead[0].attribute("streamer.detail").starts_with("the record's body is missing"), "{bad}");
+    }
+    Ok(())
+}
+
+/// Bridges and emulators write such records.
+#[tokio::test(start_paused = true)]
+async fn null_lists_of_message_attributes_are_ignored() -> anyhow::Result<()> {
+    let attribute = json!({ "stringValue": "1", "stringListValues": null, "binaryListValues": null });
+    let record = |id: &str, attributes: Value| {
+        let body = message(id, &["a"]).to_string();
+        json!({ "messageId": id, "receiptHandle": "r", "body": body, "messageAttributes": attributes })
+    };
+    let records =
+        [record("1", json!({})), record("2", json!({ "trace": attribute })), record("3", json!(null))];
+    let rig = rig();
+    assert_eq!(rig.invoke(serde_json::from_str(&json!({ "Records": records }).to_string())?).await?, ids([]));
+    assert_eq!(rig.worker.gateway.texts("a"), ["\"1\"", "\"2\"", "\"3\""]);
+    assert!(rig.dead().is_empty());
     Ok(())
 }
 

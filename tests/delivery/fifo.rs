@@ -6,9 +6,9 @@ use std::{
     time::Duration,
 };
 
-use aws_lambda_events::sqs::SqsEvent;
 use delivery_worker::{admission::Gate, queue_kind::QueueKind};
 use serde_json::{Value, json};
+use streamer_events::SqsEvent;
 use streamer_tests::{
     doubles::{Entry, QueueDouble, TableDouble},
     event::{EPOCH_MILLIS, batch, message},

@@ -27,10 +27,10 @@ use std::{
     time::Duration,
 };
 
-use aws_lambda_events::sqs::SqsEvent;
 use delivery_worker::queue_kind::QueueKind;
 use proptest::prelude::*;
 use serde_json::Value;
+use streamer_events::SqsEvent;
 use streamer_tests::{
     cases,
     doubles::{Entry, QueueDouble, TableDouble},

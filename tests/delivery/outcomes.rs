@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use streamer_connections::Connection;
+use streamer_events::SqsEvent;
 use streamer_tests::{
     doubles::{QueueDouble, TableDouble, connection},
     event::{EPOCH_MILLIS, batch, epoch, message, record},
@@ -130,7 +131,7 @@ mod expired {
     #[tokio::test(start_paused = true)]
     async fn expired_message_becomes_no_dead_letter() -> anyhow::Result<()> {
         let mut body = message("m", &["a"]);
-        body["expires_at"] = 1.into();
+        body["expires_at"] = (EPOCH_MILLIS - 1).into();
         body["payload"] = "x".repeat(200_000).into();
         body["retry"] = json!({ "count": 1, "receives": 0, "since": 0, "cause": "503" });
         for rig in
@@ -200,15 +201,40 @@ mod superseded {
     }
 }
 
+/// Returns a batch of two messages, the second without the id that names it in the response.
+fn with_unnamed() -> SqsEvent {
+    let mut event = batch(["1", "2"].map(|id| message(id, &["a"]).to_string()));
+    event.records[1].message_id = None;
+    event
+}
+
 #[tokio::test(start_paused = true)]
-async fn event_without_message_ids_is_refused() {
+async fn unnamed_record_is_delivered() -> anyhow::Result<()> {
     let rig = Rig::new(MemoryGateway::always(status(200)));
-    let mut event = batch([message("1", &["a"]).to_string()]);
-    let mut without_id = record(1, message("2", &["a"]).to_string());
-    without_id.message_id = None;
-    event.records.push(without_id);
-    assert!(rig.invoke(event).await.is_err());
-    assert!(rig.worker.gateway.posts().is_empty());
+    assert_eq!(rig.invoke(with_unnamed()).await?, ids([]));
+    assert_eq!(rig.worker.gateway.texts("a"), ["\"1\"", "\"2\""]);
+    Ok(())
+}
+
+/// SQS would delete it after any response. A hand-back needs no name, so only a failing queue leads here.
+#[tokio::test(start_paused = true)]
+async fn unnamed_unacknowledged_record_fails_the_batch() -> anyhow::Result<()> {
+    let rig = Rig::new(MemoryGateway::always(status(429)));
+    assert_eq!(rig.invoke(with_unnamed()).await?, ids([]));
+    assert_eq!(rig.handed_back().len(), 2);
+
+    let rig = Rig::on(
+        MemoryGateway::always(status(429)),
+        TableDouble::default(),
+        QueueDouble::failing("AccessDenied"),
+        QueueDouble::taking(),
+    );
+    let error = rig.invoke(with_unnamed()).await.unwrap_err().to_string();
+    assert!(error.starts_with("a record without messageId must be delivered again"), "{error}");
+
+    let rig = Rig::fifo(MemoryGateway::always(status(429)));
+    assert!(rig.invoke(with_unnamed()).await.is_err());
+    Ok(())
 }
 
 #[tokio::test(start_paused = true)]

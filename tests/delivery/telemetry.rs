@@ -17,7 +17,7 @@ use crate::{answering, ids};
 
 /// Log output, kept in memory.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl io::Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -32,7 +32,7 @@ impl io::Write for Log {
 
 impl Log {
     /// Runs `run`, and returns the lines that it logs at `level` and above: parsed as JSON, and as text.
-    async fn capture(
+    pub(crate) async fn capture(
         level: Level,
         run: impl Future<Output = anyhow::Result<()>>,
     ) -> anyhow::Result<(Vec<Value>, String)> {
@@ -66,7 +66,7 @@ async fn invocation() -> anyhow::Result<()> {
     body["request"] = json!({ "id": "r", "seq": 1 });
     let poison = "{\"version\":\"s3cret\"}".to_owned();
     let mut late = message("late", &["late"]);
-    late["expires_at"] = 1.into();
+    late["expires_at"] = 1_763_999_999_999_u64.into();
     let mut tired = message("tired", &["tired"]);
     tired["retry"] = json!({ "count": 9, "receives": 0, "since": 0, "cause": "503" });
     let to = json!({ "user": { "tenant": "acme", "user": "away" } });
@@ -134,5 +134,17 @@ async fn debug_level_logs_delivered_pairs() -> anyhow::Result<()> {
     let delivered = lines.iter().find(|line| line["outcome"] == "delivered").unwrap();
     assert_eq!(delivered["connection_id"], "accepted");
     assert!(!text.contains("s3cret"), "{text}");
+    Ok(())
+}
+
+/// `streamer send --wait` knows from these numbers when a message has its last outcome.
+#[tokio::test(start_paused = true)]
+async fn debug_level_counts_further_messages() -> anyhow::Result<()> {
+    let (lines, _) = Log::capture(Level::DEBUG, invocation()).await?;
+    let further = |id: &str| {
+        let line = lines.iter().find(|line| line["message"] == "record" && line["message_id"] == id);
+        line.map(|line| (line["record_id"].is_string(), line["further_messages"].as_u64()))
+    };
+    assert_eq!((further("m"), further("late")), (Some((true, Some(1))), Some((true, Some(0)))));
     Ok(())
 }

@@ -30,7 +30,11 @@ use tokio::{
 use crate::{TENANT, connected, rows};
 
 /// Sends a handshake with this query and these headers, and returns the status and the open connection.
-async fn handshake(stack: &Stack, query: &str, header: &str) -> anyhow::Result<(u16, BufReader<TcpStream>)> {
+pub(crate) async fn handshake(
+    stack: &Stack,
+    query: &str,
+    header: &str,
+) -> anyhow::Result<(u16, BufReader<TcpStream>)> {
     let url = stack.deployed.websocket_url.strip_prefix("ws://").context("not a WebSocket URL")?;
     let (host, path) = url.split_once('/').context("the URL has no path")?;
     let mut stream = BufReader::new(TcpStream::connect(host).await?);
@@ -112,7 +116,7 @@ async fn limit_closes_a_users_oldest_connections() -> anyhow::Result<()> {
     let handler =
         ConnectHandler::new(stack.table(), verifier, access, Some(limit), telemetry("connect-handler"));
     let mut event = event::connect(Some(&stack.issuer.token(TENANT, user, Duration::from_secs(60))?));
-    event.request_context.connection_id = Some("newest".to_owned());
+    event.connection_id = Some("newest".to_owned());
     // The limit has 2 s. Connections that it did not close in time stay until the next `$connect`.
     eventually("the limit is enforced in time", async || {
         let started = Instant::now();

@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf, process::Stdio};
 
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
-use streamer_cli::paths;
+use streamer_cli::{commands::env::shell_lines, paths};
 use streamer_tests::{boto3::BOTO3, emulator::stack, eventually};
 use tokio::process::Command;
 
@@ -19,9 +19,9 @@ async fn python_producer_follows_schema_and_delivers() -> anyhow::Result<()> {
         Ok(installed) => installed,
         Err(error) => return skip(error),
     };
-    let mut command = Command::new(python);
+    let mut command = std::process::Command::new(python);
     command.arg(example("publish.py"));
-    publish(&mut command, "python").await
+    publish(&command, "python").await
 }
 
 #[tokio::test]
@@ -30,9 +30,9 @@ async fn node_producer_follows_schema_and_delivers() -> anyhow::Result<()> {
         Ok(script) => script,
         Err(error) => return skip(error),
     };
-    let mut command = Command::new("node");
+    let mut command = std::process::Command::new("node");
     command.arg(script);
-    publish(&mut command, "node").await
+    publish(&command, "node").await
 }
 
 /// Skips a language that is not installed on this machine. With `CI=true` that is an error.
@@ -65,30 +65,20 @@ async fn node() -> anyhow::Result<PathBuf> {
     Ok(script)
 }
 
-/// Lets a producer publish to a queue without a worker, where the test reads the message, and to the outbound queue.
-async fn publish(command: &mut Command, user: &str) -> anyhow::Result<()> {
+/// Lets a producer publish to a queue without a worker, where the test reads the message, and to the outbound queue. It
+/// has only the variables that `streamer env` prints.
+async fn publish(command: &std::process::Command, user: &str) -> anyhow::Result<()> {
     let stack = stack().await?;
     let sqs = aws_sdk_sqs::Client::new(&stack.config);
     let queue = sqs.create_queue().queue_name(format!("language-{}", fastrand::u64(..))).send().await?;
     let queue = queue.queue_url.context("the queue has no URL")?;
     let (mut client, id) = connected(&stack, user).await?;
-    command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path))).stdin(Stdio::null());
-    for (name, value) in [
-        ("AWS_ENDPOINT_URL", stack.deployed.endpoint_url.as_str()),
-        ("AWS_REGION", &stack.deployed.region),
-        ("AWS_DEFAULT_REGION", &stack.deployed.region),
-        ("AWS_ACCESS_KEY_ID", "test"),
-        ("AWS_SECRET_ACCESS_KEY", "test"),
-        ("AWS_EC2_METADATA_DISABLED", "true"),
-    ] {
-        command.env(name, value);
-    }
-    // A command cannot be reused: arguments are only ever appended.
     for url in [&queue, &stack.deployed.queue_url] {
-        let mut run = Command::new(command.as_std().get_program());
-        run.args(command.as_std().get_args()).args([url, id.as_str(), TEXT]).env_clear();
-        run.envs(command.as_std().get_envs().filter_map(|(name, value)| Some((name, value?))));
-        let output = run.output().await?;
+        let mut shell = Command::new("sh");
+        shell.args(["-c", r#"eval "$LINES"; exec "$@""#, "sh"]);
+        shell.arg(command.get_program()).args(command.get_args()).args([url, id.as_str(), TEXT]);
+        shell.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path))).stdin(Stdio::null());
+        let output = shell.env("LINES", shell_lines(&stack.deployed)).output().await?;
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 

@@ -2,13 +2,20 @@
 
 mod arrivals;
 mod audiences;
+mod aws;
 mod browser;
 mod connect;
+mod dead_letters;
+mod front_door;
 mod languages;
 mod outcomes;
 mod redrive;
+mod routers;
+mod send;
+mod services;
 mod status;
 mod storm;
+mod terminal;
 mod upgrade;
 
 use std::{
@@ -288,7 +295,7 @@ async fn bad_token_gets_401_and_no_row() -> anyhow::Result<()> {
         let refused = Socket::connect(&stack.deployed.websocket_url, token).await;
         assert!(matches!(refused, Err(NotConnected::Refused(_))), "{reason}: {refused:?}");
 
-        let event = Blob::new(serde_json::to_vec(&event::connect(token))?);
+        let event = Blob::new(event::connect_json(token).to_string());
         let invoke = lambda.invoke().function_name(&stack.deployed.functions["connect"]).payload(event);
         let response: Value = serde_json::from_slice(invoke.send().await?.payload.unwrap().as_ref())?;
         assert_eq!(response["statusCode"], 401, "{response}");

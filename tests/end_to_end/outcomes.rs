@@ -176,7 +176,7 @@ async fn gone() -> anyhow::Result<()> {
 async fn expired() -> anyhow::Result<()> {
     let deployment = Deployment::start("expired", |_, _| ok()).await?;
     let mut body = message("m", json!({ "connection": "a" }));
-    body["expires_at"] = json!(1);
+    body["expires_at"] = json!(1_764_000_000_000_u64);
     deployment.send_and_settle(&body).await?;
     assert!(deployment.posts().is_empty() && deployment.dead_letters().await?.is_empty());
     Ok(())

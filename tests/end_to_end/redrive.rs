@@ -25,6 +25,7 @@ use streamer_tests::{
     eventually,
 };
 use sysinfo::Signal;
+use tokio::process::Child;
 
 use crate::{arrivals::Arrivals, connected, connected_socket};
 
@@ -60,7 +61,7 @@ impl Deployment {
     }
 
     /// Returns the body of a message as the producer sends it.
-    async fn body(id: &str, connection: &ConnectionId) -> anyhow::Result<String> {
+    pub(crate) async fn body(id: &str, connection: &ConnectionId) -> anyhow::Result<String> {
         let queue = QueueDouble::taking();
         let producer = streamer_producer::Producer::new(&queue.client(), "https://sqs.example.com/outbound");
         producer.send(Message::connection(connection).id(id).response("redriven")?).await?;
@@ -83,10 +84,33 @@ impl Deployment {
         Ok(())
     }
 
+    /// Sends many dead letters for a connection, with the ids from 0 on, as if SQS had moved them.
+    pub(crate) async fn send_dead_letters(
+        &self,
+        number: usize,
+        connection: &ConnectionId,
+    ) -> anyhow::Result<()> {
+        for part in (0..number).collect::<Vec<_>>().chunks(10) {
+            let mut batch = self.sqs.send_message_batch().queue_url(&self.delivery.dead_letter_queue_url);
+            for letter in part {
+                let entry = SendMessageBatchRequestEntry::builder().id(letter.to_string());
+                let body = Self::body(&letter.to_string(), connection).await?;
+                batch = batch.entries(entry.message_body(body).build()?);
+            }
+            batch.send().await?;
+        }
+        Ok(())
+    }
+
     pub(crate) async fn redrive<const N: usize>(&self, arguments: [&str; N]) -> anyhow::Result<Output> {
+        output(self.spawn_redrive(arguments)?).await
+    }
+
+    /// Starts `streamer redrive`, and returns while it runs.
+    pub(crate) fn spawn_redrive<const N: usize>(&self, arguments: [&str; N]) -> anyhow::Result<Child> {
         let mut all = vec!["redrive", "--aws", "--queue-url", &self.delivery.queue_url];
         all.extend(arguments);
-        output(self.streamer.spawn_at(&self.stack.deployed.endpoint_url, all)?).await
+        self.streamer.spawn_at(&self.stack.deployed.endpoint_url, all)
     }
 
     /// Returns the numbers of visible and of hidden dead letters.
@@ -212,18 +236,8 @@ async fn loses_nothing(name: &str, end: Signal) -> anyhow::Result<()> {
     const LETTERS: usize = 2000;
     let deployment = Deployment::new(name).await?;
     let (socket, id) = connected_socket(&deployment.stack, name).await?;
-    for part in (0..LETTERS).collect::<Vec<_>>().chunks(10) {
-        let mut batch =
-            deployment.sqs.send_message_batch().queue_url(&deployment.delivery.dead_letter_queue_url);
-        for letter in part {
-            let entry = SendMessageBatchRequestEntry::builder().id(letter.to_string());
-            let body = Deployment::body(&letter.to_string(), &id).await?;
-            batch = batch.entries(entry.message_body(body).build()?);
-        }
-        batch.send().await?;
-    }
-    let arguments = ["redrive", "--aws", "--queue-url", &deployment.delivery.queue_url, "--send"];
-    let redrive = deployment.streamer.spawn_at(&deployment.stack.deployed.endpoint_url, arguments)?;
+    deployment.send_dead_letters(LETTERS, &id).await?;
+    let redrive = deployment.spawn_redrive(["--send"])?;
     eventually("the first letters are sent back", async || {
         let (visible, hidden) = deployment.dead_letters().await?;
         Ok(visible + hidden < LETTERS)
@@ -233,7 +247,9 @@ async fn loses_nothing(name: &str, end: Signal) -> anyhow::Result<()> {
     let ended = output(redrive).await?;
     assert!(!ended.success, "it ended before the signal: {ended:?}");
     if end == Signal::Interrupt {
-        assert!(ended.err.contains("interrupted: the remaining dead letters are unchanged"), "{ended:?}");
+        assert_eq!(ended.code, Some(130), "{ended:?}");
+        let state = "interrupted by Ctrl-C: the remaining dead letters are unchanged";
+        assert!(ended.err.contains(state), "{ended:?}");
         assert_eq!(deployment.dead_letters().await?.1, 0, "letters are still hidden");
     }
 

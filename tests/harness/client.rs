@@ -31,6 +31,14 @@ impl Client {
         self.socket.send(request).await
     }
 
+    /// Sends a text that need not be JSON.
+    ///
+    /// # Errors
+    /// When the connection is closed.
+    pub async fn send_text(&mut self, text: &str) -> anyhow::Result<()> {
+        self.socket.send_text(text).await
+    }
+
     /// Waits for the next new message, which the error calls `expected`.
     ///
     /// # Errors

@@ -2,11 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use aws_lambda_events::{
-    apigw::ApiGatewayWebsocketProxyRequest,
-    sqs::{SqsEvent, SqsMessage},
-};
 use serde_json::{Value, json};
+use streamer_events::{Body, SqsEvent, SqsRecord, WebSocketEvent};
 
 /// Returns the time at which tests in virtual time begin.
 #[must_use]
@@ -19,25 +16,24 @@ pub const EPOCH_MILLIS: u64 = 1_764_000_000_000;
 
 /// Builds an SQS event with these bodies. The records' ids are `record-0`, `record-1`, ….
 pub fn batch<B: Into<String>>(bodies: impl IntoIterator<Item = B>) -> SqsEvent {
-    let mut event = SqsEvent::default();
-    event.records = bodies.into_iter().enumerate().map(|(index, body)| record(index, body.into())).collect();
-    event
+    let records = bodies.into_iter().enumerate().map(|(index, body)| record(index, body.into()));
+    SqsEvent { records: records.collect() }
 }
 
 /// Builds a record with this body, received for the first time at [`epoch`].
 #[must_use]
-pub fn record(index: usize, body: String) -> SqsMessage {
+pub fn record(index: usize, body: String) -> SqsRecord {
     let attributes = [
         ("ApproximateReceiveCount", "1".to_owned()),
         ("ApproximateFirstReceiveTimestamp", EPOCH_MILLIS.to_string()),
         ("SentTimestamp", (EPOCH_MILLIS - 50).to_string()),
     ];
-    let mut record = SqsMessage::default();
-    record.message_id = Some(format!("record-{index}"));
-    record.receipt_handle = Some(format!("receipt-{index}"));
-    record.body = Some(body);
-    record.attributes = attributes.map(|(name, value)| (name.to_owned(), value)).into();
-    record
+    SqsRecord {
+        message_id: Some(format!("record-{index}")),
+        receipt_handle: Some(format!("receipt-{index}")),
+        body: Body::Text(body),
+        attributes: attributes.map(|(name, value)| (name.to_owned(), value)).into(),
+    }
 }
 
 /// Builds the body of a message to these connections, with its id as payload.
@@ -46,12 +42,34 @@ pub fn message(id: &str, connections: &[&str]) -> Value {
     json!({ "version": 1, "id": id, "to": { "connections": connections }, "payload": id })
 }
 
+/// Builds the JSON of an SQS event with these bodies, as SQS writes it.
+pub fn batch_json<B: Into<String>>(bodies: impl IntoIterator<Item = B>) -> Value {
+    let json = |record: SqsRecord| {
+        let Body::Text(body) = record.body else { return Value::Null };
+        json!({
+            "messageId": record.message_id,
+            "receiptHandle": record.receipt_handle,
+            "body": body,
+            "attributes": record.attributes,
+            "messageAttributes": {},
+            "md5OfBody": "00000000000000000000000000000000",
+            "eventSource": "aws:sqs",
+            "eventSourceARN": "arn:aws:sqs:eu-central-1:123456789012:outbound",
+            "awsRegion": "eu-central-1",
+        })
+    };
+    json!({ "Records": batch(bodies).records.into_iter().map(json).collect::<Vec<_>>() })
+}
+
 /// Builds a `$connect` event as API Gateway sends it, with a token in the header `Authorization`.
-///
-/// # Panics
-/// When the event type does not accept it.
 #[must_use]
-pub fn connect(token: Option<&str>) -> ApiGatewayWebsocketProxyRequest {
+pub fn connect(token: Option<&str>) -> WebSocketEvent {
+    read(&connect_json(token))
+}
+
+/// Builds the JSON of [`connect`].
+#[must_use]
+pub fn connect_json(token: Option<&str>) -> Value {
     let mut headers = json!({ "Host": "ws.example.com", "User-Agent": "tests/1.0" });
     if let Some(token) = token {
         headers["Authorization"] = format!("Bearer {token}").into();
@@ -60,22 +78,29 @@ pub fn connect(token: Option<&str>) -> ApiGatewayWebsocketProxyRequest {
 }
 
 /// Builds a `$disconnect` event as API Gateway sends it.
-///
-/// # Panics
-/// When the event type does not accept it.
 #[must_use]
-pub fn disconnect() -> ApiGatewayWebsocketProxyRequest {
+pub fn disconnect() -> WebSocketEvent {
+    read(&disconnect_json())
+}
+
+/// Builds the JSON of [`disconnect`].
+#[must_use]
+pub fn disconnect_json() -> Value {
     let mut event = websocket("DISCONNECT", json!({}));
-    event.request_context.disconnect_status_code = Some(1001);
-    event.request_context.disconnect_reason = Some("Going away".to_owned());
+    event["requestContext"]["disconnectStatusCode"] = 1001.into();
+    event["requestContext"]["disconnectReason"] = "Going away".into();
     event
 }
 
 /// The connection id in the WebSocket events.
 pub const CONNECTION: &str = "L0SM9cOFvHcCIhw=";
 
-#[expect(clippy::expect_used, reason = "an invalid event is a bug in the tests")]
-fn websocket(event_type: &str, mut event: Value) -> ApiGatewayWebsocketProxyRequest {
+#[expect(clippy::expect_used, reason = "every JSON is a WebSocket event")]
+fn read(event: &Value) -> WebSocketEvent {
+    serde_json::from_str(&event.to_string()).expect("a WebSocket event")
+}
+
+fn websocket(event_type: &str, mut event: Value) -> Value {
     event["isBase64Encoded"] = false.into();
     event["requestContext"] = json!({
         "routeKey": format!("${}", event_type.to_lowercase()),
@@ -90,5 +115,5 @@ fn websocket(event_type: &str, mut event: Value) -> ApiGatewayWebsocketProxyRequ
         "requestTimeEpoch": EPOCH_MILLIS,
         "identity": { "sourceIp": "192.0.2.1", "userAgent": "tests/1.0" },
     });
-    serde_json::from_value(event).expect("a WebSocket event")
+    event
 }

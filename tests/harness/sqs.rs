@@ -7,8 +7,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use aws_lambda_events::sqs::{SqsEvent, SqsMessage};
 use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
+use streamer_events::{Body, SqsEvent, SqsRecord};
 use tokio::time::{Instant, sleep};
 
 use crate::{
@@ -175,7 +175,7 @@ impl Sqs {
         event
     }
 
-    fn record(&self, message: &Waiting) -> SqsMessage {
+    fn record(&self, message: &Waiting) -> SqsRecord {
         let millis = |at: Instant| (EPOCH_MILLIS + (at - self.began).as_millis() as u64).to_string();
         let attributes = [
             ("ApproximateReceiveCount", message.receives.to_string()),
@@ -183,12 +183,12 @@ impl Sqs {
             ("SentTimestamp", millis(message.sent_at)),
             ("MessageGroupId", message.group.clone().unwrap_or_default()),
         ];
-        let mut record = SqsMessage::default();
-        record.message_id = Some(message.id.to_string());
-        record.receipt_handle = Some(message.id.to_string());
-        record.body = Some(message.body.clone());
-        record.attributes = attributes.map(|(name, value)| (name.to_owned(), value)).into();
-        record
+        SqsRecord {
+            message_id: Some(message.id.to_string()),
+            receipt_handle: Some(message.id.to_string()),
+            body: Body::Text(message.body.clone()),
+            attributes: attributes.map(|(name, value)| (name.to_owned(), value)).into(),
+        }
     }
 
     fn hide(&self, receipt: &str, seconds: i32) {

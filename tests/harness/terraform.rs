@@ -37,8 +37,25 @@ impl Terraform {
         module: &str,
         variables: BTreeMap<&'static str, String>,
     ) -> anyhow::Result<Option<Self>> {
+        Self::initialise_with(name, module, variables, None).await
+    }
+
+    /// Like [`initialise`](Self::initialise), with a file that is added to the module: its name and its text.
+    ///
+    /// # Errors
+    /// When `infra/` cannot be copied, or with `CI` set, Terraform or its providers are missing.
+    pub async fn initialise_with(
+        name: &str,
+        module: &str,
+        variables: BTreeMap<&'static str, String>,
+        file: Option<(&str, &str)>,
+    ) -> anyhow::Result<Option<Self>> {
         let folder = paths::shared(format!("tests/terraform-{name}-{}", std::process::id()));
         copy(&paths::workspace().join("infra"), &folder)?;
+        if let Some((name, text)) = file {
+            fs::create_dir_all(folder.join(module))?;
+            fs::write(folder.join(module).join(name), text)?;
+        }
         let terraform = Self { module: folder.join(module), folder, variables };
         let plugins = env::var_os(PLUGINS).map(|plugins| {
             let mut argument = std::ffi::OsString::from("-plugin-dir=");

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
+use aws_lambda_events::sqs::SqsBatchResponse;
 use aws_sdk_sqs::types::{MessageSystemAttributeNameForSends, SendMessageBatchRequestEntry};
 use delivery_worker::{
     Worker, admission::Gate, gateway::Gateway, policy::Policy, queue::Queue, queue_kind::QueueKind,
@@ -13,6 +13,7 @@ use delivery_worker::{
 };
 use serde_json::Value;
 use streamer_environment::Environment;
+use streamer_events::SqsEvent;
 use streamer_message::sqs::FIFO_SUFFIX;
 use streamer_telemetry::{Settings, Telemetry};
 

@@ -401,6 +401,15 @@ fn anchors(page: &str) -> BTreeSet<String> {
     prose(page).filter_map(heading).map(slug).collect()
 }
 
+/// The end-to-end tests run that example.
+#[test]
+fn guide_shows_the_tested_router() {
+    let (page, example) = (read("docs/guide/router.md"), read("producer/examples/hello.rs"));
+    let shown = page.split("```").nth(1).and_then(|block| block.strip_prefix("rust,no_run\n")).unwrap();
+    let (_, code) = example.split_once("\n\n").unwrap();
+    assert_eq!(shown, code);
+}
+
 #[test]
 fn links_between_pages_resolve() {
     let mut checked = 0;

@@ -1,6 +1,11 @@
 //! Tests of `streamer package`.
 
-use std::{collections::BTreeMap, env, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
 
 use streamer_cli::{
     package::{
@@ -8,13 +13,18 @@ use streamer_cli::{
         archive::{Compression, archive},
         build::Release,
         inspect::inspect,
+        project::{Project, Target},
         runtime_api::Answer,
         start,
     },
     paths,
     stack::build,
 };
-use streamer_tests::{command::Streamer, full};
+use streamer_tests::{
+    command::{Streamer, output, printed, signal},
+    eventually, full,
+};
+use sysinfo::{Pid, ProcessesToUpdate, Signal, System};
 
 const PANICKING: &str = "streamer-panicking";
 
@@ -28,8 +38,8 @@ fn has_cargo_lambda() -> bool {
 async fn process_survives_panic_in_handler() -> anyhow::Result<()> {
     let binary = if full() {
         // By default, cargo-lambda builds with `panic = "abort"`.
-        let release = Release::prepare(Architecture::HERE, has_cargo_lambda()).await?;
-        fs::read(&release.compile(&[PANICKING]).await?[0].path)?
+        let release = Release::prepare(Project::streamer(), Architecture::HERE, has_cargo_lambda()).await?;
+        fs::read(&release.compile(&[Target::binary(PANICKING)], |_| {}).await?[0].path)?
     } else {
         fs::read(build::build().await?.path(PANICKING)?)?
     };
@@ -121,4 +131,127 @@ async fn missing_tools_are_reported_with_remedy() -> anyhow::Result<()> {
         assert!(!zig.success && zig.err.contains("pip install cargo-lambda"), "{zig:?}");
     }
     Ok(())
+}
+
+/// A router that requests an invocation, if its variables are there. It has no dependency, so that it compiles at once.
+const ROUTER: &str = r#"
+use std::{env, io::{Read, Write}, net::TcpStream};
+
+fn main() {
+    for name in ["QUEUE_URL", "GREETING"] {
+        assert!(env::var(name).is_ok(), "{name} is missing");
+    }
+    let mut api = TcpStream::connect(env::var("AWS_LAMBDA_RUNTIME_API").unwrap()).unwrap();
+    api.write_all(b"GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\n\r\n").unwrap();
+    api.read_to_end(&mut Vec::new()).unwrap();
+}
+"#;
+
+/// Creates a package outside of Streamer's workspace, with a router and another binary.
+fn create_router(name: &str) -> anyhow::Result<PathBuf> {
+    let folder = env::temp_dir().join(format!("streamer-{name}-{}", std::process::id()));
+    fs::create_dir_all(folder.join("src/bin"))?;
+    let manifest = "[package]\nname = \"my-router\"\nversion = \"0.1.0\"\nedition = \"2024\"\n";
+    fs::write(folder.join("Cargo.toml"), manifest)?;
+    fs::write(folder.join("src/bin/my-router.rs"), ROUTER)?;
+    fs::write(folder.join("src/bin/other.rs"), "fn main() {}")?;
+    let toolchain = "rust-toolchain.toml";
+    fs::copy(paths::workspace().join(toolchain), folder.join(toolchain))?;
+    Ok(folder)
+}
+
+/// A router's package has its own workspace, target folder and lock file. Its zip does not depend on its folder.
+#[tokio::test]
+async fn router_of_another_workspace_is_packaged() -> anyhow::Result<()> {
+    let (streamer, arch) = (Streamer::new("package-router").await?, Architecture::HERE.to_string());
+    let mut zips = Vec::new();
+    for name in ["one", "other"] {
+        let folder = create_router(name)?;
+        let (path, output) = (folder.to_str().unwrap(), folder.join("zips"));
+        let arguments =
+            ["package", "--router", path, "--arch", &arch, "--output", output.to_str().unwrap(), "--bin"];
+        let packaged =
+            streamer.run_all(arguments.into_iter().chain(["my-router", "--env", "GREETING=hello"])).await?;
+        let too_new = packaged.err.contains("package with `--zig`");
+        assert!(packaged.success || too_new, "this machine's glibc may be newer: {packaged:?}");
+        if packaged.success {
+            assert!(packaged.out.contains("router my-router for ") && packaged.out.contains("starts in "));
+            zips.push(fs::read(output.join("router.zip"))?);
+        }
+        assert!(folder.join("target/package").exists() && folder.join("Cargo.lock").exists());
+        fs::remove_dir_all(folder)?;
+    }
+    assert!(zips.windows(2).all(|pair| pair[0] == pair[1]), "the folder changed the zip");
+    Ok(())
+}
+
+/// Each refusal says what to do, and leaves no zip behind.
+#[tokio::test]
+async fn unsuitable_router_is_refused_with_remedy() -> anyhow::Result<()> {
+    let (streamer, arch) = (Streamer::new("package-refused").await?, Architecture::HERE.to_string());
+    let folder = create_router("refused")?;
+    let package = async |path: &Path, more: &[&str]| {
+        let (path, output) = (path.to_str().unwrap(), folder.join("zips"));
+        let arguments = ["package", "--quick", "--arch", &arch, "--output", output.to_str().unwrap()];
+        let refused = streamer
+            .run_all(arguments.into_iter().chain(["--router", path]).chain(more.iter().copied()))
+            .await?;
+        assert!(!refused.success && !output.join("router.zip").exists(), "{refused:?}");
+        anyhow::Ok(refused.err)
+    };
+    let manifest = folder.join("Cargo.toml");
+    for (path, more, remedy) in [
+        (&*manifest, &[][..], "choose one of these binaries with --bin: my-router, other"),
+        (&folder, &["--bin", "third"], "the package has no binary `third`, only: my-router, other"),
+        (&folder, &["--bin", "my-router"], "GREETING is missing"),
+        (&folder, &["--bin", "my-router"], "(--env sets a variable that it needs)"),
+        (&folder.join("src"), &[], "has no Cargo.toml: name the folder of the router's package"),
+        (&folder.join("rust-toolchain.toml"), &[], "is no package: name the folder of the router's package"),
+        (&folder.join("absent"), &[], "there is no package at "),
+    ] {
+        let error = package(path, more).await?;
+        assert!(error.contains(remedy), "{remedy}: {error}");
+    }
+    Ok(fs::remove_dir_all(folder)?)
+}
+
+/// A signal ends the cargo that `package` runs, too.
+#[tokio::test]
+async fn terminated_package_ends_its_cargo() -> anyhow::Result<()> {
+    let streamer = Streamer::new("package-sigterm").await?;
+    let folder = paths::shared(format!("tests/cargo-{}", std::process::id()));
+    fs::create_dir_all(&folder)?;
+    let (cargo, pid) = (folder.join("cargo"), folder.join("pid"));
+    fs::write(&cargo, format!("#!/bin/sh\necho $$ > {}\nexec sleep 600\n", pid.display()))?;
+    fs::set_permissions(&cargo, fs::Permissions::from_mode(0o755))?;
+
+    let arch = Architecture::HERE.to_string();
+    let mut package = streamer.spawn_with_cargo(&cargo, ["package", "--arch", &arch])?;
+    printed(&mut package, "compiling").await?;
+    let read_pid = || fs::read_to_string(&pid).ok()?.trim().parse().ok().map(Pid::from_u32);
+    eventually("cargo runs", async || Ok(read_pid().is_some())).await?;
+    signal(&package, Signal::Term)?;
+    let ended = output(package).await?;
+    assert_eq!((ended.code, &*ended.err), (Some(143), "streamer: ended by SIGTERM: no zip was written\n"));
+    let cargo = read_pid().unwrap();
+    eventually("cargo has ended", async || {
+        let mut system = System::new()?;
+        system.refresh_processes(ProcessesToUpdate::Some(&[cargo]), true);
+        Ok(system.process(cargo).is_none())
+    })
+    .await?;
+    Ok(fs::remove_dir_all(folder)?)
+}
+
+/// A terminal that cannot move its cursor gets lines instead of a spinner.
+#[tokio::test]
+async fn dumb_terminal_shows_that_it_compiles() -> anyhow::Result<()> {
+    let streamer = Streamer::new("package-dumb").await?;
+    let folder = paths::shared(format!("tests/dumb-{}", std::process::id()));
+    let (arch, output) = (Architecture::HERE.to_string(), folder.to_str().unwrap());
+    let arguments = ["package", "--quick", "--arch", &arch, "--output", output];
+    let packaged = streamer.run_in_narrow_terminal("dumb", arguments).await?;
+    assert!(packaged.success && packaged.out.contains(" build       compiling …"), "{packaged:?}");
+    assert!(!packaged.out.contains('\u{1b}'), "{packaged:?}");
+    Ok(fs::remove_dir_all(folder)?)
 }

@@ -1,9 +1,16 @@
 //! Validates, tests and applies `infra/` with Terraform.
 
-use std::{collections::BTreeMap, ffi::OsStr, fs, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    ffi::OsStr,
+    fs,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::Context as _;
 use aws_config::SdkConfig;
+use serde_json::json;
 use streamer_cli::{
     commands::demo,
     package::Architecture,
@@ -11,11 +18,11 @@ use streamer_cli::{
     screen::Screen,
     stack::{
         Endpoint, Stack,
-        build::{self, Router},
         deploy::{Deployed, local_config},
-        emulator::install,
+        emulator::{MINISTACK, REGION, install},
         fault_proxy::FaultProxy,
         issuer::{ISSUER, Issuer},
+        socket::Socket,
     },
 };
 use streamer_tests::{
@@ -26,7 +33,16 @@ use streamer_tests::{
 
 use crate::privileges;
 
-const MODULES: [&str; 4] = [".", "examples/complete", "examples/emulator", "examples/existing-api"];
+const MODULES: [&str; 5] =
+    [".", "examples/complete", "examples/emulator", "examples/existing-api", "examples/router"];
+
+/// Pages whose Terraform snippets are whole: each is a root module.
+const PAGES: [&str; 2] = ["infra/README.md", "docs/guide/deploy.md"];
+
+/// Time for an answer of the router, which starts with the first message.
+const LIMIT: Duration = Duration::from_secs(60);
+
+const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
 
 /// Packages debug builds of the functions and of a router, and returns their folder.
 pub(crate) async fn build_packages(name: &str) -> anyhow::Result<PathBuf> {
@@ -36,7 +52,10 @@ pub(crate) async fn build_packages(name: &str) -> anyhow::Result<PathBuf> {
     let streamer = Streamer::new(&format!("package-{name}")).await?;
     let output = streamer.run(["package", "--quick", "--arch", &architecture, "--output", path]).await?;
     assert!(output.success && output.out.matches(", starts in ").count() == 3, "{output:?}");
-    fs::write(folder.join("router.zip"), build::build().await?.zip_router(&Router::Example)?)?;
+    let producer = paths::workspace().join("producer").display().to_string();
+    let router = ["package", "--quick", "--arch", &architecture, "--output", path, "--router", &producer];
+    let output = streamer.run(router).await?;
+    assert!(output.success && output.out.contains("router.zip"), "{output:?}");
     Ok(folder)
 }
 
@@ -50,6 +69,30 @@ async fn modules_are_formatted_and_valid() -> anyhow::Result<()> {
         terraform.run(["fmt", "-check", "-diff"].map(OsStr::new)).await?;
         terraform.run(["validate", "-no-color"].map(OsStr::new)).await?;
     }
+    Ok(())
+}
+
+/// A user can copy each Terraform snippet into a file of its own.
+#[tokio::test]
+async fn snippets_in_pages_are_valid() -> anyhow::Result<()> {
+    let mut checked = 0;
+    for page in PAGES {
+        let text = fs::read_to_string(paths::workspace().join(page))?;
+        let snippets = text.split("\n```hcl\n").skip(1).filter_map(|rest| rest.split("\n```").next());
+        for snippet in snippets {
+            // The copy of the module is above the snippet's folder.
+            let source = "source = \"../streamer/infra\"";
+            assert!(snippet.contains(source), "{page}: {snippet}");
+            let snippet = format!("{}\n", snippet.replace(source, "source = \"..\""));
+            let (name, file) = (format!("snippet-{checked}"), Some(("main.tf", &*snippet)));
+            let terraform = Terraform::initialise_with(&name, "snippet", BTreeMap::new(), file).await?;
+            let Some(terraform) = terraform else { return Ok(()) };
+            terraform.run(["fmt", "-check", "-diff"].map(OsStr::new)).await?;
+            terraform.run(["validate", "-no-color"].map(OsStr::new)).await?;
+            checked += 1;
+        }
+    }
+    assert!(checked >= 1, "{checked}");
     Ok(())
 }
 
@@ -102,6 +145,66 @@ async fn applied_module_runs_demo_with_least_privilege() -> anyhow::Result<()> {
         assert_no_resources(&local_config(endpoint.url()).await).await?;
     }
     Ok(fs::remove_dir_all(packages)?)
+}
+
+/// Applies the example with a router of one's own to an emulator, and sends a message through that router.
+#[tokio::test]
+async fn router_example_is_applied_and_answers() -> anyhow::Result<()> {
+    let endpoint = Endpoint::start_own(&install(&MINISTACK).await?, "router-example").await?;
+    let (issuer, packages) = (Issuer::generate()?, build_packages("router").await?);
+    let variables = BTreeMap::from([
+        ("region", REGION.to_owned()),
+        ("packages", packages.display().to_string()),
+        ("router_zip", packages.join("router.zip").display().to_string()),
+        ("architecture", Architecture::HERE.to_string()),
+        ("jwt_public_key", issuer.public_key.clone()),
+        ("jwt_issuer", ISSUER.to_owned()),
+        ("jwt_audience", "streamer".to_owned()),
+    ]);
+    let emulated = on_emulator(endpoint.url());
+    let file = Some(("emulator_override.tf", &*emulated));
+    if let Some(terraform) = Terraform::initialise_with("router", "examples/router", variables, file).await? {
+        terraform.apply().await?;
+        let url = terraform.output("websocket_url").await?;
+        // AWS's URL names the API in its host; the emulator serves all APIs on one host.
+        let url = url.as_str().context("the URL is no string")?.trim_start_matches("wss://");
+        let (api, stage) = (url.split('.').next().unwrap_or(url), url.rsplit('/').next().unwrap_or(url));
+        let path = format!("_aws/execute-api/{api}/{stage}");
+        let url = format!("{}/{path}", endpoint.url().replacen("http", "ws", 1));
+        let expiry = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)? + TOKEN_LIFETIME;
+        let expiry = expiry.as_secs();
+        let token = issuer.sign(&json!({
+            "iss": ISSUER, "aud": "streamer", "sub": "anna", "tenant_id": "acme", "exp": expiry
+        }))?;
+        let mut socket = Socket::connect(&url, Some(&token)).await?;
+        socket.send(&json!({ "type": "echo", "request_id": "r1", "text": "hello" })).await?;
+        let answer = socket.next(LIMIT).await?.json()?;
+        assert_eq!((&answer["type"], &answer["data"]), (&json!("response"), &json!("hello")), "{answer}");
+    }
+    Ok(fs::remove_dir_all(packages)?)
+}
+
+/// Returns an override file of Terraform that directs the example's provider and module to an emulator.
+fn on_emulator(url: &str) -> String {
+    let services =
+        ["apigateway", "apigatewayv2", "cloudwatch", "dynamodb", "iam", "lambda", "logs", "sqs", "sts"];
+    let endpoints = services.map(|service| format!("{service} = \"{url}\"")).join("\n");
+    format!(
+        "provider \"aws\" {{
+          access_key                  = \"test\"
+          secret_key                  = \"test\"
+          skip_credentials_validation = true
+          skip_metadata_api_check     = true
+          skip_region_validation      = true
+          endpoints {{
+            {endpoints}
+          }}
+        }}
+        module \"streamer\" {{
+          management_endpoint = \"{url}/_aws/execute-api/{{api}}/{{stage}}\"
+          require_tls         = false
+        }}"
+    )
 }
 
 /// Fails if the emulator still has functions, mappings, queues, tables or APIs.

@@ -5,7 +5,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use aws_lambda_events::sqs::{SqsEvent, SqsMessage};
 use aws_sdk_sqs::{
     Client,
     error::ProvideErrorMetadata as _,
@@ -14,7 +13,8 @@ use aws_sdk_sqs::{
 use delivery_worker::{queue::Queue, queue_kind::QueueKind};
 use futures::future::join_all;
 use serde_json::{Value, json};
-use streamer_cli::dead_letters::DeadLetterQueue;
+use streamer_cli::dead_letters::{DeadLetterQueue, Outcome};
+use streamer_events::{Body, SqsEvent, SqsRecord};
 use streamer_message::{Limit, OutboundMessage, limits, pack};
 use streamer_producer::{Message, Producer, SendError};
 use streamer_tests::{
@@ -49,16 +49,17 @@ async fn receive(sqs: &Client, url: &str, number: usize) -> anyhow::Result<SqsEv
             .message_system_attribute_names(MessageSystemAttributeName::All)
             .message_attribute_names("All");
         for message in receive.send().await?.messages.unwrap_or_default() {
-            let mut record = SqsMessage::default();
-            let attributes = message.attributes.unwrap_or_default().into_iter();
-            record.attributes = attributes.map(|(name, value)| (name.as_str().to_owned(), value)).collect();
-            for (name, value) in message.message_attributes.unwrap_or_default() {
-                // The test reads message attributes here; the worker does not.
-                record.attributes.insert(name, value.string_value.unwrap_or_default());
-            }
-            (record.message_id, record.receipt_handle) = (message.message_id, message.receipt_handle);
-            record.body = message.body;
-            event.records.push(record);
+            let system = message.attributes.unwrap_or_default().into_iter();
+            let system = system.map(|(name, value)| (name.as_str().to_owned(), value));
+            // The test reads message attributes here; the worker does not.
+            let own = message.message_attributes.unwrap_or_default().into_iter();
+            let own = own.map(|(name, value)| (name, value.string_value.unwrap_or_default()));
+            event.records.push(SqsRecord {
+                message_id: message.message_id,
+                receipt_handle: message.receipt_handle,
+                body: Body::Text(message.body.unwrap_or_default()),
+                attributes: system.chain(own).collect(),
+            });
         }
     }
     Ok(event)
@@ -90,7 +91,11 @@ fn worker(sqs: &Client, kind: QueueKind, url: &str, dead: &str, gateway: MemoryG
 }
 
 fn bodies(event: &SqsEvent) -> Vec<String> {
-    event.records.iter().filter_map(|record| record.body.clone()).collect()
+    let text = |record: &SqsRecord| match &record.body {
+        Body::Text(text) => Some(text.clone()),
+        Body::Unreadable(_) => None,
+    };
+    event.records.iter().filter_map(text).collect()
 }
 
 #[tokio::test]
@@ -358,7 +363,7 @@ async fn fifo_redrive_keeps_order_without_deduplication() -> anyhow::Result<()> 
         }
         let back = letters.send_back(taken).await;
         assert!(back.causes.is_empty(), "{back:?}");
-        sent += back.sent;
+        sent += back.count(Outcome::Sent);
     }
     assert_eq!(sent, 12);
     let bodies = drain(&sqs, &outbound, 12).await?;

@@ -6,4 +6,5 @@ mod batching;
 mod localstack;
 mod progress;
 mod redrive;
+mod redrive_totals;
 mod sending;

@@ -1,6 +1,6 @@
 //! `streamer connections`: lists live connections.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use humantime::{format_duration, format_rfc3339_seconds};
@@ -9,7 +9,19 @@ use streamer_connections::{Live, Scope};
 use streamer_message::{TenantId, UserId};
 
 use super::target::Target;
-use crate::screen::{Screen, sanitize};
+use crate::{
+    aws::table_failed,
+    layout::{Column, Table},
+    screen::{Screen, sanitize, width},
+};
+
+const COLUMNS: [Column; 5] = [
+    Column::left("CONNECTION", 17),
+    Column::left("TENANT", 15),
+    Column::left("USER", 23),
+    Column::left("SINCE", 13),
+    Column::left("ENDPOINT", 0),
+];
 
 /// List live connections
 ///
@@ -56,18 +68,17 @@ impl Connections {
         let (table, screen, now) = (self.target.table().await?, Screen::new(), SystemTime::now());
         let (mut cursor, mut count) = (None, 0);
         loop {
-            let page = table.live(&scope, cursor.as_ref(), now).await?;
-            for live in &page.connections {
-                if self.json {
-                    screen.line(object(live));
-                } else {
-                    if count == 0 {
-                        screen.line(row("CONNECTION", "TENANT", "USER", "SINCE", "ENDPOINT"));
-                    }
-                    screen.line(connection_row(live, now));
-                }
-                count += 1;
+            let page =
+                table.live(&scope, cursor.as_ref(), now).await.map_err(|error| table_failed(&error))?;
+            if self.json {
+                page.connections.iter().for_each(|live| screen.verbatim(object(live)));
+            } else if !page.connections.is_empty() {
+                let mut rows = Table::new(&COLUMNS);
+                page.connections.iter().for_each(|live| rows.row(row(live, now)));
+                let header = usize::from(count > 0);
+                rows.lines(0, width()).iter().skip(header).for_each(|line| screen.verbatim(line));
             }
+            count += page.connections.len();
             cursor = page.next;
             if cursor.is_none() {
                 break;
@@ -92,14 +103,15 @@ fn object(Live { tenant_id, connection }: &Live) -> String {
     .to_string()
 }
 
-fn connection_row(Live { tenant_id, connection }: &Live, now: SystemTime) -> String {
+fn row(Live { tenant_id, connection }: &Live, now: SystemTime) -> [String; 5] {
     let since = now.duration_since(connection.connected_at).unwrap_or_default();
-    let since = format_duration(std::time::Duration::from_secs(since.as_secs())).to_string();
-    let id = connection.connection_id.as_str();
-    let (tenant, user) = (sanitize(tenant_id.as_str()), sanitize(connection.user_id.as_str()));
-    row(id, &tenant, &user, &since, &connection.endpoint)
-}
-
-fn row(connection: &str, tenant: &str, user: &str, since: &str, endpoint: &str) -> String {
-    format!("{connection:<18} {tenant:<16} {user:<24} {since:<14} {endpoint}")
+    let since = format_duration(Duration::from_secs(since.as_secs())).to_string();
+    let id = connection.connection_id.to_string();
+    [
+        id,
+        sanitize(tenant_id.as_str()),
+        sanitize(connection.user_id.as_str()),
+        since,
+        sanitize(&connection.endpoint),
+    ]
 }

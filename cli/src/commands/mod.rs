@@ -1,10 +1,16 @@
-//! The commands of `streamer`, one file each. [`set_up`] and [`target`] are shared by several commands.
+//! The commands of `streamer`, one file each. [`set_up`] and [`target`] are shared by several
+//! commands, and [`background`] belongs to `up`.
 
+pub mod background;
+pub mod completions;
 pub mod connections;
 pub mod demo;
 pub mod disconnect;
 pub mod down;
+pub mod env;
+pub mod listen;
 pub mod logs;
+pub mod man;
 pub mod package;
 pub mod redrive;
 pub mod send;

@@ -1,6 +1,7 @@
 //! `streamer package`: builds the zips for Lambda.
 
 use std::{
+    cell::Cell,
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
@@ -16,11 +17,13 @@ use crate::{
         Architecture,
         archive::{Compression, archive},
         build::Release,
+        project::{Project, Target},
         start,
     },
     paths,
-    screen::{Screen, elapsed},
-    spec::{Function, Spec},
+    screen::{Progress, Screen, elapsed},
+    shutdown,
+    spec::Spec,
     stack::{
         build,
         issuer::{ISSUER, Issuer},
@@ -29,14 +32,16 @@ use crate::{
 
 /// Build the deployment packages
 ///
-/// Builds the zip of each function for Terraform, and starts each once. The zips of a commit are byte-identical on
-/// every machine with the same compiler. The command rejects binaries that would not run on Amazon Linux 2023 or that
-/// hold a path of this machine. On Linux, the installed compiler builds for this machine's architecture; otherwise
-/// cargo-lambda builds.
+/// Builds the zip of each function for Terraform, and starts each once. With --router, builds the zip of a router
+/// instead. The zips of a commit are byte-identical on every machine with the same compiler. The command rejects
+/// binaries that would not run on Amazon Linux 2023 or that hold a path of this machine. On Linux, the installed
+/// compiler builds for this machine's architecture; otherwise cargo-lambda builds.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   streamer package                       for Graviton, the default of infra/
   streamer package --arch x86_64
+  streamer package --router ../my-router
+  streamer package --router . --bin my-router --env LOG_FORMAT=json
   streamer package --arch x86_64 --quick --output /tmp/lambda")]
 pub struct Package {
     /// Build for this architecture
@@ -48,9 +53,26 @@ pub struct Package {
     /// Package the debug build in seconds, for an emulator on this machine, not for AWS
     #[arg(long, conflicts_with = "zig")]
     quick: bool,
+    /// Build router.zip from the package in this folder or with this Cargo.toml, and nothing else
+    #[arg(long, value_name = "PATH")]
+    router: Option<PathBuf>,
+    /// Choose the router's binary or example if its package has several
+    #[arg(long, value_name = "NAME", requires = "router")]
+    bin: Option<String>,
+    /// Start the router with this variable, too; the zip does not hold it
+    #[arg(long, value_name = "NAME=VALUE", requires = "router", value_parser = variable)]
+    env: Vec<(String, String)>,
     /// Write the zips to this folder [default: target/lambda]
     #[arg(long, value_name = "FOLDER")]
     output: Option<PathBuf>,
+}
+
+/// A zip to build.
+struct Zip {
+    target: Target,
+    file: String,
+    /// The environment in which it starts once.
+    environment: BTreeMap<String, String>,
 }
 
 /// A function's binary.
@@ -64,43 +86,78 @@ impl Package {
     /// Runs the command.
     ///
     /// # Errors
-    /// When a tool is missing, or a package would not run.
+    /// When there is no workspace, a tool is missing, a package would not run, or a signal ends the command.
     pub async fn run(self) -> anyhow::Result<()> {
-        let (screen, spec) = (Screen::new(), Spec::read()?);
+        paths::require_workspace()?;
         let output = self.output.clone().unwrap_or_else(|| paths::workspace().join("target/lambda"));
-        fs::create_dir_all(&output).with_context(|| format!("cannot create {}", output.display()))?;
-        let packages: Vec<_> = spec.functions.values().map(|function| function.package.as_str()).collect();
-        let (binaries, took) = screen.step("build", "compiling", self.compile(&packages)).await?;
+        let written = Cell::new(0);
+        tokio::select! {
+            signal = shutdown::requested() => Err(signal.interrupted(match written.get() {
+                0 => "no zip was written".to_owned(),
+                1 => format!("1 zip was written to {}", output.display()),
+                several => format!("{several} zips were written to {}", output.display()),
+            })),
+            result = self.package_all(&output, &written) => result,
+        }
+    }
+
+    /// Builds every zip, and counts the written ones.
+    async fn package_all(&self, output: &Path, written: &Cell<usize>) -> anyhow::Result<()> {
+        let screen = Screen::new();
+        let (project, zips) = match &self.router {
+            Some(path) => self.router(path).await?,
+            None => self.functions()?,
+        };
+        fs::create_dir_all(output).with_context(|| format!("cannot create {}", output.display()))?;
+        let targets: Vec<_> = zips.iter().map(|zip| zip.target.clone()).collect();
+        let compiling = async |progress: &Progress| self.compile(project, &targets, progress).await;
+        let (binaries, took) = screen.step_with("build", "compiling", compiling).await?;
         let kind = if self.quick { "debug" } else { "release" };
-        screen.line(format!(
-            " {:<11} {:<40} {}",
-            "build",
-            format!("{} functions for {}, {kind}", packages.len(), self.arch),
-            elapsed(took)
-        ));
-        for (function, binary) in spec.functions.values().zip(binaries) {
-            self.package(function, &binary, &output, screen).await?;
+        let content = match &self.router {
+            Some(_) => format!("router {}", targets[0]),
+            None => format!("{} functions", zips.len()),
+        };
+        let content = format!("{content} for {}, {kind}", self.arch);
+        screen.line(format!(" {:<11} {content:<39} {}", "build", elapsed(took)));
+        for (zip, binary) in zips.iter().zip(binaries) {
+            self.package(zip, &binary, output, screen).await?;
+            written.update(|number| number + 1);
         }
         Ok(())
     }
 
-    /// Builds and starts a function's zip, and then writes it: Terraform must not find a zip that does not start.
-    async fn package(
-        &self,
-        function: &Function,
-        binary: &Binary,
-        output: &Path,
-        screen: Screen,
-    ) -> anyhow::Result<()> {
-        let name = &function.package;
+    /// Returns the functions' zips.
+    fn functions(&self) -> anyhow::Result<(Project, Vec<Zip>)> {
+        let functions = Spec::read()?.functions;
+        let zips = functions.values().map(|function| {
+            Ok(Zip {
+                target: Target::binary(&function.package),
+                file: format!("{}-{}.zip", function.package, self.arch),
+                environment: variables(&function.environment)?,
+            })
+        });
+        Ok((Project::streamer(), zips.collect::<anyhow::Result<_>>()?))
+    }
+
+    /// Returns the router's zip.
+    async fn router(&self, path: &Path) -> anyhow::Result<(Project, Vec<Zip>)> {
+        let (project, target) = Project::of_router(path, self.bin.as_deref()).await?;
+        let queue = BTreeMap::from([("QUEUE_URL".to_owned(), "queue_url".to_owned())]);
+        let mut environment = variables(&queue)?;
+        environment.extend(self.env.iter().cloned());
+        Ok((project, vec![Zip { target, file: "router.zip".to_owned(), environment }]))
+    }
+
+    /// Builds and starts a zip, and then writes it: Terraform must not find a zip that does not start.
+    async fn package(&self, zip: &Zip, binary: &Binary, output: &Path, screen: Screen) -> anyhow::Result<()> {
         let bytes =
             fs::read(&binary.path).with_context(|| format!("cannot read {}", binary.path.display()))?;
-        let zip = archive(&bytes, if self.quick { Compression::Fast } else { Compression::Best })?;
-        let start = self.start(function, &zip).await?;
-        let path = output.join(format!("{name}-{}.zip", self.arch));
-        fs::write(&path, &zip).with_context(|| format!("cannot write {}", path.display()))?;
-        let sha256 = BASE64_STANDARD.encode(digest(&SHA256, &zip));
-        let size = zip.len() as f64 / f64::from(1 << 20);
+        let content = archive(&bytes, if self.quick { Compression::Fast } else { Compression::Best })?;
+        let start = self.start(zip, &content).await?;
+        let path = output.join(&zip.file);
+        fs::write(&path, &content).with_context(|| format!("cannot write {}", path.display()))?;
+        let sha256 = BASE64_STANDARD.encode(digest(&SHA256, &content));
+        let size = content.len() as f64 / f64::from(1 << 20);
         screen.line(format!(
             " {}\n   {size:.2} MiB, {}, {start}, CodeSha256 {sha256}",
             path.display(),
@@ -109,35 +166,41 @@ impl Package {
         Ok(())
     }
 
-    /// Starts a function's zip once, and describes the result.
-    async fn start(&self, function: &Function, zip: &[u8]) -> anyhow::Result<String> {
+    /// Starts a zip once, and describes the result.
+    async fn start(&self, zip: &Zip, content: &[u8]) -> anyhow::Result<String> {
         let runner = if self.quick { Some(Vec::new()) } else { start::runner(self.arch) };
         let Some(runner) = runner else {
             return Ok(format!("not started (no qemu-user with a C library for {})", self.arch));
         };
-        let name = &function.package;
+        let name = &zip.target.name;
         let folder = paths::workspace().join("target/package/start").join(name);
-        let variables = variables(&function.environment)?;
-        let started = start::start(zip, &folder, &runner, &variables).await;
-        let started = started.with_context(|| format!("the package of {name} does not start"))?;
+        let started = start::start(content, &folder, &runner, &zip.environment).await;
+        let started = started.with_context(|| {
+            let remedy = if self.router.is_some() { " (--env sets a variable that it needs)" } else { "" };
+            format!("the package of {name} does not start{remedy}")
+        })?;
         Ok(format!("starts in {} ms", started.took.as_millis()))
     }
 
-    /// Builds the binaries of `packages`, and returns them in the same order.
-    async fn compile(&self, packages: &[&str]) -> anyhow::Result<Vec<Binary>> {
+    /// Builds the binaries of `targets`, and returns them in the same order.
+    async fn compile(
+        &self,
+        project: Project,
+        targets: &[Target],
+        progress: &Progress,
+    ) -> anyhow::Result<Vec<Binary>> {
+        let show = |part: &str| progress.show(part);
         if self.quick {
             anyhow::ensure!(
                 self.arch == Architecture::HERE,
                 "`--quick` packages for this machine's architecture only: use `--arch {}`",
                 Architecture::HERE
             );
-            let built = build::build().await?;
-            let debug = |name: &&str| {
-                Ok(Binary { path: built.path(name)?.to_owned(), requirements: "for this machine".to_owned() })
-            };
-            return packages.iter().map(debug).collect();
+            let paths = debug_build(&project, targets, show).await?;
+            let debug = |path| Binary { path, requirements: "for this machine".to_owned() };
+            return Ok(paths.into_iter().map(debug).collect());
         }
-        let built = Release::prepare(self.arch, self.zig).await?.compile(packages).await?;
+        let built = Release::prepare(project, self.arch, self.zig).await?.compile(targets, show).await?;
         let binaries = built.into_iter().map(|binary| Binary {
             path: binary.path,
             requirements: binary
@@ -146,6 +209,25 @@ impl Package {
         });
         Ok(binaries.collect())
     }
+}
+
+/// Builds debug binaries, and returns their paths in the order of `targets`.
+async fn debug_build(
+    project: &Project,
+    targets: &[Target],
+    show: impl FnMut(&str),
+) -> anyhow::Result<Vec<PathBuf>> {
+    if project.is_streamer() {
+        let built = build::build_with(show).await?;
+        return targets.iter().map(|target| Ok(built.path(&target.name)?.to_owned())).collect();
+    }
+    project.debug_build(targets, show).await
+}
+
+/// Parses a variable of `--env`.
+fn variable(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("give it as NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 /// Returns the environment variables with which a function starts: plausible values, and invalid credentials.

@@ -1,24 +1,30 @@
-//! `streamer redrive`: lists dead letters and sends them back to the outbound queue.
+//! `streamer redrive`: lists dead letters, sends them back to the outbound queue, or drops them.
 
-use std::time::{Duration, SystemTime};
+mod report;
 
-use anyhow::{bail, ensure};
+use std::{
+    ops::ControlFlow,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{anyhow, ensure};
 use clap::Args;
-use futures::FutureExt as _;
 use indicatif::ProgressBar;
 use streamer_message::{TenantId, dead_letter::Reason};
 
+use self::report::dead_letters;
 use super::target::Target;
 use crate::{
-    dead_letters::{DeadLetter, DeadLetterQueue, Filter, Redriven, Tally},
-    screen::{Screen, counter},
+    dead_letters::{Action, DeadLetter, DeadLetterQueue, Filter, Outcome, Run, Totals},
+    screen::counter,
     shutdown,
 };
 
-/// List dead letters and send them back
+/// List dead letters, send them back or drop them
 ///
 /// Lists dead letters by reason and cause. With --send, sends them back to the outbound queue: each as a new message
-/// with the same id, for the connections that have not received it, with its age starting at zero.
+/// with the same id, for the connections that have not received it, with its age starting at zero. With --drop --yes,
+/// deletes them for good.
 ///
 /// A dead letter is on the outbound queue before it is deleted from the dead-letter queue. Interrupting this command or
 /// running it twice loses no message; at worst, a message is sent twice with the same id.
@@ -28,6 +34,10 @@ use crate::{
   streamer redrive --reason exhausted                 list the matching dead letters
   streamer redrive --reason exhausted --send
   streamer redrive --tenant acme --newer-than 2h --send
+  streamer redrive --reason poison --json | jq -r 'select(.id).id'
+  streamer redrive --show order-17 > body.json
+  streamer redrive --id order-17 --drop               list the dead letters that --yes would drop
+  streamer redrive --id order-17 --drop --yes
   streamer redrive --aws --queue-url \"$QUEUE_URL\"
 
 Reasons:
@@ -38,9 +48,10 @@ Inspected messages are hidden from other consumers while this command runs, and 
 On a FIFO queue, it sees only the first messages of each message group until these are deleted.
 
 Permissions on AWS:
-  outbound queue     sqs:GetQueueAttributes, sqs:SendMessage
-  dead-letter queue  sqs:GetQueueUrl, sqs:GetQueueAttributes, sqs:ReceiveMessage, sqs:ChangeMessageVisibility,
-                     sqs:DeleteMessage
+  outbound queue     sqs:GetQueueAttributes
+  dead-letter queue  sqs:GetQueueUrl, sqs:GetQueueAttributes, sqs:ReceiveMessage, sqs:ChangeMessageVisibility
+  with --send        sqs:SendMessage on the outbound queue
+  --send or --drop   sqs:DeleteMessage on the dead-letter queue
   with your own key  kms:Decrypt, kms:GenerateDataKey")]
 pub struct Redrive {
     /// Only with this reason
@@ -55,12 +66,28 @@ pub struct Redrive {
     /// Only if a worker first received it within this time
     #[arg(long, value_name = "TIME")]
     newer_than: Option<humantime::Duration>,
-    /// Only with this id: the message's own, or SQS's id if the body is not a message
+    /// Only with this id: the message's own, or SQS's
     #[arg(long, value_name = "ID")]
     id: Option<String>,
     /// Send them back; without this option, nothing is sent
     #[arg(long)]
     send: bool,
+    /// List the ones that --yes would drop
+    #[arg(long, conflicts_with = "send")]
+    drop: bool,
+    /// With --drop: delete them for good
+    #[arg(long, requires = "drop")]
+    yes: bool,
+    /// Show one dead letter with its body: the message's own id, or SQS's
+    #[arg(
+        long,
+        value_name = "ID",
+        conflicts_with_all = ["reason", "tenant", "older_than", "newer_than", "id", "send", "drop"]
+    )]
+    show: Option<String>,
+    /// Print a JSON object for each dead letter, and one with the totals
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     target: Target,
 }
@@ -68,31 +95,31 @@ pub struct Redrive {
 /// How long received dead letters stay hidden if they are not released.
 const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Minimum number of dead letters to inspect, if there are so many. The maximum is the queue's count at the start, so
-/// that dead letters that arrive meanwhile cannot keep the command running.
-const MIN_INSPECTED: usize = 100;
-
 impl Redrive {
     /// Runs the command.
     ///
     /// # Errors
-    /// When SQS does not answer, some dead letters were not sent back, or the command was interrupted.
+    /// When SQS does not answer, some dead letters were not sent back or dropped, or the command was interrupted.
     pub async fn run(self) -> anyhow::Result<()> {
         let (client, outbound) = self.target.outbound_queue().await?;
         let mut queue = DeadLetterQueue::of(client, outbound, VISIBILITY_TIMEOUT).await?;
-        let mut run = Run { send: self.send, filter: self.filter(SystemTime::now()), ..Run::default() };
-        let result = run.process(&mut queue).await;
+        let mut run = Run::new(self.action(), self.filter(SystemTime::now()));
+        let (result, shown) = self.process(&mut run, &mut queue).await;
         let counts = queue.counts().await;
         let rest = counts.map(|counts| counts.waiting + counts.in_flight.saturating_sub(queue.held()));
         let overdue = queue.is_overdue();
         let not_released = tokio::select! {
-            () = shutdown::requested() => {
-                bail!("interrupted: dead letters that were not released are hidden for up to 10 min")
+            signal = shutdown::requested() => {
+                return Err(signal.interrupted("dead letters that were not released are hidden for up to 10 min"));
             }
             not_released = queue.release() => not_released,
         };
-        run.bar.iter().for_each(ProgressBar::finish_and_clear);
-        run.print_summary(rest?);
+        match (&self.show, shown) {
+            (Some(_), Some(letter)) => report::print_letter(&letter, self.json),
+            (Some(_), None) => {}
+            (None, _) if self.json => report::print_totals(&run, rest?),
+            (None, _) => report::print_summary(&run, self.action(), self.drop, rest?),
+        }
         result?;
         ensure!(
             !overdue,
@@ -102,13 +129,15 @@ impl Redrive {
             not_released == 0,
             "{not_released} dead letters could not be released and are hidden for up to 10 min"
         );
-        let Redriven { not_deleted, refused, causes, .. } = &run.redriven;
-        ensure!(
-            causes.is_empty(),
-            "{refused} dead letters were not sent, and {not_deleted} were sent but not deleted: {}. Run the command again",
-            causes.iter().cloned().collect::<Vec<_>>().join(", ")
-        );
-        Ok(())
+        check(&run)
+    }
+
+    fn action(&self) -> Action {
+        match self {
+            Self { send: true, .. } => Action::Send,
+            Self { drop: true, yes: true, .. } => Action::Drop,
+            _ => Action::List,
+        }
     }
 
     fn filter(&self, now: SystemTime) -> Filter {
@@ -120,102 +149,63 @@ impl Redrive {
             tenant: self.tenant.clone(),
             before: ago(self.older_than),
             after: ago(self.newer_than),
-            id: self.id.clone(),
+            id: self.show.clone().or_else(|| self.id.clone()),
         }
+    }
+
+    /// Goes through the queue. Also returns the dead letter to show.
+    async fn process(
+        &self,
+        run: &mut Run,
+        queue: &mut DeadLetterQueue,
+    ) -> (anyhow::Result<()>, Option<DeadLetter>) {
+        let bar = counter(" {spinner} {pos} dead letters inspected{msg}");
+        let mut shown = None;
+        let observe = |totals: &Totals, letters: Vec<(DeadLetter, Outcome)>| {
+            if let Some(bar) = &bar {
+                bar.set_position(totals.inspected as u64);
+                bar.set_message(match self.action() {
+                    Action::List => String::new(),
+                    Action::Send => format!(", {} sent back", totals.sent),
+                    Action::Drop => format!(", {} dropped", totals.dropped),
+                });
+            }
+            if self.show.is_some() {
+                shown = letters.into_iter().next().map(|(letter, _)| letter);
+                return if shown.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+            }
+            if self.json {
+                letters.iter().for_each(|(letter, outcome)| report::print_object(letter, *outcome));
+            }
+            ControlFlow::Continue(())
+        };
+        let result = run.process(queue, shutdown::requested(), observe).await;
+        bar.iter().for_each(ProgressBar::finish_and_clear);
+        let result = match (result, &self.show) {
+            (Err(error), _) => Err(error),
+            (Ok(Some(signal)), _) => Err(signal
+                .interrupted("the remaining dead letters are unchanged, run the command again to continue")),
+            (Ok(None), Some(id)) if shown.is_none() => Err(anyhow!(
+                "none of {} has the id {id}: another consumer may hold it for some minutes",
+                dead_letters(run.totals.inspected)
+            )),
+            (Ok(None), _) => Ok(()),
+        };
+        (result, shown)
     }
 }
 
-/// A run of the command, with its results so far.
-#[derive(Default)]
-struct Run {
-    send: bool,
-    filter: Filter,
-    inspected: usize,
-    /// The dead letters that matched.
-    tally: Tally,
-    redriven: Redriven,
-    /// Dead letters that were skipped because the same message was already sent back.
-    skipped: usize,
-    bar: Option<ProgressBar>,
-}
-
-impl Run {
-    async fn process(&mut self, queue: &mut DeadLetterQueue) -> anyhow::Result<()> {
-        self.bar = counter(" {spinner} {pos} dead letters inspected, {msg} sent back")
-            .map(|bar| bar.with_message("0"));
-        let shutdown = shutdown::requested();
-        tokio::pin!(shutdown);
-        let max_inspected = queue.counts().await?.waiting.max(MIN_INSPECTED);
-        while self.inspected < max_inspected {
-            if shutdown.as_mut().now_or_never().is_some() {
-                bail!(
-                    "interrupted: the remaining dead letters are unchanged, run the command again to continue"
-                );
-            }
-            let letters = queue.receive().await?;
-            if letters.is_empty() {
-                break;
-            }
-            self.inspected += letters.len();
-            let matching = self.select(letters, queue);
-            if self.send && !matching.is_empty() {
-                let Redriven { sent, not_deleted, refused, causes } = queue.send_back(matching).await;
-                self.redriven.sent += sent;
-                self.redriven.not_deleted += not_deleted;
-                self.redriven.refused += refused;
-                self.redriven.causes.extend(causes);
-            }
-            if let Some(bar) = &self.bar {
-                bar.set_position(self.inspected as u64);
-                bar.set_message(self.redriven.sent.to_string());
-            }
-        }
-        Ok(())
-    }
-
-    /// Returns and counts the dead letters that match the filter.
-    fn select(&mut self, letters: Vec<DeadLetter>, queue: &DeadLetterQueue) -> Vec<DeadLetter> {
-        let mut matching = Vec::new();
-        for letter in letters {
-            if queue.was_sent(&letter) {
-                // Sending it again could loop forever.
-                self.skipped += 1;
-            } else if self.filter.matches(&letter) {
-                self.tally.add(&letter);
-                matching.push(letter);
-            }
-        }
-        matching
-    }
-
-    /// Prints the result. `rest` is the number of dead letters that this run did not inspect.
-    fn print_summary(&self, rest: usize) {
-        let screen = Screen::new();
-        let (inspected, matching) = (self.inspected, self.tally.total());
-        if matching > 0 {
-            self.tally.lines(SystemTime::now()).iter().for_each(|line| screen.line(line));
-        }
-        let number = dead_letters(inspected);
-        screen.line(match (inspected, matching, self.send) {
-            (0, ..) => "no dead letters".to_owned(),
-            (_, 0, _) => format!("{number}, none of them matches"),
-            (_, _, false) => format!("{number}, matching: {matching}; nothing was sent, use --send to send"),
-            (_, _, true) => format!("{number}, matching: {matching}, sent back: {}", self.redriven.sent),
-        });
-        if self.skipped > 0 {
-            screen.line(format!(
-                "{} not sent again: each failed again during this run, or is a copy of a message that was sent",
-                dead_letters(self.skipped)
-            ));
-        }
-        if rest > 0 {
-            screen.line(format!(
-                "about {rest} more not inspected: held by another consumer, new, or behind others of their message group"
-            ));
-        }
-    }
-}
-
-fn dead_letters(number: usize) -> String {
-    if number == 1 { "1 dead letter".to_owned() } else { format!("{number} dead letters") }
+/// Returns an error if a dead letter was not sent back or dropped.
+fn check(run: &Run) -> anyhow::Result<()> {
+    let totals = &run.totals;
+    let counts = [
+        (totals.refused, "not sent"),
+        (totals.not_deleted, "sent but not deleted"),
+        (totals.not_dropped, "not dropped"),
+    ];
+    let counts = counts.into_iter().filter(|(count, _)| *count > 0);
+    let failed: Vec<_> = counts.map(|(count, failure)| format!("{count} {failure}")).collect();
+    let causes = run.causes.iter().cloned().collect::<Vec<_>>().join("; ");
+    ensure!(failed.is_empty(), "dead letters that are still on their queue: {}: {causes}", failed.join(", "));
+    Ok(())
 }

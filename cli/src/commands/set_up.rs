@@ -7,7 +7,7 @@ use crate::{
     stack::{
         Endpoint, Stack,
         build::{self, Router},
-        deploy::Overrides,
+        deploy::{Deployed, Overrides},
         emulator::{self, Installed, MINISTACK},
     },
 };
@@ -40,9 +40,12 @@ pub async fn set_up<T>(
             endpoint
         }
     };
-    let (binaries, took) = screen.step("build", "compiling", build::build()).await?;
+    let (binaries, took) = screen
+        .step_with("build", "compiling", async |progress| build::build_with(|part| progress.show(part)).await)
+        .await?;
     print_result(screen, "build", &format!("3 functions, {router}"), took);
     let (overrides, prepared) = prepare(&endpoint).await?;
+    let overrides = overrides.with_deliveries_logged();
     let deploying = endpoint.deploy(&binaries, router, &overrides);
     let (stack, took) = screen.step("deploy", "deploying", deploying).await?;
     print_result(screen, "deploy", "1 table, 2 queues, 4 functions, 1 API", took);
@@ -50,5 +53,24 @@ pub async fn set_up<T>(
 }
 
 fn print_result(screen: Screen, step: &str, result: &str, took: Duration) {
-    screen.line(format!(" {step:<11} {result:<40} {}", elapsed(took)));
+    screen.line(format!(" {step:<11} {result:<39} {}", elapsed(took)));
+}
+
+/// Prints a stack's names and URLs, and how it ends.
+pub fn print_summary(screen: Screen, deployed: &Deployed, end: &str) {
+    let Deployed { endpoint_url, websocket_url, management_endpoint, .. } = deployed;
+    let Deployed { queue_url, dead_letter_queue_url, connections_table, .. } = deployed;
+    screen.line(format!(
+        "
+ endpoint      {endpoint_url}
+ websocket     {websocket_url}
+ management    {management_endpoint}
+ queue         {queue_url}
+ dead letters  {dead_letter_queue_url}
+ table         {connections_table}
+
+ The stack is up. {end}
+ next: streamer listen --user anna --tenant acme  |  streamer send --help  |  eval \"$(streamer env)\"
+"
+    ));
 }

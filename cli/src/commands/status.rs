@@ -2,17 +2,17 @@
 
 use std::{
     collections::BTreeMap,
-    io::{IsTerminal as _, Write as _, stdout},
+    io::{Write as _, stdout},
     time::Duration,
 };
 
 use clap::Args;
 use futures::FutureExt as _;
-use streamer_environment::aws;
 use tokio::time::sleep;
 
-use super::target::local_stack;
+use super::target::{load_aws, local_stack};
 use crate::{
+    screen::{can_redraw, width},
     shutdown,
     spec::Spec,
     status::{self, Deployment, DeploymentStatus},
@@ -69,15 +69,18 @@ impl Status {
         let mut previous = None;
         loop {
             // A signal does not interrupt a read, because the read releases the dead letters that it received.
-            let ended = shutdown.as_mut().now_or_never().is_some();
+            let before = shutdown.as_mut().now_or_never();
             let status = status::read(&deployment, &spec.mapping.function, previous).await?;
             self.print(&status)?;
-            if ended || !self.watch {
+            if let Some(signal) = before.or_else(|| shutdown.as_mut().now_or_never()) {
+                return Err(signal.interrupted(""));
+            }
+            if !self.watch {
                 return Ok(());
             }
             previous = Some(status);
             tokio::select! {
-                () = &mut shutdown => return Ok(()),
+                signal = &mut shutdown => return Err(signal.interrupted("")),
                 () = sleep(WATCH_INTERVAL) => {}
             }
         }
@@ -89,11 +92,11 @@ impl Status {
         if self.json {
             return Ok(writeln!(out, "{}", serde_json::to_string(status)?)?);
         }
-        if self.watch && out.is_terminal() {
+        if self.watch && can_redraw(&out) {
             // Moves the cursor to the top left and clears the screen.
             write!(out, "\x1b[H\x1b[2J")?;
         }
-        for line in status.lines() {
+        for line in status.lines(width()) {
             writeln!(out, "{line}")?;
         }
         Ok(())
@@ -103,7 +106,7 @@ impl Status {
         if self.aws {
             let names = spec.functions.keys().map(|short| (short.clone(), format!("{}-{short}", self.name)));
             let functions: BTreeMap<_, _> = names.collect();
-            return Ok(Deployment { name: self.name.clone(), functions, config: aws::load().await });
+            return Ok(Deployment { name: self.name.clone(), functions, config: load_aws().await? });
         }
         let stack = local_stack().await?;
         let functions = stack.deployed.functions;

@@ -5,10 +5,13 @@ use aws_config::SdkConfig;
 use aws_sdk_sqs::Client;
 use clap::Args;
 use streamer_connections::ConnectionTable;
-use streamer_environment::aws;
 use streamer_producer::Producer;
+use tokio::sync::OnceCell;
 
-use crate::stack::{Stack, state};
+use crate::{
+    aws,
+    stack::{self, Stack, state},
+};
 
 /// The deployment a command works on: the stack on this machine, or with `--aws` a deployment on AWS.
 #[derive(Debug, Args)]
@@ -23,13 +26,25 @@ pub struct Target {
     /// Name of the connection table on AWS
     #[arg(long, env = "CONNECTIONS_TABLE", value_name = "NAME")]
     table: Option<String>,
+    #[arg(skip)]
+    loaded: OnceCell<SdkConfig>,
 }
 
 impl Target {
+    /// Returns whether the command works on AWS.
+    pub(super) fn is_aws(&self) -> bool {
+        self.aws
+    }
+
+    /// Returns the URL of the outbound queue on AWS. `None` for the stack on this machine.
+    pub(super) fn aws_queue(&self) -> Option<&str> {
+        self.queue_url.as_deref().filter(|_| self.aws)
+    }
+
     /// Returns a producer for the outbound queue.
     ///
     /// # Errors
-    /// When no stack is up, or `--aws` is set without the queue's URL.
+    /// When no stack is up, or `--aws` is set without the queue's URL, a Region or credentials.
     pub async fn producer(&self) -> anyhow::Result<Producer> {
         let (client, queue_url) = self.outbound_queue().await?;
         Ok(Producer::new(&client, queue_url))
@@ -38,13 +53,13 @@ impl Target {
     /// Returns a client for the outbound queue, and its URL.
     ///
     /// # Errors
-    /// When no stack is up, or `--aws` is set without the queue's URL.
+    /// When no stack is up, or `--aws` is set without the queue's URL, a Region or credentials.
     pub async fn outbound_queue(&self) -> anyhow::Result<(Client, String)> {
         if self.aws {
             let queue_url = self.queue_url.clone();
             let queue_url =
                 queue_url.context("--aws needs the queue: --queue-url, or the variable QUEUE_URL")?;
-            return Ok((Client::new(&aws::load().await), queue_url));
+            return Ok((Client::new(&self.config().await?), queue_url));
         }
         let stack = local_stack().await?;
         Ok((Client::new(&stack.config), stack.deployed.queue_url))
@@ -53,12 +68,12 @@ impl Target {
     /// Returns the connection table.
     ///
     /// # Errors
-    /// When no stack is up, or `--aws` is set without the table's name.
+    /// When no stack is up, or `--aws` is set without the table's name, a Region or credentials.
     pub async fn table(&self) -> anyhow::Result<ConnectionTable> {
         if self.aws {
             let table = self.table.as_deref();
             let table = table.context("--aws needs the table: --table, or the variable CONNECTIONS_TABLE")?;
-            return Ok(ConnectionTable::new(aws_sdk_dynamodb::Client::new(&aws::load().await), table));
+            return Ok(ConnectionTable::new(aws_sdk_dynamodb::Client::new(&self.config().await?), table));
         }
         Ok(local_stack().await?.table())
     }
@@ -66,10 +81,27 @@ impl Target {
     /// Returns the configuration of clients of the deployment.
     ///
     /// # Errors
-    /// When no stack is up and `--aws` is not set.
+    /// When no stack is up, or `--aws` is set without a Region or credentials.
     pub async fn config(&self) -> anyhow::Result<SdkConfig> {
-        if self.aws { Ok(aws::load().await) } else { Ok(local_stack().await?.config) }
+        if self.aws {
+            return Ok(self.loaded.get_or_try_init(load_aws).await?.clone());
+        }
+        Ok(local_stack().await?.config)
     }
+}
+
+/// Loads the configuration for AWS. Says so if the variables of `streamer env` lead elsewhere.
+///
+/// # Errors
+/// When there is no Region, or there are no credentials.
+pub(super) async fn load_aws() -> anyhow::Result<SdkConfig> {
+    if stack::has_own_endpoint() {
+        eprintln!(
+            "streamer: --aws means the stack on this machine here, since `streamer env` has set AWS_ENDPOINT_URL: \
+             `eval \"$(streamer env --unset)\"` removes its variables"
+        );
+    }
+    aws::load().await
 }
 
 /// Returns the stack on this machine.

@@ -1,23 +1,38 @@
 //! `streamer up`: starts the local stack.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    ffi::OsString,
+    fs,
+    io::{Write as _, stdout},
+    path::PathBuf,
+    pin::{Pin, pin},
+    time::{Duration, SystemTime},
+};
 
-use anyhow::{Context as _, bail, ensure};
-use clap::Args;
-use serde::Serialize;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use anyhow::{bail, ensure};
+use clap::{
+    Args,
+    builder::{PathBufValueParser, TypedValueParser as _},
+};
+use tokio::time::{MissedTickBehavior, interval};
 
-use super::set_up::set_up;
+use super::{
+    background::{self, Background},
+    set_up::{print_summary, set_up},
+};
 use crate::{
+    log_line::LogFormat,
+    package::inspect,
+    paint::Paint,
     screen::Screen,
-    shutdown,
+    shutdown::{self, Signal},
     stack::{
         Endpoint, Stack,
         build::Router,
-        deploy::{Deployed, Overrides},
-        log::Log,
+        deploy::Overrides,
         logs::Logs,
-        state,
+        owner::{self, Owner},
+        state::{self, State},
     },
 };
 
@@ -45,120 +60,118 @@ pub struct Up {
     /// Port of the emulator [default: a free port]
     #[arg(long)]
     port: Option<u16>,
+    /// Own a stack in the background
+    #[arg(long, hide = true)]
+    background: bool,
     /// Deploy this router instead of the example; its environment has QUEUE_URL
-    #[arg(long, value_name = "BINARY")]
+    #[arg(long, value_name = "BINARY", value_parser = PathBufValueParser::new().try_map(check_router))]
     router: Option<PathBuf>,
-}
-
-/// The output of `--json`.
-#[derive(Serialize)]
-struct Ready<'a> {
-    #[serde(flatten)]
-    deployed: &'a Deployed,
-    pid: u32,
 }
 
 impl Up {
     /// Runs the command.
     ///
     /// # Errors
-    /// When a stack is already up, or this one does not start.
+    /// When a stack is already up, this one does not start, or a signal ends it.
     pub async fn run(self) -> anyhow::Result<()> {
         ensure!(
             Endpoint::from_env().is_none(),
             "AWS_ENDPOINT_URL is set, but `up` starts its own endpoint: unset the variable"
         );
-        let log = lock_log().await?;
-        let screen = if self.json { Screen::silent() } else { Screen::new() };
-        let starting = self.start(screen, &log);
-        let stack = tokio::select! {
-            // Dropping the future ends the emulator.
-            () = shutdown::requested() => bail!("interrupted while starting"),
-            stack = starting => stack?,
-        };
-        let pid = stack.pid().context("the stack has no emulator of its own")?;
-        state::write(&stack, pid)?;
-        if self.json {
-            println!("{}", serde_json::to_string(&Ready { deployed: &stack.deployed, pid })?);
-        } else {
-            print_summary(screen, &stack.deployed, self.detach);
-        }
         if self.detach {
-            return stack.detach().await;
+            return background::start(self.in_background()).await;
         }
-        // The emulator's processes keep the lock.
-        drop(log);
-        follow(stack, self.json).await
+        let mut background = if self.background { Some(Background::begin()?) } else { None };
+        let screen = if self.json { Screen::silent() } else { Screen::new() };
+        // One future for the whole time, so that no signal is lost in between.
+        let mut shutdown = pin!(shutdown::requested());
+        let (owner, stack) = tokio::select! {
+            // Dropping the future ends the emulator.
+            signal = &mut shutdown => return Err(signal.interrupted(owner::start_ended().await?)),
+            () = starter_ended(background.as_mut()) => {
+                // The starting process, if it still runs, waits for this one and says how it ended.
+                owner::start_ended().await?;
+                return Ok(());
+            }
+            started = self.start(screen) => started?,
+        };
+        owner.publish(&stack)?;
+        if self.json {
+            // As with `Screen`, a reader may have closed the pipe.
+            _ = writeln!(stdout(), "{}", serde_json::to_string(&State::of(&stack))?);
+        } else if self.background {
+            print_summary(screen, &stack.deployed, "End it with `streamer down`.");
+        } else {
+            print_summary(screen, &stack.deployed, "The functions' logs follow. End it with Ctrl-C.");
+        }
+        if let Some(background) = &mut background {
+            background.ready().await?;
+        }
+        follow(owner, stack, self.json || self.background, shutdown).await
     }
 
-    async fn start(&self, screen: Screen, log: &Log) -> anyhow::Result<Stack> {
-        let start = async |installed: &_| Endpoint::start(installed, self.port, &state::folder(), log).await;
+    /// Returns the arguments of the process in the background.
+    fn in_background(self) -> Vec<OsString> {
+        let mut arguments = vec!["up".into(), "--background".into()];
+        arguments.extend(self.json.then(|| "--json".into()));
+        arguments.extend(self.port.map(|port| format!("--port={port}").into()));
+        arguments.extend(self.router.into_iter().flat_map(|router| ["--router".into(), router.into()]));
+        arguments
+    }
+
+    async fn start(&self, screen: Screen) -> anyhow::Result<(Owner, Stack)> {
+        let owner = Owner::claim().await?;
+        let start =
+            async |installed: &_| Endpoint::start(installed, self.port, &state::folder(), owner.log()).await;
         let router = self.router.clone().map_or(Router::Example, Router::Binary);
-        set_up(screen, &router, start, async |_| Ok((Overrides::default(), ())))
-            .await
-            .map(|(stack, ())| stack)
+        let (stack, ()) = set_up(screen, &router, start, async |_| Ok((Overrides::default(), ()))).await?;
+        Ok((owner, stack))
     }
 }
 
-/// Opens and locks the stack's log.
-async fn lock_log() -> anyhow::Result<Log> {
-    loop {
-        if let Some(log) = state::lock_log()? {
-            return Ok(log);
-        }
-        if let Some(running) = state::running().await? {
-            bail!(
-                "a stack is already up, process {}, at {}: use it, or end it with `streamer down`",
-                running.pid,
-                running.stack.deployed.websocket_url
-            );
-        }
-        // Another command held the lock for a moment, to check whether a stack is up.
-        sleep(Duration::from_millis(20)).await;
-    }
+/// Checks that the emulator can run a router.
+fn check_router(path: PathBuf) -> anyhow::Result<PathBuf> {
+    let kind = fs::metadata(&path)?;
+    ensure!(!kind.is_dir(), "it is a folder: name the router's binary in it");
+    // Reading a device or a pipe might not end.
+    ensure!(kind.is_file(), "it is no regular file");
+    inspect::runs_here(&fs::read(&path)?)?;
+    Ok(path)
 }
 
-fn print_summary(screen: Screen, deployed: &Deployed, detached: bool) {
-    let Deployed { endpoint_url, websocket_url, management_endpoint, .. } = deployed;
-    let Deployed { queue_url, dead_letter_queue_url, connections_table, .. } = deployed;
-    let end = if detached {
-        "End it with `streamer down`."
-    } else {
-        "The functions' logs follow. End it with Ctrl-C."
-    };
-    screen.line(format!(
-        "
- endpoint      {endpoint_url}
- websocket     {websocket_url}
- management    {management_endpoint}
- queue         {queue_url}
- dead letters  {dead_letter_queue_url}
- table         {connections_table}
-
- The stack is up. {end}
- next: streamer token --user anna --tenant acme  |  streamer send --help
-"
-    ));
+/// Waits until the process that started this one in the background has ended. Never returns in the foreground.
+async fn starter_ended(background: Option<&mut Background>) {
+    match background {
+        Some(background) => background.starter_ended().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Prints the logs until the stack ends.
-async fn follow(mut stack: Stack, silent: bool) -> anyhow::Result<()> {
+async fn follow(
+    owner: Owner,
+    mut stack: Stack,
+    silent: bool,
+    mut shutdown: Pin<&mut impl Future<Output = Signal>>,
+) -> anyhow::Result<()> {
     let mut logs = Logs::of(&stack, None)?;
+    let (screen, format) = (Screen::new(), LogFormat { paint: Paint::stdout(), functions: true, raw: false });
     let mut poll = interval(LOG_POLL_INTERVAL);
     poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let shutdown = shutdown::requested();
-    tokio::pin!(shutdown);
     loop {
         tokio::select! {
-            () = &mut shutdown => return stack.end().await,
+            signal = &mut shutdown => {
+                owner.end(stack).await?;
+                return Err(signal.interrupted("the stack is down"));
+            }
             ended = stack.ended() => {
                 ended?;
-                bail!("the stack ended, by `streamer down` or a crash: see {}", state::log_path().display());
+                bail!("the emulator ended, and with it the stack: see {}", state::log_path().display());
             }
             _ = poll.tick(), if !silent => {
                 // After an error, the next poll reads the same lines.
-                for line in logs.next().await.unwrap_or_default() {
-                    println!("{:<10} | {}", line.function, line.text);
+                for line in format.lines(logs.next().await.unwrap_or_default(), SystemTime::now()) {
+                    screen.line(line);
                 }
             }
         }

@@ -6,6 +6,8 @@ use std::{
 };
 
 use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
+use humantime::format_rfc3339_millis;
+use serde_json::{Map, Value, json};
 use streamer_message::{
     Audience, OutboundMessage, Retry, TenantId,
     dead_letter::{self, Reason},
@@ -40,6 +42,8 @@ pub struct DeadLetter {
     pub group: Option<String>,
     /// X-Ray's trace header.
     pub trace: Option<String>,
+    /// How often SQS has delivered it, this time included.
+    pub receives: u32,
 }
 
 /// The id and the audience of a message.
@@ -54,7 +58,9 @@ pub struct Envelope {
 impl DeadLetter {
     /// Reads a received message. Returns `None` if it has no body, id or receipt handle.
     pub(super) fn from_message(message: Message) -> Option<Self> {
-        use MessageSystemAttributeName::{AwsTraceHeader, MessageGroupId, SentTimestamp};
+        use MessageSystemAttributeName::{
+            ApproximateReceiveCount, AwsTraceHeader, MessageGroupId, SentTimestamp,
+        };
 
         let attribute =
             |name: &str| message.message_attributes.as_ref()?.get(name)?.string_value().map(str::to_owned);
@@ -64,6 +70,8 @@ impl DeadLetter {
         let since = attribute(dead_letter::SINCE).or_else(|| system(SentTimestamp));
         let since = since.and_then(|millis| millis.parse().ok()).unwrap_or_default();
         let (group, trace) = (system(MessageGroupId), system(AwsTraceHeader));
+        let receives =
+            system(ApproximateReceiveCount).and_then(|count| count.parse().ok()).unwrap_or_default();
         let body = message.body?;
         Some(Self {
             message_id: message.message_id?,
@@ -76,6 +84,7 @@ impl DeadLetter {
                 .map(|message| Envelope { id: message.id.to_string(), to: message.to }),
             group: group.filter(|group| !group.is_empty()),
             trace: trace.filter(|trace| !trace.is_empty()),
+            receives,
             body,
         })
     }
@@ -130,14 +139,41 @@ impl DeadLetter {
         self.envelope.as_ref().map_or(&self.message_id, |envelope| &envelope.id)
     }
 
-    pub(super) fn belongs_to(&self, tenant: &TenantId) -> bool {
-        match self.envelope.as_ref().map(|envelope| &envelope.to) {
-            Some(
-                Audience::User { tenant: of, .. } | Audience::Tenant(of) | Audience::Shard { tenant: of, .. },
-            ) => of == tenant,
-            // A message for connections does not name its tenant. On a standard queue its message group does.
-            _ => self.group.as_ref().is_some_and(|group| *group == tenant_group(tenant)),
+    /// Returns the tenant that the message names.
+    #[must_use]
+    pub fn tenant(&self) -> Option<&TenantId> {
+        match &self.envelope.as_ref()?.to {
+            Audience::User { tenant, .. } | Audience::Tenant(tenant) | Audience::Shard { tenant, .. } => {
+                Some(tenant)
+            }
+            Audience::Connection(_) | Audience::Connections(_) => None,
         }
+    }
+
+    pub(super) fn belongs_to(&self, tenant: &TenantId) -> bool {
+        match self.tenant() {
+            Some(of) => of == tenant,
+            // A message for connections does not name its tenant. On a standard queue its message group does.
+            None => self.group.as_ref().is_some_and(|group| *group == tenant_group(tenant)),
+        }
+    }
+
+    /// Returns the dead letter without its body, as JSON.
+    #[must_use]
+    pub fn summary(&self) -> Map<String, Value> {
+        let summary = json!({
+            "id": self.id(),
+            "message_id": self.message_id,
+            "reason": self.reason,
+            "cause": (!self.detail.is_empty()).then_some(&self.detail),
+            "tenant": self.tenant(),
+            "to": self.envelope.as_ref().map(|envelope| &envelope.to),
+            "group": self.group,
+            "first_received_at": format_rfc3339_millis(self.since).to_string(),
+            "receives": self.receives,
+            "bytes": self.body.len(),
+        });
+        summary.as_object().cloned().unwrap_or_default()
     }
 }
 

@@ -17,7 +17,7 @@ pub struct Filter {
     pub before: Option<SystemTime>,
     /// A worker first received it after this time.
     pub after: Option<SystemTime>,
-    /// The id.
+    /// The message's own id, or SQS's.
     pub id: Option<String>,
 }
 
@@ -30,7 +30,7 @@ impl Filter {
             && tenant.as_ref().is_none_or(|tenant| letter.belongs_to(tenant))
             && before.is_none_or(|before| letter.since < before)
             && after.is_none_or(|after| letter.since > after)
-            && id.as_ref().is_none_or(|id| id == letter.id())
+            && id.as_ref().is_none_or(|id| id == letter.id() || *id == letter.message_id)
     }
 }
 
@@ -65,7 +65,7 @@ mod tests {
         let tenant = |tenant: &str| Filter { tenant: Some(tenant.try_into().unwrap()), ..all.clone() };
         assert!(matches(tenant("acme")) && !matches(tenant("globex")));
         let id = |id: &str| Filter { id: Some(id.to_owned()), ..all.clone() };
-        assert!(matches(id("a")) && !matches(id("m")));
+        assert!(matches(id("a")) && matches(id("m")) && !matches(id("b")));
         assert!(matches(Filter { before: Some(at(1001)), ..all.clone() }));
         assert!(!matches(Filter { before: Some(at(1000)), ..all.clone() }));
         assert!(matches(Filter { after: Some(at(999)), ..all.clone() }));

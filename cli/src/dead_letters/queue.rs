@@ -1,26 +1,28 @@
 //! The dead-letter queue's operations.
 
 use std::{
-    collections::{HashMap, HashSet},
-    hash::{DefaultHasher, Hash as _, Hasher as _},
-    time::{Duration, SystemTime},
+    collections::{BTreeSet, HashMap, HashSet},
+    time::Duration,
 };
 
 use anyhow::Context as _;
 use aws_sdk_sqs::{
     Client,
     types::{
-        ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry, MessageSystemAttributeName,
-        QueueAttributeName, SendMessageBatchRequestEntry,
+        ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry, Message,
+        MessageSystemAttributeName, QueueAttributeName,
     },
 };
 use futures::{StreamExt as _, stream};
 use serde::Deserialize;
-use streamer_environment::aws::cause;
-use streamer_message::{Limit, MessageId, limits, pack, sqs};
+use streamer_message::limits;
+use tokio::time::Instant;
 
-use super::dead_letter::DeadLetter;
-use crate::queue::MessageCounts;
+use super::{
+    dead_letter::DeadLetter,
+    outcome::{Handled, Outcome},
+};
+use crate::{aws::Call, queue::MessageCounts};
 
 /// Maximum number of dead letters held. SQS itself allows 120 000 messages of a standard queue in flight.
 ///
@@ -31,23 +33,33 @@ const MAX_HELD: usize = 100_000;
 /// Concurrent calls that release dead letters.
 const CONCURRENT_RELEASES: usize = 10;
 
-/// Empty receives after which the queue counts as empty. One is not enough, because SQS may answer before it has
-/// queried all of its servers.
+/// Receives without a new dead letter after which the queue counts as empty. One is not enough, because SQS may answer
+/// before it has queried all of its servers.
 const MAX_EMPTY_RECEIVES: usize = 2;
 
 /// The dead-letter queue of an outbound queue.
 #[derive(Debug)]
 pub struct DeadLetterQueue {
-    client: Client,
-    outbound: String,
+    pub(super) client: Client,
+    pub(super) outbound: String,
     url: String,
     visibility_timeout: Duration,
-    /// Receipt handles of dead letters that were received and neither deleted nor released, by SQS's message id.
-    held: HashMap<String, String>,
+    /// Dead letters that were received and neither deleted nor released, by SQS's message id.
+    held: HashMap<String, Held>,
+    /// SQS's ids of all dead letters that were received.
+    seen: HashSet<String>,
     /// Hashes of the bodies that were sent back.
-    sent: HashSet<u64>,
+    pub(super) sent: HashSet<u64>,
     empty_receives: usize,
     overdue: bool,
+}
+
+/// A dead letter that other consumers do not see.
+#[derive(Debug)]
+struct Held {
+    receipt_handle: String,
+    /// When it was first asked for.
+    since: Instant,
 }
 
 /// The field of a redrive policy that names the dead-letter queue.
@@ -55,20 +67,6 @@ pub struct DeadLetterQueue {
 #[serde(rename_all = "camelCase")]
 struct RedrivePolicy {
     dead_letter_target_arn: String,
-}
-
-/// Result of sending dead letters back.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Redriven {
-    /// Dead letters that were sent to the outbound queue and deleted here.
-    pub sent: usize,
-    /// Dead letters that were sent to the outbound queue but could not be deleted here. Sent back again, they have the
-    /// same id.
-    pub not_deleted: usize,
-    /// Dead letters that the outbound queue did not accept. They are still here.
-    pub refused: usize,
-    /// Causes of failures.
-    pub causes: HashSet<String>,
 }
 
 impl DeadLetterQueue {
@@ -80,8 +78,9 @@ impl DeadLetterQueue {
     pub async fn of(client: Client, outbound: String, visibility_timeout: Duration) -> anyhow::Result<Self> {
         let name = QueueAttributeName::RedrivePolicy;
         let get = client.get_queue_attributes().queue_url(&outbound).attribute_names(name.clone());
-        let response =
-            get.send().await.with_context(|| format!("cannot read attributes of queue {outbound}"))?;
+        let resource = format!("queue {outbound}");
+        let call = Call { action: "sqs:GetQueueAttributes", resource: &resource };
+        let response = get.send().await.map_err(|error| call.failed(&error))?;
         let policy = response.attributes.and_then(|mut attributes| attributes.remove(&name));
         let policy = policy.with_context(|| format!("queue {outbound} has no dead-letter queue"))?;
         let policy: RedrivePolicy = serde_json::from_str(&policy)
@@ -91,10 +90,21 @@ impl DeadLetterQueue {
         let (name, owner) = (parts.next().unwrap_or_default(), parts.next());
         let get = client.get_queue_url().queue_name(name);
         let get = get.set_queue_owner_aws_account_id(owner.map(str::to_owned)).send().await;
-        let url = get.with_context(|| format!("cannot find the dead-letter queue {arn}"))?.queue_url;
+        let resource = format!("dead-letter queue {arn}");
+        let call = Call { action: "sqs:GetQueueUrl", resource: &resource };
+        let url = get.map_err(|error| call.failed(&error))?.queue_url;
         let url = url.with_context(|| format!("the dead-letter queue {arn} has no URL"))?;
-        let (held, sent) = (HashMap::new(), HashSet::new());
-        Ok(Self { client, outbound, url, visibility_timeout, held, sent, empty_receives: 0, overdue: false })
+        Ok(Self {
+            client,
+            outbound,
+            url,
+            visibility_timeout,
+            held: HashMap::new(),
+            seen: HashSet::new(),
+            sent: HashSet::new(),
+            empty_receives: 0,
+            overdue: false,
+        })
     }
 
     /// Returns the queue's URL.
@@ -124,12 +134,6 @@ impl DeadLetterQueue {
         self.overdue
     }
 
-    /// Returns whether the same message was sent back already: it failed again at once, or the queue has two copies.
-    #[must_use]
-    pub fn was_sent(&self, letter: &DeadLetter) -> bool {
-        self.sent.contains(&hash(letter))
-    }
-
     /// Receives some dead letters, each once. Returns none when the queue is empty, when as many are held as allowed,
     /// or when one [is overdue](Self::is_overdue).
     ///
@@ -137,110 +141,85 @@ impl DeadLetterQueue {
     /// When SQS does not answer.
     pub async fn receive(&mut self) -> anyhow::Result<Vec<DeadLetter>> {
         while self.empty_receives < MAX_EMPTY_RECEIVES && self.held.len() < MAX_HELD && !self.overdue {
-            let receive = self.client.receive_message().queue_url(&self.url).max_number_of_messages(10);
-            let receive = receive.wait_time_seconds(1).visibility_timeout(seconds(self.visibility_timeout));
-            let receive = receive.message_attribute_names("All");
-            let receive = receive.message_system_attribute_names(MessageSystemAttributeName::All);
-            let response = receive
-                .send()
-                .await
-                .with_context(|| format!("cannot receive from the dead-letter queue {}", self.url))?;
-            let messages = response.messages.unwrap_or_default();
-            let letters: Vec<_> = messages.into_iter().filter_map(DeadLetter::from_message).collect();
+            let since = Instant::now();
+            let received = self.receive_batch().await?;
+            let letters = self.hold(received.into_iter().filter_map(DeadLetter::from_message), since).await;
             if letters.is_empty() {
                 self.empty_receives += 1;
-                continue;
+            } else {
+                self.empty_receives = 0;
+                return Ok(letters);
             }
-            self.empty_receives = 0;
-            let mut received = Vec::new();
-            for letter in letters {
-                match self.held.insert(letter.message_id.clone(), letter.receipt_handle.clone()) {
-                    None => received.push(letter),
-                    Some(_) => self.overdue = true,
-                }
-            }
-            return Ok(received);
         }
         Ok(Vec::new())
     }
 
-    /// Sends dead letters to the outbound queue, and then deletes those that it confirmed, so that each is on at least
-    /// one queue at any time. On a FIFO queue, a refusal also holds back the later messages of its group.
-    pub async fn send_back(&mut self, letters: Vec<DeadLetter>) -> Redriven {
-        let mut result = Redriven::default();
-        let mut waiting = letters;
-        while !waiting.is_empty() {
-            let (now, later) =
-                if self.is_fifo() { split_first_of_groups(waiting) } else { (waiting, Vec::new()) };
-            let mut refused = HashSet::new();
-            for batch in pack(now, Limit::QUEUE_BATCH, |letter| letter.body.len()) {
-                let confirmed = self.send(&batch, &mut result.causes).await;
-                for letter in &batch {
-                    if !confirmed.iter().any(|sent| sent.receipt_handle == letter.receipt_handle) {
-                        result.refused += 1;
-                        refused.insert(letter.group.clone());
-                    }
-                }
-                self.sent.extend(confirmed.iter().map(|letter| hash(letter)));
-                let deleted = self.delete(&confirmed, &mut result.causes).await;
-                result.sent += deleted;
-                result.not_deleted += confirmed.len() - deleted;
+    async fn receive_batch(&self) -> anyhow::Result<Vec<Message>> {
+        let receive = self.client.receive_message().queue_url(&self.url).max_number_of_messages(10);
+        let receive = receive.wait_time_seconds(1).visibility_timeout(seconds(self.visibility_timeout));
+        let receive = receive.message_attribute_names("All");
+        let receive = receive.message_system_attribute_names(MessageSystemAttributeName::All);
+        let resource = format!("dead-letter queue {}", self.url);
+        let call = Call { action: "sqs:ReceiveMessage", resource: &resource };
+        let response = receive.send().await.map_err(|error| call.failed(&error))?;
+        Ok(response.messages.unwrap_or_default())
+    }
+
+    /// Holds received dead letters, and returns those that were not received before. SQS may deliver a message twice
+    /// although it is hidden, and once more after it was deleted.
+    async fn hold(&mut self, letters: impl Iterator<Item = DeadLetter>, since: Instant) -> Vec<DeadLetter> {
+        let (mut new, mut deleted) = (Vec::new(), Vec::new());
+        for letter in letters {
+            if let Some(held) = self.held.get_mut(&letter.message_id) {
+                self.overdue |= held.since.elapsed() >= self.visibility_timeout;
+                held.receipt_handle = letter.receipt_handle;
+            } else if self.seen.insert(letter.message_id.clone()) {
+                let held = Held { receipt_handle: letter.receipt_handle.clone(), since };
+                self.held.insert(letter.message_id.clone(), held);
+                new.push(letter);
+            } else {
+                deleted.push(letter);
             }
-            let (held_back, next): (Vec<_>, _) =
-                later.into_iter().partition(|letter| refused.contains(&letter.group));
-            result.refused += held_back.len();
-            waiting = next;
         }
-        result
+        self.delete(&deleted.iter().collect::<Vec<_>>(), &mut Handled::default()).await;
+        new
     }
 
-    fn is_fifo(&self) -> bool {
-        sqs::is_fifo(&self.outbound)
+    /// Deletes dead letters for good.
+    pub async fn drop_letters(&mut self, letters: Vec<DeadLetter>) -> Handled {
+        let mut handled = Handled::default();
+        let deleted = self.delete(&letters.iter().collect::<Vec<_>>(), &mut handled).await;
+        let outcome = |id| if deleted.contains(&id) { Outcome::Dropped } else { Outcome::NotDropped };
+        let letters = letters.into_iter().enumerate().map(|(id, letter)| (letter, outcome(id)));
+        handled.letters.extend(letters);
+        handled
     }
 
-    /// Sends a batch and returns the dead letters that the outbound queue confirmed.
-    async fn send<'a>(&self, batch: &'a [DeadLetter], causes: &mut HashSet<String>) -> Vec<&'a DeadLetter> {
-        let now = SystemTime::now();
-        let entries = batch.iter().enumerate();
-        let entries = entries.filter_map(|(id, letter)| entry(id, letter, self.is_fifo(), now)).collect();
-        let send = self.client.send_message_batch().queue_url(&self.outbound).set_entries(Some(entries));
-        let confirmed: HashSet<usize> = match send.send().await {
-            Ok(output) => {
-                causes.extend(output.failed().iter().map(|failed| failed.code().to_owned()));
-                output.successful().iter().filter_map(|entry| entry.id().parse().ok()).collect()
-            }
-            Err(error) => {
-                causes.insert(cause(&error));
-                HashSet::new()
-            }
-        };
-        let letters = batch.iter().enumerate().filter(|(id, _)| confirmed.contains(id));
-        letters.map(|(_, letter)| letter).collect()
-    }
-
-    /// Deletes dead letters and returns the number deleted.
-    async fn delete(&mut self, letters: &[&DeadLetter], causes: &mut HashSet<String>) -> usize {
+    /// Deletes up to ten dead letters, and returns the positions of those that are deleted.
+    pub(super) async fn delete(&mut self, letters: &[&DeadLetter], handled: &mut Handled) -> BTreeSet<usize> {
         let entries = letters.iter().enumerate().filter_map(|(id, letter)| {
             let entry = DeleteMessageBatchRequestEntry::builder().id(id.to_string());
             entry.receipt_handle(&letter.receipt_handle).build().ok()
         });
         let entries: Vec<_> = entries.collect();
         if entries.is_empty() {
-            return 0;
+            return BTreeSet::new();
         }
         let delete = self.client.delete_message_batch().queue_url(&self.url).set_entries(Some(entries));
         match delete.send().await {
             Ok(output) => {
-                causes.extend(output.failed().iter().map(|failed| failed.code().to_owned()));
-                for deleted in output.successful().iter().filter_map(|entry| entry.id().parse::<usize>().ok())
-                {
-                    self.held.remove(&letters[deleted].message_id);
+                handled.causes.extend(output.failed().iter().map(|failed| failed.code().to_owned()));
+                let deleted = output.successful().iter().filter_map(|entry| entry.id().parse().ok());
+                let deleted: BTreeSet<usize> = deleted.filter(|id| *id < letters.len()).collect();
+                for id in &deleted {
+                    self.held.remove(&letters[*id].message_id);
                 }
-                output.successful().len()
+                deleted
             }
             Err(error) => {
-                causes.insert(cause(&error));
-                0
+                let resource = format!("dead-letter queue {}", self.url);
+                handled.failed(&Call { action: "sqs:DeleteMessage", resource: &resource }, &error);
+                BTreeSet::new()
             }
         }
     }
@@ -248,7 +227,7 @@ impl DeadLetterQueue {
     /// Makes every held dead letter visible to other consumers. Returns the number that could not be released: these
     /// stay hidden until their visibility timeout has passed.
     pub async fn release(&mut self) -> usize {
-        let held: Vec<_> = self.held.drain().map(|(_, receipt_handle)| receipt_handle).collect();
+        let held: Vec<_> = self.held.drain().map(|(_, held)| held.receipt_handle).collect();
         let batches: Vec<_> =
             held.chunks(limits::QUEUE_BATCH_MESSAGES).map(|batch| self.release_batch(batch)).collect();
         let results = stream::iter(batches).buffer_unordered(CONCURRENT_RELEASES);
@@ -264,34 +243,6 @@ impl DeadLetterQueue {
         let changed = change.set_entries(Some(entries.collect())).send().await;
         changed.map_or(batch.len(), |output| output.failed().len())
     }
-}
-
-/// Splits dead letters into the first of each message group, and the others.
-fn split_first_of_groups(letters: Vec<DeadLetter>) -> (Vec<DeadLetter>, Vec<DeadLetter>) {
-    let mut groups = HashSet::new();
-    letters.into_iter().partition(|letter| groups.insert(letter.group.clone()))
-}
-
-/// Returns a hash that copies of one message share, whatever their retry state.
-fn hash(letter: &DeadLetter) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    letter.body_without_retry().hash(&mut hasher);
-    hasher.finish()
-}
-
-fn entry(
-    id: usize,
-    letter: &DeadLetter,
-    fifo: bool,
-    now: SystemTime,
-) -> Option<SendMessageBatchRequestEntry> {
-    let body = letter.redrive_body(now);
-    let mut entry = sqs::batch_entry(id, body, letter.group.as_deref(), letter.trace.as_deref()).ok()?;
-    if fifo {
-        // SQS would drop the message if it still remembered its old deduplication id.
-        entry = entry.message_deduplication_id(MessageId::generate().as_str());
-    }
-    entry.build().ok()
 }
 
 fn seconds(duration: Duration) -> i32 {

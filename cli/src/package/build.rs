@@ -3,7 +3,6 @@
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    process::Stdio,
 };
 
 use anyhow::{Context as _, bail, ensure};
@@ -12,8 +11,9 @@ use tokio::process::Command;
 use super::{
     Architecture,
     inspect::{self, Requirements},
+    project::{Kind, Project, Target},
 };
-use crate::{cargo, paths};
+use crate::cargo;
 
 /// Amazon Linux 2023's glibc, which cargo-lambda expects as the suffix of a target.
 const GLIBC: &str = "2.34";
@@ -33,6 +33,7 @@ enum Toolchain {
 /// A release build for one architecture.
 #[derive(Debug, Clone)]
 pub struct Release {
+    project: Project,
     architecture: Architecture,
     toolchain: Toolchain,
     local_paths: LocalPaths,
@@ -41,13 +42,14 @@ pub struct Release {
 /// Folders of this machine that a compiler could write into a binary.
 #[derive(Debug, Clone)]
 struct LocalPaths {
-    workspace: PathBuf,
+    /// Folders of sources, each with its replacement in binaries.
+    sources: Vec<(PathBuf, String)>,
     cargo: PathBuf,
     rustup: PathBuf,
 }
 
 impl LocalPaths {
-    fn from_env() -> anyhow::Result<Self> {
+    fn of(project: &Project) -> anyhow::Result<Self> {
         let home = env::home_dir().context("there is no home folder: set HOME")?;
         let path = |variable: &str, folder: &str| {
             env::var_os(variable)
@@ -55,7 +57,7 @@ impl LocalPaths {
                 .map_or_else(|| home.join(folder), PathBuf::from)
         };
         Ok(Self {
-            workspace: paths::workspace().to_owned(),
+            sources: project.sources.clone(),
             cargo: path("CARGO_HOME", ".cargo"),
             rustup: path("RUSTUP_HOME", ".rustup"),
         })
@@ -63,25 +65,24 @@ impl LocalPaths {
 
     /// Returns each folder with its replacement in binaries. All registries' folders get the same replacement, because
     /// their names hold a hash that depends on the machine's configuration.
-    fn replacements(&self) -> anyhow::Result<Vec<(PathBuf, &'static str)>> {
+    fn replacements(&self) -> anyhow::Result<Vec<(PathBuf, String)>> {
         let registries = self.cargo.join("registry/src");
         let registries =
             fs::read_dir(&registries).with_context(|| format!("cannot read {}", registries.display()))?;
-        let mut replacements = vec![
-            (self.cargo.clone(), "/cargo"),
-            (self.rustup.clone(), "/rustup"),
-            (self.workspace.clone(), "/streamer"),
-        ];
+        let mut replacements = self.sources.clone();
+        replacements.push((self.cargo.clone(), "/cargo".to_owned()));
+        replacements.push((self.rustup.clone(), "/rustup".to_owned()));
         for registry in registries {
-            replacements.push((registry?.path(), "/registry"));
+            replacements.push((registry?.path(), "/registry".to_owned()));
         }
         // Compilers use the last replacement that matches, so the longest path comes last.
         replacements.sort_by_key(|(path, _)| path.as_os_str().len());
         Ok(replacements)
     }
 
-    fn all(&self) -> [&Path; 3] {
-        [&self.workspace, &self.cargo, &self.rustup].map(PathBuf::as_path)
+    fn all(&self) -> impl Iterator<Item = &Path> {
+        let sources = self.sources.iter().map(|(folder, _)| folder);
+        sources.chain([&self.cargo, &self.rustup]).map(PathBuf::as_path)
     }
 }
 
@@ -91,12 +92,12 @@ impl Release {
     ///
     /// # Errors
     /// When a tool is missing. The error says how to install it.
-    pub async fn prepare(architecture: Architecture, zig: bool) -> anyhow::Result<Self> {
+    pub async fn prepare(project: Project, architecture: Architecture, zig: bool) -> anyhow::Result<Self> {
         let native = cfg!(target_os = "linux") && architecture == Architecture::HERE && !zig;
         let toolchain = if native { Toolchain::Native } else { Toolchain::CargoLambda };
         if !native {
-            ensure_target_is_installed(architecture).await?;
-            let version = Command::new(cargo::program()).args(["lambda", "--version"]).output().await;
+            ensure_target_is_installed(&project, architecture).await?;
+            let version = project.cargo().args(["lambda", "--version"]).output().await;
             ensure!(
                 version.is_ok_and(|version| version.status.success()),
                 "packaging for {architecture} on this machine needs cargo-lambda, which is not installed: \
@@ -104,40 +105,51 @@ impl Release {
                  https://www.cargo-lambda.info/guide/installation.html"
             );
         }
-        Ok(Self { architecture, toolchain, local_paths: LocalPaths::from_env()? })
+        let local_paths = LocalPaths::of(&project)?;
+        Ok(Self { project, architecture, toolchain, local_paths })
     }
 
-    /// Compiles the binary of each package, which has the package's name, and returns them in the same order.
+    /// Compiles the targets, passes cargo's progress to `show`, and returns the binaries in the same order.
     ///
     /// # Errors
     /// When compilation fails, or [`inspect`] rejects a binary.
-    pub async fn compile(&self, packages: &[&str]) -> anyhow::Result<Vec<Binary>> {
-        let target_folder = paths::workspace().join("target/package").join(match self.toolchain {
+    pub async fn compile(
+        &self,
+        targets: &[Target],
+        mut show: impl FnMut(&str),
+    ) -> anyhow::Result<Vec<Binary>> {
+        let target_folder = self.project.target_folder.join("package").join(match self.toolchain {
             Toolchain::Native => "native",
             Toolchain::CargoLambda => "zig",
         });
-        run(Command::new(cargo::program()).current_dir(paths::workspace()).args(["fetch", "--locked"]))
-            .await?;
-        let mut command = self.build_command(packages, &target_folder);
-        run(self.make_reproducible(&mut command)?.current_dir(paths::workspace())).await?;
-        let binaries = packages.iter().map(|name| {
-            let path = match self.toolchain {
-                Toolchain::Native => {
-                    target_folder.join(self.architecture.target()).join("release").join(name)
-                }
-                Toolchain::CargoLambda => target_folder.join("lambda").join(name).join("bootstrap"),
-            };
+        run(self.project.cargo().args(["fetch", "--locked"]), &mut show).await?;
+        let mut command = self.build_command(targets, &target_folder);
+        run(self.make_reproducible(&mut command)?, &mut show).await?;
+        let binaries = targets.iter().map(|target| {
+            let path = self.path(target, &target_folder);
             let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
             let Requirements { glibc } = inspect::inspect(&bytes, self.architecture, self.local_paths.all())
-                .with_context(|| (*name).to_owned())?;
-            Ok(Binary { name: (*name).to_owned(), path, glibc })
+                .with_context(|| target.name.clone())?;
+            Ok(Binary { name: target.name.clone(), path, glibc })
         });
         binaries.collect()
     }
 
-    fn build_command(&self, packages: &[&str], target_folder: &Path) -> Command {
+    /// Returns the path of a target's binary.
+    fn path(&self, target: &Target, target_folder: &Path) -> PathBuf {
+        match self.toolchain {
+            Toolchain::Native => {
+                let folder = target_folder.join(self.architecture.target()).join("release");
+                let folder = if target.kind == Kind::Example { folder.join("examples") } else { folder };
+                folder.join(&target.name)
+            }
+            Toolchain::CargoLambda => target_folder.join("lambda").join(&target.name).join("bootstrap"),
+        }
+    }
+
+    fn build_command(&self, targets: &[Target], target_folder: &Path) -> Command {
         let target = self.architecture.target();
-        let mut command = Command::new(cargo::program());
+        let mut command = self.project.cargo();
         match self.toolchain {
             Toolchain::Native => command.args(["build", "--target", target]),
             Toolchain::CargoLambda => command
@@ -149,8 +161,8 @@ impl Release {
                 .arg(target_folder.join("lambda")),
         };
         command.args(["--release", "--locked"]).env("CARGO_TARGET_DIR", target_folder);
-        for package in packages {
-            command.args(["--package", package]);
+        for Target { package, name, kind } in targets {
+            command.args(["--package", package, kind.flag(), name]);
         }
         command
     }
@@ -184,7 +196,7 @@ impl Release {
 /// A binary for Lambda.
 #[derive(Debug, Clone)]
 pub struct Binary {
-    /// The name of the binary and of its package.
+    /// Its name.
     pub name: String,
     /// The file.
     pub path: PathBuf,
@@ -192,11 +204,10 @@ pub struct Binary {
     pub glibc: Option<String>,
 }
 
-async fn ensure_target_is_installed(architecture: Architecture) -> anyhow::Result<()> {
+async fn ensure_target_is_installed(project: &Project, architecture: Architecture) -> anyhow::Result<()> {
     let target = architecture.target();
-    let mut rustc = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
-    rustc.current_dir(paths::workspace()).args(["--print", "target-libdir", "--target", target]);
-    let libraries = run(&mut rustc).await?;
+    let libraries =
+        run(project.rustc().args(["--print", "target-libdir", "--target", target]), |_| {}).await?;
     ensure!(
         Path::new(libraries.trim()).exists(),
         "Rust's target {target} is not installed: run `rustup target add {target}`, or package for {} with \
@@ -207,12 +218,10 @@ async fn ensure_target_is_installed(architecture: Architecture) -> anyhow::Resul
 }
 
 /// Runs a command and returns its standard output.
-async fn run(command: &mut Command) -> anyhow::Result<String> {
-    let name = command.as_std().get_program().to_string_lossy().into_owned();
-    let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await;
-    let output = output.with_context(|| format!("cannot run `{name}`: install Rust with rustup"))?;
+async fn run(command: &mut Command, show: impl FnMut(&str)) -> anyhow::Result<String> {
+    let output = cargo::run(command, show).await?;
     if !output.status.success() {
-        bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
+        bail!("{}", output.messages.trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -1,12 +1,16 @@
-//! Rejects binaries that would not run on Amazon Linux 2023, or that hold a path of this machine.
+//! Rejects binaries that would not run on Amazon Linux 2023 or on this machine, or that hold a path of this machine.
 
 use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
 use object::{
-    Endianness,
+    Endianness, FileKind,
     elf::{EM_AARCH64, EM_X86_64, FileHeader64},
-    read::elf::{FileHeader as _, Sym as _},
+    macho::{CPU_TYPE_ARM64, CPU_TYPE_X86_64, MachHeader64},
+    read::{
+        elf::{FileHeader as _, Sym as _},
+        macho::MachHeader as _,
+    },
 };
 
 use super::Architecture;
@@ -77,6 +81,58 @@ pub fn inspect<'a>(
         );
     }
     Ok(Requirements { glibc: Some(name) })
+}
+
+/// Checks that this machine can run a program, as an emulator does with a function's: a program for its system and
+/// architecture, or a script that names its interpreter.
+///
+/// # Errors
+/// When it cannot. The error is the reason.
+pub fn runs_here(program: &[u8]) -> anyhow::Result<()> {
+    runs_on(program, Architecture::HERE, cfg!(target_os = "macos"))
+}
+
+fn runs_on(program: &[u8], architecture: Architecture, macos: bool) -> anyhow::Result<()> {
+    if program.starts_with(b"#!") {
+        return Ok(());
+    }
+    ensure!(!program.is_empty(), "the file is empty");
+    let (system, machine) = match FileKind::parse(program) {
+        Ok(FileKind::Elf64) => {
+            let header = FileHeader64::<Endianness>::parse(program)?;
+            let endian = header.endian()?;
+            ensure!(header.e_entry(endian) != 0, "the file is a library or an object file");
+            let machine = match header.e_machine(endian) {
+                EM_AARCH64 => Some(Architecture::Arm64),
+                EM_X86_64 => Some(Architecture::X86_64),
+                _ => None,
+            };
+            ("Linux", machine)
+        }
+        Ok(FileKind::MachO64) => {
+            let header = MachHeader64::<Endianness>::parse(program, 0)?;
+            let machine = match header.cputype(header.endian()?) {
+                CPU_TYPE_ARM64 => Some(Architecture::Arm64),
+                CPU_TYPE_X86_64 => Some(Architecture::X86_64),
+                _ => None,
+            };
+            ("macOS", machine)
+        }
+        // It holds programs for several architectures.
+        Ok(FileKind::MachOFat32 | FileKind::MachOFat64) => ("macOS", Some(architecture)),
+        Ok(FileKind::Elf32 | FileKind::MachO32) => bail!("the file is a 32-bit program"),
+        _ => bail!("the file is neither a program nor a script that starts with `#!`"),
+    };
+    let here = if macos { "macOS" } else { "Linux" };
+    ensure!(system == here, "the file is a program for {system}, and this machine has {here}");
+    match machine {
+        Some(machine) => ensure!(
+            machine == architecture,
+            "the file is a program for {machine}, and this machine has {architecture}"
+        ),
+        None => bail!("the file is a program for another architecture than {architecture}"),
+    }
+    Ok(())
 }
 
 /// Returns whether `binary` holds `path`, rather than a longer path that ends with it or a name that starts with it.
@@ -152,6 +208,37 @@ mod tests {
         assert!(contains("/src\0") && contains("/src"));
         assert!(!contains("/registry/tokio-1.5/src/lib.rs") && !contains("/src.rs") && !contains("/srcs/"));
         assert!(!contains_path(b"/anything/", "") && contains_path(b"/home/me/x", "/home/me/"));
+    }
+
+    /// Returns the header of a program: its magic, and its fields as offsets and values.
+    fn program<const N: usize>(magic: &[u8], fields: [(usize, u32); N]) -> Vec<u8> {
+        let mut header = vec![0; 64];
+        header[..magic.len()].copy_from_slice(magic);
+        for (offset, value) in fields {
+            header[offset..offset + 4].copy_from_slice(&value.to_le_bytes());
+        }
+        header
+    }
+
+    #[test]
+    fn only_programs_for_this_machine_run() {
+        const ELF: &[u8] = b"\x7fELF\x02\x01\x01";
+        const MACH_O: &[u8] = b"\xcf\xfa\xed\xfe";
+        let elf = |machine: u16, entry| program(ELF, [(18, u32::from(machine)), (20, 1), (24, entry)]);
+        let (arm, intel) = (elf(EM_AARCH64.0, 1), elf(EM_X86_64.0, 1));
+        let mach_o = program(MACH_O, [(4, CPU_TYPE_ARM64.0)]);
+        let error = |program: &[u8], macos| match runs_on(program, Architecture::Arm64, macos) {
+            Ok(()) => String::new(),
+            Err(error) => error.to_string(),
+        };
+        assert_eq!([error(&arm, false), error(&mach_o, true), error(b"#!/bin/sh\n", false)], ["", "", ""]);
+        assert_eq!(error(&intel, false), "the file is a program for x86_64, and this machine has arm64");
+        assert_eq!(error(&arm, true), "the file is a program for Linux, and this machine has macOS");
+        assert_eq!(error(&mach_o, false), "the file is a program for macOS, and this machine has Linux");
+        assert_eq!(error(&elf(EM_AARCH64.0, 0), false), "the file is a library or an object file");
+        assert_eq!(error(b"", false), "the file is empty");
+        let text = "the file is neither a program nor a script that starts with `#!`";
+        assert_eq!([error(b"# Streamer", false), error(&[0; 64], false)], [text, text]);
     }
 
     #[test]

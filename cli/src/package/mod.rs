@@ -1,5 +1,6 @@
 //! The Lambda functions' deployment packages: zips that are byte-identical on every machine that packages a commit.
 //!
+//! - [`project`]: finds a router's workspace and binary.
 //! - [`build`]: compiles the binaries, for this machine's architecture or across, without this machine's paths.
 //! - [`inspect`]: rejects binaries that would not run on Amazon Linux 2023, or that hold a path of this machine.
 //! - [`archive`]: builds the zip. [`start`]: starts it once, against a stub of the Runtime API ([`runtime_api`]).
@@ -7,6 +8,7 @@
 pub mod archive;
 pub mod build;
 pub mod inspect;
+pub mod project;
 pub mod runtime_api;
 pub mod start;
 

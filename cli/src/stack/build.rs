@@ -4,11 +4,9 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    process::Stdio,
 };
 
 use anyhow::{Context as _, bail};
-use serde::Deserialize;
 use tokio::process::Command;
 
 use crate::{
@@ -42,42 +40,34 @@ impl std::fmt::Display for Router {
 #[derive(Debug, Clone)]
 pub struct Binaries(BTreeMap<String, PathBuf>);
 
-/// Cargo's JSON message for an artifact.
-#[derive(Deserialize)]
-struct Artifact {
-    target: Target,
-    executable: Option<PathBuf>,
-}
-
-#[derive(Deserialize)]
-struct Target {
-    name: String,
-}
-
 /// Builds all binaries of the workspace and the example router.
 ///
 /// # Errors
-/// When cargo or a C compiler is not installed, or compilation fails.
+/// When there is no workspace, cargo or a C compiler is not installed, or compilation fails.
 pub async fn build() -> anyhow::Result<Binaries> {
+    build_with(|_| {}).await
+}
+
+/// Like [`build`], and passes cargo's progress to `show`.
+///
+/// # Errors
+/// When there is no workspace, cargo or a C compiler is not installed, or compilation fails.
+pub async fn build_with(show: impl FnMut(&str)) -> anyhow::Result<Binaries> {
+    paths::require_workspace()?;
     // `cargo run` and `cargo test` select the same packages. With the same features, no crate is built twice.
-    let output = Command::new(cargo::program())
-        .current_dir(paths::workspace())
-        .args([
-            "build",
-            "--workspace",
-            "--bins",
-            "--example",
-            ROUTER,
-            "--message-format",
-            "json-render-diagnostics",
-        ])
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output()
-        .await
-        .context("cannot run cargo, which builds the Lambda functions: install Rust with rustup")?;
+    let mut command = Command::new(cargo::program());
+    command.current_dir(paths::workspace()).args([
+        "build",
+        "--workspace",
+        "--bins",
+        "--example",
+        ROUTER,
+        "--message-format",
+        "json-render-diagnostics",
+    ]);
+    let output = cargo::run(&mut command, show).await?;
     if !output.status.success() {
-        let messages = String::from_utf8_lossy(&output.stderr);
+        let messages = output.messages;
         if messages.contains("linker `cc` not found") || messages.contains("failed to find tool") {
             bail!(
                 "Rust needs a C compiler, and none is installed: install one (on Debian: apt-get install gcc; on \
@@ -86,11 +76,7 @@ pub async fn build() -> anyhow::Result<Binaries> {
         }
         bail!("cannot build the Lambda functions:\n{}", messages.trim());
     }
-    let artifacts =
-        output.stdout.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
-    let executables =
-        artifacts.filter_map(|Artifact { target, executable }| Some((target.name, executable?)));
-    Ok(Binaries(executables.collect()))
+    Ok(Binaries(cargo::executables(&output.stdout).collect()))
 }
 
 impl Binaries {

@@ -2,6 +2,7 @@
 
 use std::{
     env, fs,
+    io::{self, ErrorKind},
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::Stdio,
@@ -10,12 +11,11 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use tokio::{
-    io::AsyncWriteExt as _,
     process::{Child, ChildStdin, Command},
     time::{Instant, sleep},
 };
 
-use super::{log::Log, python::Packages};
+use super::{log::Log, owner, python::Packages};
 
 const SUPERVISOR: &str = include_str!("../../emulator/supervisor.py");
 
@@ -81,6 +81,7 @@ pub struct Emulator {
     /// The supervisor ends when this is closed. It is not part of `supervisor`, because `Child::wait` closes standard
     /// input.
     input: ChildStdin,
+    folder: PathBuf,
     /// The address that it listens on.
     pub address: SocketAddr,
 }
@@ -98,7 +99,7 @@ impl Installed {
     /// Starts an emulator on loopback, on `port` or on a free port, with its files in `folder` and its output in `log`.
     ///
     /// # Errors
-    /// When `port` is taken, or the emulator does not start.
+    /// When `port` cannot be listened on, or the emulator does not start.
     pub async fn start(&self, port: Option<u16>, folder: &Path, log: &Log) -> anyhow::Result<Emulator> {
         const MAX_ATTEMPTS: usize = 3;
         let mut attempts = 0;
@@ -137,7 +138,7 @@ impl Installed {
             .stderr(output)
             .spawn()?;
         let input = supervisor.stdin.take().context("the supervisor has no standard input")?;
-        Ok(Emulator { supervisor, input, address })
+        Ok(Emulator { supervisor, input, folder: folder.to_owned(), address })
     }
 }
 
@@ -168,46 +169,71 @@ impl Emulator {
     /// Ends the emulator, and waits until it has ended.
     ///
     /// # Errors
-    /// When waiting for the supervisor fails.
+    /// When waiting for the supervisor fails, or a process cannot be killed.
     pub async fn end(self) -> anyhow::Result<()> {
-        let Self { mut supervisor, input, .. } = self;
+        let Self { mut supervisor, input, folder, .. } = self;
         drop(input);
-        supervisor.wait().await?;
-        Ok(())
+        end_rest(&mut supervisor, &folder).await
     }
 
-    /// Waits until the emulator has ended.
+    /// Waits until the emulator has ended, and every process that it started.
     ///
     /// # Errors
-    /// When waiting for the supervisor fails.
+    /// When waiting for the supervisor fails, or a process cannot be killed.
     pub async fn ended(&mut self) -> anyhow::Result<()> {
-        self.supervisor.wait().await?;
-        Ok(())
+        end_rest(&mut self.supervisor, &self.folder).await
     }
+}
 
-    /// Keeps the emulator running after this process has ended.
-    ///
-    /// # Errors
-    /// When writing to the supervisor fails.
-    pub async fn detach(mut self) -> anyhow::Result<()> {
-        self.input.write_all(b"detach\n").await?;
-        Ok(self.input.shutdown().await?)
-    }
-
-    /// Returns the supervisor's process id.
-    #[must_use]
-    pub fn pid(&self) -> Option<u32> {
-        self.supervisor.id()
-    }
+/// Waits for the supervisor, and ends what is left if it was killed.
+async fn end_rest(supervisor: &mut Child, folder: &Path) -> anyhow::Result<()> {
+    supervisor.wait().await?;
+    // The supervisor removes the folder last.
+    if folder.exists() { owner::clear(folder).await } else { Ok(()) }
 }
 
 fn free_address(port: Option<u16>) -> anyhow::Result<SocketAddr> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port.unwrap_or(0)));
-    let listener = TcpListener::bind(address).with_context(|| {
-        format!(
-            "port {} is taken: stop the process that listens there, or choose another port with --port",
-            address.port()
-        )
-    })?;
-    Ok(listener.local_addr()?)
+    let bound = TcpListener::bind(address).and_then(|listener| listener.local_addr());
+    bound.map_err(|error| anyhow::Error::msg(cannot_listen(address, &error)))
+}
+
+/// Says why nothing can listen on `address`, and the remedy.
+fn cannot_listen(address: SocketAddr, error: &io::Error) -> String {
+    let port = address.port();
+    match error.kind() {
+        ErrorKind::AddrInUse => format!(
+            "port {port} is taken: stop the process that listens there, or choose another port with --port"
+        ),
+        ErrorKind::PermissionDenied if port != 0 => format!(
+            "this user may not listen on port {port}, since ports below 1024 usually need root: choose another port \
+             with --port"
+        ),
+        ErrorKind::AddrNotAvailable => {
+            format!("this machine has no address {}: set up its loopback interface", address.ip())
+        }
+        _ if port == 0 => format!("no port of {} can be listened on: {error}", address.ip()),
+        _ => format!("cannot listen on {address}: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refused_port_has_its_reason() {
+        let message = |port: u16, kind: ErrorKind| {
+            cannot_listen(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), &kind.into())
+        };
+        let denied = message(80, ErrorKind::PermissionDenied);
+        assert!(denied.starts_with("this user may not listen on port 80, ") && denied.contains("--port"));
+        assert!(message(80, ErrorKind::AddrInUse).starts_with("port 80 is taken: "));
+        let unavailable = message(8080, ErrorKind::AddrNotAvailable);
+        assert_eq!(unavailable, "this machine has no address 127.0.0.1: set up its loopback interface");
+        let other = message(8080, ErrorKind::OutOfMemory);
+        assert!(other.starts_with("cannot listen on 127.0.0.1:8080: "), "{other}");
+        let any = message(0, ErrorKind::PermissionDenied);
+        assert!(any.starts_with("no port of 127.0.0.1 can be listened on: "), "{any}");
+    }
 }

@@ -42,19 +42,6 @@ impl Issuer {
         Self::from_pkcs8(pkcs8.as_ref())
     }
 
-    /// Reads the private key from a PEM: an EC key (P-256) as PKCS #8, as `openssl genpkey` writes it.
-    ///
-    /// # Errors
-    /// When the PEM holds anything else.
-    pub fn from_pem(pem: &str) -> anyhow::Result<Self> {
-        let lines = pem.lines().map(str::trim).filter(|line| !line.is_empty());
-        let lines: Vec<_> = lines.collect();
-        let ["-----BEGIN PRIVATE KEY-----", body @ .., "-----END PRIVATE KEY-----"] = lines.as_slice() else {
-            anyhow::bail!("the key is not a PKCS #8 PEM, which starts with -----BEGIN PRIVATE KEY-----")
-        };
-        Self::from_base64(&body.concat())
-    }
-
     /// Reads the private key from PKCS #8 in base64.
     pub(super) fn from_base64(key: &str) -> anyhow::Result<Self> {
         Self::from_pkcs8(&BASE64_STANDARD.decode(key).context("the key is not base64")?)
@@ -81,22 +68,8 @@ impl Issuer {
     /// # Errors
     /// When signing fails.
     pub fn token(&self, tenant: &str, user: &str, lifetime: Duration) -> anyhow::Result<String> {
-        self.token_from(ISSUER, tenant, user, lifetime)
-    }
-
-    /// Signs a token with another `iss`.
-    ///
-    /// # Errors
-    /// When signing fails.
-    pub fn token_from(
-        &self,
-        issuer: &str,
-        tenant: &str,
-        user: &str,
-        lifetime: Duration,
-    ) -> anyhow::Result<String> {
         let expiry = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)? + lifetime;
-        self.sign(&json!({ "iss": issuer, "sub": user, "tenant_id": tenant, "exp": expiry.as_secs() }))
+        self.sign(&json!({ "iss": ISSUER, "sub": user, "tenant_id": tenant, "exp": expiry.as_secs() }))
     }
 
     /// Signs a token with these claims.
@@ -109,27 +82,5 @@ impl Issuer {
             claims,
             &EncodingKey::from_ec_der(&self.pkcs8),
         )?)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-    use super::*;
-
-    #[test]
-    fn only_pkcs8_pems_are_accepted() {
-        let issuer = Issuer::generate().unwrap();
-        let base64 = issuer.to_base64();
-        let (first, rest) = base64.split_at(64);
-        let pem = format!("-----BEGIN PRIVATE KEY-----\n{first}\n{rest}\n-----END PRIVATE KEY-----\n");
-        assert_eq!(Issuer::from_pem(&pem).unwrap().public_key, issuer.public_key);
-        for other in
-            ["", &issuer.public_key, "-----BEGIN EC PRIVATE KEY-----\nMHc=\n-----END EC PRIVATE KEY-----"]
-        {
-            let error = Issuer::from_pem(other).unwrap_err().to_string();
-            assert!(error.contains("not a PKCS #8 PEM"), "{error}");
-        }
     }
 }

@@ -1,8 +1,8 @@
-//! The emulator's log file, which is also the stack's lock.
+//! The emulator's log file, which is also the stack's lock, and names the stack's owner.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
-    io::ErrorKind,
+    io::{BufRead as _, BufReader, ErrorKind, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -14,6 +14,8 @@ use anyhow::Context as _;
 pub struct Log {
     file: File,
     path: PathBuf,
+    /// The first line.
+    header: Option<String>,
 }
 
 impl Log {
@@ -26,7 +28,7 @@ impl Log {
         let file = OpenOptions::new().create(true).append(true).open(&path);
         let file = file.with_context(|| format!("cannot open {}", path.display()))?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(Self { file, path })),
+            Ok(()) => Ok(Some(Self { file, path, header: None })),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => {
                 Err(error).with_context(|| format!("cannot lock {}", path.display()))
@@ -55,9 +57,23 @@ impl Log {
         fs::read_to_string(&self.path).unwrap_or_default()
     }
 
+    /// Truncates the log, and starts it with this line from now on.
+    pub(super) fn set_header(&mut self, header: String) -> std::io::Result<()> {
+        self.header = Some(header);
+        self.truncate().map(drop)
+    }
+
+    /// Returns the first line of the log at `path`.
+    pub(super) fn first_line(path: &Path) -> Option<String> {
+        BufReader::new(File::open(path).ok()?).lines().next()?.ok()
+    }
+
     /// Truncates the log and returns a handle for a process that writes to it and shares the lock.
     pub(super) fn truncate(&self) -> std::io::Result<File> {
         self.file.set_len(0)?;
+        if let Some(header) = &self.header {
+            writeln!(&self.file, "{header}")?;
+        }
         self.file.try_clone()
     }
 }

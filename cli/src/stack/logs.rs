@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fs,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use aws_sdk_cloudwatchlogs::Client;
@@ -36,6 +36,8 @@ struct Position {
 pub struct Line {
     /// The function's short name.
     pub function: String,
+    /// The time that CloudWatch Logs has for it.
+    pub at: SystemTime,
     /// The text.
     pub text: String,
 }
@@ -77,7 +79,8 @@ impl Logs {
                 if *here > *read {
                     *read = *here;
                     let text = event.message.unwrap_or_default().trim_end().to_owned();
-                    lines.push(Line { function: name.clone(), text });
+                    let at = SystemTime::UNIX_EPOCH + Duration::from_millis(time.try_into().unwrap_or(0));
+                    lines.push(Line { function: name.clone(), at, text });
                 }
             }
         }
@@ -92,11 +95,12 @@ impl Logs {
 pub async fn save(stack: &Stack) -> anyhow::Result<()> {
     let mut texts: BTreeMap<_, String> =
         stack.deployed.functions.keys().map(|name| (name.clone(), String::new())).collect();
-    for Line { function, text } in Logs::of(stack, None)?.next().await? {
+    for Line { function, text, .. } in Logs::of(stack, None)?.next().await? {
         let log = texts.entry(function).or_default();
         log.push_str(&text);
         log.push('\n');
     }
+    fs::create_dir_all(paths::state("logs"))?;
     for (function, text) in texts {
         fs::write(paths::state(format!("logs/{function}.log")), text)?;
     }

@@ -3,23 +3,29 @@
 //! - [`emulator`]: installs and runs an emulator, MiniStack. [`build`]: builds the functions. [`mod@deploy`]: creates
 //!   the resources of `infra/stack.json`.
 //! - [`Stack`]: a running stack. It ends, with every process that it started, when it is dropped and when this process
-//!   ends, even by SIGKILL.
+//!   ends, even by SIGKILL. [`owner`]: the process of the one stack that commands see, whose [`state`] it writes.
 //! - [`issuer`] and [`socket`]: a client's token and WebSocket.
+//! - [`front_door`]: the server that clients connect to, before the emulator.
 //! - [`fault_proxy`]: makes the management endpoint fail.
 
 pub mod build;
 pub mod deploy;
 pub mod emulator;
 pub mod fault_proxy;
+pub mod front_door;
 pub mod issuer;
 pub mod log;
 pub mod logs;
+pub mod owner;
 pub mod processes;
 pub mod python;
 pub mod socket;
 pub mod state;
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use aws_config::SdkConfig;
@@ -30,12 +36,16 @@ use self::{
     build::{Binaries, Router},
     deploy::{DeployInput, Deployed, Overrides, deploy, local_config},
     emulator::{Emulator, Installed, MINISTACK},
+    front_door::FrontDoor,
     issuer::Issuer,
     log::Log,
     processes::Processes,
     socket::{NotConnected, Socket},
 };
 use crate::{paths, queue::MessageCounts, spec::Spec};
+
+/// Variable that `streamer env` sets to the same URL as `AWS_ENDPOINT_URL`, which tells that URL from one of the user's.
+pub const ENDPOINT_OF_STACK: &str = "STREAMER_ENDPOINT_URL";
 
 /// Lifetime of the tokens with which [`Stack::connect`] connects.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
@@ -44,6 +54,8 @@ const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
 #[derive(Debug)]
 pub struct Stack {
     host: Host,
+    /// The server at its WebSocket URL, if this process deployed it.
+    _front_door: Option<FrontDoor>,
     /// Names and URLs of its resources.
     pub deployed: Deployed,
     /// The issuer of the tokens that it accepts.
@@ -70,12 +82,28 @@ pub struct Endpoint {
     url: String,
 }
 
+fn endpoint_variable() -> Option<String> {
+    std::env::var("AWS_ENDPOINT_URL").ok().filter(|url| !url.is_empty())
+}
+
+/// Returns whether `AWS_ENDPOINT_URL` has the value that `streamer env` gave it.
+#[must_use]
+pub fn has_own_endpoint() -> bool {
+    endpoint_variable().is_some_and(|url| std::env::var(ENDPOINT_OF_STACK).is_ok_and(|own| own == url))
+}
+
+/// Returns the name of a stack of this process alone.
+fn unique(name: &str) -> String {
+    format!("{name}-{}", std::process::id())
+}
+
 impl Endpoint {
     /// Returns the endpoint that `AWS_ENDPOINT_URL` names: an emulator that is already running. It has to serve
     /// WebSockets and `@connections` at `/_aws/execute-api/{api}/{stage}`.
     #[must_use]
     pub fn from_env() -> Option<Self> {
-        let url = std::env::var("AWS_ENDPOINT_URL").ok().filter(|url| !url.is_empty())?;
+        // A stack's own variables must not make the next stack run on its emulator, which may be gone.
+        let url = endpoint_variable().filter(|_| !has_own_endpoint())?;
         Some(Self { host: Host::External, url: url.trim_end_matches('/').to_owned() })
     }
 
@@ -88,7 +116,7 @@ impl Endpoint {
     /// Starts an emulator, on `port` or on a free port, with its files in `folder` and its output in `log`.
     ///
     /// # Errors
-    /// When `port` is taken, or the emulator does not start.
+    /// When `port` cannot be listened on, or the emulator does not start.
     pub async fn start(
         installed: &Installed,
         port: Option<u16>,
@@ -105,7 +133,7 @@ impl Endpoint {
     /// # Errors
     /// When the emulator does not start.
     pub async fn start_own(installed: &Installed, name: &str) -> anyhow::Result<Self> {
-        let unique = format!("{name}-{}", std::process::id());
+        let unique = unique(name);
         let try_lock = |name: &str| Log::try_lock(paths::state(format!("logs/{name}.log")));
         let log = match try_lock(name)? {
             Some(log) => log,
@@ -113,7 +141,14 @@ impl Endpoint {
                 try_lock(&unique)?.with_context(|| format!("this process already runs a stack `{name}`"))?
             }
         };
-        Self::start(installed, None, &paths::state(format!("run/{unique}")), &log).await
+        Self::start(installed, None, &Self::folder(name), &log).await
+    }
+
+    /// Returns the folder of the emulator that [`start_own`](Self::start_own) starts. It exists until the emulator and
+    /// its processes have ended.
+    #[must_use]
+    pub fn folder(name: &str) -> PathBuf {
+        paths::state(format!("run/{}", unique(name)))
     }
 
     /// Deploys a whole stack.
@@ -131,14 +166,20 @@ impl Endpoint {
         let suffix = matches!(self.host, Host::External).then(|| format!("-{}", std::process::id()));
         suffix.iter().for_each(|suffix| spec.rename(suffix));
         let input = DeployInput { spec: &spec, overrides, binaries, router, issuer: &issuer };
-        let deployed = deploy(&config, input).await;
-        let deployed = match suffix {
-            Some(suffix) => deployed.with_context(|| {
+        let deployed = async {
+            let mut deployed = deploy(&config, input).await?;
+            let front_door =
+                FrontDoor::start(&deployed.websocket_url).context("cannot start the front door")?;
+            deployed.websocket_url = front_door.url();
+            anyhow::Ok((deployed, front_door))
+        };
+        let (deployed, front_door) = match suffix {
+            Some(suffix) => deployed.await.with_context(|| {
                 format!("the deployment at {} is incomplete: remove the resources named …{suffix}", self.url)
             })?,
-            None => deployed?,
+            None => deployed.await?,
         };
-        Ok(Stack { host: self.host, deployed, issuer, config })
+        Ok(Stack { host: self.host, _front_door: Some(front_door), deployed, issuer, config })
     }
 }
 
@@ -163,7 +204,7 @@ impl Stack {
     /// Returns a stack that another process deployed. Ending it is up to that process.
     pub async fn attach(deployed: Deployed, issuer: Issuer) -> Self {
         let config = local_config(&deployed.endpoint_url).await;
-        Self { host: Host::Shared, deployed, issuer, config }
+        Self { host: Host::Shared, _front_door: None, deployed, issuer, config }
     }
 
     /// Connects a client with a fresh token.
@@ -226,26 +267,6 @@ impl Stack {
         match &mut self.host {
             Host::Owned(emulator) => emulator.ended().await,
             Host::External | Host::Shared => std::future::pending().await,
-        }
-    }
-
-    /// Keeps the stack's own emulator running after this process has ended.
-    ///
-    /// # Errors
-    /// When writing to the emulator's supervisor fails.
-    pub async fn detach(self) -> anyhow::Result<()> {
-        match self.host {
-            Host::Owned(emulator) => emulator.detach().await,
-            Host::External | Host::Shared => Ok(()),
-        }
-    }
-
-    /// Returns the process id of the supervisor of the stack's own emulator.
-    #[must_use]
-    pub fn pid(&self) -> Option<u32> {
-        match &self.host {
-            Host::Owned(emulator) => emulator.pid(),
-            Host::External | Host::Shared => None,
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Finds and kills the processes of Lambda functions, which an emulator runs on this machine.
+//! Finds and ends the processes of emulators and of their Lambda functions.
 
-use std::ffi::OsString;
+use std::{ffi::OsString, fmt, path::Path};
 
-use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System, UpdateKind};
+use sysinfo::{Pid, Process, ProcessRefreshKind, ProcessesToUpdate, Signal, System, UpdateKind};
 
 /// A snapshot of some processes.
 #[derive(Debug)]
@@ -40,6 +40,15 @@ impl Processes {
         ])
     }
 
+    /// Lists the processes of the emulator with its files in `folder`: its supervisor, itself and its functions. Only
+    /// they have that folder as their home.
+    ///
+    /// # Errors
+    /// When the system's processes cannot be listed.
+    pub fn in_folder(folder: &Path) -> anyhow::Result<Self> {
+        Self::with_environment(&[format!("HOME={}", folder.display())])
+    }
+
     /// Returns whether the list is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -56,6 +65,22 @@ impl Processes {
     /// Kills all processes with SIGKILL, like a crash, and returns the number killed.
     #[must_use]
     pub fn kill(&self) -> usize {
-        self.pids.iter().filter_map(|pid| self.system.process(*pid)).filter(|process| process.kill()).count()
+        self.listed().filter(|process| process.kill()).count()
+    }
+
+    /// Asks all processes to end, with SIGTERM.
+    pub fn terminate(&self) {
+        self.listed().for_each(|process| _ = process.kill_with(Signal::Term));
+    }
+
+    fn listed(&self) -> impl Iterator<Item = &Process> {
+        self.pids.iter().filter_map(|pid| self.system.process(*pid))
+    }
+}
+
+impl fmt::Display for Processes {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pids: Vec<_> = self.pids.iter().map(ToString::to_string).collect();
+        formatter.write_str(&pids.join(", "))
     }
 }

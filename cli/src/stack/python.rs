@@ -44,8 +44,10 @@ impl Packages {
     /// them. A lock keeps concurrent processes from installing them twice.
     ///
     /// # Errors
-    /// When Python or its venv module is missing, or PyPI cannot be reached. The error says what to install.
+    /// When there is no workspace, Python or its venv module is missing, or PyPI cannot be reached. The error says what
+    /// to install.
     pub async fn install(&self) -> anyhow::Result<(PathBuf, bool)> {
+        paths::require_workspace()?;
         let folder = paths::shared(format!("{}-{:08x}", self.folder, checksum(self.requirements)));
         let python = folder.join("bin/python");
         let installed = folder.join("installed");

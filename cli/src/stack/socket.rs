@@ -79,12 +79,20 @@ impl Socket {
         }
     }
 
-    /// Sends a text frame.
+    /// Sends a text frame with JSON.
     ///
     /// # Errors
     /// When the connection is closed.
     pub async fn send(&mut self, json: &Value) -> anyhow::Result<()> {
-        Ok(self.0.send(Message::text(json.to_string())).await?)
+        self.send_text(&json.to_string()).await
+    }
+
+    /// Sends a text frame.
+    ///
+    /// # Errors
+    /// When the connection is closed.
+    pub async fn send_text(&mut self, text: &str) -> anyhow::Result<()> {
+        Ok(self.0.send(Message::text(text)).await?)
     }
 
     /// Waits for the next text frame.

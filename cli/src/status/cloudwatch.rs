@@ -2,7 +2,6 @@
 
 use std::time::{Duration, SystemTime};
 
-use anyhow::Context as _;
 use aws_config::SdkConfig;
 use aws_sdk_cloudwatch::{
     primitives::DateTime,
@@ -11,7 +10,7 @@ use aws_sdk_cloudwatch::{
 use serde_json::Value;
 
 use super::snapshot::{Circuit, WINDOW};
-use crate::log_events;
+use crate::{aws::Call, log_events};
 
 /// Period of the values to read: CloudWatch's default resolution.
 const PERIOD: Duration = Duration::from_secs(60);
@@ -131,7 +130,8 @@ impl CloudWatch {
             .set_metric_data_queries(Some(queries.collect()))
             .start_time(DateTime::from(now - WINDOW))
             .end_time(DateTime::from(now + PERIOD));
-        let results = get.send().await.context("cannot read metrics from CloudWatch")?.metric_data_results;
+        let call = Call { action: "cloudwatch:GetMetricData", resource: "the deployment's metrics" };
+        let results = get.send().await.map_err(|error| call.failed(&error))?.metric_data_results;
         let mut values_by_query = std::array::from_fn(|_| Vec::new());
         for result in results.unwrap_or_default() {
             let id = result.id().and_then(|id| id.strip_prefix('m')).and_then(|id| id.parse::<usize>().ok());

@@ -12,13 +12,14 @@ use aws_sdk_lambda::{
     operation::get_function_configuration::{GetFunctionConfigurationError, GetFunctionConfigurationOutput},
 };
 use streamer_connections::ConnectionTable;
-use streamer_environment::aws::cause;
+use streamer_environment::failure::FailureKind;
 
 use super::{
     cloudwatch::CloudWatch,
     snapshot::{DeploymentStatus, Function, Queue},
 };
 use crate::{
+    aws::{Call, table_failed},
     dead_letters::{DeadLetterQueue, Tally},
     queue::MessageCounts,
 };
@@ -147,11 +148,12 @@ fn is_absent(error: &SdkError<GetFunctionConfigurationError>) -> bool {
 }
 
 fn describe(function: &str, error: &SdkError<GetFunctionConfigurationError>) -> anyhow::Error {
-    match error.as_service_error() {
-        Some(refusal) if refusal.is_resource_not_found_exception() => {
-            anyhow!("there is no function {function}: check --name and the Region")
+    match FailureKind::of(error) {
+        FailureKind::NotFound => anyhow!("there is no function {function}: check --name and the Region"),
+        _ => {
+            let resource = format!("function {function}");
+            Call { action: "lambda:GetFunctionConfiguration", resource: &resource }.failed(error)
         }
-        _ => anyhow!("cannot read the configuration of function {function}: {}", cause(error)),
     }
 }
 
@@ -194,6 +196,8 @@ async fn read_dead_letters(
     let tally = tally(&mut queue, status.waiting.min(MAX_DEAD_LETTERS)).await;
     queue.release().await;
     let tally = tally?;
+    // The queue's own count lags behind letters that have just arrived.
+    status.waiting = status.waiting.max(tally.total());
     let age = |oldest| now.duration_since(oldest).unwrap_or_default().as_secs();
     status.oldest_seconds = tally.oldest().map(age);
     let reasons = tally.by_reason().into_iter().map(|(reason, count)| (reason.to_owned(), count)).collect();
@@ -225,6 +229,6 @@ async fn count_connections(
     {
         return Ok((connections, previous.all_connections, previous.counted_at));
     }
-    let (connections, all) = table.count(MAX_TABLE_PAGES, now).await?;
+    let (connections, all) = table.count(MAX_TABLE_PAGES, now).await.map_err(|error| table_failed(&error))?;
     Ok((connections, all, now))
 }

@@ -3,40 +3,50 @@
 use std::time::Duration;
 
 use super::snapshot::{Circuit, DeploymentStatus, Queue};
-use crate::screen::{age, sanitize};
+use crate::{
+    layout::{Column, Table, fit},
+    screen::{age, sanitize},
+};
+
+/// Width of the names of queues and functions.
+const NAME_WIDTH: usize = 21;
 
 impl DeploymentStatus {
-    /// Returns the tables' lines.
+    /// Returns the tables' lines, which fit into `width` columns.
     #[must_use]
-    pub fn lines(&self) -> Vec<String> {
+    pub fn lines(&self, width: Option<usize>) -> Vec<String> {
         let mut lines = vec![format!(" {}, {}", self.name, self.region), String::new()];
-        lines.extend(self.queue_lines());
+        lines.extend(self.queue_lines(width));
         lines.push(String::new());
-        lines.extend(self.function_lines());
+        lines.extend(self.function_lines(width));
         lines.push(String::new());
         let more = if self.all_connections { "" } else { "more than " };
         let connections =
             self.connections.map_or_else(|| "no table".to_owned(), |live| format!("{more}{live} live"));
         lines.push(format!(" connections            {connections}"));
         lines.push(format!(" circuit                {}", circuit(self.circuit)));
-        lines
+        lines.into_iter().map(|line| fit(&line, width)).collect()
     }
 
-    fn queue_lines(&self) -> Vec<String> {
-        let line = |name: &str, [waiting, in_flight, delayed, oldest]: [&str; 4]| {
-            format!(" {name:<22} {waiting:>9} {in_flight:>9} {delayed:>9}  {oldest}")
-        };
-        let mut lines = vec![line("QUEUE", ["WAITING", "IN FLIGHT", "DELAYED", "OLDEST"])];
+    fn queue_lines(&self, width: Option<usize>) -> Vec<String> {
+        let mut table = Table::new(&[
+            Column::left("QUEUE", NAME_WIDTH),
+            Column::right("WAITING", 8),
+            Column::right("IN FLIGHT", 8),
+            Column::right("DELAYED", 8),
+            Column::left("OLDEST", 0),
+        ]);
         for (name, queue) in [("outbound", &self.outbound), ("dead letters", &self.dead_letters)] {
             let Queue { waiting, in_flight, delayed, oldest_seconds } = queue;
             let oldest = oldest_seconds.map(Duration::from_secs).map_or_else(|| "unknown".to_owned(), age);
-            let oldest = if waiting + in_flight + delayed == 0 { "-" } else { &oldest };
-            let counts = [waiting, in_flight, delayed].map(ToString::to_string);
-            lines.push(line(name, [&counts[0], &counts[1], &counts[2], oldest]));
+            let oldest = if waiting + in_flight + delayed == 0 { "-".to_owned() } else { oldest };
+            let [waiting, in_flight, delayed] = [waiting, in_flight, delayed].map(ToString::to_string);
+            table.row([name.to_owned(), waiting, in_flight, delayed, oldest]);
         }
         for (reason, count) in &self.reasons {
-            lines.push(format!("   {:<20} {count:>9}", sanitize(reason)));
+            table.row([format!("  {}", sanitize(reason)), count.to_string()]);
         }
+        let mut lines = table.lines(1, width);
         let inspected: usize = self.reasons.values().sum();
         if inspected < self.dead_letters.waiting {
             lines.push(format!("   of the first {inspected}"));
@@ -44,21 +54,24 @@ impl DeploymentStatus {
         lines
     }
 
-    fn function_lines(&self) -> Vec<String> {
-        let line = |name: &str, [invocations, errors, throttles, updated, hash]: [&str; 5]| {
-            format!(" {name:<22} {invocations:>9} {errors:>9} {throttles:>9}  {updated:<19}  {hash}")
-        };
-        let header = ["INVOKED", "ERRORS", "THROTTLES", "UPDATED", "CODE SHA-256"];
-        let mut lines = vec![line("FUNCTION, LAST 5 MIN", header)];
+    fn function_lines(&self, width: Option<usize>) -> Vec<String> {
+        let mut table = Table::new(&[
+            Column::left("FUNCTION, LAST 5 MIN", NAME_WIDTH),
+            Column::right("INVOKED", 8),
+            Column::right("ERRORS", 8),
+            Column::right("THROTTLES", 8),
+            Column::left("UPDATED", 19),
+            Column::left("CODE SHA-256", 0),
+        ]);
         for (name, function) in &self.functions {
             let count =
                 |count: Option<usize>| count.map_or_else(|| "-".to_owned(), |count| count.to_string());
-            let counts = [function.invocations, function.errors, function.throttles].map(count);
-            let hash: String = function.code_sha256.chars().take(8).collect();
-            let cells = [&counts[0], &counts[1], &counts[2], &function.updated, &hash];
-            lines.push(line(name, cells.map(String::as_str)));
+            let [invocations, errors, throttles] =
+                [function.invocations, function.errors, function.throttles].map(count);
+            let hash = function.code_sha256.chars().take(8).collect();
+            table.row([name.clone(), invocations, errors, throttles, function.updated.clone(), hash]);
         }
-        lines
+        table.lines(1, width)
     }
 }
 
@@ -74,7 +87,39 @@ fn circuit(Circuit { open, opened }: Circuit) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::{collections::BTreeMap, time::SystemTime};
+
+    use super::{super::snapshot::Function, *};
+
+    #[test]
+    fn every_line_fits_a_narrow_terminal() {
+        let queue = Queue { waiting: 120_000, in_flight: 1, delayed: 2, oldest_seconds: Some(180_000) };
+        let function = Function {
+            invocations: Some(1_000_000),
+            errors: None,
+            throttles: Some(3),
+            updated: "2026-11-25 04:11:52".to_owned(),
+            code_sha256: "PdCxqZGkT7rSvxfr".to_owned(),
+        };
+        let status = DeploymentStatus {
+            at: SystemTime::UNIX_EPOCH,
+            name: "the stack on this machine".to_owned(),
+            region: "us-east-1".to_owned(),
+            outbound: queue.clone(),
+            dead_letters: queue,
+            reasons: BTreeMap::from([("crashed_or_throttled".to_owned(), 1000)]),
+            connections: 5,
+            all_connections: false,
+            counted_at: SystemTime::UNIX_EPOCH,
+            functions: BTreeMap::from([("delivery".to_owned(), function)]),
+            circuit: Circuit { open: Some(true), opened: 2 },
+        };
+        let narrow = status.lines(Some(60)).join("\n");
+        assert!(narrow.lines().all(|line| line.chars().count() <= 60), "{narrow}");
+        for cell in ["2days 2h", "1000000", "2026-11-25 04:11:52", "PdCxqZGk", "of the first 1000"] {
+            assert!(narrow.contains(cell), "{cell}: {narrow}");
+        }
+    }
 
     #[test]
     fn circuit_shows_state_and_openings() {

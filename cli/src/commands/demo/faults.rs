@@ -47,8 +47,8 @@ impl Demo<'_> {
             // Duplicates prove that the worker was killed before it had finished: SQS then delivers the message again.
             if repeated > 0 {
                 return Ok(format!(
-                    "tenant with {BROADCAST_CLIENTS} connections, worker killed mid-batch\n               \
-                     {unique}/{BROADCAST_CLIENTS} received, {repeated} duplicates (same id), 0 lost"
+                    "{BROADCAST_CLIENTS} connections, worker killed mid-batch\n               \
+                     {unique}/{BROADCAST_CLIENTS} received, {repeated} twice (same id), 0 lost"
                 ));
             }
         }
@@ -130,7 +130,7 @@ impl Demo<'_> {
         }
         self.tally.lost = 0;
         Ok(format!(
-            "endpoint down: circuit opened, {refused} posts refused\n               \
+            "endpoint down, circuit opened, {refused} refused\n               \
              {OUTAGE_CLIENTS}/{OUTAGE_CLIENTS} received after recovery, 0 lost"
         ))
     }

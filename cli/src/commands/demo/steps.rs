@@ -38,9 +38,13 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub(super) struct Demo<'a> {
     pub(super) stack: &'a Stack,
     pub(super) proxy: &'a FaultProxy,
-    screen: Screen,
+    pub(super) screen: Screen,
     table: ConnectionTable,
     anna: Option<(Socket, ConnectionId)>,
+    /// Number of steps that have passed.
+    pub passed: usize,
+    /// Name of the step that runs or ran last. Empty before the first.
+    pub step: &'static str,
     /// The received frames.
     pub tally: Tally,
     /// Time that anything may take. It exceeds the visibility timeout, after which a crashed worker's message returns.
@@ -63,7 +67,17 @@ struct Report {
 impl<'a> Demo<'a> {
     /// Creates a run without any client.
     pub(super) fn new(stack: &'a Stack, proxy: &'a FaultProxy, screen: Screen) -> Self {
-        Self { stack, proxy, screen, table: stack.table(), anna: None, tally: Tally::default(), limit: LIMIT }
+        Self {
+            stack,
+            proxy,
+            screen,
+            table: stack.table(),
+            anna: None,
+            passed: 0,
+            step: "",
+            tally: Tally::default(),
+            limit: LIMIT,
+        }
     }
 
     /// Connects a client with a fresh token.
@@ -91,7 +105,7 @@ impl<'a> Demo<'a> {
             && frame["data"] == expected
             && frame["request_id"] == request["request_id"];
         ensure!(right, "unexpected response: {frame}");
-        Ok(format!("{:<40} {}", format!("response {}", frame["data"]), elapsed(latency)))
+        Ok(format!("{:<37} {}", format!("response {}", frame["data"]), elapsed(latency)))
     }
 
     /// Requests a report, and receives its acknowledgment, progress updates and completion.
@@ -109,7 +123,7 @@ impl<'a> Demo<'a> {
         let between = report.progress.iter().all(|(seq, _)| (first..last).contains(seq));
         ensure!(between, "the `seq` of an update is not between acknowledgment and completion");
         Ok(format!(
-            "{:<40} {}\n   {} 100 %  {} updates in order of seq, {} superseded\n               complete {result}",
+            "{:<37} {}\n   {} 100 %  {} updates, {} superseded\n               in order of seq, complete {result}",
             "acknowledgment",
             elapsed(latency),
             "█".repeat(20),
@@ -175,7 +189,7 @@ impl<'a> Demo<'a> {
         for id in ids {
             self.wait_until_removed(&id).await?;
         }
-        Ok(format!("{:<40} {}", "user anna: received on both connections", elapsed(latency)))
+        Ok(format!("{:<37} {}", "anna: received on both connections", elapsed(latency)))
     }
 
     /// Sends a body that is not a message. The worker dead-letters it unchanged, with a reason.

@@ -22,6 +22,16 @@ pub struct Overrides {
     pub environment: BTreeMap<&'static str, BTreeMap<&'static str, String>>,
 }
 
+impl Overrides {
+    /// Makes the worker log delivered messages, too, unless its log level is set. `send --wait` reads these lines.
+    #[must_use]
+    pub fn with_deliveries_logged(mut self) -> Self {
+        let worker = self.environment.entry("delivery").or_default();
+        worker.entry("LOG_LEVEL").or_insert_with(|| "debug".to_owned());
+        self
+    }
+}
+
 /// Creates the resources of `spec`. Each kind of resource has its own file.
 pub(super) struct Deployer<'a> {
     pub spec: &'a Spec,

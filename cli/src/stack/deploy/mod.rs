@@ -27,8 +27,11 @@ use super::{
 };
 use crate::spec::Spec;
 
+/// Access key id and secret access key for an emulator, which accepts any.
+pub const CREDENTIAL: &str = "test";
+
 /// The names and URLs of a deployed stack.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub struct Deployed {
     /// URL of AWS's APIs.
     pub endpoint_url: String,
@@ -68,7 +71,7 @@ pub async fn local_config(endpoint_url: &str) -> SdkConfig {
     aws::loader()
         .endpoint_url(endpoint_url)
         .region(Region::from_static(REGION))
-        .credentials_provider(Credentials::from_keys("test", "test", None))
+        .credentials_provider(Credentials::from_keys(CREDENTIAL, CREDENTIAL, None))
         .load()
         .await
 }

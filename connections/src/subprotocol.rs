@@ -1,0 +1,39 @@
+//! The WebSocket subprotocol of clients that pass their token in the handshake's `Sec-WebSocket-Protocol`.
+
+/// The header of a handshake that offers subprotocols, and of its answer that names the accepted one.
+pub const HEADER: &str = "Sec-WebSocket-Protocol";
+
+/// The subprotocol that precedes a token: `new WebSocket(url, ["streamer.jwt", token])`. Browsers cannot set any other
+/// header, and query strings end up in access logs.
+pub const SUBPROTOCOL: &str = "streamer.jwt";
+
+/// Returns the subprotocols that the values of a handshake's [`HEADER`] offer, in order.
+pub fn offered<'a>(values: impl Iterator<Item = &'a str>) -> impl Iterator<Item = &'a str> {
+    values.flat_map(|value| value.split(',')).map(str::trim)
+}
+
+/// Returns the [`HEADER`] of the answer to an accepted handshake with these values: [`SUBPROTOCOL`] if it is offered. A
+/// browser fails a connection whose answer names none of the subprotocols that it offered (RFC 6455, section 4.1).
+pub fn answer<'a>(values: impl Iterator<Item = &'a str>) -> Option<&'static str> {
+    offered(values).any(|subprotocol| subprotocol == SUBPROTOCOL).then_some(SUBPROTOCOL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_only_the_known_subprotocol() {
+        for (lines, answered) in [
+            (vec![], false),
+            (vec!["chat"], false),
+            (vec!["streamer.jwt.v2, token"], false),
+            (vec!["STREAMER.JWT, token"], false),
+            (vec!["streamer.jwt, token"], true),
+            (vec!["chat,streamer.jwt,token"], true),
+            (vec!["chat", "streamer.jwt, token"], true),
+        ] {
+            assert_eq!(answer(lines.iter().copied()), answered.then_some(SUBPROTOCOL), "{lines:?}");
+        }
+    }
+}
