@@ -3,7 +3,7 @@
 locals {
   alarm_actions = var.alarm_topic_arn == null ? [] : [var.alarm_topic_arn]
 
-  worker_dimensions = { service = "delivery-worker", stage = var.stage }
+  worker_dimensions = { service = "delivery-worker", stage = local.stage }
 
   # Alarms on one metric, by the suffix of the alarm's name.
   pipeline_alarms = {
@@ -59,6 +59,9 @@ locals {
     }
   }
 
+  # Without a table, no message waits for connections at another endpoint.
+  absent_alarms = local.creates_table ? [] : ["elsewhere"]
+
   function_alarm_descriptions = {
     connect-errors       = "$connect fails, times out or does not start, so clients cannot connect. Read the function's log: it names invalid environment variables."
     connect-throttles    = "Lambda throttles $connect, so clients are refused. Check the account's concurrency: all functions share the unreserved part."
@@ -87,7 +90,10 @@ locals {
 }
 
 resource "aws_cloudwatch_metric_alarm" "this" {
-  for_each = merge(local.pipeline_alarms, local.function_alarms)
+  for_each = {
+    for name, alarm in merge(local.pipeline_alarms, local.function_alarms) : name => alarm
+    if !contains(local.absent_alarms, name)
+  }
 
   alarm_name          = "${local.name}-${each.key}"
   alarm_description   = each.value.description
@@ -107,6 +113,8 @@ resource "aws_cloudwatch_metric_alarm" "this" {
 }
 
 resource "aws_cloudwatch_metric_alarm" "refused_connects" {
+  count = local.creates_function.connect ? 1 : 0
+
   alarm_name          = "${local.name}-refused-connects"
   alarm_description   = "connect-handler refuses many clients. Read the reasons in its log: invalid tokens after a change of keys or issuer, tenants that are not allowed, or rows that could not be written."
   evaluation_periods  = 1
@@ -123,7 +131,7 @@ resource "aws_cloudwatch_metric_alarm" "refused_connects" {
     metric {
       namespace   = "Streamer"
       metric_name = "ConnectionsOpened"
-      dimensions  = { service = "connect-handler", stage = var.stage }
+      dimensions  = { service = "connect-handler", stage = local.stage }
       stat        = "Sum"
       period      = 300
     }
@@ -135,7 +143,7 @@ resource "aws_cloudwatch_metric_alarm" "refused_connects" {
     metric {
       namespace   = "Streamer"
       metric_name = "ConnectionsRefused"
-      dimensions  = { service = "connect-handler", stage = var.stage }
+      dimensions  = { service = "connect-handler", stage = local.stage }
       stat        = "Sum"
       period      = 300
     }

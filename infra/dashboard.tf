@@ -1,30 +1,30 @@
 # One dashboard: outcomes and latency of messages, causes of delays, queue, functions, and connections.
 
 locals {
-  # Rows of widgets. The widgets of a row have the same width; a dashboard has 24 columns.
-  widget_rows = [
+  # Rows of widgets, with those of functions that are not created.
+  all_widget_rows = [
     [
       {
         title = "Outcomes"
         stat  = "Sum"
         metrics = [
-          ["Streamer", "Delivered", "service", "delivery-worker", "stage", var.stage],
-          ["Streamer", "HandedBack", "service", "delivery-worker", "stage", var.stage],
-          ["Streamer", "Gone", "service", "delivery-worker", "stage", var.stage],
-          ["Streamer", "Expired", "service", "delivery-worker", "stage", var.stage],
-          ["Streamer", "Superseded", "service", "delivery-worker", "stage", var.stage],
-          ["Streamer", "Elsewhere", "service", "delivery-worker", "stage", var.stage],
-          ["Streamer", "NoRecipient", "service", "delivery-worker", "stage", var.stage],
-          ["Streamer", "Expanded", "service", "delivery-worker", "stage", var.stage],
+          ["Streamer", "Delivered", "service", "delivery-worker", "stage", local.stage],
+          ["Streamer", "HandedBack", "service", "delivery-worker", "stage", local.stage],
+          ["Streamer", "Gone", "service", "delivery-worker", "stage", local.stage],
+          ["Streamer", "Expired", "service", "delivery-worker", "stage", local.stage],
+          ["Streamer", "Superseded", "service", "delivery-worker", "stage", local.stage],
+          ["Streamer", "Elsewhere", "service", "delivery-worker", "stage", local.stage],
+          ["Streamer", "NoRecipient", "service", "delivery-worker", "stage", local.stage],
+          ["Streamer", "Expanded", "service", "delivery-worker", "stage", local.stage],
         ]
       },
       {
         title = "Dead letters by reason"
         stat  = "Sum"
         metrics = [
-          ["Streamer", "Rejected", "service", "delivery-worker", "stage", var.stage],
-          ["Streamer", "Exhausted", "service", "delivery-worker", "stage", var.stage],
-          ["Streamer", "Poison", "service", "delivery-worker", "stage", var.stage],
+          ["Streamer", "Rejected", "service", "delivery-worker", "stage", local.stage],
+          ["Streamer", "Exhausted", "service", "delivery-worker", "stage", local.stage],
+          ["Streamer", "Poison", "service", "delivery-worker", "stage", local.stage],
           ["AWS/SQS", "ApproximateNumberOfMessagesVisible", "QueueName", aws_sqs_queue.dead_letter.name, { stat = "Maximum", label = "on the queue" }],
         ]
       },
@@ -34,16 +34,16 @@ locals {
         title = "Delivery latency, p50 and p99"
         stat  = "p99"
         metrics = [
-          ["Streamer", "DeliveryLatency", "service", "delivery-worker", "stage", var.stage, { stat = "p50" }],
-          ["Streamer", "DeliveryLatency", "service", "delivery-worker", "stage", var.stage],
+          ["Streamer", "DeliveryLatency", "service", "delivery-worker", "stage", local.stage, { stat = "p50" }],
+          ["Streamer", "DeliveryLatency", "service", "delivery-worker", "stage", local.stage],
         ]
       },
       {
         title = "Parts of the delivery latency, p99"
         stat  = "p99"
         metrics = [
-          ["Streamer", "QueueAge", "service", "delivery-worker", "stage", var.stage],
-          ["Streamer", "PostLatency", "service", "delivery-worker", "stage", var.stage],
+          ["Streamer", "QueueAge", "service", "delivery-worker", "stage", local.stage],
+          ["Streamer", "PostLatency", "service", "delivery-worker", "stage", local.stage],
         ]
       },
     ],
@@ -52,19 +52,19 @@ locals {
         title = "Causes of delayed posts"
         stat  = "Sum"
         metrics = [
-          ["Streamer", "Throttles", "service", "delivery-worker", "stage", var.stage],
-          ["Streamer", "SlowClients", "service", "delivery-worker", "stage", var.stage],
-          ["Streamer", "Retries", "service", "delivery-worker", "stage", var.stage],
-          ["Streamer", "CircuitOpened", "service", "delivery-worker", "stage", var.stage],
-          ["Streamer", "CircuitOpen", "service", "delivery-worker", "stage", var.stage, { stat = "Maximum" }],
+          ["Streamer", "Throttles", "service", "delivery-worker", "stage", local.stage],
+          ["Streamer", "SlowClients", "service", "delivery-worker", "stage", local.stage],
+          ["Streamer", "Retries", "service", "delivery-worker", "stage", local.stage],
+          ["Streamer", "CircuitOpened", "service", "delivery-worker", "stage", local.stage],
+          ["Streamer", "CircuitOpen", "service", "delivery-worker", "stage", local.stage, { stat = "Maximum" }],
         ]
       },
       {
         title = "Posts in flight per execution environment"
         stat  = "Average"
         metrics = [
-          ["Streamer", "ConcurrencyLimit", "service", "delivery-worker", "stage", var.stage],
-          ["Streamer", "ConcurrencyUtilization", "service", "delivery-worker", "stage", var.stage, { yAxis = "right" }],
+          ["Streamer", "ConcurrencyLimit", "service", "delivery-worker", "stage", local.stage],
+          ["Streamer", "ConcurrencyUtilization", "service", "delivery-worker", "stage", local.stage, { yAxis = "right" }],
         ]
       },
     ],
@@ -83,20 +83,20 @@ locals {
         title = "Worker"
         stat  = "Sum"
         metrics = [
-          ["AWS/Lambda", "Invocations", "FunctionName", aws_lambda_function.this[local.worker].function_name],
-          ["AWS/Lambda", "Errors", "FunctionName", aws_lambda_function.this[local.worker].function_name],
-          ["AWS/Lambda", "Throttles", "FunctionName", aws_lambda_function.this[local.worker].function_name],
-          ["AWS/Lambda", "ConcurrentExecutions", "FunctionName", aws_lambda_function.this[local.worker].function_name, { stat = "Maximum", yAxis = "right" }],
+          ["AWS/Lambda", "Invocations", "FunctionName", local.function_names[local.worker]],
+          ["AWS/Lambda", "Errors", "FunctionName", local.function_names[local.worker]],
+          ["AWS/Lambda", "Throttles", "FunctionName", local.function_names[local.worker]],
+          ["AWS/Lambda", "ConcurrentExecutions", "FunctionName", local.function_names[local.worker], { stat = "Maximum", yAxis = "right" }],
         ]
       },
       {
         title = "Connect and disconnect"
         stat  = "Sum"
         metrics = [
-          ["AWS/Lambda", "Errors", "FunctionName", aws_lambda_function.this["connect"].function_name],
-          ["AWS/Lambda", "Throttles", "FunctionName", aws_lambda_function.this["connect"].function_name],
-          ["AWS/Lambda", "Errors", "FunctionName", aws_lambda_function.this["disconnect"].function_name],
-          ["AWS/Lambda", "Throttles", "FunctionName", aws_lambda_function.this["disconnect"].function_name],
+          ["AWS/Lambda", "Errors", "FunctionName", local.function_names["connect"]],
+          ["AWS/Lambda", "Throttles", "FunctionName", local.function_names["connect"]],
+          ["AWS/Lambda", "Errors", "FunctionName", local.function_names["disconnect"]],
+          ["AWS/Lambda", "Throttles", "FunctionName", local.function_names["disconnect"]],
         ]
       },
     ],
@@ -105,32 +105,47 @@ locals {
         title = "Connections"
         stat  = "Sum"
         metrics = [
-          ["Streamer", "ConnectionsOpened", "service", "connect-handler", "stage", var.stage],
-          ["Streamer", "ConnectionsRefused", "service", "connect-handler", "stage", var.stage],
-          ["Streamer", "ConnectionDuration", "service", "disconnect-handler", "stage", var.stage, { stat = "p50", yAxis = "right" }],
+          ["Streamer", "ConnectionsOpened", "service", "connect-handler", "stage", local.stage],
+          ["Streamer", "ConnectionsRefused", "service", "connect-handler", "stage", local.stage],
+          ["Streamer", "ConnectionDuration", "service", "disconnect-handler", "stage", local.stage, { stat = "p50", yAxis = "right" }],
         ]
       },
       {
         title = "Connect and disconnect latency, p99"
         stat  = "p99"
         metrics = [
-          ["Streamer", "ConnectLatency", "service", "connect-handler", "stage", var.stage],
-          ["Streamer", "DisconnectLatency", "service", "disconnect-handler", "stage", var.stage],
+          ["Streamer", "ConnectLatency", "service", "connect-handler", "stage", local.stage],
+          ["Streamer", "DisconnectLatency", "service", "disconnect-handler", "stage", local.stage],
         ]
       },
       {
         title = "API"
         stat  = "Sum"
         metrics = [
-          ["AWS/ApiGateway", "ConnectCount", "ApiId", aws_apigatewayv2_api.this.id, "Stage", var.stage],
-          ["AWS/ApiGateway", "MessageCount", "ApiId", aws_apigatewayv2_api.this.id, "Stage", var.stage],
-          ["AWS/ApiGateway", "ClientError", "ApiId", aws_apigatewayv2_api.this.id, "Stage", var.stage],
-          ["AWS/ApiGateway", "ExecutionError", "ApiId", aws_apigatewayv2_api.this.id, "Stage", var.stage],
-          ["AWS/ApiGateway", "IntegrationError", "ApiId", aws_apigatewayv2_api.this.id, "Stage", var.stage],
+          ["AWS/ApiGateway", "ConnectCount", "ApiId", local.api_id, "Stage", local.api_stage],
+          ["AWS/ApiGateway", "MessageCount", "ApiId", local.api_id, "Stage", local.api_stage],
+          ["AWS/ApiGateway", "ClientError", "ApiId", local.api_id, "Stage", local.api_stage],
+          ["AWS/ApiGateway", "ExecutionError", "ApiId", local.api_id, "Stage", local.api_stage],
+          ["AWS/ApiGateway", "IntegrationError", "ApiId", local.api_id, "Stage", local.api_stage],
         ]
       },
     ],
   ]
+
+  # The fourth element of a metric is the value of its first dimension: a service or a function's name, among others.
+  absent_sources = flatten([
+    for short, function in local.stack.functions : [function.package, local.function_names[short]]
+    if !contains(keys(local.functions), short)
+  ])
+  present_widget_rows = [
+    for widgets in local.all_widget_rows : [
+      for widget in widgets : merge(widget, { metrics = [for metric in widget.metrics : metric if !contains(local.absent_sources, metric[3])] })
+      if anytrue([for metric in widget.metrics : !contains(local.absent_sources, metric[3])])
+    ]
+  ]
+
+  # The widgets of a row have the same width; a dashboard has 24 columns.
+  widget_rows = [for widgets in local.present_widget_rows : widgets if length(widgets) > 0]
 }
 
 resource "aws_cloudwatch_dashboard" "this" {

@@ -38,6 +38,11 @@ resource "aws_lambda_function" "this" {
       condition     = fileexists(each.value.zip)
       error_message = "The package ${each.value.zip} does not exist: run `streamer package --arch ${var.architecture}`, or set packages to the folder that holds it."
     }
+
+    precondition {
+      condition     = local.creates_function.connect || alltrue([for setting in [var.jwt_public_key, var.jwt_jwks_url, var.jwt_issuer, var.jwt_audience, var.allowed_tenants, var.required_permission, var.max_connections_per_user, var.expire_with_token] : setting == null])
+      error_message = "Without the function connect, no client's token is verified: set connect to true, or omit jwt_public_key, jwt_jwks_url, jwt_issuer, jwt_audience, allowed_tenants, required_permission, max_connections_per_user and expire_with_token."
+    }
   }
 
   # The role needs its permissions before the first invocation.

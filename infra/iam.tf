@@ -5,12 +5,12 @@ locals {
   limits_connections = var.max_connections_per_user != null
   encrypts           = var.kms_key_arn != null
 
-  table_arn      = aws_dynamodb_table.connections.arn
-  management_arn = "${aws_apigatewayv2_api.this.execution_arn}/${var.stage}"
+  table_arn      = one(aws_dynamodb_table.connections[*].arn)
+  management_arn = "${local.execution_arn}/${local.api_stage}"
 
   policies = {
-    connect    = data.aws_iam_policy_document.connect.json
-    disconnect = data.aws_iam_policy_document.disconnect.json
+    connect    = one(data.aws_iam_policy_document.connect[*].json)
+    disconnect = one(data.aws_iam_policy_document.disconnect[*].json)
     delivery   = data.aws_iam_policy_document.delivery.json
   }
 }
@@ -76,6 +76,8 @@ data "aws_iam_policy_document" "telemetry" {
 }
 
 data "aws_iam_policy_document" "connect" {
+  count = local.creates_function.connect ? 1 : 0
+
   source_policy_documents = [data.aws_iam_policy_document.telemetry["connect"].json]
 
   statement {
@@ -116,6 +118,8 @@ data "aws_iam_policy_document" "connect" {
 }
 
 data "aws_iam_policy_document" "disconnect" {
+  count = local.creates_function.disconnect ? 1 : 0
+
   source_policy_documents = [data.aws_iam_policy_document.telemetry["disconnect"].json]
 
   statement {
@@ -154,16 +158,24 @@ data "aws_iam_policy_document" "delivery" {
     }
   }
 
-  statement {
-    sid       = "FindRecipients"
-    actions   = ["dynamodb:Query"]
-    resources = [for index in local.stack.table.indexes : "${local.table_arn}/index/${index.name}"]
+  dynamic "statement" {
+    for_each = local.creates_table ? [true] : []
+
+    content {
+      sid       = "FindRecipients"
+      actions   = ["dynamodb:Query"]
+      resources = [for index in local.stack.table.indexes : "${local.table_arn}/index/${index.name}"]
+    }
   }
 
-  statement {
-    sid       = "DeleteGoneConnections"
-    actions   = ["dynamodb:DeleteItem"]
-    resources = [local.table_arn]
+  dynamic "statement" {
+    for_each = local.creates_table ? [true] : []
+
+    content {
+      sid       = "DeleteGoneConnections"
+      actions   = ["dynamodb:DeleteItem"]
+      resources = [local.table_arn]
+    }
   }
 
   statement {

@@ -13,6 +13,8 @@ resource "aws_cloudwatch_log_group" "function" {
 resource "aws_cloudwatch_log_group" "access" {
   #checkov:skip=CKV_AWS_158:CloudWatch Logs encrypts with its own key. The log holds no data that a client sent.
   #checkov:skip=CKV_AWS_338:The caller sets var.log_retention_days.
+  count = local.creates_api ? 1 : 0
+
   name              = "/aws/apigateway/${local.name}/access"
   retention_in_days = var.log_retention_days
   tags              = var.tags

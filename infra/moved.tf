@@ -1,4 +1,33 @@
-# Keeps the alarms of deployments whose state has one resource for each metric.
+# Keeps the resources of deployments whose state has an older address for them.
+
+# Before these resources became optional.
+
+moved {
+  from = aws_apigatewayv2_api.this
+  to   = aws_apigatewayv2_api.this[0]
+}
+
+moved {
+  from = aws_apigatewayv2_stage.this
+  to   = aws_apigatewayv2_stage.this[0]
+}
+
+moved {
+  from = aws_cloudwatch_log_group.access
+  to   = aws_cloudwatch_log_group.access[0]
+}
+
+moved {
+  from = aws_cloudwatch_metric_alarm.refused_connects
+  to   = aws_cloudwatch_metric_alarm.refused_connects[0]
+}
+
+moved {
+  from = aws_dynamodb_table.connections
+  to   = aws_dynamodb_table.connections[0]
+}
+
+# When each metric had an alarm resource of its own.
 
 moved {
   from = aws_cloudwatch_metric_alarm.oldest_message

@@ -1,16 +1,16 @@
 output "api_id" {
   description = "ID of the WebSocket API."
-  value       = aws_apigatewayv2_api.this.id
+  value       = local.api_id
 }
 
 output "stage" {
   description = "Name of the stage."
-  value       = aws_apigatewayv2_stage.this.name
+  value       = local.creates_api ? one(aws_apigatewayv2_stage.this[*].name) : var.api.stage
 }
 
 output "websocket_url" {
-  description = "URL that clients connect to, on the API's default endpoint."
-  value       = aws_apigatewayv2_stage.this.invoke_url
+  description = "URL that clients connect to, on the API's default endpoint; null beside an `api` that exists."
+  value       = one(aws_apigatewayv2_stage.this[*].invoke_url)
 }
 
 output "management_endpoint" {
@@ -39,13 +39,23 @@ output "dead_letter_queue_arn" {
 }
 
 output "connections_table" {
-  description = "Name of the connection table."
-  value       = aws_dynamodb_table.connections.name
+  description = "Name of the connection table; null without one."
+  value       = one(aws_dynamodb_table.connections[*].name)
 }
 
 output "functions" {
   description = "Names of the functions, by short name (`connect`, `disconnect`, `delivery`)."
   value       = { for short, function in aws_lambda_function.this : short => function.function_name }
+}
+
+output "function_arns" {
+  description = "ARNs of the functions, by short name, for functions of yours that invoke them."
+  value       = { for short, function in aws_lambda_function.this : short => function.arn }
+}
+
+output "invoke_arns" {
+  description = "ARNs with which integrations of yours invoke the functions, by short name."
+  value       = { for short, function in aws_lambda_function.this : short => function.invoke_arn }
 }
 
 output "roles" {
@@ -67,6 +77,6 @@ output "alarms" {
   description = "Names of the alarms."
   value = concat(
     values(aws_cloudwatch_metric_alarm.this)[*].alarm_name,
-    [aws_cloudwatch_metric_alarm.refused_connects.alarm_name],
+    aws_cloudwatch_metric_alarm.refused_connects[*].alarm_name,
   )
 }

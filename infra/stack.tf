@@ -12,6 +12,16 @@ locals {
   partition = data.aws_partition.current.partition
   region    = data.aws_region.current.id
 
+  # Beside an API that exists, the functions of `$connect` and `$disconnect` are created only if they are asked for.
+  creates_api = var.api == null
+  creates_function = {
+    connect    = coalesce(var.connect, local.creates_api)
+    disconnect = coalesce(var.disconnect, local.creates_api)
+  }
+  creates_table = coalesce(var.table, local.creates_function.connect || local.creates_function.disconnect)
+
+  stage = coalesce(var.stage, try(var.api.stage, null), "production")
+
   # Every name begins with the API's name, so that one account can hold several deployments.
   name             = coalesce(var.name, local.stack.api.name)
   queue_suffix     = var.fifo ? ".fifo" : ""
@@ -22,27 +32,24 @@ locals {
   # Names of roles, policies and dashboards are unique in the account, not in the Region.
   global_name = "${local.name}-${local.region}"
 
+  function_names = { for short in keys(local.stack.functions) : short => "${local.name}-${short}" }
+
   worker   = local.stack.mapping.function
   packages = coalesce(var.packages, "${path.module}/../target/lambda")
   functions = {
     for short, function in local.stack.functions : short => {
-      name            = "${local.name}-${short}"
+      name            = local.function_names[short]
       zip             = "${local.packages}/${function.package}-${var.architecture}.zip"
       timeout_seconds = short == local.worker ? coalesce(var.worker_timeout_seconds, function.timeout_seconds) : function.timeout_seconds
       memory_mb       = short == local.worker ? coalesce(var.worker_memory_mb, function.memory_mb) : function.memory_mb
     }
+    if lookup(local.creates_function, short, true)
   }
 
   retention_seconds             = coalesce(var.retention_seconds, local.stack.queues.outbound.retention_seconds)
   dead_letter_retention_seconds = coalesce(var.dead_letter_retention_seconds, local.stack.queues.dead_letter.retention_seconds)
   visibility_timeout_seconds    = coalesce(var.visibility_timeout_seconds, local.stack.queues.outbound.visibility_timeout_seconds)
   max_receive_count             = var.fifo ? local.stack.queues.outbound.fifo_max_receive_count : local.stack.queues.outbound.max_receive_count
-
-  management_endpoint = (
-    var.management_endpoint == null
-    ? "${replace(aws_apigatewayv2_api.this.api_endpoint, "wss://", "https://")}/${var.stage}"
-    : replace(replace(var.management_endpoint, "{api}", aws_apigatewayv2_api.this.id), "{stage}", var.stage)
-  )
 
   # Values of the functions' environment variables, by their names in stack.json.
   settings = {
@@ -60,22 +67,26 @@ locals {
     max_connections_per_user    = var.max_connections_per_user
     max_posts_per_second        = local.max_posts_per_second
     required_permission         = var.required_permission
-    stage                       = var.stage
+    stage                       = local.stage
     worker_timeout_seconds      = local.functions[local.worker].timeout_seconds
   }
   resource_values = {
-    connections_table     = aws_dynamodb_table.connections.name
+    connections_table     = one(aws_dynamodb_table.connections[*].name)
     dead_letter_queue_url = aws_sqs_queue.dead_letter.url
     management_endpoint   = local.management_endpoint
     queue_url             = aws_sqs_queue.outbound.url
   }
   values = merge({ for name, value in local.settings : name => tostring(value) }, local.resource_values)
 
-  # The functions have defaults for unset variables.
-  unset = [for name, value in local.settings : name if value == null]
+  # The functions have defaults for unset variables. Without a table, the worker delivers to connections only.
+  unset = concat(
+    [for name, value in local.settings : name if value == null],
+    local.creates_table ? [] : ["connections_table"],
+  )
   environment = {
     for short, function in local.stack.functions : short => {
       for variable, name in function.environment : variable => local.values[name] if !contains(local.unset, name)
     }
+    if contains(keys(local.functions), short)
   }
 }

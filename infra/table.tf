@@ -2,6 +2,8 @@
 
 resource "aws_dynamodb_table" "connections" {
   #checkov:skip=CKV_AWS_119:Encrypted with DynamoDB's own key, or with var.kms_key_arn.
+  count = local.creates_table ? 1 : 0
+
   name                        = local.table_name
   billing_mode                = "PAY_PER_REQUEST"
   hash_key                    = local.stack.table.hash_key

@@ -12,12 +12,12 @@ variable "name" {
 }
 
 variable "stage" {
-  description = "Name of the stage. All metrics have it as the dimension `stage`, so deployments in one Region need different stages to have separate metrics."
+  description = "Name of the stage, and the dimension `stage` of all metrics, so deployments in one Region need different stages to have separate metrics. Beside an `api`, it is the dimension only. Null uses `api.stage`, or `production`."
   type        = string
-  default     = "production"
+  default     = null
 
   validation {
-    condition     = can(regex("^[A-Za-z0-9_-]{1,128}$", var.stage))
+    condition     = var.stage == null || can(regex("^[A-Za-z0-9_-]{1,128}$", var.stage))
     error_message = "stage must have 1 to 128 characters: letters, digits, hyphens or underscores."
   }
 }
@@ -76,8 +76,101 @@ variable "queue_policy_documents" {
 
 # API
 
+variable "api" {
+  description = "WebSocket API that exists in this account and Region, with the stage that its clients use. The module then creates no API and no stage, and no functions for `$connect` and `$disconnect` unless connect and disconnect are set. management_endpoint is the URL at which the functions post to connections; null uses the API's default endpoint. Null creates an API."
+  type = object({
+    id                  = string
+    stage               = string
+    management_endpoint = optional(string)
+  })
+  default = null
+
+  validation {
+    condition     = var.api == null || try(can(regex("^[a-z0-9]+$", var.api.id)) && can(regex("^[A-Za-z0-9_-]{1,128}$", var.api.stage)), false)
+    error_message = "api.id must be the id of an API, such as a1b2c3d4e5, and api.stage the name of one of its stages."
+  }
+
+  validation {
+    condition     = try(var.api.management_endpoint, null) == null || can(regex("^https?://[^/?#]+(/[^?#]*)?$", var.api.management_endpoint))
+    error_message = "api.management_endpoint must be an http or https URL without a query."
+  }
+
+  validation {
+    condition     = var.api == null || (var.management_endpoint == null && var.route_selection_expression == null && var.throttling == null && !var.disable_default_endpoint)
+    error_message = "management_endpoint, route_selection_expression, throttling and disable_default_endpoint are settings of an API that the module creates: omit them beside an api that exists, and set api.management_endpoint instead of management_endpoint."
+  }
+}
+
+variable "connect" {
+  description = "Whether to create the function that verifies tokens and writes rows; null creates it unless `api` is set. An API that the module creates admits every client if it has neither this function nor a route `$connect` of yours."
+  type        = bool
+  default     = null
+}
+
+variable "disconnect" {
+  description = "Whether to create the function that removes rows; null creates it unless `api` is set."
+  type        = bool
+  default     = null
+}
+
+variable "connect_route" {
+  description = "Whether the module creates the route `$connect` for its function. Set false if a function of yours has this route and invokes it."
+  type        = bool
+  default     = true
+}
+
+variable "disconnect_route" {
+  description = "Whether the module creates the route `$disconnect` for its function. Set false if a function of yours has this route and invokes it."
+  type        = bool
+  default     = true
+}
+
+variable "table" {
+  description = "Whether to create the connection table; null creates it with the functions connect and disconnect. Without it, only messages for connections are delivered. With it alone, functions of yours write the rows."
+  type        = bool
+  default     = null
+
+  validation {
+    condition     = coalesce(var.table, true) || !(coalesce(var.connect, var.api == null) || coalesce(var.disconnect, var.api == null))
+    error_message = "The functions connect and disconnect need the connection table: omit table, or set connect and disconnect to false."
+  }
+}
+
+variable "authorizer" {
+  description = "Lambda (REQUEST) authorizer of the route `$connect`: the id of one that the API has, or the ARN of its function, for which the module creates it. Without identity_sources, such as `route.request.querystring.token`, API Gateway invokes it for every client."
+  type = object({
+    id = optional(string)
+    function = optional(object({
+      arn              = string
+      identity_sources = optional(list(string))
+    }))
+  })
+  default = null
+
+  validation {
+    condition     = var.authorizer == null || (try(var.authorizer.id, null) == null) != (try(var.authorizer.function, null) == null)
+    error_message = "authorizer needs either id or function."
+  }
+
+  validation {
+    condition     = var.authorizer == null || (coalesce(var.connect, var.api == null) && var.connect_route) || contains(keys(var.routes), "$connect")
+    error_message = "authorizer belongs to a route $connect, and the module creates none: set connect and connect_route to true, add $connect to routes, or set the authorizer on your own route."
+  }
+}
+
+variable "route_selection_expression" {
+  description = "Expression that selects the route of a client's message, such as `$request.body.action`; null uses the value in stack.json, `$request.body.type`."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.route_selection_expression == null || can(regex("\\$", var.route_selection_expression))
+    error_message = "route_selection_expression must refer to the message, as $request.body.action does: without $ it selects the same route for every message."
+  }
+}
+
 variable "routes" {
-  description = "Routes in addition to `$connect` and `$disconnect`, by route key, each with the function that receives the clients' messages, such as a router behind `$default`."
+  description = "Routes in addition to those of the module's functions, by route key, each with the function that receives the clients' messages, such as a router behind `$default`. Beside an `api` whose stage does not deploy automatically, deploy it after a change of routes."
   type = map(object({
     function_name = string
     invoke_arn    = string
@@ -85,8 +178,13 @@ variable "routes" {
   default = {}
 
   validation {
-    condition     = length(setintersection(keys(var.routes), ["$connect", "$disconnect"])) == 0
-    error_message = "routes must not contain $connect or $disconnect: the module defines them."
+    condition     = !contains(keys(var.routes), "$connect") || !coalesce(var.connect, var.api == null) || !var.connect_route
+    error_message = "routes must not contain $connect: the module's function has this route. To have a function of yours there, set connect or connect_route to false."
+  }
+
+  validation {
+    condition     = !contains(keys(var.routes), "$disconnect") || !coalesce(var.disconnect, var.api == null) || !var.disconnect_route
+    error_message = "routes must not contain $disconnect: the module's function has this route. To have a function of yours there, set disconnect or disconnect_route to false."
   }
 }
 
@@ -121,13 +219,13 @@ variable "disable_default_endpoint" {
 variable "throttling" {
   description = "Throttling limits of each route of the stage for connects and messages of clients: requests a second (rate), and at once (burst). The defaults are the account's limits in newer Regions; older Regions have four times as much. A stage's limits cannot exceed the account's."
   type = object({
-    rate  = optional(number, 2500)
-    burst = optional(number, 1250)
+    rate  = optional(number)
+    burst = optional(number)
   })
-  default = {}
+  default = null
 
   validation {
-    condition     = var.throttling.rate > 0 && var.throttling.burst > 0
+    condition     = try(var.throttling.rate > 0, true) && try(var.throttling.burst > 0, true)
     error_message = "throttling.rate and throttling.burst must be above 0: 0 refuses every request."
   }
 }
@@ -140,7 +238,7 @@ variable "jwt_public_key" {
   default     = null
 
   validation {
-    condition     = var.jwt_public_key != null || var.jwt_jwks_url != null || var.jwt_issuer != null
+    condition     = var.jwt_public_key != null || var.jwt_jwks_url != null || var.jwt_issuer != null || !coalesce(var.connect, var.api == null)
     error_message = "No key is set to verify tokens: set jwt_public_key, jwt_jwks_url or jwt_issuer."
   }
 

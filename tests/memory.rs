@@ -82,7 +82,7 @@ async fn fan_out(connections: usize, payload: usize) -> (Cost, usize) {
         });
         let gateway = MemoryGateway::always(status(200));
         let mut rig = Rig::on(gateway, TableDouble::default(), outbound.forgetting(), QueueDouble::taking());
-        rig.worker.table = crowd.client();
+        rig.worker.table = Some(crowd.client());
         let bodies: Vec<_> = unread.drain(..unread.len().min(10)).collect();
         assert!(rig.invoke(batch(bodies)).await.unwrap().is_empty(), "every record is acknowledged");
         let mut queued = queued.lock().unwrap();

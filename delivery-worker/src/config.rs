@@ -2,7 +2,7 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
-use streamer_connections::{CONNECT_GRACE_SECONDS, CONNECTIONS_TABLE, Endpoints, connect_grace, table_name};
+use streamer_connections::{CONNECT_GRACE_SECONDS, Endpoints, connect_grace};
 use streamer_environment::{Environment, EnvironmentError, Variable, values};
 use streamer_telemetry::{LOG_LEVEL, STAGE, Settings};
 
@@ -46,7 +46,11 @@ const MAX_POSTS_PER_SECOND: Variable = Variable {
                default",
     example: "200",
 };
-
+const CONNECTIONS_TABLE: Variable = Variable {
+    name: "CONNECTIONS_TABLE",
+    expected: "the connection table's name; without it, only messages for connections are delivered",
+    example: "streamer_connections",
+};
 const TIMEOUT_SECONDS: Variable = Variable {
     name: "TIMEOUT_SECONDS",
     expected: "the function's timeout in whole seconds, 1 to 900, which Lambda itself does not pass; 900 by default",
@@ -93,8 +97,8 @@ pub struct Config {
     pub posts_per_second: Option<u32>,
     /// The function's timeout, which bounds an invocation where this machine's clock differs from Lambda's.
     pub timeout: Duration,
-    /// The connection table's name.
-    pub table: String,
+    /// The connection table's name. `None` where only messages for connections are delivered.
+    pub table: Option<String>,
     /// Logs and metrics.
     pub telemetry: Settings,
 }
@@ -130,7 +134,7 @@ impl Config {
                 .filter(|timeout| (Duration::from_secs(1)..=time::MAX_TIMEOUT).contains(timeout))
         };
         let timeout = environment.or(&TIMEOUT_SECONDS, timeout, || time::MAX_TIMEOUT);
-        let table = table_name(&mut environment);
+        let table = environment.optional(&CONNECTIONS_TABLE, values::text);
         let telemetry = Settings::read(&mut environment);
         environment.finish(|| {
             let (connect_grace, away_grace, max_age) = (connect_grace?, away_grace?, max_age?);
@@ -215,6 +219,13 @@ mod tests {
             endpoints.include("https://ws.example.com") && endpoints.include("https://b.example.com/stage")
         );
         assert!(with("WEBSOCKET_ENDPOINT_ALIASES", "ws.example.com").is_err());
+    }
+
+    #[test]
+    fn table_is_optional() {
+        assert_eq!(with("STAGE", "local").unwrap().table, None);
+        assert_eq!(with("CONNECTIONS_TABLE", "").unwrap().table, None);
+        assert_eq!(with("CONNECTIONS_TABLE", "chat").unwrap().table.as_deref(), Some("chat"));
     }
 
     #[test]

@@ -174,7 +174,7 @@ impl<G: Gateway> Delivery<'_, G> {
                     Outcome::Delivered
                 }
                 // Boxed, since it is large and rare, and lanes are moved.
-                Verdict::NoConnection => Box::pin(self.remove(&pair.connection, posted_at)).await,
+                Verdict::NoConnection => Box::pin(self.remove(pair, posted_at)).await,
                 Verdict::Rejected(rejection) => Outcome::Rejected(rejection),
                 Verdict::HandBack(cause) => {
                     let pause = backoff::in_place_retry(completed.posts, fastrand::f64());
@@ -207,10 +207,18 @@ impl<G: Gateway> Delivery<'_, G> {
     /// Removes the row of a connection that API Gateway answered with 410, by one conditional delete.
     ///
     /// The row stays if the connection is younger than the connect grace, since API Gateway answers 410 until
-    /// `$connect` has succeeded, and if it belongs to another endpoint.
-    async fn remove(&self, connection: &ConnectionId, posted_at: Instant) -> Outcome {
-        let cutoff = self.time.at(posted_at) - self.worker.policy.connect_grace;
-        let delete = self.worker.table.delete_if_older(connection, cutoff, &self.worker.endpoints);
+    /// `$connect` has succeeded, and if it belongs to another endpoint. Without a table, the message's age counts: its
+    /// connections are at least as old.
+    async fn remove(&self, pair: &Pair<'_>, posted_at: Instant) -> Outcome {
+        let Worker { table, policy, endpoints, .. } = self.worker;
+        let posted_at = self.time.at(posted_at);
+        let Some(table) = table else {
+            return match policy.may_be_connecting(&self.records[pair.index], posted_at) {
+                true => Outcome::HandedBack(Cause::ConnectGrace),
+                false => Outcome::Gone,
+            };
+        };
+        let delete = table.delete_if_older(&pair.connection, posted_at - policy.connect_grace, endpoints);
         match timeout(self.time.call_timeout(), delete).await {
             Ok(Ok(Removal::Removed)) => Outcome::Gone,
             Ok(Ok(Removal::TooYoung)) => Outcome::HandedBack(Cause::ConnectGrace),

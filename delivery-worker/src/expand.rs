@@ -16,7 +16,6 @@ use crate::{
     decode::{Message, Pair, Record},
     fan_out::FanOut,
     outcome::{Cause, Completed, Outcome, Rejection},
-    policy::Policy,
     queue_kind::QueueKind,
     source::{Source, SourcePage},
     time::Time,
@@ -61,7 +60,7 @@ pub async fn expand<'a, G>(worker: &Worker<G>, records: &'a [Record], time: &Tim
 
     let mut expanded = Expanded::default();
     for (index, record) in records.iter().enumerate() {
-        match route(&worker.policy, record, &pages, time.now()) {
+        match route(worker, record, &pages, time.now()) {
             Ok(Route::Post(message, connections)) => {
                 let pair = |connection| Pair { index, message, connection };
                 expanded.pairs.extend(connections.into_iter().map(pair));
@@ -81,8 +80,8 @@ fn source_of(record: &Record, kind: QueueKind, now: SystemTime) -> Option<Source
 }
 
 /// Returns the route of a record's message, or the outcome of a record that has none.
-fn route<'a>(
-    policy: &Policy,
+fn route<'a, G>(
+    Worker { policy, table, .. }: &Worker<G>,
     record: &'a Record,
     pages: &HashMap<Source<'a>, FirstPages>,
     now: SystemTime,
@@ -104,6 +103,7 @@ fn route<'a>(
         Audience::Tenant(_) | Audience::Shard { .. } if policy.queue_kind == QueueKind::Fifo => {
             return Err(Outcome::Rejected(Rejection::Audience));
         }
+        _ if table.is_none() => return Err(Outcome::Rejected(Rejection::NoTable)),
         Audience::Tenant(_) => return Ok(Route::FanOut(message, None)),
         Audience::User { .. } | Audience::Shard { .. } => Source::of(message),
     };

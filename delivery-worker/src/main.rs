@@ -34,7 +34,7 @@ async fn main() -> Result<(), Error> {
     let worker = Worker {
         gateway: ManagementApi::new(&aws, endpoints.name(), concurrency::Settings::DEFAULT.max)?,
         endpoints,
-        table: ConnectionTable::new(aws_sdk_dynamodb::Client::new(&aws), table),
+        table: table.map(|name| ConnectionTable::new(aws_sdk_dynamodb::Client::new(&aws), name)),
         outbound: Queue::new(sqs.clone(), queue_url),
         dead_letters: Queue::new(sqs, dead_letter_queue_url),
         policy,

@@ -21,7 +21,7 @@ pub enum Outcome {
     NoRecipient,
     /// The audience is large. Further messages on the queue replace this one.
     Expanded,
-    /// API Gateway will never accept the message. It becomes a dead letter.
+    /// No attempt can succeed. The message becomes a dead letter.
     Rejected(Rejection),
     /// The record has no valid message. Its body becomes a dead letter, unchanged.
     Poison(Poison),
@@ -31,7 +31,7 @@ pub enum Outcome {
     HandedBack(Cause),
 }
 
-/// Why API Gateway will never accept a message.
+/// Why no attempt to deliver a message can succeed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rejection {
     /// The payload has this many bytes, more than API Gateway delivers. It was not posted.
@@ -40,6 +40,8 @@ pub enum Rejection {
     Status(u16, String),
     /// The audience is a tenant, which a FIFO queue does not support.
     Audience,
+    /// The audience is a user or a tenant, and the worker has no connection table.
+    NoTable,
 }
 
 /// Why a message is handed back.
@@ -214,6 +216,9 @@ impl fmt::Display for Rejection {
                 write!(formatter, "the payload has {bytes} bytes, API Gateway delivers {PAYLOAD_BYTES}")
             }
             Self::Status(status, _) => write!(formatter, "{status}"),
+            Self::NoTable => formatter.write_str(
+                "no connection table is configured, so only messages for connections are delivered: set CONNECTIONS_TABLE",
+            ),
             Self::Audience => formatter.write_str(
                 "a FIFO queue takes no message for a tenant, which has no order: send it to a standard queue",
             ),

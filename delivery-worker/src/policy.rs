@@ -77,6 +77,12 @@ impl Policy {
         }
     }
 
+    /// Returns whether a connection that the message names may be younger than the connect grace.
+    #[must_use]
+    pub fn may_be_connecting(&self, record: &Record, now: SystemTime) -> bool {
+        age(record, now) < self.connect_grace
+    }
+
     /// Returns whether a message is past `max_age`.
     #[must_use]
     pub fn is_too_old(&self, record: &Record, now: SystemTime) -> bool {

@@ -2,11 +2,16 @@
 
 use std::collections::HashSet;
 
-use streamer_connections::{Endpoints, Page, TableError};
+use streamer_connections::{ConnectionTable, Endpoints, Page, TableError};
 use streamer_message::{Audience, ConnectionId, TenantId, UserId, limits::CONNECTIONS};
 use tokio::time::timeout;
 
-use crate::{Worker, decode::Message, outcome::Cause, time::Time};
+use crate::{
+    Worker,
+    decode::Message,
+    outcome::{Cause, Rejection},
+    time::Time,
+};
 
 /// The part of an index that holds an audience's connections, read after a connection where one is given.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -52,7 +57,8 @@ impl<'a> Source<'a> {
     /// Reads the page after a connection, or the first page, within the time limit of one call.
     ///
     /// # Errors
-    /// [`Cause::Deadline`] when the invocation's time is over, [`Cause::Table`] when the query failed.
+    /// [`Cause::Deadline`] when the invocation's time is over, [`Cause::Table`] when the query failed or there is no
+    /// table.
     pub async fn page<G>(
         &self,
         worker: &Worker<G>,
@@ -62,22 +68,23 @@ impl<'a> Source<'a> {
         if time.remaining().is_zero() {
             return Err(Cause::Deadline);
         }
-        match timeout(time.call_timeout(), self.query(worker, after.or(self.start()), time)).await {
+        let table = worker.table.as_ref().ok_or_else(|| Cause::Table(Rejection::NoTable.to_string()))?;
+        match timeout(time.call_timeout(), self.query(table, after.or(self.start()), time)).await {
             Ok(Ok(page)) => Ok(SourcePage::of(page, &worker.endpoints)),
             Ok(Err(error)) => Err(Cause::Table(error.to_string())),
             Err(_) => Err(time.timeout_cause("Query")),
         }
     }
 
-    async fn query<G>(
+    async fn query(
         &self,
-        worker: &Worker<G>,
+        table: &ConnectionTable,
         after: Option<&ConnectionId>,
         time: &Time,
     ) -> Result<Page, TableError> {
         match self {
-            Self::User(tenant, user, _) => worker.table.by_user(tenant, user, after, time.now()).await,
-            Self::Shard(tenant, shard, _) => worker.table.by_tenant(tenant, *shard, after, time.now()).await,
+            Self::User(tenant, user, _) => table.by_user(tenant, user, after, time.now()).await,
+            Self::Shard(tenant, shard, _) => table.by_tenant(tenant, *shard, after, time.now()).await,
         }
     }
 }

@@ -12,8 +12,9 @@ pub struct Worker<G> {
     pub gateway: G,
     /// The management endpoint behind the gateway, with its aliases. Connections of other endpoints are skipped.
     pub endpoints: Endpoints,
-    /// Finds the connections of users and tenants, and loses the rows of connections that are gone.
-    pub table: ConnectionTable,
+    /// Finds the connections of users and tenants, and loses the rows of connections that are gone. Without it, only
+    /// messages for connections are delivered.
+    pub table: Option<ConnectionTable>,
     /// The queue that invokes the worker, and that takes messages which are handed back.
     pub outbound: Queue,
     /// The queue for messages that cannot be delivered.

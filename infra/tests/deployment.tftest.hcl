@@ -36,7 +36,7 @@ run "names_begin_with_the_api_name" {
   }
 
   assert {
-    condition     = [aws_dynamodb_table.connections.name, aws_sqs_queue.outbound.name, aws_sqs_queue.dead_letter.name] == ["streamer_connections", "streamer-outbound", "streamer-dead-letters"]
+    condition     = [aws_dynamodb_table.connections[0].name, aws_sqs_queue.outbound.name, aws_sqs_queue.dead_letter.name] == ["streamer_connections", "streamer-outbound", "streamer-dead-letters"]
     error_message = "The table and the queues must have the names in stack.json."
   }
 
@@ -54,7 +54,7 @@ run "custom_name_replaces_the_prefix" {
   }
 
   assert {
-    condition     = [aws_dynamodb_table.connections.name, aws_sqs_queue.outbound.name, aws_sqs_queue.dead_letter.name, aws_apigatewayv2_api.this.name, aws_lambda_function.this["delivery"].function_name] == ["chat_connections", "chat-outbound", "chat-dead-letters", "chat", "chat-delivery"]
+    condition     = [aws_dynamodb_table.connections[0].name, aws_sqs_queue.outbound.name, aws_sqs_queue.dead_letter.name, aws_apigatewayv2_api.this[0].name, aws_lambda_function.this["delivery"].function_name] == ["chat_connections", "chat-outbound", "chat-dead-letters", "chat", "chat-delivery"]
     error_message = "All names must begin with var.name."
   }
 }
@@ -151,13 +151,52 @@ run "api_routes_and_logs_no_client_data" {
   }
 
   assert {
-    condition     = aws_apigatewayv2_stage.this.default_route_settings[0].logging_level == "OFF" && !aws_apigatewayv2_stage.this.default_route_settings[0].data_trace_enabled
+    condition     = aws_apigatewayv2_stage.this[0].default_route_settings[0].logging_level == "OFF" && !aws_apigatewayv2_stage.this[0].default_route_settings[0].data_trace_enabled
     error_message = "Execution logs must be off: they contain query strings, and a query string may contain a token."
   }
 
   assert {
-    condition     = !strcontains(aws_apigatewayv2_stage.this.access_log_settings[0].format, "querystring")
+    condition     = !strcontains(aws_apigatewayv2_stage.this[0].access_log_settings[0].format, "querystring")
     error_message = "The access log must not contain query strings."
+  }
+}
+
+run "selection_and_throttling_have_defaults" {
+  command = plan
+
+  assert {
+    condition     = aws_apigatewayv2_api.this[0].route_selection_expression == "$request.body.type" && [aws_apigatewayv2_stage.this[0].default_route_settings[0].throttling_rate_limit, aws_apigatewayv2_stage.this[0].default_route_settings[0].throttling_burst_limit] == [2500, 1250]
+    error_message = "The defaults must be the expression in stack.json and the limits of a newer Region."
+  }
+}
+
+run "selection_and_throttling_can_be_set" {
+  command = plan
+
+  variables {
+    route_selection_expression = "$request.body.action"
+    throttling                 = { rate = 100 }
+  }
+
+  assert {
+    condition     = aws_apigatewayv2_api.this[0].route_selection_expression == "$request.body.action" && [aws_apigatewayv2_stage.this[0].default_route_settings[0].throttling_rate_limit, aws_apigatewayv2_stage.this[0].default_route_settings[0].throttling_burst_limit] == [100, 1250]
+    error_message = "A limit that is set must not change the other."
+  }
+}
+
+run "own_connect_function_replaces_the_module_function" {
+  command = plan
+
+  variables {
+    connect    = false
+    disconnect = false
+    jwt_issuer = null
+    routes     = { "$connect" = { function_name = "enter", invoke_arn = "arn:aws:apigateway:eu-central-1:lambda:path/2015-03-31/functions/enter/invocations" } }
+  }
+
+  assert {
+    condition     = keys(aws_apigatewayv2_route.this) == ["$connect"] && keys(output.functions) == ["delivery"] && length(aws_apigatewayv2_api.this) == 1 && output.connections_table == null
+    error_message = "The API must have the caller's route only, and there must be no table."
   }
 }
 
@@ -230,12 +269,12 @@ run "table_has_indexes_and_protection" {
   command = plan
 
   assert {
-    condition     = { for index in aws_dynamodb_table.connections.global_secondary_index : index.name => index.hash_key } == { by_user = "tenant_user", by_tenant = "tenant_shard" }
-    error_message = "indexes: ${jsonencode(aws_dynamodb_table.connections.global_secondary_index)}"
+    condition     = { for index in aws_dynamodb_table.connections[0].global_secondary_index : index.name => index.hash_key } == { by_user = "tenant_user", by_tenant = "tenant_shard" }
+    error_message = "indexes: ${jsonencode(aws_dynamodb_table.connections[0].global_secondary_index)}"
   }
 
   assert {
-    condition     = aws_dynamodb_table.connections.deletion_protection_enabled && aws_dynamodb_table.connections.point_in_time_recovery[0].enabled && aws_dynamodb_table.connections.ttl[0].attribute_name == "expires_at"
+    condition     = aws_dynamodb_table.connections[0].deletion_protection_enabled && aws_dynamodb_table.connections[0].point_in_time_recovery[0].enabled && aws_dynamodb_table.connections[0].ttl[0].attribute_name == "expires_at"
     error_message = "The table must be protected from deletion, have backups, and expire rows."
   }
 }
@@ -244,13 +283,13 @@ run "roles_allow_only_necessary_actions" {
   command = plan
 
   assert {
-    condition     = data.aws_iam_policy_document.connect.statement[*].sid == tolist(["PutConnection"])
-    error_message = "connect: ${jsonencode(data.aws_iam_policy_document.connect.statement[*].sid)}"
+    condition     = data.aws_iam_policy_document.connect[0].statement[*].sid == tolist(["PutConnection"])
+    error_message = "connect: ${jsonencode(data.aws_iam_policy_document.connect[0].statement[*].sid)}"
   }
 
   assert {
-    condition     = data.aws_iam_policy_document.disconnect.statement[*].sid == tolist(["DeleteConnection"])
-    error_message = "disconnect: ${jsonencode(data.aws_iam_policy_document.disconnect.statement[*].sid)}"
+    condition     = data.aws_iam_policy_document.disconnect[0].statement[*].sid == tolist(["DeleteConnection"])
+    error_message = "disconnect: ${jsonencode(data.aws_iam_policy_document.disconnect[0].statement[*].sid)}"
   }
 
   assert {
@@ -274,7 +313,7 @@ run "roles_allow_only_necessary_actions" {
   }
 
   assert {
-    condition     = alltrue(flatten([for document in [data.aws_iam_policy_document.connect, data.aws_iam_policy_document.disconnect, data.aws_iam_policy_document.delivery, data.aws_iam_policy_document.producer] : [for statement in document.statement : [for action in statement.actions : !strcontains(action, "*")]]]))
+    condition     = alltrue(flatten([for document in [data.aws_iam_policy_document.connect[0], data.aws_iam_policy_document.disconnect[0], data.aws_iam_policy_document.delivery, data.aws_iam_policy_document.producer] : [for statement in document.statement : [for action in statement.actions : !strcontains(action, "*")]]]))
     error_message = "No action may contain a wildcard."
   }
 }
@@ -287,8 +326,8 @@ run "connection_limit_adds_three_permissions" {
   }
 
   assert {
-    condition     = data.aws_iam_policy_document.connect.statement[*].sid == tolist(["PutConnection", "QueryUserConnections", "CloseOldestConnection", "DeleteClosedConnection"])
-    error_message = "connect: ${jsonencode(data.aws_iam_policy_document.connect.statement[*].sid)}"
+    condition     = data.aws_iam_policy_document.connect[0].statement[*].sid == tolist(["PutConnection", "QueryUserConnections", "CloseOldestConnection", "DeleteClosedConnection"])
+    error_message = "connect: ${jsonencode(data.aws_iam_policy_document.connect[0].statement[*].sid)}"
   }
 }
 
@@ -300,7 +339,7 @@ run "kms_key_is_in_all_policies" {
   }
 
   assert {
-    condition     = aws_sqs_queue.outbound.kms_master_key_id == var.kms_key_arn && aws_sqs_queue.dead_letter.kms_master_key_id == var.kms_key_arn && aws_dynamodb_table.connections.server_side_encryption[0].kms_key_arn == var.kms_key_arn
+    condition     = aws_sqs_queue.outbound.kms_master_key_id == var.kms_key_arn && aws_sqs_queue.dead_letter.kms_master_key_id == var.kms_key_arn && aws_dynamodb_table.connections[0].server_side_encryption[0].kms_key_arn == var.kms_key_arn
     error_message = "Queues and table must be encrypted with the key."
   }
 

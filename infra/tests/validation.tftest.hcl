@@ -315,3 +315,13 @@ run "rejects_disabled_endpoint_without_management_endpoint" {
 
   expect_failures = [aws_apigatewayv2_api.this]
 }
+
+run "rejects_constant_route_selection" {
+  command = plan
+
+  variables {
+    route_selection_expression = "request.body.action"
+  }
+
+  expect_failures = [var.route_selection_expression]
+}

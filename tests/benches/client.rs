@@ -57,7 +57,7 @@ pub(crate) async fn run(name: &str, endpoint: &str, number: usize) -> anyhow::Re
         "broadcast-streamer" => {
             let worker = Worker {
                 gateway: ManagementApi::new(&aws, endpoint, concurrency::Settings::DEFAULT.max)?,
-                table: ConnectionTable::new(aws_sdk_dynamodb::Client::new(&aws), "connections"),
+                table: Some(ConnectionTable::new(aws_sdk_dynamodb::Client::new(&aws), "connections")),
                 endpoints: endpoint.into(),
                 outbound: Queue::new(aws_sdk_sqs::Client::new(&aws), "http://127.0.0.1:9/"),
                 dead_letters: Queue::new(aws_sdk_sqs::Client::new(&aws), "http://127.0.0.1:9/"),

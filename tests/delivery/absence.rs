@@ -94,7 +94,7 @@ mod gone {
             [(30, 5000, "DeleteItem: no answer within 5 s"), (6, 4875, "deadline")]
         {
             let mut rig = Rig::new(answering(|connection| status(if connection == "a" { 410 } else { 200 })));
-            rig.worker.table = TableDouble::silent();
+            rig.worker.table = Some(TableDouble::silent());
             let started = Instant::now();
             let event = batch([message("1", &["a"]), message("2", &["b"])].map(|body| body.to_string()));
             assert_eq!(rig.invoke_within(epoch(), Duration::from_secs(timeout), event).await?, ids([]));
@@ -116,6 +116,67 @@ mod gone {
             rig_with_table(MemoryGateway::scripted(|_, _| (Duration::from_millis(4950), status(410))), table);
         assert_eq!(rig.invoke(batch([message("m", &["a"]).to_string()])).await?, ids([]));
         assert_eq!((rig.table.connections(), rig.handed_back().len()), (vec!["a".to_owned()], 1));
+        Ok(())
+    }
+}
+
+/// A worker without a connection table, beside an API whose rows are elsewhere.
+mod no_table {
+    use super::*;
+
+    fn rig(gateway: MemoryGateway) -> Rig {
+        let mut rig = Rig::new(gateway);
+        rig.worker.table = None;
+        rig
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn named_connections_get_their_messages() -> anyhow::Result<()> {
+        let rig = rig(MemoryGateway::always(status(200)));
+        let to_one = json!({ "version": 1, "id": "2", "to": { "connection": "c" }, "payload": 2 });
+        let bodies = [message("1", &["a", "b"]), to_one];
+        assert_eq!(rig.invoke(batch(bodies.map(|body| body.to_string()))).await?, ids([]));
+        let received = ["a", "b", "c"].map(|connection| rig.worker.gateway.texts(connection).len());
+        assert_eq!((received, rig.dead().len()), ([1, 1, 1], 0));
+        Ok(())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn users_and_tenants_become_dead_letters() -> anyhow::Result<()> {
+        let to_shard = json!({ "tenant": "acme", "shard": 3 });
+        for to in [message_to_anna("m")["to"].clone(), json!({ "tenant": "acme" }), to_shard] {
+            let rig = rig(MemoryGateway::always(status(200)));
+            let body = json!({ "version": 1, "id": "m", "to": to, "payload": 1 });
+            assert_eq!(rig.invoke(batch([body.to_string()])).await?, ids([]));
+            assert!(rig.handed_back().is_empty() && rig.worker.gateway.posts().is_empty());
+            let dead = rig.dead().pop().unwrap();
+            assert_eq!((&dead.json()["to"], dead.attribute("streamer.reason")), (&to, "rejected"));
+            let detail = dead.attribute("streamer.detail");
+            assert!(detail.starts_with("no connection table is configured"), "{detail}");
+        }
+        Ok(())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn expired_message_needs_no_dead_letter() -> anyhow::Result<()> {
+        let rig = rig(MemoryGateway::always(status(200)));
+        let mut body = message_to_anna("m");
+        body["expires_at"] = EPOCH_MILLIS.into();
+        assert_eq!(rig.invoke(batch([body.to_string()])).await?, ids([]));
+        assert!(rig.dead().is_empty());
+        Ok(())
+    }
+
+    /// A connection is at least as old as a message for it.
+    #[tokio::test(start_paused = true)]
+    async fn message_age_decides_about_410() -> anyhow::Result<()> {
+        let millisecond = Duration::from_millis(1);
+        for (age, back) in [(POLICY.connect_grace - millisecond, 1), (POLICY.connect_grace, 0)] {
+            let rig = rig(MemoryGateway::always(status(410)));
+            let event = batch([message("m", &["a"]).to_string()]);
+            assert_eq!(rig.invoke_at(epoch() + age, event).await?, ids([]));
+            assert_eq!((rig.handed_back().len(), rig.dead().len()), (back, 0), "{age:?}");
+        }
         Ok(())
     }
 }
@@ -213,7 +274,7 @@ mod away {
     #[tokio::test(start_paused = true)]
     async fn silent_table_delays_others_5_s() -> anyhow::Result<()> {
         let mut rig = Rig::new(MemoryGateway::always(status(200)));
-        rig.worker.table = TableDouble::silent();
+        rig.worker.table = Some(TableDouble::silent());
         let started = Instant::now();
         let bodies = [message_to_anna("m"), message("n", &["a"])].map(|body| body.to_string());
         assert_eq!(rig.invoke(batch(bodies)).await?, ids([]));

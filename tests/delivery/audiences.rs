@@ -45,7 +45,7 @@ fn rig(crowd: &Crowd) -> Rig {
 fn rig_with_queue(crowd: &Crowd, outbound: QueueDouble) -> Rig {
     let gateway = MemoryGateway::always(status(200));
     let mut rig = Rig::on(gateway, TableDouble::default(), outbound, QueueDouble::taking());
-    rig.worker.table = crowd.client();
+    rig.worker.table = Some(crowd.client());
     rig
 }
 
@@ -189,7 +189,7 @@ mod shard {
         let mut rig = Rig::new(crate::answering(|posted| {
             status(if posted.ends_with("-2") || posted.ends_with("-4") { 429 } else { 200 })
         }));
-        rig.worker.table = crowd.client();
+        rig.worker.table = Some(crowd.client());
         assert_eq!(rig.invoke(event(to_shard(None))).await?, ids([]));
         let back = rig.handed_back();
         assert_eq!(back.len(), 1);
@@ -282,7 +282,7 @@ mod user {
     async fn fifo_queue_never_fans_out() -> anyhow::Result<()> {
         let crowd = Crowd::new([("acme#anna", 2345)]);
         let mut rig = Rig::fifo(MemoryGateway::always(status(200)));
-        rig.worker.table = crowd.client();
+        rig.worker.table = Some(crowd.client());
         let mut record = record(0, to_anna("m"));
         record.attributes.insert("MessageGroupId".to_owned(), "acme#anna".to_owned());
         assert_eq!(rig.invoke(SqsEvent { records: vec![record] }).await?, ids([]));

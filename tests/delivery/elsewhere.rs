@@ -102,7 +102,7 @@ async fn large_audience_elsewhere_is_handed_back() -> anyhow::Result<()> {
         rig.table.client().put(&row).await?;
     }
     rig.table = rig.table.with_pages_of(100);
-    rig.worker.table = rig.table.client();
+    rig.worker.table = Some(rig.table.client());
     rig.invoke_at(epoch() + Duration::from_secs(60), batch([message_to_user()])).await?;
     let back = rig.handed_back();
     let cause = back[0].json()["retry"]["cause"].to_string();
@@ -128,14 +128,14 @@ async fn endpoint_is_remembered_past_cursor() -> anyhow::Result<()> {
         (0..6).map(|page| (0..10).map(|number| row(page * 10 + number)).collect()).collect();
     let mut rig = Rig::new(MemoryGateway::always(status(200)));
     let failing = Arc::new(AtomicUsize::new(4));
-    rig.worker.table = TableDouble::paged_until(pages, Arc::clone(&failing));
+    rig.worker.table = Some(TableDouble::paged_until(pages, Arc::clone(&failing)));
     rig.invoke(batch([body])).await?;
     let back = rig.handed_back().remove(0);
     let sent = back.json();
     assert!(sent["retry"]["cause"].as_str().is_some_and(|cause| cause.contains(OTHER)), "{sent}");
     assert!(sent["to"]["after"].is_string(), "the next invocation skips the pages that were read: {sent}");
 
-    rig.worker.table = TableDouble::default().client();
+    rig.worker.table = Some(TableDouble::default().client());
     rig.invoke_at(epoch() + Duration::from_secs(60), batch([back.body])).await?;
     assert!(rig.dead()[0].attribute("streamer.detail").contains(OTHER));
     Ok(())
@@ -145,14 +145,14 @@ async fn endpoint_is_remembered_past_cursor() -> anyhow::Result<()> {
 async fn endpoint_is_remembered_after_later_cause() -> anyhow::Result<()> {
     let mut rig = rig(QueueKind::Standard, 200).await?;
     rig.invoke(batch([message_to_user()])).await?;
-    rig.worker.table = TableDouble::failing().client();
+    rig.worker.table = Some(TableDouble::failing().client());
     let back = rig.handed_back().remove(0).body;
     rig.invoke_at(epoch() + Duration::from_secs(60), batch([back])).await?;
     let back = rig.handed_back().remove(1);
     let cause = back.json()["retry"]["cause"].to_string();
     assert!(cause.contains("Query") && cause.contains(OTHER), "{cause}");
 
-    rig.worker.table = TableDouble::default().client();
+    rig.worker.table = Some(TableDouble::default().client());
     rig.invoke_at(epoch() + Duration::from_secs(120), batch([back.body])).await?;
     assert!(rig.dead()[0].attribute("streamer.detail").contains(OTHER));
     Ok(())

@@ -4,20 +4,11 @@ use std::{fs, path::PathBuf, process::Stdio};
 
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
-use streamer_cli::{commands::env::shell_lines, paths, stack::python::Packages};
-use streamer_tests::{emulator::stack, eventually};
+use streamer_cli::{commands::env::shell_lines, paths};
+use streamer_tests::{boto3::BOTO3, emulator::stack, eventually};
 use tokio::process::Command;
 
 use crate::connected;
-
-const BOTO3: Packages = Packages {
-    name: "boto3",
-    folder: "boto3",
-    package: "boto3",
-    requirements: include_str!("../languages/requirements.txt"),
-    pythons: &["python3"],
-    versions: ("3.9 or newer", (3, 9), (3, u8::MAX)),
-};
 
 /// Characters that SQS rejects unescaped, and characters that a language may encode wrongly.
 const TEXT: &str = "häppchen \" \\ \u{FFFE} \u{FFFF} \u{7f} 👩‍👩‍👧‍👦";

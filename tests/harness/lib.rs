@@ -11,8 +11,10 @@
 //! - [`signer`]: issuers' keys and tokens. [`key_server`]: a server of JWK sets.
 //! - [`iam`]: IAM on an emulator that checks every call.
 //! - [`terraform`]: Terraform, run on a copy of `infra/`.
+//! - [`boto3`]: AWS's SDK for Python.
 //! - [`command`]: the command `streamer`, run as a process.
 
+pub mod boto3;
 pub mod client;
 pub mod command;
 pub mod doubles;

@@ -118,6 +118,14 @@ impl Terraform {
         self.run(arguments.iter().map(OsStr::new)).await
     }
 
+    /// Writes a file into the module's folder, such as an override file.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
+        Ok(fs::write(self.module.join(name), text)?)
+    }
+
     /// Creates the module's resources.
     ///
     /// # Errors

@@ -114,7 +114,7 @@ impl<G: Gateway> Rig<G> {
         let worker = Worker {
             gateway,
             endpoints: ENDPOINT.into(),
-            table: table.client(),
+            table: Some(table.client()),
             outbound: queue(&outbound, "outbound"),
             dead_letters: queue(&dead_letters, "dead-letters"),
             policy: Policy { queue_kind, ..POLICY },
@@ -128,7 +128,7 @@ impl<G: Gateway> Rig<G> {
     /// Creates a worker whose table and queues never answer.
     pub fn unanswered(gateway: G) -> Self {
         let mut rig = Self::new(gateway);
-        rig.worker.table = TableDouble::silent();
+        rig.worker.table = Some(TableDouble::silent());
         rig.worker.outbound = Queue::new(QueueDouble::silent(), "https://sqs.example.com/outbound");
         rig.worker.dead_letters = Queue::new(QueueDouble::silent(), "https://sqs.example.com/dead-letters");
         rig

@@ -35,7 +35,10 @@ fn visit_expression(expression: &Expression, visitor: &mut impl FnMut(&Expressio
             visit_expression(&conditional.true_expr, visitor);
             visit_expression(&conditional.false_expr, visitor);
         }
-        Expression::ForExpr(each) => visit_expression(&each.value_expr, visitor),
+        Expression::ForExpr(each) => {
+            visit_expression(&each.collection_expr, visitor);
+            visit_expression(&each.value_expr, visitor);
+        }
         _ => {}
     }
 }

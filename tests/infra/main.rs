@@ -4,6 +4,7 @@
 
 mod docs;
 mod hcl;
+mod migration;
 mod package;
 mod privileges;
 mod terraform;

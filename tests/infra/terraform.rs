@@ -33,7 +33,8 @@ use streamer_tests::{
 
 use crate::privileges;
 
-const MODULES: [&str; 4] = [".", "examples/complete", "examples/emulator", "examples/router"];
+const MODULES: [&str; 5] =
+    [".", "examples/complete", "examples/emulator", "examples/existing-api", "examples/router"];
 
 /// Pages whose Terraform snippets are whole: each is a root module.
 const PAGES: [&str; 2] = ["infra/README.md", "docs/guide/deploy.md"];
@@ -44,7 +45,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
 
 /// Packages debug builds of the functions and of a router, and returns their folder.
-async fn build_packages(name: &str) -> anyhow::Result<PathBuf> {
+pub(crate) async fn build_packages(name: &str) -> anyhow::Result<PathBuf> {
     let folder = paths::shared(format!("tests/packages-{name}-{}", std::process::id()));
     let path = folder.to_str().context("the folder's path is not UTF-8")?;
     let architecture = Architecture::HERE.to_string();
@@ -218,7 +219,7 @@ fn on_emulator(url: &str) -> String {
 }
 
 /// Fails if the emulator still has functions, mappings, queues, tables or APIs.
-async fn assert_no_resources(config: &SdkConfig) -> anyhow::Result<()> {
+pub(crate) async fn assert_no_resources(config: &SdkConfig) -> anyhow::Result<()> {
     let lambda = aws_sdk_lambda::Client::new(config);
     let functions = lambda.list_functions().send().await?;
     assert!(functions.functions().is_empty(), "{functions:?}");

@@ -50,7 +50,8 @@ pub struct Deployment {
 /// The resources that the worker's environment variables name.
 struct WorkerConfig {
     queue_url: String,
-    table: String,
+    /// `None` if the worker delivers to connections only.
+    table: Option<String>,
     stage: String,
 }
 
@@ -75,8 +76,14 @@ pub async fn read(
     let mut outbound = read_queue(&sqs, &queue_url).await?;
     outbound.oldest_seconds = cloudwatch.oldest_message(&queue_url, now).await?;
     let (dead_letters, reasons) = read_dead_letters(&sqs, queue_url, previous, now).await?;
-    let table = ConnectionTable::new(aws_sdk_dynamodb::Client::new(config), table);
-    let (connections, all_connections, counted_at) = count_connections(&table, previous, now).await?;
+    let table = table.map(|name| ConnectionTable::new(aws_sdk_dynamodb::Client::new(config), name));
+    let (connections, all_connections, counted_at) = match table {
+        Some(table) => {
+            let (live, all, counted_at) = count_connections(&table, previous, now).await?;
+            (Some(live), all, counted_at)
+        }
+        None => (None, true, now),
+    };
     Ok(DeploymentStatus {
         at: now,
         name: name.clone(),
@@ -92,7 +99,8 @@ pub async fn read(
     })
 }
 
-/// Reads every function, and the worker's configuration.
+/// Reads every function, and the worker's configuration. Beside an API that existed before, other functions may be
+/// absent.
 async fn read_functions(
     deployment: &Deployment,
     worker: &str,
@@ -103,7 +111,10 @@ async fn read_functions(
     let (mut functions, mut worker_config) = (BTreeMap::new(), None);
     for (short_name, name) in &deployment.functions {
         let get = lambda.get_function_configuration().function_name(name).send().await;
-        let configuration = get.map_err(|error| describe(name, &error))?;
+        let configuration = match get {
+            Err(error) if short_name != worker && is_absent(&error) => continue,
+            got => got.map_err(|error| describe(name, &error))?,
+        };
         if *short_name == worker {
             let environment = configuration.environment();
             let variables = environment.and_then(|environment| environment.variables());
@@ -132,6 +143,10 @@ async fn read_function(
     })
 }
 
+fn is_absent(error: &SdkError<GetFunctionConfigurationError>) -> bool {
+    error.as_service_error().is_some_and(GetFunctionConfigurationError::is_resource_not_found_exception)
+}
+
 fn describe(function: &str, error: &SdkError<GetFunctionConfigurationError>) -> anyhow::Error {
     match FailureKind::of(error) {
         FailureKind::NotFound => anyhow!("there is no function {function}: check --name and the Region"),
@@ -152,8 +167,7 @@ impl WorkerConfig {
         };
         Ok(Self {
             queue_url: required("QUEUE_URL")?,
-            table: optional("CONNECTIONS_TABLE")
-                .unwrap_or_else(|| streamer_connections::CONNECTIONS_TABLE.example.to_owned()),
+            table: optional("CONNECTIONS_TABLE").filter(|name| !name.is_empty()),
             stage: optional("STAGE").unwrap_or_else(|| "local".to_owned()),
         })
     }
@@ -210,8 +224,10 @@ async fn count_connections(
     now: SystemTime,
 ) -> anyhow::Result<(usize, bool, SystemTime)> {
     let is_recent = |counted_at| now.duration_since(counted_at).is_ok_and(|age| age < COUNT_LIFETIME);
-    if let Some(previous) = previous.filter(|previous| is_recent(previous.counted_at)) {
-        return Ok((previous.connections, previous.all_connections, previous.counted_at));
+    if let Some(previous) = previous.filter(|previous| is_recent(previous.counted_at))
+        && let Some(connections) = previous.connections
+    {
+        return Ok((connections, previous.all_connections, previous.counted_at));
     }
     let (connections, all) = table.count(MAX_TABLE_PAGES, now).await.map_err(|error| table_failed(&error))?;
     Ok((connections, all, now))

@@ -21,7 +21,8 @@ pub struct DeploymentStatus {
     pub(super) dead_letters: Queue,
     /// Number of dead letters by reason.
     pub(super) reasons: BTreeMap<String, usize>,
-    pub(super) connections: usize,
+    /// Number of live connections. `None` without a connection table.
+    pub(super) connections: Option<usize>,
     /// Whether `connections` counts the whole table.
     pub(super) all_connections: bool,
     #[serde(skip)]

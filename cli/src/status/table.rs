@@ -21,7 +21,9 @@ impl DeploymentStatus {
         lines.extend(self.function_lines(width));
         lines.push(String::new());
         let more = if self.all_connections { "" } else { "more than " };
-        lines.push(format!(" connections            {more}{} live", self.connections));
+        let connections =
+            self.connections.map_or_else(|| "no table".to_owned(), |live| format!("{more}{live} live"));
+        lines.push(format!(" connections            {connections}"));
         lines.push(format!(" circuit                {}", circuit(self.circuit)));
         lines.into_iter().map(|line| fit(&line, width)).collect()
     }

@@ -9,7 +9,7 @@ mock_data "aws_iam_policy_document" {
 }
 
 mock_data "aws_partition" {
-  defaults = { partition = "aws" }
+  defaults = { partition = "aws", dns_suffix = "amazonaws.com" }
 }
 
 mock_data "aws_region" {
@@ -22,6 +22,10 @@ mock_resource "aws_apigatewayv2_api" {
     api_endpoint  = "wss://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com"
     execution_arn = "arn:aws:execute-api:eu-central-1:123456789012:a1b2c3d4e5"
   }
+}
+
+mock_resource "aws_apigatewayv2_authorizer" {
+  defaults = { id = "auth01" }
 }
 
 mock_resource "aws_cloudwatch_log_group" {

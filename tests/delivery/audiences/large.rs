@@ -144,7 +144,7 @@ async fn leaves_settling_time_to_other_messages() -> anyhow::Result<()> {
         },
     });
     let mut rig = Rig::new(crate::answering(|_| status(429)));
-    rig.worker.table = crowd.client();
+    rig.worker.table = Some(crowd.client());
     rig.worker.outbound = Queue::new(calls.client(), "https://sqs.example.com/outbound");
     let other = message("other", &["a"]).to_string();
     let reported =
@@ -179,7 +179,7 @@ async fn four_shards_are_fanned_out_concurrently() -> anyhow::Result<()> {
 async fn delays_others_by_two_small_pages() -> anyhow::Result<()> {
     let crowd = Crowd::new([("acme", 8 * 80)]).paged(10, Duration::from_millis(50));
     let mut rig = rig(&crowd);
-    rig.worker.table = crowd.client();
+    rig.worker.table = Some(crowd.client());
     let bodies = [to_shard(None), message("single", &["a"]).to_string()];
     let started = Instant::now();
     assert_eq!(rig.invoke(batch(bodies)).await?, ids([]));
@@ -194,7 +194,7 @@ async fn delays_other_tenants_by_two_pages() -> anyhow::Result<()> {
     let crowd = Crowd::new([("acme", 100_000)]).paged(1000, Duration::from_millis(50));
     let gateway = MemoryGateway::scripted(|_, _| (Duration::from_millis(10), status(200)));
     let mut rig = Rig::on(gateway, TableDouble::default(), QueueDouble::taking(), QueueDouble::taking());
-    rig.worker.table = crowd.client();
+    rig.worker.table = Some(crowd.client());
     let shards = (0..8).map(
         |shard| json!({ "version": 1, "id": "m", "to": { "tenant": "acme", "shard": shard }, "payload": 1 }),
     );
