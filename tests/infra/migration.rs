@@ -122,7 +122,7 @@ impl Chat<'_> {
                 .map(|short| (short.to_owned(), format!("streamer-{short}"))),
         );
         let deployment = Deployment { name: "streamer".to_owned(), functions, config: self.config.clone() };
-        let lines = status::read(&deployment, "delivery", None).await?.lines().join("\n");
+        let lines = status::read(&deployment, "delivery", None).await?.lines(None).join("\n");
         assert!(lines.contains("no table") && !lines.contains("disconnect"), "{lines}");
         Ok(())
     }

@@ -108,7 +108,7 @@ mod tests {
             outbound: queue.clone(),
             dead_letters: queue,
             reasons: BTreeMap::from([("crashed_or_throttled".to_owned(), 1000)]),
-            connections: 5,
+            connections: Some(5),
             all_connections: false,
             counted_at: SystemTime::UNIX_EPOCH,
             functions: BTreeMap::from([("delivery".to_owned(), function)]),
