@@ -28,7 +28,7 @@ async fn up(name: &str) -> anyhow::Result<(Streamer, Socket, String)> {
     Ok((streamer, socket, live["connection"].as_str().unwrap().to_owned()))
 }
 
-/// On the local stack, `--wait` prints what became of a message for each recipient.
+/// On the local stack, `--wait` prints the outcome of a message for each recipient.
 #[tokio::test]
 async fn wait_tells_gone_from_delivered() -> anyhow::Result<()> {
     let (streamer, mut socket, id) = up("wait").await?;

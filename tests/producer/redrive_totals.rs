@@ -36,7 +36,7 @@ struct Letter {
     stuck: bool,
 }
 
-/// What the queue does, in turn at each receive: the number of letters, and whether it repeats an earlier one.
+/// The queue's behaviour, in turn at each receive: the number of letters, and whether it repeats an earlier one.
 type Receives = Vec<(usize, bool)>;
 
 /// The dead-letter queue and the outbound queue.

@@ -9,7 +9,7 @@ use streamer_environment::failure::FailureKind;
 use super::dead_letter::DeadLetter;
 use crate::aws::Call;
 
-/// What became of a dead letter.
+/// The result of a run for a dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
@@ -30,7 +30,7 @@ pub enum Outcome {
 /// Dead letters with their outcomes.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Handled {
-    /// Each dead letter, and what became of it.
+    /// Each dead letter, and its result.
     pub letters: Vec<(DeadLetter, Outcome)>,
     /// Causes of failures.
     pub causes: BTreeSet<String>,

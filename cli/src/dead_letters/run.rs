@@ -17,7 +17,7 @@ use super::{
 /// that dead letters that arrive meanwhile cannot keep a run going.
 const MIN_INSPECTED: usize = 100;
 
-/// What a run does with the dead letters that match.
+/// The action of a run on the dead letters that match.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// Lists them.

@@ -277,7 +277,7 @@ mod tests {
             |(kind, name): &(&str, &str)| TargetMetadata { name: (*name).into(), kind: vec![(*kind).into()] };
         PackageMetadata {
             name: name.into(),
-            manifest_path: format!("/work/{name}/Cargo.toml").into(),
+            manifest_path: format!("/projects/{name}/Cargo.toml").into(),
             source: None,
             default_run: default_run.map(Into::into),
             targets: targets.iter().map(target).collect(),
@@ -285,7 +285,7 @@ mod tests {
     }
 
     fn chosen(packages: &[PackageMetadata], of: &str, name: Option<&str>) -> Result<(String, Kind), String> {
-        let manifest = PathBuf::from(format!("/work/{of}/Cargo.toml"));
+        let manifest = PathBuf::from(format!("/projects/{of}/Cargo.toml"));
         choose(packages, &manifest, name)
             .map(|target| (target.name, target.kind))
             .map_err(|error| error.to_string())
@@ -309,7 +309,10 @@ mod tests {
         assert_eq!(error, "choose one of these binaries with --bin: first, second");
         let error = chosen(&packages, "two", Some("third")).unwrap_err();
         assert_eq!(error, "the package has no binary `third`, only: first, second");
-        assert_eq!(chosen(&packages, "library", None).unwrap_err(), "/work/library/Cargo.toml has no binary");
+        assert_eq!(
+            chosen(&packages, "library", None).unwrap_err(),
+            "/projects/library/Cargo.toml has no binary"
+        );
         let workspace = chosen(&packages[..1], "", None);
         assert_eq!(workspace, Ok(("one".into(), Kind::Binary)), "a workspace's manifest is of no package");
     }

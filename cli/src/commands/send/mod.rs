@@ -42,7 +42,7 @@ use crate::{
 /// Send messages to connections, a user or a tenant
 ///
 /// Puts one message on the outbound queue, or with --stdin one message for each line of standard input, as soon as the
-/// line is there. Prints `queued` when the queue has the message; with --wait, also what became of it.
+/// line is there. Prints `queued` when the queue has the message; with --wait, also the outcome for each recipient.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   streamer send --connection L0SM9cOFvHcCIhw= --payload '{\"hello\":\"world\"}'

@@ -1,4 +1,4 @@
-//! Describes what became of messages.
+//! Describes the outcomes of messages.
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Reads from the worker's log what became of messages.
+//! Reads the outcomes of messages from the worker's log.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -23,7 +23,7 @@ pub(super) struct WorkerLog {
     since: i64,
 }
 
-/// What became of a message.
+/// The outcomes of a message.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Receipt {
     /// Whether every recipient is known, with its last outcome.

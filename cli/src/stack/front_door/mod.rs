@@ -393,7 +393,7 @@ mod tests {
         assert_eq!(received.unwrap().unwrap(), *message);
     }
 
-    /// What either side sends together with the handshake belongs to the WebSocket.
+    /// Bytes that either side sends together with the handshake belong to the WebSocket.
     #[tokio::test]
     async fn early_frames_are_kept() {
         let (emulator, door) = Emulator::start().await;
