@@ -13,6 +13,7 @@ pub mod deploy;
 pub mod emulator;
 pub mod fault_proxy;
 pub mod front_door;
+mod identity;
 pub mod issuer;
 pub mod log;
 pub mod logs;
