@@ -48,6 +48,9 @@ const OMITTED_FIELDS: [&str; 10] = [
 const PLATFORM_LINES: [&str; 4] =
     ["START RequestId: ", "END RequestId: ", "REPORT RequestId: ", "INIT_START "];
 
+/// The text of the worker's line for each SQS record, from which `send --wait` learns that a message is complete.
+const RECORD: &str = "record";
+
 /// Formats the lines of functions' logs.
 #[derive(Debug, Clone, Copy)]
 pub struct LogFormat {
@@ -78,7 +81,8 @@ enum Content {
 }
 
 impl LogFormat {
-    /// Formats lines, in order of time. Metrics and the lines that Lambda writes around an invocation are left out.
+    /// Formats lines, in order of time. Metrics, the lines that Lambda writes around an invocation, and the worker's
+    /// lines for SQS records are left out.
     #[must_use]
     pub fn lines(&self, lines: Vec<Line>, now: SystemTime) -> Vec<String> {
         if self.raw {
@@ -110,6 +114,10 @@ impl LogFormat {
     }
 }
 
+fn is_record(object: &Map<String, Value>) -> bool {
+    object.get("message").and_then(Value::as_str) == Some(RECORD) && object.contains_key("record_id")
+}
+
 impl Event {
     /// Reads an event. Returns `None` for a line that people need not see.
     fn read(line: Line) -> Option<Self> {
@@ -120,7 +128,7 @@ impl Event {
         let Ok(mut object) = serde_json::from_str::<Map<String, Value>>(&text) else {
             return Some(Self { at, function, content: Content::Text(text.replace('\t', " ")) });
         };
-        if object.contains_key("_aws") {
+        if object.contains_key("_aws") || is_record(&object) {
             return None;
         }
         if let Some(Value::Object(nested)) = object.remove("fields") {
@@ -260,6 +268,7 @@ mod tests {
             "REPORT RequestId: 1\tDuration: 3 ms",
             "INIT_START Runtime Version: provided:al2023.v1",
             r#"{"_aws":{"CloudWatchMetrics":[]},"Delivered":1}"#,
+            r#"{"level":"DEBUG","message":"record","message_id":"m","record_id":"r","further_messages":0}"#,
             "",
         ] {
             assert_eq!(plain(text), "", "{text}");

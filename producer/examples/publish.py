@@ -5,6 +5,8 @@ import uuid
 
 import boto3
 
+if len(sys.argv) != 4 or not all(sys.argv):
+    sys.exit("usage: python publish.py QUEUE_URL CONNECTION TEXT, each of them not empty")
 queue_url, connection, text = sys.argv[1:]
 message_id = str(uuid.uuid4())
 message = {
@@ -14,3 +16,4 @@ message = {
     "payload": {"type": "response", "data": text, "id": message_id},
 }
 boto3.client("sqs").send_message(QueueUrl=queue_url, MessageBody=json.dumps(message))
+print("queued", message_id)

@@ -186,7 +186,8 @@ impl Redrive {
             (Ok(Some(signal)), _) => Err(signal
                 .interrupted("the remaining dead letters are unchanged, run the command again to continue")),
             (Ok(None), Some(id)) if shown.is_none() => Err(anyhow!(
-                "none of {} has the id {id}: another consumer may hold it for some minutes",
+                "none of {} has the id {id}: `streamer redrive` lists their ids; another consumer may hold one for \
+                 some minutes",
                 dead_letters(run.totals.inspected)
             )),
             (Ok(None), _) => Ok(()),

@@ -7,9 +7,10 @@ use std::{
 
 use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
 use humantime::format_rfc3339_millis;
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use streamer_message::{
-    Audience, OutboundMessage, Retry, TenantId,
+    Audience, MessageId, OutboundMessage, Retry, TenantId,
     dead_letter::{self, Reason},
 };
 use streamer_producer::tenant_group;
@@ -34,7 +35,7 @@ pub struct DeadLetter {
     pub detail: String,
     /// When a worker first received the message, or else when it was sent to this queue.
     pub since: SystemTime,
-    /// The id and audience, if the body is a message.
+    /// The id and audience, if the body has them.
     pub envelope: Option<Envelope>,
     /// The body.
     pub body: String,
@@ -79,9 +80,7 @@ impl DeadLetter {
             reason,
             detail,
             since: SystemTime::UNIX_EPOCH + Duration::from_millis(since),
-            envelope: OutboundMessage::decode(&body)
-                .ok()
-                .map(|message| Envelope { id: message.id.to_string(), to: message.to }),
+            envelope: Envelope::read(&body),
             group: group.filter(|group| !group.is_empty()),
             trace: trace.filter(|trace| !trace.is_empty()),
             receives,
@@ -177,6 +176,20 @@ impl DeadLetter {
     }
 }
 
+impl Envelope {
+    /// Reads the id and audience of a message, even if another of its fields is invalid.
+    fn read(body: &str) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Fields {
+            id: MessageId,
+            to: Audience,
+        }
+
+        let Fields { id, to } = serde_json::from_str(body).ok()?;
+        Some(Self { id: id.to_string(), to })
+    }
+}
+
 impl fmt::Display for Envelope {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.to {
@@ -245,6 +258,17 @@ mod tests {
         let letter = DeadLetter::from_message(message).unwrap();
         assert_eq!((letter.reason.as_str(), letter.since), ("crashed_or_throttled", at(1_764_000_000_000)));
         assert_eq!(letter.id(), "m", "it has no id of its own");
+    }
+
+    #[test]
+    fn invalid_message_keeps_its_id_and_audience() {
+        let invalid = TO_USER.replace("\"later\":[1]", "\"expires_at\":1764000000");
+        assert!(OutboundMessage::decode(&invalid).is_err());
+        let letter = DeadLetter::from_message(message(&invalid)).unwrap();
+        assert_eq!((letter.id(), letter.tenant().map(TenantId::as_str)), ("a", Some("acme")));
+        for body in [r#"{"version":1,"id":"a"}"#, r#"{"id":7,"to":{"connection":"c"}}"#, "a"] {
+            assert_eq!(DeadLetter::from_message(message(body)).unwrap().id(), "m", "{body}");
+        }
     }
 
     #[test]
