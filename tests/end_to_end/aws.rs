@@ -154,7 +154,7 @@ mod commands_explain {
         let (queue, other) =
             (refusing("QueueDoesNotExist").await?, refusing("ResourceNotFoundException").await?);
         let expected = [
-            (&other, "there is no function streamer-connect: check --name and the Region"),
+            (&other, "there is no function streamer-delivery: check --name and the Region"),
             (&queue, "there is no queue https://sqs."),
             (&queue, "there is no queue https://sqs."),
             (&other, "there is no connection table rows: check the name"),

@@ -41,9 +41,16 @@ async fn shows_a_whole_deployment() -> anyhow::Result<()> {
     let (_client, id) = connected(&deployment.stack, "seen").await?;
     // On AWS a prefix names a deployment. Here the functions have a suffix.
     let name = deployment.delivery.function.trim_end_matches("-delivery");
+    let wrong = status(&deployment, "none", []).await?;
+    assert!(
+        !wrong.success && wrong.err.contains("there is no function none-delivery: check --name"),
+        "{wrong:?}"
+    );
     let before = status(&deployment, name, []).await?;
-    assert!(!before.success, "the deployment has only a worker: {before:?}");
-    assert!(before.err.contains(&format!("there is no function {name}-connect: check --name")), "{before:?}");
+    assert!(
+        before.success && !before.out.contains("\n connect "),
+        "the deployment has only a worker: {before:?}"
+    );
 
     // The other functions, so that the deployment is complete.
     let lambda = aws_sdk_lambda::Client::new(&deployment.stack.config);

@@ -162,6 +162,8 @@ sys.exit(command.wait())
 "#;
         let python = env::var_os("PYTHON").map_or_else(|| PathBuf::from("python3"), PathBuf::from);
         let mut command = self.command(&python);
+        // With `CI` set, colours would appear in some environments only.
+        command.env("NO_COLOR", "1");
         if let Some(endpoint) = endpoint {
             command.envs(at(endpoint));
         }

@@ -94,7 +94,7 @@ async fn snippets_in_pages_are_valid() -> anyhow::Result<()> {
             // The copy of the module is above the snippet's folder.
             let source = "source = \"../streamer/infra\"";
             assert!(snippet.contains(source), "{page}: {snippet}");
-            let snippet = format!("{}\n", snippet.replace(source, "source = \"..\""));
+            let snippet = format!("{}\n", snippet.replace(source, "source = \"../\""));
             let (name, file) = (format!("snippet-{checked}"), Some(("main.tf", &*snippet)));
             let terraform = Terraform::initialise_with(&name, "snippet", BTreeMap::new(), file).await?;
             let Some(terraform) = terraform else { return Ok(()) };
