@@ -81,12 +81,19 @@ fn log_pair(record: &Record, pair: &Completed) {
 /// Logs each message with the number of messages that it leaves on the queue: a hand-back, and the parts of a large
 /// audience. A reader of the log can tell from these when a message has its last outcome.
 fn log_records(records: &[Record], completed: &[Completed]) {
-    for (index, record) in records.iter().enumerate() {
+    if !tracing::enabled!(tracing::Level::DEBUG) {
+        return;
+    }
+    // For each record, its parts, and whether it is handed back.
+    let mut left = vec![(0, false); records.len()];
+    for pair in completed {
+        let (parts, is_handed_back) = &mut left[pair.index];
+        *parts += pair.parts;
+        *is_handed_back |= matches!(pair.outcome, Outcome::HandedBack(_));
+    }
+    for (record, (parts, is_handed_back)) in records.iter().zip(left) {
         let Ok(message) = &record.content else { continue };
-        let of_record = || completed.iter().filter(|pair| pair.index == index);
-        let is_handed_back = of_record().any(|pair| matches!(pair.outcome, Outcome::HandedBack(_)));
-        let further_messages =
-            of_record().map(|pair| pair.parts).sum::<usize>() + usize::from(is_handed_back);
+        let further_messages: usize = parts + usize::from(is_handed_back);
         let (message_id, record_id) = (message.envelope.id.as_str(), &record.id);
         tracing::debug!(message_id, record_id, further_messages, "record");
     }
