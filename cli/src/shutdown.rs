@@ -3,10 +3,7 @@
 use std::io;
 
 use futures::{Stream, StreamExt as _, stream};
-use tokio::signal::{
-    ctrl_c,
-    unix::{self, SignalKind, signal},
-};
+use tokio::signal::unix::{self, SignalKind, signal};
 
 use crate::exit::Exit;
 
@@ -44,17 +41,23 @@ impl Signal {
     }
 }
 
-/// Waits for Ctrl-C or SIGTERM.
-pub async fn requested() -> Signal {
-    let terminated = async {
-        match signal(SignalKind::terminate()) {
-            Ok(mut terminate) => _ = terminate.recv().await,
-            Err(_) => std::future::pending().await,
+/// Waits for Ctrl-C or SIGTERM. A signal counts from this call on, also before the future is polled.
+pub fn requested() -> impl Future<Output = Signal> {
+    let both = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+    async {
+        let (interrupt, terminate) = both;
+        tokio::select! {
+            () = received(interrupt) => Signal::Interrupt,
+            () = received(terminate) => Signal::Terminate,
         }
-    };
-    tokio::select! {
-        _ = ctrl_c() => Signal::Interrupt,
-        () = terminated => Signal::Terminate,
+    }
+}
+
+/// Waits for a signal, forever if it cannot be handled.
+async fn received(signal: io::Result<unix::Signal>) {
+    match signal {
+        Ok(mut signal) => _ = signal.recv().await,
+        Err(_) => std::future::pending().await,
     }
 }
 
@@ -76,7 +79,16 @@ pub fn signals() -> io::Result<impl Stream<Item = Signal> + Unpin> {
 
 #[cfg(test)]
 mod tests {
+    use rustix::process::{getpid, kill_process};
+
     use super::*;
+
+    #[tokio::test]
+    async fn signal_counts_before_the_future_is_polled() {
+        let requested = requested();
+        kill_process(getpid(), rustix::process::Signal::TERM).unwrap();
+        assert_eq!(requested.await, Signal::Terminate);
+    }
 
     #[test]
     fn error_names_signal_and_state() {
