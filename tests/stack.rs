@@ -45,6 +45,11 @@ fn port(up: &Value) -> u16 {
     text(up, "endpoint_url").rsplit(':').next().unwrap().parse().unwrap()
 }
 
+fn front_door_port(up: &Value) -> u16 {
+    let url = text(up, "websocket_url").strip_suffix("/local").unwrap();
+    url.rsplit(':').next().unwrap().parse().unwrap()
+}
+
 fn is_free(port: u16) -> bool {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
@@ -78,6 +83,7 @@ async fn end_with(name: &str, in_terminal: bool, end: impl FnOnce(&mut Child)) -
 
     end(&mut command);
     timeout(LIMIT, command.wait()).await??;
+    eventually("the front door is gone", async || Ok(is_free(front_door_port(&up)))).await?;
     assert_nothing_left(&streamer, port(&up)).await
 }
 
