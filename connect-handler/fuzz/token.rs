@@ -18,7 +18,7 @@ const GOOD: &str = include_str!("good.jwt");
 
 static VERIFIER: LazyLock<Verifier> = LazyLock::new(|| {
     let key = PublicKey::from_pem(include_str!("key.pem")).expect("the key");
-    Verifier::new(Keys::One(key), Some("https://auth.example.com"), Some("streamer"))
+    Verifier::new(Keys::One(key), Rules::of("https://auth.example.com", Audience::of("streamer")))
 });
 
 fn verify(event: &WebSocketEvent) {
@@ -36,7 +36,7 @@ fuzz_target!(|bytes: &[u8]| {
             let query = vec![("Authorization".to_owned(), token.to_owned())];
             verify(&WebSocketEvent { query, ..WebSocketEvent::default() });
         }
-        (b'k', _) => _ = KeySet::from_json(bytes),
+        (b'k', _) => _ = KeySet::from_json(bytes, bytes.len() % 2 == 0),
         (b'p', Ok(pem)) => _ = PublicKey::from_pem(pem),
         (b'e', _) => {
             if let Ok(event) = serde_json::from_slice(bytes) {

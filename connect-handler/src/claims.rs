@@ -1,141 +1,237 @@
 //! Reads the claims of a token, and names the one that refuses it.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::BTreeSet,
     fmt,
     time::{Duration, SystemTime},
 };
 
-use jsonwebtoken::Validation;
 use serde::{
     Deserialize, Deserializer,
-    de::{DeserializeOwned, MapAccess, Visitor},
+    de::{MapAccess, Visitor},
 };
-use serde_json::value::RawValue;
-use streamer_message::{TenantId, UserId};
+use serde_json::{Number, Value, value::RawValue};
+use streamer_message::{InvalidId, TenantId, UserId};
 
-use crate::fault::{ClaimFault, Fault, Problem};
+use crate::{
+    claim_path::ClaimPath,
+    fault::{ClaimFault, Fault, Kind, Problem},
+    issuer::is_cognito,
+    rules::{Audience, ClaimNames, Rules},
+};
 
-/// The claims of a verified token.
+/// Tolerated difference between the clocks of issuer and verifier.
+const LEEWAY: Duration = Duration::from_secs(30);
+
+/// How far ahead an `exp` may lie. A time in milliseconds lies further ahead.
+const MAX_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
+/// The claims that a connection's row needs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Claims {
-    /// The user: `sub`.
+    /// The user.
     pub user_id: UserId,
-    /// The user's tenant: `tenant_id`.
+    /// The user's tenant.
     pub tenant_id: TenantId,
     /// The user's permissions, none if the claim is missing. A claim of another shape refuses the token only where a
     /// permission is required.
     pub permissions: Result<BTreeSet<String>, ClaimFault>,
-    /// Seconds since the epoch, possibly with a fraction (RFC 7519, section 2: NumericDate).
-    exp: f64,
+    /// The token's `exp`: seconds since the epoch, possibly with a fraction (RFC 7519, section 2: NumericDate).
+    exp: Option<f64>,
 }
 
-/// All claims of a token, each as JSON.
+/// The members of a JSON object, such as all claims of a token.
 #[derive(Debug)]
 pub(crate) struct ClaimSet(Vec<(String, Box<RawValue>)>);
 
 impl Claims {
-    /// Reads the claims of a token whose signature, times, issuer and audience are verified.
-    pub(crate) fn read(claims: &ClaimSet) -> Result<Self, ClaimFault> {
-        let text = |claim| claims.required::<String>(claim, Problem::NotAString);
-        let of_size = |claim, text: &str| match text {
-            "" => ClaimFault { claim, problem: Problem::Empty },
-            _ => ClaimFault { claim, problem: Problem::TooLong },
+    /// Reads the claims of a token that satisfies the rules, or the context of an authorizer.
+    pub(crate) fn read(claims: &ClaimSet, names: &ClaimNames) -> Result<Self, ClaimFault> {
+        let missing = |path: &ClaimPath| ClaimFault::new(path, Problem::Missing);
+        let user = claims.text(&names.user)?.ok_or_else(|| missing(&names.user))?;
+        let tenant_id = match (claims.text(&names.tenant)?, &names.default_tenant) {
+            (Some(tenant), _) => id(&names.tenant, &tenant, TenantId::new)?,
+            (None, Some(tenant)) => tenant.clone(),
+            (None, None) => return Err(missing(&names.tenant)),
         };
-        let (sub, tenant) = (text("sub")?, text("tenant_id")?);
-        let mut permissions = claims
-            .optional("permissions", Problem::NotAListOfStrings)
-            .map(Option::<BTreeSet<_>>::unwrap_or_default);
-        _ = permissions.as_mut().map(|permissions| permissions.remove(""));
         Ok(Self {
-            user_id: UserId::new(sub.as_str()).map_err(|_| of_size("sub", &sub))?,
-            tenant_id: TenantId::new(tenant.as_str()).map_err(|_| of_size("tenant_id", &tenant))?,
-            permissions,
-            exp: claims.time("exp")?.ok_or(ClaimFault { claim: "exp", problem: Problem::Missing })?,
+            user_id: id(&names.user, &user, UserId::new)?,
+            tenant_id,
+            permissions: claims.permissions(&names.permissions),
+            exp: claims.time("exp").unwrap_or_default(),
         })
     }
 
-    /// Returns the time when the token expires, or `None` if `exp` is not a representable time.
+    /// Returns the time when the token expires, or `None` if there is no `exp` that is a representable time.
     #[must_use]
     pub fn expires_at(&self) -> Option<SystemTime> {
-        let since_epoch = Duration::try_from_secs_f64(self.exp).ok()?;
+        let since_epoch = Duration::try_from_secs_f64(self.exp?).ok()?;
         SystemTime::UNIX_EPOCH.checked_add(since_epoch)
     }
 }
 
+/// Checks the text of a claim that becomes an id.
+fn id<T>(path: &ClaimPath, text: &str, new: fn(String) -> Result<T, InvalidId>) -> Result<T, ClaimFault> {
+    new(text.to_owned()).map_err(|error| {
+        let problem = match text {
+            "" => Problem::Empty,
+            _ if error.is_too_long() => Problem::TooLong,
+            _ => Problem::ForbiddenCharacter,
+        };
+        ClaimFault::new(path, problem)
+    })
+}
+
 impl ClaimSet {
-    /// Returns why these claims do not satisfy `rules`, an expiry first. `None` if they do.
-    pub(crate) fn fault(&self, rules: &Validation, now: SystemTime) -> Option<Fault> {
+    /// Checks the claims of a token whose signature is verified. An expiry is named before any other fault.
+    pub(crate) fn check(&self, rules: &Rules, now: SystemTime) -> Result<(), Fault> {
         let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-        let leeway = Duration::from_secs(rules.leeway).as_secs_f64();
-        let missing = Fault::InvalidClaims(ClaimFault { claim: "exp", problem: Problem::Missing });
-        match self.time("exp") {
-            Err(fault) => return Some(Fault::InvalidClaims(fault)),
-            Ok(None) => return Some(missing),
-            Ok(Some(exp)) if exp < now - leeway => return Some(Fault::Expired),
-            Ok(Some(_)) => {}
+        let leeway = LEEWAY.as_secs_f64();
+        let invalid = |claim, problem| Err(Fault::InvalidClaims(ClaimFault::new(claim, problem)));
+        match self.time("exp").map_err(Fault::InvalidClaims)? {
+            None => return invalid("exp", Problem::Missing),
+            Some(exp) if exp < now - leeway => return Err(Fault::Expired),
+            Some(exp) if exp > now + MAX_LIFETIME.as_secs_f64() => return invalid("exp", Problem::TooFarAhead),
+            Some(_) => {}
         }
-        match self.time("nbf") {
-            Err(fault) => return Some(Fault::InvalidClaims(fault)),
-            Ok(Some(nbf)) if nbf > now + leeway => return Some(Fault::NotYetValid),
-            Ok(_) => {}
+        if self.time("nbf").map_err(Fault::InvalidClaims)?.is_some_and(|nbf| nbf > now + leeway) {
+            return Err(Fault::NotYetValid);
         }
-        let other = |claim, expected: &Option<HashSet<String>>| self.other(claim, expected.as_ref());
-        let unexpected = self.optional::<Box<RawValue>>("aud", Problem::Unexpected).transpose().is_some();
-        match (other("iss", &rules.iss), other("aud", &rules.aud)) {
-            (Some(problem), _) => Some(Fault::WrongIssuer(problem)),
-            (None, Some(problem)) => Some(Fault::WrongAudience(problem)),
-            (None, None) if rules.aud.is_none() && unexpected => {
-                Some(Fault::WrongAudience(Problem::Unexpected))
+        self.check_issuer(rules).map_err(Fault::WrongIssuer)?;
+        self.check_audience(&rules.audience).map_err(Fault::WrongAudience)?;
+        self.check_use(&rules.audience).map_err(Fault::InvalidClaims)
+    }
+
+    /// Returns the claim `iss`, if it is a string.
+    pub(crate) fn issuer(&self) -> Option<String> {
+        self.string("iss")
+    }
+
+    /// Returns the claim `tid`, Entra's tenant, if it is a string.
+    pub(crate) fn directory(&self) -> Option<String> {
+        self.string("tid")
+    }
+
+    fn check_issuer(&self, rules: &Rules) -> Result<(), Problem> {
+        if rules.issuers.is_empty() {
+            return Ok(());
+        }
+        match self.value(&ClaimPath::named("iss")).map_err(|fault| fault.problem)? {
+            None => Err(Problem::Missing),
+            Some(Value::String(iss)) => {
+                let tid = self.directory();
+                let is_accepted = rules.issuers.iter().any(|issuer| issuer.matches(&iss, tid.as_deref()));
+                if is_accepted { Ok(()) } else { Err(Problem::Other) }
             }
-            (None, None) => None,
+            Some(other) => Err(Problem::Found(Kind::of(&other))),
         }
     }
 
-    /// Returns why a claim, a string or a list of strings, names none of the expected values. `None` if it does, or if
-    /// none is expected.
-    fn other(&self, claim: &'static str, expected: Option<&HashSet<String>>) -> Option<Problem> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Names {
-            One(String),
-            Many(Vec<String>),
-        }
-
-        let expected = expected?;
-        let names = match self.required(claim, Problem::NotAString) {
-            Ok(Names::One(name)) => vec![name],
-            Ok(Names::Many(names)) => names,
-            Err(fault) => return Some(fault.problem),
+    fn check_audience(&self, audience: &Audience) -> Result<(), ClaimFault> {
+        let aud = ClaimPath::named("aud");
+        let (claim, values) = match audience {
+            Audience::Any => return Ok(()),
+            Audience::None if self.value(&aud)?.is_none() => return Ok(()),
+            Audience::None => return Err(ClaimFault::new(&aud, Problem::Unexpected)),
+            Audience::OneOf { claim, values } => (claim, values),
         };
-        names.iter().all(|name| !expected.contains(name)).then_some(Problem::Other)
+        let named = match self.value(claim)? {
+            None => return Err(ClaimFault::new(claim, Problem::Missing)),
+            Some(Value::Array(named)) => named,
+            Some(named) => vec![named],
+        };
+        if let Some(other) = named.iter().find(|named| !named.is_string()) {
+            return Err(ClaimFault::new(claim, Problem::Found(Kind::of(other))));
+        }
+        let is_accepted = named.iter().filter_map(Value::as_str).any(|named| values.iter().any(|value| value == named));
+        if is_accepted { Ok(()) } else { Err(ClaimFault::new(claim, Problem::Other)) }
+    }
+
+    /// Checks the `token_use` of Cognito's tokens, which is `id` or `access`. Only an access token has a `client_id`.
+    fn check_use(&self, audience: &Audience) -> Result<(), ClaimFault> {
+        let path = ClaimPath::named("token_use");
+        if !self.issuer().is_some_and(|iss| is_cognito(&iss)) {
+            return Ok(());
+        }
+        let needs_access =
+            matches!(audience, Audience::OneOf { claim, .. } if *claim == ClaimPath::named("client_id"));
+        match self.value(&path)? {
+            None => Err(ClaimFault::new(&path, Problem::Missing)),
+            Some(Value::String(found)) if found == "access" || (found == "id" && !needs_access) => Ok(()),
+            Some(Value::String(_)) => Err(ClaimFault::new(&path, Problem::Other)),
+            Some(other) => Err(ClaimFault::new(&path, Problem::Found(Kind::of(&other)))),
+        }
+    }
+
+    fn string(&self, claim: &str) -> Option<String> {
+        match self.value(&ClaimPath::named(claim)) {
+            Ok(Some(Value::String(text))) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Reads a text: a string, a whole number, or a list of one of these. `None` if it is absent.
+    fn text(&self, path: &ClaimPath) -> Result<Option<String>, ClaimFault> {
+        let found = match self.value(path)? {
+            Some(Value::Array(mut items)) if items.len() == 1 => items.pop(),
+            found => found,
+        };
+        match found {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(Value::Number(number)) if whole(&number).is_some() => Ok(whole(&number)),
+            Some(other) => Err(ClaimFault::new(path, Problem::Found(Kind::of(&other)))),
+        }
+    }
+
+    /// Reads permissions: a list of strings, or a string with spaces between them, as in `scope` (RFC 6749, section 3.3).
+    fn permissions(&self, path: &ClaimPath) -> Result<BTreeSet<String>, ClaimFault> {
+        let found = match self.value(path)? {
+            None => return Ok(BTreeSet::new()),
+            Some(Value::String(text)) => return Ok(text.split_whitespace().map(str::to_owned).collect()),
+            Some(Value::Array(items)) => items,
+            Some(other) => return Err(ClaimFault::new(path, Problem::Found(Kind::of(&other)))),
+        };
+        let texts = found.into_iter().map(|item| match item {
+            Value::String(text) => Ok(text),
+            other => Err(ClaimFault::new(path, Problem::Found(Kind::of(&other)))),
+        });
+        let mut permissions = texts.collect::<Result<BTreeSet<_>, _>>()?;
+        permissions.remove("");
+        Ok(permissions)
     }
 
     /// Reads a time in seconds since the epoch.
-    fn time(&self, claim: &'static str) -> Result<Option<f64>, ClaimFault> {
-        let seconds = self.optional(claim, Problem::NotATime)?;
-        match seconds.is_none_or(|seconds: f64| seconds >= 0.0) {
-            true => Ok(seconds),
-            false => Err(ClaimFault { claim, problem: Problem::NotATime }),
+    fn time(&self, claim: &str) -> Result<Option<f64>, ClaimFault> {
+        let path = ClaimPath::named(claim);
+        let Some(found) = self.value(&path)? else { return Ok(None) };
+        match found.as_f64().filter(|seconds| *seconds >= 0.0) {
+            Some(seconds) => Ok(Some(seconds)),
+            None if found.is_number() => Err(ClaimFault::new(&path, Problem::NotATime)),
+            None => Err(ClaimFault::new(&path, Problem::Found(Kind::of(&found)))),
         }
     }
 
-    fn required<T: DeserializeOwned>(&self, claim: &'static str, other: Problem) -> Result<T, ClaimFault> {
-        self.optional(claim, other)?.ok_or(ClaimFault { claim, problem: Problem::Missing })
-    }
-
-    /// Reads a claim that may be absent. `null` counts as absent. `other` is the problem with a value of another type.
-    fn optional<T: DeserializeOwned>(
-        &self,
-        claim: &'static str,
-        other: Problem,
-    ) -> Result<Option<T>, ClaimFault> {
-        let mut values = self.0.iter().filter(|(name, _)| name == claim).map(|(_, value)| value.get());
+    /// Reads the value at a path. `None` if it is absent; `null` counts as absent.
+    fn value(&self, path: &ClaimPath) -> Result<Option<Value>, ClaimFault> {
+        let mut values = self.0.iter().filter(|(name, _)| name == path.claim()).map(|(_, value)| value.get());
         let Some(value) = values.next() else { return Ok(None) };
         if values.next().is_some() {
-            return Err(ClaimFault { claim, problem: Problem::Repeated });
+            return Err(ClaimFault::new(path, Problem::Repeated));
         }
-        serde_json::from_str(value).map_err(|_| ClaimFault { claim, problem: other })
+        // A number may be too large, and a string may hold half a surrogate pair.
+        let value = serde_json::from_str(value).map_err(|_| ClaimFault::new(path, Problem::Unreadable))?;
+        Ok(path.find(value).filter(|value| !value.is_null()))
+    }
+}
+
+/// Returns a whole number as text.
+fn whole(number: &Number) -> Option<String> {
+    // Beyond 2^53, a fraction may have been lost.
+    let is_exact = |number: f64| number.fract() == 0.0 && number.abs() <= 9_007_199_254_740_992.0;
+    match number.as_f64() {
+        Some(float) if number.is_f64() => is_exact(float).then(|| format!("{float:.0}")),
+        _ => Some(number.to_string()),
     }
 }
 

@@ -1,5 +1,7 @@
 //! The configuration of `connect-handler`, from its environment.
 
+mod identity;
+
 use std::{collections::BTreeSet, num::NonZeroUsize, time::Duration};
 
 use streamer_connections::{CONNECT_GRACE_SECONDS, CONNECTIONS_TABLE, connect_grace, table_name};
@@ -7,33 +9,15 @@ use streamer_environment::{Environment, EnvironmentError, Faulty, Variable, valu
 use streamer_message::TenantId;
 use streamer_telemetry::{LOG_LEVEL, STAGE, Settings};
 
-use crate::{
-    fetch::{HttpFetch, KeyUrl, Source},
-    jwks::Jwks,
-    keys::PublicKey,
-    verify::{Keys, Verifier},
+use crate::identity::Identity;
+use self::identity::{
+    DEFAULT_TENANT, IDENTITY_SOURCE, JWT_AUDIENCE, JWT_AUDIENCE_CLAIM, JWT_ISSUER, JWT_JWKS_URL, JWT_PUBLIC_KEY,
+    PERMISSIONS_CLAIM, TENANT_CLAIM, USER_CLAIM,
 };
 
-const JWT_PUBLIC_KEY: Variable = Variable {
-    name: "JWT_PUBLIC_KEY",
-    expected: "the public key that verifies tokens, as PEM: RSA (2048 to 8192 bits), EC (P-256, P-384) or Ed25519; \
-               alternatively JWT_JWKS_URL, or JWT_ISSUER for OpenID Connect discovery",
-    example: "-----BEGIN PUBLIC KEY-----…",
-};
-const JWT_JWKS_URL: Variable = Variable {
-    name: "JWT_JWKS_URL",
-    expected: "the https URL of the issuer's JWK set, instead of JWT_PUBLIC_KEY",
-    example: "https://auth.example.com/.well-known/jwks.json",
-};
-const JWT_ISSUER: Variable = Variable {
-    name: "JWT_ISSUER",
-    expected: "the `iss` that a token must have; any if unset. Without JWT_PUBLIC_KEY and JWT_JWKS_URL, the https URL \
-               of the issuer, whose OpenID Connect configuration names the keys",
-    example: "https://auth.example.com",
-};
 const REQUIRED_PERMISSION: Variable = Variable {
     name: "REQUIRED_PERMISSION",
-    expected: "the permission that a token's `permissions` must contain; none if unset",
+    expected: "the permission that a client must have; none if unset",
     example: "streamer:connect",
 };
 const MAX_CONNECTIONS_PER_USER: Variable = Variable {
@@ -42,15 +26,15 @@ const MAX_CONNECTIONS_PER_USER: Variable = Variable {
                limit if unset",
     example: "5",
 };
-const JWT_AUDIENCE: Variable = Variable {
-    name: "JWT_AUDIENCE",
-    expected: "the `aud` that a token must have; if unset, a token with an `aud` is refused",
-    example: "streamer",
-};
 const ALLOWED_TENANTS: Variable = Variable {
     name: "ALLOWED_TENANTS",
     expected: "the tenants that may connect, separated by commas; all if unset",
     example: "acme,globex",
+};
+const SUBPROTOCOLS: Variable = Variable {
+    name: "SUBPROTOCOLS",
+    expected: "further subprotocols to answer when a client offers them, separated by commas; none if unset",
+    example: "graphql-transport-ws",
 };
 const EXPIRE_WITH_TOKEN: Variable = Variable {
     name: "EXPIRE_WITH_TOKEN",
@@ -66,13 +50,20 @@ const AWS_REGION: Variable =
     Variable { name: "AWS_REGION", expected: "the Region, which Lambda sets", example: "eu-central-1" };
 
 /// Every environment variable that `connect-handler` reads.
-pub const VARIABLES: [Variable; 14] = [
+pub const VARIABLES: [Variable; 21] = [
+    IDENTITY_SOURCE,
     JWT_PUBLIC_KEY,
     JWT_JWKS_URL,
     JWT_ISSUER,
     JWT_AUDIENCE,
+    JWT_AUDIENCE_CLAIM,
+    USER_CLAIM,
+    TENANT_CLAIM,
+    DEFAULT_TENANT,
+    PERMISSIONS_CLAIM,
     ALLOWED_TENANTS,
     REQUIRED_PERMISSION,
+    SUBPROTOCOLS,
     MAX_CONNECTIONS_PER_USER,
     CONNECT_GRACE_SECONDS,
     EXPIRE_WITH_TOKEN,
@@ -88,8 +79,8 @@ pub const VARIABLES: [Variable; 14] = [
 pub struct Config {
     /// The connection table's name.
     pub table: String,
-    /// The verifier of tokens.
-    pub verifier: Verifier,
+    /// The source of clients' identities.
+    pub identity: Identity,
     /// The rules for who may connect, and the contents of a connection's row.
     pub access: Access,
     /// The maximum number of connections of a user; no limit if `None`.
@@ -109,6 +100,8 @@ pub struct Access {
     pub required_permission: Option<String>,
     /// Whether a row expires with its token, if that is earlier.
     pub expire_with_token: bool,
+    /// Subprotocols that are answered besides Streamer's own.
+    pub subprotocols: Vec<String>,
     /// The configured management endpoint.
     pub endpoint: Option<String>,
     /// The Region, which is part of the default endpoint.
@@ -136,27 +129,28 @@ impl Config {
     /// [`EnvironmentError`] names every variable that is missing or malformed.
     pub fn read(mut environment: Environment) -> Result<Self, EnvironmentError> {
         let table = table_name(&mut environment);
-        let key = environment.optional(&JWT_PUBLIC_KEY, PublicKey::from_pem);
-        let url = environment.optional(&JWT_JWKS_URL, KeyUrl::new);
-        let issuer = environment.optional_not_empty(&JWT_ISSUER, values::text);
-        let keys = keys(&mut environment, key, url, issuer.clone());
-        let audience = environment.optional_not_empty(&JWT_AUDIENCE, values::text);
+        let expire_with_token = environment.or(&EXPIRE_WITH_TOKEN, values::flag, || false);
+        let identity = identity::read(&mut environment);
+        if matches!((&identity, &expire_with_token), (Ok(Identity::Authorizer(_)), Ok(true))) {
+            environment.fault(&EXPIRE_WITH_TOKEN, "set together with IDENTITY_SOURCE=authorizer");
+        }
         let allowed_tenants = environment.optional_not_empty(&ALLOWED_TENANTS, tenants);
         let required_permission = environment.optional_not_empty(&REQUIRED_PERMISSION, values::text);
         let maximum = environment.optional_not_empty(&MAX_CONNECTIONS_PER_USER, maximum);
         let connect_grace = connect_grace(&mut environment);
-        let expire_with_token = environment.or(&EXPIRE_WITH_TOKEN, values::flag, || false);
+        let subprotocols = environment.or(&SUBPROTOCOLS, subprotocols, Vec::new);
         let endpoint = environment.optional(&WEBSOCKET_ENDPOINT, values::http_url);
         let region = environment.optional(&AWS_REGION, values::text);
         let telemetry = Settings::read(&mut environment);
         environment.finish(|| {
             Ok(Self {
                 table: table?,
-                verifier: Verifier::new(keys?, issuer?.as_deref(), audience?.as_deref()),
+                identity: identity?,
                 access: Access {
                     allowed_tenants: allowed_tenants?,
                     required_permission: required_permission?,
                     expire_with_token: expire_with_token?,
+                    subprotocols: subprotocols?,
                     endpoint: endpoint?,
                     region: region?,
                 },
@@ -168,30 +162,16 @@ impl Config {
     }
 }
 
-/// Returns the configured key, else the JWK set at the configured URL, else the JWK set of the issuer.
-fn keys(
-    environment: &mut Environment,
-    key: Result<Option<PublicKey>, Faulty>,
-    url: Result<Option<KeyUrl>, Faulty>,
-    issuer: Result<Option<String>, Faulty>,
-) -> Result<Keys, Faulty> {
-    let set = |source| Keys::Set(Jwks::new(HttpFetch::new(source)));
-    match (key?, url?, issuer?) {
-        (Some(_), Some(_), _) => Err(environment.fault(&JWT_JWKS_URL, "set together with JWT_PUBLIC_KEY")),
-        (Some(key), None, _) => Ok(Keys::One(key)),
-        (None, Some(url), _) => Ok(set(Source::Url(url))),
-        (None, None, Some(issuer)) => match KeyUrl::new(&issuer).filter(|_| !issuer.contains(['?', '#'])) {
-            Some(issuer) => Ok(set(Source::Issuer(issuer))),
-            None => Err(environment.fault(&JWT_ISSUER, "not an https URL")),
-        },
-        (None, None, None) => Err(environment.fault(&JWT_PUBLIC_KEY, "missing")),
-    }
-}
-
 fn maximum(text: &str) -> Option<NonZeroUsize> {
     text.parse().ok().filter(|maximum: &NonZeroUsize| maximum.get() <= 1000)
 }
 
 fn tenants(text: &str) -> Option<Vec<TenantId>> {
     values::list(text)?.into_iter().map(|tenant| TenantId::new(tenant).ok()).collect()
+}
+
+/// Parses subprotocols, each a token (RFC 6455, section 4.1; RFC 9110, section 5.6.2).
+fn subprotocols(text: &str) -> Option<Vec<String>> {
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    values::list(text).filter(|all| all.iter().all(|subprotocol| subprotocol.bytes().all(is_token)))
 }

@@ -1,7 +1,11 @@
 //! The reasons why a token is refused.
 
+use std::fmt;
+
+use serde_json::Value;
+
 /// The reason why a token is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
     /// The event contains no token.
     Missing,
@@ -25,19 +29,21 @@ pub enum Fault {
     NotYetValid,
     /// `iss` is missing or names another issuer.
     WrongIssuer(Problem),
-    /// `aud` is missing or names another audience.
-    WrongAudience(Problem),
+    /// The audience is missing or another one.
+    WrongAudience(ClaimFault),
     /// Another claim is missing or malformed.
     InvalidClaims(ClaimFault),
     /// The claims are not a JSON object.
     NoClaims,
+    /// The event has no context of an authorizer, since the route has none.
+    NoAuthorizer,
 }
 
 /// A claim and its problem. It never contains the claim's value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClaimFault {
-    /// The claim's name.
-    pub claim: &'static str,
+    /// The claim's name or JSON pointer, as configured.
+    pub claim: String,
     /// The problem.
     pub problem: Problem,
 }
@@ -49,30 +55,53 @@ pub enum Problem {
     Missing,
     /// It occurs more than once.
     Repeated,
-    /// It is not a string.
-    NotAString,
-    /// It is not a list of strings.
-    NotAListOfStrings,
+    /// It is a value of this kind, which does not fit.
+    Found(Kind),
+    /// Its JSON cannot be read.
+    Unreadable,
     /// It is not a number of seconds since the epoch.
     NotATime,
     /// It is an empty string.
     Empty,
     /// It is over 256 bytes.
     TooLong,
+    /// It contains a control character or changes the direction of text.
+    ForbiddenCharacter,
     /// The time has passed.
     Past,
     /// The time is yet to come.
     Future,
+    /// The time is more than ten years ahead.
+    TooFarAhead,
     /// It has another value than the configured one.
     Other,
     /// It is set, and none is configured.
     Unexpected,
 }
 
+/// The kind of a JSON value that does not fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `null`, inside a list.
+    Null,
+    /// `true` or `false`.
+    Boolean,
+    /// A number, where it does not fit or is not whole.
+    Number,
+    /// A string.
+    Text,
+    /// An empty list.
+    EmptyList,
+    /// A list that is not empty.
+    List,
+    /// An object.
+    Object,
+}
+
 impl Fault {
     /// Returns the code of the fault in metrics, in logs and in the response's body.
     #[must_use]
-    pub fn reason(self) -> &'static str {
+    pub fn reason(&self) -> &'static str {
         match self {
             Self::Missing => "token_missing",
             Self::TooLarge => "token_too_large",
@@ -87,40 +116,74 @@ impl Fault {
             Self::WrongIssuer(_) => "wrong_issuer",
             Self::WrongAudience(_) => "wrong_audience",
             Self::InvalidClaims(_) | Self::NoClaims => "invalid_claims",
+            Self::NoAuthorizer => "authorizer_missing",
         }
     }
 
     /// Returns the claim that causes the fault, for the log.
     #[must_use]
-    pub fn claim(self) -> Option<ClaimFault> {
+    pub fn claim(&self) -> Option<ClaimFault> {
         let (claim, problem) = match self {
             Self::Expired => ("exp", Problem::Past),
             Self::NotYetValid => ("nbf", Problem::Future),
-            Self::WrongIssuer(problem) => ("iss", problem),
-            Self::WrongAudience(problem) => ("aud", problem),
-            Self::InvalidClaims(fault) => return Some(fault),
+            Self::WrongIssuer(problem) => ("iss", *problem),
+            Self::WrongAudience(fault) | Self::InvalidClaims(fault) => return Some(fault.clone()),
             _ => return None,
         };
-        Some(ClaimFault { claim, problem })
+        Some(ClaimFault::new(claim, problem))
     }
 }
 
-impl Problem {
-    /// Returns the problem as the log names it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
+impl ClaimFault {
+    pub(crate) fn new(claim: impl ToString, problem: Problem) -> Self {
+        Self { claim: claim.to_string(), problem }
+    }
+}
+
+impl Kind {
+    pub(crate) fn of(value: &Value) -> Self {
+        match value {
+            Value::Null => Self::Null,
+            Value::Bool(_) => Self::Boolean,
+            Value::Number(_) => Self::Number,
+            Value::String(_) => Self::Text,
+            Value::Array(items) if items.is_empty() => Self::EmptyList,
+            Value::Array(_) => Self::List,
+            Value::Object(_) => Self::Object,
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
             Self::Missing => "missing",
             Self::Repeated => "occurs more than once",
-            Self::NotAString => "not a string",
-            Self::NotAListOfStrings => "not a list of strings",
+            Self::Found(kind) => return write!(formatter, "of the wrong kind: {kind}"),
+            Self::Unreadable => "not readable as JSON",
             Self::NotATime => "not a number of seconds",
             Self::Empty => "empty",
             Self::TooLong => "longer than 256 bytes",
+            Self::ForbiddenCharacter => "contains a control character or changes the direction of text",
             Self::Past => "in the past",
             Self::Future => "in the future",
+            Self::TooFarAhead => "more than ten years ahead: it must be in seconds",
             Self::Other => "another value than configured",
             Self::Unexpected => "set, but not configured",
-        }
+        })
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Null => "null",
+            Self::Boolean => "true or false",
+            Self::Number => "a number",
+            Self::Text => "a string",
+            Self::EmptyList => "an empty list",
+            Self::List => "a list",
+            Self::Object => "an object",
+        })
     }
 }

@@ -13,7 +13,7 @@ use http_body_util::BodyExt as _;
 use serde::Deserialize;
 use streamer_environment::aws::chain;
 
-use crate::{jwks::Fetch, keys::KeySet};
+use crate::{issuer::IssuerName, jwks::Fetch, keys::KeySet};
 
 /// Maximum bytes of a response.
 const MAX_BYTES: usize = 256 * 1024;
@@ -33,8 +33,8 @@ pub struct KeyUrl {
 pub enum Source {
     /// The URL of the set.
     Url(KeyUrl),
-    /// The issuer, whose configuration names the URL of the set.
-    Issuer(KeyUrl),
+    /// An issuer, whose configuration at this URL names the URL of the set.
+    Issuer(IssuerName, KeyUrl),
 }
 
 /// Fetches a JWK set over HTTP. It trusts the system's certificate authorities, since an issuer is not an AWS endpoint.
@@ -103,9 +103,9 @@ impl HttpFetch {
         Ok(bytes)
     }
 
-    async fn discover(issuer: &KeyUrl) -> Result<KeyUrl, String> {
-        let url = format!("{}{DISCOVERY}", issuer.as_str().trim_end_matches('/'));
-        let url = KeyUrl { url, is_loopback: issuer.is_loopback };
+    async fn discover(issuer: &IssuerName, base: &KeyUrl) -> Result<KeyUrl, String> {
+        let url = format!("{}{DISCOVERY}", base.as_str().trim_end_matches('/'));
+        let url = KeyUrl { url, is_loopback: base.is_loopback };
         let json = Self::get(&url).await.map_err(|error| format!("{DISCOVERY}: {error}"))?;
         let found: Configuration = serde_json::from_slice(&json)
             .map_err(|_| format!("{DISCOVERY} is not an OpenID Connect configuration"))?;
@@ -113,18 +113,18 @@ impl HttpFetch {
             return Err(format!("{DISCOVERY} names another issuer than JWT_ISSUER"));
         }
         // A remote issuer must not direct requests to this machine.
-        let found = KeyUrl::new(&found.jwks_uri).filter(|found| issuer.is_loopback || !found.is_loopback);
+        let found = KeyUrl::new(&found.jwks_uri).filter(|found| base.is_loopback || !found.is_loopback);
         found.ok_or_else(|| format!("the jwks_uri in {DISCOVERY} is not an https URL"))
     }
 }
 
 impl Fetch for HttpFetch {
     async fn fetch(&self) -> Result<KeySet, String> {
-        let url = match &self.source {
-            Source::Url(url) => url.clone(),
-            Source::Issuer(issuer) => Self::discover(issuer).await?,
+        let (url, is_shared) = match &self.source {
+            Source::Url(url) => (url.clone(), false),
+            Source::Issuer(issuer, base) => (Self::discover(issuer, base).await?, issuer.has_tenants()),
         };
-        KeySet::from_json(&Self::get(&url).await?).map_err(|error| error.to_string())
+        KeySet::from_json(&Self::get(&url).await?, is_shared).map_err(|error| error.to_string())
     }
 }
 

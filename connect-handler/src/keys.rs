@@ -11,8 +11,10 @@ use jsonwebtoken::{
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::{claims::ClaimSet, issuer::IssuerName};
+
 /// Maximum keys that one token is verified with: the keys with its `kid`, or any keys for a token without `kid`.
-const MAX_CANDIDATES: usize = 4;
+const MAX_CANDIDATES: usize = 16;
 
 /// Bits of an RSA key: at least 2048 (RFC 7518, section 3.3); more than 8192 only cost time.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
@@ -32,6 +34,8 @@ const RSA: [Algorithm; 6] = [
 pub struct PublicKey {
     key: DecodingKey,
     algorithms: Vec<Algorithm>,
+    /// The issuer of the key, in sets of Entra ID, which hold the keys of several issuers.
+    issuer: Option<IssuerName>,
 }
 
 /// The keys of a JWK set (RFC 7517) that can verify tokens.
@@ -80,36 +84,39 @@ impl PublicKey {
             AlgorithmFamily::Ed if is_valid(Algorithm::EdDSA, bytes) => vec![Algorithm::EdDSA],
             _ => return None,
         };
-        Some(Self { key, algorithms })
+        Some(Self { key, algorithms, issuer: None })
     }
 
     /// Converts a key of a JWK set. Returns `None` for a key that is for encryption, symmetric, weak, or of another
     /// type.
-    fn from_jwk(jwk: &Jwk) -> Option<Self> {
+    fn from_jwk(jwk: &Jwk, issuer: Option<IssuerName>) -> Option<Self> {
         let common = &jwk.common;
         let signs = matches!(common.public_key_use, None | Some(PublicKeyUse::Signature));
         let verifies = common.key_operations.as_ref().is_none_or(|all| all.contains(&KeyOperations::Verify));
-        let algorithms = match &jwk.algorithm {
+        let (key, algorithms) = match &jwk.algorithm {
             AlgorithmParameters::RSA(rsa) => {
-                let [modulus, exponent] = [decode(&rsa.n)?, decode(&rsa.e)?];
+                let [modulus, exponent] = [significant(&rsa.n)?, significant(&rsa.e)?];
                 // The exponent is odd and at least 3 (RFC 8017, section 3.1).
                 let is_odd = exponent.last().is_some_and(|last| last % 2 == 1);
                 let is_strong =
                     RSA_BITS.contains(&bits(&modulus)) && is_odd && (2..=64).contains(&bits(&exponent));
-                is_strong.then(|| RSA.to_vec())?
+                let key = DecodingKey::from_rsa_components(&encode(&modulus), &encode(&exponent)).ok()?;
+                is_strong.then(|| (key, RSA.to_vec()))?
             }
             AlgorithmParameters::EllipticCurve(ec) => {
-                let algorithm = match ec.curve {
-                    EllipticCurve::P256 => Algorithm::ES256,
-                    EllipticCurve::P384 => Algorithm::ES384,
+                let (algorithm, size) = match ec.curve {
+                    EllipticCurve::P256 => (Algorithm::ES256, 32),
+                    EllipticCurve::P384 => (Algorithm::ES384, 48),
                     _ => return None,
                 };
+                let [x, y] = [padded(&ec.x, size)?, padded(&ec.y, size)?];
+                let key = DecodingKey::from_ec_components(&encode(&x), &encode(&y)).ok()?;
                 // The uncompressed form (SEC 1, section 2.3.3).
-                let point = [&[4][..], &decode(&ec.x)?, &decode(&ec.y)?].concat();
-                is_valid(algorithm, &point).then(|| vec![algorithm])?
+                is_valid(algorithm, &[&[4][..], &x, &y].concat()).then(|| (key, vec![algorithm]))?
             }
             AlgorithmParameters::OctetKeyPair(okp) if okp.curve == EllipticCurve::Ed25519 => {
-                is_valid(Algorithm::EdDSA, &decode(&okp.x)?).then(|| vec![Algorithm::EdDSA])?
+                let key = DecodingKey::from_jwk(jwk).ok()?;
+                is_valid(Algorithm::EdDSA, &decode(&okp.x)?).then(|| (key, vec![Algorithm::EdDSA]))?
             }
             _ => return None,
         };
@@ -117,8 +124,14 @@ impl PublicKey {
             None => algorithms,
             Some(only) => algorithms.into_iter().filter(|algorithm| is_same(only, *algorithm)).collect(),
         };
-        let key = DecodingKey::from_jwk(jwk).ok()?;
-        (signs && verifies && !algorithms.is_empty()).then_some(Self { key, algorithms })
+        (signs && verifies && !algorithms.is_empty()).then_some(Self { key, algorithms, issuer })
+    }
+
+    /// Returns whether the key's issuer, if it names one, is the issuer of a token with these claims.
+    pub(crate) fn is_of(&self, claims: &ClaimSet) -> bool {
+        self.issuer.as_ref().is_none_or(|issuer| {
+            claims.issuer().is_some_and(|iss| issuer.matches(&iss, claims.directory().as_deref()))
+        })
     }
 
     /// Returns whether the key supports an algorithm.
@@ -134,6 +147,25 @@ impl PublicKey {
 
 fn decode(text: &str) -> Option<Vec<u8>> {
     BASE64_URL_SAFE_NO_PAD.decode(text).ok()
+}
+
+fn encode(bytes: &[u8]) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// Decodes a number without leading zeros. Java's `BigInteger` writes one before a number whose first bit is set, which
+/// RFC 7518, section 2 (Base64urlUInt), does not allow, and with which a key verifies nothing.
+fn significant(text: &str) -> Option<Vec<u8>> {
+    let number = decode(text)?;
+    let zeros = number.iter().take_while(|byte| **byte == 0).count();
+    Some(number[zeros..].to_vec())
+}
+
+/// Decodes a coordinate of this many bytes, some of which may be missing zeros.
+fn padded(text: &str, size: usize) -> Option<Vec<u8>> {
+    let number = significant(text)?;
+    let zeros = size.checked_sub(number.len())?;
+    Some([&vec![0; zeros], &number[..]].concat())
 }
 
 /// Returns whether `bytes` are a key for an algorithm: a point on its curve.
@@ -189,11 +221,12 @@ fn bits(number: &[u8]) -> usize {
 }
 
 impl KeySet {
-    /// Parses a JWK set and skips the keys that cannot verify tokens.
+    /// Parses a JWK set and skips the keys that cannot verify tokens. In a set that `is_shared` by several issuers, a
+    /// key may name its own.
     ///
     /// # Errors
     /// [`InvalidKeySet`] if the document is not a JWK set or no key remains.
-    pub fn from_json(json: &[u8]) -> Result<Self, InvalidKeySet> {
+    pub fn from_json(json: &[u8], is_shared: bool) -> Result<Self, InvalidKeySet> {
         #[derive(Deserialize)]
         struct Set {
             keys: Vec<Value>,
@@ -202,8 +235,10 @@ impl KeySet {
         let Set { keys } = serde_json::from_slice(json).map_err(|_| InvalidKeySet::NotASet)?;
         // A malformed key is ignored and does not invalidate the set (RFC 7517, section 5).
         let keys = keys.into_iter().filter_map(|key| {
+            // Entra's set for all tenants names the issuer of each key, some of which may sign for one tenant only.
+            let issuer = key["issuer"].as_str().filter(|_| is_shared).map(IssuerName::new);
             let jwk: Jwk = serde_json::from_value(key).ok()?;
-            let key = Arc::new(PublicKey::from_jwk(&jwk)?);
+            let key = Arc::new(PublicKey::from_jwk(&jwk, issuer)?);
             Some((jwk.common.key_id, key))
         });
         let keys: Vec<_> = keys.collect();
@@ -211,7 +246,7 @@ impl KeySet {
     }
 
     /// Returns the keys that may verify a token: those that have its `kid`, or any if it has none, and support its
-    /// algorithm. At most four keys are returned.
+    /// algorithm. At most 16 keys are returned.
     ///
     /// # Errors
     /// [`KeyError`] if there is no such key.
@@ -256,7 +291,7 @@ mod tests {
     }
 
     fn set(keys: Value) -> Result<KeySet, InvalidKeySet> {
-        KeySet::from_json(json!({ "keys": keys }).to_string().as_bytes())
+        KeySet::from_json(json!({ "keys": keys }).to_string().as_bytes(), false)
     }
 
     fn algorithms(key: Value) -> Vec<Algorithm> {
@@ -307,7 +342,7 @@ mod tests {
             assert!(set(json!([key, ec(&json!({}))])).is_ok(), "{key}");
         }
         for text in ["", "{}", "[]", "<html>", r#"{"keys": 1}"#] {
-            assert_eq!(KeySet::from_json(text.as_bytes()).err(), Some(InvalidKeySet::NotASet), "{text}");
+            assert_eq!(KeySet::from_json(text.as_bytes(), false).err(), Some(InvalidKeySet::NotASet), "{text}");
         }
         assert_eq!(set(json!([])).err(), Some(InvalidKeySet::NoKey));
     }
@@ -323,9 +358,9 @@ mod tests {
         assert_eq!(find(&keys, None, Algorithm::ES256), Ok(2));
         assert_eq!(find(&keys, None, Algorithm::RS256), Ok(1));
         assert_eq!(find(&keys, None, Algorithm::EdDSA), Err(KeyError::Unknown));
-        // Keys with the same `kid`: at most four are candidates.
-        let twins = set(json!(vec![ec(&json!({})); 9])).unwrap();
-        assert_eq!(find(&twins, Some("1"), Algorithm::ES256), Ok(4));
+        // Keys with the same `kid`: at most 16 are candidates.
+        let twins = set(json!(vec![ec(&json!({})); 20])).unwrap();
+        assert_eq!(find(&twins, Some("1"), Algorithm::ES256), Ok(16));
     }
 
     #[test]

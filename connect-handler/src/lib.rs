@@ -1,8 +1,9 @@
 //! The Lambda function behind `$connect`.
 //!
-//! - [`token`] finds the token in the event.
-//! - [`verify`] verifies it with one of the [`keys`], which [`jwks`] caches and [`fetch`] fetches, and [`claims`] reads
-//!   it. [`fault`] lists the reasons for a refusal.
+//! - [`identity`]: a token, or the context of an authorizer. [`token`] finds the token in the event.
+//! - [`verify`] verifies it with one of the [`keys`], which [`jwks`] caches and [`fetch`] fetches, and [`claims`] checks
+//!   it by the [`rules`], for an [`issuer`] and the claims that each [`claim_path`] names. [`fault`] lists the reasons
+//!   for a refusal.
 //! - [`limit`] closes the oldest connections of a user who has too many.
 //! - [`ConnectHandler::handle`] writes the connection's row and answers.
 //!
@@ -11,18 +12,22 @@
 //! | 200 | the client may connect |
 //! | 401 | the token is missing or invalid |
 //! | 403 | the tenant is not allowed, or a permission is missing |
-//! | 500 | the row could not be written, or the keys could not be fetched |
+//! | 500 | the row could not be written, the keys could not be fetched, or the authorizer is missing |
 //!
 //! A refusal's body names the reason, never the token. The handler posts nothing: the connection does not exist for API
 //! Gateway until `$connect` has been answered.
 
+pub mod claim_path;
 pub mod claims;
 pub mod config;
 pub mod fault;
 pub mod fetch;
+pub mod identity;
+pub mod issuer;
 pub mod jwks;
 pub mod keys;
 pub mod limit;
+pub mod rules;
 pub mod token;
 pub mod verify;
 
@@ -43,9 +48,8 @@ use streamer_telemetry::{Telemetry, metric};
 use crate::{
     config::Access,
     fault::{ClaimFault, Fault},
+    identity::Identity,
     limit::ConnectionLimit,
-    token::Token,
-    verify::Verifier,
 };
 
 /// Lifetime of a row: API Gateway ends a connection after 2 h, and a late `$disconnect` still finds its row within a
@@ -62,14 +66,14 @@ const SET: &str = "set WEBSOCKET_ENDPOINT";
 #[derive(Debug)]
 pub struct ConnectHandler {
     table: ConnectionTable,
-    verifier: Verifier,
+    identity: Identity,
     access: Access,
     limit: Option<ConnectionLimit>,
     telemetry: Telemetry,
 }
 
 /// The reason why a client may not connect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Refusal {
     /// The token is missing, invalid or cannot be verified.
     Token(Fault),
@@ -82,16 +86,16 @@ enum Refusal {
 }
 
 impl Refusal {
-    fn status(self) -> u16 {
+    fn status(&self) -> u16 {
         match self {
-            Self::Token(Fault::KeysUnavailable) => 500,
+            Self::Token(Fault::KeysUnavailable | Fault::NoAuthorizer) => 500,
             Self::Token(_) => 401,
             Self::Tenant | Self::Permission => 403,
             Self::Internal => 500,
         }
     }
 
-    fn reason(self) -> &'static str {
+    fn reason(&self) -> &'static str {
         match self {
             Self::Token(fault) => fault.reason(),
             Self::Tenant => "tenant_not_allowed",
@@ -101,12 +105,14 @@ impl Refusal {
     }
 
     /// Returns the claim that causes the refusal, and its problem.
-    fn claim(self) -> (Option<&'static str>, Option<&'static str>) {
+    fn claim(&self) -> (Option<String>, Option<String>) {
         match self {
-            Self::Token(Fault::NoClaims) => (None, Some("the claims are not a JSON object")),
+            Self::Token(Fault::NoClaims) => (None, Some("the claims are not a JSON object".to_owned())),
+            Self::Token(Fault::NoAuthorizer) => {
+                (None, Some("$connect has no authorizer: attach one, or unset IDENTITY_SOURCE".to_owned()))
+            }
             Self::Token(fault) => {
-                let fault = fault.claim();
-                (fault.map(|fault| fault.claim), fault.map(|fault| fault.problem.as_str()))
+                fault.claim().map(|fault| (fault.claim, fault.problem.to_string())).unzip()
             }
             _ => (None, None),
         }
@@ -118,12 +124,12 @@ impl ConnectHandler {
     #[must_use]
     pub fn new(
         table: ConnectionTable,
-        verifier: Verifier,
+        identity: impl Into<Identity>,
         access: Access,
         limit: Option<ConnectionLimit>,
         telemetry: Telemetry,
     ) -> Self {
-        Self { table, verifier, access, limit, telemetry }
+        Self { table, identity: identity.into(), access, limit, telemetry }
     }
 
     /// Accepts or refuses a client.
@@ -134,7 +140,7 @@ impl ConnectHandler {
         let connected = tokio::select! {
             biased;
             connected = self.connect(&event) => connected,
-            () = self.verifier.keep_fresh(SystemTime::now()) => pending().await,
+            () = self.identity.keep_fresh(SystemTime::now()) => pending().await,
         };
         let response = match connected {
             Ok(connection) => {
@@ -145,14 +151,14 @@ impl ConnectHandler {
                     tenant_id = %connection.tenant_id,
                     "connected"
                 );
-                accepted(&event)
+                self.accepted(&event)
             }
             Err(refusal) => {
                 metrics.count(metric::CONNECTIONS_REFUSED, 1);
                 metrics.property("reason", refusal.reason());
                 let (claim, problem) = refusal.claim();
                 tracing::info!(connection_id = id, reason = refusal.reason(), claim, problem, "refused");
-                refused(refusal)
+                refused(&refusal)
             }
         };
         metrics.time(metric::CONNECT_LATENCY, started.elapsed());
@@ -161,8 +167,7 @@ impl ConnectHandler {
     }
 
     async fn connect(&self, event: &WebSocketEvent) -> Result<Connection, Refusal> {
-        let token = Token::find(event).map_err(Refusal::Token)?;
-        let claims = self.verifier.verify(&token, SystemTime::now()).await.map_err(Refusal::Token)?;
+        let claims = self.identity.verify(event, SystemTime::now()).await.map_err(Refusal::Token)?;
         if !self.access.allows(&claims.tenant_id) {
             return Err(Refusal::Tenant);
         }
@@ -204,6 +209,17 @@ impl ConnectHandler {
         Ok(format!("https://{api}.execute-api.{region}.{suffix}/{stage}"))
     }
 
+    fn accepted(&self, event: &WebSocketEvent) -> ApiGatewayProxyResponse {
+        let mut response = ApiGatewayProxyResponse::default();
+        response.status_code = 200;
+        let offered = event.header(subprotocol::HEADER);
+        let answer = subprotocol::answer(offered, &self.access.subprotocols);
+        if let Some(subprotocol) = answer.and_then(|answer| HeaderValue::from_str(answer).ok()) {
+            response.headers.insert(header::SEC_WEBSOCKET_PROTOCOL, subprotocol);
+        }
+        response
+    }
+
     fn expires_at(&self, connected_at: SystemTime, token_expires_at: Option<SystemTime>) -> SystemTime {
         let latest = connected_at + LIFETIME;
         match token_expires_at {
@@ -235,17 +251,7 @@ fn internal(error: &dyn std::fmt::Display) -> Refusal {
     Refusal::Internal
 }
 
-fn accepted(event: &WebSocketEvent) -> ApiGatewayProxyResponse {
-    let mut response = ApiGatewayProxyResponse::default();
-    response.status_code = 200;
-    if let Some(subprotocol) = subprotocol::answer(event.header(subprotocol::HEADER)) {
-        let subprotocol = HeaderValue::from_static(subprotocol);
-        response.headers.insert(header::SEC_WEBSOCKET_PROTOCOL, subprotocol);
-    }
-    response
-}
-
-fn refused(refusal: Refusal) -> ApiGatewayProxyResponse {
+fn refused(refusal: &Refusal) -> ApiGatewayProxyResponse {
     let mut response = ApiGatewayProxyResponse::default();
     response.status_code = refusal.status().into();
     response.body = Some(Body::Text(json!({ "error": refusal.reason() }).to_string()));

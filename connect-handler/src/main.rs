@@ -1,6 +1,6 @@
 //! The executable of `connect-handler`.
 
-use connect_handler::{ConnectHandler, config::Config, limit::ConnectionLimit};
+use connect_handler::{ConnectHandler, config::Config, identity::Identity, limit::ConnectionLimit};
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
 use streamer_connections::ConnectionTable;
 use streamer_environment::{Environment, aws};
@@ -8,12 +8,15 @@ use streamer_telemetry::Telemetry;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    let Config { table, verifier, access, max_connections_per_user, connect_grace, telemetry } =
+    let Config { table, identity, access, max_connections_per_user, connect_grace, telemetry } =
         Config::read(Environment::of_process())?;
     let telemetry = Telemetry::start("connect-handler", telemetry);
+    if matches!(&identity, Identity::Token(verifier) if verifier.accepts_any_audience()) {
+        tracing::warn!("JWT_AUDIENCE is `any`: tokens that the issuer made for other applications are accepted, too");
+    }
     let aws = aws::load().await;
     let table = ConnectionTable::new(aws_sdk_dynamodb::Client::new(&aws), table);
     let limit = max_connections_per_user.map(|maximum| ConnectionLimit::new(maximum, connect_grace, aws));
-    let handler = ConnectHandler::new(table, verifier, access, limit, telemetry);
+    let handler = ConnectHandler::new(table, identity, access, limit, telemetry);
     run(service_fn(async |event: LambdaEvent<_>| Ok::<_, Error>(handler.handle(event.payload).await))).await
 }

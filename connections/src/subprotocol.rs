@@ -12,10 +12,11 @@ pub fn offered<'a>(values: impl Iterator<Item = &'a str>) -> impl Iterator<Item 
     values.flat_map(|value| value.split(',')).map(str::trim)
 }
 
-/// Returns the [`HEADER`] of the answer to an accepted handshake with these values: [`SUBPROTOCOL`] if it is offered. A
-/// browser fails a connection whose answer names none of the subprotocols that it offered (RFC 6455, section 4.1).
-pub fn answer<'a>(values: impl Iterator<Item = &'a str>) -> Option<&'static str> {
-    offered(values).any(|subprotocol| subprotocol == SUBPROTOCOL).then_some(SUBPROTOCOL)
+/// Returns the [`HEADER`] of the answer to an accepted handshake with these values: the first offered subprotocol that
+/// is [`SUBPROTOCOL`] or one of `others`. A browser fails a connection whose answer names none of the subprotocols that
+/// it offered (RFC 6455, section 4.1).
+pub fn answer<'a>(values: impl Iterator<Item = &'a str>, others: &[String]) -> Option<&'a str> {
+    offered(values).find(|offered| *offered == SUBPROTOCOL || others.iter().any(|other| other == offered))
 }
 
 #[cfg(test)]
@@ -33,7 +34,20 @@ mod tests {
             (vec!["chat,streamer.jwt,token"], true),
             (vec!["chat", "streamer.jwt, token"], true),
         ] {
-            assert_eq!(answer(lines.iter().copied()), answered.then_some(SUBPROTOCOL), "{lines:?}");
+            assert_eq!(answer(lines.iter().copied(), &[]), answered.then_some(SUBPROTOCOL), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn configured_subprotocols_are_answered_in_client_order() {
+        let others = ["mqtt".to_owned(), "graphql-transport-ws".to_owned()];
+        for (line, expected) in [
+            ("graphql-transport-ws", Some("graphql-transport-ws")),
+            ("graphql-ws, graphql-transport-ws, mqtt", Some("graphql-transport-ws")),
+            ("streamer.jwt, token, mqtt", Some(SUBPROTOCOL)),
+            ("graphql-ws", None),
+        ] {
+            assert_eq!(answer([line].into_iter(), &others), expected, "{line}");
         }
     }
 }

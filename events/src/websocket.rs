@@ -23,6 +23,8 @@ pub struct WebSocketEvent {
     pub disconnect_status_code: Option<i64>,
     /// Why the connection ended: the text.
     pub disconnect_reason: Option<String>,
+    /// The context of a Lambda authorizer, as JSON.
+    pub authorizer: Option<String>,
     /// Names and values of the headers, as the client wrote them.
     pub headers: Vec<(String, String)>,
     /// Names and values of the query parameters.
@@ -52,6 +54,7 @@ impl WebSocketEvent {
             user_agent: identity.field("userAgent"),
             disconnect_status_code: context.field("disconnectStatusCode"),
             disconnect_reason: context.field("disconnectReason"),
+            authorizer: context.get("authorizer").map(|json| json.get().to_owned()),
             headers: merged(&event, "multiValueHeaders", "headers"),
             query: merged(&event, "multiValueQueryStringParameters", "queryStringParameters"),
         }

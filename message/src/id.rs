@@ -9,15 +9,48 @@ use crate::limits::{ID_CHARACTERS, PRINCIPAL_BYTES};
 
 /// A text is not a valid identifier. The error does not repeat the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a {kind} must have {expected}; this one has {found}")]
+#[error("a {kind} must have {expected}; this one has {problem}")]
 pub struct InvalidId {
     kind: &'static str,
     expected: &'static str,
-    found: usize,
+    problem: Problem,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Problem {
+    Length(usize),
+    Character,
+}
+
+impl InvalidId {
+    /// Returns whether the text is longer than the limit.
+    #[must_use]
+    pub fn is_too_long(&self) -> bool {
+        matches!(self.problem, Problem::Length(found) if found > 0)
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Length(found) => write!(formatter, "{found}"),
+            Self::Character => formatter.write_str("one"),
+        }
+    }
+}
+
+/// Returns whether a character could change what a terminal or a table shows: a control character, a line or paragraph
+/// separator, or a character that changes the direction of text (Unicode Standard Annex 9, section 2).
+fn is_misleading(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{61C}' | '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}'
+        )
 }
 
 macro_rules! identifier {
-    ($(#[$doc:meta])* $name:ident, $kind:literal, $expected:literal, $maximum:expr, $measure:expr $(, not $excluded:pat)?) => {
+    ($(#[$doc:meta])* $name:ident, $kind:literal, $expected:literal, $maximum:expr, $measure:expr $(, not $excluded:pat)? $(, without $forbidden:expr)?) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(try_from = "String")]
@@ -37,12 +70,12 @@ macro_rules! identifier {
             pub fn new(text: impl Into<String>) -> Result<Self, InvalidId> {
                 let text = text.into();
                 let measure: fn(&str) -> usize = $measure;
+                let invalid = |problem| Err(InvalidId { kind: $kind, expected: $expected, problem });
                 match measure(&text) {
-                    $(found if matches!(text.as_str(), $excluded) => {
-                        Err(InvalidId { kind: $kind, expected: $expected, found })
-                    })?
+                    $(found if matches!(text.as_str(), $excluded) => invalid(Problem::Length(found)),)?
+                    $(_ if text.contains($forbidden) => invalid(Problem::Character),)?
                     1..=$maximum => Ok(Self(text)),
-                    found => Err(InvalidId { kind: $kind, expected: $expected, found }),
+                    found => invalid(Problem::Length(found)),
                 }
             }
 
@@ -118,12 +151,14 @@ identifier!(
     |text| text.chars().count(), not "." | ".."
 );
 identifier!(
-    /// Identifies a tenant: the claim `tenant_id` of a token.
-    TenantId, "tenant id", "1 to 256 bytes", PRINCIPAL_BYTES, str::len
+    /// Identifies a tenant: the claim `tenant_id` of a token, or the one that is configured.
+    TenantId, "tenant id", "1 to 256 bytes and no control or bidirectional formatting character", PRINCIPAL_BYTES,
+    str::len, without is_misleading
 );
 identifier!(
-    /// Identifies a user of a tenant: the claim `sub` of a token.
-    UserId, "user id", "1 to 256 bytes", PRINCIPAL_BYTES, str::len
+    /// Identifies a user of a tenant: the claim `sub` of a token, or the one that is configured.
+    UserId, "user id", "1 to 256 bytes and no control or bidirectional formatting character", PRINCIPAL_BYTES,
+    str::len, without is_misleading
 );
 
 impl MessageId {
@@ -181,7 +216,25 @@ mod tests {
     #[test]
     fn error_names_the_limit_not_the_text() {
         let error = TenantId::new("s3cret".repeat(50)).unwrap_err().to_string();
-        assert_eq!(error, "a tenant id must have 1 to 256 bytes; this one has 300");
+        assert_eq!(
+            error,
+            "a tenant id must have 1 to 256 bytes and no control or bidirectional formatting character; this one has 300"
+        );
+    }
+
+    #[test]
+    fn principals_have_no_misleading_characters() {
+        for character in ['\0', '\t', '\n', '\u{1B}', '\u{7F}', '\u{85}', '\u{61C}', '\u{202E}', '\u{2028}', '\u{2069}'] {
+            let text = format!("anna{character}");
+            for error in [UserId::new(text.as_str()).unwrap_err(), TenantId::new(text.as_str()).unwrap_err()] {
+                assert!(error.to_string().ends_with("character; this one has one"), "{error}");
+                assert!(!error.is_too_long());
+            }
+            assert!(MessageId::new(text).is_ok());
+        }
+        for text in ["auth0|5f7c", "a b", "Ünïcode", "אנה", "👩‍🚀", "a#b"] {
+            assert!(UserId::new(text).is_ok() && TenantId::new(text).is_ok(), "{text}");
+        }
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub(crate) async fn run(name: &str) -> anyhow::Result<()> {
 
     let immediate = aws_sdk_dynamodb::Client::new(&ManagementDouble::new(|_| 200).config());
     let key = PublicKey::from_pem(&signer.pem).context("not a public key")?;
-    let verifier = Verifier::new(Keys::One(key), Some("https://a.example.com"), None);
+    let verifier = Verifier::new(Keys::One(key), Rules::of("https://a.example.com", Audience::None));
     let access = Access { endpoint: Some(ENDPOINT.to_owned()), ..Access::default() };
     let table = ConnectionTable::new(immediate, "connections");
     let handler = ConnectHandler::new(table, verifier, access, None, telemetry("connect-handler"));

@@ -164,7 +164,7 @@ async fn discovery_finds_keys_of_configured_issuer() {
         let config = Config::read(Environment::of([("JWT_ISSUER", issuer.as_str())])).unwrap();
         let table = streamer_tests::doubles::TableDouble::default().client();
         let telemetry = streamer_tests::worker::telemetry("connect-handler");
-        connect_handler::ConnectHandler::new(table, config.verifier, access(), None, telemetry)
+        connect_handler::ConnectHandler::new(table, config.identity, access(), None, telemetry)
     };
     let token = signer.sign(&claims(&json!({ "iss": issuer, "aud": null }))).unwrap();
     for page in [

@@ -42,7 +42,7 @@ fn handler(table: &TableDouble, api: &ManagementDouble, maximum: usize, issuer: 
 
 fn limited(table: &TableDouble, limit: ConnectionLimit, issuer: &Issuer) -> ConnectHandler {
     let verifier =
-        Verifier::new(Keys::One(PublicKey::from_pem(&issuer.public_key).unwrap()), Some(ISSUER), None);
+        Verifier::new(Keys::One(PublicKey::from_pem(&issuer.public_key).unwrap()), Rules::of(ISSUER, Audience::None));
     let access = Access { endpoint: Some(ENDPOINT.to_owned()), ..Access::default() };
     ConnectHandler::new(table.client(), verifier, access, Some(limit), telemetry("connect-handler"))
 }

@@ -45,7 +45,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 fn handler(issuer: &Issuer, table: &TableDouble, access: Access) -> ConnectHandler {
     let key = PublicKey::from_pem(&issuer.public_key).unwrap();
-    let verifier = Verifier::new(Keys::One(key), Some(ISSUER), Some("streamer"));
+    let verifier = Verifier::new(Keys::One(key), Rules::of(ISSUER, Audience::of("streamer")));
     ConnectHandler::new(table.client(), verifier, access, None, telemetry("connect-handler"))
 }
 
@@ -138,7 +138,7 @@ async fn invalid_token_gets_401_with_reason() {
 async fn without_audience_token_with_aud_is_refused() {
     let (issuer, table) = (Issuer::generate().unwrap(), TableDouble::default());
     let key = PublicKey::from_pem(&issuer.public_key).unwrap();
-    let verifier = Verifier::new(Keys::One(key), Some(ISSUER), None);
+    let verifier = Verifier::new(Keys::One(key), Rules::of(ISSUER, Audience::None));
     let handler = ConnectHandler::new(table.client(), verifier, access(), None, telemetry("connect-handler"));
     let token = |aud: Value| issuer.sign(&claims(&json!({ "aud": aud }))).unwrap();
     let response = handler.handle(connect(Some(&token("other".into())))).await;

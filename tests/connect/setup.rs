@@ -49,7 +49,7 @@ pub(crate) fn from_server(server: &KeyServer, path: &str) -> Keys {
 
 /// Returns a handler that verifies tokens with `keys`.
 pub(crate) fn verifying(keys: Keys) -> ConnectHandler {
-    let verifier = Verifier::new(keys, Some(ISSUER), Some("streamer"));
+    let verifier = Verifier::new(keys, Rules::of(ISSUER, Audience::of("streamer")));
     let table = TableDouble::default().client();
     ConnectHandler::new(table, verifier, access(), None, telemetry("connect-handler"))
 }

@@ -112,7 +112,7 @@ async fn limit_closes_a_users_oldest_connections() -> anyhow::Result<()> {
     let key = PublicKey::from_pem(&stack.issuer.public_key).context("not a public key")?;
     let access = Access { endpoint: Some(stack.deployed.management_endpoint.clone()), ..Access::default() };
     let limit = ConnectionLimit::new(2.try_into()?, CONNECT_GRACE, stack.config.clone());
-    let verifier = Verifier::new(Keys::One(key), Some(ISSUER), None);
+    let verifier = Verifier::new(Keys::One(key), Rules::of(ISSUER, Audience::None));
     let handler =
         ConnectHandler::new(stack.table(), verifier, access, Some(limit), telemetry("connect-handler"));
     let mut event = event::connect(Some(&stack.issuer.token(TENANT, user, Duration::from_secs(60))?));

@@ -120,7 +120,7 @@ async fn pass(upstream: &Upstream, mut request: Request<Incoming>) -> anyhow::Re
 fn answer_subprotocol(handshake: &HeaderMap, response: &mut HeaderMap) {
     response.remove(SEC_WEBSOCKET_PROTOCOL);
     let values = handshake.get_all(SEC_WEBSOCKET_PROTOCOL).into_iter();
-    if let Some(subprotocol) = subprotocol::answer(values.filter_map(|value| value.to_str().ok())) {
+    if let Some(subprotocol) = subprotocol::answer(values.filter_map(|value| value.to_str().ok()), others) {
         response.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol));
     }
 }

@@ -1,0 +1,53 @@
+//! The sources of a client's identity.
+
+use std::{future::pending, time::SystemTime};
+
+use streamer_events::WebSocketEvent;
+
+use crate::{
+    claims::{ClaimSet, Claims},
+    fault::Fault,
+    rules::ClaimNames,
+    token::Token,
+    verify::Verifier,
+};
+
+/// The source of a client's identity.
+#[derive(Debug)]
+pub enum Identity {
+    /// A token in the handshake, which this function verifies.
+    Token(Verifier),
+    /// The context of a Lambda authorizer on `$connect`, which has verified whatever it verifies.
+    Authorizer(ClaimNames),
+}
+
+impl From<Verifier> for Identity {
+    fn from(verifier: Verifier) -> Self {
+        Self::Token(verifier)
+    }
+}
+
+impl Identity {
+    /// Finds and verifies the identity of a client.
+    ///
+    /// # Errors
+    /// [`Fault`] says why it is refused.
+    pub async fn verify(&self, event: &WebSocketEvent, now: SystemTime) -> Result<Claims, Fault> {
+        match self {
+            Self::Token(verifier) => verifier.verify(&Token::find(event)?, now).await,
+            Self::Authorizer(names) => {
+                let context = event.authorizer.as_deref().ok_or(Fault::NoAuthorizer)?;
+                let context: ClaimSet = serde_json::from_str(context).map_err(|_| Fault::NoAuthorizer)?;
+                Claims::read(&context, names).map_err(Fault::InvalidClaims)
+            }
+        }
+    }
+
+    /// Refreshes the keys of tokens while another future runs. It never completes.
+    pub async fn keep_fresh(&self, now: SystemTime) {
+        match self {
+            Self::Token(verifier) => verifier.keep_fresh(now).await,
+            Self::Authorizer(_) => pending().await,
+        }
+    }
+}
