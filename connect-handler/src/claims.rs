@@ -91,7 +91,9 @@ impl ClaimSet {
         match self.time("exp").map_err(Fault::InvalidClaims)? {
             None => return invalid("exp", Problem::Missing),
             Some(exp) if exp < now - leeway => return Err(Fault::Expired),
-            Some(exp) if exp > now + MAX_LIFETIME.as_secs_f64() => return invalid("exp", Problem::TooFarAhead),
+            Some(exp) if exp > now + MAX_LIFETIME.as_secs_f64() => {
+                return invalid("exp", Problem::TooFarAhead);
+            }
             Some(_) => {}
         }
         if self.time("nbf").map_err(Fault::InvalidClaims)?.is_some_and(|nbf| nbf > now + leeway) {
@@ -143,7 +145,8 @@ impl ClaimSet {
         if let Some(other) = named.iter().find(|named| !named.is_string()) {
             return Err(ClaimFault::new(claim, Problem::Found(Kind::of(other))));
         }
-        let is_accepted = named.iter().filter_map(Value::as_str).any(|named| values.iter().any(|value| value == named));
+        let is_accepted =
+            named.iter().filter_map(Value::as_str).any(|named| values.iter().any(|value| value == named));
         if is_accepted { Ok(()) } else { Err(ClaimFault::new(claim, Problem::Other)) }
     }
 

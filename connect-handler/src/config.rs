@@ -5,15 +5,15 @@ mod identity;
 use std::{collections::BTreeSet, num::NonZeroUsize, time::Duration};
 
 use streamer_connections::{CONNECT_GRACE_SECONDS, CONNECTIONS_TABLE, connect_grace, table_name};
-use streamer_environment::{Environment, EnvironmentError, Faulty, Variable, values};
+use streamer_environment::{Environment, EnvironmentError, Variable, values};
 use streamer_message::TenantId;
 use streamer_telemetry::{LOG_LEVEL, STAGE, Settings};
 
-use crate::identity::Identity;
 use self::identity::{
-    DEFAULT_TENANT, IDENTITY_SOURCE, JWT_AUDIENCE, JWT_AUDIENCE_CLAIM, JWT_ISSUER, JWT_JWKS_URL, JWT_PUBLIC_KEY,
-    PERMISSIONS_CLAIM, TENANT_CLAIM, USER_CLAIM,
+    DEFAULT_TENANT, IDENTITY_SOURCE, JWT_AUDIENCE, JWT_AUDIENCE_CLAIM, JWT_ISSUER, JWT_JWKS_URL,
+    JWT_PUBLIC_KEY, PERMISSIONS_CLAIM, TENANT_CLAIM, USER_CLAIM,
 };
+use crate::identity::Identity;
 
 const REQUIRED_PERMISSION: Variable = Variable {
     name: "REQUIRED_PERMISSION",

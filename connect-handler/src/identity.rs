@@ -16,14 +16,14 @@ use crate::{
 #[derive(Debug)]
 pub enum Identity {
     /// A token in the handshake, which this function verifies.
-    Token(Verifier),
+    Token(Box<Verifier>),
     /// The context of a Lambda authorizer on `$connect`, which has verified whatever it verifies.
     Authorizer(ClaimNames),
 }
 
 impl From<Verifier> for Identity {
     fn from(verifier: Verifier) -> Self {
-        Self::Token(verifier)
+        Self::Token(Box::new(verifier))
     }
 }
 

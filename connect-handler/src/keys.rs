@@ -342,7 +342,11 @@ mod tests {
             assert!(set(json!([key, ec(&json!({}))])).is_ok(), "{key}");
         }
         for text in ["", "{}", "[]", "<html>", r#"{"keys": 1}"#] {
-            assert_eq!(KeySet::from_json(text.as_bytes(), false).err(), Some(InvalidKeySet::NotASet), "{text}");
+            assert_eq!(
+                KeySet::from_json(text.as_bytes(), false).err(),
+                Some(InvalidKeySet::NotASet),
+                "{text}"
+            );
         }
         assert_eq!(set(json!([])).err(), Some(InvalidKeySet::NoKey));
     }

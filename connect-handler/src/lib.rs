@@ -111,9 +111,7 @@ impl Refusal {
             Self::Token(Fault::NoAuthorizer) => {
                 (None, Some("$connect has no authorizer: attach one, or unset IDENTITY_SOURCE".to_owned()))
             }
-            Self::Token(fault) => {
-                fault.claim().map(|fault| (fault.claim, fault.problem.to_string())).unzip()
-            }
+            Self::Token(fault) => fault.claim().map(|fault| (fault.claim, fault.problem.to_string())).unzip(),
             _ => (None, None),
         }
     }

@@ -12,7 +12,9 @@ async fn main() -> Result<(), Error> {
         Config::read(Environment::of_process())?;
     let telemetry = Telemetry::start("connect-handler", telemetry);
     if matches!(&identity, Identity::Token(verifier) if verifier.accepts_any_audience()) {
-        tracing::warn!("JWT_AUDIENCE is `any`: tokens that the issuer made for other applications are accepted, too");
+        tracing::warn!(
+            "JWT_AUDIENCE is `any`: tokens that the issuer made for other applications are accepted, too"
+        );
     }
     let aws = aws::load().await;
     let table = ConnectionTable::new(aws_sdk_dynamodb::Client::new(&aws), table);

@@ -224,9 +224,12 @@ mod tests {
 
     #[test]
     fn principals_have_no_misleading_characters() {
-        for character in ['\0', '\t', '\n', '\u{1B}', '\u{7F}', '\u{85}', '\u{61C}', '\u{202E}', '\u{2028}', '\u{2069}'] {
+        for character in
+            ['\0', '\t', '\n', '\u{1B}', '\u{7F}', '\u{85}', '\u{61C}', '\u{202E}', '\u{2028}', '\u{2069}']
+        {
             let text = format!("anna{character}");
-            for error in [UserId::new(text.as_str()).unwrap_err(), TenantId::new(text.as_str()).unwrap_err()] {
+            for error in [UserId::new(text.as_str()).unwrap_err(), TenantId::new(text.as_str()).unwrap_err()]
+            {
                 assert!(error.to_string().ends_with("character; this one has one"), "{error}");
                 assert!(!error.is_too_long());
             }

@@ -8,6 +8,7 @@ use connect_handler::{
     ConnectHandler,
     config::Access,
     keys::PublicKey,
+    rules::{Audience, Rules},
     verify::{Keys, Verifier},
 };
 use jsonwebtoken::{DecodingKey, Validation, decode};

@@ -7,6 +7,7 @@ use connect_handler::{
     config::Access,
     keys::PublicKey,
     limit::ConnectionLimit,
+    rules::{Audience, Rules},
     verify::{Keys, Verifier},
 };
 use serde_json::json;
@@ -41,8 +42,10 @@ fn handler(table: &TableDouble, api: &ManagementDouble, maximum: usize, issuer: 
 }
 
 fn limited(table: &TableDouble, limit: ConnectionLimit, issuer: &Issuer) -> ConnectHandler {
-    let verifier =
-        Verifier::new(Keys::One(PublicKey::from_pem(&issuer.public_key).unwrap()), Rules::of(ISSUER, Audience::None));
+    let verifier = Verifier::new(
+        Keys::One(PublicKey::from_pem(&issuer.public_key).unwrap()),
+        Rules::of(ISSUER, Audience::None),
+    );
     let access = Access { endpoint: Some(ENDPOINT.to_owned()), ..Access::default() };
     ConnectHandler::new(table.client(), verifier, access, Some(limit), telemetry("connect-handler"))
 }

@@ -25,6 +25,7 @@ use connect_handler::{
     ConnectHandler,
     config::{Access, Config},
     keys::PublicKey,
+    rules::{Audience, Rules},
     verify::{Keys, Verifier},
 };
 use disconnect_handler::DisconnectHandler;

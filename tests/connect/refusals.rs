@@ -5,6 +5,7 @@ use connect_handler::{
     ConnectHandler,
     config::Access,
     keys::PublicKey,
+    rules::{Audience, Rules},
     verify::{Keys, Verifier},
 };
 use disconnect_handler::DisconnectHandler;
@@ -31,7 +32,8 @@ struct Rig {
 fn rig(audience: Option<&str>, access: Access) -> Rig {
     let (issuer, table) = (Issuer::generate().unwrap(), TableDouble::default());
     let key = PublicKey::from_pem(&issuer.public_key).unwrap();
-    let verifier = Verifier::new(Keys::One(key), Rules::of(ISSUER, audience.map_or(Audience::None, Audience::of)));
+    let verifier =
+        Verifier::new(Keys::One(key), Rules::of(ISSUER, audience.map_or(Audience::None, Audience::of)));
     let handler = ConnectHandler::new(table.client(), verifier, access, None, telemetry("connect-handler"));
     Rig { issuer, handler, table }
 }

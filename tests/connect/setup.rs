@@ -12,6 +12,7 @@ use connect_handler::{
     config::Access,
     fetch::{HttpFetch, KeyUrl, Source},
     jwks::Jwks,
+    rules::{Audience, Rules},
     verify::{Keys, Verifier},
 };
 use serde_json::{Value, json};

@@ -8,6 +8,7 @@ use connect_handler::{
     config::Access,
     keys::PublicKey,
     limit::ConnectionLimit,
+    rules::{Audience, Rules},
     verify::{Keys, Verifier},
 };
 use futures::{StreamExt, TryStreamExt, stream};

@@ -86,7 +86,8 @@ async fn dropped_tcp_removes_the_row() -> anyhow::Result<()> {
 async fn ended_front_door_removes_its_rows() -> anyhow::Result<()> {
     let stack = stack().await?;
     let (_other, staying) = connected_socket(&stack, "door-stays").await?;
-    let door = FrontDoor::start(&stack.deployed.management_endpoint.replacen("http", "ws", 1))?;
+    let url = stack.deployed.management_endpoint.replacen("http", "ws", 1);
+    let door = FrontDoor::start(&url, Vec::new())?;
     let token = stack.issuer.token(TENANT, "door-ends", Duration::from_secs(600))?;
     let mut socket = Socket::connect(&door.url(), Some(&token)).await?;
     ensure!(rows(&stack, "door-ends").await?.len() == 1);

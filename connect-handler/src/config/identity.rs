@@ -89,7 +89,7 @@ pub(super) fn read(environment: &mut Environment) -> Result<Identity, Faulty> {
     match source? {
         IdentitySource::Token => {
             let verifier = verifier(environment, names);
-            Ok(Identity::Token(verifier?))
+            Ok(Identity::from(verifier?))
         }
         IdentitySource::Authorizer => {
             for variable in &OF_TOKENS {
@@ -136,7 +136,9 @@ fn audience(environment: &mut Environment) -> Result<Audience, Faulty> {
         (Some(values), claim) if values != ["any"] => {
             Ok(Audience::OneOf { claim: claim.unwrap_or_else(|| ClaimPath::named("aud")), values })
         }
-        (_, Some(_)) => Err(environment.fault(&JWT_AUDIENCE_CLAIM, "set without an audience in JWT_AUDIENCE")),
+        (_, Some(_)) => {
+            Err(environment.fault(&JWT_AUDIENCE_CLAIM, "set without an audience in JWT_AUDIENCE"))
+        }
         (Some(_), None) => Ok(Audience::Any),
         (None, None) => Ok(Audience::None),
     }

@@ -23,6 +23,14 @@ pub struct Overrides {
 }
 
 impl Overrides {
+    /// Returns what `connect-handler` is configured to answer beside `streamer.jwt`.
+    pub(crate) fn subprotocols(&self) -> Vec<String> {
+        let configured = self.environment.get("connect").and_then(|variables| variables.get("SUBPROTOCOLS"));
+        configured
+            .map(|list| list.split(',').map(|item| item.trim().to_owned()).collect())
+            .unwrap_or_default()
+    }
+
     /// Makes the worker log delivered messages, too, unless its log level is set. `send --wait` reads these lines.
     #[must_use]
     pub fn with_deliveries_logged(mut self) -> Self {

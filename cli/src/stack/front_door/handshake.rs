@@ -31,11 +31,13 @@ pub(super) struct Upstream {
     host: String,
     port: u16,
     path: String,
+    /// What `connect-handler` answers beside `streamer.jwt`.
+    subprotocols: Vec<String>,
 }
 
 impl Upstream {
     /// Parses a stage's URL, `ws://…/{stage}`.
-    pub(super) fn parse(url: &str) -> anyhow::Result<Self> {
+    pub(super) fn parse(url: &str, subprotocols: Vec<String>) -> anyhow::Result<Self> {
         let uri: Uri = url.parse().with_context(|| format!("{url} is not a URL"))?;
         let authority = uri.authority().filter(|_| uri.scheme_str() == Some("ws"));
         let authority = authority.with_context(|| format!("{url} is not a ws URL"))?;
@@ -45,6 +47,7 @@ impl Upstream {
             host: authority.host().trim_matches(['[', ']']).to_owned(),
             port: authority.port_u16().unwrap_or(80),
             path: uri.path().to_owned(),
+            subprotocols,
         })
     }
 
@@ -74,6 +77,17 @@ impl Upstream {
         request.headers_mut().insert(HOST, HeaderValue::from_str(&self.authority)?);
         request.headers_mut().remove(SEC_WEBSOCKET_EXTENSIONS);
         Ok(request)
+    }
+
+    /// Sets the subprotocol that `connect-handler` answers and the emulator drops.
+    fn answer_subprotocol(&self, handshake: &HeaderMap, response: &mut HeaderMap) {
+        response.remove(SEC_WEBSOCKET_PROTOCOL);
+        let offered = handshake.get_all(SEC_WEBSOCKET_PROTOCOL).into_iter();
+        let offered = offered.filter_map(|value| value.to_str().ok());
+        let answer = subprotocol::answer(offered, &self.subprotocols);
+        if let Some(answer) = answer.and_then(|answer| HeaderValue::from_str(answer).ok()) {
+            response.insert(SEC_WEBSOCKET_PROTOCOL, answer);
+        }
     }
 }
 
@@ -112,17 +126,8 @@ async fn pass(upstream: &Upstream, mut request: Request<Incoming>) -> anyhow::Re
     let mut accepted = Response::new(Full::default());
     *accepted.status_mut() = response.status();
     *accepted.headers_mut() = response.headers().clone();
-    answer_subprotocol(request.headers(), accepted.headers_mut());
+    upstream.answer_subprotocol(request.headers(), accepted.headers_mut());
     Ok(accepted)
-}
-
-/// Sets the subprotocol that `connect-handler` answers and the emulator drops.
-fn answer_subprotocol(handshake: &HeaderMap, response: &mut HeaderMap) {
-    response.remove(SEC_WEBSOCKET_PROTOCOL);
-    let values = handshake.get_all(SEC_WEBSOCKET_PROTOCOL).into_iter();
-    if let Some(subprotocol) = subprotocol::answer(values.filter_map(|value| value.to_str().ok()), others) {
-        response.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol));
-    }
 }
 
 /// Returns whether the client asks for a WebSocket (RFC 6455, section 4.2.1). The emulator checks the rest.

@@ -43,13 +43,13 @@ pub struct FrontDoor {
 }
 
 impl FrontDoor {
-    /// Starts a front door to the stage at `url`, `ws://…/{stage}`. It runs in a thread of its own, so that the
-    /// caller's work cannot delay it.
+    /// Starts a front door to the stage at `url`, `ws://…/{stage}`, whose `connect-handler` answers these
+    /// `subprotocols` beside `streamer.jwt`. It runs in a thread of its own, so that the caller's work cannot delay it.
     ///
     /// # Errors
     /// When `url` is not a ws URL, or no port is available.
-    pub fn start(url: &str) -> anyhow::Result<Self> {
-        let upstream = Upstream::parse(url)?;
+    pub fn start(url: &str, subprotocols: Vec<String>) -> anyhow::Result<Self> {
+        let upstream = Upstream::parse(url, subprotocols)?;
         let stage = upstream.stage().to_owned();
         // Without more, the front door still serves as many clients as it can.
         raise_descriptor_limit();
@@ -139,7 +139,7 @@ mod tests {
         async fn start() -> (Self, FrontDoor) {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
             let url = format!("ws://{}/_aws/execute-api/a1b2c3d4/local", listener.local_addr().unwrap());
-            (Self(listener), FrontDoor::start(&url).unwrap())
+            (Self(listener), FrontDoor::start(&url, vec!["graphql-transport-ws".to_owned()]).unwrap())
         }
 
         async fn stream(&self) -> TcpStream {
@@ -222,6 +222,7 @@ mod tests {
                 Some("streamer.jwt"),
             ),
             ("Sec-WebSocket-Protocol: chat\r\n", "", None),
+            ("Sec-WebSocket-Protocol: chat, graphql-transport-ws\r\n", "", Some("graphql-transport-ws")),
             // `connect-handler` answers no other subprotocol, so API Gateway does not, either.
             ("Sec-WebSocket-Protocol: chat\r\n", "Sec-WebSocket-Protocol: chat\r\n", None),
             ("", "", None),
@@ -333,7 +334,7 @@ mod tests {
     #[test]
     fn only_ws_urls_are_accepted() {
         for url in ["wss://127.0.0.1:1/local", "http://127.0.0.1:1/local", "/local"] {
-            assert!(FrontDoor::start(url).is_err(), "{url}");
+            assert!(FrontDoor::start(url, Vec::new()).is_err(), "{url}");
         }
     }
 
