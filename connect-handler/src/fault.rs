@@ -21,8 +21,10 @@ pub enum Fault {
     UnknownKey,
     /// The issuer's keys could not be fetched. The token may be valid.
     KeysUnavailable,
-    /// The key did not make the signature.
+    /// No key made the signature.
     BadSignature,
+    /// None of the first 16 keys that fit the token made the signature. A further one may have.
+    ManyKeys,
     /// `exp` has passed.
     Expired,
     /// `nbf` is in the future.
@@ -110,7 +112,7 @@ impl Fault {
             Self::WrongAlgorithm => "wrong_algorithm",
             Self::UnknownKey => "unknown_key",
             Self::KeysUnavailable => "keys_unavailable",
-            Self::BadSignature => "bad_signature",
+            Self::BadSignature | Self::ManyKeys => "bad_signature",
             Self::Expired => "token_expired",
             Self::NotYetValid => "token_not_yet_valid",
             Self::WrongIssuer(_) => "wrong_issuer",

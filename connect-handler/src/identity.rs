@@ -14,16 +14,17 @@ use crate::{
 
 /// The source of a client's identity.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one for each execution environment")]
 pub enum Identity {
     /// A token in the handshake, which this function verifies.
-    Token(Box<Verifier>),
+    Token(Verifier),
     /// The context of a Lambda authorizer on `$connect`, which has verified whatever it verifies.
     Authorizer(ClaimNames),
 }
 
 impl From<Verifier> for Identity {
     fn from(verifier: Verifier) -> Self {
-        Self::Token(Box::new(verifier))
+        Self::Token(verifier)
     }
 }
 

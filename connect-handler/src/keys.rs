@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::{claims::ClaimSet, issuer::IssuerName};
 
 /// Maximum keys that one token is verified with: the keys with its `kid`, or any keys for a token without `kid`.
-const MAX_CANDIDATES: usize = 16;
+pub(crate) const MAX_CANDIDATES: usize = 16;
 
 /// Bits of an RSA key: at least 2048 (RFC 7518, section 3.3); more than 8192 only cost time.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;

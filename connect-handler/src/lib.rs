@@ -106,11 +106,15 @@ impl Refusal {
 
     /// Returns the claim that causes the refusal, and its problem.
     fn claim(&self) -> (Option<String>, Option<String>) {
+        let of_all = |problem: &str| (None, Some(problem.to_owned()));
         match self {
-            Self::Token(Fault::NoClaims) => (None, Some("the claims are not a JSON object".to_owned())),
+            Self::Token(Fault::NoClaims) => of_all("the claims are not a JSON object"),
             Self::Token(Fault::NoAuthorizer) => {
-                (None, Some("$connect has no authorizer: attach one, or unset IDENTITY_SOURCE".to_owned()))
+                of_all("$connect has no authorizer: attach one, or unset IDENTITY_SOURCE")
             }
+            Self::Token(Fault::ManyKeys) => of_all(
+                "more keys fit than the 16 that were tried: name the key in the token's header, as kid",
+            ),
             Self::Token(fault) => fault.claim().map(|fault| (fault.claim, fault.problem.to_string())).unzip(),
             _ => (None, None),
         }

@@ -13,7 +13,7 @@ use crate::{
     fetch::HttpFetch,
     issuer::IssuerName,
     jwks::{Jwks, JwksError},
-    keys::{KeyError, PublicKey},
+    keys::{KeyError, MAX_CANDIDATES, PublicKey},
     rules::{Audience, Rules},
     token::Token,
 };
@@ -97,8 +97,10 @@ impl Verifier {
         match keys.find(header.kid.as_deref(), algorithm, now).await {
             Ok(keys) => {
                 let mut results = keys.iter().map(|key| self.verify_with(key, algorithm, token, now));
-                let bad_signature = Err(Fault::BadSignature);
-                results.find(|result| *result != bad_signature).unwrap_or(bad_signature)
+                let is_of_a_key = |result: &Result<_, _>| *result != Err(Fault::BadSignature);
+                let untried =
+                    || if keys.len() < MAX_CANDIDATES { Fault::BadSignature } else { Fault::ManyKeys };
+                results.find(is_of_a_key).unwrap_or_else(|| Err(untried()))
             }
             Err(JwksError::Key(KeyError::Unknown)) => Err(Fault::UnknownKey),
             Err(JwksError::Key(KeyError::OtherAlgorithm)) => Err(Fault::WrongAlgorithm),
@@ -126,6 +128,9 @@ impl Verifier {
             return Err(Fault::WrongAlgorithm);
         }
         let (message, signature) = token.expose().rsplit_once('.').ok_or(Fault::Malformed)?;
+        if !message.contains('.') {
+            return Err(Fault::Malformed);
+        }
         match crypto::verify(signature, message.as_bytes(), key.key(), algorithm) {
             Ok(true) => {}
             Ok(false) => return Err(Fault::BadSignature),

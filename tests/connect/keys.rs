@@ -161,12 +161,13 @@ async fn discovery_finds_keys_of_configured_issuer() {
     };
     server.serve("/keys", body(&[&signer]));
     let new_handler = || {
-        let config = Config::read(Environment::of([("JWT_ISSUER", issuer.as_str())])).unwrap();
+        let environment = [("JWT_ISSUER", issuer.as_str()), ("JWT_AUDIENCE", "streamer")];
+        let config = Config::read(Environment::of(environment)).unwrap();
         let table = streamer_tests::doubles::TableDouble::default().client();
         let telemetry = streamer_tests::worker::telemetry("connect-handler");
         connect_handler::ConnectHandler::new(table, config.identity, access(), None, telemetry)
     };
-    let token = signer.sign(&claims(&json!({ "iss": issuer, "aud": null }))).unwrap();
+    let token = signer.sign(&claims(&json!({ "iss": issuer }))).unwrap();
     for page in [
         configuration("https://evil.example.com", &server.url("/keys")),
         configuration(&format!("{issuer}/"), &server.url("/keys")),
@@ -183,6 +184,6 @@ async fn discovery_finds_keys_of_configured_issuer() {
     server.serve(path, configuration(&issuer, &server.url("/keys")));
     let handler = new_handler();
     assert_eq!(respond(&handler, &token).await.0, 200);
-    let other = signer.sign(&claims(&json!({ "iss": "https://evil.example.com", "aud": null }))).unwrap();
+    let other = signer.sign(&claims(&json!({ "iss": "https://evil.example.com" }))).unwrap();
     assert_eq!(respond(&handler, &other).await, (401, "wrong_issuer".to_owned()));
 }

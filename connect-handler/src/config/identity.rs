@@ -122,8 +122,9 @@ fn verifier(environment: &mut Environment, names: Result<ClaimNames, Faulty>) ->
     let url = environment.optional(&JWT_JWKS_URL, KeyUrl::new);
     let issuers = environment.optional_not_empty(&JWT_ISSUER, issuers).map(Option::unwrap_or_default);
     let audience = audience(environment);
+    let serves_others = matches!(key, Ok(None)) && (!matches!(url, Ok(None)) || issuers != Ok(Vec::new()));
     let keys = keys(environment, key, url, issuers.clone());
-    if matches!((&keys, &audience), (Ok(Keys::Set(_) | Keys::Issuers(_)), Ok(Audience::None))) {
+    if serves_others && audience == Ok(Audience::None) {
         return Err(environment.fault(&JWT_AUDIENCE, "missing"));
     }
     Ok(Verifier::new(keys?, Rules { issuers: issuers?, audience: audience?, names: names? }))
