@@ -1,5 +1,26 @@
 # The Lambda functions.
 
+locals {
+  # Variables that are set and that only the function connect reads.
+  connect_only = compact([
+    var.identity_source == null ? "" : "identity_source",
+    var.jwt_public_key == null ? "" : "jwt_public_key",
+    var.jwt_jwks_url == null ? "" : "jwt_jwks_url",
+    var.jwt_issuers == null ? "" : "jwt_issuers",
+    var.jwt_audiences == null ? "" : "jwt_audiences",
+    var.jwt_audience_claim == null ? "" : "jwt_audience_claim",
+    var.user_claim == null ? "" : "user_claim",
+    var.tenant_claim == null ? "" : "tenant_claim",
+    var.default_tenant == null ? "" : "default_tenant",
+    var.permissions_claim == null ? "" : "permissions_claim",
+    var.allowed_tenants == null ? "" : "allowed_tenants",
+    var.required_permission == null ? "" : "required_permission",
+    var.subprotocols == null ? "" : "subprotocols",
+    var.max_connections_per_user == null ? "" : "max_connections_per_user",
+    var.expire_with_token == null ? "" : "expire_with_token",
+  ])
+}
+
 resource "aws_lambda_function" "this" {
   #checkov:skip=CKV_AWS_116:A function's dead-letter queue serves asynchronous invocations; these functions have only synchronous ones.
   #checkov:skip=CKV_AWS_117:The functions call nothing inside a VPC.
@@ -40,8 +61,8 @@ resource "aws_lambda_function" "this" {
     }
 
     precondition {
-      condition     = local.creates_function.connect || alltrue([for setting in [var.jwt_public_key, var.jwt_jwks_url, var.jwt_issuer, var.jwt_audience, var.allowed_tenants, var.required_permission, var.max_connections_per_user, var.expire_with_token] : setting == null])
-      error_message = "Without the function connect, no client's token is verified: set connect to true, or omit jwt_public_key, jwt_jwks_url, jwt_issuer, jwt_audience, allowed_tenants, required_permission, max_connections_per_user and expire_with_token."
+      condition     = local.creates_function.connect || length(local.connect_only) == 0
+      error_message = "Without the function connect, no client is verified: set connect to true, or omit ${join(", ", local.connect_only)}."
     }
   }
 

@@ -56,9 +56,12 @@ locals {
     allowed_tenants             = var.allowed_tenants == null ? null : join(",", var.allowed_tenants)
     away_grace_seconds          = var.away_grace_seconds
     connect_grace_seconds       = var.connect_grace_seconds
+    default_tenant              = var.default_tenant
     expire_with_token           = var.expire_with_token
-    jwt_audience                = var.jwt_audience
-    jwt_issuer                  = var.jwt_issuer
+    identity_source             = var.identity_source
+    jwt_audience_claim          = var.jwt_audience_claim
+    jwt_audiences               = var.jwt_audiences == null ? null : join(",", var.jwt_audiences)
+    jwt_issuers                 = var.jwt_issuers == null ? null : join(",", var.jwt_issuers)
     jwt_jwks_url                = var.jwt_jwks_url
     jwt_public_key              = var.jwt_public_key
     log_level                   = var.log_level
@@ -66,8 +69,12 @@ locals {
     max_age_seconds             = var.max_age_seconds
     max_connections_per_user    = var.max_connections_per_user
     max_posts_per_second        = local.max_posts_per_second
+    permissions_claim           = var.permissions_claim
     required_permission         = var.required_permission
     stage                       = local.stage
+    subprotocols                = length(coalesce(var.subprotocols, [])) == 0 ? null : join(",", var.subprotocols)
+    tenant_claim                = var.tenant_claim
+    user_claim                  = var.user_claim
     worker_timeout_seconds      = local.functions[local.worker].timeout_seconds
   }
   resource_values = {

@@ -102,7 +102,7 @@ variable "api" {
 }
 
 variable "connect" {
-  description = "Whether to create the function that verifies tokens and writes rows; null creates it unless `api` is set. An API that the module creates admits every client if it has neither this function nor a route `$connect` of yours."
+  description = "Whether to create the function that verifies clients and writes rows; null creates it unless `api` is set. An API that the module creates admits every client if it has neither this function nor a route `$connect` of yours."
   type        = bool
   default     = null
 }
@@ -137,7 +137,7 @@ variable "table" {
 }
 
 variable "authorizer" {
-  description = "Lambda (REQUEST) authorizer of the route `$connect`: the id of one that the API has, or the ARN of its function, for which the module creates it. Without identity_sources, such as `route.request.querystring.token`, API Gateway invokes it for every client."
+  description = "Lambda (REQUEST) authorizer of the route `$connect`: the id of one that the API has, or the ARN of its function, for which the module creates it. Without identity_sources, such as `route.request.querystring.token`, API Gateway invokes it for every client. The function connect still verifies a token behind it, unless identity_source is `authorizer`."
   type = object({
     id = optional(string)
     function = optional(object({
@@ -232,14 +232,30 @@ variable "throttling" {
 
 # Authentication
 
+variable "identity_source" {
+  description = "Source of user, tenant and permissions: `token`, or `authorizer` for the context of a Lambda authorizer on `$connect`, and then no token is verified. Null uses the function's default, `token`, also if `authorizer` is set: the function verifies the token after the authorizer."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.identity_source == null || contains(["token", "authorizer"], coalesce(var.identity_source, "-"))
+    error_message = "identity_source must be token or authorizer."
+  }
+
+  validation {
+    condition     = coalesce(var.identity_source, "token") != "authorizer" || var.authorizer != null || !var.connect_route
+    error_message = "identity_source = \"authorizer\" needs an authorizer: set authorizer, or set connect_route to false if your own route $connect has one."
+  }
+}
+
 variable "jwt_public_key" {
   description = "Public key that verifies tokens, as PEM: RSA, EC or Ed25519."
   type        = string
   default     = null
 
   validation {
-    condition     = var.jwt_public_key != null || var.jwt_jwks_url != null || var.jwt_issuer != null || !coalesce(var.connect, var.api == null)
-    error_message = "No key is set to verify tokens: set jwt_public_key, jwt_jwks_url or jwt_issuer."
+    condition     = var.jwt_public_key != null || var.jwt_jwks_url != null || var.jwt_issuers != null || !coalesce(var.connect, var.api == null) || coalesce(var.identity_source, "token") == "authorizer"
+    error_message = "No key is set to verify tokens: set jwt_public_key, jwt_jwks_url or jwt_issuers."
   }
 
   validation {
@@ -247,14 +263,20 @@ variable "jwt_public_key" {
     error_message = "jwt_public_key and jwt_jwks_url exclude each other: set one of them."
   }
 
+  # The same URLs as in jwt_jwks_url, without a query. {tenantid} becomes `common` there.
   validation {
-    condition     = var.jwt_public_key != null || var.jwt_jwks_url != null || var.jwt_issuer == null || can(regex("^https://[^?#]+$", var.jwt_issuer))
-    error_message = "Without jwt_public_key and jwt_jwks_url, jwt_issuer must be an https URL without a query, to discover the keys: change it, or set one of them."
+    condition     = var.jwt_public_key != null || var.jwt_jwks_url != null || alltrue([for issuer in coalesce(var.jwt_issuers, []) : can(regex("^(https://[^\\s/?#@]+|http://(localhost|127\\.0\\.0\\.1|\\[::1\\])(:[0-9]+)?)(/[^\\s?#]*)?$", trimspace(issuer)))])
+    error_message = "Without jwt_public_key and jwt_jwks_url, jwt_issuers must be https URLs without a query, to discover the keys: change them, or set one of the two."
   }
 
   validation {
     condition     = var.jwt_public_key == null || can(regex("-----BEGIN (RSA )?PUBLIC KEY-----", var.jwt_public_key))
     error_message = "jwt_public_key must be a PEM with -----BEGIN PUBLIC KEY-----."
+  }
+
+  validation {
+    condition     = var.jwt_public_key == null || coalesce(var.identity_source, "token") != "authorizer"
+    error_message = "No token is verified with identity_source = \"authorizer\": omit jwt_public_key, or identity_source."
   }
 }
 
@@ -264,30 +286,121 @@ variable "jwt_jwks_url" {
   default     = null
 
   validation {
-    condition     = var.jwt_jwks_url == null || can(regex("^https://", var.jwt_jwks_url))
-    error_message = "jwt_jwks_url must be an https URL."
+    condition     = var.jwt_jwks_url == null || can(regex("^(https://[^\\s/?#@]+|http://(localhost|127\\.0\\.0\\.1|\\[::1\\])(:[0-9]+)?)([/?#]\\S*)?$", var.jwt_jwks_url))
+    error_message = "jwt_jwks_url must be an https URL without credentials. Only on an emulator, http://localhost and http://127.0.0.1 work, too."
+  }
+
+  validation {
+    condition     = var.jwt_jwks_url == null || coalesce(var.identity_source, "token") != "authorizer"
+    error_message = "No token is verified with identity_source = \"authorizer\": omit jwt_jwks_url, or identity_source."
   }
 }
 
-variable "jwt_issuer" {
-  description = "Required `iss` of a token. If neither jwt_public_key nor jwt_jwks_url is set, it must be an https URL whose OpenID Connect configuration provides the keys."
+variable "jwt_issuers" {
+  description = "Accepted values of a token's `iss`; null accepts any. If neither jwt_public_key nor jwt_jwks_url is set, they must be https URLs whose OpenID Connect configurations provide the keys. `{tenantid}` stands for the token's `tid`, for several tenants of Entra ID."
+  type        = list(string)
+  default     = null
+
+  validation {
+    condition     = var.jwt_issuers == null || (length(coalesce(var.jwt_issuers, [])) > 0 && alltrue([for issuer in coalesce(var.jwt_issuers, []) : can(regex("^[^,]*[^\\s,][^,]*$", issuer))]))
+    error_message = "jwt_issuers must contain at least one issuer, and no issuer may be empty or contain a comma."
+  }
+
+  validation {
+    condition     = var.jwt_issuers == null || coalesce(var.identity_source, "token") != "authorizer"
+    error_message = "No token is verified with identity_source = \"authorizer\": omit jwt_issuers, or identity_source."
+  }
+}
+
+variable "jwt_audiences" {
+  description = "Accepted values of a token's `aud`, or [\"any\"] for all tokens of the issuers. Required with jwt_jwks_url, and with jwt_issuers as the only source of keys: such a key may sign tokens for other applications. Null refuses tokens that have an `aud`."
+  type        = list(string)
+  default     = null
+
+  validation {
+    condition     = var.jwt_audiences == null || (length(coalesce(var.jwt_audiences, [])) > 0 && alltrue([for audience in coalesce(var.jwt_audiences, []) : can(regex("^[^,]*[^\\s,][^,]*$", audience))]))
+    error_message = "jwt_audiences must contain at least one audience, and no audience may be empty or contain a comma."
+  }
+
+  validation {
+    condition     = length(coalesce(var.jwt_audiences, [])) < 2 || !try(contains([for audience in var.jwt_audiences : trimspace(audience)], "any"), false)
+    error_message = "\"any\" in jwt_audiences stands alone: remove the other audiences, or \"any\"."
+  }
+
+  validation {
+    condition     = var.jwt_audiences != null || var.jwt_public_key != null || (var.jwt_jwks_url == null && var.jwt_issuers == null) || !coalesce(var.connect, var.api == null) || coalesce(var.identity_source, "token") == "authorizer"
+    error_message = "The keys of jwt_jwks_url and jwt_issuers may sign tokens for other applications: set jwt_audiences, or [\"any\"] to accept all of them."
+  }
+
+  validation {
+    condition     = var.jwt_audiences == null || coalesce(var.identity_source, "token") != "authorizer"
+    error_message = "No token is verified with identity_source = \"authorizer\": omit jwt_audiences, or identity_source."
+  }
+}
+
+variable "jwt_audience_claim" {
+  description = "Claim that holds the audience, a name or a JSON pointer; null uses `aud`. `client_id` for access tokens of Amazon Cognito."
   type        = string
   default     = null
 
   validation {
-    condition     = var.jwt_issuer == null || try(length(var.jwt_issuer) > 0, false)
-    error_message = "jwt_issuer must not be empty: set a value, or omit it."
+    condition     = var.jwt_audience_claim == null || can(regex("^([^/]|/([^~]|~[01])*$)", var.jwt_audience_claim))
+    error_message = "jwt_audience_claim must be the name of a claim, or a JSON pointer such as /resource/client, in which ~ occurs only as ~0 or ~1."
+  }
+
+  validation {
+    condition     = var.jwt_audience_claim == null || try(!contains([for audience in var.jwt_audiences : trimspace(audience)], "any"), false)
+    error_message = "jwt_audience_claim needs an audience other than \"any\" in jwt_audiences: set one, or omit jwt_audience_claim."
+  }
+
+  validation {
+    condition     = var.jwt_audience_claim == null || coalesce(var.identity_source, "token") != "authorizer"
+    error_message = "No token is verified with identity_source = \"authorizer\": omit jwt_audience_claim, or identity_source."
   }
 }
 
-variable "jwt_audience" {
-  description = "Required `aud` of a token; null refuses tokens that have an `aud`."
+variable "user_claim" {
+  description = "Claim that holds the user, a name such as `oid` or a JSON pointer such as `/ext/user`; null uses `sub`, and `principalId` with identity_source = \"authorizer\"."
   type        = string
   default     = null
 
   validation {
-    condition     = var.jwt_audience == null || try(length(var.jwt_audience) > 0, false)
-    error_message = "jwt_audience must not be empty: set a value, or omit it."
+    condition     = var.user_claim == null || can(regex("^([^/]|/([^~]|~[01])*$)", var.user_claim))
+    error_message = "user_claim must be the name of a claim, or a JSON pointer such as /ext/user, in which ~ occurs only as ~0 or ~1."
+  }
+}
+
+variable "tenant_claim" {
+  description = "Claim that holds the tenant, a name such as `org_id` or a JSON pointer such as `/ext/tenant`; null uses `tenant_id`."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.tenant_claim == null || can(regex("^([^/]|/([^~]|~[01])*$)", var.tenant_claim))
+    error_message = "tenant_claim must be the name of a claim, or a JSON pointer such as /ext/tenant, in which ~ occurs only as ~0 or ~1."
+  }
+}
+
+variable "default_tenant" {
+  description = "Tenant of a user whose claims name none; null refuses such a user."
+  type        = string
+  default     = null
+
+  # urlencode writes each byte as one character or as %XX.
+  validation {
+    condition     = var.default_tenant == null || try(contains(range(1, 257), length(replace(urlencode(var.default_tenant), "/%../", "-"))) && !can(regex("[\\x{0}-\\x{1f}\\x{7f}-\\x{9f}\\x{61c}\\x{200e}\\x{200f}\\x{2028}-\\x{202e}\\x{2066}-\\x{2069}]", var.default_tenant)), false)
+    error_message = "default_tenant must have 1 to 256 bytes, and no control or bidirectional formatting character."
+  }
+}
+
+variable "permissions_claim" {
+  description = "Claim that holds the permissions, a list of strings or a string with spaces: a name such as `scope`, or a JSON pointer such as `/realm_access/roles`. Null uses `permissions`."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.permissions_claim == null || can(regex("^([^/]|/([^~]|~[01])*$)", var.permissions_claim))
+    error_message = "permissions_claim must be the name of a claim, or a JSON pointer such as /realm_access/roles, in which ~ occurs only as ~0 or ~1."
   }
 }
 
@@ -297,19 +410,36 @@ variable "allowed_tenants" {
   default     = null
 
   validation {
-    condition     = var.allowed_tenants == null || (length(coalesce(var.allowed_tenants, [])) > 0 && alltrue([for tenant in coalesce(var.allowed_tenants, []) : can(regex("^[^,]+$", tenant))]))
-    error_message = "allowed_tenants must contain at least one tenant, and no tenant may contain a comma."
+    condition     = var.allowed_tenants == null || (length(coalesce(var.allowed_tenants, [])) > 0 && alltrue([for tenant in coalesce(var.allowed_tenants, []) : can(regex("^[^,]*[^\\s,][^,]*$", tenant))]))
+    error_message = "allowed_tenants must contain at least one tenant, and no tenant may be empty or contain a comma."
+  }
+
+  validation {
+    condition     = alltrue([for tenant in coalesce(var.allowed_tenants, []) : try(length(replace(urlencode(trimspace(tenant)), "/%../", "-")) <= 256 && !can(regex("[\\x{0}-\\x{1f}\\x{7f}-\\x{9f}\\x{61c}\\x{200e}\\x{200f}\\x{2028}-\\x{202e}\\x{2066}-\\x{2069}]", trimspace(tenant))), false)])
+    error_message = "A tenant of allowed_tenants must have at most 256 bytes, and no control or bidirectional formatting character."
   }
 }
 
 variable "required_permission" {
-  description = "Permission that the token's `permissions` must contain; null requires no permission."
+  description = "Permission that a client must have, see permissions_claim; null requires no permission."
   type        = string
   default     = null
 
   validation {
     condition     = var.required_permission == null || try(length(var.required_permission) > 0, false)
     error_message = "required_permission must not be empty: set a value, or omit it."
+  }
+}
+
+variable "subprotocols" {
+  description = "Further subprotocols to answer when a client offers them, such as `graphql-transport-ws`, besides `streamer.jwt`; null answers none."
+  type        = list(string)
+  default     = null
+
+  # https://www.rfc-editor.org/rfc/rfc6455#section-4.1
+  validation {
+    condition     = alltrue([for subprotocol in coalesce(var.subprotocols, []) : can(regex("^[0-9A-Za-z!#$%&'*+.^_`|~-]+$", trimspace(subprotocol)))])
+    error_message = "A subprotocol must be a token of RFC 6455: letters, digits and !#$%&'*+-.^_`|~ without spaces."
   }
 }
 
@@ -328,6 +458,11 @@ variable "expire_with_token" {
   description = "Whether a connection's row expires with its token, if that is earlier; null uses the function's default, false."
   type        = bool
   default     = null
+
+  validation {
+    condition     = !coalesce(var.expire_with_token, false) || coalesce(var.identity_source, "token") != "authorizer"
+    error_message = "No token is verified with identity_source = \"authorizer\": omit expire_with_token, or identity_source."
+  }
 }
 
 # Worker and queues

@@ -13,8 +13,8 @@ run "complete_example_plans" {
   }
 
   variables {
-    jwt_issuer = "https://auth.example.com"
-    router_zip = "${var.packages}/connect-handler-${var.architecture}.zip" # any zip file
+    jwt_issuers = ["https://auth.example.com"]
+    router_zip  = "${var.packages}/connect-handler-${var.architecture}.zip" # any zip file
   }
 
   assert {

@@ -6,7 +6,8 @@ mock_provider "aws" {
 }
 
 variables {
-  jwt_issuer = "https://auth.example.com"
+  jwt_issuers   = ["https://auth.example.com"]
+  jwt_audiences = ["streamer"]
 }
 
 run "default_is_half_of_account_limit" {

@@ -24,7 +24,8 @@ override_resource {
 }
 
 variables {
-  jwt_issuer = "https://auth.example.com"
+  jwt_issuers   = ["https://auth.example.com"]
+  jwt_audiences = ["streamer"]
 }
 
 run "names_begin_with_the_api_name" {
@@ -63,7 +64,7 @@ run "functions_get_default_environment" {
   command = plan
 
   assert {
-    condition     = aws_lambda_function.this["connect"].environment[0].variables == tomap({ CONNECTIONS_TABLE = "streamer_connections", JWT_ISSUER = "https://auth.example.com", STAGE = "production", WEBSOCKET_ENDPOINT = "https://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com/production" })
+    condition     = aws_lambda_function.this["connect"].environment[0].variables == tomap({ CONNECTIONS_TABLE = "streamer_connections", JWT_AUDIENCE = "streamer", JWT_ISSUER = "https://auth.example.com", STAGE = "production", WEBSOCKET_ENDPOINT = "https://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com/production" })
     error_message = "connect: ${jsonencode(aws_lambda_function.this["connect"].environment[0].variables)}"
   }
 
@@ -188,10 +189,10 @@ run "own_connect_function_replaces_the_module_function" {
   command = plan
 
   variables {
-    connect    = false
-    disconnect = false
-    jwt_issuer = null
-    routes     = { "$connect" = { function_name = "enter", invoke_arn = "arn:aws:apigateway:eu-central-1:lambda:path/2015-03-31/functions/enter/invocations" } }
+    connect     = false
+    disconnect  = false
+    jwt_issuers = null
+    routes      = { "$connect" = { function_name = "enter", invoke_arn = "arn:aws:apigateway:eu-central-1:lambda:path/2015-03-31/functions/enter/invocations" } }
   }
 
   assert {

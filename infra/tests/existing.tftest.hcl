@@ -105,7 +105,8 @@ run "functions_without_routes_come_with_table" {
     connect_route    = false
     disconnect       = true
     disconnect_route = false
-    jwt_issuer       = "https://auth.example.com"
+    jwt_issuers      = ["https://auth.example.com"]
+    jwt_audiences    = ["streamer"]
   }
 
   assert {
@@ -114,7 +115,7 @@ run "functions_without_routes_come_with_table" {
   }
 
   assert {
-    condition     = aws_lambda_function.this["connect"].environment[0].variables == tomap({ CONNECTIONS_TABLE = "streamer_connections", JWT_ISSUER = "https://auth.example.com", STAGE = "prod", WEBSOCKET_ENDPOINT = "https://e5d4c3b2a1.execute-api.eu-central-1.amazonaws.com/prod" })
+    condition     = aws_lambda_function.this["connect"].environment[0].variables == tomap({ CONNECTIONS_TABLE = "streamer_connections", JWT_AUDIENCE = "streamer", JWT_ISSUER = "https://auth.example.com", STAGE = "prod", WEBSOCKET_ENDPOINT = "https://e5d4c3b2a1.execute-api.eu-central-1.amazonaws.com/prod" })
     error_message = "connect: ${jsonencode(aws_lambda_function.this["connect"].environment[0].variables)}"
   }
 
@@ -128,8 +129,9 @@ run "routes_belong_to_the_existing_api" {
   command = plan
 
   variables {
-    connect    = true
-    jwt_issuer = "https://auth.example.com"
+    connect       = true
+    jwt_issuers   = ["https://auth.example.com"]
+    jwt_audiences = ["streamer"]
     routes = {
       "$disconnect" = { function_name = "leave", invoke_arn = "arn:aws:apigateway:eu-central-1:lambda:path/2015-03-31/functions/leave/invocations" }
     }
@@ -168,9 +170,10 @@ run "authorizer_function_guards_connect" {
   command = plan
 
   variables {
-    connect    = true
-    jwt_issuer = "https://auth.example.com"
-    authorizer = { function = { arn = "arn:aws:lambda:eu-central-1:123456789012:function:authorize", identity_sources = ["route.request.querystring.token"] } }
+    connect       = true
+    jwt_issuers   = ["https://auth.example.com"]
+    jwt_audiences = ["streamer"]
+    authorizer    = { function = { arn = "arn:aws:lambda:eu-central-1:123456789012:function:authorize", identity_sources = ["route.request.querystring.token"] } }
     routes = {
       "$default" = { function_name = "router", invoke_arn = "arn:aws:apigateway:eu-central-1:lambda:path/2015-03-31/functions/router/invocations" }
     }
@@ -262,9 +265,10 @@ run "rejects_connect_without_table" {
   command = plan
 
   variables {
-    connect    = true
-    table      = false
-    jwt_issuer = "https://auth.example.com"
+    connect       = true
+    table         = false
+    jwt_issuers   = ["https://auth.example.com"]
+    jwt_audiences = ["streamer"]
   }
 
   expect_failures = [var.table]
@@ -294,9 +298,10 @@ run "rejects_second_connect_route" {
   command = plan
 
   variables {
-    connect    = true
-    jwt_issuer = "https://auth.example.com"
-    routes     = { "$connect" = { function_name = "enter", invoke_arn = "arn" } }
+    connect       = true
+    jwt_issuers   = ["https://auth.example.com"]
+    jwt_audiences = ["streamer"]
+    routes        = { "$connect" = { function_name = "enter", invoke_arn = "arn" } }
   }
 
   expect_failures = [var.routes]

@@ -7,7 +7,8 @@ mock_provider "aws" {
 
 variables {
   functions_zip = "${var.packages}/connect-handler-${var.architecture}.zip" # any zip file
-  jwt_issuer    = "https://auth.example.com"
+  jwt_issuers   = ["https://auth.example.com"]
+  jwt_audiences = ["chat"]
 }
 
 run "step_0_has_no_streamer" {

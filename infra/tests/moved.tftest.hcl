@@ -5,7 +5,8 @@ mock_provider "aws" {
 }
 
 variables {
-  jwt_issuer = "https://auth.example.com"
+  jwt_issuers   = ["https://auth.example.com"]
+  jwt_audiences = ["streamer"]
 }
 
 run "older_deployment_is_applied" {

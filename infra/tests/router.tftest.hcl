@@ -6,8 +6,8 @@ mock_provider "aws" {
 }
 
 variables {
-  jwt_issuer = "https://auth.example.com"
-  router_zip = "tests/router.tftest.hcl" # any file
+  jwt_issuers = ["https://auth.example.com"]
+  router_zip  = "tests/router.tftest.hcl" # any file
 }
 
 run "router_example_plans" {

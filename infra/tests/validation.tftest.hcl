@@ -6,7 +6,8 @@ mock_provider "aws" {
 }
 
 variables {
-  jwt_issuer = "https://auth.example.com"
+  jwt_issuers   = ["https://auth.example.com"]
+  jwt_audiences = ["streamer"]
 }
 
 run "rejects_missing_package" {
@@ -106,7 +107,7 @@ run "rejects_missing_token_key" {
   command = plan
 
   variables {
-    jwt_issuer = null
+    jwt_issuers = null
   }
 
   expect_failures = [var.jwt_public_key]

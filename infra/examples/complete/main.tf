@@ -32,9 +32,9 @@ module "streamer" {
     }
   }
 
-  # The issuer's OpenID Connect configuration provides the keys.
-  jwt_issuer               = var.jwt_issuer
-  jwt_audience             = var.jwt_audience
+  # The issuers' OpenID Connect configurations provide the keys.
+  jwt_issuers              = var.jwt_issuers
+  jwt_audiences            = var.jwt_audiences
   max_connections_per_user = 5
 
   # Half of an account's limit in a newer Region: 3 execution environments with 416 posts a second each.

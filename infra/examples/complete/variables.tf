@@ -21,13 +21,13 @@ variable "router_zip" {
   type        = string
 }
 
-variable "jwt_issuer" {
-  description = "Issuer of the clients' tokens, an https URL with an OpenID Connect configuration."
-  type        = string
+variable "jwt_issuers" {
+  description = "Issuers of the clients' tokens, https URLs with OpenID Connect configurations."
+  type        = list(string)
 }
 
-variable "jwt_audience" {
-  description = "Required `aud` of a token."
-  type        = string
-  default     = "streamer"
+variable "jwt_audiences" {
+  description = "Accepted values of a token's `aud`."
+  type        = list(string)
+  default     = ["streamer"]
 }

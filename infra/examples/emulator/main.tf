@@ -55,7 +55,7 @@ module "streamer" {
   }
 
   jwt_public_key = var.jwt_public_key
-  jwt_issuer     = var.jwt_issuer
+  jwt_issuers    = var.jwt_issuers
 
   max_connections_per_user = var.max_connections_per_user
 

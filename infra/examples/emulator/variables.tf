@@ -38,9 +38,9 @@ variable "jwt_public_key" {
   type        = string
 }
 
-variable "jwt_issuer" {
-  description = "Required `iss` of a token; null accepts any."
-  type        = string
+variable "jwt_issuers" {
+  description = "Accepted values of a token's `iss`; null accepts any."
+  type        = list(string)
   default     = null
 }
 

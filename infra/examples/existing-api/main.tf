@@ -39,7 +39,8 @@ module "streamer" {
   deletion_protection = false
 
   jwt_public_key = var.step >= 2 ? var.jwt_public_key : null
-  jwt_issuer     = var.step >= 2 ? var.jwt_issuer : null
+  jwt_issuers    = var.step >= 2 ? var.jwt_issuers : null
+  jwt_audiences  = var.step >= 2 ? var.jwt_audiences : null
 }
 
 locals {

@@ -32,14 +32,20 @@ variable "architecture" {
   default     = "arm64"
 }
 
-variable "jwt_issuer" {
-  description = "Issuer of the clients' tokens, from step 2 on. Without jwt_public_key, an https URL with an OpenID Connect configuration."
-  type        = string
+variable "jwt_issuers" {
+  description = "Issuers of the clients' tokens, from step 2 on. Without jwt_public_key, https URLs with OpenID Connect configurations."
+  type        = list(string)
+  default     = null
+}
+
+variable "jwt_audiences" {
+  description = "Accepted values of a token's `aud`, from step 2 on. Required without jwt_public_key."
+  type        = list(string)
   default     = null
 }
 
 variable "jwt_public_key" {
-  description = "Public key that verifies tokens, as PEM; null discovers the issuer's keys."
+  description = "Public key that verifies tokens, as PEM; null discovers the issuers' keys."
   type        = string
   default     = null
 }

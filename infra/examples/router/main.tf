@@ -32,8 +32,8 @@ module "streamer" {
   }
 
   jwt_public_key = var.jwt_public_key
-  jwt_issuer     = var.jwt_issuer
-  jwt_audience   = var.jwt_audience
+  jwt_issuers    = var.jwt_issuers
+  jwt_audiences  = var.jwt_audiences
 
   # A new account has a concurrency of 10, of which nothing can be reserved, and in newer Regions 2500 requests a second.
   requests_per_second  = 1000

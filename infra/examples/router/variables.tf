@@ -28,19 +28,19 @@ variable "architecture" {
   default     = "arm64"
 }
 
-variable "jwt_issuer" {
-  description = "Required `iss` of a token. Without jwt_public_key, an https URL whose OpenID Connect configuration provides the keys."
-  type        = string
+variable "jwt_issuers" {
+  description = "Accepted values of a token's `iss`. Without jwt_public_key, https URLs whose OpenID Connect configurations provide the keys."
+  type        = list(string)
 }
 
 variable "jwt_public_key" {
-  description = "Public key that verifies tokens, as PEM; null fetches the keys of jwt_issuer."
+  description = "Public key that verifies tokens, as PEM; null fetches the keys of jwt_issuers."
   type        = string
   default     = null
 }
 
-variable "jwt_audience" {
-  description = "Required `aud` of a token."
-  type        = string
-  default     = "streamer"
+variable "jwt_audiences" {
+  description = "Accepted values of a token's `aud`."
+  type        = list(string)
+  default     = ["streamer"]
 }

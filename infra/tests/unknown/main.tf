@@ -18,7 +18,7 @@ variable "architecture" {
 }
 
 resource "terraform_data" "later" {
-  for_each = toset(["api", "stage", "endpoint", "issuer", "function"])
+  for_each = toset(["api", "stage", "endpoint", "issuer", "audience", "function"])
 }
 
 module "streamer" {
@@ -33,9 +33,10 @@ module "streamer" {
     management_endpoint = terraform_data.later["endpoint"].id
   }
 
-  connect    = true
-  jwt_issuer = terraform_data.later["issuer"].id
-  authorizer = { function = { arn = terraform_data.later["function"].id } }
+  connect       = true
+  jwt_issuers   = [terraform_data.later["issuer"].id]
+  jwt_audiences = [terraform_data.later["audience"].id]
+  authorizer    = { function = { arn = terraform_data.later["function"].id } }
 
   routes = {
     "$default" = {

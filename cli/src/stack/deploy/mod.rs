@@ -110,7 +110,7 @@ pub async fn deploy(config: &SdkConfig, input: DeployInput<'_>) -> anyhow::Resul
     let values = BTreeMap::from([
         ("connections_table", spec.table.name.as_str()),
         ("dead_letter_queue_url", queues.dead_letter_url.as_str()),
-        ("jwt_issuer", ISSUER),
+        ("jwt_issuers", ISSUER),
         ("jwt_public_key", issuer.public_key.as_str()),
         ("management_endpoint", management_endpoint.as_str()),
         ("queue_url", queues.outbound_url.as_str()),
