@@ -44,6 +44,15 @@ impl Identity {
         }
     }
 
+    /// Logs a warning if tokens for other applications are accepted.
+    pub fn log_warnings(&self) {
+        if matches!(self, Self::Token(verifier) if verifier.accepts_any_audience()) {
+            tracing::warn!(
+                "JWT_AUDIENCE is `any`: tokens of the issuer for other applications are accepted, too"
+            );
+        }
+    }
+
     /// Refreshes the keys of tokens while another future runs. It never completes.
     pub async fn keep_fresh(&self, now: SystemTime) {
         match self {

@@ -1,6 +1,6 @@
 //! The executable of `connect-handler`.
 
-use connect_handler::{ConnectHandler, config::Config, identity::Identity, limit::ConnectionLimit};
+use connect_handler::{ConnectHandler, config::Config, limit::ConnectionLimit};
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
 use streamer_connections::ConnectionTable;
 use streamer_environment::{Environment, aws};
@@ -11,11 +11,7 @@ async fn main() -> Result<(), Error> {
     let Config { table, identity, access, max_connections_per_user, connect_grace, telemetry } =
         Config::read(Environment::of_process())?;
     let telemetry = Telemetry::start("connect-handler", telemetry);
-    if matches!(&identity, Identity::Token(verifier) if verifier.accepts_any_audience()) {
-        tracing::warn!(
-            "JWT_AUDIENCE is `any`: tokens that the issuer made for other applications are accepted, too"
-        );
-    }
+    identity.log_warnings();
     let aws = aws::load().await;
     let table = ConnectionTable::new(aws_sdk_dynamodb::Client::new(&aws), table);
     let limit = max_connections_per_user.map(|maximum| ConnectionLimit::new(maximum, connect_grace, aws));

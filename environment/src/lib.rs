@@ -74,8 +74,9 @@ impl Environment {
 
     /// Returns the given variables and no others.
     #[must_use]
-    pub fn of<const N: usize>(variables: [(&str, &str); N]) -> Self {
-        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    pub fn of(variables: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>) -> Self {
+        let variables = variables.into_iter().map(|(name, value)| (name.into(), value.into()));
+        let variables: Vec<(String, String)> = variables.collect();
         let lookup = move |wanted: &str| {
             variables.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.clone())
         };

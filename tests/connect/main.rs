@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod authorizer;
+mod issuers;
 mod keys;
 mod limit;
 mod presence;
+mod providers;
 mod random;
 mod refusals;
 mod setup;
@@ -218,6 +221,34 @@ async fn offered_subprotocol_is_confirmed() {
     assert_eq!(response.status_code, 200);
     assert_eq!(response.headers["Sec-WebSocket-Protocol"], "streamer.jwt");
     assert!(handler.handle(connect(Some(&token))).await.headers.is_empty());
+}
+
+/// A browser closes a connection whose answer names none of the subprotocols that it offered.
+#[tokio::test]
+async fn configured_subprotocols_are_confirmed() {
+    let (issuer, table) = (Issuer::generate().unwrap(), TableDouble::default());
+    let token = issuer.sign(&claims(&json!({}))).unwrap();
+    let environment = [("JWT_PUBLIC_KEY", RSA), ("SUBPROTOCOLS", "graphql-transport-ws, mqtt")];
+    let subprotocols = Config::read(Environment::of(environment)).unwrap().access.subprotocols;
+    let handler = handler(&issuer, &table, Access { subprotocols, ..access() });
+    for (offered, confirmed) in [
+        ("graphql-transport-ws", Some("graphql-transport-ws")),
+        ("graphql-ws, mqtt", Some("mqtt")),
+        ("graphql-ws", None),
+    ] {
+        let mut event = connect(Some(&token));
+        event.headers.push(("sec-websocket-protocol".to_owned(), offered.to_owned()));
+        let response = handler.handle(event).await;
+        assert_eq!(response.status_code, 200);
+        let answer = response.headers.get("Sec-WebSocket-Protocol");
+        assert_eq!(answer.map(|answer| answer.to_str().unwrap()), confirmed, "{offered}");
+    }
+    for malformed in ["a b", "a,", "", "\u{e9}", "a;b"] {
+        assert!(
+            faults([("JWT_PUBLIC_KEY", RSA), ("SUBPROTOCOLS", malformed)]).contains("SUBPROTOCOLS"),
+            "{malformed}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use streamer_tests::{
 
 use crate::{
     HOUR, refusal,
-    setup::{LogWriter, access, claims, seconds_from_now},
+    setup::{access, claims, logged, seconds_from_now},
 };
 
 struct Rig {
@@ -43,15 +43,6 @@ impl Rig {
         let token = self.issuer.sign(&claims(changes)).unwrap();
         self.handler.handle(connect(Some(&token))).await
     }
-}
-
-/// Returns the answer, and the log lines of it.
-async fn logged(work: impl Future<Output = ApiGatewayProxyResponse>) -> (ApiGatewayProxyResponse, String) {
-    use tracing::instrument::WithSubscriber as _;
-
-    let log = LogWriter::default();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(log.clone()).finish();
-    (work.with_subscriber(subscriber).await, log.text())
 }
 
 fn event(json: &Value) -> WebSocketEvent {

@@ -6,7 +6,7 @@ use std::{
     time::SystemTime,
 };
 
-use aws_lambda_events::encodings::Body;
+use aws_lambda_events::{apigw::ApiGatewayProxyResponse, encodings::Body};
 use connect_handler::{
     ConnectHandler,
     config::Access,
@@ -97,4 +97,15 @@ impl<'a> MakeWriter<'a> for LogWriter {
     fn make_writer(&'a self) -> Self {
         self.clone()
     }
+}
+
+/// Returns the answer, and the log lines of it.
+pub(crate) async fn logged(
+    work: impl Future<Output = ApiGatewayProxyResponse>,
+) -> (ApiGatewayProxyResponse, String) {
+    use tracing::instrument::WithSubscriber as _;
+
+    let log = LogWriter::default();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(log.clone()).finish();
+    (work.with_subscriber(subscriber).await, log.text())
 }

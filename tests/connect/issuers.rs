@@ -1,0 +1,174 @@
+//! Several issuers, and key sets as issuers really publish them.
+
+use connect_handler::config::Config;
+use jsonwebtoken::Algorithm;
+use serde_json::{Value, json};
+use streamer_environment::Environment;
+use streamer_tests::{
+    doubles::TableDouble,
+    event::connect,
+    key_server::{KeyServer, Page},
+    signer::{ALGORITHMS, Signer, changed, set},
+    worker::telemetry,
+};
+
+use crate::setup::{LogWriter, access, claims, from_server, logged, respond, verifying};
+
+fn handler(variables: &[(&str, &str)]) -> connect_handler::ConnectHandler {
+    let config = Config::read(Environment::of(variables.iter().copied())).unwrap();
+    let table = TableDouble::default().client();
+    connect_handler::ConnectHandler::new(table, config.identity, access(), None, telemetry("connect-handler"))
+}
+
+/// Serves an issuer's configuration and keys, and returns the issuer.
+fn issuer(server: &KeyServer, name: &str, at: &str, keys: &[Value]) -> String {
+    let issuer = server.url(&format!("/{name}"));
+    let configuration = json!({ "issuer": issuer, "jwks_uri": server.url(&format!("/{at}/keys")) });
+    server.serve(&format!("/{at}/.well-known/openid-configuration"), Page::Body(configuration.to_string()));
+    server.serve(&format!("/{at}/keys"), Page::Body(set(keys)));
+    issuer
+}
+
+#[tokio::test]
+async fn each_issuer_has_its_own_keys() {
+    let server = KeyServer::start().await.unwrap();
+    let [one, two] = ["1", "2"].map(|kid| Signer::new(Algorithm::ES256, kid).unwrap());
+    let same_kid = Signer::new(Algorithm::ES256, "1").unwrap();
+    let first = issuer(&server, "one", "one", &[one.jwk().unwrap()]);
+    let second = issuer(&server, "two", "two", &[two.jwk().unwrap(), same_kid.jwk().unwrap()]);
+    let handler = handler(&[("JWT_ISSUER", &format!("{first}, {second}")), ("JWT_AUDIENCE", "streamer")]);
+    let token = |signer: &Signer, issuer: Value| signer.sign(&claims(&json!({ "iss": issuer }))).unwrap();
+    for (signer, iss, expected) in [
+        (&one, json!(first), (200, "")),
+        (&two, json!(second), (200, "")),
+        (&same_kid, json!(second), (200, "")),
+        (&one, json!(second), (401, "bad_signature")),
+        (&same_kid, json!(first), (401, "bad_signature")),
+        (&two, json!(first), (401, "unknown_key")),
+        (&one, json!("https://evil.example.com"), (401, "wrong_issuer")),
+        (&one, json!([first]), (401, "wrong_issuer")),
+        (&one, Value::Null, (401, "wrong_issuer")),
+    ] {
+        let response = respond(&handler, &token(signer, iss.clone())).await;
+        assert_eq!(response, (expected.0, expected.1.to_owned()), "{} {iss}", signer.kid);
+    }
+}
+
+/// Entra's set for all tenants has keys of all of them and keys of one.
+#[tokio::test]
+async fn key_of_another_tenant_is_refused() {
+    let server = KeyServer::start().await.unwrap();
+    let [shared, own] = ["shared", "own"].map(|kid| Signer::new(Algorithm::RS256, kid).unwrap());
+    let keyed = |signer: &Signer, tenant: &str| {
+        let issuer = server.url(&format!("/{tenant}/v2.0"));
+        changed(signer.jwk().unwrap(), &json!({ "issuer": issuer }))
+    };
+    let keys = [keyed(&shared, "{tenantid}"), keyed(&own, "globex")];
+    let configured = issuer(&server, "{tenantid}/v2.0", "common/v2.0", &keys);
+    let handler =
+        handler(&[("JWT_ISSUER", &configured), ("JWT_AUDIENCE", "streamer"), ("TENANT_CLAIM", "tid")]);
+    for (signer, iss, tid, expected) in [
+        (&shared, "acme", "acme", (200, "")),
+        (&shared, "globex", "globex", (200, "")),
+        (&own, "globex", "globex", (200, "")),
+        (&own, "acme", "acme", (401, "wrong_issuer")),
+        (&shared, "acme", "globex", (401, "wrong_issuer")),
+        (&own, "acme", "globex", (401, "wrong_issuer")),
+    ] {
+        let claims = claims(&json!({ "iss": server.url(&format!("/{iss}/v2.0")), "tid": tid }));
+        let response = respond(&handler, &signer.sign(&claims).unwrap()).await;
+        assert_eq!(response, (expected.0, expected.1.to_owned()), "{} {iss} {tid}", signer.kid);
+    }
+}
+
+/// Java's `BigInteger` writes a zero before a number whose first bit is set.
+#[tokio::test]
+async fn numbers_of_keys_may_have_leading_zeros() {
+    use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+
+    let with_zero = |number: &Value| {
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(number.as_str().unwrap()).unwrap();
+        BASE64_URL_SAFE_NO_PAD.encode([&[0][..], &bytes].concat())
+    };
+    for (name, algorithm) in ALGORITHMS.into_iter().filter(|(name, _)| *name != "EdDSA") {
+        let (server, signer) = (KeyServer::start().await.unwrap(), Signer::new(algorithm, "java").unwrap());
+        let jwk = signer.jwk().unwrap();
+        let numbers =
+            ["n", "e", "x", "y"].into_iter().filter_map(|name| Some((name, with_zero(jwk.get(name)?))));
+        let padded: Value = numbers.collect();
+        server.serve("/keys", Page::Body(set(&[changed(jwk, &padded)])));
+        let token = signer.sign(&claims(&json!({}))).unwrap();
+        let response = respond(&verifying(from_server(&server, "/keys")), &token).await;
+        assert_eq!(response, (200, String::new()), "{name}");
+    }
+}
+
+/// Without a `kid`, up to 16 keys are tried, and the log says if there were more.
+#[tokio::test]
+async fn tokens_without_kid_try_sixteen_keys() {
+    let server = KeyServer::start().await.unwrap();
+    let signers: Vec<_> = (0..17).map(|_| Signer::new(Algorithm::ES256, "").unwrap()).collect();
+    let keys: Vec<_> =
+        signers.iter().map(|signer| changed(signer.jwk().unwrap(), &json!({ "kid": null }))).collect();
+    server.serve("/few", Page::Body(set(&keys[..15])));
+    server.serve("/many", Page::Body(set(&keys)));
+    let [few, many] = ["/few", "/many"].map(|path| verifying(from_server(&server, path)));
+    let token = |signer: &Signer| {
+        let header = signer.header(&json!({ "kid": null })).to_string();
+        signer.sign_raw(header, claims(&json!({})).to_string()).unwrap()
+    };
+    assert_eq!(respond(&many, &token(&signers[15])).await.0, 200);
+    for (handler, is_named) in [(&few, false), (&many, true)] {
+        let (response, log) = logged(handler.handle(connect(Some(&token(&signers[16]))))).await;
+        assert_eq!(response.status_code, 401);
+        assert!(log.contains("reason=\"bad_signature\""), "{log}");
+        assert_eq!(log.contains("problem=\"more keys fit than the 16 that were tried"), is_named, "{log}");
+    }
+}
+
+/// An issuer may serve other applications, so its tokens need an audience.
+#[test]
+fn issuers_keys_require_an_audience() {
+    let fault = |variables: &[(&str, &str)]| {
+        Config::read(Environment::of(variables.iter().copied())).err().map(|error| error.to_string())
+    };
+    let (url, issuer) =
+        (("JWT_JWKS_URL", "https://auth.example.com/keys"), ("JWT_ISSUER", "https://auth.example.com"));
+    let claim = ("JWT_AUDIENCE_CLAIM", "client_id");
+    for variables in [&[url][..], &[issuer], &[url, issuer], &[issuer, ("JWT_AUDIENCE", "")]] {
+        let error = fault(variables).unwrap();
+        assert!(
+            error.contains("JWT_AUDIENCE is missing") || error.contains("JWT_AUDIENCE is empty"),
+            "{error}"
+        );
+    }
+    for audience in ["web", "web, ios", "any"] {
+        assert_eq!(fault(&[issuer, ("JWT_AUDIENCE", audience)]), None, "{audience}");
+    }
+    assert_eq!(fault(&[issuer, claim, ("JWT_AUDIENCE", "web,ios")]), None);
+    for variables in
+        [[issuer, claim, ("JWT_AUDIENCE", "any")], [issuer, ("JWT_AUDIENCE", "web,any"), ("", "")]]
+    {
+        assert!(fault(&variables).unwrap().contains("JWT_AUDIENCE"), "{variables:?}");
+    }
+}
+
+/// Tokens of other applications are accepted only after a warning.
+#[tokio::test]
+async fn any_audience_is_accepted_with_a_warning() {
+    let (server, signer) = (KeyServer::start().await.unwrap(), Signer::new(Algorithm::ES256, "a").unwrap());
+    server.serve("/keys", Page::Body(set(&[signer.jwk().unwrap()])));
+    let url = server.url("/keys");
+    for (audience, is_any) in [("any", true), ("streamer", false)] {
+        let variables = [("JWT_JWKS_URL", &*url), ("JWT_AUDIENCE", audience)];
+        let log = LogWriter::default();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(log.clone()).finish();
+        let identity = Config::read(Environment::of(variables)).unwrap().identity;
+        tracing::subscriber::with_default(subscriber, || identity.log_warnings());
+        assert_eq!(log.text().contains("WARN") && log.text().contains("JWT_AUDIENCE is `any`"), is_any);
+        for aud in [json!("another"), json!(["a", "b"]), Value::Null] {
+            let token = signer.sign(&claims(&json!({ "aud": aud }))).unwrap();
+            assert_eq!(respond(&handler(&variables), &token).await.0 == 200, is_any, "{audience} {aud}");
+        }
+    }
+}
