@@ -243,7 +243,7 @@ async fn configured_subprotocols_are_confirmed() {
         let answer = response.headers.get("Sec-WebSocket-Protocol");
         assert_eq!(answer.map(|answer| answer.to_str().unwrap()), confirmed, "{offered}");
     }
-    for malformed in ["a b", "a,", "", "\u{e9}", "a;b"] {
+    for malformed in ["a b", "a,", "\u{e9}", "a;b"] {
         assert!(
             faults([("JWT_PUBLIC_KEY", RSA), ("SUBPROTOCOLS", malformed)]).contains("SUBPROTOCOLS"),
             "{malformed}"
