@@ -26,6 +26,7 @@ async fn subprotocol_is_that_of_connect_handler() -> anyhow::Result<()> {
     for (offered, expected) in [
         (Some(format!("streamer.jwt, {token}")), Some("streamer.jwt")),
         (Some(format!("chat,streamer.jwt,{token}")), Some("streamer.jwt")),
+        (Some("chat, mqtt, graphql-transport-ws".to_owned()), Some("mqtt")),
         (Some("chat".to_owned()), None),
         (None, None),
     ] {

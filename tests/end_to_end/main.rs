@@ -2,6 +2,7 @@
 
 mod arrivals;
 mod audiences;
+mod authorizer;
 mod aws;
 mod browser;
 mod connect;

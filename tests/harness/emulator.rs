@@ -52,9 +52,10 @@ fn name() -> String {
 /// As on AWS, except for timeouts that would make tests wait for minutes.
 fn overrides() -> Overrides {
     let worker = BTreeMap::from([("CONNECT_GRACE_SECONDS", "1".to_owned())]);
+    let connect = BTreeMap::from([("SUBPROTOCOLS", "graphql-transport-ws, mqtt".to_owned())]);
     Overrides {
         visibility_timeout: Some(VISIBILITY),
-        environment: BTreeMap::from([("delivery", worker)]),
+        environment: BTreeMap::from([("connect", connect), ("delivery", worker)]),
         ..Overrides::default()
     }
 }
