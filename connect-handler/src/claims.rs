@@ -159,7 +159,8 @@ impl ClaimSet {
         let needs_access =
             matches!(audience, Audience::OneOf { claim, .. } if *claim == ClaimPath::named("client_id"));
         match self.value(&path)? {
-            None => Err(ClaimFault::new(&path, Problem::Missing)),
+            None if needs_access => Err(ClaimFault::new(&path, Problem::Missing)),
+            None => Ok(()),
             Some(Value::String(found)) if found == "access" || (found == "id" && !needs_access) => Ok(()),
             Some(Value::String(_)) => Err(ClaimFault::new(&path, Problem::Other)),
             Some(other) => Err(ClaimFault::new(&path, Problem::Found(Kind::of(&other)))),
