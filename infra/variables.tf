@@ -349,7 +349,7 @@ variable "jwt_audience_claim" {
   }
 
   validation {
-    condition     = var.jwt_audience_claim == null || try(!contains([for audience in var.jwt_audiences : trimspace(audience)], "any"), false)
+    condition     = var.jwt_audience_claim == null || coalesce(var.identity_source, "token") == "authorizer" || try(!contains([for audience in var.jwt_audiences : trimspace(audience)], "any"), false)
     error_message = "jwt_audience_claim needs an audience other than \"any\" in jwt_audiences: set one, or omit jwt_audience_claim."
   }
 

@@ -84,7 +84,14 @@ run "variables_reach_function_environment" {
 
   variables {
     jwt_public_key              = "-----BEGIN PUBLIC KEY-----"
-    jwt_audience                = "streamer"
+    jwt_audiences               = ["streamer", "mobile"]
+    jwt_audience_claim          = "client_id"
+    identity_source             = "token"
+    user_claim                  = "oid"
+    tenant_claim                = "/ext/tenant"
+    default_tenant              = "acme"
+    permissions_claim           = "scope"
+    subprotocols                = ["graphql-transport-ws", "mqtt"]
     allowed_tenants             = ["acme", "globex"]
     required_permission         = "connect"
     max_connections_per_user    = 3
@@ -103,7 +110,7 @@ run "variables_reach_function_environment" {
   }
 
   assert {
-    condition     = { for name in ["ALLOWED_TENANTS", "EXPIRE_WITH_TOKEN", "MAX_CONNECTIONS_PER_USER"] : name => aws_lambda_function.this["connect"].environment[0].variables[name] } == { ALLOWED_TENANTS = "acme,globex", EXPIRE_WITH_TOKEN = "true", MAX_CONNECTIONS_PER_USER = "3" }
+    condition     = { for name in ["ALLOWED_TENANTS", "EXPIRE_WITH_TOKEN", "JWT_AUDIENCE", "MAX_CONNECTIONS_PER_USER", "SUBPROTOCOLS"] : name => aws_lambda_function.this["connect"].environment[0].variables[name] } == { ALLOWED_TENANTS = "acme,globex", EXPIRE_WITH_TOKEN = "true", JWT_AUDIENCE = "streamer,mobile", MAX_CONNECTIONS_PER_USER = "3", SUBPROTOCOLS = "graphql-transport-ws,mqtt" }
     error_message = "connect: ${jsonencode(aws_lambda_function.this["connect"].environment[0].variables)}"
   }
 
@@ -189,10 +196,11 @@ run "own_connect_function_replaces_the_module_function" {
   command = plan
 
   variables {
-    connect     = false
-    disconnect  = false
-    jwt_issuers = null
-    routes      = { "$connect" = { function_name = "enter", invoke_arn = "arn:aws:apigateway:eu-central-1:lambda:path/2015-03-31/functions/enter/invocations" } }
+    connect       = false
+    disconnect    = false
+    jwt_issuers   = null
+    jwt_audiences = null
+    routes        = { "$connect" = { function_name = "enter", invoke_arn = "arn:aws:apigateway:eu-central-1:lambda:path/2015-03-31/functions/enter/invocations" } }
   }
 
   assert {

@@ -103,57 +103,6 @@ run "rejects_batching_window_on_fifo" {
   expect_failures = [aws_lambda_event_source_mapping.outbound]
 }
 
-run "rejects_missing_token_key" {
-  command = plan
-
-  variables {
-    jwt_issuers = null
-  }
-
-  expect_failures = [var.jwt_public_key]
-}
-
-run "rejects_public_key_with_jwks_url" {
-  command = plan
-
-  variables {
-    jwt_public_key = "-----BEGIN PUBLIC KEY-----"
-    jwt_jwks_url   = "https://auth.example.com/jwks.json"
-  }
-
-  expect_failures = [var.jwt_public_key]
-}
-
-run "rejects_issuer_without_key_discovery" {
-  command = plan
-
-  variables {
-    jwt_issuer = "auth"
-  }
-
-  expect_failures = [var.jwt_public_key]
-}
-
-run "rejects_public_key_without_pem" {
-  command = plan
-
-  variables {
-    jwt_public_key = "secret"
-  }
-
-  expect_failures = [var.jwt_public_key]
-}
-
-run "rejects_jwks_url_over_http" {
-  command = plan
-
-  variables {
-    jwt_jwks_url = "http://auth.example.com/jwks.json"
-  }
-
-  expect_failures = [var.jwt_jwks_url]
-}
-
 run "rejects_reserved_route" {
   command = plan
 
@@ -212,26 +161,6 @@ run "rejects_zero_reserved_concurrency" {
   }
 
   expect_failures = [var.reserved_concurrency]
-}
-
-run "rejects_empty_allowed_tenants" {
-  command = plan
-
-  variables {
-    allowed_tenants = []
-  }
-
-  expect_failures = [var.allowed_tenants]
-}
-
-run "rejects_tenant_with_comma" {
-  command = plan
-
-  variables {
-    allowed_tenants = ["a,b"]
-  }
-
-  expect_failures = [var.allowed_tenants]
 }
 
 run "rejects_fractional_connection_limit" {
@@ -296,15 +225,14 @@ run "rejects_alias_without_scheme" {
   expect_failures = [var.management_endpoint_aliases]
 }
 
-run "rejects_empty_strings" {
+run "rejects_empty_required_permission" {
   command = plan
 
   variables {
-    jwt_audience        = ""
     required_permission = ""
   }
 
-  expect_failures = [var.jwt_audience, var.required_permission]
+  expect_failures = [var.required_permission]
 }
 
 run "rejects_disabled_endpoint_without_management_endpoint" {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod docs;
+mod examples;
 mod hcl;
 mod migration;
 mod package;

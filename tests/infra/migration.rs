@@ -157,7 +157,7 @@ async fn existing_api_migrates_and_returns() -> anyhow::Result<()> {
         ("functions_zip", zip_functions(&python, &packages).await?),
         ("region", "us-east-1".to_owned()),
         ("jwt_public_key", issuer.public_key.clone()),
-        ("jwt_issuer", ISSUER.to_owned()),
+        ("jwt_issuers", json!([ISSUER]).to_string()),
     ]);
     if let Some(terraform) = Terraform::initialise("migration", "examples/existing-api", variables).await? {
         terraform.write("emulator_override.tf", &emulator_settings(endpoint.url(), &python_packages))?;

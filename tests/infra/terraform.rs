@@ -1,12 +1,6 @@
 //! Validates, tests and applies `infra/` with Terraform.
 
-use std::{
-    collections::BTreeMap,
-    ffi::OsStr,
-    fs,
-    path::PathBuf,
-    time::{Duration, SystemTime},
-};
+use std::{collections::BTreeMap, ffi::OsStr, fs, path::PathBuf};
 
 use anyhow::Context as _;
 use aws_config::SdkConfig;
@@ -19,10 +13,9 @@ use streamer_cli::{
     stack::{
         Endpoint, Stack,
         deploy::{Deployed, local_config},
-        emulator::{MINISTACK, REGION, install},
+        emulator::install,
         fault_proxy::FaultProxy,
         issuer::{ISSUER, Issuer},
-        socket::Socket,
     },
 };
 use streamer_tests::{
@@ -33,16 +26,17 @@ use streamer_tests::{
 
 use crate::privileges;
 
-const MODULES: [&str; 5] =
-    [".", "examples/complete", "examples/emulator", "examples/existing-api", "examples/router"];
+const MODULES: [&str; 6] = [
+    ".",
+    "examples/cognito",
+    "examples/complete",
+    "examples/emulator",
+    "examples/existing-api",
+    "examples/router",
+];
 
 /// Pages whose Terraform snippets are whole: each is a root module.
 const PAGES: [&str; 2] = ["infra/README.md", "docs/guide/deploy.md"];
-
-/// Time for an answer of the router, which starts with the first message.
-const LIMIT: Duration = Duration::from_secs(60);
-
-const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
 
 /// Packages debug builds of the functions and of a router, and returns their folder.
 pub(crate) async fn build_packages(name: &str) -> anyhow::Result<PathBuf> {
@@ -137,7 +131,7 @@ async fn applied_module_runs_demo_with_least_privilege() -> anyhow::Result<()> {
         ("architecture", Architecture::HERE.to_string()),
         ("router_zip", packages.join("router.zip").display().to_string()),
         ("jwt_public_key", issuer.public_key.clone()),
-        ("jwt_issuer", ISSUER.to_owned()),
+        ("jwt_issuers", json!([ISSUER]).to_string()),
         // Above the demo's number of connections. It makes the module grant the permissions to close connections.
         ("max_connections_per_user", "200".to_owned()),
     ]);
@@ -156,66 +150,6 @@ async fn applied_module_runs_demo_with_least_privilege() -> anyhow::Result<()> {
         assert_no_resources(&local_config(endpoint.url()).await).await?;
     }
     Ok(fs::remove_dir_all(packages)?)
-}
-
-/// Applies the example with a router of one's own to an emulator, and sends a message through that router.
-#[tokio::test]
-async fn router_example_is_applied_and_answers() -> anyhow::Result<()> {
-    let endpoint = Endpoint::start_own(&install(&MINISTACK).await?, "router-example").await?;
-    let (issuer, packages) = (Issuer::generate()?, build_packages("router").await?);
-    let variables = BTreeMap::from([
-        ("region", REGION.to_owned()),
-        ("packages", packages.display().to_string()),
-        ("router_zip", packages.join("router.zip").display().to_string()),
-        ("architecture", Architecture::HERE.to_string()),
-        ("jwt_public_key", issuer.public_key.clone()),
-        ("jwt_issuer", ISSUER.to_owned()),
-        ("jwt_audience", "streamer".to_owned()),
-    ]);
-    let emulated = on_emulator(endpoint.url());
-    let file = Some(("emulator_override.tf", &*emulated));
-    if let Some(terraform) = Terraform::initialise_with("router", "examples/router", variables, file).await? {
-        terraform.apply().await?;
-        let url = terraform.output("websocket_url").await?;
-        // AWS's URL names the API in its host; the emulator serves all APIs on one host.
-        let url = url.as_str().context("the URL is no string")?.trim_start_matches("wss://");
-        let (api, stage) = (url.split('.').next().unwrap_or(url), url.rsplit('/').next().unwrap_or(url));
-        let path = format!("_aws/execute-api/{api}/{stage}");
-        let url = format!("{}/{path}", endpoint.url().replacen("http", "ws", 1));
-        let expiry = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)? + TOKEN_LIFETIME;
-        let expiry = expiry.as_secs();
-        let token = issuer.sign(&json!({
-            "iss": ISSUER, "aud": "streamer", "sub": "anna", "tenant_id": "acme", "exp": expiry
-        }))?;
-        let mut socket = Socket::connect(&url, Some(&token)).await?;
-        socket.send(&json!({ "type": "echo", "request_id": "r1", "text": "hello" })).await?;
-        let answer = socket.next(LIMIT).await?.json()?;
-        assert_eq!((&answer["type"], &answer["data"]), (&json!("response"), &json!("hello")), "{answer}");
-    }
-    Ok(fs::remove_dir_all(packages)?)
-}
-
-/// Returns an override file of Terraform that directs the example's provider and module to an emulator.
-fn on_emulator(url: &str) -> String {
-    let services =
-        ["apigateway", "apigatewayv2", "cloudwatch", "dynamodb", "iam", "lambda", "logs", "sqs", "sts"];
-    let endpoints = services.map(|service| format!("{service} = \"{url}\"")).join("\n");
-    format!(
-        "provider \"aws\" {{
-          access_key                  = \"test\"
-          secret_key                  = \"test\"
-          skip_credentials_validation = true
-          skip_metadata_api_check     = true
-          skip_region_validation      = true
-          endpoints {{
-            {endpoints}
-          }}
-        }}
-        module \"streamer\" {{
-          management_endpoint = \"{url}/_aws/execute-api/{{api}}/{{stage}}\"
-          require_tls         = false
-        }}"
-    )
 }
 
 /// Fails if the emulator still has functions, mappings, queues, tables or APIs.

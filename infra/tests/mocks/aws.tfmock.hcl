@@ -32,6 +32,17 @@ mock_resource "aws_cloudwatch_log_group" {
   defaults = { arn = "arn:aws:logs:eu-central-1:123456789012:log-group:mock" }
 }
 
+mock_resource "aws_cognito_user_pool" {
+  defaults = {
+    id       = "eu-central-1_a1b2c3d4e"
+    endpoint = "cognito-idp.eu-central-1.amazonaws.com/eu-central-1_a1b2c3d4e"
+  }
+}
+
+mock_resource "aws_cognito_user_pool_client" {
+  defaults = { id = "a1b2c3d4e5f6g7h8i9j0k1l2m3" }
+}
+
 mock_resource "aws_dynamodb_table" {
   defaults = { arn = "arn:aws:dynamodb:eu-central-1:123456789012:table/mock" }
 }
