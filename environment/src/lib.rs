@@ -74,8 +74,8 @@ impl Environment {
 
     /// Returns the given variables and no others.
     #[must_use]
-    pub fn of(variables: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>) -> Self {
-        let variables = variables.into_iter().map(|(name, value)| (name.into(), value.into()));
+    pub fn of<'a>(variables: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let variables = variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
         let variables: Vec<(String, String)> = variables.collect();
         let lookup = move |wanted: &str| {
             variables.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.clone())

@@ -1,5 +1,7 @@
 //! The settings on the page of identity providers, with a token and a key set of each provider's kind.
 
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{collections::BTreeMap, fs, sync::LazyLock};
 
 use connect_handler::{ConnectHandler, config::Config};
@@ -93,12 +95,10 @@ impl Provider {
 
     /// Returns the settings with changes. The Region is that of the event's API.
     fn with(&self, changes: &[(&str, &str)]) -> Environment {
-        let mut environment = self.environment.clone();
-        let region = ("AWS_REGION", "eu-central-1");
-        environment.extend(
-            changes.iter().chain([&region]).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
-        );
-        Environment::of(environment)
+        let settings = self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        // The first of two variables counts.
+        let changes = changes.iter().copied().chain([("AWS_REGION", "eu-central-1")]);
+        Environment::of(changes.chain(settings))
     }
 
     fn setting(&self, name: &str) -> Option<&str> {
