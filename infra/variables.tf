@@ -297,7 +297,7 @@ variable "jwt_jwks_url" {
 }
 
 variable "jwt_issuers" {
-  description = "Accepted values of a token's `iss`; null accepts any. If neither jwt_public_key nor jwt_jwks_url is set, they must be https URLs whose OpenID Connect configurations provide the keys. `{tenantid}` stands for the token's `tid`, for several tenants of Entra ID."
+  description = "Accepted values of a token's `iss`; null accepts any. If neither jwt_public_key nor jwt_jwks_url is set, they must be https URLs whose OpenID Connect configurations provide the keys. The token's `tid` replaces `{tenantid}`, for several tenants of Entra ID."
   type        = list(string)
   default     = null
 

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde_json::Value;
 
+use crate::fault::Kind;
+
 /// The place of a claim in a token: a name, such as `sub` or `https://app.example/tenant`, or a JSON pointer (RFC 6901)
 /// to a value inside a claim, such as `/realm_access/roles`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,19 +47,34 @@ impl ClaimPath {
         &self.claim
     }
 
-    /// Returns the value at the path inside the value of its claim.
-    pub(crate) fn find(&self, mut value: Value) -> Option<Value> {
+    /// Returns whether the path is that of a whole claim with this name.
+    pub(crate) fn is(&self, claim: &str) -> bool {
+        self.claim == claim && self.inner.is_empty()
+    }
+
+    /// Returns the value at the path inside the value of its claim. `None` if it is absent. `null` counts as absent.
+    ///
+    /// # Errors
+    /// The kind of a value in which there is no such place: a list where the path names a member, an object where it has
+    /// an index, or a value that is neither.
+    pub(crate) fn find(&self, mut value: Value) -> Result<Option<Value>, Kind> {
         for token in &self.inner {
-            value = match value {
-                Value::Object(mut members) => members.remove(token)?,
+            let found = match value {
+                Value::Object(mut members) => match members.remove(token) {
+                    None if index(token).is_some() => return Err(Kind::Object),
+                    found => found,
+                },
                 Value::Array(mut items) => {
-                    let index = index(token).filter(|index| *index < items.len())?;
-                    items.swap_remove(index)
+                    let index = index(token).ok_or(Kind::List)?;
+                    (index < items.len()).then(|| items.swap_remove(index))
                 }
-                _ => return None,
+                Value::Null => None,
+                other => return Err(Kind::of(&other)),
             };
+            let Some(found) = found else { return Ok(None) };
+            value = found;
         }
-        Some(value)
+        Ok(Some(value).filter(|value| !value.is_null()))
     }
 }
 
@@ -86,13 +103,13 @@ mod tests {
 
     use super::*;
 
-    fn find(path: &str, value: Value) -> Option<Value> {
+    fn find(path: &str, value: Value) -> Result<Option<Value>, Kind> {
         ClaimPath::parse(path).unwrap().find(value)
     }
 
     #[test]
     fn pointers_follow_rfc_6901() {
-        let value = json!({"a": [{"b/c": 1}, "x"], "": {"": 2}, "m~n": 3, "01": 4});
+        let value = json!({"a": [{"b/c": 1}, "x"], "": {"": 2}, "m~n": 3, "01": 4, "null": null});
         for (path, expected) in [
             ("claim", Some(value.clone())),
             ("/claim/a/0/b~1c", Some(json!(1))),
@@ -101,13 +118,23 @@ mod tests {
             ("/claim/m~0n", Some(json!(3))),
             ("/claim/01", Some(json!(4))),
             ("/claim/a/2", None),
-            ("/claim/a/01", None),
-            ("/claim/a/-", None),
-            ("/claim/a/+1", None),
-            ("/claim/a/1/x", None),
             ("/claim/none", None),
+            ("/claim/none/x", None),
+            ("/claim/null", None),
+            ("/claim/null/x", None),
         ] {
-            assert_eq!(find(path, value.clone()), expected, "{path}");
+            assert_eq!(find(path, value.clone()), Ok(expected), "{path}");
+        }
+        for (path, kind) in [
+            ("/claim/a/01", Kind::List),
+            ("/claim/a/-", Kind::List),
+            ("/claim/a/+1", Kind::List),
+            ("/claim/a/x", Kind::List),
+            ("/claim/a/1/x", Kind::Text),
+            ("/claim/01/0", Kind::Number),
+            ("/claim/0", Kind::Object),
+        ] {
+            assert_eq!(find(path, value.clone()), Err(kind), "{path}");
         }
     }
 

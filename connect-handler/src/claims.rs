@@ -104,29 +104,30 @@ impl ClaimSet {
         self.check_use(&rules.audience).map_err(Fault::InvalidClaims)
     }
 
-    /// Returns the claim `iss`, if it is a string.
-    pub(crate) fn issuer(&self) -> Option<String> {
-        self.string("iss")
+    /// Returns the claim `iss`.
+    pub(crate) fn issuer(&self) -> Result<String, Problem> {
+        match self.value(&ClaimPath::named("iss")).map_err(|fault| fault.problem)? {
+            None => Err(Problem::Missing),
+            Some(Value::String(iss)) => Ok(iss),
+            Some(other) => Err(Problem::Found(Kind::of(&other))),
+        }
     }
 
     /// Returns the claim `tid`, Entra's tenant, if it is a string.
     pub(crate) fn directory(&self) -> Option<String> {
-        self.string("tid")
+        match self.value(&ClaimPath::named("tid")) {
+            Ok(Some(Value::String(tid))) => Some(tid),
+            _ => None,
+        }
     }
 
     fn check_issuer(&self, rules: &Rules) -> Result<(), Problem> {
         if rules.issuers.is_empty() {
             return Ok(());
         }
-        match self.value(&ClaimPath::named("iss")).map_err(|fault| fault.problem)? {
-            None => Err(Problem::Missing),
-            Some(Value::String(iss)) => {
-                let tid = self.directory();
-                let is_accepted = rules.issuers.iter().any(|issuer| issuer.matches(&iss, tid.as_deref()));
-                if is_accepted { Ok(()) } else { Err(Problem::Other) }
-            }
-            Some(other) => Err(Problem::Found(Kind::of(&other))),
-        }
+        let (iss, tid) = (self.issuer()?, self.directory());
+        let is_accepted = rules.issuers.iter().any(|issuer| issuer.matches(&iss, tid.as_deref()));
+        if is_accepted { Ok(()) } else { Err(Problem::Other) }
     }
 
     fn check_audience(&self, audience: &Audience) -> Result<(), ClaimFault> {
@@ -153,24 +154,16 @@ impl ClaimSet {
     /// Checks the `token_use` of Cognito's tokens, which is `id` or `access`. Only an access token has a `client_id`.
     fn check_use(&self, audience: &Audience) -> Result<(), ClaimFault> {
         let path = ClaimPath::named("token_use");
-        if !self.issuer().is_some_and(|iss| is_cognito(&iss)) {
+        if !self.issuer().is_ok_and(|iss| is_cognito(&iss)) {
             return Ok(());
         }
-        let needs_access =
-            matches!(audience, Audience::OneOf { claim, .. } if *claim == ClaimPath::named("client_id"));
+        let needs_access = matches!(audience, Audience::OneOf { claim, .. } if claim.is("client_id"));
         match self.value(&path)? {
             None if needs_access => Err(ClaimFault::new(&path, Problem::Missing)),
             None => Ok(()),
             Some(Value::String(found)) if found == "access" || (found == "id" && !needs_access) => Ok(()),
             Some(Value::String(_)) => Err(ClaimFault::new(&path, Problem::Other)),
             Some(other) => Err(ClaimFault::new(&path, Problem::Found(Kind::of(&other)))),
-        }
-    }
-
-    fn string(&self, claim: &str) -> Option<String> {
-        match self.value(&ClaimPath::named(claim)) {
-            Ok(Some(Value::String(text))) => Some(text),
-            _ => None,
         }
     }
 
@@ -225,14 +218,14 @@ impl ClaimSet {
         }
         // A number may be too large, and a string may hold half a surrogate pair.
         let value = serde_json::from_str(value).map_err(|_| ClaimFault::new(path, Problem::Unreadable))?;
-        Ok(path.find(value).filter(|value| !value.is_null()))
+        path.find(value).map_err(|kind| ClaimFault::new(path, Problem::Found(kind)))
     }
 }
 
 /// Returns a whole number as text.
 fn whole(number: &Number) -> Option<String> {
-    // Beyond 2^53, a fraction may have been lost.
-    let is_exact = |number: f64| number.fract() == 0.0 && number.abs() <= 9_007_199_254_740_992.0;
+    // From 2^53 on, several numbers become one.
+    let is_exact = |number: f64| number.fract() == 0.0 && number.abs() < 9_007_199_254_740_992.0;
     match number.as_f64() {
         Some(float) if number.is_f64() => is_exact(float).then(|| format!("{float:.0}")),
         _ => Some(number.to_string()),

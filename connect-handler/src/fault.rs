@@ -166,7 +166,9 @@ impl fmt::Display for Problem {
             Self::NotATime => "not a number of seconds",
             Self::Empty => "empty",
             Self::TooLong => "longer than 256 bytes",
-            Self::ForbiddenCharacter => "contains a control character or changes the direction of text",
+            Self::ForbiddenCharacter => {
+                "contains a control character or line separator, or changes the direction of text"
+            }
             Self::Past => "in the past",
             Self::Future => "in the future",
             Self::TooFarAhead => "more than ten years ahead: it must be in seconds",

@@ -120,11 +120,11 @@ impl HttpFetch {
 
 impl Fetch for HttpFetch {
     async fn fetch(&self) -> Result<KeySet, String> {
-        let (url, is_shared) = match &self.source {
-            Source::Url(url) => (url.clone(), false),
-            Source::Issuer(issuer, base) => (Self::discover(issuer, base).await?, issuer.has_tenants()),
+        let url = match &self.source {
+            Source::Url(url) => url.clone(),
+            Source::Issuer(issuer, base) => Self::discover(issuer, base).await?,
         };
-        KeySet::from_json(&Self::get(&url).await?, is_shared).map_err(|error| error.to_string())
+        KeySet::from_json(&Self::get(&url).await?).map_err(|error| error.to_string())
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{
 pub enum Identity {
     /// A token in the handshake, which this function verifies.
     Token(Verifier),
-    /// The context of a Lambda authorizer on `$connect`, which has verified whatever it verifies.
+    /// The context of a Lambda authorizer on `$connect`, which has authenticated the client.
     Authorizer(ClaimNames),
 }
 

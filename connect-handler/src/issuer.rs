@@ -2,15 +2,14 @@
 
 use crate::fetch::KeyUrl;
 
-/// Stands for the claim `tid` of a token, its tenant in Entra ID. Entra's configurations for several tenants name their
-/// issuer so.
-const TENANT: &str = "{tenantid}";
+/// The placeholder for a token's `tid`, its tenant in Entra ID, in the issuer of Entra's configuration for all tenants.
+pub(crate) const TENANT: &str = "{tenantid}";
 
 /// The tenant at which Entra publishes the configuration and keys of all tenants.
 const ALL_TENANTS: &str = "common";
 
-/// The `iss` of accepted tokens: a text, or Entra's `https://login.microsoftonline.com/{tenantid}/v2.0`, in which
-/// `{tenantid}` stands for the token's `tid`.
+/// The `iss` of accepted tokens: a text, or Entra's `https://login.microsoftonline.com/{tenantid}/v2.0`, in which the
+/// token's `tid` replaces `{tenantid}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IssuerName(String);
 
@@ -48,11 +47,6 @@ impl IssuerName {
             }
         }
     }
-
-    /// Returns whether the issuer stands for all tenants of Entra ID.
-    pub(crate) fn has_tenants(&self) -> bool {
-        self.0.contains(TENANT)
-    }
 }
 
 /// Returns whether an `iss` is a user pool of Amazon Cognito. Its tokens have a `token_use`.
@@ -68,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tenant_of_entra_is_the_token_s_own() {
+    fn entra_issuer_must_match_tid() {
         let entra = IssuerName::new("https://login.microsoftonline.com/{tenantid}/v2.0");
         let iss = "https://login.microsoftonline.com/11111111-2222/v2.0";
         assert!(entra.matches(iss, Some("11111111-2222")));
@@ -97,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn cognito_is_told_by_its_host() {
+    fn cognito_is_recognized_by_host() {
         for iss in [
             "https://cognito-idp.eu-central-1.amazonaws.com/eu-central-1_a",
             "https://cognito-idp.cn-north-1.amazonaws.com.cn/cn-north-1_a",

@@ -233,8 +233,7 @@ mod tests {
         let x = "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4";
         let y = "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM";
         let key = json!({"kty": "EC", "crv": "P-256", "x": x, "y": y, "kid": kid});
-        KeySet::from_json(json!({ "keys": [key] }).to_string().as_bytes(), false)
-            .map_err(|error| error.to_string())
+        KeySet::from_json(json!({ "keys": [key] }).to_string().as_bytes()).map_err(|error| error.to_string())
     }
 
     /// Returns the wall-clock time, which advances with tokio's clock.

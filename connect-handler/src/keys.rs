@@ -11,7 +11,7 @@ use jsonwebtoken::{
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{claims::ClaimSet, issuer::IssuerName};
+use crate::{claims::ClaimSet, issuer::TENANT};
 
 /// Maximum keys that one token is verified with: the keys with its `kid`, or any keys for a token without `kid`.
 pub(crate) const MAX_CANDIDATES: usize = 16;
@@ -34,8 +34,8 @@ const RSA: [Algorithm; 6] = [
 pub struct PublicKey {
     key: DecodingKey,
     algorithms: Vec<Algorithm>,
-    /// The issuer of the key, in sets of Entra ID, which hold the keys of several issuers.
-    issuer: Option<IssuerName>,
+    /// The only issuer that signs with the key, in a set of several issuers.
+    issuer: Option<String>,
 }
 
 /// The keys of a JWK set (RFC 7517) that can verify tokens.
@@ -89,7 +89,7 @@ impl PublicKey {
 
     /// Converts a key of a JWK set. Returns `None` for a key that is for encryption, symmetric, weak, or of another
     /// type.
-    fn from_jwk(jwk: &Jwk, issuer: Option<IssuerName>) -> Option<Self> {
+    fn from_jwk(jwk: &Jwk, issuer: Option<String>) -> Option<Self> {
         let common = &jwk.common;
         let signs = matches!(common.public_key_use, None | Some(PublicKeyUse::Signature));
         let verifies = common.key_operations.as_ref().is_none_or(|all| all.contains(&KeyOperations::Verify));
@@ -127,11 +127,9 @@ impl PublicKey {
         (signs && verifies && !algorithms.is_empty()).then_some(Self { key, algorithms, issuer })
     }
 
-    /// Returns whether the key's issuer, if it names one, is the issuer of a token with these claims.
+    /// Returns whether the key may sign a token with these claims: whether it belongs to no single issuer, or to theirs.
     pub(crate) fn is_of(&self, claims: &ClaimSet) -> bool {
-        self.issuer.as_ref().is_none_or(|issuer| {
-            claims.issuer().is_some_and(|iss| issuer.matches(&iss, claims.directory().as_deref()))
-        })
+        self.issuer.as_ref().is_none_or(|issuer| claims.issuer().is_ok_and(|iss| iss == *issuer))
     }
 
     /// Returns whether the key supports an algorithm.
@@ -221,12 +219,11 @@ fn bits(number: &[u8]) -> usize {
 }
 
 impl KeySet {
-    /// Parses a JWK set and skips the keys that cannot verify tokens. In a set that `is_shared` by several issuers, a
-    /// key may name its own.
+    /// Parses a JWK set and skips the keys that cannot verify tokens.
     ///
     /// # Errors
     /// [`InvalidKeySet`] if the document is not a JWK set or no key remains.
-    pub fn from_json(json: &[u8], is_shared: bool) -> Result<Self, InvalidKeySet> {
+    pub fn from_json(json: &[u8]) -> Result<Self, InvalidKeySet> {
         #[derive(Deserialize)]
         struct Set {
             keys: Vec<Value>,
@@ -235,8 +232,8 @@ impl KeySet {
         let Set { keys } = serde_json::from_slice(json).map_err(|_| InvalidKeySet::NotASet)?;
         // A malformed key is ignored and does not invalidate the set (RFC 7517, section 5).
         let keys = keys.into_iter().filter_map(|key| {
-            // Entra's set for all tenants names the issuer of each key, some of which may sign for one tenant only.
-            let issuer = key["issuer"].as_str().filter(|_| is_shared).map(IssuerName::new);
+            // Entra's sets name each key's issuer: all tenants by a placeholder, or one tenant.
+            let issuer = key["issuer"].as_str().filter(|issuer| !issuer.contains(TENANT)).map(str::to_owned);
             let jwk: Jwk = serde_json::from_value(key).ok()?;
             let key = Arc::new(PublicKey::from_jwk(&jwk, issuer)?);
             Some((jwk.common.key_id, key))
@@ -246,13 +243,13 @@ impl KeySet {
     }
 
     /// Returns the keys that may verify a token: those that have its `kid`, or any if it has none, and support its
-    /// algorithm. At most 16 keys are returned.
+    /// algorithm. At most 17 keys are returned, one more than a token is verified with.
     ///
     /// # Errors
     /// [`KeyError`] if there is no such key.
     pub fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<Vec<Arc<PublicKey>>, KeyError> {
         let named: Vec<_> = self.0.iter().filter(|(id, _)| kid.is_none() || id.as_deref() == kid).collect();
-        let fitting = named.iter().filter(|(_, key)| key.supports(algorithm)).take(MAX_CANDIDATES);
+        let fitting = named.iter().filter(|(_, key)| key.supports(algorithm)).take(MAX_CANDIDATES + 1);
         let fitting: Vec<_> = fitting.map(|(_, key)| Arc::clone(key)).collect();
         match fitting.is_empty() {
             false => Ok(fitting),
@@ -291,7 +288,7 @@ mod tests {
     }
 
     fn set(keys: Value) -> Result<KeySet, InvalidKeySet> {
-        KeySet::from_json(json!({ "keys": keys }).to_string().as_bytes(), false)
+        KeySet::from_json(json!({ "keys": keys }).to_string().as_bytes())
     }
 
     fn algorithms(key: Value) -> Vec<Algorithm> {
@@ -342,11 +339,7 @@ mod tests {
             assert!(set(json!([key, ec(&json!({}))])).is_ok(), "{key}");
         }
         for text in ["", "{}", "[]", "<html>", r#"{"keys": 1}"#] {
-            assert_eq!(
-                KeySet::from_json(text.as_bytes(), false).err(),
-                Some(InvalidKeySet::NotASet),
-                "{text}"
-            );
+            assert_eq!(KeySet::from_json(text.as_bytes()).err(), Some(InvalidKeySet::NotASet), "{text}");
         }
         assert_eq!(set(json!([])).err(), Some(InvalidKeySet::NoKey));
     }
@@ -362,9 +355,9 @@ mod tests {
         assert_eq!(find(&keys, None, Algorithm::ES256), Ok(2));
         assert_eq!(find(&keys, None, Algorithm::RS256), Ok(1));
         assert_eq!(find(&keys, None, Algorithm::EdDSA), Err(KeyError::Unknown));
-        // Keys with the same `kid`: at most 16 are candidates.
+        // Keys with the same `kid`: at most 16 are candidates, and the next shows that there are more.
         let twins = set(json!(vec![ec(&json!({})); 20])).unwrap();
-        assert_eq!(find(&twins, Some("1"), Algorithm::ES256), Ok(16));
+        assert_eq!(find(&twins, Some("1"), Algorithm::ES256), Ok(17));
     }
 
     #[test]

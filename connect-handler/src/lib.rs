@@ -75,11 +75,11 @@ pub struct ConnectHandler {
 /// The reason why a client may not connect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Refusal {
-    /// The token is missing, invalid or cannot be verified.
-    Token(Fault),
+    /// The token or the authorizer's context is missing, invalid or cannot be verified.
+    Identity(Fault),
     /// The tenant is not allowed.
     Tenant,
-    /// The token lacks the required permission.
+    /// The client lacks the required permission.
     Permission,
     /// The event is incomplete, or the table failed.
     Internal,
@@ -88,8 +88,8 @@ enum Refusal {
 impl Refusal {
     fn status(&self) -> u16 {
         match self {
-            Self::Token(Fault::KeysUnavailable | Fault::NoAuthorizer) => 500,
-            Self::Token(_) => 401,
+            Self::Identity(Fault::KeysUnavailable | Fault::NoAuthorizer) => 500,
+            Self::Identity(_) => 401,
             Self::Tenant | Self::Permission => 403,
             Self::Internal => 500,
         }
@@ -97,7 +97,7 @@ impl Refusal {
 
     fn reason(&self) -> &'static str {
         match self {
-            Self::Token(fault) => fault.reason(),
+            Self::Identity(fault) => fault.reason(),
             Self::Tenant => "tenant_not_allowed",
             Self::Permission => "permission_missing",
             Self::Internal => "internal",
@@ -108,14 +108,14 @@ impl Refusal {
     fn claim(&self) -> (Option<String>, Option<String>) {
         let of_all = |problem: &str| (None, Some(problem.to_owned()));
         match self {
-            Self::Token(Fault::NoClaims) => of_all("the claims are not a JSON object"),
-            Self::Token(Fault::NoAuthorizer) => {
+            Self::Identity(Fault::NoClaims) => of_all("the claims are not a JSON object"),
+            Self::Identity(Fault::NoAuthorizer) => {
                 of_all("$connect has no authorizer: attach one, or unset IDENTITY_SOURCE")
             }
-            Self::Token(Fault::ManyKeys) => of_all(
-                "more keys fit than the 16 that were tried: name the key in the token's header, as kid",
-            ),
-            Self::Token(fault) => fault.claim().map(|fault| (fault.claim, fault.problem.to_string())).unzip(),
+            Self::Identity(Fault::ManyKeys) => of_all("more keys fit than the 16 that were tried"),
+            Self::Identity(fault) => {
+                fault.claim().map(|fault| (fault.claim, fault.problem.to_string())).unzip()
+            }
             _ => (None, None),
         }
     }
@@ -169,7 +169,7 @@ impl ConnectHandler {
     }
 
     async fn connect(&self, event: &WebSocketEvent) -> Result<Connection, Refusal> {
-        let claims = self.identity.verify(event, SystemTime::now()).await.map_err(Refusal::Token)?;
+        let claims = self.identity.verify(event, SystemTime::now()).await.map_err(Refusal::Identity)?;
         if !self.access.allows(&claims.tenant_id) {
             return Err(Refusal::Tenant);
         }
@@ -244,7 +244,7 @@ fn permitted(
     if access.required_permission.is_none() {
         return Ok(permissions.unwrap_or_default());
     }
-    let permissions = permissions.map_err(|fault| Refusal::Token(Fault::InvalidClaims(fault)))?;
+    let permissions = permissions.map_err(|fault| Refusal::Identity(Fault::InvalidClaims(fault)))?;
     if access.is_permitted(&permissions) { Ok(permissions) } else { Err(Refusal::Permission) }
 }
 

@@ -13,8 +13,8 @@ pub struct Token<'a>(&'a str);
 
 impl<'a> Token<'a> {
     /// Finds the token of an event: in the query parameter `Authorization`, else in the header `Authorization`, both
-    /// with or without the prefix `Bearer `, else in `Sec-WebSocket-Protocol: streamer.jwt, <token>`. A value that has
-    /// not the three parts of a JWT, such as a script's `undefined`, does not hide a later one that has.
+    /// with or without the prefix `Bearer `, else in `Sec-WebSocket-Protocol: streamer.jwt, <token>`. A value
+    /// without the three parts of a JWT, such as a script's `undefined`, does not hide a later one that has.
     ///
     /// # Errors
     /// [`Fault::Missing`] without a token, or [`Fault::TooLarge`] over 8 KiB.

@@ -1,6 +1,6 @@
 //! Verifies tokens.
 
-use std::{fmt, str::FromStr as _, time::SystemTime};
+use std::{fmt, str::FromStr as _, sync::Arc, time::SystemTime};
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use futures::future::join_all;
@@ -50,7 +50,10 @@ struct Header {
 
 impl Header {
     fn parse(token: &Token<'_>) -> Result<Self, Fault> {
-        let (header, _) = token.expose().split_once('.').ok_or(Fault::Malformed)?;
+        let (header, rest) = token.expose().split_once('.').ok_or(Fault::Malformed)?;
+        if rest.matches('.').count() != 1 {
+            return Err(Fault::Malformed);
+        }
         let json = BASE64_URL_SAFE_NO_PAD.decode(header).map_err(|_| Fault::Malformed)?;
         let header: Self = serde_json::from_slice(&json).map_err(|_| Fault::Malformed)?;
         // A key that comes with the token proves nothing (RFC 8725, section 2.1 and 3.10).
@@ -89,18 +92,29 @@ impl Verifier {
         if algorithm.family() == AlgorithmFamily::Hmac {
             return Err(Fault::WrongAlgorithm);
         }
+        // They are trusted only after the signature is verified.
+        let claims = claims(token);
         let keys = match &self.keys {
-            Keys::One(key) => return self.verify_with(key, algorithm, token, now),
+            Keys::One(key) => return self.verify_with(key, algorithm, token, claims.as_ref(), now),
             Keys::Set(keys) => keys,
-            Keys::Issuers(issuers) => of_issuer(issuers, token)?,
+            Keys::Issuers(issuers) => of_issuer(issuers, claims.as_ref().map_err(Clone::clone)?)?,
         };
         match keys.find(header.kid.as_deref(), algorithm, now).await {
             Ok(keys) => {
-                let mut results = keys.iter().map(|key| self.verify_with(key, algorithm, token, now));
-                let is_of_a_key = |result: &Result<_, _>| *result != Err(Fault::BadSignature);
-                let untried =
-                    || if keys.len() < MAX_CANDIDATES { Fault::BadSignature } else { Fault::ManyKeys };
-                results.find(is_of_a_key).unwrap_or_else(|| Err(untried()))
+                let may_sign = |key: &&Arc<PublicKey>| claims.as_ref().is_ok_and(|claims| key.is_of(claims));
+                let candidates: Vec<_> = match claims {
+                    Ok(_) => keys.iter().filter(may_sign).collect(),
+                    Err(_) => keys.iter().collect(),
+                };
+                if candidates.is_empty() {
+                    return Err(Fault::WrongIssuer(Problem::Other));
+                }
+                let verify =
+                    |key: &&Arc<PublicKey>| self.verify_with(key, algorithm, token, claims.as_ref(), now);
+                let mut results = candidates.iter().take(MAX_CANDIDATES).map(verify);
+                let signed = results.find(|result| *result != Err(Fault::BadSignature));
+                let has_more = candidates.len() > MAX_CANDIDATES;
+                signed.unwrap_or(Err(if has_more { Fault::ManyKeys } else { Fault::BadSignature }))
             }
             Err(JwksError::Key(KeyError::Unknown)) => Err(Fault::UnknownKey),
             Err(JwksError::Key(KeyError::OtherAlgorithm)) => Err(Fault::WrongAlgorithm),
@@ -122,36 +136,30 @@ impl Verifier {
         key: &PublicKey,
         algorithm: Algorithm,
         token: &Token<'_>,
+        claims: Result<&ClaimSet, &Fault>,
         now: SystemTime,
     ) -> Result<Claims, Fault> {
         if !key.supports(algorithm) {
             return Err(Fault::WrongAlgorithm);
         }
         let (message, signature) = token.expose().rsplit_once('.').ok_or(Fault::Malformed)?;
-        if !message.contains('.') {
-            return Err(Fault::Malformed);
-        }
         match crypto::verify(signature, message.as_bytes(), key.key(), algorithm) {
             Ok(true) => {}
             Ok(false) => return Err(Fault::BadSignature),
             Err(_) => return Err(Fault::Malformed),
         }
-        let claims = claims(token)?;
+        let claims = claims.map_err(Clone::clone)?;
         claims.check(&self.rules, now)?;
-        if !key.is_of(&claims) {
-            return Err(Fault::WrongIssuer(Problem::Other));
-        }
-        Claims::read(&claims, &self.rules.names).map_err(Fault::InvalidClaims)
+        Claims::read(claims, &self.rules.names).map_err(Fault::InvalidClaims)
     }
 }
 
 /// Returns the keys of the issuer that the token names. The token is not yet verified; the keys decide.
 fn of_issuer<'a>(
     issuers: &'a [(IssuerName, Jwks<HttpFetch>)],
-    token: &Token<'_>,
+    claims: &ClaimSet,
 ) -> Result<&'a Jwks<HttpFetch>, Fault> {
-    let claims = claims(token)?;
-    let iss = claims.issuer().ok_or(Fault::WrongIssuer(Problem::Missing))?;
+    let iss = claims.issuer().map_err(Fault::WrongIssuer)?;
     let tid = claims.directory();
     let found = issuers.iter().find(|(issuer, _)| issuer.matches(&iss, tid.as_deref()));
     found.map(|(_, keys)| keys).ok_or(Fault::WrongIssuer(Problem::Other))

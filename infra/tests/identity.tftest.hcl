@@ -1,4 +1,4 @@
-# The settings that say who a client is, and the verdicts of connect-handler on them, at plan time.
+# The settings of clients' identities, and the verdicts of connect-handler on them, at plan time.
 
 mock_provider "aws" {
   source          = "./tests/mocks"

@@ -50,7 +50,7 @@ fn is_misleading(character: char) -> bool {
 }
 
 macro_rules! identifier {
-    ($(#[$doc:meta])* $name:ident, $kind:literal, $expected:literal, $maximum:expr, $measure:expr $(, not $excluded:pat)? $(, without $forbidden:expr)?) => {
+    ($(#[$doc:meta])* $name:ident, $kind:literal, $expected:literal, $maximum:expr, $measure:expr $(, not $excluded:pat)? $(, without $forbidden:expr, pattern $pattern:literal)?) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(try_from = "String")]
@@ -58,7 +58,7 @@ macro_rules! identifier {
         #[cfg_attr(
             test,
             derive(schemars::JsonSchema),
-            schemars(extend("minLength" = 1, "maxLength" = $maximum))
+            schemars(extend("minLength" = 1, "maxLength" = $maximum $(, "pattern" = $pattern)?))
         )]
         pub struct $name(String);
 
@@ -153,12 +153,14 @@ identifier!(
 identifier!(
     /// Identifies a tenant: the claim `tenant_id` of a token, or the one that is configured.
     TenantId, "tenant id", "1 to 256 bytes and no control or bidirectional formatting character", PRINCIPAL_BYTES,
-    str::len, without is_misleading
+    str::len, without is_misleading,
+    pattern "^[^\\u0000-\\u001F\\u007F-\\u009F\\u061C\\u200E\\u200F\\u2028-\\u202E\\u2066-\\u2069]*$"
 );
 identifier!(
     /// Identifies a user of a tenant: the claim `sub` of a token, or the one that is configured.
     UserId, "user id", "1 to 256 bytes and no control or bidirectional formatting character", PRINCIPAL_BYTES,
-    str::len, without is_misleading
+    str::len, without is_misleading,
+    pattern "^[^\\u0000-\\u001F\\u007F-\\u009F\\u061C\\u200E\\u200F\\u2028-\\u202E\\u2066-\\u2069]*$"
 );
 
 impl MessageId {

@@ -52,6 +52,10 @@ async fn each_issuer_has_its_own_keys() {
         let response = respond(&handler, &token(signer, iss.clone())).await;
         assert_eq!(response, (expected.0, expected.1.to_owned()), "{} {iss}", signer.kid);
     }
+    for (iss, problem) in [(json!([first]), "of the wrong kind: a list"), (Value::Null, "missing")] {
+        let (_, log) = logged(handler.handle(connect(Some(&token(&one, iss))))).await;
+        assert!(log.contains(&format!("claim=\"iss\" problem=\"{problem}\"")), "{log}");
+    }
 }
 
 /// Entra's set for all tenants has keys of all of them and keys of one.
@@ -65,8 +69,10 @@ async fn key_of_another_tenant_is_refused() {
     };
     let keys = [keyed(&shared, "{tenantid}"), keyed(&own, "globex")];
     let configured = issuer(&server, "{tenantid}/v2.0", "common/v2.0", &keys);
-    let handler =
-        handler(&[("JWT_ISSUER", &configured), ("JWT_AUDIENCE", "streamer"), ("TENANT_CLAIM", "tid")]);
+    let settings = [("JWT_ISSUER", &*configured), ("JWT_AUDIENCE", "streamer"), ("TENANT_CLAIM", "tid")];
+    let url = server.url("/common/v2.0/keys");
+    let discovered = handler(&settings);
+    let with_url = handler(&[&settings[..], &[("JWT_JWKS_URL", &url)]].concat());
     for (signer, iss, tid, expected) in [
         (&shared, "acme", "acme", (200, "")),
         (&shared, "globex", "globex", (200, "")),
@@ -76,8 +82,27 @@ async fn key_of_another_tenant_is_refused() {
         (&own, "acme", "globex", (401, "wrong_issuer")),
     ] {
         let claims = claims(&json!({ "iss": server.url(&format!("/{iss}/v2.0")), "tid": tid }));
-        let response = respond(&handler, &signer.sign(&claims).unwrap()).await;
-        assert_eq!(response, (expected.0, expected.1.to_owned()), "{} {iss} {tid}", signer.kid);
+        for handler in [&discovered, &with_url] {
+            let response = respond(handler, &signer.sign(&claims).unwrap()).await;
+            assert_eq!(response, (expected.0, expected.1.to_owned()), "{} {iss} {tid}", signer.kid);
+        }
+    }
+}
+
+/// A key that two issuers share stands in the set twice.
+#[tokio::test]
+async fn key_of_two_issuers_verifies_both() {
+    let (server, signer) =
+        (KeyServer::start().await.unwrap(), Signer::new(Algorithm::ES256, "shared").unwrap());
+    let issuers = ["https://a.example.com", "https://b.example.com"];
+    let keys = issuers.map(|issuer| changed(signer.jwk().unwrap(), &json!({ "issuer": issuer })));
+    server.serve("/keys", Page::Body(set(&keys)));
+    let url = server.url("/keys");
+    let handler =
+        handler(&[("JWT_ISSUER", &issuers.join(",")), ("JWT_JWKS_URL", &url), ("JWT_AUDIENCE", "streamer")]);
+    for issuer in issuers {
+        let token = signer.sign(&claims(&json!({ "iss": issuer }))).unwrap();
+        assert_eq!(respond(&handler, &token).await, (200, String::new()), "{issuer}");
     }
 }
 
@@ -110,7 +135,7 @@ async fn tokens_without_kid_try_sixteen_keys() {
     let signers: Vec<_> = (0..17).map(|_| Signer::new(Algorithm::ES256, "").unwrap()).collect();
     let keys: Vec<_> =
         signers.iter().map(|signer| changed(signer.jwk().unwrap(), &json!({ "kid": null }))).collect();
-    server.serve("/few", Page::Body(set(&keys[..15])));
+    server.serve("/few", Page::Body(set(&keys[..16])));
     server.serve("/many", Page::Body(set(&keys)));
     let [few, many] = ["/few", "/many"].map(|path| verifying(from_server(&server, path)));
     let token = |signer: &Signer| {
@@ -150,6 +175,43 @@ fn issuers_keys_require_an_audience() {
         [[issuer, claim, ("JWT_AUDIENCE", "any")], [issuer, ("JWT_AUDIENCE", "web,any"), ("", "")]]
     {
         assert!(fault(&variables).unwrap().contains("JWT_AUDIENCE"), "{variables:?}");
+    }
+}
+
+/// A value that was lost during deployment must not make another claim count.
+#[test]
+fn identity_settings_must_not_be_empty() {
+    for name in ["USER_CLAIM", "TENANT_CLAIM", "PERMISSIONS_CLAIM", "DEFAULT_TENANT", "IDENTITY_SOURCE"] {
+        let variables =
+            [("JWT_ISSUER", "https://auth.example.com"), ("JWT_AUDIENCE", "streamer"), (name, "")];
+        let error = Config::read(Environment::of(variables)).unwrap_err().to_string();
+        assert!(error.contains(&format!("{name} is empty")), "{error}");
+    }
+}
+
+/// A claim of another kind never makes a user one of the default tenant.
+#[tokio::test]
+async fn unusable_tenant_does_not_become_default() {
+    let (server, signer) = (KeyServer::start().await.unwrap(), Signer::new(Algorithm::ES256, "a").unwrap());
+    server.serve("/keys", Page::Body(set(&[signer.jwk().unwrap()])));
+    let url = server.url("/keys");
+    let settings = [("JWT_JWKS_URL", &*url), ("JWT_AUDIENCE", "streamer"), ("DEFAULT_TENANT", "acme")];
+    let handler = handler(&[&settings[..], &[("TENANT_CLAIM", "/organization/0")]].concat());
+    for (organization, kind) in [
+        (json!({ "acme": {} }), "an object"),
+        (json!("acme"), "a string"),
+        (json!([{}]), "an object"),
+        (json!(7), "a number"),
+    ] {
+        let token = signer.sign(&claims(&json!({ "organization": organization }))).unwrap();
+        let (response, log) = logged(handler.handle(connect(Some(&token)))).await;
+        assert_eq!(response.status_code, 401, "{organization}");
+        let named = format!("claim=\"/organization/0\" problem=\"of the wrong kind: {kind}\"");
+        assert!(log.contains(&named), "{organization}: {log}");
+    }
+    for absent in [Value::Null, json!([])] {
+        let token = signer.sign(&claims(&json!({ "organization": absent }))).unwrap();
+        assert_eq!(respond(&handler, &token).await.0, 200, "{absent}");
     }
 }
 

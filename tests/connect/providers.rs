@@ -59,6 +59,7 @@ impl Provider {
             };
             (name, value)
         });
+        assert!(block("js")?.contains("const token = "), "{section}");
         let (_, row) = section.split_once("| user | tenant | permissions |\n|---|---|---|\n")?;
         let cells = row.lines().next()?.replace("\\|", "¦");
         let [user, tenant, permissions]: [String; 3] = cells
@@ -221,7 +222,10 @@ async fn foreign_tokens_of_eight_providers_are_refused() {
         if let Some(tenant) = provider.setting("TENANT_CLAIM") {
             let claim = tenant.strip_prefix('/').and_then(|path| path.split('/').next()).unwrap_or(tenant);
             let token = signer.sign(&claims(json!({ claim: null }))).unwrap();
-            assert_ne!(respond(&rig.handler, &token).await.0, 200, "{}", provider.heading);
+            // Without `tid`, no issuer of Entra matches.
+            let reason = if claim == "tid" { "wrong_issuer" } else { "invalid_claims" };
+            let response = respond(&rig.handler, &token).await;
+            assert_eq!(response, (401, reason.to_owned()), "{}", provider.heading);
         }
         assert!(rig.table.rows().is_empty() && only.table.rows().is_empty(), "{}", provider.heading);
     }
@@ -244,6 +248,27 @@ async fn cognito_tokens_of_another_use_are_refused() {
             let response = respond(&rig.handler, &token).await;
             assert_eq!(response, (401, "invalid_claims".to_owned()), "{}: {changes}", provider.heading);
         }
+    }
+}
+
+/// The table at the head of the page names the claims that the sections configure.
+#[test]
+fn overview_names_configured_claims() {
+    let page = fs::read_to_string(paths::workspace().join("docs/guide/identity-providers.md")).unwrap();
+    let rows: Vec<_> = page.lines().filter(|line| line.starts_with("| [")).collect();
+    let providers = Provider::all();
+    assert_eq!(rows.len(), providers.len());
+    for (row, provider) in rows.iter().zip(providers) {
+        let cells: Vec<_> = row.split('|').map(str::trim).collect();
+        let [user, tenant, permissions] = ["USER_CLAIM", "TENANT_CLAIM", "PERMISSIONS_CLAIM"]
+            .map(|name| provider.setting(name).map(ToOwned::to_owned));
+        let tenant = tenant.unwrap_or_else(|| "DEFAULT_TENANT".to_owned());
+        let expected = [
+            user.unwrap_or_else(|| "sub".to_owned()),
+            tenant,
+            permissions.unwrap_or_else(|| "permissions".to_owned()),
+        ];
+        assert_eq!(cells[3..6], expected.map(|claim| format!("`{claim}`")), "{}", provider.heading);
     }
 }
 

@@ -97,7 +97,7 @@ async fn missing_field_is_named_in_the_log() {
     assert!(rig.table.rows().is_empty());
 }
 
-const FORBIDDEN: &str = "contains a control character or changes the direction of text";
+const FORBIDDEN: &str = "contains a control character or line separator, or changes the direction of text";
 const TOO_FAR: &str = "more than ten years ahead: it must be in seconds";
 
 /// The log never has the claim's value.

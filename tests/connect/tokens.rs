@@ -191,6 +191,11 @@ fn each_token_gets_status_and_reason() {
         ("one part", "eyJhbGciOiJFUzI1NiJ9".to_owned(), (401, "token_malformed")),
         ("two parts", format!("{}.{}", parts[0], parts[1]), (401, "token_malformed")),
         ("five parts, as a JWE", format!("{token}.a.b"), (401, "token_malformed")),
+        (
+            "the opaque token of Auth0",
+            "eyJhbGciOiJkaXIiLCJlbmMiOiJBMjU2R0NNIn0..aaaa.bbbb.cccc".to_owned(),
+            (401, "token_malformed"),
+        ),
         ("only dots", "..".to_owned(), (401, "token_malformed")),
         ("an empty header", format!(".{}.{}", parts[1], parts[2]), (401, "token_malformed")),
         ("empty claims", format!("{}..{}", parts[0], parts[2]), (401, "bad_signature")),
@@ -245,6 +250,11 @@ fn each_token_gets_status_and_reason() {
         ("no sub", claiming(json!({ "sub": null })), (401, "invalid_claims")),
         ("an empty sub", claiming(json!({ "sub": "" })), (401, "invalid_claims")),
         ("sub is a whole number", claiming(json!({ "sub": 7 })), GOOD),
+        (
+            "sub is a number that several become",
+            claiming(json!({ "sub": 9_007_199_254_740_993.0 })),
+            (401, "invalid_claims"),
+        ),
         ("sub is a fraction", claiming(json!({ "sub": 7.5 })), (401, "invalid_claims")),
         ("sub is true", claiming(json!({ "sub": true })), (401, "invalid_claims")),
         ("sub is a list of one", claiming(json!({ "sub": ["anna"] })), GOOD),

@@ -18,7 +18,7 @@ use streamer_cli::{
     },
 };
 use streamer_message::{TenantId, UserId};
-use streamer_tests::emulator::stack;
+use streamer_tests::{emulator::stack, eventually};
 use tokio::process::Command;
 
 /// It accepts API keys. A refused client gets 403, and one without a key 401.
@@ -136,6 +136,12 @@ async fn authorizer_identifies_clients() -> anyhow::Result<()> {
         client.update_route().api_id(&api).route_id(route).authorization_type(AuthorizationType::None);
     update.send().await?;
     let refused = Socket::connect(&url, None).await;
-    ensure!(matches!(refused, Err(NotConnected::Refused(_))), "a client came in without an authorizer");
-    Ok(())
+    ensure!(matches!(refused, Err(NotConnected::Refused(403))), "{:?}", refused.err());
+    let logs = aws_sdk_cloudwatchlogs::Client::new(&stack.config);
+    eventually("the reason is logged", async || {
+        let events = logs.filter_log_events().log_group_name(format!("/aws/lambda/{name}")).send().await?;
+        let mut lines = events.events().iter().filter_map(|event| event.message());
+        Ok(lines.any(|line| line.contains("authorizer_missing")))
+    })
+    .await
 }

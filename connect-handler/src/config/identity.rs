@@ -1,4 +1,4 @@
-//! The settings that say who a client is.
+//! The settings of clients' identities.
 
 use streamer_environment::{Environment, Faulty, Variable, values};
 use streamer_message::TenantId;
@@ -35,7 +35,7 @@ pub(super) const JWT_ISSUER: Variable = Variable {
     name: "JWT_ISSUER",
     expected: "the accepted values of a token's `iss`, separated by commas; any if unset. Without JWT_PUBLIC_KEY and \
                JWT_JWKS_URL, the https URLs of the issuers, whose OpenID Connect configurations name the keys. \
-               `{tenantid}` stands for the token's `tid`, for Entra ID",
+               The token's `tid` replaces `{tenantid}`, for Entra ID",
     example: "https://auth.example.com",
 };
 pub(super) const JWT_AUDIENCE: Variable = Variable {
@@ -82,9 +82,10 @@ enum IdentitySource {
     Authorizer,
 }
 
-/// Reads the settings that say who a client is.
+/// Reads the settings of clients' identities.
 pub(super) fn read(environment: &mut Environment) -> Result<Identity, Faulty> {
-    let source = environment.or(&IDENTITY_SOURCE, identity_source, || IdentitySource::Token);
+    let source = environment.optional_not_empty(&IDENTITY_SOURCE, identity_source);
+    let source = source.map(|source| source.unwrap_or(IdentitySource::Token));
     let names = names(environment, source == Ok(IdentitySource::Authorizer));
     match source? {
         IdentitySource::Token => {
@@ -105,15 +106,15 @@ pub(super) fn read(environment: &mut Environment) -> Result<Identity, Faulty> {
 fn names(environment: &mut Environment, is_authorizer: bool) -> Result<ClaimNames, Faulty> {
     let default = ClaimNames::default();
     let default_user = if is_authorizer { ClaimPath::named("principalId") } else { default.user };
-    let user = environment.or(&USER_CLAIM, ClaimPath::parse, || default_user);
-    let tenant = environment.or(&TENANT_CLAIM, ClaimPath::parse, || default.tenant);
-    let default_tenant = environment.optional(&DEFAULT_TENANT, |text| TenantId::new(text).ok());
-    let permissions = environment.or(&PERMISSIONS_CLAIM, ClaimPath::parse, || default.permissions);
+    let user = environment.optional_not_empty(&USER_CLAIM, ClaimPath::parse);
+    let tenant = environment.optional_not_empty(&TENANT_CLAIM, ClaimPath::parse);
+    let default_tenant = environment.optional_not_empty(&DEFAULT_TENANT, |text| TenantId::new(text).ok());
+    let permissions = environment.optional_not_empty(&PERMISSIONS_CLAIM, ClaimPath::parse);
     Ok(ClaimNames {
-        user: user?,
-        tenant: tenant?,
+        user: user?.unwrap_or(default_user),
+        tenant: tenant?.unwrap_or(default.tenant),
         default_tenant: default_tenant?,
-        permissions: permissions?,
+        permissions: permissions?.unwrap_or(default.permissions),
     })
 }
 

@@ -23,7 +23,7 @@ pub struct Overrides {
 }
 
 impl Overrides {
-    /// Returns what `connect-handler` is configured to answer beside `streamer.jwt`.
+    /// Returns the subprotocols that `connect-handler` answers besides `streamer.jwt`.
     pub(crate) fn subprotocols(&self) -> Vec<String> {
         let configured = self.environment.get("connect").and_then(|variables| variables.get("SUBPROTOCOLS"));
         configured

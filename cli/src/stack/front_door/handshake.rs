@@ -31,7 +31,7 @@ pub(super) struct Upstream {
     host: String,
     port: u16,
     path: String,
-    /// What `connect-handler` answers beside `streamer.jwt`.
+    /// The subprotocols that `connect-handler` answers besides `streamer.jwt`.
     subprotocols: Vec<String>,
 }
 
