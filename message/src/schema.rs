@@ -7,6 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema, schema_for};
 use serde_json::Value;
 
 use crate::{
+    UserId,
     client::ClientMessage,
     outbound::{OutboundMessage, Version},
 };
@@ -40,4 +41,15 @@ fn outbound_message_schema_matches_type() {
 #[test]
 fn client_message_schema_matches_type() {
     check("client-message.json", &schema_for!(ClientMessage<'static, Value>));
+}
+
+/// The pattern of ids of users and tenants, in a language of its own, agrees with the type.
+#[test]
+fn schema_and_type_refuse_the_same_ids() {
+    let validator = jsonschema::validator_for(schema_for!(UserId).as_value()).unwrap();
+    let characters = (0..=0x2_FFFF).filter_map(char::from_u32).map(|character| format!("a{character}"));
+    for id in characters.chain([String::new(), "a".repeat(257), "auth0|5f7c".to_owned()]) {
+        let is_valid = UserId::new(id.as_str()).is_ok();
+        assert_eq!(validator.is_valid(&Value::String(id.clone())), is_valid, "{:?}", id.chars().last());
+    }
 }
