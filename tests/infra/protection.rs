@@ -109,7 +109,7 @@ async fn assert_refused(
     message: &str,
     (config, deployed): (&SdkConfig, &Deployed),
 ) -> anyhow::Result<()> {
-    let error = run(terraform, command, change).await.expect_err(command).to_string();
+    let error = run(terraform, command, change).await.unwrap_err().to_string();
     // Terraform breaks and frames the lines of an error.
     let words: Vec<_> =
         error.split(|character: char| character.is_whitespace() || character == '│').collect();
