@@ -16,7 +16,7 @@ use streamer_cli::{
 };
 use streamer_tests::terraform::Terraform;
 
-use crate::terraform::{assert_no_resources, provider_on_emulator};
+use crate::terraform::assert_no_resources;
 
 /// A zip file without entries: the worker is never invoked.
 const EMPTY_ZIP: [u8; 22] = *b"PK\x05\x06\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
@@ -46,6 +46,21 @@ module "streamer" {
 output "queue_url" { value = module.streamer.queue_url }
 output "dead_letter_queue_url" { value = module.streamer.dead_letter_queue_url }
 "#;
+
+fn provider(url: &str) -> String {
+    let services = ["apigatewayv2", "cloudwatch", "dynamodb", "iam", "lambda", "logs", "sqs", "sts"];
+    let endpoints = services.map(|service| format!("    {service} = \"{url}\"\n")).concat();
+    format!(
+        "provider \"aws\" {{
+  skip_credentials_validation = true
+  skip_region_validation      = true
+
+  endpoints {{
+{endpoints}  }}
+}}
+"
+    )
+}
 
 /// All that a refused change must leave as it was.
 #[derive(Debug, PartialEq)]
@@ -129,7 +144,7 @@ async fn protected_data_outlives_destroy() -> anyhow::Result<()> {
     fs::write(packages.join(format!("delivery-worker-{architecture}.zip")), EMPTY_ZIP)?;
     let variables =
         BTreeMap::from([("packages", packages.display().to_string()), ("architecture", architecture)]);
-    let module = format!("{}{MODULE}", provider_on_emulator(endpoint.url()));
+    let module = format!("{}{MODULE}", provider(endpoint.url()));
     let file = Some(("main.tf", &*module));
     if let Some(terraform) = Terraform::initialise_with("protection", "protected", variables, file).await? {
         play(&terraform, &local_config(endpoint.url()).await).await?;

@@ -197,17 +197,6 @@ async fn router_example_is_applied_and_answers() -> anyhow::Result<()> {
 
 /// Returns an override file of Terraform that directs the example's provider and module to an emulator.
 fn on_emulator(url: &str) -> String {
-    format!(
-        "{}
-        module \"streamer\" {{
-          management_endpoint = \"{url}/_aws/execute-api/{{api}}/{{stage}}\"
-          require_tls         = false
-        }}",
-        provider_on_emulator(url)
-    )
-}
-
-pub(crate) fn provider_on_emulator(url: &str) -> String {
     let services =
         ["apigateway", "apigatewayv2", "cloudwatch", "dynamodb", "iam", "lambda", "logs", "sqs", "sts"];
     let endpoints = services.map(|service| format!("{service} = \"{url}\"")).join("\n");
@@ -221,6 +210,10 @@ pub(crate) fn provider_on_emulator(url: &str) -> String {
           endpoints {{
             {endpoints}
           }}
+        }}
+        module \"streamer\" {{
+          management_endpoint = \"{url}/_aws/execute-api/{{api}}/{{stage}}\"
+          require_tls         = false
         }}"
     )
 }
