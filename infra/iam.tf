@@ -41,6 +41,9 @@ resource "aws_iam_role_policy" "function" {
   name   = "streamer"
   role   = aws_iam_role.function[each.key].id
   policy = local.policies[each.key]
+
+  # If the guard refuses to give up the table, the worker keeps its permissions and its environment, too.
+  depends_on = [terraform_data.deployed]
 }
 
 # Permissions of all functions: logs, traces and decryption.

@@ -4,6 +4,11 @@
 # newer Regions. Messages from clients and posts to clients both count:
 # https://docs.aws.amazon.com/apigateway/latest/developerguide/limits.html
 # Streamer uses up to requests_per_second of it: concurrent execution environments, times posts a second in each.
+#
+# All functions of an account in a Region share its quota of concurrent executions: 1 000 by default, 10 in new accounts.
+# https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
+# The defaults fit the smallest quotas. Service Quotas could tell an account's own, as a data source, but a plan would then need
+# its permissions, and emulators lack it.
 
 locals {
   batch_size              = coalesce(var.batch_size, local.stack.mapping.batch_size)
@@ -18,7 +23,11 @@ locals {
   # A provisioned poller makes up to 10 concurrent invocations.
   invocations_of_a_poller = 10
   concurrency             = try(local.invocations_of_a_poller * var.provisioned_pollers.maximum, local.maximum_concurrency)
-  reserved_concurrency    = coalesce(var.reserved_concurrency, local.concurrency)
+
+  # Lambda keeps 100 of the account's concurrency unreserved. In a smaller account, nothing can be reserved.
+  # https://docs.aws.amazon.com/lambda/latest/dg/configuration-concurrency.html
+  reservable_concurrency = max(0, var.account_concurrency - 100)
+  reserved_concurrency   = coalesce(var.reserved_concurrency, local.concurrency <= local.reservable_concurrency ? local.concurrency : -1)
 
   # The worker accepts 1 to 10 000.
   max_posts_per_second = min(10000, max(1, floor(local.requests_per_second / local.concurrency)))
@@ -55,6 +64,18 @@ resource "aws_lambda_event_source_mapping" "outbound" {
     precondition {
       condition     = local.reserved_concurrency == -1 || local.concurrency <= local.reserved_concurrency
       error_message = "The mapping makes up to ${local.concurrency} concurrent invocations, but the worker's reserved concurrency is ${local.reserved_concurrency}: raise reserved_concurrency, or lower requests_per_second or provisioned_pollers."
+    }
+
+    precondition {
+      condition     = local.reserved_concurrency <= local.reservable_concurrency
+      error_message = "Lambda keeps 100 of the account's concurrency unreserved, so ${local.reserved_concurrency} cannot be reserved with an account_concurrency of ${var.account_concurrency}: omit reserved_concurrency, or set account_concurrency to the account's quota if that is larger."
+    }
+
+    # Without a reservation, the worker takes its concurrency from the rest of the account. Half of the account stays
+    # for $connect, $disconnect and the router: API Gateway answers their throttled invocations with an error.
+    precondition {
+      condition     = local.reserved_concurrency != -1 || 2 * local.concurrency <= var.account_concurrency
+      error_message = "The mapping makes up to ${local.concurrency} concurrent invocations. Without reserved concurrency, that may be at most half of account_concurrency (${var.account_concurrency}), so that $connect, $disconnect and the router can run: set account_concurrency to the account's quota if that is larger, or lower requests_per_second or provisioned_pollers."
     }
 
     precondition {

@@ -7,7 +7,7 @@ resource "aws_dynamodb_table" "connections" {
   name                        = local.table_name
   billing_mode                = "PAY_PER_REQUEST"
   hash_key                    = local.stack.table.hash_key
-  deletion_protection_enabled = var.deletion_protection
+  deletion_protection_enabled = local.protected.table
   tags                        = var.tags
 
   dynamic "attribute" {

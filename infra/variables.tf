@@ -46,9 +46,15 @@ variable "architecture" {
 }
 
 variable "deletion_protection" {
-  description = "Whether the connection table is protected from deletion."
+  description = "Whether the queues and the connection table are protected from deletion: by `terraform destroy`, and by a change of name or fifo or one that removes the table. Set false and apply before you destroy."
   type        = bool
   default     = true
+}
+
+variable "abandon" {
+  description = "Names of queues and tables that may be deleted, with what they hold, while deletion_protection protects the others. Apply before the change that deletes them."
+  type        = list(string)
+  default     = []
 }
 
 variable "kms_key_arn" {
@@ -468,7 +474,7 @@ variable "expire_with_token" {
 # Worker and queues
 
 variable "fifo" {
-  description = "Whether the queues are FIFO queues. A change creates new queues: drain the old ones first."
+  description = "Whether the queues are FIFO queues. A change replaces the queues: drain them, then list them in abandon."
   type        = bool
   default     = false
 }
@@ -597,7 +603,7 @@ variable "batching_window_seconds" {
 # Request rate and concurrency
 
 variable "requests_per_second" {
-  description = "Requests a second to API Gateway that Streamer may use; null uses the value in stack.json, 5000. An account has 10000 in a Region by default, 2500 in newer Regions, for all its APIs there. The module computes the mapping's maximum concurrency, the worker's reserved concurrency and its posts a second from it."
+  description = "Requests a second to API Gateway that Streamer may use; null uses the value in stack.json, 1000, which the smallest account has to spare. An account has 10000 in a Region by default, 2500 in newer Regions, for all its APIs there. The module computes the mapping's maximum concurrency, the worker's reserved concurrency and its posts a second from it."
   type        = number
   default     = null
 
@@ -622,8 +628,19 @@ variable "provisioned_pollers" {
   }
 }
 
+variable "account_concurrency" {
+  description = "The account's quota of concurrent executions of Lambda in the Region (L-B99A9384 in Service Quotas). The default is that of new accounts; most others have 1000. Above 100, the worker can have reserved concurrency."
+  type        = number
+  default     = 10
+
+  validation {
+    condition     = floor(var.account_concurrency) == var.account_concurrency && var.account_concurrency >= 4
+    error_message = "account_concurrency must be a whole number of at least 4: the worker needs 2, the smallest maximum concurrency of a mapping, and leaves as many to other functions."
+  }
+}
+
 variable "reserved_concurrency" {
-  description = "Reserved concurrency of the worker; null reserves as much as the mapping uses, -1 reserves nothing. New accounts may have a concurrency of only 10, of which nothing can be reserved."
+  description = "Reserved concurrency of the worker; null reserves as much as the mapping uses if account_concurrency permits it, and else nothing. -1 reserves nothing."
   type        = number
   default     = null
 

@@ -133,6 +133,29 @@ fn table_matches_connections_schema() {
     assert_eq!(indexes, [BY_USER, BY_TENANT].map(|index| (index.name, index.hash_key)).into());
 }
 
+/// Terraform destroys a resource before those that it depends on, so the guard is destroyed before all others.
+#[test]
+fn guard_depends_on_every_other_resource() {
+    let (mut resources, mut guarded) = (BTreeSet::new(), BTreeSet::new());
+    for file in fs::read_dir(paths::workspace().join("infra")).unwrap() {
+        let name = file.unwrap().file_name().into_string().unwrap();
+        if !name.ends_with(".tf") {
+            continue;
+        }
+        for block in parse(&name).blocks().filter(|block| block.identifier() == "resource") {
+            let address: Vec<_> = block.labels().iter().map(|label| label.as_str()).collect();
+            let address = address.join(".");
+            if address == "terraform_data.guard" {
+                let Some(Expression::Array(items)) = attribute(&block.body, "depends_on") else { panic!() };
+                guarded.extend(items.iter().map(|item| hcl::format::to_string(item).unwrap()));
+            } else {
+                resources.insert(address);
+            }
+        }
+    }
+    assert_eq!(guarded, resources);
+}
+
 /// `table.tf` reads keys and indexes from `stack.json`: a second copy could differ from it.
 #[test]
 fn terraform_repeats_no_stack_json_value() {

@@ -8,6 +8,7 @@ mod hcl;
 mod migration;
 mod package;
 mod privileges;
+mod protection;
 mod terraform;
 
 use std::collections::BTreeSet;

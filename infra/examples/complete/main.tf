@@ -37,8 +37,10 @@ module "streamer" {
   jwt_audiences            = var.jwt_audiences
   max_connections_per_user = 5
 
-  # Half of an account's limit in a newer Region: 3 execution environments with 416 posts a second each.
+  # Half of an account's limit in a newer Region: 3 execution environments with 416 posts a second each. They are
+  # reserved for the worker, since the account has the usual quota of concurrent executions.
   requests_per_second = 1250
+  account_concurrency = 1000
 
   kms_key_arn     = aws_kms_key.streamer.arn
   alarm_topic_arn = aws_sns_topic.alarms.arn

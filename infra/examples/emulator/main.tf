@@ -64,6 +64,10 @@ module "streamer" {
   visibility_timeout_seconds = var.visibility_timeout_seconds
   connect_grace_seconds      = var.connect_grace_seconds
 
+  # Emulators have no quotas that others share.
+  requests_per_second = 5000
+  account_concurrency = 1000
+
   # Emulators use plain HTTP, and their data is disposable.
   require_tls         = false
   deletion_protection = false

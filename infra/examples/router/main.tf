@@ -35,7 +35,5 @@ module "streamer" {
   jwt_issuers    = var.jwt_issuers
   jwt_audiences  = var.jwt_audiences
 
-  # A new account has a concurrency of 10, of which nothing can be reserved, and in newer Regions 2500 requests a second.
-  requests_per_second  = 1000
-  reserved_concurrency = -1
+  # The default settings fit a new account. If yours has a larger quota, set account_concurrency to it.
 }

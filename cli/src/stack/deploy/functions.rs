@@ -11,7 +11,7 @@ use aws_sdk_lambda::{
 use super::deployer::Deployer;
 use crate::{
     package,
-    spec::Function,
+    spec::{Function, Mapping, Pace},
     stack::build::{Binaries, ROUTER},
 };
 
@@ -20,6 +20,13 @@ const ROLE: &str = "arn:aws:iam::000000000000:role/streamer";
 
 const ROUTER_TIMEOUT_SECONDS: i32 = 30;
 const ROUTER_MEMORY_MB: i32 = 256;
+
+/// The rate in `infra/stack.json` fits the smallest AWS account; this machine has no account with quotas.
+const REQUESTS_PER_SECOND: i32 = 5000;
+
+fn maximum_concurrency(mapping: &Mapping) -> i32 {
+    Pace { requests_per_second: REQUESTS_PER_SECOND, ..mapping.pace }.maximum_concurrency()
+}
 
 /// A function's settings.
 struct Settings {
@@ -55,7 +62,7 @@ impl Deployer<'_> {
         if *name == mapping.function {
             // Reserved concurrency prevents throttling: SQS counts the receives of throttled invocations, too.
             let put = self.lambda.put_function_concurrency().function_name(self.spec.function_name(name));
-            put.reserved_concurrent_executions(mapping.pace.maximum_concurrency()).send().await?;
+            put.reserved_concurrent_executions(maximum_concurrency(mapping)).send().await?;
         }
         Ok(arn)
     }
@@ -97,8 +104,7 @@ impl Deployer<'_> {
     /// Creates the event source mapping and returns its id.
     pub(super) async fn create_mapping(&self, queue_arn: &str, function_arn: &str) -> anyhow::Result<String> {
         let mapping = &self.spec.mapping;
-        let scaling =
-            ScalingConfig::builder().maximum_concurrency(mapping.pace.maximum_concurrency()).build();
+        let scaling = ScalingConfig::builder().maximum_concurrency(maximum_concurrency(mapping)).build();
         let created = self
             .lambda
             .create_event_source_mapping()

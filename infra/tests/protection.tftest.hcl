@@ -1,0 +1,122 @@
+# What holds data is deleted only after an apply that lifts its protection.
+
+mock_provider "aws" {
+  source = "./tests/mocks"
+}
+
+# The smallest deployment that has queues and a table.
+variables {
+  api   = { id = "e5d4c3b2a1", stage = "prod" }
+  table = true
+}
+
+run "protected_deployment_is_applied" {
+  assert {
+    condition     = { for key, guard in terraform_data.guard : key => guard.output } == { outbound = { name = "streamer-outbound", protected = true }, dead_letter = { name = "streamer-dead-letters", protected = true }, table = { name = "streamer_connections", protected = true } }
+    error_message = "guard: ${jsonencode(terraform_data.guard)}"
+  }
+}
+
+run "rejects_rename" {
+  command = plan
+
+  variables {
+    name = "chat"
+  }
+
+  expect_failures = [terraform_data.deployed]
+}
+
+run "rejects_change_of_fifo" {
+  command = plan
+
+  variables {
+    fifo = true
+  }
+
+  expect_failures = [terraform_data.deployed]
+}
+
+run "rejects_rename_together_with_abandon" {
+  command = plan
+
+  variables {
+    name    = "chat"
+    abandon = ["streamer-outbound", "streamer-dead-letters", "streamer_connections"]
+  }
+
+  expect_failures = [terraform_data.deployed]
+}
+
+run "abandon_lifts_protection_by_name" {
+  variables {
+    abandon = ["streamer-outbound", "streamer-dead-letters"]
+  }
+
+  assert {
+    condition     = { for key, guard in terraform_data.guard : key => guard.output.protected } == { outbound = false, dead_letter = false, table = true } && aws_dynamodb_table.connections[0].deletion_protection_enabled
+    error_message = "guard: ${jsonencode(terraform_data.guard)}"
+  }
+}
+
+run "rejects_rename_of_a_table_not_abandoned" {
+  command = plan
+
+  variables {
+    name    = "chat"
+    abandon = ["streamer-outbound", "streamer-dead-letters"]
+  }
+
+  expect_failures = [terraform_data.deployed]
+}
+
+run "abandoned_queues_become_fifo" {
+  variables {
+    fifo    = true
+    abandon = ["streamer-outbound", "streamer-dead-letters"]
+  }
+
+  assert {
+    condition     = terraform_data.deployed["outbound"].output == { name = "streamer-outbound.fifo", protected = true } && terraform_data.guard["outbound"].output.protected
+    error_message = "The new queues must be protected, though the old ones were abandoned."
+  }
+}
+
+run "abandoned_deployment_is_prepared_for_rename" {
+  variables {
+    fifo    = true
+    abandon = ["streamer-outbound.fifo", "streamer-dead-letters.fifo", "streamer_connections"]
+  }
+
+  assert {
+    condition     = !aws_dynamodb_table.connections[0].deletion_protection_enabled
+    error_message = "DynamoDB would refuse to delete the table."
+  }
+}
+
+run "abandoned_deployment_is_renamed" {
+  variables {
+    name    = "chat"
+    fifo    = true
+    abandon = ["streamer-outbound.fifo", "streamer-dead-letters.fifo", "streamer_connections"]
+  }
+
+  assert {
+    condition     = { for key, guard in terraform_data.guard : key => guard.output } == { outbound = { name = "chat-outbound.fifo", protected = true }, dead_letter = { name = "chat-dead-letters.fifo", protected = true }, table = { name = "chat_connections", protected = true } }
+    error_message = "guard: ${jsonencode(terraform_data.guard)}"
+  }
+}
+
+# The tests' own cleanup destroys the deployment.
+run "protection_is_lifted" {
+  variables {
+    name                = "chat"
+    fifo                = true
+    deletion_protection = false
+  }
+
+  assert {
+    condition     = !anytrue([for guard in terraform_data.guard : guard.output.protected])
+    error_message = "guard: ${jsonencode(terraform_data.guard)}"
+  }
+}
