@@ -17,7 +17,7 @@ use streamer_cli::{
         socket::{NotConnected, Socket},
     },
 };
-use streamer_tests::terraform::Terraform;
+use streamer_tests::{full, terraform::Terraform};
 
 use crate::terraform::build_packages;
 
@@ -54,9 +54,13 @@ async fn router_example_is_applied_and_answers() -> anyhow::Result<()> {
 }
 
 /// Applies the example for Amazon Cognito to an emulator, and connects with a token as its pool issues them. The
-/// emulator's own tokens have no real signature.
+/// emulator's own tokens have no real signature, so the example's discovery of keys is not part of this test. At full
+/// size only, since it takes over a minute.
 #[tokio::test]
 async fn cognito_example_accepts_its_access_tokens() -> anyhow::Result<()> {
+    if !full() {
+        return Ok(());
+    }
     let endpoint = Endpoint::start_own(&install(&MINISTACK).await?, "cognito-example").await?;
     let (issuer, packages) = (Issuer::generate()?, build_packages("cognito").await?);
     let variables = BTreeMap::from([

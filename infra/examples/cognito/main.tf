@@ -44,9 +44,7 @@ module "streamer" {
   # A user's groups in the pool are the permissions: required_permission could name one.
   permissions_claim = "cognito:groups"
 
-  # A new account has a concurrency of 10, of which nothing can be reserved, and in newer Regions 2500 requests a second.
-  requests_per_second  = 1000
-  reserved_concurrency = -1
+  # The default settings fit a new account. If yours has a larger quota, set account_concurrency to it.
 }
 
 locals {
