@@ -11,7 +11,7 @@ use crate::{
     cloudwatch::{Metric, Values},
     connects::Clients,
     definitions::DEAD_LETTERS,
-    world::{Answer, END, Lambda, MINUTE, STOP, World, body, of_function, of_queue},
+    world::{Answer, END, Lambda, MINUTE, STOP, World, of_function, of_queue, to_connection, to_user},
 };
 
 /// How much stops.
@@ -21,6 +21,8 @@ pub(crate) enum Extent {
     Total,
     /// Half of everything, or less.
     Part,
+    /// Nothing, but messages are late.
+    Delay,
     /// Nothing.
     Nothing,
 }
@@ -28,7 +30,11 @@ pub(crate) enum Extent {
 impl Extent {
     /// Returns the minutes within which an alarm notifies people.
     pub(crate) fn limit(self) -> usize {
-        if self == Self::Total { 10 } else { 15 }
+        match self {
+            Self::Total => 10,
+            Self::Part => 15,
+            Self::Delay | Self::Nothing => 20,
+        }
     }
 }
 
@@ -151,7 +157,7 @@ fn normal_life(connection: &str, posts: usize, since: Duration) -> (Duration, Po
 
 #[expect(clippy::too_many_lines, reason = "a list")]
 fn stops() -> Vec<Stop> {
-    use Extent::{Nothing, Part, Total};
+    use Extent::{Delay, Nothing, Part, Total};
     let works = World::WORKING;
     vec![
         answered("every post is answered with 429", Total, answers!(429)),
@@ -161,7 +167,13 @@ fn stops() -> Vec<Stop> {
         delivery(
             "every post is answered with 503, 30 messages a minute",
             Total,
-            World { messages_per_minute: 30, answer: answers!(503), ..works.clone() },
+            World {
+                messages_per_minute: 30,
+                answer: answers!(503),
+                body: to_many,
+                end: STOP + 8,
+                ..works.clone()
+            },
         ),
         delivery(
             "every post is answered with 429, on a FIFO queue",
@@ -180,17 +192,17 @@ fn stops() -> Vec<Stop> {
         delivery(
             "the table denies every call",
             Total,
-            World { table: Some("AccessDeniedException"), ..works.clone() },
+            World { table: Some("AccessDeniedException"), body: to_user, ..works.clone() },
         ),
         delivery(
             "the table throttles every call",
             Total,
-            World { table: Some("ProvisionedThroughputExceededException"), ..works.clone() },
+            World { table: Some("ProvisionedThroughputExceededException"), body: to_user, ..works.clone() },
         ),
         delivery(
             "an index of the table is missing",
             Total,
-            World { table: Some("ValidationException"), ..works.clone() },
+            World { table: Some("ValidationException"), body: to_user, ..works.clone() },
         ),
         delivery(
             "the worker's credentials are revoked",
@@ -221,7 +233,7 @@ fn stops() -> Vec<Stop> {
         delivery(
             "all clients are connected at another endpoint",
             Total,
-            World { endpoint: "https://ws.example.com/production", ..works.clone() },
+            World { endpoint: "https://ws.example.com/production", body: to_user, ..works.clone() },
         ),
         answered("half of the posts are answered with 503", Part, answers!(503 to "c0", "c2", "c4")),
         answered("one tenant's clients read nothing", Part, answers!(429 to "c0")),
@@ -240,7 +252,7 @@ fn stops() -> Vec<Stop> {
             Part,
             World { body: poisonous, dead_letters_accept: false, ..works.clone() },
         ),
-        answered("each message is delivered at its seventh try only", Part, |_, posts, _| {
+        answered("each message is delivered at its seventh try only", Delay, |_, posts, _| {
             (QUICK, status(if posts % 7 == 6 { 200 } else { 429 }))
         }),
         connects("the issuer's keys cannot be fetched", Total, Clients::WithoutKeys),
@@ -259,20 +271,34 @@ fn stops() -> Vec<Stop> {
         delivery(
             "an hour of normal life",
             Nothing,
-            World { answer: normal_life, reconnects: true, ..works.clone() },
+            World { answer: normal_life, body: to_user, end: END, reconnects: true, ..works.clone() },
         ),
         delivery(
             "an hour of normal life on a FIFO queue",
             Nothing,
-            World { kind: QueueKind::Fifo, answer: normal_life, reconnects: true, ..works },
+            World {
+                kind: QueueKind::Fifo,
+                answer: normal_life,
+                body: to_user,
+                end: END,
+                reconnects: true,
+                ..works
+            },
         ),
         connects("an hour of clients that connect", Nothing, Clients::Accepted),
         Stop { name: "an hour with an old dead letter", extent: Nothing, play: Play::OldDeadLetters },
     ]
 }
 
+/// Enough connections for the circuit breaker to judge by.
+fn to_many(number: usize) -> String {
+    let mut message = to_connection(number);
+    message["to"] = json!({ "connection": format!("c{}", number % 30) });
+    message.to_string()
+}
+
 fn expiring(number: usize) -> String {
-    let mut message = body(number);
+    let mut message = to_connection(number);
     // The run sends one message a minute.
     let sent = streamer_tests::event::EPOCH_MILLIS + number as u64 * 60_000;
     message["expires_at"] = json!(sent + 30_000);
@@ -280,7 +306,7 @@ fn expiring(number: usize) -> String {
 }
 
 fn poisonous(number: usize) -> String {
-    if number % 3 == 0 { "{}".to_owned() } else { body(number).to_string() }
+    if number % 3 == 0 { "{}".to_owned() } else { to_connection(number).to_string() }
 }
 
 /// Returns the values of each metric that was written in any run.

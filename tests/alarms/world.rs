@@ -33,12 +33,18 @@ use crate::{
 };
 
 /// The minute in which a stop begins.
-pub(crate) const STOP: usize = 15;
+pub(crate) const STOP: usize = 10;
 
-/// The minute in which a run ends.
+/// The minute in which a run without a stop ends.
 pub(crate) const END: usize = 60;
 
+/// The minute in which a run with a stop ends.
+const END_OF_STOP: usize = STOP + 21;
+
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
+
+/// Time between two receives that find no message.
+const POLL: Duration = Duration::from_secs(1);
 
 /// Users, each with a connection, in tenants of their own.
 pub(crate) const USERS: usize = 5;
@@ -71,22 +77,25 @@ pub(crate) struct World {
     /// The management endpoint in the table's rows.
     pub(crate) endpoint: &'static str,
     pub(crate) lambda: Lambda,
+    /// The minute in which the run ends.
+    pub(crate) end: usize,
     /// Whether clients that lost their connections come back.
     pub(crate) reconnects: bool,
 }
 
 impl World {
-    /// A message a minute, each for one user, and everything works.
+    /// A message a minute, each for one connection, and everything works.
     pub(crate) const WORKING: Self = Self {
         kind: QueueKind::Standard,
         messages_per_minute: 1,
-        body: |number| body(number).to_string(),
+        body: |number| to_connection(number).to_string(),
         answer: works,
         table: None,
         outbound_accepts: true,
         dead_letters_accept: true,
         endpoint: ENDPOINT,
         lambda: Lambda::Runs,
+        end: END_OF_STOP,
         reconnects: false,
     };
 
@@ -98,7 +107,7 @@ impl World {
         let rig = self.rig(&sqs, began, &sink, &stopped)?;
         self.connect(&rig, ENDPOINT).await?;
         let (mut values, mut sent, mut minute) = (Values::default(), 0, 0);
-        while minute < END {
+        while minute < self.end {
             let tick = began + MINUTE * u32::try_from(minute)?;
             let receives = self.lambda != Lambda::IsNotInvoked || minute <= STOP;
             let visible = sqs.next().filter(|next| receives && *next < tick);
@@ -120,7 +129,8 @@ impl World {
                 for _ in 0..self.messages_per_minute {
                     let group = format!("t{}", sent % USERS);
                     let group = (self.kind == QueueKind::Fifo).then_some(group.as_str());
-                    let body = if minute < STOP { body(sent).to_string() } else { (self.body)(sent) };
+                    let body =
+                        if minute < STOP { to_connection(sent).to_string() } else { (self.body)(sent) };
                     sqs.send(body, group, Duration::ZERO);
                     sent += 1;
                 }
@@ -186,6 +196,8 @@ impl World {
     ) -> anyhow::Result<()> {
         let event = sqs.receive();
         if event.records.is_empty() {
+            // A message of a FIFO queue waits behind one that is hidden.
+            sqs.wait(sqs.instant() + POLL, false).await;
             return Ok(());
         }
         let lambda = if is_stopped { self.lambda } else { Lambda::Runs };
@@ -217,11 +229,17 @@ impl World {
     }
 }
 
+/// The body of a message for one connection.
+pub(crate) fn to_connection(number: usize) -> Json {
+    let to = json!({ "connection": format!("c{}", number % USERS) });
+    json!({ "version": 1, "id": format!("m{number}"), "to": to, "payload": number })
+}
+
 /// The body of a message for one user.
-pub(crate) fn body(number: usize) -> Json {
+pub(crate) fn to_user(number: usize) -> String {
     let user = number % USERS;
     let to = json!({ "user": { "tenant": format!("t{user}"), "user": format!("u{user}") } });
-    json!({ "version": 1, "id": format!("m{number}"), "to": to, "payload": number })
+    json!({ "version": 1, "id": format!("m{number}"), "to": to, "payload": number }).to_string()
 }
 
 fn works(_: &str, _: usize, _: Duration) -> (Duration, PostResult) {

@@ -10,6 +10,7 @@ use std::{
 };
 
 use aws_sdk_dynamodb::{
+    config::retry::RetryConfig,
     operation::{
         delete_item::{DeleteItemError, DeleteItemOutput},
         get_item::{GetItemError, GetItemOutput},
@@ -224,7 +225,11 @@ impl TableDouble {
             )
         });
         let rules = [&put_item, &delete_item, &query, &get_item, &scan];
-        ConnectionTable::new(mock_client!(aws_sdk_dynamodb, RuleMode::MatchAny, rules), "connections")
+        // Without retries, which the SDK tests itself.
+        let client = mock_client!(aws_sdk_dynamodb, RuleMode::MatchAny, rules, |config| {
+            config.retry_config(RetryConfig::disabled())
+        });
+        ConnectionTable::new(client, "connections")
     }
 
     /// Returns the rows after a key, and the last row's key if the page is full.
