@@ -46,7 +46,7 @@ pub(crate) enum Missing {
     Breaching,
     NotBreaching,
     Ignore,
-    Missing,
+    Unknown,
 }
 
 /// An alarm on a metric or an expression that is in alarm above its threshold.
@@ -164,7 +164,7 @@ impl Alarm {
         let missing = datapoints.len() - existing.count();
         match self.missing {
             Missing::Ignore if missing == datapoints.len() => before,
-            Missing::Missing if missing == datapoints.len() => State::InsufficientData,
+            Missing::Unknown if missing == datapoints.len() => State::InsufficientData,
             Missing::Breaching if breaching + missing >= self.datapoints_to_alarm => State::Alarm,
             _ if breaching >= self.datapoints_to_alarm => State::Alarm,
             _ => State::Ok,
@@ -288,7 +288,7 @@ mod tests {
         assert_eq!(treated(Missing::Ignore), [3, 4]);
         assert_eq!(treated(Missing::Breaching), [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11]);
         let states =
-            Alarm { missing: Missing::Missing, ..alarm("Sum", 1, 1, 1) }.states(&written, 0, 6).unwrap();
+            Alarm { missing: Missing::Unknown, ..alarm("Sum", 1, 1, 1) }.states(&written, 0, 6).unwrap();
         let none = State::InsufficientData;
         assert_eq!(states, [none, none, none, State::Alarm, none, State::Ok]);
     }

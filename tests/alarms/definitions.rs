@@ -252,7 +252,7 @@ fn alarm(resource: &Json) -> anyhow::Result<Alarm> {
             "breaching" => Missing::Breaching,
             "notBreaching" => Missing::NotBreaching,
             "ignore" => Missing::Ignore,
-            _ => Missing::Missing,
+            _ => Missing::Unknown,
         },
         notifies: notifies(resource),
     })

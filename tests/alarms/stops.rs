@@ -148,7 +148,7 @@ fn normal_life(connection: &str, posts: usize, since: Duration) -> (Duration, Po
     let answer = match connection {
         "c0" if within(20, 150) || within(40, 90) => 429,
         "c1" if within(16, 10) || within(31, 10) || within(46, 10) => 410,
-        "c2" if posts % 3 == 0 => 503,
+        "c2" if posts.is_multiple_of(3) => 503,
         "c3" if within(28, 8) => 504,
         _ => 200,
     };
@@ -306,7 +306,7 @@ fn expiring(number: usize) -> String {
 }
 
 fn poisonous(number: usize) -> String {
-    if number % 3 == 0 { "{}".to_owned() } else { to_connection(number).to_string() }
+    if number.is_multiple_of(3) { "{}".to_owned() } else { to_connection(number).to_string() }
 }
 
 /// Returns the values of each metric that was written in any run.
