@@ -14,18 +14,46 @@ locals {
       dimensions         = { QueueName = aws_sqs_queue.outbound.name }
       statistic          = "Maximum"
       period             = 60
-      evaluation_periods = 5
+      evaluation_periods = 2
       threshold          = var.alarms.oldest_message_seconds
     }
-    dead-letters = {
-      description        = "The dead-letter queue holds messages that could not be delivered. Read their attributes streamer.reason and streamer.detail. SQS itself moved a message without these attributes, because its invocations crashed or were throttled. Redrive the messages after fixing the cause."
-      namespace          = "AWS/SQS"
-      metric_name        = "ApproximateNumberOfMessagesVisible"
-      dimensions         = { QueueName = aws_sqs_queue.dead_letter.name }
-      statistic          = "Maximum"
-      period             = 60
+    handed-back-age = {
+      description         = "A message has been tried for minutes, and a fault still keeps it from being delivered. The property cause of HandedBackAge in the worker's log names the fault: 429 is API Gateway's limit or a client that reads nothing, 403 and 404 are a wrong policy or endpoint, 5xx and timeouts are a fault in API Gateway, Query is the connection table."
+      namespace           = "Streamer"
+      metric_name         = "HandedBackAge"
+      dimensions          = local.worker_dimensions
+      statistic           = "Maximum"
+      period              = 60
+      evaluation_periods  = 5
+      datapoints_to_alarm = 1
+      threshold           = 1000 * var.alarms.handed_back_seconds
+    }
+    undelivered = {
+      description        = "More messages fail than are delivered: their fifth try failed, or they expired or became dead letters. Read the causes in the worker's log."
       evaluation_periods = 1
-      threshold          = 0
+      threshold          = var.alarms.undelivered_percent
+      queries = [
+        { id = "undelivered", namespace = "Streamer", metric_name = "Undelivered", dimensions = local.worker_dimensions, stat = "Sum", period = 300 },
+        { id = "delivered", namespace = "Streamer", metric_name = "Delivered", dimensions = local.worker_dimensions, stat = "Sum", period = 300 },
+      ]
+      label = "Undelivered (%)"
+      # FILL: the functions do not write zeros. Below the minimum, a percentage means little.
+      expression = "IF(FILL(undelivered, 0) >= ${var.alarms.undelivered_minimum}, 100 * FILL(undelivered, 0) / (FILL(undelivered, 0) + FILL(delivered, 0)), 0)"
+    }
+    dead-letters = {
+      description         = "Messages that could not be delivered arrived on the dead-letter queue in the last 10 minutes. Read their attributes streamer.reason and streamer.detail. SQS itself moved a message without these attributes, because its invocations crashed or were throttled. Redrive the messages after fixing the cause."
+      evaluation_periods  = 10
+      datapoints_to_alarm = 1
+      threshold           = 0
+      queries = [
+        { id = "visible", namespace = "AWS/SQS", metric_name = "ApproximateNumberOfMessagesVisible", dimensions = { QueueName = aws_sqs_queue.dead_letter.name }, stat = "Maximum", period = 60 },
+        { id = "received", namespace = "AWS/SQS", metric_name = "ApproximateNumberOfMessagesNotVisible", dimensions = { QueueName = aws_sqs_queue.dead_letter.name }, stat = "Maximum", period = 60 },
+      ]
+      label = "Arrived"
+      # Growth of the queue, because NumberOfMessagesSent does not count messages that SQS itself moves:
+      # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-dead-letter-queues.html
+      # A late datapoint repeats the one before it. An empty queue has no datapoints after 6 h without a call.
+      expression = "DIFF(FILL(FILL(visible, REPEAT), 0) + FILL(FILL(received, REPEAT), 0))"
     }
     circuit-opened = {
       description        = "Posts to at least half of the recent connections of an execution environment failed, so its circuit breaker stopped posting for a while; messages wait on the queue. Read the causes in the worker's log: 403 and 404 mean a wrong policy or endpoint, 5xx and timeouts mean a fault in API Gateway."
@@ -52,15 +80,32 @@ locals {
       namespace          = "Streamer"
       metric_name        = "DeliveryLatency"
       dimensions         = local.worker_dimensions
-      statistic          = "p99"
+      extended_statistic = "p99"
       period             = 300
       evaluation_periods = 3
       threshold          = var.alarms.delivery_latency_p99_ms
     }
+    failed-connects = {
+      description         = "connect-handler refuses clients with 500, whatever their tokens: the issuer's keys cannot be fetched, the row cannot be written, or $connect has no authorizer. Read the reasons in its log."
+      namespace           = "Streamer"
+      metric_name         = "ConnectionsFailed"
+      dimensions          = { service = "connect-handler", stage = local.stage }
+      statistic           = "Sum"
+      period              = 60
+      evaluation_periods  = 10
+      datapoints_to_alarm = 2
+      threshold           = 0
+    }
   }
 
   # Without a table, no message waits for connections at another endpoint.
-  absent_alarms = local.creates_table ? [] : ["elsewhere"]
+  absent_alarms = concat(
+    local.creates_table ? [] : ["elsewhere"],
+    local.creates_function.connect ? [] : ["failed-connects"],
+  )
+
+  # Alarms that notify only as parts of delivery-failing.
+  silent_alarms = ["handed-back-age", "undelivered"]
 
   function_alarm_descriptions = {
     connect-errors       = "$connect fails, times out or does not start, so clients cannot connect. Read the function's log: it names invalid environment variables."
@@ -97,26 +142,64 @@ resource "aws_cloudwatch_metric_alarm" "this" {
 
   alarm_name          = "${local.name}-${each.key}"
   alarm_description   = each.value.description
-  namespace           = each.value.namespace
-  metric_name         = each.value.metric_name
-  dimensions          = each.value.dimensions
-  statistic           = startswith(each.value.statistic, "p") ? null : each.value.statistic
-  extended_statistic  = startswith(each.value.statistic, "p") ? each.value.statistic : null
-  period              = each.value.period
+  namespace           = try(each.value.namespace, null)
+  metric_name         = try(each.value.metric_name, null)
+  dimensions          = try(each.value.dimensions, null)
+  statistic           = try(each.value.statistic, null)
+  extended_statistic  = try(each.value.extended_statistic, null)
+  period              = try(each.value.period, null)
   evaluation_periods  = each.value.evaluation_periods
+  datapoints_to_alarm = try(each.value.datapoints_to_alarm, null)
   comparison_operator = "GreaterThanThreshold"
   threshold           = each.value.threshold
   treat_missing_data  = "notBreaching"
-  alarm_actions       = local.alarm_actions
-  ok_actions          = local.alarm_actions
+  alarm_actions       = contains(local.silent_alarms, each.key) ? [] : local.alarm_actions
+  ok_actions          = contains(local.silent_alarms, each.key) ? [] : local.alarm_actions
   tags                = var.tags
+
+  dynamic "metric_query" {
+    for_each = try(each.value.queries, [])
+
+    content {
+      id = metric_query.value.id
+
+      metric {
+        namespace   = metric_query.value.namespace
+        metric_name = metric_query.value.metric_name
+        dimensions  = metric_query.value.dimensions
+        stat        = metric_query.value.stat
+        period      = metric_query.value.period
+      }
+    }
+  }
+
+  dynamic "metric_query" {
+    for_each = try([each.value.expression], [])
+
+    content {
+      id          = "result"
+      label       = each.value.label
+      expression  = metric_query.value
+      return_data = true
+    }
+  }
+}
+
+# One notification for an outage that several alarms see.
+resource "aws_cloudwatch_composite_alarm" "delivery_failing" {
+  alarm_name        = "${local.name}-delivery-failing"
+  alarm_description = "Messages fail to be delivered: handed-back-age or undelivered is in alarm. Read the causes in the worker's log."
+  alarm_rule        = join(" OR ", [for name in local.silent_alarms : "ALARM(\"${aws_cloudwatch_metric_alarm.this[name].alarm_name}\")"])
+  alarm_actions     = local.alarm_actions
+  ok_actions        = local.alarm_actions
+  tags              = var.tags
 }
 
 resource "aws_cloudwatch_metric_alarm" "refused_connects" {
   count = local.creates_function.connect ? 1 : 0
 
   alarm_name          = "${local.name}-refused-connects"
-  alarm_description   = "connect-handler refuses many clients. Read the reasons in its log: invalid tokens after a change of keys or issuer, tenants that are not allowed, or rows that could not be written."
+  alarm_description   = "connect-handler refuses many clients. Read the reasons in its log: invalid tokens after a change of keys or issuer, or tenants that are not allowed."
   evaluation_periods  = 1
   comparison_operator = "GreaterThanThreshold"
   threshold           = var.alarms.refused_connect_percent
@@ -149,11 +232,11 @@ resource "aws_cloudwatch_metric_alarm" "refused_connects" {
     }
   }
 
-  # FILL: the functions do not write zeros. Below the minimum, a percentage means little.
+  # FILL: the functions do not write zeros. A percentage of few clients means little, unless most are refused.
   metric_query {
     id          = "share"
     label       = "Refused connects (%)"
-    expression  = "IF(FILL(refused, 0) >= ${var.alarms.refused_connect_minimum}, 100 * FILL(refused, 0) / (FILL(refused, 0) + FILL(opened, 0)), 0)"
+    expression  = "IF(FILL(refused, 0) >= ${var.alarms.refused_connect_minimum} OR (FILL(refused, 0) >= ${var.alarms.refused_connect_majority_minimum} AND FILL(refused, 0) > FILL(opened, 0)), 100 * FILL(refused, 0) / (FILL(refused, 0) + FILL(opened, 0)), 0)"
     return_data = true
   }
 }

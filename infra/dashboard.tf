@@ -10,6 +10,7 @@ locals {
         metrics = [
           ["Streamer", "Delivered", "service", "delivery-worker", "stage", local.stage],
           ["Streamer", "HandedBack", "service", "delivery-worker", "stage", local.stage],
+          ["Streamer", "Undelivered", "service", "delivery-worker", "stage", local.stage],
           ["Streamer", "Gone", "service", "delivery-worker", "stage", local.stage],
           ["Streamer", "Expired", "service", "delivery-worker", "stage", local.stage],
           ["Streamer", "Superseded", "service", "delivery-worker", "stage", local.stage],
@@ -42,6 +43,7 @@ locals {
         title = "Parts of the delivery latency, p99"
         stat  = "p99"
         metrics = [
+          ["Streamer", "HandedBackAge", "service", "delivery-worker", "stage", local.stage, { stat = "Maximum", yAxis = "right" }],
           ["Streamer", "QueueAge", "service", "delivery-worker", "stage", local.stage],
           ["Streamer", "PostLatency", "service", "delivery-worker", "stage", local.stage],
         ]
@@ -107,6 +109,7 @@ locals {
         metrics = [
           ["Streamer", "ConnectionsOpened", "service", "connect-handler", "stage", local.stage],
           ["Streamer", "ConnectionsRefused", "service", "connect-handler", "stage", local.stage],
+          ["Streamer", "ConnectionsFailed", "service", "connect-handler", "stage", local.stage],
           ["Streamer", "ConnectionDuration", "service", "disconnect-handler", "stage", local.stage, { stat = "p50", yAxis = "right" }],
         ]
       },

@@ -78,5 +78,6 @@ output "alarms" {
   value = concat(
     values(aws_cloudwatch_metric_alarm.this)[*].alarm_name,
     aws_cloudwatch_metric_alarm.refused_connects[*].alarm_name,
+    [aws_cloudwatch_composite_alarm.delivery_failing.alarm_name],
   )
 }

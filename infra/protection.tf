@@ -60,6 +60,7 @@ resource "terraform_data" "guard" {
     aws_cloudwatch_dashboard.this,
     aws_cloudwatch_log_group.access,
     aws_cloudwatch_log_group.function,
+    aws_cloudwatch_composite_alarm.delivery_failing,
     aws_cloudwatch_metric_alarm.refused_connects,
     aws_cloudwatch_metric_alarm.this,
     aws_dynamodb_table.connections,

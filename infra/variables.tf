@@ -689,17 +689,26 @@ variable "alarm_topic_arn" {
 variable "alarms" {
   description = "Thresholds of the alarms."
   type = object({
-    oldest_message_seconds  = optional(number, 300)
-    refused_connect_percent = optional(number, 20)
-    refused_connect_minimum = optional(number, 20)
-    errors                  = optional(number, 0)
-    throttles               = optional(number, 0)
-    delivery_latency_p99_ms = optional(number, 10000)
+    oldest_message_seconds           = optional(number, 300)
+    handed_back_seconds              = optional(number, 300)
+    undelivered_percent              = optional(number, 50)
+    undelivered_minimum              = optional(number, 3)
+    refused_connect_percent          = optional(number, 20)
+    refused_connect_minimum          = optional(number, 20)
+    refused_connect_majority_minimum = optional(number, 3)
+    errors                           = optional(number, 0)
+    throttles                        = optional(number, 0)
+    delivery_latency_p99_ms          = optional(number, 10000)
   })
   default = {}
 
   validation {
-    condition     = var.alarms.refused_connect_percent > 0 && var.alarms.refused_connect_percent <= 100 && var.alarms.refused_connect_minimum >= 1
-    error_message = "refused_connect_percent must be above 0 and at most 100, and refused_connect_minimum at least 1."
+    condition     = alltrue([for percent in [var.alarms.refused_connect_percent, var.alarms.undelivered_percent] : percent > 0 && percent <= 100])
+    error_message = "refused_connect_percent and undelivered_percent must be above 0 and at most 100."
+  }
+
+  validation {
+    condition     = alltrue([for minimum in [var.alarms.refused_connect_minimum, var.alarms.refused_connect_majority_minimum, var.alarms.undelivered_minimum] : minimum >= 1])
+    error_message = "refused_connect_minimum, refused_connect_majority_minimum and undelivered_minimum must be at least 1."
   }
 }

@@ -157,6 +157,7 @@ impl ConnectHandler {
             }
             Err(refusal) => {
                 metrics.count(metric::CONNECTIONS_REFUSED, 1);
+                metrics.count(metric::CONNECTIONS_FAILED, usize::from(refusal.status() >= 500));
                 metrics.property("reason", refusal.reason());
                 let (claim, problem) = refusal.claim();
                 tracing::info!(connection_id = id, reason = refusal.reason(), claim, problem, "refused");

@@ -55,7 +55,7 @@ impl<G: Gateway> Worker<G> {
 
         let completed = review(&self.policy, &records, completed, time.now());
         let unacknowledged = self.settle(&records, &completed, &time).await;
-        report(&self.telemetry, &records, &completed, &self.gate, &time);
+        report(&self.telemetry, &records, &completed, &unacknowledged, &self.gate, &time);
         batch_response(&records, &unacknowledged)
     }
 

@@ -21,6 +21,7 @@ pub mod classify;
 pub mod clock;
 pub mod config;
 pub mod decode;
+mod delay;
 pub mod deliver;
 pub mod expand;
 pub mod fan_out;

@@ -167,6 +167,26 @@ impl Cause {
         Some(Self::Elsewhere(endpoint.to_owned()))
     }
 
+    /// Returns whether a hand-back for this cause shows a fault. It is normal to wait for a client that is connecting or
+    /// may come back. For [`Self::Elsewhere`] there is a metric of its own.
+    #[must_use]
+    pub fn is_fault(&self) -> bool {
+        match self {
+            Self::ConnectGrace | Self::Away | Self::Elsewhere(_) => false,
+            Self::Status(_)
+            | Self::Timeout
+            | Self::Connection(_)
+            | Self::ConnectionLost(_)
+            | Self::CircuitOpen(_)
+            | Self::Deadline
+            | Self::Table(_)
+            | Self::Unconfirmed
+            | Self::Behind
+            | Self::Panic
+            | Self::UnknownOnFifo => true,
+        }
+    }
+
     /// Returns whether an immediate retry may succeed. A throttled client or account needs more time, and waiting on
     /// the queue is free, while waiting in a Lambda function is billed.
     #[must_use]

@@ -1,6 +1,6 @@
 //! Logs and metrics of an invocation.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use streamer_message::{ConnectionId, MessageId};
 use streamer_telemetry::{Metric, Metrics, Telemetry, metric};
@@ -8,26 +8,37 @@ use streamer_telemetry::{Metric, Metrics, Telemetry, metric};
 use crate::{
     admission::{Admission, Gate, Stats},
     decode::Record,
+    delay::{is_undelivered, oldest, retries},
     outcome::{Cause, Completed, Outcome},
     time::Time,
 };
 
-/// Logs each pair that was not delivered and a summary, and emits the metrics. At debug level, it also logs delivered
-/// pairs and records.
+/// Logs each pair that was not delivered and a summary, and emits the metrics. Pairs that are handed back again share a
+/// line for each cause. At debug level, it also logs delivered pairs, each pair that is handed back again, and records.
 pub(crate) fn report(
     telemetry: &Telemetry,
     records: &[Record],
     completed: &[Completed],
+    unacknowledged: &BTreeSet<usize>,
     gate: &Gate,
     time: &Time,
 ) {
     let mut metrics = metrics(telemetry, records, completed, time);
+    if let Some(oldest) = oldest(records, completed, unacknowledged, time.now()) {
+        metrics.time(metric::HANDED_BACK_AGE, oldest.age);
+        metrics.property("cause", oldest.cause);
+    }
     measure(&mut metrics, &mut gate.admission());
     telemetry.emit(&metrics);
     let mut outcomes: BTreeMap<&str, usize> = BTreeMap::new();
     for pair in completed {
         log_pair(&records[pair.index], pair);
         *outcomes.entry(pair.outcome.name()).or_default() += 1;
+    }
+    for (cause, retries) in retries(records, completed, time.now()) {
+        let (pairs, examples) = (retries.pairs, retries.examples.join(" "));
+        let (outcome, max_age_ms) = ("handed_back", retries.max_age.as_millis() as u64);
+        tracing::warn!(outcome, cause, pairs, max_age_ms, examples, "handed back again");
     }
     if tracing::enabled!(tracing::Level::DEBUG) {
         log_records(records, completed);
@@ -64,6 +75,9 @@ fn log_pair(record: &Record, pair: &Completed) {
         }
         Outcome::Gone | Outcome::Expired | Outcome::Superseded | Outcome::NoRecipient => {
             tracing::info!(message_id, connection_id, request_id, outcome);
+        }
+        Outcome::HandedBack(cause) if record.attempts() > 1 => {
+            tracing::debug!(message_id, connection_id, request_id, outcome, %cause);
         }
         Outcome::HandedBack(cause) => {
             tracing::warn!(message_id, connection_id, request_id, outcome, %cause);
@@ -108,6 +122,7 @@ fn metrics<'a>(
     let mut metrics = telemetry.metrics();
     for pair in completed {
         metrics.count(metric_of(&pair.outcome), 1);
+        metrics.count(metric::UNDELIVERED, usize::from(is_undelivered(&records[pair.index], &pair.outcome)));
         if let Outcome::HandedBack(Cause::Elsewhere(_)) | Outcome::Exhausted(Cause::Elsewhere(_)) =
             &pair.outcome
         {
@@ -211,6 +226,7 @@ mod tests {
             (metric::POISON, 1),
             (metric::EXHAUSTED, 1),
             (metric::HANDED_BACK, 2),
+            (metric::UNDELIVERED, 4),
             (metric::ELSEWHERE, 1),
             (metric::RETRIES, 2),
         ] {

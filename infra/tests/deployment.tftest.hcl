@@ -380,12 +380,22 @@ run "alarms_notify_the_topic" {
   }
 
   assert {
-    condition     = length(output.alarms) == 12 && aws_cloudwatch_metric_alarm.this["dead-letters"].alarm_actions == toset([var.alarm_topic_arn])
+    condition     = length(output.alarms) == 16 && aws_cloudwatch_metric_alarm.this["dead-letters"].alarm_actions == toset([var.alarm_topic_arn])
     error_message = "alarms: ${jsonencode(output.alarms)}"
   }
 
   assert {
     condition     = aws_cloudwatch_metric_alarm.this["oldest-message"].threshold == 60 && aws_cloudwatch_metric_alarm.this["delivery-latency"].threshold == 10000
     error_message = "A threshold that is set must not change the other thresholds."
+  }
+
+  assert {
+    condition     = length(aws_cloudwatch_metric_alarm.this["undelivered"].alarm_actions) == 0 && aws_cloudwatch_composite_alarm.delivery_failing.alarm_actions == toset([var.alarm_topic_arn])
+    error_message = "An outage that two alarms see must be notified once, by delivery-failing."
+  }
+
+  assert {
+    condition     = aws_cloudwatch_composite_alarm.delivery_failing.alarm_rule == "ALARM(\"streamer-handed-back-age\") OR ALARM(\"streamer-undelivered\")"
+    error_message = aws_cloudwatch_composite_alarm.delivery_failing.alarm_rule
   }
 }

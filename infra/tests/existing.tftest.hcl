@@ -63,7 +63,7 @@ run "alarms_and_dashboard_show_only_the_worker" {
   command = plan
 
   assert {
-    condition     = toset(output.alarms) == toset(["streamer-circuit-opened", "streamer-dead-letters", "streamer-delivery-errors", "streamer-delivery-latency", "streamer-delivery-throttles", "streamer-oldest-message"])
+    condition     = toset(output.alarms) == toset(["streamer-circuit-opened", "streamer-dead-letters", "streamer-delivery-errors", "streamer-delivery-failing", "streamer-delivery-latency", "streamer-delivery-throttles", "streamer-handed-back-age", "streamer-oldest-message", "streamer-undelivered"])
     error_message = "alarms: ${jsonencode(output.alarms)}"
   }
 
@@ -120,7 +120,7 @@ run "functions_without_routes_come_with_table" {
   }
 
   assert {
-    condition     = contains(data.aws_iam_policy_document.delivery.statement[*].sid, "FindRecipients") && length(output.alarms) == 12
+    condition     = contains(data.aws_iam_policy_document.delivery.statement[*].sid, "FindRecipients") && length(output.alarms) == 16
     error_message = "The worker must be allowed to find recipients, and all alarms must exist."
   }
 }

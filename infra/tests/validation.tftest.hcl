@@ -183,6 +183,26 @@ run "rejects_unknown_log_level" {
   expect_failures = [var.log_level]
 }
 
+run "rejects_alarm_above_100_percent" {
+  command = plan
+
+  variables {
+    alarms = { undelivered_percent = 101 }
+  }
+
+  expect_failures = [var.alarms]
+}
+
+run "rejects_alarm_without_minimum" {
+  command = plan
+
+  variables {
+    alarms = { refused_connect_majority_minimum = 0 }
+  }
+
+  expect_failures = [var.alarms]
+}
+
 run "rejects_zero_throttling_rate" {
   command = plan
 

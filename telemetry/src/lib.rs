@@ -8,7 +8,11 @@ mod metrics;
 
 pub use metrics::{Metric, Metrics, NAMESPACE, Unit, metric};
 
-use std::{io, time::SystemTime};
+use std::{
+    io::{self, Write},
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
+};
 
 use streamer_environment::{Environment, Faulty, Variable, values};
 use tracing::level_filters::LevelFilter;
@@ -40,7 +44,25 @@ pub struct Settings {
 pub struct Telemetry {
     service: &'static str,
     stage: String,
-    is_on: bool,
+    metrics_to: MetricsTo,
+}
+
+/// The output of the metrics.
+#[derive(Clone)]
+enum MetricsTo {
+    Nothing,
+    StandardOutput,
+    Other(Arc<Mutex<dyn Write + Send>>),
+}
+
+impl std::fmt::Debug for MetricsTo {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Self::Nothing => "Nothing",
+            Self::StandardOutput => "StandardOutput",
+            Self::Other(_) => "Other",
+        })
+    }
 }
 
 impl Settings {
@@ -71,7 +93,15 @@ impl Telemetry {
             .with_span_list(false);
         // It fails only if logging has already started.
         let _started = tracing_subscriber::registry().with(lines).with(targets).try_init();
-        Self { service, stage: settings.stage, is_on: settings.level != LevelFilter::OFF }
+        let metrics_to =
+            if settings.level == LevelFilter::OFF { MetricsTo::Nothing } else { MetricsTo::StandardOutput };
+        Self { service, stage: settings.stage, metrics_to }
+    }
+
+    /// Writes the metrics to `output` instead of standard output, at any log level.
+    #[must_use]
+    pub fn with_metrics_to(self, output: impl Write + Send + 'static) -> Self {
+        Self { metrics_to: MetricsTo::Other(Arc::new(Mutex::new(output))), ..self }
     }
 
     /// Returns empty metrics for one invocation.
@@ -80,12 +110,16 @@ impl Telemetry {
         Metrics::new(self.service, &self.stage)
     }
 
-    /// Writes an invocation's metrics to standard output, in as many lines as needed.
+    /// Writes an invocation's metrics, in as many lines as needed.
     ///
     /// A write error loses the metrics; it does not affect the invocation's result.
     pub fn emit(&self, metrics: &Metrics<'_>) {
-        if self.is_on {
-            let _lost = metrics.write(SystemTime::now(), &mut io::stdout().lock());
-        }
+        let _lost = match &self.metrics_to {
+            MetricsTo::Nothing => Ok(()),
+            MetricsTo::StandardOutput => metrics.write(SystemTime::now(), &mut io::stdout().lock()),
+            MetricsTo::Other(output) => {
+                metrics.write(SystemTime::now(), &mut *output.lock().unwrap_or_else(PoisonError::into_inner))
+            }
+        };
     }
 }

@@ -70,6 +70,11 @@ pub mod metric {
     pub const POISON: Metric = count("Poison");
     /// Pairs that were handed back to the outbound queue.
     pub const HANDED_BACK: Metric = count("HandedBack");
+    /// Pairs whose delivery fails: the fifth try failed, or the message ended undelivered before it. Each counts once.
+    pub const UNDELIVERED: Metric = count("Undelivered");
+    /// Maximum time since the first receive of the messages that an invocation leaves on the queue because of a fault.
+    /// The property `cause` names the cause for the oldest one.
+    pub const HANDED_BACK_AGE: Metric = time("HandedBackAge");
     /// Messages and pairs that wait, or became dead letters, because their audience is connected only at other
     /// endpoints.
     pub const ELSEWHERE: Metric = count("Elsewhere");
@@ -98,6 +103,8 @@ pub mod metric {
     pub const CONNECTIONS_OPENED: Metric = count("ConnectionsOpened");
     /// Connections that `$connect` refused. The property `reason` gives the reason.
     pub const CONNECTIONS_REFUSED: Metric = count("ConnectionsRefused");
+    /// Clients that `$connect` refused because of a fault of the deployment, not of the client's.
+    pub const CONNECTIONS_FAILED: Metric = count("ConnectionsFailed");
     /// Duration of a connection.
     pub const CONNECTION_DURATION: Metric = time("ConnectionDuration");
     /// Duration of handling `$connect`.
@@ -106,7 +113,7 @@ pub mod metric {
     pub const DISCONNECT_LATENCY: Metric = time("DisconnectLatency");
 
     /// Every metric.
-    pub const ALL: [Metric; 26] = [
+    pub const ALL: [Metric; 29] = [
         DELIVERED,
         GONE,
         EXPIRED,
@@ -117,6 +124,8 @@ pub mod metric {
         EXHAUSTED,
         POISON,
         HANDED_BACK,
+        UNDELIVERED,
+        HANDED_BACK_AGE,
         ELSEWHERE,
         THROTTLES,
         SLOW_CLIENTS,
@@ -130,6 +139,7 @@ pub mod metric {
         QUEUE_AGE,
         CONNECTIONS_OPENED,
         CONNECTIONS_REFUSED,
+        CONNECTIONS_FAILED,
         CONNECTION_DURATION,
         CONNECT_LATENCY,
         DISCONNECT_LATENCY,
@@ -177,7 +187,7 @@ impl<'a> Metrics<'a> {
         self.properties.push((name, value.into()));
     }
 
-    pub(crate) fn write(&self, now: SystemTime, to: &mut impl Write) -> io::Result<()> {
+    pub(crate) fn write(&self, now: SystemTime, to: &mut (impl Write + ?Sized)) -> io::Result<()> {
         let timestamp = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
         let lines = self.values.values().map(|(_, values)| values.len().div_ceil(VALUES_PER_LINE)).max();
         for line in 0..lines.unwrap_or(0) {

@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::{Value, json};
 use streamer_tests::{
-    event::{batch, message},
+    event::{EPOCH_MILLIS, batch, message},
     gateway::status,
     worker::Rig,
 };
@@ -146,5 +146,46 @@ async fn debug_level_counts_further_messages() -> anyhow::Result<()> {
         line.map(|line| (line["record_id"].is_string(), line["further_messages"].as_u64()))
     };
     assert_eq!((further("m"), further("late")), (Some((true, Some(1))), Some((true, Some(0)))));
+    Ok(())
+}
+
+/// The fields that identify a message are in the line of its first try.
+#[tokio::test(start_paused = true)]
+async fn later_tries_share_line_per_cause() -> anyhow::Result<()> {
+    let run = async || {
+        let rig = Rig::new(answering(|connection| status(if connection == "refused" { 403 } else { 429 })));
+        let retried = |id: &str, connection: &str| {
+            let mut body = message(id, &[connection]);
+            body["retry"] =
+                json!({ "count": 1, "receives": 0, "since": EPOCH_MILLIS - 400_000, "cause": "429" });
+            body.to_string()
+        };
+        let slow = ["1", "2", "3", "4"].map(|id| retried(id, id));
+        let first = message("first", &["first"]).to_string();
+        assert_eq!(
+            rig.invoke(batch(slow.into_iter().chain([retried("5", "refused"), first]))).await?,
+            ids([])
+        );
+        Ok(())
+    };
+    let (lines, _) = Log::capture(Level::INFO, run()).await?;
+    let again: Vec<_> = lines.iter().filter(|line| line["message"] == "handed back again").collect();
+    let fields = |line: &&Value| {
+        ["outcome", "cause", "pairs", "examples", "max_age_ms"].map(|name| line[name].clone())
+    };
+    assert_eq!(
+        again.iter().map(fields).collect::<Vec<_>>(),
+        [
+            [json!("handed_back"), json!("403"), json!(1), json!("5"), json!(400_000)],
+            [json!("handed_back"), json!("429"), json!(4), json!("1 2 3"), json!(400_000)],
+        ]
+    );
+    let of_a_message: Vec<_> = lines.iter().filter_map(|line| line["message_id"].as_str()).collect();
+    assert_eq!(of_a_message, ["first"]);
+
+    let (lines, _) = Log::capture(Level::DEBUG, run()).await?;
+    let pairs =
+        lines.iter().filter(|line| line["outcome"] == "handed_back" && line["message_id"].is_string());
+    assert_eq!(pairs.count(), 6, "`streamer send --wait` reads each pair");
     Ok(())
 }

@@ -205,6 +205,16 @@ impl Sqs {
         self.locked().waiting.retain(|message| !acknowledged.contains(&message.id.to_string()));
     }
 
+    /// Returns the age of the oldest message as `ApproximateAgeOfOldestMessage` shows it: SQS leaves out messages that
+    /// were received more than three times.
+    #[must_use]
+    pub fn age_of_oldest(&self) -> Duration {
+        let now = self.instant();
+        let state = self.locked();
+        let seen = state.waiting.iter().filter(|message| message.receives <= 3);
+        seen.map(|message| now.saturating_duration_since(message.sent_at)).max().unwrap_or_default()
+    }
+
     /// Returns the bodies on the queue, received or not.
     #[must_use]
     pub fn bodies(&self) -> Vec<String> {

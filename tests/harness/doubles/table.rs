@@ -10,7 +10,7 @@ use std::{
 };
 
 use aws_sdk_dynamodb::{
-    error::ErrorMetadata,
+    config::retry::RetryConfig,
     operation::{
         delete_item::{DeleteItemError, DeleteItemOutput},
         get_item::{GetItemError, GetItemOutput},
@@ -30,6 +30,9 @@ use crate::worker::ENDPOINT;
 /// Age of a connection that is past every grace period.
 pub const LONG_AGO: Duration = Duration::from_secs(3600);
 
+/// The error of failing calls by default, which the SDK does not retry.
+const ACCESS_DENIED: &str = "AccessDeniedException";
+
 /// A row of the table.
 pub type Row = std::collections::HashMap<String, AttributeValue>;
 
@@ -38,6 +41,8 @@ pub type Row = std::collections::HashMap<String, AttributeValue>;
 pub struct TableDouble {
     rows: Arc<Mutex<BTreeMap<String, Row>>>,
     works: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// The error of a failing call.
+    code: &'static str,
     /// Whether queries are allowed.
     queries: bool,
     /// Largest page.
@@ -68,7 +73,13 @@ impl TableDouble {
         works: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Self {
         let rows = rows.into_iter().map(|(id, row)| (id.into(), row)).collect();
-        Self { rows: Arc::new(Mutex::new(rows)), works: Arc::new(works), queries: true, page: usize::MAX }
+        Self {
+            rows: Arc::new(Mutex::new(rows)),
+            works: Arc::new(works),
+            code: ACCESS_DENIED,
+            queries: true,
+            page: usize::MAX,
+        }
     }
 
     /// Like [`of`](Self::of), with complete rows of the user `anna` of the tenant `acme`.
@@ -102,6 +113,12 @@ impl TableDouble {
     #[must_use]
     pub fn refusing_queries(self) -> Self {
         Self { queries: false, ..self }
+    }
+
+    /// Sets the error of failing calls, `AccessDeniedException` by default.
+    #[must_use]
+    pub fn failing_with(self, code: &'static str) -> Self {
+        Self { code, ..self }
     }
 
     /// Sets the largest page.
@@ -138,7 +155,7 @@ impl TableDouble {
         let query = mock!(aws_sdk_dynamodb::Client::query).then_compute_response(move |input| {
             let decrement = |left: usize| left.checked_sub(1);
             if left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, decrement).is_err() {
-                return MockResponse::Error(QueryError::generic(denied()));
+                return MockResponse::Error(QueryError::generic(error(ACCESS_DENIED)));
             }
             MockResponse::Output(paged(&pages, input.exclusive_start_key()))
         });
@@ -164,7 +181,7 @@ impl TableDouble {
         let put_item = mock!(aws_sdk_dynamodb::Client::put_item).then_compute_response(move |input| {
             let row = input.item().cloned().unwrap_or_default();
             if !(put.works)() {
-                return MockResponse::Error(PutItemError::generic(denied()));
+                return MockResponse::Error(PutItemError::generic(error(put.code)));
             }
             let id = row.get("connection_id").and_then(|id| id.as_s().ok()).cloned().unwrap_or_default();
             put.locked().insert(id, row);
@@ -178,7 +195,7 @@ impl TableDouble {
         let query = self.clone();
         let query = mock!(aws_sdk_dynamodb::Client::query).then_compute_response(move |input| {
             if !query.queries || !(query.works)() {
-                return MockResponse::Error(QueryError::generic(denied()));
+                return MockResponse::Error(QueryError::generic(error(query.code)));
             }
             let attribute = input.expression_attribute_names().and_then(|names| names.get("#key"));
             let value = input.expression_attribute_values().and_then(|values| values.get(":value"));
@@ -191,7 +208,7 @@ impl TableDouble {
         let get = self.clone();
         let get_item = mock!(aws_sdk_dynamodb::Client::get_item).then_compute_response(move |input| {
             if !(get.works)() {
-                return MockResponse::Error(GetItemError::generic(denied()));
+                return MockResponse::Error(GetItemError::generic(error(get.code)));
             }
             let id = input.key().and_then(|key| key.get("connection_id")).and_then(|id| id.as_s().ok());
             let row = get.locked().get(id.map_or("", String::as_str)).cloned();
@@ -200,7 +217,7 @@ impl TableDouble {
         let scan = self.clone();
         let scan = mock!(aws_sdk_dynamodb::Client::scan).then_compute_response(move |input| {
             if !(scan.works)() {
-                return MockResponse::Error(ScanError::generic(denied()));
+                return MockResponse::Error(ScanError::generic(error(scan.code)));
             }
             let (rows, last) = scan.page(input.exclusive_start_key(), |_| true);
             MockResponse::Output(
@@ -208,7 +225,11 @@ impl TableDouble {
             )
         });
         let rules = [&put_item, &delete_item, &query, &get_item, &scan];
-        ConnectionTable::new(mock_client!(aws_sdk_dynamodb, RuleMode::MatchAny, rules), "connections")
+        // Without retries, which the SDK tests itself.
+        let client = mock_client!(aws_sdk_dynamodb, RuleMode::MatchAny, rules, |config| {
+            config.retry_config(RetryConfig::disabled())
+        });
+        ConnectionTable::new(client, "connections")
     }
 
     /// Returns the rows after a key, and the last row's key if the page is full.
@@ -229,7 +250,7 @@ impl TableDouble {
         endpoint: Option<&AttributeValue>,
     ) -> MockResponse<DeleteItemOutput, DeleteItemError> {
         if !(self.works)() {
-            return MockResponse::Error(DeleteItemError::generic(denied()));
+            return MockResponse::Error(DeleteItemError::generic(error(self.code)));
         }
         let number = |value: &AttributeValue| value.as_n().ok().and_then(|number| number.parse::<u64>().ok());
         let mut rows = self.locked();
@@ -279,9 +300,4 @@ pub fn connection(id: &str, connected_at: SystemTime) -> Connection {
         source_ip: None,
         user_agent: None,
     }
-}
-
-/// Builds an error that the SDK does not retry.
-fn denied() -> ErrorMetadata {
-    error("AccessDeniedException")
 }

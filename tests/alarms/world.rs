@@ -1,0 +1,315 @@
+//! A deployment in virtual time: real workers and connect handlers on test doubles, whose metrics are collected, and the
+//! metrics of SQS and Lambda around them.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+    mem,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use delivery_worker::{classify::PostResult, queue_kind::QueueKind};
+use serde_json::{Value as Json, json};
+use streamer_connections::Connection;
+use streamer_environment::Environment;
+use streamer_telemetry::{Settings, Telemetry};
+use streamer_tests::{
+    doubles::{Entry, TableDouble, connection},
+    event::epoch,
+    gateway::MemoryGateway,
+    sqs::Sqs,
+    worker::{ENDPOINT, Rig},
+};
+use tokio::time::Instant;
+
+use crate::{
+    cloudwatch::{Metric, Values},
+    definitions::{DEAD_LETTERS, NAME, OUTBOUND, STAGE},
+};
+
+/// The minute in which a stop begins.
+pub(crate) const STOP: usize = 10;
+
+/// The minute in which a run without a stop ends.
+pub(crate) const END: usize = 60;
+
+/// The minute in which a run with a stop ends.
+const END_OF_STOP: usize = STOP + 21;
+
+pub(crate) const MINUTE: Duration = Duration::from_secs(60);
+
+/// Time between two receives that find no message.
+const POLL: Duration = Duration::from_secs(1);
+
+/// Users, each with a connection, in tenants of their own.
+pub(crate) const USERS: usize = 5;
+
+/// The worker's execution environment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lambda {
+    Runs,
+    Crashes,
+    Throttles,
+    /// The event source mapping is disabled.
+    IsNotInvoked,
+}
+
+/// Answers a post from a connection, the number of posts before it, and the time since the run began.
+pub(crate) type Answer = fn(&str, usize, Duration) -> (Duration, PostResult);
+
+/// A deployment, from the moment of a stop on. Before, everything works.
+#[derive(Clone)]
+pub(crate) struct World {
+    pub(crate) kind: QueueKind,
+    pub(crate) messages_per_minute: usize,
+    /// The body of a message, by its number.
+    pub(crate) body: fn(usize) -> String,
+    pub(crate) answer: Answer,
+    /// The error of every call to the table.
+    pub(crate) table: Option<&'static str>,
+    pub(crate) outbound_accepts: bool,
+    pub(crate) dead_letters_accept: bool,
+    /// The management endpoint in the table's rows.
+    pub(crate) endpoint: &'static str,
+    pub(crate) lambda: Lambda,
+    /// The minute in which the run ends.
+    pub(crate) end: usize,
+    /// Whether clients that lost their connections come back.
+    pub(crate) reconnects: bool,
+}
+
+impl World {
+    /// A message a minute, each for one connection, and everything works.
+    pub(crate) const WORKING: Self = Self {
+        kind: QueueKind::Standard,
+        messages_per_minute: 1,
+        body: |number| to_connection(number).to_string(),
+        answer: works,
+        table: None,
+        outbound_accepts: true,
+        dead_letters_accept: true,
+        endpoint: ENDPOINT,
+        lambda: Lambda::Runs,
+        end: END_OF_STOP,
+        reconnects: false,
+    };
+
+    /// Runs the deployment, and returns what it wrote.
+    pub(crate) async fn play(&self) -> anyhow::Result<Values> {
+        fastrand::seed(7);
+        let (sqs, began, sink) = (Sqs::new(self.kind == QueueKind::Fifo), Instant::now(), Sink::default());
+        let stopped = Arc::new(AtomicBool::new(false));
+        let rig = self.rig(&sqs, began, &sink, &stopped)?;
+        self.connect(&rig, ENDPOINT).await?;
+        let (mut values, mut sent, mut minute) = (Values::default(), 0, 0);
+        while minute < self.end {
+            let tick = began + MINUTE * u32::try_from(minute)?;
+            let receives = self.lambda != Lambda::IsNotInvoked || minute <= STOP;
+            let visible = sqs.next().filter(|next| receives && *next < tick);
+            if let Some(next) = visible {
+                sqs.wait(next, false).await;
+                self.invoke(&rig, &sqs, stopped.load(Ordering::Relaxed), &mut values, minute - 1).await?;
+            } else {
+                sqs.wait(tick, false).await;
+                self.sample(&sqs, &mut values, minute);
+                if minute == STOP {
+                    stopped.store(true, Ordering::Relaxed);
+                    self.connect(&rig, self.endpoint)
+                        .await
+                        .or_else(|error| self.table.map(|_| ()).ok_or(error))?;
+                }
+                if self.reconnects {
+                    self.connect(&rig, self.endpoint).await?;
+                }
+                for _ in 0..self.messages_per_minute {
+                    let group = format!("t{}", sent % USERS);
+                    let group = (self.kind == QueueKind::Fifo).then_some(group.as_str());
+                    let body =
+                        if minute < STOP { to_connection(sent).to_string() } else { (self.body)(sent) };
+                    sqs.send(body, group, Duration::ZERO);
+                    sent += 1;
+                }
+                minute += 1;
+            }
+            sink.drain(&mut values, minute - 1)?;
+        }
+        Ok(values)
+    }
+
+    fn rig(&self, sqs: &Sqs, began: Instant, sink: &Sink, stopped: &Arc<AtomicBool>) -> anyhow::Result<Rig> {
+        let is_stopped = || {
+            let stopped = Arc::clone(stopped);
+            move || stopped.load(Ordering::Relaxed)
+        };
+        let (answer, answers_stopped) = (self.answer, is_stopped());
+        let gateway = MemoryGateway::scripted(move |connection, posts| {
+            let answer = if answers_stopped() { answer } else { works };
+            answer(connection, posts, Instant::now() - began)
+        });
+        let (fails, table_stopped) = (self.table.is_some(), is_stopped());
+        let table = TableDouble::of(BTreeMap::<String, _>::new(), move || !(fails && table_stopped()));
+        let table = table.failing_with(self.table.unwrap_or_default());
+        let accepting = |accepts: bool| {
+            let stopped = is_stopped();
+            move |_: &_| match accepts || !stopped() {
+                true => (true, Entry::Taken),
+                false => (false, Entry::Refused),
+            }
+        };
+        let outbound = sqs.outbound(accepting(self.outbound_accepts), || true).forgetting();
+        let dead_letters = sqs.dead_letters(accepting(self.dead_letters_accept));
+        let mut rig = Rig::of(self.kind, gateway, table, outbound, dead_letters);
+        rig.worker.telemetry = telemetry("delivery-worker", sink)?;
+        Ok(rig)
+    }
+
+    /// Writes the row of each user's connection.
+    async fn connect(&self, rig: &Rig, endpoint: &str) -> anyhow::Result<()> {
+        for user in 0..USERS {
+            let id = format!("c{user}");
+            if self.reconnects && rig.table.connections().contains(&id) {
+                continue;
+            }
+            let row = Connection {
+                user_id: format!("u{user}").as_str().try_into()?,
+                tenant_id: format!("t{user}").as_str().try_into()?,
+                endpoint: endpoint.to_owned(),
+                ..connection(&id, epoch() - MINUTE)
+            };
+            rig.table.client().put(&row).await?;
+        }
+        Ok(())
+    }
+
+    async fn invoke(
+        &self,
+        rig: &Rig,
+        sqs: &Sqs,
+        is_stopped: bool,
+        values: &mut Values,
+        minute: usize,
+    ) -> anyhow::Result<()> {
+        let event = sqs.receive();
+        if event.records.is_empty() {
+            // A message of a FIFO queue waits behind one that is hidden.
+            sqs.wait(sqs.instant() + POLL, false).await;
+            return Ok(());
+        }
+        let lambda = if is_stopped { self.lambda } else { Lambda::Runs };
+        values.add(of_function("delivery", "Errors"), minute, f64::from(u8::from(lambda == Lambda::Crashes)));
+        values.add(
+            of_function("delivery", "Throttles"),
+            minute,
+            f64::from(u8::from(lambda == Lambda::Throttles)),
+        );
+        if lambda == Lambda::Runs {
+            let reported = rig.invoke_at(sqs.now(), event.clone()).await?;
+            sqs.acknowledge(&event, &reported);
+        }
+        Ok(())
+    }
+
+    /// Samples the queues, as SQS does each minute. It writes nothing for a dead-letter queue that is empty and unused.
+    fn sample(&self, sqs: &Sqs, values: &mut Values, minute: usize) {
+        values.add(
+            of_queue(OUTBOUND, "ApproximateAgeOfOldestMessage"),
+            minute,
+            sqs.age_of_oldest().as_secs_f64(),
+        );
+        let dead = sqs.dead().len();
+        if dead > 0 {
+            values.add(of_queue(DEAD_LETTERS, "ApproximateNumberOfMessagesVisible"), minute, dead as f64);
+            values.add(of_queue(DEAD_LETTERS, "ApproximateNumberOfMessagesNotVisible"), minute, 0.0);
+        }
+    }
+}
+
+/// The body of a message for one connection.
+pub(crate) fn to_connection(number: usize) -> Json {
+    let to = json!({ "connection": format!("c{}", number % USERS) });
+    json!({ "version": 1, "id": format!("m{number}"), "to": to, "payload": number })
+}
+
+/// The body of a message for one user.
+pub(crate) fn to_user(number: usize) -> String {
+    let user = number % USERS;
+    let to = json!({ "user": { "tenant": format!("t{user}"), "user": format!("u{user}") } });
+    json!({ "version": 1, "id": format!("m{number}"), "to": to, "payload": number }).to_string()
+}
+
+fn works(_: &str, _: usize, _: Duration) -> (Duration, PostResult) {
+    (Duration::from_millis(20), streamer_tests::gateway::status(200))
+}
+
+/// Returns a metric of SQS.
+pub(crate) fn of_queue(queue: &str, name: &str) -> Metric {
+    of_aws("AWS/SQS", name, "QueueName", queue)
+}
+
+/// Returns a metric of Lambda.
+pub(crate) fn of_function(function: &str, name: &str) -> Metric {
+    of_aws("AWS/Lambda", name, "FunctionName", &format!("{NAME}-{function}"))
+}
+
+fn of_aws(namespace: &str, name: &str, dimension: &str, value: &str) -> Metric {
+    let dimensions = BTreeMap::from([(dimension.to_owned(), value.to_owned())]);
+    Metric { namespace: namespace.to_owned(), name: name.to_owned(), dimensions }
+}
+
+/// Starts the telemetry of a function, with metrics in `sink`.
+pub(crate) fn telemetry(service: &'static str, sink: &Sink) -> anyhow::Result<Telemetry> {
+    let settings = Settings::read(&mut Environment::of([("LOG_LEVEL", "off"), ("STAGE", STAGE)]));
+    let settings = settings.map_err(|faulty| anyhow::anyhow!("{faulty:?}"))?;
+    Ok(Telemetry::start(service, settings).with_metrics_to(sink.clone()))
+}
+
+/// Lines in the embedded metric format.
+#[derive(Clone, Default)]
+pub(crate) struct Sink(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Sink {
+    /// Moves all values to this minute, as CloudWatch extracts them.
+    pub(crate) fn drain(&self, values: &mut Values, minute: usize) -> anyhow::Result<()> {
+        let lines = mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        for line in String::from_utf8(lines)?.lines() {
+            let line: Json = serde_json::from_str(line)?;
+            let directive = &line["_aws"]["CloudWatchMetrics"][0];
+            let text = |value: &Json| value.as_str().map(str::to_owned).context("no text");
+            let dimensions = directive["Dimensions"][0].as_array().context("no dimensions")?;
+            let dimensions = dimensions.iter().map(|name| {
+                let name = text(name)?;
+                Ok((name.clone(), text(&line[&name])?))
+            });
+            let dimensions: BTreeMap<_, _> = dimensions.collect::<anyhow::Result<_>>()?;
+            for metric in directive["Metrics"].as_array().context("no metrics")? {
+                let name = text(&metric["Name"])?;
+                let written = match &line[&name] {
+                    Json::Array(written) => written.clone(),
+                    one => vec![one.clone()],
+                };
+                let namespace = text(&directive["Namespace"])?;
+                let metric = Metric { namespace, name, dimensions: dimensions.clone() };
+                for value in written {
+                    values.add(metric.clone(), minute, value.as_f64().context("no number")?);
+                }
+            }
+        }
+        Ok(())
+    }
+}
