@@ -11,6 +11,11 @@ locals {
     dead_letter = local.dead_letter_name
     table       = local.creates_table ? local.table_name : null
   }
+  arns = {
+    outbound    = aws_sqs_queue.outbound.arn
+    dead_letter = aws_sqs_queue.dead_letter.arn
+    table       = one(aws_dynamodb_table.connections[*].arn)
+  }
   protected = {
     for key, name in local.data : key => name != null && var.deletion_protection && !contains(var.abandon, coalesce(name, "-"))
   }
@@ -37,12 +42,13 @@ resource "terraform_data" "deployed" {
   depends_on = [aws_dynamodb_table.connections, aws_sqs_queue.dead_letter, aws_sqs_queue.outbound]
 }
 
-# Reads its protection from the state, so that lifting it takes an apply of its own.
+# Reads its protection from the state, so that lifting it takes an apply of its own. A replacement under the same name
+# has another ARN, which no plan knows yet, and replaces the guard first.
 resource "terraform_data" "guard" {
   for_each = local.data
 
   input            = { name = each.value, protected = local.protected[each.key] }
-  triggers_replace = each.value
+  triggers_replace = { name = each.value, arn = local.arns[each.key] }
 
   # The commands are valid for sh and for cmd.exe.
   provisioner "local-exec" {

@@ -1,4 +1,4 @@
-# What holds data is deleted only after an apply that lifts its protection.
+# Queues and table are deleted only after an apply that lifts their protection.
 
 mock_provider "aws" {
   source = "./tests/mocks"

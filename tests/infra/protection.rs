@@ -112,7 +112,7 @@ impl Deployed {
 }
 
 async fn run(terraform: &Terraform, command: &str, change: &str) -> anyhow::Result<String> {
-    let change = format!("-var={change}");
+    let change = if change.starts_with('-') { change.to_owned() } else { format!("-var={change}") };
     let arguments = [command, "-auto-approve", "-input=false", "-refresh=false", "-parallelism=30", &change];
     terraform.run_with_variables(arguments).await
 }
@@ -172,6 +172,9 @@ async fn play(terraform: &Terraform, config: &SdkConfig) -> anyhow::Result<()> {
 
     let held = (config, &deployed);
     assert_refused(terraform, ("apply", "table=false"), "streamer_connections is protected", held).await?;
+    // A replacement, also one that a provider forces, keeps the name.
+    let replace = "-replace=module.streamer.aws_sqs_queue.outbound";
+    assert_refused(terraform, ("apply", replace), "streamer-outbound is protected", held).await?;
     // Destroying without protection takes an apply of that before.
     let lifted = "deletion_protection=false";
     assert_refused(terraform, ("destroy", lifted), "streamer-outbound is protected", held).await?;

@@ -107,7 +107,7 @@ async fn any_json_and_group_arrive() -> anyhow::Result<()> {
         json!("\u{FFFE} \u{FFFF} \u{0} \u{b} \u{1f} \u{7f} \u{10FFFD} 👩‍👩‍👧‍👦"),
         json!({"\u{0}\u{FFFE}": [1e300, -0.0, ""]}),
     ];
-    let messages = values.iter().map(|value| Message::user("acme \u{FFFE}", "\u{0}").payload(value));
+    let messages = values.iter().map(|value| Message::user("acme \u{FFFE}", "\u{FFFF}").payload(value));
     Producer::new(&sqs, &url).send_all(messages.collect::<Result<Vec<_>, _>>()?).await?;
     let event = receive(&sqs, &url, values.len()).await?;
     for record in &event.records {
