@@ -7,22 +7,18 @@ use streamer_events::WebSocketEvent;
 use streamer_tests::{
     doubles::TableDouble,
     event::{CONNECTION, connect_json},
-    worker::telemetry,
 };
 
 use crate::{
     refusal,
-    setup::{access, logged},
+    setup::{configured, logged},
     text,
 };
 
 const SOURCE: (&str, &str) = ("IDENTITY_SOURCE", "authorizer");
 
-fn handler(variables: &[(&str, &str)], table: &TableDouble) -> ConnectHandler {
-    let variables = variables.iter().copied().chain([SOURCE]);
-    let config = Config::read(Environment::of(variables)).unwrap();
-    let access = connect_handler::config::Access { region: access().region, ..config.access };
-    ConnectHandler::new(table.client(), config.identity, access, None, telemetry("connect-handler"))
+fn handler(variables: &[(&'static str, &'static str)], table: &TableDouble) -> ConnectHandler {
+    configured(variables.iter().copied().chain([SOURCE]), table)
 }
 
 /// Returns an event with this context, and with a token that counts for nothing.

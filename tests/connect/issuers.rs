@@ -9,16 +9,11 @@ use streamer_tests::{
     event::connect,
     key_server::{KeyServer, Page},
     signer::{ALGORITHMS, Signer, changed, set},
-    worker::telemetry,
 };
 
-use crate::setup::{LogWriter, access, claims, from_server, logged, respond, verifying};
+use crate::setup::{LogWriter, claims, configured, from_server, logged, respond, verifying};
 
-fn handler(variables: &[(&str, &str)]) -> connect_handler::ConnectHandler {
-    let config = Config::read(Environment::of(variables.iter().copied())).unwrap();
-    let table = TableDouble::default().client();
-    connect_handler::ConnectHandler::new(table, config.identity, access(), None, telemetry("connect-handler"))
-}
+const AUDIENCE: (&str, &str) = ("JWT_AUDIENCE", "streamer");
 
 /// Serves an issuer's configuration and keys, and returns the issuer.
 fn issuer(server: &KeyServer, name: &str, at: &str, keys: &[Value]) -> String {
@@ -36,7 +31,8 @@ async fn each_issuer_has_its_own_keys() {
     let same_kid = Signer::new(Algorithm::ES256, "1").unwrap();
     let first = issuer(&server, "one", "one", &[one.jwk().unwrap()]);
     let second = issuer(&server, "two", "two", &[two.jwk().unwrap(), same_kid.jwk().unwrap()]);
-    let handler = handler(&[("JWT_ISSUER", &format!("{first}, {second}")), ("JWT_AUDIENCE", "streamer")]);
+    let handler =
+        configured([("JWT_ISSUER", &*format!("{first}, {second}")), AUDIENCE], &TableDouble::default());
     let token = |signer: &Signer, issuer: Value| signer.sign(&claims(&json!({ "iss": issuer }))).unwrap();
     for (signer, iss, expected) in [
         (&one, json!(first), (200, "")),
@@ -68,11 +64,12 @@ async fn key_of_another_tenant_is_refused() {
         changed(signer.jwk().unwrap(), &json!({ "issuer": issuer }))
     };
     let keys = [keyed(&shared, "{tenantid}"), keyed(&own, "globex")];
-    let configured = issuer(&server, "{tenantid}/v2.0", "common/v2.0", &keys);
-    let settings = [("JWT_ISSUER", &*configured), ("JWT_AUDIENCE", "streamer"), ("TENANT_CLAIM", "tid")];
+    let issuer = issuer(&server, "{tenantid}/v2.0", "common/v2.0", &keys);
+    let settings = [("JWT_ISSUER", &*issuer), AUDIENCE, ("TENANT_CLAIM", "tid")];
     let url = server.url("/common/v2.0/keys");
-    let discovered = handler(&settings);
-    let with_url = handler(&[&settings[..], &[("JWT_JWKS_URL", &url)]].concat());
+    let discovered = configured(settings, &TableDouble::default());
+    let with_url = settings.into_iter().chain([("JWT_JWKS_URL", &*url)]);
+    let with_url = configured(with_url, &TableDouble::default());
     for (signer, iss, tid, expected) in [
         (&shared, "acme", "acme", (200, "")),
         (&shared, "globex", "globex", (200, "")),
@@ -98,8 +95,9 @@ async fn key_of_two_issuers_verifies_both() {
     let keys = issuers.map(|issuer| changed(signer.jwk().unwrap(), &json!({ "issuer": issuer })));
     server.serve("/keys", Page::Body(set(&keys)));
     let url = server.url("/keys");
-    let handler =
-        handler(&[("JWT_ISSUER", &issuers.join(",")), ("JWT_JWKS_URL", &url), ("JWT_AUDIENCE", "streamer")]);
+    let issuer_list = issuers.join(",");
+    let settings = [("JWT_ISSUER", &*issuer_list), ("JWT_JWKS_URL", &url), AUDIENCE];
+    let handler = configured(settings, &TableDouble::default());
     for issuer in issuers {
         let token = signer.sign(&claims(&json!({ "iss": issuer }))).unwrap();
         assert_eq!(respond(&handler, &token).await, (200, String::new()), "{issuer}");
@@ -182,8 +180,7 @@ fn issuers_keys_require_an_audience() {
 #[test]
 fn identity_settings_must_not_be_empty() {
     for name in ["USER_CLAIM", "TENANT_CLAIM", "PERMISSIONS_CLAIM", "DEFAULT_TENANT", "IDENTITY_SOURCE"] {
-        let variables =
-            [("JWT_ISSUER", "https://auth.example.com"), ("JWT_AUDIENCE", "streamer"), (name, "")];
+        let variables = [("JWT_ISSUER", "https://auth.example.com"), AUDIENCE, (name, "")];
         let error = Config::read(Environment::of(variables)).unwrap_err().to_string();
         assert!(error.contains(&format!("{name} is empty")), "{error}");
     }
@@ -195,8 +192,9 @@ async fn unusable_tenant_does_not_become_default() {
     let (server, signer) = (KeyServer::start().await.unwrap(), Signer::new(Algorithm::ES256, "a").unwrap());
     server.serve("/keys", Page::Body(set(&[signer.jwk().unwrap()])));
     let url = server.url("/keys");
-    let settings = [("JWT_JWKS_URL", &*url), ("JWT_AUDIENCE", "streamer"), ("DEFAULT_TENANT", "acme")];
-    let handler = handler(&[&settings[..], &[("TENANT_CLAIM", "/organization/0")]].concat());
+    let settings = [("JWT_JWKS_URL", &*url), AUDIENCE, ("DEFAULT_TENANT", "acme")];
+    let settings = settings.into_iter().chain([("TENANT_CLAIM", "/organization/0")]);
+    let handler = configured(settings, &TableDouble::default());
     for (organization, kind) in [
         (json!({ "acme": {} }), "an object"),
         (json!("acme"), "a string"),
@@ -230,7 +228,11 @@ async fn any_audience_is_accepted_with_a_warning() {
         assert_eq!(log.text().contains("WARN") && log.text().contains("JWT_AUDIENCE is `any`"), is_any);
         for aud in [json!("another"), json!(["a", "b"]), Value::Null] {
             let token = signer.sign(&claims(&json!({ "aud": aud }))).unwrap();
-            assert_eq!(respond(&handler(&variables), &token).await.0 == 200, is_any, "{audience} {aud}");
+            assert_eq!(
+                respond(&configured(variables, &TableDouble::default()), &token).await.0 == 200,
+                is_any,
+                "{audience} {aud}"
+            );
         }
     }
 }

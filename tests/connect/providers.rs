@@ -4,21 +4,19 @@
 
 use std::{collections::BTreeMap, fs, sync::LazyLock};
 
-use connect_handler::{ConnectHandler, config::Config};
+use connect_handler::ConnectHandler;
 use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
 use streamer_cli::{paths, spec::Spec};
-use streamer_environment::Environment;
 use streamer_tests::{
     doubles::TableDouble,
     event::{CONNECTION, connect},
     key_server::{KeyServer, Page},
     signer::{Signer, changed, set},
-    worker::telemetry,
 };
 
 use crate::{
-    setup::{respond, seconds_from_now},
+    setup::{configured, respond, seconds_from_now},
     text,
 };
 
@@ -94,12 +92,10 @@ impl Provider {
         changed(changed(self.claims.clone(), &times), changes)
     }
 
-    /// Returns the settings with changes. The Region is that of the event's API.
-    fn with(&self, changes: &[(&str, &str)]) -> Environment {
+    /// Returns the settings with changes. The first of two variables counts.
+    fn with<'a>(&'a self, changes: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
         let settings = self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        // The first of two variables counts.
-        let changes = changes.iter().copied().chain([("AWS_REGION", "eu-central-1")]);
-        Environment::of(changes.chain(settings))
+        changes.iter().copied().chain(settings).collect()
     }
 
     fn setting(&self, name: &str) -> Option<&str> {
@@ -142,11 +138,9 @@ struct Rig {
 }
 
 impl Rig {
-    fn new(environment: Environment) -> Self {
-        let (config, table) = (Config::read(environment).unwrap(), TableDouble::default());
-        let telemetry = telemetry("connect-handler");
-        let handler = ConnectHandler::new(table.client(), config.identity, config.access, None, telemetry);
-        Self { handler, table }
+    fn new(variables: Vec<(&str, &str)>) -> Self {
+        let table = TableDouble::default();
+        Self { handler: configured(variables, &table), table }
     }
 
     /// Connects, and asserts the row's user, tenant and permissions.

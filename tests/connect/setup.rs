@@ -9,7 +9,7 @@ use std::{
 use aws_lambda_events::{apigw::ApiGatewayProxyResponse, encodings::Body};
 use connect_handler::{
     ConnectHandler,
-    config::Access,
+    config::{Access, Config},
     fetch::{HttpFetch, KeyUrl, Source},
     jwks::Jwks,
     rules::{Audience, Rules},
@@ -17,6 +17,7 @@ use connect_handler::{
 };
 use serde_json::{Value, json};
 use streamer_cli::stack::issuer::ISSUER;
+use streamer_environment::Environment;
 use streamer_events::WebSocketEvent;
 use streamer_tests::{doubles::TableDouble, event::connect, key_server::KeyServer, worker::telemetry};
 use tracing_subscriber::fmt::MakeWriter;
@@ -53,6 +54,17 @@ pub(crate) fn verifying(keys: Keys) -> ConnectHandler {
     let verifier = Verifier::new(keys, Rules::of(ISSUER, Audience::of("streamer")));
     let table = TableDouble::default().client();
     ConnectHandler::new(table, verifier, access(), None, telemetry("connect-handler"))
+}
+
+/// Returns a handler with these variables, in the Region of the event's API.
+pub(crate) fn configured<'a>(
+    variables: impl IntoIterator<Item = (&'a str, &'a str)>,
+    table: &TableDouble,
+) -> ConnectHandler {
+    let variables = variables.into_iter().chain([("AWS_REGION", "eu-central-1")]);
+    let config = Config::read(Environment::of(variables)).unwrap();
+    let telemetry = telemetry("connect-handler");
+    ConnectHandler::new(table.client(), config.identity, config.access, None, telemetry)
 }
 
 /// Returns the status of the response to a token, and the reason of a refusal.
