@@ -227,7 +227,7 @@ mod tests {
     }
 
     fn part() -> impl Strategy<Value = String> {
-        prop_oneof!["[a:#%23]{1,4}", "\\PC{1,60}"]
+        prop_oneof!["[a:#%23]{1,4}", "[^\\pC\\p{Zl}\\p{Zp}]{1,60}"]
     }
 
     proptest! {
