@@ -19,7 +19,8 @@ use streamer_tests::{doubles::TableDouble, event::connect};
 
 use crate::{
     cloudwatch::Values,
-    world::{END, STOP, Sink, telemetry},
+    world::{END, STOP},
+    written::{Sink, telemetry},
 };
 
 /// Clients from the moment of a stop on. Before, all are accepted.

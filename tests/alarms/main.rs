@@ -2,7 +2,7 @@
 //!
 //! Real workers and connect handlers run for an hour of virtual time ([`world`], [`connects`]), each run with one stop
 //! ([`stops`]). The alarms' definitions are evaluated from Terraform ([`definitions`]) against the metrics of the run,
-//! by CloudWatch's rules ([`cloudwatch`], [`math`]). CloudWatch's own delay, about a minute, is not included.
+//! by CloudWatch's rules ([`cloudwatch`], [`math`]). [`traffic`] has the messages, and [`written`] collects the metrics. CloudWatch's own delay, about a minute, is not included.
 //!
 //! `docs/operations.md` has the table of stops and alarms. To write it, run
 //! `UPDATE_ALARMS=1 cargo test -p streamer-tests --test alarms`.
@@ -14,7 +14,9 @@ mod connects;
 mod definitions;
 mod math;
 mod stops;
+mod traffic;
 mod world;
+mod written;
 
 use std::{collections::BTreeMap, fs};
 
@@ -25,7 +27,8 @@ use crate::{
     cloudwatch::{Alarm, Missing, Query, Source, State, Values},
     definitions::{DEAD_LETTERS, Definitions},
     stops::{Extent, PLAYED},
-    world::{END, STOP, of_queue},
+    world::{END, STOP},
+    written::of_queue,
 };
 
 /// Minutes at which the periods of 5 min may begin.

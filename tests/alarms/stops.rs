@@ -1,9 +1,8 @@
 //! Every way in which delivery can stop, and hours without a stop.
 
-use std::{collections::BTreeMap, sync::LazyLock, thread, time::Duration};
+use std::{collections::BTreeMap, sync::LazyLock, thread};
 
 use delivery_worker::{classify::PostResult, queue_kind::QueueKind};
-use serde_json::json;
 use streamer_tests::gateway::status;
 use tokio::runtime::Builder;
 
@@ -11,7 +10,9 @@ use crate::{
     cloudwatch::{Metric, Values},
     connects::Clients,
     definitions::DEAD_LETTERS,
-    world::{Answer, END, Lambda, MINUTE, STOP, World, of_function, of_queue, to_connection, to_user},
+    traffic::{expiring, normal_life, poisonous, to_many, to_user},
+    world::{Answer, END, Lambda, MINUTE, QUICK, STOP, World},
+    written::{of_function, of_queue},
 };
 
 /// How much stops.
@@ -111,8 +112,6 @@ fn old_dead_letters() -> Values {
     values
 }
 
-const QUICK: Duration = Duration::from_millis(20);
-
 /// Answers with a status.
 macro_rules! answers {
     ($status:literal) => {
@@ -137,22 +136,6 @@ fn connects(name: &'static str, extent: Extent, clients: Clients) -> Stop {
 
 fn function(name: &'static str, extent: Extent, function: &'static str, metric: &'static str) -> Stop {
     Stop { name, extent, play: Play::Function(function, metric) }
-}
-
-/// An hour with a slow client, a connection that breaks, one that is young, and short faults.
-fn normal_life(connection: &str, posts: usize, since: Duration) -> (Duration, PostResult) {
-    let within = |from: u32, seconds: u64| {
-        let from = MINUTE * from;
-        (from..from + Duration::from_secs(seconds)).contains(&since)
-    };
-    let answer = match connection {
-        "c0" if within(20, 150) || within(40, 90) => 429,
-        "c1" if within(16, 10) || within(31, 10) || within(46, 10) => 410,
-        "c2" if posts.is_multiple_of(3) => 503,
-        "c3" if within(28, 8) => 504,
-        _ => 200,
-    };
-    (QUICK, status(answer))
 }
 
 #[expect(clippy::too_many_lines, reason = "a list")]
@@ -288,25 +271,6 @@ fn stops() -> Vec<Stop> {
         connects("an hour of clients that connect", Nothing, Clients::Accepted),
         Stop { name: "an hour with an old dead letter", extent: Nothing, play: Play::OldDeadLetters },
     ]
-}
-
-/// Enough connections for the circuit breaker to judge by.
-fn to_many(number: usize) -> String {
-    let mut message = to_connection(number);
-    message["to"] = json!({ "connection": format!("c{}", number % 30) });
-    message.to_string()
-}
-
-fn expiring(number: usize) -> String {
-    let mut message = to_connection(number);
-    // The run sends one message a minute.
-    let sent = streamer_tests::event::EPOCH_MILLIS + number as u64 * 60_000;
-    message["expires_at"] = json!(sent + 30_000);
-    message.to_string()
-}
-
-fn poisonous(number: usize) -> String {
-    if number.is_multiple_of(3) { "{}".to_owned() } else { to_connection(number).to_string() }
 }
 
 /// Returns the values of each metric that was written in any run.
