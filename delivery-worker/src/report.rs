@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::{Map, json};
 use streamer_message::{ConnectionId, MessageId};
 use streamer_telemetry::{Metric, Metrics, Telemetry, metric};
 
 use crate::{
     admission::{Admission, Gate, Stats},
     decode::Record,
-    delay::{is_undelivered, oldest, retries},
+    delay::{Delayed, delayed, is_undelivered, retries},
     outcome::{Cause, Completed, Outcome},
     time::Time,
 };
@@ -23,10 +24,14 @@ pub(crate) fn report(
     gate: &Gate,
     time: &Time,
 ) {
-    let mut metrics = metrics(telemetry, records, completed, time);
-    if let Some(oldest) = oldest(records, completed, unacknowledged, time.now()) {
-        metrics.time(metric::HANDED_BACK_AGE, oldest.age);
-        metrics.property("cause", oldest.cause);
+    let mut metrics = metrics(telemetry, records, completed, unacknowledged, time);
+    let delayed = delayed(records, completed, unacknowledged, time.now());
+    if let Some(max_age) = delayed.values().map(|delayed| delayed.max_age).max() {
+        metrics.time(metric::HANDED_BACK_AGE, max_age);
+        let causes = delayed.into_iter().map(|(cause, Delayed { messages, max_age })| {
+            (cause, json!({ "count": messages, "max_age_ms": max_age.as_millis() as u64 }))
+        });
+        metrics.property("causes", causes.collect::<Map<_, _>>());
     }
     measure(&mut metrics, &mut gate.admission());
     telemetry.emit(&metrics);
@@ -117,12 +122,15 @@ fn metrics<'a>(
     telemetry: &'a Telemetry,
     records: &[Record],
     completed: &[Completed],
+    unacknowledged: &BTreeSet<usize>,
     time: &Time,
 ) -> Metrics<'a> {
     let mut metrics = telemetry.metrics();
     for pair in completed {
         metrics.count(metric_of(&pair.outcome), 1);
-        metrics.count(metric::UNDELIVERED, usize::from(is_undelivered(&records[pair.index], &pair.outcome)));
+        let is_acknowledged = !unacknowledged.contains(&pair.index);
+        let is_undelivered = is_undelivered(&records[pair.index], &pair.outcome, is_acknowledged);
+        metrics.count(metric::UNDELIVERED, usize::from(is_undelivered));
         if let Outcome::HandedBack(Cause::Elsewhere(_)) | Outcome::Exhausted(Cause::Elsewhere(_)) =
             &pair.outcome
         {
@@ -234,7 +242,7 @@ mod tests {
         }
         expected.time(metric::DELIVERY_LATENCY, millis(90));
         expected.time(metric::QUEUE_AGE, millis(500));
-        assert_eq!(metrics(&telemetry, &[record("1000")], &completed, &time), expected);
+        assert_eq!(metrics(&telemetry, &[record("1000")], &completed, &BTreeSet::new(), &time), expected);
     }
 
     #[tokio::test(start_paused = true)]
