@@ -57,7 +57,8 @@ pub(crate) fn is_undelivered(record: &Record, outcome: &Outcome, is_acknowledged
         | Outcome::NoRecipient
         | Outcome::Expanded => false,
     };
-    let counts_now = if is_acknowledged { record.attempts() <= LATE_TRY } else { record.attempts() == LATE_TRY };
+    let counts_now =
+        if is_acknowledged { record.attempts() <= LATE_TRY } else { record.attempts() == LATE_TRY };
     ends_by_fault && counts_now
 }
 
@@ -150,8 +151,7 @@ mod tests {
 
     /// Returns the tries, of nine, at which the outcome counts.
     fn counted(outcome: &Outcome, cause: &str, is_acknowledged: bool) -> Vec<u32> {
-        let counts =
-            |count: &u32| is_undelivered(&record("m", *count, cause), outcome, is_acknowledged);
+        let counts = |count: &u32| is_undelivered(&record("m", *count, cause), outcome, is_acknowledged);
         (0..9).filter(counts).map(|count| count + 1).collect()
     }
 
@@ -160,9 +160,13 @@ mod tests {
         for is_acknowledged in [true, false] {
             let tries = |cause| counted(&Outcome::HandedBack(cause), "429", is_acknowledged);
             assert_eq!(tries(Cause::Status(429)), [8]);
-            for other in
-                [Cause::Away, Cause::ConnectGrace, Cause::Elsewhere(String::new()), Cause::Deadline, Cause::Behind]
-            {
+            for other in [
+                Cause::Away,
+                Cause::ConnectGrace,
+                Cause::Elsewhere(String::new()),
+                Cause::Deadline,
+                Cause::Behind,
+            ] {
                 assert!(tries(other).is_empty());
             }
         }

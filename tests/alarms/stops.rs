@@ -10,9 +10,11 @@ use crate::{
     cloudwatch::{Metric, Values},
     connects::Clients,
     definitions::DEAD_LETTERS,
-    traffic::{expiring, normal_life, poisonous, to_many, to_user},
+    traffic::{
+        bursts, expiring, expiring_of_many, normal_life, poisonous, stalls, to_absent, to_many, to_user,
+    },
     world::{Answer, END, Lambda, MINUTE, QUICK, STOP, World},
-    written::{of_function, of_queue},
+    written::{of_api, of_function, of_queue},
 };
 
 /// How much stops.
@@ -24,7 +26,7 @@ pub(crate) enum Extent {
     Part,
     /// Nothing, but messages are late.
     Delay,
-    /// Nothing.
+    /// Nothing, or nothing that an alarm can see.
     Nothing,
 }
 
@@ -50,10 +52,10 @@ pub(crate) struct Stop {
 enum Play {
     Delivery(World),
     Connects(Clients),
-    /// A function's invocations add to this metric of Lambda.
-    Function(&'static str, &'static str),
-    /// Dead letters lie on their queue, and an operator lists them.
-    OldDeadLetters,
+    /// A metric of AWS is 1 each minute.
+    Aws(Metric),
+    /// The dead-letter queue has these numbers of visible and of received messages in a minute.
+    DeadLetters(fn(usize) -> [Option<f64>; 2]),
 }
 
 /// A stop, and everything that was written during it.
@@ -86,8 +88,8 @@ impl Stop {
             match &self.play {
                 Play::Delivery(world) => world.play().await,
                 Play::Connects(clients) => clients.play().await,
-                Play::Function(function, metric) => Ok(function_values(of_function(function, metric))),
-                Play::OldDeadLetters => Ok(old_dead_letters()),
+                Play::Aws(metric) => Ok(aws_values(metric)),
+                Play::DeadLetters(depths) => Ok(dead_letter_values(*depths)),
             }
         });
         let values = values.unwrap_or_else(|error| panic!("{}: {error:?}", self.name));
@@ -95,19 +97,22 @@ impl Stop {
     }
 }
 
-fn function_values(metric: Metric) -> Values {
+fn aws_values(metric: &Metric) -> Values {
     let mut values = Values::default();
     (0..END).for_each(|minute| values.add(metric.clone(), minute, f64::from(u8::from(minute >= STOP))));
     values
 }
 
-/// A letter arrives before the stop's time, stays, and is received once, as `streamer redrive` does to list it.
-fn old_dead_letters() -> Values {
+/// The first dead letters arrived before the run, so they are hidden until the alarm would have ended.
+fn dead_letter_values(depths: fn(usize) -> [Option<f64>; 2]) -> Values {
     let mut values = Values::default();
     for minute in 0..END {
-        let received = f64::from(u8::from((30..33).contains(&minute)));
-        values.add(of_queue(DEAD_LETTERS, "ApproximateNumberOfMessagesVisible"), minute, 1.0 - received);
-        values.add(of_queue(DEAD_LETTERS, "ApproximateNumberOfMessagesNotVisible"), minute, received);
+        let names = ["ApproximateNumberOfMessagesVisible", "ApproximateNumberOfMessagesNotVisible"];
+        let [visible, received] = depths(minute);
+        let depths = if minute <= STOP { [received, visible] } else { [visible, received] };
+        for (name, depth) in names.into_iter().zip(depths) {
+            depth.into_iter().for_each(|depth| values.add(of_queue(DEAD_LETTERS, name), minute, depth));
+        }
     }
     values
 }
@@ -134,14 +139,24 @@ fn connects(name: &'static str, extent: Extent, clients: Clients) -> Stop {
     Stop { name, extent, play: Play::Connects(clients) }
 }
 
-fn function(name: &'static str, extent: Extent, function: &'static str, metric: &'static str) -> Stop {
-    Stop { name, extent, play: Play::Function(function, metric) }
+fn aws(name: &'static str, extent: Extent, metric: Metric) -> Stop {
+    Stop { name, extent, play: Play::Aws(metric) }
 }
 
-#[expect(clippy::too_many_lines, reason = "a list")]
+fn dead_letters(name: &'static str, depths: fn(usize) -> [Option<f64>; 2]) -> Stop {
+    Stop { name, extent: Extent::Nothing, play: Play::DeadLetters(depths) }
+}
+
 fn stops() -> Vec<Stop> {
-    use Extent::{Delay, Nothing, Part, Total};
+    let delivery = posts().into_iter().chain(worker()).chain(parts()).chain(delays());
+    delivery.chain(connections()).chain(unseen()).chain(normal()).collect()
+}
+
+fn posts() -> Vec<Stop> {
+    use Extent::Total;
     let works = World::WORKING;
+    let throttled = World { answer: answers!(429), ..works.clone() };
+    let many = World { messages_per_minute: 30, body: to_many, end: STOP + 11, ..works.clone() };
     vec![
         answered("every post is answered with 429", Total, answers!(429)),
         answered("every post is answered with 403", Total, answers!(403)),
@@ -150,43 +165,48 @@ fn stops() -> Vec<Stop> {
         delivery(
             "every post is answered with 503, 30 messages a minute",
             Total,
-            World {
-                messages_per_minute: 30,
-                answer: answers!(503),
-                body: to_many,
-                end: STOP + 8,
-                ..works.clone()
-            },
+            World { answer: answers!(503), ..many.clone() },
+        ),
+        delivery(
+            "every post is answered with 429, 30 messages a minute",
+            Total,
+            World { answer: answers!(429), ..many },
         ),
         delivery(
             "every post is answered with 429, on a FIFO queue",
             Total,
-            World { kind: QueueKind::Fifo, answer: answers!(429), ..works.clone() },
+            World { kind: QueueKind::Fifo, ..throttled.clone() },
         ),
         delivery(
             "every post is answered with 429, and messages expire after 30 s",
             Total,
-            World { answer: answers!(429), body: expiring, ..works.clone() },
+            World { body: expiring, ..throttled.clone() },
+        ),
+        delivery(
+            "every post is answered with 429, and messages expire after 30 s, 30 messages a minute",
+            Total,
+            World { body: expiring_of_many, messages_per_minute: 30, ..throttled },
         ),
         answered("no post is answered", Total, |_, _, _| (MINUTE, status(200))),
         answered("every connection to API Gateway breaks", Total, |_, _, _| {
             (QUICK, PostResult::Broken("reset by peer".to_owned()))
         }),
         delivery(
-            "the table denies every call",
+            "all clients are connected at another endpoint",
             Total,
-            World { table: Some("AccessDeniedException"), body: to_user, ..works.clone() },
+            World { endpoint: "https://ws.example.com/production", body: to_user, ..works },
         ),
-        delivery(
-            "the table throttles every call",
-            Total,
-            World { table: Some("ProvisionedThroughputExceededException"), body: to_user, ..works.clone() },
-        ),
-        delivery(
-            "an index of the table is missing",
-            Total,
-            World { table: Some("ValidationException"), body: to_user, ..works.clone() },
-        ),
+    ]
+}
+
+fn worker() -> Vec<Stop> {
+    use Extent::Total;
+    let works = World::WORKING;
+    let table = |error| World { table: Some(error), body: to_user, ..works.clone() };
+    vec![
+        delivery("the table denies every call", Total, table("AccessDeniedException")),
+        delivery("the table throttles every call", Total, table("ProvisionedThroughputExceededException")),
+        delivery("an index of the table is missing", Total, table("ValidationException")),
         delivery(
             "the worker's credentials are revoked",
             Total,
@@ -211,14 +231,31 @@ fn stops() -> Vec<Stop> {
         delivery(
             "the event source mapping is disabled",
             Total,
-            World { lambda: Lambda::IsNotInvoked, ..works.clone() },
+            World { lambda: Lambda::IsNotInvoked, ..works },
+        ),
+    ]
+}
+
+fn parts() -> Vec<Stop> {
+    use Extent::Part;
+    let works = World::WORKING;
+    vec![
+        answered("half of the posts are answered with 503", Part, answers!(503 to "c0", "c2", "c4")),
+        delivery(
+            "half of the posts are answered with 429, and messages expire after 30 s",
+            Part,
+            World { answer: answers!(429 to "c0", "c2", "c4"), body: expiring, ..works.clone() },
         ),
         delivery(
-            "all clients are connected at another endpoint",
-            Total,
-            World { endpoint: "https://ws.example.com/production", body: to_user, ..works.clone() },
+            "half of the posts are answered with 429, and messages expire after 30 s, 30 messages a minute",
+            Part,
+            World {
+                answer: answers!(429 to "c0", "c2", "c4"),
+                body: expiring_of_many,
+                messages_per_minute: 30,
+                ..works.clone()
+            },
         ),
-        answered("half of the posts are answered with 503", Part, answers!(503 to "c0", "c2", "c4")),
         answered("one tenant's clients read nothing", Part, answers!(429 to "c0")),
         delivery(
             "the outbound queue takes no hand-backs, and one tenant's posts are answered with 503",
@@ -233,43 +270,111 @@ fn stops() -> Vec<Stop> {
         delivery(
             "the dead-letter queue takes no messages, and one producer sends messages that are not valid",
             Part,
-            World { body: poisonous, dead_letters_accept: false, ..works.clone() },
+            World { body: poisonous, dead_letters_accept: false, ..works },
         ),
-        answered("each message is delivered at its seventh try only", Delay, |_, posts, _| {
-            (QUICK, status(if posts % 7 == 6 { 200 } else { 429 }))
-        }),
+    ]
+}
+
+fn delays() -> Vec<Stop> {
+    use Extent::Delay;
+    let late: Answer = |_, posts, _| (QUICK, status(if posts % 7 == 6 { 200 } else { 429 }));
+    vec![
+        answered("each message is delivered at its seventh try only", Delay, late),
+        delivery(
+            "one of 30 messages is delivered at its seventh try only, 30 messages a minute",
+            Delay,
+            World {
+                messages_per_minute: 30,
+                body: to_many,
+                answer: |connection, posts, _| {
+                    let is_late = connection == "c7" && posts % 7 != 6;
+                    (QUICK, status(if is_late { 429 } else { 200 }))
+                },
+                ..World::WORKING
+            },
+        ),
+    ]
+}
+
+fn connections() -> Vec<Stop> {
+    use Extent::{Part, Total};
+    vec![
         connects("the issuer's keys cannot be fetched", Total, Clients::WithoutKeys),
-        connects("the table takes no connections", Total, Clients::WithoutTable),
+        connects("the table takes no connections, 20 clients a minute", Total, Clients::WithoutTable),
         connects("`$connect` has no authorizer", Total, Clients::WithoutAuthorizer),
         connects("every token names another issuer", Total, Clients::OfOtherIssuer),
         connects(
-            "three of ten tokens name another issuer, 20 clients a minute",
+            "two of five tokens name another issuer, 20 clients a minute",
             Part,
             Clients::OfOtherIssuerInPart,
         ),
-        function("`connect` crashes", Total, "connect", "Errors"),
-        function("Lambda throttles `connect`", Total, "connect", "Throttles"),
-        function("`disconnect` crashes", Part, "disconnect", "Errors"),
-        function("Lambda throttles `disconnect`", Part, "disconnect", "Throttles"),
+        aws("API Gateway may not call `connect`", Total, of_api("ExecutionError")),
+        aws("`connect` crashes", Total, of_function("connect", "Errors")),
+        aws("Lambda throttles `connect`", Total, of_function("connect", "Throttles")),
+        aws("`disconnect` crashes", Part, of_function("disconnect", "Errors")),
+        aws("Lambda throttles `disconnect`", Part, of_function("disconnect", "Throttles")),
+    ]
+}
+
+/// Stops that no metric tells from a time in which all clients are away.
+fn unseen() -> Vec<Stop> {
+    let works = World { end: END, ..World::WORKING };
+    vec![
         delivery(
-            "an hour of normal life",
-            Nothing,
-            World { answer: normal_life, body: to_user, end: END, reconnects: true, ..works.clone() },
+            "every post is answered with 410",
+            Extent::Nothing,
+            World { answer: answers!(410), ..works.clone() },
         ),
+        delivery("no look-up finds a connection", Extent::Nothing, World { body: to_absent, ..works }),
+    ]
+}
+
+fn normal() -> Vec<Stop> {
+    use Extent::Nothing;
+    let life = World { answer: normal_life, body: to_user, end: END, is_lively: true, ..World::WORKING };
+    let stalls = World { answer: stalls, more: bursts, end: END, ..World::WORKING };
+    let on_fifo = |world: &World| World { kind: QueueKind::Fifo, ..world.clone() };
+    vec![
+        delivery("an hour of normal life on a FIFO queue", Nothing, on_fifo(&life)),
+        delivery("an hour of normal life", Nothing, life),
+        delivery("an hour with a client that stalls on a FIFO queue", Nothing, on_fifo(&stalls)),
+        delivery("an hour with a client that stalls", Nothing, stalls),
         delivery(
-            "an hour of normal life on a FIFO queue",
+            "an hour in which one of six messages is late",
             Nothing,
             World {
-                kind: QueueKind::Fifo,
-                answer: normal_life,
-                body: to_user,
+                answer: |connection, posts, _| {
+                    (QUICK, status(if connection == "c0" && posts % 7 != 6 { 429 } else { 200 }))
+                },
                 end: END,
-                reconnects: true,
-                ..works
+                ..World::WORKING
             },
         ),
         connects("an hour of clients that connect", Nothing, Clients::Accepted),
-        Stop { name: "an hour with an old dead letter", extent: Nothing, play: Play::OldDeadLetters },
+        connects("an hour with one client, whose token has expired", Nothing, Clients::LoneExpired),
+        dead_letters("an hour with an old dead letter that is listed", |minute| match minute {
+            // The counts are not sampled together.
+            30 => [Some(1.0), Some(1.0)],
+            31..33 => [Some(0.0), Some(1.0)],
+            33 => [Some(0.0), Some(0.0)],
+            _ => [Some(1.0), Some(0.0)],
+        }),
+        dead_letters("an hour with old dead letters that a killed listing hides", |minute| match minute {
+            30..40 => [Some(1.0), Some(2.0)],
+            _ => [Some(3.0), Some(0.0)],
+        }),
+        dead_letters("an hour with old dead letters and missing datapoints", |minute| match minute {
+            25 => [None, Some(0.0)],
+            35 => [Some(2.0), None],
+            45..47 => [None, None],
+            _ => [Some(2.0), Some(0.0)],
+        }),
+        dead_letters("an hour in which dead letters are sent again", |minute| match minute {
+            0..30 => [Some(5.0), Some(0.0)],
+            30 => [Some(3.0), Some(5.0)],
+            31 => [Some(0.0), Some(2.0)],
+            _ => [Some(2.0), Some(0.0)],
+        }),
     ]
 }
 

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use delivery_worker::{classify::PostResult, queue_kind::QueueKind};
+use delivery_worker::{admission::Gate, classify::PostResult, queue_kind::QueueKind};
 use streamer_connections::Connection;
 use streamer_tests::{
     doubles::{Entry, TableDouble, connection},
@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use crate::{
     cloudwatch::Values,
     definitions::{DEAD_LETTERS, OUTBOUND},
-    traffic::to_connection,
+    traffic::{DEPLOYMENT, to_connection},
     written::{Sink, of_function, of_queue, telemetry},
 };
 
@@ -45,8 +45,11 @@ pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 /// Time between two receives that find no message.
 const POLL: Duration = Duration::from_secs(1);
 
+/// Time for which a user is away.
+const AWAY: Duration = Duration::from_secs(25);
+
 /// Users, each with a connection, in tenants of their own.
-pub(crate) const USERS: usize = 5;
+pub(crate) const USERS: usize = 6;
 
 /// The worker's execution environment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +72,8 @@ pub(crate) struct World {
     /// The body of a message, by its number.
     pub(crate) body: fn(usize) -> String,
     pub(crate) answer: Answer,
+    /// The bodies of further messages in a minute, for the first user.
+    pub(crate) more: fn(usize) -> Vec<String>,
     /// The error of every call to the table.
     pub(crate) table: Option<&'static str>,
     pub(crate) outbound_accepts: bool,
@@ -78,8 +83,8 @@ pub(crate) struct World {
     pub(crate) lambda: Lambda,
     /// The minute in which the run ends.
     pub(crate) end: usize,
-    /// Whether clients that lost their connections come back.
-    pub(crate) reconnects: bool,
+    /// Whether clients come and go, and the worker is deployed again.
+    pub(crate) is_lively: bool,
 }
 
 impl World {
@@ -89,13 +94,14 @@ impl World {
         messages_per_minute: 1,
         body: |number| to_connection(number).to_string(),
         answer: works,
+        more: |_| Vec::new(),
         table: None,
         outbound_accepts: true,
         dead_letters_accept: true,
         endpoint: ENDPOINT,
         lambda: Lambda::Runs,
         end: END_OF_STOP,
-        reconnects: false,
+        is_lively: false,
     };
 
     /// Runs the deployment, and returns what it wrote.
@@ -103,16 +109,20 @@ impl World {
         fastrand::seed(7);
         let (sqs, began, sink) = (Sqs::new(self.kind == QueueKind::Fifo), Instant::now(), Sink::default());
         let stopped = Arc::new(AtomicBool::new(false));
-        let rig = self.rig(&sqs, began, &sink, &stopped)?;
+        let mut rig = self.rig(&sqs, began, &sink, &stopped)?;
         self.connect(&rig, ENDPOINT).await?;
-        let (mut values, mut sent, mut minute) = (Values::default(), 0, 0);
+        let (mut values, mut sent, mut minute, mut returns) = (Values::default(), 0, 0, None);
         while minute < self.end {
             let tick = began + MINUTE * u32::try_from(minute)?;
             let receives = self.lambda != Lambda::IsNotInvoked || minute <= STOP;
-            let visible = sqs.next().filter(|next| receives && *next < tick);
+            let event = returns.unwrap_or(tick);
+            let visible = sqs.next().filter(|next| receives && *next < event);
             if let Some(next) = visible {
                 sqs.wait(next, false).await;
                 self.invoke(&rig, &sqs, stopped.load(Ordering::Relaxed), &mut values, minute - 1).await?;
+            } else if let Some(returns) = returns.take() {
+                sqs.wait(returns, false).await;
+                self.connect(&rig, self.endpoint).await?;
             } else {
                 sqs.wait(tick, false).await;
                 self.sample(&sqs, &mut values, minute);
@@ -122,22 +132,40 @@ impl World {
                         .await
                         .or_else(|error| self.table.map(|_| ()).ok_or(error))?;
                 }
-                if self.reconnects {
-                    self.connect(&rig, self.endpoint).await?;
+                if self.is_lively {
+                    returns = self.live(&mut rig, minute, sent).await?.then_some(tick + AWAY);
                 }
                 for _ in 0..self.messages_per_minute {
-                    let group = format!("t{}", sent % USERS);
-                    let group = (self.kind == QueueKind::Fifo).then_some(group.as_str());
                     let body =
                         if minute < STOP { to_connection(sent).to_string() } else { (self.body)(sent) };
-                    sqs.send(body, group, Duration::ZERO);
+                    self.send(&sqs, sent, body);
                     sent += 1;
                 }
+                (self.more)(minute).into_iter().for_each(|body| self.send(&sqs, 0, body));
                 minute += 1;
             }
             sink.drain(&mut values, minute - 1)?;
         }
         Ok(values)
+    }
+
+    fn send(&self, sqs: &Sqs, user: usize, body: String) {
+        let group = format!("t{}", user % USERS);
+        sqs.send(body, Some(group.as_str()).filter(|_| self.kind == QueueKind::Fifo), Duration::ZERO);
+    }
+
+    /// Deploys the worker again, and lets clients come and go. Returns whether one is away.
+    async fn live(&self, rig: &mut Rig, minute: usize, sent: usize) -> anyhow::Result<bool> {
+        if minute == DEPLOYMENT as usize {
+            rig.worker.gate = Gate::default();
+        }
+        self.connect(rig, self.endpoint).await?;
+        let goes_away = minute % 10 == 5;
+        if goes_away {
+            let id = format!("c{}", sent % USERS);
+            rig.table.client().delete(&id.as_str().try_into()?).await?;
+        }
+        Ok(goes_away)
     }
 
     fn rig(&self, sqs: &Sqs, began: Instant, sink: &Sink, stopped: &Arc<AtomicBool>) -> anyhow::Result<Rig> {
@@ -171,7 +199,7 @@ impl World {
     async fn connect(&self, rig: &Rig, endpoint: &str) -> anyhow::Result<()> {
         for user in 0..USERS {
             let id = format!("c{user}");
-            if self.reconnects && rig.table.connections().contains(&id) {
+            if self.is_lively && rig.table.connections().contains(&id) {
                 continue;
             }
             let row = Connection {

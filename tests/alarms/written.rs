@@ -27,6 +27,16 @@ pub(crate) fn of_function(function: &str, name: &str) -> Metric {
     of_aws("AWS/Lambda", name, "FunctionName", &format!("{NAME}-{function}"))
 }
 
+/// Returns a metric of API Gateway.
+pub(crate) fn of_api(name: &str) -> Metric {
+    let mut metric = of_aws("AWS/ApiGateway", name, "ApiId", API);
+    metric.dimensions.insert("Stage".to_owned(), STAGE.to_owned());
+    metric
+}
+
+/// The id of the API in the plan.
+const API: &str = "a1b2c3d4e5";
+
 fn of_aws(namespace: &str, name: &str, dimension: &str, value: &str) -> Metric {
     let dimensions = BTreeMap::from([(dimension.to_owned(), value.to_owned())]);
     Metric { namespace: namespace.to_owned(), name: name.to_owned(), dimensions }
