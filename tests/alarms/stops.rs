@@ -1,5 +1,8 @@
 //! Every way in which delivery can stop, and hours without a stop.
 
+mod connections;
+mod normal;
+
 use std::{collections::BTreeMap, sync::LazyLock, thread};
 
 use delivery_worker::{classify::PostResult, queue_kind::QueueKind};
@@ -9,12 +12,8 @@ use tokio::runtime::Builder;
 use crate::{
     cloudwatch::{Metric, Values},
     connects::Clients,
-    definitions::DEAD_LETTERS,
-    traffic::{
-        bursts, expiring, expiring_of_many, normal_life, poisonous, stalls, to_absent, to_many, to_user,
-    },
-    world::{Answer, END, Lambda, MINUTE, QUICK, STOP, World},
-    written::{of_api, of_function, of_queue},
+    traffic::{expiring, expiring_of_many, poisonous, to_many, to_user},
+    world::{Answer, Lambda, MINUTE, QUICK, STOP, World},
 };
 
 /// How much stops.
@@ -88,33 +87,13 @@ impl Stop {
             match &self.play {
                 Play::Delivery(world) => world.play().await,
                 Play::Connects(clients) => clients.play().await,
-                Play::Aws(metric) => Ok(aws_values(metric)),
-                Play::DeadLetters(depths) => Ok(dead_letter_values(*depths)),
+                Play::Aws(metric) => Ok(connections::aws_values(metric)),
+                Play::DeadLetters(depths) => Ok(normal::dead_letter_values(*depths)),
             }
         });
         let values = values.unwrap_or_else(|error| panic!("{}: {error:?}", self.name));
         Played { stop: self, values }
     }
-}
-
-fn aws_values(metric: &Metric) -> Values {
-    let mut values = Values::default();
-    (0..END).for_each(|minute| values.add(metric.clone(), minute, f64::from(u8::from(minute >= STOP))));
-    values
-}
-
-/// The first dead letters arrived before the run, so they are hidden until the alarm would have ended.
-fn dead_letter_values(depths: fn(usize) -> [Option<f64>; 2]) -> Values {
-    let mut values = Values::default();
-    for minute in 0..END {
-        let names = ["ApproximateNumberOfMessagesVisible", "ApproximateNumberOfMessagesNotVisible"];
-        let [visible, received] = depths(minute);
-        let depths = if minute <= STOP { [received, visible] } else { [visible, received] };
-        for (name, depth) in names.into_iter().zip(depths) {
-            depth.into_iter().for_each(|depth| values.add(of_queue(DEAD_LETTERS, name), minute, depth));
-        }
-    }
-    values
 }
 
 /// Answers with a status.
@@ -139,17 +118,9 @@ fn connects(name: &'static str, extent: Extent, clients: Clients) -> Stop {
     Stop { name, extent, play: Play::Connects(clients) }
 }
 
-fn aws(name: &'static str, extent: Extent, metric: Metric) -> Stop {
-    Stop { name, extent, play: Play::Aws(metric) }
-}
-
-fn dead_letters(name: &'static str, depths: fn(usize) -> [Option<f64>; 2]) -> Stop {
-    Stop { name, extent: Extent::Nothing, play: Play::DeadLetters(depths) }
-}
-
 fn stops() -> Vec<Stop> {
     let delivery = posts().into_iter().chain(worker()).chain(parts()).chain(delays());
-    delivery.chain(connections()).chain(unseen()).chain(normal()).collect()
+    delivery.chain(connections::connections()).chain(normal::unseen()).chain(normal::normal()).collect()
 }
 
 fn posts() -> Vec<Stop> {
@@ -293,88 +264,6 @@ fn delays() -> Vec<Stop> {
                 ..World::WORKING
             },
         ),
-    ]
-}
-
-fn connections() -> Vec<Stop> {
-    use Extent::{Part, Total};
-    vec![
-        connects("the issuer's keys cannot be fetched", Total, Clients::WithoutKeys),
-        connects("the table takes no connections, 20 clients a minute", Total, Clients::WithoutTable),
-        connects("`$connect` has no authorizer", Total, Clients::WithoutAuthorizer),
-        connects("every token names another issuer", Total, Clients::OfOtherIssuer),
-        connects(
-            "two of five tokens name another issuer, 20 clients a minute",
-            Part,
-            Clients::OfOtherIssuerInPart,
-        ),
-        aws("API Gateway may not call `connect`", Total, of_api("ExecutionError")),
-        aws("`connect` crashes", Total, of_function("connect", "Errors")),
-        aws("Lambda throttles `connect`", Total, of_function("connect", "Throttles")),
-        aws("`disconnect` crashes", Part, of_function("disconnect", "Errors")),
-        aws("Lambda throttles `disconnect`", Part, of_function("disconnect", "Throttles")),
-    ]
-}
-
-/// Stops that no metric tells from a time in which all clients are away.
-fn unseen() -> Vec<Stop> {
-    let works = World { end: END, ..World::WORKING };
-    vec![
-        delivery(
-            "every post is answered with 410",
-            Extent::Nothing,
-            World { answer: answers!(410), ..works.clone() },
-        ),
-        delivery("no look-up finds a connection", Extent::Nothing, World { body: to_absent, ..works }),
-    ]
-}
-
-fn normal() -> Vec<Stop> {
-    use Extent::Nothing;
-    let life = World { answer: normal_life, body: to_user, end: END, is_lively: true, ..World::WORKING };
-    let stalls = World { answer: stalls, more: bursts, end: END, ..World::WORKING };
-    let on_fifo = |world: &World| World { kind: QueueKind::Fifo, ..world.clone() };
-    vec![
-        delivery("an hour of normal life on a FIFO queue", Nothing, on_fifo(&life)),
-        delivery("an hour of normal life", Nothing, life),
-        delivery("an hour with a client that stalls on a FIFO queue", Nothing, on_fifo(&stalls)),
-        delivery("an hour with a client that stalls", Nothing, stalls),
-        delivery(
-            "an hour in which one of six messages is late",
-            Nothing,
-            World {
-                answer: |connection, posts, _| {
-                    (QUICK, status(if connection == "c0" && posts % 7 != 6 { 429 } else { 200 }))
-                },
-                end: END,
-                ..World::WORKING
-            },
-        ),
-        connects("an hour of clients that connect", Nothing, Clients::Accepted),
-        connects("an hour with one client, whose token has expired", Nothing, Clients::LoneExpired),
-        dead_letters("an hour with an old dead letter that is listed", |minute| match minute {
-            // The counts are not sampled together.
-            30 => [Some(1.0), Some(1.0)],
-            31..33 => [Some(0.0), Some(1.0)],
-            33 => [Some(0.0), Some(0.0)],
-            _ => [Some(1.0), Some(0.0)],
-        }),
-        dead_letters("an hour with old dead letters that a killed listing hides", |minute| match minute {
-            30..40 => [Some(1.0), Some(2.0)],
-            _ => [Some(3.0), Some(0.0)],
-        }),
-        dead_letters("an hour with old dead letters and missing datapoints", |minute| match minute {
-            25 => [None, Some(0.0)],
-            35 => [Some(2.0), None],
-            45..47 => [None, None],
-            _ => [Some(2.0), Some(0.0)],
-        }),
-        dead_letters("an hour in which dead letters are sent again", |minute| match minute {
-            0..30 => [Some(5.0), Some(0.0)],
-            30 => [Some(3.0), Some(5.0)],
-            31 => [Some(0.0), Some(2.0)],
-            _ => [Some(2.0), Some(0.0)],
-        }),
     ]
 }
 
