@@ -38,10 +38,10 @@ struct Outcome {
     states: [Vec<State>; LATE],
     /// Minutes from the stop to the alarm if values arrive as late as they can.
     delay: Option<usize>,
-    /// Whether it is OK before the stop, or in an hour without one.
-    is_ok_before: bool,
-    /// Whether it is OK again after the stop.
-    is_ok_after: bool,
+    /// The first minute in which it is not OK before the stop, or in an hour without one.
+    false_alarm: Option<usize>,
+    /// The first minute in which it is not OK after the stop.
+    endless: Option<usize>,
 }
 
 impl Outcome {
@@ -51,16 +51,15 @@ impl Outcome {
             minutes.find(|minute| states[*minute] == State::Alarm).map(|minute| minute - STOP)
         };
         let delays: Option<Vec<usize>> = states.iter().map(first).collect();
-        let is_ok = |minutes: Range<usize>| {
-            let is_ok = |states: &Vec<State>| states[minutes.clone()].iter().all(|state| *state == State::Ok);
-            states.iter().all(is_ok)
+        let not_ok = |mut minutes: Range<usize>| {
+            minutes.find(|minute| states.iter().any(|states| states[*minute] != State::Ok))
         };
         let before = match PLAYED[run].stop.extent {
             Extent::Nothing => STOP + 1..END,
             _ => 5..STOP + 1,
         };
-        let (is_ok_before, is_ok_after) = (is_ok(before), is_ok(RECOVERY + ENDING..END));
-        Self { delay: delays.and_then(|delays| delays.into_iter().max()), is_ok_before, is_ok_after, states }
+        let (false_alarm, endless) = (not_ok(before), not_ok(RECOVERY + ENDING..END));
+        Self { delay: delays.and_then(|delays| delays.into_iter().max()), false_alarm, endless, states }
     }
 }
 
@@ -119,21 +118,24 @@ impl<'a> Evaluation<'a> {
 
     /// Returns the alarms that are not OK before a stop, or in an hour without one.
     pub(crate) fn false_alarms(&self) -> Vec<String> {
-        self.names(|outcome| !outcome.is_ok_before)
+        self.not_ok(|outcome| outcome.false_alarm)
     }
 
     /// Returns the alarms that are not OK after a stop.
     pub(crate) fn endless(&self) -> Vec<String> {
-        self.names(|outcome| !outcome.is_ok_after)
+        self.not_ok(|outcome| outcome.endless)
     }
 
-    fn names(&self, is_named: impl Fn(&Outcome) -> bool) -> Vec<String> {
-        let mut names = Vec::new();
+    fn not_ok(&self, minute: impl Fn(&Outcome) -> Option<usize>) -> Vec<String> {
+        let mut not_ok = Vec::new();
         for (run, played) in PLAYED.iter().enumerate() {
-            let outcomes = self.outcomes.iter().filter(|(_, outcomes)| is_named(&outcomes[run]));
-            names.extend(outcomes.map(|(name, _)| format!("{}: {name}", played.stop.name)));
+            for (name, outcomes) in &self.outcomes {
+                let minute = minute(&outcomes[run]);
+                not_ok
+                    .extend(minute.map(|minute| format!("{}: {name} in minute {minute}", played.stop.name)));
+            }
         }
-        names
+        not_ok
     }
 }
 

@@ -17,6 +17,64 @@ pub(crate) struct Mutant {
 
 const STATISTICS: [&str; 6] = ["Sum", "Average", "Maximum", "Minimum", "p50", "p99"];
 
+/// Mutants that no value can tell from the definitions: a reason, alarms, and how their changes begin.
+pub(crate) const EQUIVALENT: [(&str, &[&str], &[&str]); 8] = [
+    (
+        "the mean and the maximum of counts are above zero if their sum is",
+        &[
+            "connect-errors",
+            "connect-throttles",
+            "delivery-errors",
+            "delivery-throttles",
+            "disconnect-errors",
+            "disconnect-throttles",
+        ],
+        &["Average of", "Maximum of", "p99 of"],
+    ),
+    (
+        "no zeros are written, so each statistic of counts is above zero",
+        &["circuit-opened", "elsewhere", "failed-connects"],
+        &["Average of", "Maximum of", "Minimum of", "p50 of", "p99 of"],
+    ),
+    (
+        "no zeros are written, so zero is the lowest threshold",
+        &["circuit-opened", "elsewhere"],
+        &["threshold lowered", "threshold always reached", "comparison GreaterOrEqual"],
+    ),
+    (
+        "SQS writes one value a minute",
+        &["oldest-message"],
+        &["Sum of", "Average of", "Minimum of", "p50 of", "p99 of"],
+    ),
+    (
+        "FILL leaves no datapoint missing",
+        &["dead-letters", "failed-connects", "refused-connects", "undelivered"],
+        &["missing data as"],
+    ),
+    (
+        "one client or message more or less changes no share that counts",
+        &["delivery-latency", "refused-connects", "undelivered"],
+        &["1 for 0 at"],
+    ),
+    (
+        "letters stay visible or hidden for most of a period",
+        &["dead-letters"],
+        &[
+            "p50 of ApproximateNumberOfMessagesVisible",
+            "p99 of ApproximateNumberOfMessagesVisible",
+            "Average of ApproximateNumberOfMessagesNotVisible",
+            "Minimum of ApproximateNumberOfMessagesNotVisible",
+            "p50 of ApproximateNumberOfMessagesNotVisible",
+            "p99 of ApproximateNumberOfMessagesNotVisible",
+        ],
+    ),
+    (
+        "a letter that is there for two periods cancels the filled datapoint",
+        &["dead-letters"],
+        &["1 for 0 at 13", "Sum of ApproximateNumberOfMessagesNotVisible"],
+    ),
+];
+
 /// Returns all mutants.
 pub(crate) fn mutants(definitions: &Definitions) -> Vec<Mutant> {
     let mut mutants = Vec::new();
