@@ -175,8 +175,13 @@ fn metric_of(outcome: &Outcome) -> Metric {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, SystemTime};
+    use std::{
+        io::{self, Write},
+        sync::{Arc, Mutex},
+        time::{Duration, SystemTime},
+    };
 
+    use serde_json::Value;
     use streamer_environment::Environment;
     use streamer_events::SqsRecord;
     use streamer_telemetry::Settings;
@@ -243,6 +248,45 @@ mod tests {
         expected.time(metric::DELIVERY_LATENCY, millis(90));
         expected.time(metric::QUEUE_AGE, millis(500));
         assert_eq!(metrics(&telemetry, &[record("1000")], &completed, &BTreeSet::new(), &time), expected);
+    }
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn causes_of_delayed_messages_are_written() {
+        let lines = Lines::default();
+        let telemetry = telemetry().with_metrics_to(lines.clone());
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(90);
+        let time = Time::start(now, now + Duration::from_secs(30), Duration::from_secs(30));
+        let received = |seconds: u32| {
+            let first = ("ApproximateFirstReceiveTimestamp".to_owned(), format!("{seconds}000"));
+            Record::read(SqsRecord { attributes: [first].into(), ..SqsRecord::default() })
+        };
+        let records = [received(30), received(60), received(80)];
+        let causes = [Cause::Timeout, Cause::Status(429), Cause::Status(429)];
+        let completed = causes.into_iter().enumerate();
+        let completed: Vec<_> = completed
+            .map(|(index, cause)| Completed::unposted(index, None, Outcome::HandedBack(cause)))
+            .collect();
+        report(&telemetry, &records, &completed, &BTreeSet::new(), &Gate::default(), &time);
+        let line: Value = serde_json::from_slice(&lines.0.lock().unwrap()).unwrap();
+        assert_eq!(line["HandedBackAge"], 60_000.0);
+        let expected = json!({
+            "429": { "count": 2, "max_age_ms": 30_000 },
+            "timeout": { "count": 1, "max_age_ms": 60_000 },
+        });
+        assert_eq!(line["causes"], expected);
     }
 
     #[tokio::test(start_paused = true)]
