@@ -89,6 +89,9 @@ pub(crate) fn missed(definitions: &Definitions, alarm: &str) -> Vec<String> {
         Some(states.into_iter().filter(|state| *state == State::Alarm).count())
     };
     let edges = EDGES.iter().filter(|edge| edge.alarm == alarm);
+    if edges.clone().count() == 0 && definitions.alarms.contains_key(alarm) {
+        return vec![format!("{alarm} has no edge")];
+    }
     let missed = edges.filter_map(|edge| {
         let (found, expected) = (in_alarm(edge), edge.in_alarm);
         (found != Some(expected)).then(|| {
