@@ -3,9 +3,13 @@
 locals {
   alarm_actions = var.alarm_topic_arn == null ? [] : [var.alarm_topic_arn]
 
+  most_dead_letters = "(FILL(most, 0) + FILL(received, 0))"
+
   worker_dimensions = { service = "delivery-worker", stage = local.stage }
 
-  # Alarms on one metric, by the suffix of the alarm's name.
+  connect_dimensions = { service = "connect-handler", stage = local.stage }
+
+  # Alarms on messages and connections, by the suffix of the alarm's name.
   pipeline_alarms = {
     oldest-message = {
       description        = "The delivery worker does not keep up, or does not run. Check its Errors and Throttles alarms, then Throttles (429 responses of API Gateway) on the dashboard. If all are zero, raise requests_per_second."
@@ -18,7 +22,7 @@ locals {
       threshold          = var.alarms.oldest_message_seconds
     }
     handed-back-age = {
-      description         = "A message has been tried for minutes, and a fault still keeps it from being delivered. The property cause of HandedBackAge in the worker's log names the fault: 429 is API Gateway's limit or a client that reads nothing, 403 and 404 are a wrong policy or endpoint, 5xx and timeouts are a fault in API Gateway, Query is the connection table."
+      description         = "A message has been tried for minutes, and a fault still keeps it from being delivered. The property causes of HandedBackAge in the worker's log names the faults: 429 is API Gateway's limit or a client that reads nothing, 403 and 404 are a wrong policy or endpoint, 5xx and timeouts are a fault in API Gateway, Query is the connection table."
       namespace           = "Streamer"
       metric_name         = "HandedBackAge"
       dimensions          = local.worker_dimensions
@@ -29,31 +33,36 @@ locals {
       threshold           = 1000 * var.alarms.handed_back_seconds
     }
     undelivered = {
-      description        = "More messages fail than are delivered: their fifth try failed, or they expired or became dead letters. Read the causes in the worker's log."
-      evaluation_periods = 1
-      threshold          = var.alarms.undelivered_percent
+      description         = "A large share of messages fails: their eighth try failed, or they expired or became dead letters. Read the causes in the worker's log."
+      evaluation_periods  = 5
+      datapoints_to_alarm = 2
+      threshold           = var.alarms.undelivered_percent
       queries = [
-        { id = "undelivered", namespace = "Streamer", metric_name = "Undelivered", dimensions = local.worker_dimensions, stat = "Sum", period = 300 },
-        { id = "delivered", namespace = "Streamer", metric_name = "Delivered", dimensions = local.worker_dimensions, stat = "Sum", period = 300 },
+        { id = "undelivered", namespace = "Streamer", metric_name = "Undelivered", dimensions = local.worker_dimensions, stat = "Sum", period = 180 },
+        { id = "delivered", namespace = "Streamer", metric_name = "Delivered", dimensions = local.worker_dimensions, stat = "Sum", period = 180 },
       ]
       label = "Undelivered (%)"
-      # FILL: the functions do not write zeros. Below the minimum, a percentage means little.
+      # FILL: the functions do not write zeros. Below the minimum, a percentage means little. Two periods, because the
+      # messages of a single client that stalls fail for the eighth time together.
       expression = "IF(FILL(undelivered, 0) >= ${var.alarms.undelivered_minimum}, 100 * FILL(undelivered, 0) / (FILL(undelivered, 0) + FILL(delivered, 0)), 0)"
     }
     dead-letters = {
-      description         = "Messages that could not be delivered arrived on the dead-letter queue in the last 10 minutes. Read their attributes streamer.reason and streamer.detail. SQS itself moved a message without these attributes, because its invocations crashed or were throttled. Redrive the messages after fixing the cause."
-      evaluation_periods  = 10
+      description         = "Messages that could not be delivered arrived on the dead-letter queue in the last 20 minutes. Read their attributes streamer.reason and streamer.detail. SQS itself moved a message without these attributes, because its invocations crashed or were throttled. Redrive the messages after fixing the cause. The end of the alarm sends no notification, because the messages may still be there."
+      evaluation_periods  = 3
       datapoints_to_alarm = 1
       threshold           = 0
       queries = [
-        { id = "visible", namespace = "AWS/SQS", metric_name = "ApproximateNumberOfMessagesVisible", dimensions = { QueueName = aws_sqs_queue.dead_letter.name }, stat = "Maximum", period = 60 },
-        { id = "received", namespace = "AWS/SQS", metric_name = "ApproximateNumberOfMessagesNotVisible", dimensions = { QueueName = aws_sqs_queue.dead_letter.name }, stat = "Maximum", period = 60 },
+        { id = "least", namespace = "AWS/SQS", metric_name = "ApproximateNumberOfMessagesVisible", dimensions = { QueueName = aws_sqs_queue.dead_letter.name }, stat = "Minimum", period = 300 },
+        { id = "most", namespace = "AWS/SQS", metric_name = "ApproximateNumberOfMessagesVisible", dimensions = { QueueName = aws_sqs_queue.dead_letter.name }, stat = "Maximum", period = 300 },
+        { id = "received", namespace = "AWS/SQS", metric_name = "ApproximateNumberOfMessagesNotVisible", dimensions = { QueueName = aws_sqs_queue.dead_letter.name }, stat = "Maximum", period = 300 },
       ]
       label = "Arrived"
       # Growth of the queue, because NumberOfMessagesSent does not count messages that SQS itself moves:
       # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-dead-letter-queues.html
-      # A late datapoint repeats the one before it. An empty queue has no datapoints after 6 h without a call.
-      expression = "DIFF(FILL(FILL(visible, REPEAT), 0) + FILL(FILL(received, REPEAT), 0))"
+      # The least of a period is compared with the most of the period before the last one, `U - 2 * DIFF(U) + DIFF(DIFF(U))`:
+      # the two metrics are not sampled together, so that a letter that is listed may count in both or in neither, and
+      # a datapoint may be missing. An empty queue has no datapoints after 6 h without a call.
+      expression = "FILL(least, 0) - (${local.most_dead_letters} - 2 * DIFF(${local.most_dead_letters}) + DIFF(DIFF(${local.most_dead_letters})))"
     }
     circuit-opened = {
       description        = "Posts to at least half of the recent connections of an execution environment failed, so its circuit breaker stopped posting for a while; messages wait on the queue. Read the causes in the worker's log: 403 and 404 mean a wrong policy or endpoint, 5xx and timeouts mean a fault in API Gateway."
@@ -77,24 +86,29 @@ locals {
     }
     delivery-latency = {
       description        = "Messages arrive late. Check the dashboard: if QueueAge is close to DeliveryLatency, messages wait for the worker; if PostLatency is high, API Gateway is slow; if HandedBack is high, posts fail and are retried."
-      namespace          = "Streamer"
-      metric_name        = "DeliveryLatency"
-      dimensions         = local.worker_dimensions
-      extended_statistic = "p99"
-      period             = 300
       evaluation_periods = 3
       threshold          = var.alarms.delivery_latency_p99_ms
+      queries = [
+        { id = "slowest", namespace = "Streamer", metric_name = "DeliveryLatency", dimensions = local.worker_dimensions, stat = "p99", period = 300 },
+        { id = "median", namespace = "Streamer", metric_name = "DeliveryLatency", dimensions = local.worker_dimensions, stat = "p50", period = 300 },
+        { id = "delivered", namespace = "Streamer", metric_name = "Delivered", dimensions = local.worker_dimensions, stat = "Sum", period = 300 },
+      ]
+      label = "Delivery latency (ms)"
+      # Of fewer than 50 messages, the p99 is that of a single one.
+      expression = "IF(FILL(delivered, 0) >= 50, slowest, median)"
     }
     failed-connects = {
-      description         = "connect-handler refuses clients with 500, whatever their tokens: the issuer's keys cannot be fetched, the row cannot be written, or $connect has no authorizer. Read the reasons in its log."
-      namespace           = "Streamer"
-      metric_name         = "ConnectionsFailed"
-      dimensions          = { service = "connect-handler", stage = local.stage }
-      statistic           = "Sum"
-      period              = 60
+      description         = "Clients cannot connect, whatever their tokens. connect-handler answers with 500: the issuer's keys cannot be fetched, the row cannot be written, or $connect has no authorizer; read the reasons in its log. If its log has no line, API Gateway cannot call a function: check the functions' permissions."
       evaluation_periods  = 10
       datapoints_to_alarm = 2
       threshold           = 0
+      queries = concat(
+        [{ id = "failed", namespace = "Streamer", metric_name = "ConnectionsFailed", dimensions = local.connect_dimensions, stat = "Sum", period = 60 }],
+        # Another API has integrations of its own.
+        local.creates_api ? [{ id = "uncalled", namespace = "AWS/ApiGateway", metric_name = "ExecutionError", dimensions = { ApiId = local.api_id, Stage = local.api_stage }, stat = "Sum", period = 60 }] : [],
+      )
+      label      = "Failed"
+      expression = local.creates_api ? "FILL(failed, 0) + FILL(uncalled, 0)" : "FILL(failed, 0)"
     }
   }
 
@@ -104,8 +118,13 @@ locals {
     local.creates_function.connect ? [] : ["failed-connects"],
   )
 
+  refused_connects = "(FILL(refused, 0) - FILL(failed, 0))"
+
   # Alarms that notify only as parts of delivery-failing.
-  silent_alarms = ["handed-back-age", "undelivered"]
+  silent_alarms = ["handed-back-age", "undelivered", "oldest-message", "circuit-opened"]
+
+  # Alarms whose end may be read as a repair, although dead letters remain.
+  endless_alarms = ["dead-letters"]
 
   function_alarm_descriptions = {
     connect-errors       = "$connect fails, times out or does not start, so clients cannot connect. Read the function's log: it names invalid environment variables."
@@ -154,7 +173,7 @@ resource "aws_cloudwatch_metric_alarm" "this" {
   threshold           = each.value.threshold
   treat_missing_data  = "notBreaching"
   alarm_actions       = contains(local.silent_alarms, each.key) ? [] : local.alarm_actions
-  ok_actions          = contains(local.silent_alarms, each.key) ? [] : local.alarm_actions
+  ok_actions          = contains(concat(local.silent_alarms, local.endless_alarms), each.key) ? [] : local.alarm_actions
   tags                = var.tags
 
   dynamic "metric_query" {
@@ -188,7 +207,7 @@ resource "aws_cloudwatch_metric_alarm" "this" {
 # One notification for an outage that several alarms see.
 resource "aws_cloudwatch_composite_alarm" "delivery_failing" {
   alarm_name        = "${local.name}-delivery-failing"
-  alarm_description = "Messages fail to be delivered: handed-back-age or undelivered is in alarm. Read the causes in the worker's log."
+  alarm_description = "Messages are not delivered: handed-back-age, undelivered, oldest-message or circuit-opened is in alarm, and its description says what to check first."
   alarm_rule        = join(" OR ", [for name in local.silent_alarms : "ALARM(\"${aws_cloudwatch_metric_alarm.this[name].alarm_name}\")"])
   alarm_actions     = local.alarm_actions
   ok_actions        = local.alarm_actions
@@ -208,35 +227,33 @@ resource "aws_cloudwatch_metric_alarm" "refused_connects" {
   ok_actions          = local.alarm_actions
   tags                = var.tags
 
-  metric_query {
-    id = "opened"
+  dynamic "metric_query" {
+    for_each = {
+      opened     = "ConnectionsOpened"
+      refused    = "ConnectionsRefused"
+      failed     = "ConnectionsFailed"
+      mismatched = "ConnectionsMismatched"
+    }
 
-    metric {
-      namespace   = "Streamer"
-      metric_name = "ConnectionsOpened"
-      dimensions  = { service = "connect-handler", stage = local.stage }
-      stat        = "Sum"
-      period      = 300
+    content {
+      id = metric_query.key
+
+      metric {
+        namespace   = "Streamer"
+        metric_name = metric_query.value
+        dimensions  = local.connect_dimensions
+        stat        = "Sum"
+        period      = 300
+      }
     }
   }
 
-  metric_query {
-    id = "refused"
-
-    metric {
-      namespace   = "Streamer"
-      metric_name = "ConnectionsRefused"
-      dimensions  = { service = "connect-handler", stage = local.stage }
-      stat        = "Sum"
-      period      = 300
-    }
-  }
-
-  # FILL: the functions do not write zeros. A percentage of few clients means little, unless most are refused.
+  # FILL: the functions do not write zeros. The alarm failed-connects sees those that fail. A percentage of few clients
+  # means little, unless most are refused for a reason that concerns all of them.
   metric_query {
     id          = "share"
     label       = "Refused connects (%)"
-    expression  = "IF(FILL(refused, 0) >= ${var.alarms.refused_connect_minimum} OR (FILL(refused, 0) >= ${var.alarms.refused_connect_majority_minimum} AND FILL(refused, 0) > FILL(opened, 0)), 100 * FILL(refused, 0) / (FILL(refused, 0) + FILL(opened, 0)), 0)"
+    expression  = "IF(${local.refused_connects} >= ${var.alarms.refused_connect_minimum} OR (FILL(mismatched, 0) >= ${var.alarms.refused_connect_majority_minimum} AND FILL(mismatched, 0) > FILL(opened, 0)), 100 * ${local.refused_connects} / (${local.refused_connects} + FILL(opened, 0)), 0)"
     return_data = true
   }
 }

@@ -110,6 +110,7 @@ locals {
           ["Streamer", "ConnectionsOpened", "service", "connect-handler", "stage", local.stage],
           ["Streamer", "ConnectionsRefused", "service", "connect-handler", "stage", local.stage],
           ["Streamer", "ConnectionsFailed", "service", "connect-handler", "stage", local.stage],
+          ["Streamer", "ConnectionsMismatched", "service", "connect-handler", "stage", local.stage],
           ["Streamer", "ConnectionDuration", "service", "disconnect-handler", "stage", local.stage, { stat = "p50", yAxis = "right" }],
         ]
       },

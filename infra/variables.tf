@@ -690,9 +690,9 @@ variable "alarms" {
   description = "Thresholds of the alarms."
   type = object({
     oldest_message_seconds           = optional(number, 300)
-    handed_back_seconds              = optional(number, 300)
-    undelivered_percent              = optional(number, 50)
-    undelivered_minimum              = optional(number, 3)
+    handed_back_seconds              = optional(number, 420)
+    undelivered_percent              = optional(number, 20)
+    undelivered_minimum              = optional(number, 2)
     refused_connect_percent          = optional(number, 20)
     refused_connect_minimum          = optional(number, 20)
     refused_connect_majority_minimum = optional(number, 3)

@@ -122,6 +122,30 @@ impl Fault {
         }
     }
 
+    /// Returns whether a change of keys, issuer or settings can cause the fault for all clients. Without such a change,
+    /// a client's own token is old, missing or broken.
+    #[must_use]
+    pub fn is_mismatch(&self) -> bool {
+        match self {
+            Self::WrongAlgorithm
+            | Self::UnknownKey
+            | Self::BadSignature
+            | Self::ManyKeys
+            | Self::WrongIssuer(_)
+            | Self::WrongAudience(_)
+            | Self::InvalidClaims(_)
+            | Self::NoClaims => true,
+            Self::Missing
+            | Self::TooLarge
+            | Self::Malformed
+            | Self::KeyInToken
+            | Self::KeysUnavailable
+            | Self::Expired
+            | Self::NotYetValid
+            | Self::NoAuthorizer => false,
+        }
+    }
+
     /// Returns the claim that causes the fault, for the log.
     #[must_use]
     pub fn claim(&self) -> Option<ClaimFault> {

@@ -95,6 +95,15 @@ impl Refusal {
         }
     }
 
+    /// Returns whether a change of keys, issuer or settings can cause the refusal for all clients.
+    fn is_mismatch(&self) -> bool {
+        match self {
+            Self::Identity(fault) => fault.is_mismatch(),
+            Self::Tenant | Self::Permission => true,
+            Self::Internal => false,
+        }
+    }
+
     fn reason(&self) -> &'static str {
         match self {
             Self::Identity(fault) => fault.reason(),
@@ -158,6 +167,7 @@ impl ConnectHandler {
             Err(refusal) => {
                 metrics.count(metric::CONNECTIONS_REFUSED, 1);
                 metrics.count(metric::CONNECTIONS_FAILED, usize::from(refusal.status() >= 500));
+                metrics.count(metric::CONNECTIONS_MISMATCHED, usize::from(refusal.is_mismatch()));
                 metrics.property("reason", refusal.reason());
                 let (claim, problem) = refusal.claim();
                 tracing::info!(connection_id = id, reason = refusal.reason(), claim, problem, "refused");

@@ -10,9 +10,9 @@ use crate::{
     outcome::{Cause, Completed, Outcome},
 };
 
-/// The try that shows a fault if it fails: on a standard queue it comes 7.5 s after the first one on average, so that
-/// shorter disturbances and a slow client's full buffer do not count.
-const LATE_TRY: u32 = 5;
+/// The try that shows a fault if it fails. It comes 61 s after the first one on average, so that shorter disturbances
+/// and a client whose buffer is full for a minute do not count.
+const LATE_TRY: u32 = 8;
 
 /// Messages that a line of the log names.
 const EXAMPLES: usize = 3;
@@ -20,13 +20,13 @@ const EXAMPLES: usize = 3;
 /// The cause for a message that stays on the queue although no pair is handed back.
 const UNCONFIRMED_DEAD_LETTER: &str = "the dead-letter queue did not confirm the message";
 
-/// A message that stays on the queue because of a fault.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Messages that stay on the queue because of one fault.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Delayed {
-    /// Time since any copy of it was first received.
-    pub(crate) age: Duration,
-    /// The fault.
-    pub(crate) cause: String,
+    /// The number of messages.
+    pub(crate) messages: usize,
+    /// Maximum time since any copy of one of them was first received.
+    pub(crate) max_age: Duration,
 }
 
 /// Pairs that are handed back for one cause, not for the first time.
@@ -40,21 +40,26 @@ pub(crate) struct Retries<'a> {
     pub(crate) examples: Vec<&'a str>,
 }
 
-/// Returns whether a pair counts as undelivered now. Each counts at most once: at its fifth try, or at its end if that
-/// comes first.
-pub(crate) fn is_undelivered(record: &Record, outcome: &Outcome) -> bool {
-    match outcome {
+/// Returns whether a pair counts as undelivered now. Each counts at most once: at its eighth try if it stays on the
+/// queue, or at its end if that comes at this try or before. An end that is not acknowledged comes again.
+///
+/// Messages behind another one of their group do not count: a FIFO queue keeps them back for a fault of that one.
+pub(crate) fn is_undelivered(record: &Record, outcome: &Outcome, is_acknowledged: bool) -> bool {
+    let ends_by_fault = match outcome {
         // An invocation that ran out of time has done other work.
-        Outcome::HandedBack(Cause::Deadline) => false,
-        Outcome::HandedBack(cause) => cause.is_fault() && record.attempts() == LATE_TRY,
-        Outcome::Expired => record.attempts() < LATE_TRY && !has_waited_for_client(record),
-        Outcome::Rejected(_) | Outcome::Poison(_) | Outcome::Exhausted(_) => record.attempts() < LATE_TRY,
+        Outcome::HandedBack(Cause::Deadline | Cause::Behind) => return false,
+        Outcome::HandedBack(cause) => return cause.is_fault() && record.attempts() == LATE_TRY,
+        Outcome::Expired => !has_waited_for_client(record),
+        Outcome::Rejected(_) | Outcome::Poison(_) | Outcome::Exhausted(_) => true,
         Outcome::Delivered
         | Outcome::Gone
         | Outcome::Superseded
         | Outcome::NoRecipient
         | Outcome::Expanded => false,
-    }
+    };
+    let counts_now =
+        if is_acknowledged { record.attempts() <= LATE_TRY } else { record.attempts() == LATE_TRY };
+    ends_by_fault && counts_now
 }
 
 /// Returns whether the last try waited for a client that was connecting, or could come back.
@@ -63,13 +68,13 @@ fn has_waited_for_client(record: &Record) -> bool {
     record.retry().is_some_and(|retry| waits.contains(&retry.cause))
 }
 
-/// Returns the oldest message that stays on the queue because of a fault.
-pub(crate) fn oldest(
+/// Groups the messages that stay on the queue because of a fault by cause.
+pub(crate) fn delayed(
     records: &[Record],
     completed: &[Completed],
     unacknowledged: &BTreeSet<usize>,
     now: SystemTime,
-) -> Option<Delayed> {
+) -> BTreeMap<String, Delayed> {
     let mut causes: BTreeMap<usize, Option<&Cause>> = BTreeMap::new();
     for pair in completed {
         if let Outcome::HandedBack(cause) = &pair.outcome {
@@ -80,9 +85,13 @@ pub(crate) fn oldest(
     let unconfirmed = unacknowledged.iter().filter(|index| !causes.contains_key(index));
     let unconfirmed = unconfirmed.map(|index| (*index, UNCONFIRMED_DEAD_LETTER.to_owned()));
     let faults = causes.iter().filter_map(|(index, cause)| Some((*index, (*cause)?.to_string())));
-    let delayed =
-        faults.chain(unconfirmed).map(|(index, cause)| Delayed { age: age(&records[index], now), cause });
-    delayed.max_by_key(|delayed| delayed.age)
+    let mut by_cause: BTreeMap<String, Delayed> = BTreeMap::new();
+    for (index, cause) in faults.chain(unconfirmed) {
+        let delayed = by_cause.entry(cause).or_default();
+        delayed.messages += 1;
+        delayed.max_age = delayed.max_age.max(age(&records[index], now));
+    }
+    by_cause
 }
 
 /// Groups the pairs that are handed back again by cause.
@@ -140,16 +149,26 @@ mod tests {
         SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
     }
 
+    /// Returns the tries, of nine, at which the outcome counts.
+    fn counted(outcome: &Outcome, cause: &str, is_acknowledged: bool) -> Vec<u32> {
+        let counts = |count: &u32| is_undelivered(&record("m", *count, cause), outcome, is_acknowledged);
+        (0..9).filter(counts).map(|count| count + 1).collect()
+    }
+
     #[test]
     fn pair_counts_once_as_undelivered() {
-        let tries = |outcome: &Outcome, cause: &str| -> Vec<u32> {
-            let counts = |count: &u32| is_undelivered(&record("m", *count, cause), outcome);
-            (0..9).filter(counts).map(|count| count + 1).collect()
-        };
-        assert_eq!(tries(&Outcome::HandedBack(Cause::Status(429)), "429"), [5]);
-        assert_eq!(tries(&Outcome::HandedBack(Cause::Behind), "429"), [5]);
-        for normal in [Cause::Away, Cause::ConnectGrace, Cause::Elsewhere(String::new()), Cause::Deadline] {
-            assert!(tries(&Outcome::HandedBack(normal), "429").is_empty());
+        for is_acknowledged in [true, false] {
+            let tries = |cause| counted(&Outcome::HandedBack(cause), "429", is_acknowledged);
+            assert_eq!(tries(Cause::Status(429)), [8]);
+            for other in [
+                Cause::Away,
+                Cause::ConnectGrace,
+                Cause::Elsewhere(String::new()),
+                Cause::Deadline,
+                Cause::Behind,
+            ] {
+                assert!(tries(other).is_empty());
+            }
         }
         let ends = [
             Outcome::Expired,
@@ -157,14 +176,22 @@ mod tests {
             Outcome::Poison(Poison::NoBody),
             Outcome::Exhausted(Cause::Timeout),
         ];
-        assert!(ends.iter().all(|end| tries(end, "503") == [1, 2, 3, 4]));
-        assert_eq!(tries(&Outcome::Expired, "user away"), [1]);
-        assert!(tries(&Outcome::Gone, "503").is_empty());
+        assert!(ends.iter().all(|end| counted(end, "503", true) == [1, 2, 3, 4, 5, 6, 7, 8]));
+        assert_eq!(counted(&Outcome::Expired, "user away", true), [1]);
+        assert!(counted(&Outcome::Gone, "503", true).is_empty());
+    }
+
+    /// SQS delivers the message again, and it ends again.
+    #[test]
+    fn unacknowledged_end_counts_once() {
+        let (rejected, gone) = (Outcome::Rejected(Rejection::Audience), Outcome::Gone);
+        assert_eq!(counted(&rejected, "503", false), [8]);
+        assert!(counted(&gone, "503", false).is_empty());
     }
 
     /// The age of a message is that of its first copy.
     #[test]
-    fn oldest_message_with_fault_is_found() {
+    fn delayed_messages_are_grouped_by_cause() {
         let records = [record("young", 0, ""), record("old", 3, "429"), record("away", 9, "user away")];
         let completed = [
             pair(0, Outcome::HandedBack(Cause::Timeout)),
@@ -172,17 +199,18 @@ mod tests {
             pair(1, Outcome::HandedBack(Cause::Status(429))),
             pair(2, Outcome::HandedBack(Cause::Away)),
         ];
-        let oldest = |completed, unacknowledged: &[usize]| {
+        let delayed = |completed, unacknowledged: &[usize]| -> Vec<_> {
             let unacknowledged = unacknowledged.iter().copied().collect();
-            super::oldest(&records, completed, &unacknowledged, at(90))
-                .map(|found| (found.age.as_secs(), found.cause))
+            let found = super::delayed(&records, completed, &unacknowledged, at(90)).into_iter();
+            found.map(|(cause, delayed)| (cause, delayed.messages, delayed.max_age.as_secs())).collect()
         };
-        assert_eq!(oldest(&completed, &[]), Some((90, "429".to_owned())));
-        assert_eq!(oldest(&completed[..1], &[0]), Some((30, "timeout".to_owned())));
-        assert_eq!(oldest(&completed[3..], &[2]), None, "a FIFO queue reports what waits");
-        let rejected = [pair(0, Outcome::Rejected(Rejection::Audience))];
-        assert_eq!(oldest(&rejected, &[]), None);
-        assert_eq!(oldest(&rejected, &[0]), Some((30, UNCONFIRMED_DEAD_LETTER.to_owned())));
+        let [of_429, timeout] = [("429".to_owned(), 1, 90), ("timeout".to_owned(), 1, 30)];
+        assert_eq!(delayed(&completed, &[]), [of_429, timeout.clone()]);
+        assert_eq!(delayed(&completed[..1], &[0]), [timeout]);
+        assert_eq!(delayed(&completed[3..], &[2]), [], "a FIFO queue reports messages that wait");
+        let rejected = [0, 1].map(|index| pair(index, Outcome::Rejected(Rejection::Audience)));
+        assert_eq!(delayed(&rejected, &[]), []);
+        assert_eq!(delayed(&rejected, &[0, 1]), [(UNCONFIRMED_DEAD_LETTER.to_owned(), 2, 90)]);
     }
 
     #[test]

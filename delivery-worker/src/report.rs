@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::{Map, json};
 use streamer_message::{ConnectionId, MessageId};
 use streamer_telemetry::{Metric, Metrics, Telemetry, metric};
 
 use crate::{
     admission::{Admission, Gate, Stats},
     decode::Record,
-    delay::{is_undelivered, oldest, retries},
+    delay::{Delayed, delayed, is_undelivered, retries},
     outcome::{Cause, Completed, Outcome},
     time::Time,
 };
@@ -23,10 +24,14 @@ pub(crate) fn report(
     gate: &Gate,
     time: &Time,
 ) {
-    let mut metrics = metrics(telemetry, records, completed, time);
-    if let Some(oldest) = oldest(records, completed, unacknowledged, time.now()) {
-        metrics.time(metric::HANDED_BACK_AGE, oldest.age);
-        metrics.property("cause", oldest.cause);
+    let mut metrics = metrics(telemetry, records, completed, unacknowledged, time);
+    let delayed = delayed(records, completed, unacknowledged, time.now());
+    if let Some(max_age) = delayed.values().map(|delayed| delayed.max_age).max() {
+        metrics.time(metric::HANDED_BACK_AGE, max_age);
+        let causes = delayed.into_iter().map(|(cause, Delayed { messages, max_age })| {
+            (cause, json!({ "count": messages, "max_age_ms": max_age.as_millis() as u64 }))
+        });
+        metrics.property("causes", causes.collect::<Map<_, _>>());
     }
     measure(&mut metrics, &mut gate.admission());
     telemetry.emit(&metrics);
@@ -117,12 +122,15 @@ fn metrics<'a>(
     telemetry: &'a Telemetry,
     records: &[Record],
     completed: &[Completed],
+    unacknowledged: &BTreeSet<usize>,
     time: &Time,
 ) -> Metrics<'a> {
     let mut metrics = telemetry.metrics();
     for pair in completed {
         metrics.count(metric_of(&pair.outcome), 1);
-        metrics.count(metric::UNDELIVERED, usize::from(is_undelivered(&records[pair.index], &pair.outcome)));
+        let is_acknowledged = !unacknowledged.contains(&pair.index);
+        let is_undelivered = is_undelivered(&records[pair.index], &pair.outcome, is_acknowledged);
+        metrics.count(metric::UNDELIVERED, usize::from(is_undelivered));
         if let Outcome::HandedBack(Cause::Elsewhere(_)) | Outcome::Exhausted(Cause::Elsewhere(_)) =
             &pair.outcome
         {
@@ -167,8 +175,13 @@ fn metric_of(outcome: &Outcome) -> Metric {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, SystemTime};
+    use std::{
+        io::{self, Write},
+        sync::{Arc, Mutex},
+        time::{Duration, SystemTime},
+    };
 
+    use serde_json::Value;
     use streamer_environment::Environment;
     use streamer_events::SqsRecord;
     use streamer_telemetry::Settings;
@@ -234,7 +247,46 @@ mod tests {
         }
         expected.time(metric::DELIVERY_LATENCY, millis(90));
         expected.time(metric::QUEUE_AGE, millis(500));
-        assert_eq!(metrics(&telemetry, &[record("1000")], &completed, &time), expected);
+        assert_eq!(metrics(&telemetry, &[record("1000")], &completed, &BTreeSet::new(), &time), expected);
+    }
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn causes_of_delayed_messages_are_written() {
+        let lines = Lines::default();
+        let telemetry = telemetry().with_metrics_to(lines.clone());
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(90);
+        let time = Time::start(now, now + Duration::from_secs(30), Duration::from_secs(30));
+        let received = |seconds: u32| {
+            let first = ("ApproximateFirstReceiveTimestamp".to_owned(), format!("{seconds}000"));
+            Record::read(SqsRecord { attributes: [first].into(), ..SqsRecord::default() })
+        };
+        let records = [received(30), received(60), received(80)];
+        let causes = [Cause::Timeout, Cause::Status(429), Cause::Status(429)];
+        let completed = causes.into_iter().enumerate();
+        let completed: Vec<_> = completed
+            .map(|(index, cause)| Completed::unposted(index, None, Outcome::HandedBack(cause)))
+            .collect();
+        report(&telemetry, &records, &completed, &BTreeSet::new(), &Gate::default(), &time);
+        let line: Value = serde_json::from_slice(&lines.0.lock().unwrap()).unwrap();
+        assert_eq!(line["HandedBackAge"], 60_000.0);
+        let expected = json!({
+            "429": { "count": 2, "max_age_ms": 30_000 },
+            "timeout": { "count": 1, "max_age_ms": 60_000 },
+        });
+        assert_eq!(line["causes"], expected);
     }
 
     #[tokio::test(start_paused = true)]

@@ -390,12 +390,22 @@ run "alarms_notify_the_topic" {
   }
 
   assert {
-    condition     = length(aws_cloudwatch_metric_alarm.this["undelivered"].alarm_actions) == 0 && aws_cloudwatch_composite_alarm.delivery_failing.alarm_actions == toset([var.alarm_topic_arn])
-    error_message = "An outage that two alarms see must be notified once, by delivery-failing."
+    condition     = alltrue([for name in ["circuit-opened", "handed-back-age", "oldest-message", "undelivered"] : length(aws_cloudwatch_metric_alarm.this[name].alarm_actions) == 0]) && aws_cloudwatch_composite_alarm.delivery_failing.alarm_actions == toset([var.alarm_topic_arn])
+    error_message = "An outage that several alarms see must be notified once, by delivery-failing."
   }
 
   assert {
-    condition     = aws_cloudwatch_composite_alarm.delivery_failing.alarm_rule == "ALARM(\"streamer-handed-back-age\") OR ALARM(\"streamer-undelivered\")"
+    condition     = aws_cloudwatch_composite_alarm.delivery_failing.alarm_rule == join(" OR ", [for name in ["handed-back-age", "undelivered", "oldest-message", "circuit-opened"] : "ALARM(\"streamer-${name}\")"])
     error_message = aws_cloudwatch_composite_alarm.delivery_failing.alarm_rule
+  }
+
+  assert {
+    condition     = length(aws_cloudwatch_metric_alarm.this["dead-letters"].ok_actions) == 0 && aws_cloudwatch_metric_alarm.this["elsewhere"].ok_actions == toset([var.alarm_topic_arn])
+    error_message = "The end of an alarm must be notified, except if dead letters may remain."
+  }
+
+  assert {
+    condition     = one([for query in aws_cloudwatch_metric_alarm.this["failed-connects"].metric_query : query.metric[0].dimensions if query.id == "uncalled"]) == tomap({ ApiId = output.api_id, Stage = output.stage })
+    error_message = "API Gateway's failed calls of the functions must be watched."
   }
 }

@@ -123,6 +123,11 @@ run "functions_without_routes_come_with_table" {
     condition     = contains(data.aws_iam_policy_document.delivery.statement[*].sid, "FindRecipients") && length(output.alarms) == 16
     error_message = "The worker must be allowed to find recipients, and all alarms must exist."
   }
+
+  assert {
+    condition     = [for query in aws_cloudwatch_metric_alarm.this["failed-connects"].metric_query : query.id if query.id != "result"] == ["failed"]
+    error_message = "Failed calls of another API's integrations must not count."
+  }
 }
 
 run "routes_belong_to_the_existing_api" {

@@ -70,10 +70,10 @@ pub mod metric {
     pub const POISON: Metric = count("Poison");
     /// Pairs that were handed back to the outbound queue.
     pub const HANDED_BACK: Metric = count("HandedBack");
-    /// Pairs whose delivery fails: the fifth try failed, or the message ended undelivered before it. Each counts once.
+    /// Pairs whose delivery fails: the eighth try failed, or the message ended undelivered by then. Each counts once.
     pub const UNDELIVERED: Metric = count("Undelivered");
     /// Maximum time since the first receive of the messages that an invocation leaves on the queue because of a fault.
-    /// The property `cause` names the cause for the oldest one.
+    /// The property `causes` has their number and maximum age by cause.
     pub const HANDED_BACK_AGE: Metric = time("HandedBackAge");
     /// Messages and pairs that wait, or became dead letters, because their audience is connected only at other
     /// endpoints.
@@ -105,6 +105,8 @@ pub mod metric {
     pub const CONNECTIONS_REFUSED: Metric = count("ConnectionsRefused");
     /// Clients that `$connect` refused because of a fault of the deployment, not of the client's.
     pub const CONNECTIONS_FAILED: Metric = count("ConnectionsFailed");
+    /// Clients that `$connect` refused for a reason that a change of keys, issuer or settings causes for all clients.
+    pub const CONNECTIONS_MISMATCHED: Metric = count("ConnectionsMismatched");
     /// Duration of a connection.
     pub const CONNECTION_DURATION: Metric = time("ConnectionDuration");
     /// Duration of handling `$connect`.
@@ -113,7 +115,7 @@ pub mod metric {
     pub const DISCONNECT_LATENCY: Metric = time("DisconnectLatency");
 
     /// Every metric.
-    pub const ALL: [Metric; 29] = [
+    pub const ALL: [Metric; 30] = [
         DELIVERED,
         GONE,
         EXPIRED,
@@ -140,6 +142,7 @@ pub mod metric {
         CONNECTIONS_OPENED,
         CONNECTIONS_REFUSED,
         CONNECTIONS_FAILED,
+        CONNECTIONS_MISMATCHED,
         CONNECTION_DURATION,
         CONNECT_LATENCY,
         DISCONNECT_LATENCY,
@@ -150,7 +153,7 @@ pub mod metric {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Metrics<'a> {
     dimensions: [(&'static str, &'a str); 2],
-    properties: Vec<(&'static str, String)>,
+    properties: Vec<(&'static str, Value)>,
     values: BTreeMap<&'static str, (Unit, Vec<f64>)>,
 }
 
@@ -183,7 +186,7 @@ impl<'a> Metrics<'a> {
     }
 
     /// Adds a property: searchable in the logs, but not a dimension, so it creates no additional metrics to pay for.
-    pub fn property(&mut self, name: &'static str, value: impl Into<String>) {
+    pub fn property(&mut self, name: &'static str, value: impl Into<Value>) {
         self.properties.push((name, value.into()));
     }
 
@@ -210,7 +213,7 @@ impl<'a> Metrics<'a> {
             object.insert((*name).to_owned(), if let [value] = chunk { json!(value) } else { json!(chunk) });
         }
         object.extend(self.dimensions.iter().map(|(name, value)| ((*name).to_owned(), json!(value))));
-        object.extend(self.properties.iter().map(|(name, value)| ((*name).to_owned(), json!(value))));
+        object.extend(self.properties.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
         let directive = json!({
             "Namespace": NAMESPACE,
             "Dimensions": [self.dimensions.map(|(name, _)| name)],

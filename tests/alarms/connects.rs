@@ -19,7 +19,8 @@ use streamer_tests::{doubles::TableDouble, event::connect};
 
 use crate::{
     cloudwatch::Values,
-    world::{END, STOP, Sink, telemetry},
+    world::{END, STOP},
+    written::{Sink, telemetry},
 };
 
 /// Clients from the moment of a stop on. Before, all are accepted.
@@ -27,17 +28,26 @@ use crate::{
 pub(crate) enum Clients {
     /// No key of the issuer can be fetched.
     WithoutKeys,
-    /// The table denies every call.
+    /// The table denies every call, in a busy deployment.
     WithoutTable,
     /// `$connect` has no authorizer.
     WithoutAuthorizer,
     /// Every token names another issuer.
     OfOtherIssuer,
-    /// Three of ten tokens of a busy deployment name another issuer.
+    /// Two of five tokens of a busy deployment name another issuer.
     OfOtherIssuerInPart,
-    /// All clients are accepted, except some with tokens that have just expired.
+    /// All clients are accepted, except some with tokens that have just expired, and some with tokens of another issuer.
     Accepted,
+    /// No client connects except one, every 30 s, whose token has expired.
+    LoneExpired,
 }
+
+/// A token's issuer, and its lifetime in seconds.
+type Token = (&'static str, i64);
+
+const VALID: Token = (ISSUER, 3600);
+const EXPIRED: Token = (ISSUER, -60);
+const FOREIGN: Token = ("https://other.example.com", 3600);
 
 /// A port without a server.
 const NO_KEYS: &str = "http://127.0.0.1:9/keys";
@@ -51,25 +61,33 @@ impl Clients {
         let mut values = Values::default();
         for minute in 0..END {
             let handler = if minute < STOP { &works } else { &stopped };
-            for client in 0..if self == Self::OfOtherIssuerInPart { 20 } else { 1 } {
-                let is_refused = minute >= STOP
-                    && (self == Self::OfOtherIssuer || self == Self::OfOtherIssuerInPart && client % 10 < 3);
-                let token = |issuer_name: &str, lifetime: i64| {
-                    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-                    let exp = i64::try_from(now.as_secs()).unwrap_or_default() + lifetime;
-                    issuer.sign(&json!({
-                        "iss": issuer_name, "aud": "streamer", "sub": "anna", "tenant_id": "acme", "exp": exp,
-                    }))
-                };
-                if self == Self::Accepted && (20..23).contains(&minute) {
-                    handler.handle(connect(Some(&token(ISSUER, -60)?))).await;
-                }
-                let name = if is_refused { "https://other.example.com" } else { ISSUER };
-                handler.handle(connect(Some(&token(name, 3600)?))).await;
+            for (issuer_name, lifetime) in self.tokens(minute) {
+                let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+                let token = issuer.sign(&json!({
+                    "iss": issuer_name,
+                    "aud": "streamer",
+                    "sub": "anna",
+                    "tenant_id": "acme",
+                    "exp": i64::try_from(now.as_secs())? + lifetime,
+                }))?;
+                handler.handle(connect(Some(&token))).await;
             }
             sink.drain(&mut values, minute)?;
         }
         Ok(values)
+    }
+
+    /// Returns the tokens of a minute's clients.
+    fn tokens(self, minute: usize) -> Vec<Token> {
+        let is_stopped = minute >= STOP;
+        match self {
+            Self::OfOtherIssuer if is_stopped => vec![FOREIGN],
+            Self::OfOtherIssuerInPart if is_stopped => [[FOREIGN; 8].as_slice(), &[VALID; 12]].concat(),
+            Self::WithoutTable | Self::OfOtherIssuerInPart => vec![VALID; 20],
+            Self::Accepted if (20..23).contains(&minute) => vec![VALID, EXPIRED, FOREIGN],
+            Self::LoneExpired if is_stopped => vec![EXPIRED; 2],
+            _ => vec![VALID],
+        }
     }
 
     fn handler(self, issuer: &Issuer, sink: &Sink) -> anyhow::Result<ConnectHandler> {

@@ -1,27 +1,47 @@
-//! The alarms' definitions, evaluated from `infra/alarms.tf` with the defaults of `infra/variables.tf`. Needs neither
-//! Terraform nor a provider.
+//! The alarms' definitions, from Terraform's plan of `infra/` with the default settings.
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, ffi::OsStr, sync::LazyLock};
 
-use anyhow::{Context as _, bail};
-use hcl::{
-    Body, Expression, Value,
-    eval::{Context, Evaluate, FuncArgs, FuncDef, ParamType},
-    expr::FuncCall,
+use anyhow::{Context as _, bail, ensure};
+use serde_json::Value as Json;
+use streamer_tests::terraform::Terraform;
+use tokio::runtime::Builder;
+
+use crate::{
+    cloudwatch::{Actions, Alarm, Comparison, Metric, Missing, Query, Source},
+    composite::Composite,
 };
-use serde_json::{Value as Json, json};
-use streamer_cli::paths;
-
-use crate::cloudwatch::{Alarm, Composite, Metric, Missing, Query, Source};
 
 /// The deployment's name and stage.
 pub(crate) const NAME: &str = "streamer";
 pub(crate) const STAGE: &str = "production";
 
-/// Names of the queues and functions.
+/// Names of the queues.
 pub(crate) const OUTBOUND: &str = "streamer-outbound";
 pub(crate) const DEAD_LETTERS: &str = "streamer-dead-letters";
-pub(crate) const FUNCTIONS: [&str; 3] = ["connect", "disconnect", "delivery"];
+
+/// The topic of all actions.
+pub(crate) const TOPIC: &str = "arn:aws:sns:eu-central-1:123456789012:alarms";
+
+/// The file that plans the module, and its text without the topic.
+const FILE: &str = "tests/alarms.tftest.hcl";
+const PLAN: &str = r#"
+mock_provider "aws" {
+  source          = "./tests/mocks"
+  override_during = plan
+}
+
+variables {
+  jwt_issuers     = ["https://auth.example.com"]
+  jwt_audiences   = ["streamer"]
+  packages        = "."
+  alarm_topic_arn = "TOPIC"
+}
+
+run "alarms" {
+  command = plan
+}
+"#;
 
 /// All alarms, by name without the deployment's name.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,255 +50,142 @@ pub(crate) struct Definitions {
     pub(crate) composites: BTreeMap<String, Composite>,
 }
 
+/// The definitions in `infra/`; `None` without Terraform, unless `CI` is set.
+static PLANNED: LazyLock<Option<Definitions>> = LazyLock::new(|| {
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(plan()).unwrap_or_else(|error| panic!("{error:?}"))
+});
+
 impl Definitions {
-    /// Evaluates the files of `infra/`.
-    pub(crate) fn read() -> anyhow::Result<Self> {
-        let (alarms, variables) = (parse("alarms.tf")?, parse("variables.tf")?);
-        let mut context = context(&variables)?;
-        declare_locals(&alarms, &mut context)?;
-        let mut read = Self { alarms: BTreeMap::new(), composites: BTreeMap::new() };
-        let resources = |kind: &'static str| {
-            let blocks = alarms.blocks().filter(|block| block.identifier() == "resource");
-            blocks.filter(move |block| block.labels()[0].as_str() == kind)
-        };
-        let mut names = BTreeMap::new();
-        for block in resources("aws_cloudwatch_metric_alarm") {
-            let each = match attribute(&block.body, "for_each") {
-                Some(expression) => entries(evaluate(expression, &context)?)?,
-                None => vec![(block.labels()[1].as_str().replace('_', "-"), Value::Null)],
-            };
-            for (key, value) in each {
-                context.declare_var("each", to_hcl(&json!({ "key": key, "value": value })));
-                let resource = evaluate_body(&block.body, &mut context)?;
-                names.insert(key.clone(), json!({ "alarm_name": resource["alarm_name"] }));
-                read.alarms.insert(short(&resource)?, alarm(&resource).context(key)?);
-            }
+    /// Returns the definitions in `infra/`; `None` without Terraform, unless `CI` is set.
+    pub(crate) fn planned() -> Option<&'static Self> {
+        PLANNED.as_ref()
+    }
+}
+
+async fn plan() -> anyhow::Result<Option<Definitions>> {
+    let file = PLAN.replace("TOPIC", TOPIC);
+    let terraform = Terraform::initialise_with("alarms", ".", BTreeMap::new(), Some((FILE, &file))).await?;
+    let Some(terraform) = terraform else { return Ok(None) };
+    // The module requires the packages to exist.
+    for function in ["connect-handler", "delivery-worker", "disconnect-handler"] {
+        terraform.write(&format!("{function}-arm64.zip"), "")?;
+    }
+    let filter = format!("-filter={FILE}");
+    let output = terraform.run(["test", "-json", "-verbose", &filter].map(OsStr::new)).await?;
+    let lines = output.lines().map(serde_json::from_str).collect::<Result<Vec<Json>, _>>()?;
+    let plan = lines.iter().find(|line| line["type"] == "test_plan").context("no plan is printed")?;
+    let resources = plan["test_plan"]["resource_changes"].as_array().context("no resources are planned")?;
+    let mut planned = Definitions { alarms: BTreeMap::new(), composites: BTreeMap::new() };
+    for resource in resources {
+        let (kind, resource) = (text(&resource["type"])?, &resource["change"]["after"]);
+        if !kind.starts_with("aws_cloudwatch_") || !kind.ends_with("_alarm") {
+            continue;
         }
-        context.declare_var("aws_cloudwatch_metric_alarm", to_hcl(&json!({ "this": names })));
-        for block in resources("aws_cloudwatch_composite_alarm") {
-            let resource = evaluate_body(&block.body, &mut context)?;
-            let rule = text(&resource["alarm_rule"])?.replace(&format!("\"{NAME}-"), "\"");
-            let notifies = notifies(&resource);
-            read.composites.insert(short(&resource)?, Composite { rule, notifies });
-        }
-        Ok(read)
-    }
-}
-
-fn parse(file: &str) -> anyhow::Result<Body> {
-    Ok(hcl::parse(&fs::read_to_string(paths::workspace().join("infra").join(file))?)?)
-}
-
-fn attribute<'a>(body: &'a Body, name: &str) -> Option<&'a Expression> {
-    body.attributes().find(|attribute| attribute.key() == name).map(|attribute| attribute.expr())
-}
-
-fn to_hcl(json: &Json) -> Value {
-    hcl::to_expression(json)
-        .ok()
-        .and_then(|expression| evaluate(&expression, &Context::new()).ok())
-        .unwrap_or_default()
-}
-
-/// Evaluates an expression. Terraform's `try` is no function: it evaluates its arguments one after the other.
-fn evaluate(expression: &Expression, context: &Context<'_>) -> anyhow::Result<Value> {
-    if let Expression::FuncCall(call) = expression
-        && call.name.name.as_str() == "try"
-    {
-        let mut values = call.args.iter().map(|argument| evaluate(argument, context));
-        return values.find_map(Result::ok).context("no argument of try has a value");
-    }
-    expression.evaluate(context).map_err(|error| anyhow::anyhow!("{error}"))
-}
-
-fn entries(value: Value) -> anyhow::Result<Vec<(String, Value)>> {
-    match value {
-        Value::Object(object) => Ok(object.into_iter().collect()),
-        other => bail!("for_each of {other}"),
-    }
-}
-
-/// Declares Terraform's functions, and the values that come from other files.
-fn context(variables: &Body) -> anyhow::Result<Context<'static>> {
-    let mut context = Context::new();
-    let any = |function: fn(FuncArgs) -> Result<Value, String>| {
-        FuncDef::builder().variadic_param(ParamType::Any).build(function)
-    };
-    context.declare_func(
-        "merge",
-        any(|arguments| {
-            let objects = arguments.iter().filter_map(Value::as_object);
-            Ok(Value::Object(objects.flat_map(Clone::clone).collect()))
-        }),
-    );
-    context.declare_func(
-        "concat",
-        any(|arguments| {
-            let lists = arguments.iter().filter_map(Value::as_array);
-            Ok(Value::Array(lists.flat_map(Clone::clone).collect()))
-        }),
-    );
-    context.declare_func(
-        "contains",
-        any(|arguments| {
-            let list = arguments[0].as_array().ok_or("contains takes a list")?;
-            Ok(Value::Bool(list.contains(&arguments[1])))
-        }),
-    );
-    context.declare_func(
-        "join",
-        any(|arguments| {
-            let list = arguments[1].as_array().ok_or("join takes a list")?;
-            let texts: Vec<_> = list.iter().filter_map(Value::as_str).collect();
-            Ok(Value::String(texts.join(arguments[0].as_str().unwrap_or_default())))
-        }),
-    );
-    let thresholds = defaults(variables, "alarms")?;
-    let topic = "arn:aws:sns:eu-central-1:123456789012:alarms";
-    context
-        .declare_var("var", to_hcl(&json!({ "alarms": thresholds, "alarm_topic_arn": topic, "tags": {} })));
-    let queues = json!({ "outbound": { "name": OUTBOUND }, "dead_letter": { "name": DEAD_LETTERS } });
-    context.declare_var("aws_sqs_queue", to_hcl(&queues));
-    let functions: serde_json::Map<_, _> = FUNCTIONS
-        .map(|name| (name.to_owned(), json!({ "function_name": format!("{NAME}-{name}") })))
-        .into_iter()
-        .collect();
-    context.declare_var("aws_lambda_function", to_hcl(&json!({ "this": functions })));
-    Ok(context)
-}
-
-/// Returns the defaults of a variable's optional attributes.
-fn defaults(variables: &Body, name: &str) -> anyhow::Result<Json> {
-    let variable = variables.blocks().find(|block| {
-        block.identifier() == "variable" && block.labels().first().is_some_and(|label| label.as_str() == name)
-    });
-    let kind =
-        attribute(&variable.context("no such variable")?.body, "type").context("a variable has no type")?;
-    let Expression::FuncCall(object) = kind else { bail!("{kind:?} is no object") };
-    let Some(Expression::Object(attributes)) = object.args.first() else {
-        bail!("{object:?} has no attributes")
-    };
-    let mut defaults = serde_json::Map::new();
-    for (key, value) in attributes {
-        let Expression::FuncCall(optional) = value else { bail!("{key} is not optional") };
-        let FuncCall { args, .. } = &**optional;
-        let default = args.get(1).with_context(|| format!("{key} has no default"))?;
-        defaults.insert(key.to_string(), serde_json::to_value(evaluate(default, &Context::new())?)?);
-    }
-    Ok(Json::Object(defaults))
-}
-
-/// Declares the locals of the file, which refer to each other in any order.
-fn declare_locals(alarms: &Body, context: &mut Context<'_>) -> anyhow::Result<()> {
-    let mut known = json!({
-        "name": NAME, "stage": STAGE, "creates_table": true, "creates_function": { "connect": true },
-    });
-    let blocks = alarms.blocks().filter(|block| block.identifier() == "locals");
-    let mut left: Vec<_> = blocks.flat_map(|block| block.body.attributes()).collect();
-    while !left.is_empty() {
-        context.declare_var("local", to_hcl(&known));
-        let (number, mut failed) = (left.len(), None);
-        left.retain(|local| match evaluate(local.expr(), context) {
-            Ok(value) => {
-                known[local.key()] = serde_json::to_value(value).unwrap_or_default();
-                false
+        let name = text(&resource["alarm_name"])?;
+        let short = name.strip_prefix(&format!("{NAME}-")).context("a name lacks the prefix")?.to_owned();
+        match kind {
+            "aws_cloudwatch_metric_alarm" => {
+                planned.alarms.insert(short, alarm(resource).with_context(|| name.to_owned())?);
             }
-            Err(error) => {
-                failed = Some(error);
-                true
+            "aws_cloudwatch_composite_alarm" => {
+                ensure!(is_absent(&resource["actions_suppressor"]), "{name}: a suppressor");
+                let rule = text(&resource["alarm_rule"])?.replace(&format!("\"{NAME}-"), "\"");
+                planned.composites.insert(short, Composite { rule, actions: actions(resource)? });
             }
-        });
-        if let Some(error) = failed.filter(|_| left.len() == number) {
-            return Err(error);
+            other => bail!("{other} is unknown"),
         }
     }
-    context.declare_var("local", to_hcl(&known));
-    Ok(())
-}
-
-/// Evaluates a resource. Its blocks, dynamic ones too, become lists by name.
-fn evaluate_body(body: &Body, context: &mut Context<'_>) -> anyhow::Result<Json> {
-    let mut resource = serde_json::Map::new();
-    for attribute in body.attributes().filter(|attribute| !["for_each", "count"].contains(&attribute.key())) {
-        let value = evaluate(attribute.expr(), context)
-            .with_context(|| format!("{} cannot be evaluated", attribute.key()))?;
-        resource.insert(attribute.key().to_owned(), serde_json::to_value(value)?);
-    }
-    for block in body.blocks() {
-        let (name, items, content) = match block.identifier() {
-            "dynamic" => {
-                let items = attribute(&block.body, "for_each").context("a dynamic block without for_each")?;
-                let content = block.body.blocks().find(|block| block.identifier() == "content");
-                let items = evaluate(items, context)?.as_array().cloned().context("for_each is no list")?;
-                (block.labels()[0].as_str(), items, &content.context("a dynamic block without content")?.body)
-            }
-            name => (name, vec![Value::Null], &block.body),
-        };
-        for item in items {
-            context.declare_var(hcl::Identifier::new(name)?, to_hcl(&json!({ "value": item })));
-            let block = evaluate_body(content, context)?;
-            let blocks = resource.entry(name.to_owned()).or_insert_with(|| json!([]));
-            blocks.as_array_mut().context("a block has the name of an attribute")?.push(block);
-        }
-    }
-    Ok(Json::Object(resource))
+    Ok(Some(planned))
 }
 
 fn text(value: &Json) -> anyhow::Result<&str> {
     value.as_str().with_context(|| format!("{value} is no text"))
 }
 
-/// Returns the name of an alarm without the deployment's name.
-fn short(resource: &Json) -> anyhow::Result<String> {
-    let name = text(&resource["alarm_name"])?;
-    Ok(name.strip_prefix(&format!("{NAME}-")).context("an alarm's name lacks the prefix")?.to_owned())
+fn whole(value: &Json) -> anyhow::Result<usize> {
+    Ok(value.as_u64().with_context(|| format!("{value} is no whole number"))?.try_into()?)
 }
 
-fn notifies(resource: &Json) -> bool {
-    resource["alarm_actions"].as_array().is_some_and(|actions| !actions.is_empty())
+fn is_absent(value: &Json) -> bool {
+    value.is_null() || value.as_array().is_some_and(Vec::is_empty)
+}
+
+/// Fails if a setting is there that the evaluation would ignore.
+fn ensure_absent(block: &Json, settings: &[&str]) -> anyhow::Result<()> {
+    for setting in settings {
+        ensure!(is_absent(&block[setting]), "{setting} is {}", block[setting]);
+    }
+    Ok(())
+}
+
+fn actions(resource: &Json) -> anyhow::Result<Actions> {
+    ensure!(resource["actions_enabled"] != false, "the actions are disabled");
+    ensure_absent(resource, &["insufficient_data_actions"])?;
+    let topics = |name: &str| -> anyhow::Result<Vec<String>> {
+        let topics = resource[name].as_array().with_context(|| format!("no {name}"))?;
+        topics.iter().map(|topic| Ok(text(topic)?.to_owned())).collect()
+    };
+    Ok(Actions { alarm: topics("alarm_actions")?, ok: topics("ok_actions")? })
 }
 
 fn alarm(resource: &Json) -> anyhow::Result<Alarm> {
-    anyhow::ensure!(resource["comparison_operator"] == "GreaterThanThreshold", "another comparison");
-    let number = |name: &str| resource[name].as_f64();
-    let evaluation_periods = number("evaluation_periods").context("no evaluation_periods")? as usize;
+    ensure_absent(resource, &["threshold_metric_id", "unit"])?;
+    let evaluation_periods = whole(&resource["evaluation_periods"])?;
+    let datapoints = &resource["datapoints_to_alarm"];
     Ok(Alarm {
         source: source(resource)?,
         evaluation_periods,
-        datapoints_to_alarm: number("datapoints_to_alarm")
-            .map_or(evaluation_periods, |number| number as usize),
-        threshold: number("threshold").context("no threshold")?,
+        datapoints_to_alarm: if datapoints.is_null() { evaluation_periods } else { whole(datapoints)? },
+        comparison: match text(&resource["comparison_operator"])? {
+            "GreaterThanThreshold" => Comparison::Greater,
+            "GreaterThanOrEqualToThreshold" => Comparison::GreaterOrEqual,
+            "LessThanThreshold" => Comparison::Less,
+            "LessThanOrEqualToThreshold" => Comparison::LessOrEqual,
+            other => bail!("{other} is unknown"),
+        },
+        threshold: resource["threshold"].as_f64().context("no threshold")?,
         missing: match text(&resource["treat_missing_data"])? {
             "breaching" => Missing::Breaching,
             "notBreaching" => Missing::NotBreaching,
             "ignore" => Missing::Ignore,
-            _ => Missing::Unknown,
+            "missing" => Missing::Unknown,
+            other => bail!("{other} is unknown"),
         },
-        notifies: notifies(resource),
+        actions: actions(resource)?,
     })
 }
 
 fn source(resource: &Json) -> anyhow::Result<Source> {
-    let Some(blocks) = resource["metric_query"].as_array() else {
+    let blocks = resource["metric_query"].as_array().context("no metric_query")?;
+    if blocks.is_empty() {
         let statistic = resource["statistic"].as_str().or(resource["extended_statistic"].as_str());
         return Ok(Source::Metric(query(resource, statistic)?));
-    };
-    let (mut queries, mut expression) = (BTreeMap::new(), None);
+    }
+    ensure_absent(resource, &["metric_name", "namespace", "dimensions", "period", "statistic"])?;
+    let (mut queries, mut expressions) = (BTreeMap::new(), Vec::new());
     for block in blocks {
-        match block["metric"].as_array().and_then(|metrics| metrics.first()) {
-            Some(metric) => {
-                let query = query(metric, metric["stat"].as_str())?;
-                queries.insert(text(&block["id"])?.to_owned(), query);
+        ensure_absent(block, &["account_id", "period"])?;
+        let returns_data = block["return_data"] == true;
+        match block["metric"].as_array().context("no metric")?.as_slice() {
+            [metric] if !returns_data => {
+                ensure_absent(block, &["expression"])?;
+                ensure_absent(metric, &["unit"])?;
+                queries.insert(text(&block["id"])?.to_owned(), query(metric, metric["stat"].as_str())?);
             }
-            None => expression = Some(text(&block["expression"])?.to_owned()),
+            [] if returns_data => expressions.push(text(&block["expression"])?.to_owned()),
+            _ => bail!("{block} is no metric, and not the expression that returns data"),
         }
     }
-    Ok(Source::Math { queries, expression: expression.context("no expression")? })
+    ensure!(expressions.len() == 1, "{expressions:?} is not one expression");
+    Ok(Source::Math { queries, expression: expressions.remove(0) })
 }
 
 fn query(block: &Json, statistic: Option<&str>) -> anyhow::Result<Query> {
     let dimensions = block["dimensions"].as_object().context("no dimensions")?;
     let dimensions = dimensions.iter().map(|(name, value)| Ok((name.clone(), text(value)?.to_owned())));
+    let seconds = whole(&block["period"])?;
+    ensure!(seconds > 0 && seconds.is_multiple_of(60), "a period of {seconds} s is not in minutes");
     Ok(Query {
         metric: Metric {
             namespace: text(&block["namespace"])?.to_owned(),
@@ -286,6 +193,6 @@ fn query(block: &Json, statistic: Option<&str>) -> anyhow::Result<Query> {
             dimensions: dimensions.collect::<anyhow::Result<_>>()?,
         },
         statistic: statistic.context("no statistic")?.to_owned(),
-        period: (block["period"].as_f64().context("no period")? as usize) / 60,
+        period: seconds / 60,
     })
 }

@@ -1,8 +1,10 @@
 //! The alarms of `infra/alarms.tf` against every way in which delivery can stop.
 //!
 //! Real workers and connect handlers run for an hour of virtual time ([`world`], [`connects`]), each run with one stop
-//! ([`stops`]). The alarms' definitions are evaluated from Terraform ([`definitions`]) against the metrics of the run,
-//! by CloudWatch's rules ([`cloudwatch`], [`math`]). CloudWatch's own delay, about a minute, is not included.
+//! ([`stops`]). [`traffic`] has the messages, and [`written`] collects the metrics. The alarms' definitions come from
+//! Terraform's plan ([`definitions`]) and are evaluated against the metrics of the runs ([`evaluation`]) and against
+//! values at their edges ([`edges`]), by CloudWatch's rules ([`cloudwatch`], [`composite`], [`math`]), with values that
+//! arrive up to 2 min late. [`mutants`] breaks the definitions.
 //!
 //! `docs/operations.md` has the table of stops and alarms. To write it, run
 //! `UPDATE_ALARMS=1 cargo test -p streamer-tests --test alarms`.
@@ -10,209 +12,191 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod cloudwatch;
+mod composite;
 mod connects;
 mod definitions;
+mod edges;
+mod evaluation;
 mod math;
+mod mutants;
 mod stops;
+mod traffic;
 mod world;
+mod written;
 
-use std::{collections::BTreeMap, fs};
+use std::{fs, ops::Range, path::PathBuf, thread};
 
 use streamer_cli::paths;
-use streamer_telemetry::NAMESPACE;
 
 use crate::{
-    cloudwatch::{Alarm, Missing, Query, Source, State, Values},
-    definitions::{DEAD_LETTERS, Definitions},
+    cloudwatch::{State, Values},
+    definitions::{DEAD_LETTERS, Definitions, TOPIC},
+    evaluation::Evaluation,
+    mutants::Mutant,
     stops::{Extent, PLAYED},
-    world::{END, STOP, of_queue},
+    world::END,
+    written::of_queue,
 };
-
-/// Minutes at which the periods of 5 min may begin.
-const PHASES: usize = 5;
 
 /// The heading above the table in the page.
 const HEADING: &str = "### Stops and their alarms";
 
-/// The minutes in which an alarm is in alarm, for each phase.
-type Minutes = [Vec<usize>; PHASES];
+/// Alarms that do not notify of their end, because it repairs nothing.
+const WITHOUT_END: [&str; 1] = ["dead-letters"];
 
-/// Returns when an alarm or a composite alarm is in alarm.
-fn alarmed(definitions: &Definitions, name: &str, values: &Values) -> Minutes {
-    std::array::from_fn(|phase| in_alarm(definitions, name, values, phase))
-}
-
-fn in_alarm(definitions: &Definitions, name: &str, values: &Values, phase: usize) -> Vec<usize> {
-    if let Some(alarm) = definitions.alarms.get(name) {
-        let states = alarm.states(values, phase, END).unwrap_or_else(|error| panic!("{name}: {error:?}"));
-        return (0..END).filter(|minute| states[*minute] == State::Alarm).collect();
-    }
-    let composite = &definitions.composites[name];
-    let children: BTreeMap<&String, Vec<usize>> =
-        definitions.alarms.keys().map(|child| (child, in_alarm(definitions, child, values, phase))).collect();
-    let holds = |minute: usize| {
-        let is_in_alarm = |child: &str| Ok(children[&child.to_owned()].contains(&minute));
-        composite.holds(&is_in_alarm).unwrap_or_else(|error| panic!("{name}: {error:?}"))
-    };
-    (0..END).filter(|minute| holds(*minute)).collect()
-}
-
-/// Returns the minutes from the stop to the alarm in the worst phase; `None` if a phase has no alarm.
-fn delay(minutes: &Minutes) -> Option<usize> {
-    let first =
-        |minutes: &Vec<usize>| minutes.iter().find(|minute| **minute >= STOP).map(|minute| minute - STOP);
-    minutes.iter().map(first).collect::<Option<Vec<_>>>()?.into_iter().max()
-}
-
-fn notifying(definitions: &Definitions) -> Vec<&str> {
-    let alarms = definitions.alarms.iter().filter(|(_, alarm)| alarm.notifies).map(|(name, _)| name.as_str());
-    let composites = definitions.composites.iter().filter(|(_, composite)| composite.notifies);
-    alarms.chain(composites.map(|(name, _)| name.as_str())).collect()
-}
-
-/// Returns the alarms that notify people of a run, and after how many minutes, the first first.
-fn notifications<'a>(definitions: &'a Definitions, values: &Values) -> Vec<(usize, &'a str)> {
-    let delays = notifying(definitions).into_iter();
-    let delays = delays.filter_map(|name| Some((delay(&alarmed(definitions, name, values))?, name)));
-    let mut delays: Vec<_> = delays.collect();
-    delays.sort_unstable();
-    delays
-}
-
-/// Within 10 min for a total stop, 15 min for a half or less, and 20 min if messages are only late.
-#[test]
-fn every_stop_raises_an_alarm_in_time() {
-    let definitions = Definitions::read().unwrap();
+/// Returns the stops without an alarm in time.
+fn late(evaluation: &Evaluation<'_>) -> Vec<String> {
     let mut late = Vec::new();
-    for played in PLAYED.iter().filter(|played| played.stop.extent != Extent::Nothing) {
-        let first = notifications(&definitions, &played.values).first().copied();
-        if first.is_none_or(|(minutes, _)| minutes > played.stop.extent.limit()) {
-            late.push((played.stop.name, first));
+    for (run, played) in PLAYED.iter().enumerate() {
+        let first = evaluation.notifications(run).first().copied();
+        if played.stop.extent != Extent::Nothing
+            && first.is_none_or(|(minutes, _)| minutes > played.stop.extent.limit())
+        {
+            late.push(format!("{}: {first:?}", played.stop.name));
         }
     }
-    assert!(late.is_empty(), "{late:?}");
+    late
 }
 
-/// Before a stop, and in an hour without one.
-#[test]
-fn normal_life_raises_no_alarm() {
-    let definitions = Definitions::read().unwrap();
-    for played in PLAYED.iter() {
-        let is_normal = |minute: &usize| match played.stop.extent {
-            Extent::Nothing => *minute > STOP,
-            _ => (5..=STOP).contains(minute),
-        };
-        for name in definitions.alarms.keys().chain(definitions.composites.keys()) {
-            for minutes in alarmed(&definitions, name, &played.values) {
-                assert!(!minutes.iter().any(is_normal), "{}: {name} at {minutes:?}", played.stop.name);
-            }
-        }
-    }
+/// Returns the alarms that do not notify the topic of both their beginning and their end, or of neither.
+fn one_sided(definitions: &Definitions) -> Vec<String> {
+    let alarms = definitions.alarms.iter().map(|(name, alarm)| (name, &alarm.actions));
+    let composites = definitions.composites.iter().map(|(name, composite)| (name, &composite.actions));
+    let one_sided = alarms.chain(composites).filter(|(name, actions)| {
+        let begins = actions.alarm.len();
+        let ends = if WITHOUT_END.contains(&name.as_str()) { 0 } else { begins };
+        let mut topics = actions.alarm.iter().chain(&actions.ok);
+        actions.ok.len() != ends || begins > 1 || topics.any(|topic| topic != TOPIC)
+    });
+    one_sided.map(|(name, actions)| format!("{name}: {actions:?}")).collect()
 }
 
-/// The depth of the queue stays above zero meanwhile.
-#[test]
-fn second_dead_letter_alarms_again() {
-    let definitions = Definitions::read().unwrap();
+/// The minutes in which `dead-letters` is in alarm if letters arrive in the minutes 20 and 45.
+const TWO_LETTERS: [Range<usize>; 2] = [21..41, 50..END];
+
+/// Returns the minutes in which `dead-letters` is in alarm if letters arrive in the minutes 20 and 45.
+fn with_two_letters(definitions: &Definitions) -> Vec<usize> {
     let mut values = Values::default();
     for minute in 20..END {
         let depth = if minute < 45 { 1.0 } else { 2.0 };
         values.add(of_queue(DEAD_LETTERS, "ApproximateNumberOfMessagesVisible"), minute, depth);
         values.add(of_queue(DEAD_LETTERS, "ApproximateNumberOfMessagesNotVisible"), minute, 0.0);
     }
-    let expected: Vec<_> = (21..31).chain(46..56).collect();
-    assert_eq!(alarmed(&definitions, "dead-letters", &values)[0], expected);
+    let states = definitions.alarms.get("dead-letters").map(|alarm| alarm.states(&values, 0, END).unwrap());
+    let states = states.unwrap_or_default().into_iter().enumerate();
+    states.filter(|(_, state)| *state == State::Alarm).map(|(minute, _)| minute).collect()
 }
 
-/// Returns the definitions with each alarm broken in each way, and what is broken.
-fn broken(definitions: &Definitions) -> Vec<(String, Definitions)> {
-    let mut broken = Vec::new();
-    for (name, alarm) in &definitions.alarms {
-        let mut add = |what: &str, change: &dyn Fn(&mut Alarm)| {
-            let mut changed = definitions.clone();
-            change(changed.alarms.get_mut(name).unwrap());
-            broken.push((format!("{name}: {what}"), changed));
-        };
-        add("threshold never reached", &|alarm| alarm.threshold = f64::MAX);
-        if let Source::Metric(query) = &alarm.source {
-            add("missing data breaching", &|alarm| alarm.missing = Missing::Breaching);
-            // The functions write no zeros, so that a threshold of zero is the lowest one.
-            if query.metric.namespace != NAMESPACE || alarm.threshold > 0.0 {
-                add("threshold always reached", &|alarm| alarm.threshold = f64::MIN);
-            }
-        }
-        add("more datapoints", &|alarm| {
-            alarm.evaluation_periods = 60;
-            alarm.datapoints_to_alarm = 60;
-        });
-        for index in 0..queries(&mut alarm.source.clone()).len() {
-            add(&format!("metric {index} renamed"), &|alarm| {
-                queries(&mut alarm.source)[index].metric.name.push('X');
-            });
-            add(&format!("namespace {index} renamed"), &|alarm| {
-                queries(&mut alarm.source)[index].metric.namespace.push('X');
-            });
-            add(&format!("dimension {index} renamed"), &|alarm| {
-                queries(&mut alarm.source)[index].metric.dimensions.clear();
-            });
-        }
-        add("period of an hour", &|alarm| {
-            queries(&mut alarm.source).into_iter().for_each(|query| query.period = 60);
-        });
+/// Returns whether a check fails. `table` is the one in the page.
+fn is_noticed(mutant: &Mutant, known: &Evaluation<'_>, table: &str) -> bool {
+    let definitions = &mutant.definitions;
+    if !one_sided(definitions).is_empty() || !edges::missed(definitions, &mutant.alarm).is_empty() {
+        return true;
     }
-    for (name, composite) in &definitions.composites {
-        for rule in composite.rule.split(" OR ") {
-            let mut changed = definitions.clone();
-            rule.clone_into(&mut changed.composites.get_mut(name).unwrap().rule);
-            broken.push((format!("{name}: only {rule}"), changed));
-        }
+    if !with_two_letters(definitions).into_iter().eq(TWO_LETTERS.into_iter().flatten()) {
+        return true;
     }
-    broken
+    let evaluation = Evaluation::changed(definitions, known);
+    let faults = [late(&evaluation), evaluation.false_alarms(), evaluation.endless()];
+    faults.iter().any(|faults| !faults.is_empty()) || self::table(&evaluation) != table
 }
 
-fn queries(source: &mut Source) -> Vec<&mut Query> {
-    match source {
-        Source::Metric(query) => vec![query],
-        Source::Math { queries, .. } => queries.values_mut().collect(),
-    }
+/// Within 10 min for a total stop, 15 min for a half or less, and 20 min if messages are only late.
+#[test]
+fn every_stop_raises_an_alarm_in_time() {
+    let Some(definitions) = Definitions::planned() else { return };
+    let late = late(&Evaluation::new(definitions));
+    assert!(late.is_empty(), "{late:#?}");
 }
 
-/// Each change of a definition changes when its alarm is in alarm, in some run.
+/// Before a stop, and in an hour without one.
+#[test]
+fn normal_life_raises_no_alarm() {
+    let Some(definitions) = Definitions::planned() else { return };
+    let false_alarms = Evaluation::new(definitions).false_alarms();
+    assert!(false_alarms.is_empty(), "{false_alarms:#?}");
+}
+
+/// Also where metrics are no longer written.
+#[test]
+fn alarms_end_after_a_stop() {
+    let Some(definitions) = Definitions::planned() else { return };
+    let endless = Evaluation::new(definitions).endless();
+    assert!(endless.is_empty(), "{endless:#?}");
+}
+
+#[test]
+fn alarms_notify_of_beginning_and_end() {
+    let Some(definitions) = Definitions::planned() else { return };
+    let one_sided = one_sided(definitions);
+    assert!(one_sided.is_empty(), "{one_sided:#?}");
+}
+
+#[test]
+fn alarms_begin_at_their_edges() {
+    let Some(definitions) = Definitions::planned() else { return };
+    let missed: Vec<_> =
+        definitions.alarms.keys().flat_map(|name| edges::missed(definitions, name)).collect();
+    assert!(missed.is_empty(), "{missed:#?}");
+}
+
+/// The depth of the queue stays above zero meanwhile.
+#[test]
+fn second_dead_letter_alarms_again() {
+    let Some(definitions) = Definitions::planned() else { return };
+    assert_eq!(with_two_letters(definitions), TWO_LETTERS.into_iter().flatten().collect::<Vec<_>>());
+}
+
+/// Each fault in a definition fails one of the tests above, or the one of the page, except for those in
+/// [`mutants::EQUIVALENT`].
 #[test]
 fn broken_alarms_are_noticed() {
-    let definitions = Definitions::read().unwrap();
-    let outcome = |definitions: &Definitions, name: &str| -> Vec<Minutes> {
-        PLAYED.iter().map(|played| alarmed(definitions, name, &played.values)).collect()
-    };
-    let names = definitions.alarms.keys().chain(definitions.composites.keys());
-    let expected: BTreeMap<&String, Vec<Minutes>> =
-        names.map(|name| (name, outcome(&definitions, name))).collect();
-    let mut unnoticed = Vec::new();
-    for (what, changed) in broken(&definitions) {
-        let name = what.split(':').next().unwrap();
-        if outcome(&changed, name) == expected[&name.to_owned()] {
-            unnoticed.push(what);
+    let Some(definitions) = Definitions::planned() else { return };
+    let known = Evaluation::new(definitions);
+    let table = if is_updating() { table(&known) } else { Page::read().table().to_owned() };
+    let mutants = mutants::mutants(definitions);
+    let mut unnoticed: Vec<&Mutant> = thread::scope(|scope| {
+        let halves = mutants.chunks(mutants.len().div_ceil(2)).map(|half| {
+            let (known, table) = (&known, &table);
+            let is_unnoticed = move |mutant: &&Mutant| !is_noticed(mutant, known, table);
+            scope.spawn(move || half.iter().filter(is_unnoticed).collect::<Vec<_>>())
+        });
+        let halves: Vec<_> = halves.collect();
+        halves.into_iter().flat_map(|half| half.join().unwrap()).collect()
+    });
+    for (reason, alarms, changes) in mutants::EQUIVALENT {
+        for (alarm, change) in
+            alarms.iter().flat_map(|alarm| changes.iter().map(move |change| (alarm, change)))
+        {
+            let before = unnoticed.len();
+            unnoticed.retain(|mutant| mutant.alarm != *alarm || !mutant.change.starts_with(change));
+            assert!(unnoticed.len() < before, "{alarm}: {change} is noticed, although {reason}");
         }
     }
-    assert!(unnoticed.is_empty(), "{unnoticed:?}");
+    let unnoticed: Vec<_> = unnoticed.iter().map(|mutant| (&mutant.alarm, &mutant.change)).collect();
+    assert!(unnoticed.is_empty(), "{} of {}: {unnoticed:#?}", unnoticed.len(), mutants.len());
 }
 
 /// Every metric that an alarm watches is written by a function, or by AWS, in some run.
 #[test]
 fn alarms_watch_metrics_that_are_written() {
-    let (definitions, written) = (Definitions::read().unwrap(), stops::written());
-    for (name, alarm) in definitions.alarms {
-        for query in queries(&mut alarm.source.clone()) {
+    let Some(definitions) = Definitions::planned() else { return };
+    let written = stops::written();
+    for (name, alarm) in &definitions.alarms {
+        for query in alarm.source.queries() {
             assert!(written.contains_key(&query.metric), "{name}: {:?}", query.metric);
         }
     }
 }
 
 /// Returns the table of stops and alarms, as Markdown.
-fn table(definitions: &Definitions) -> String {
+fn table(evaluation: &Evaluation<'_>) -> String {
     let mut table = "| stop | first alarm | later alarms |\n|---|---|---|\n".to_owned();
-    for played in PLAYED.iter().filter(|played| played.stop.extent != Extent::Nothing) {
-        let notifications = notifications(definitions, &played.values);
+    for (run, played) in PLAYED.iter().enumerate() {
+        if played.stop.extent == Extent::Nothing {
+            continue;
+        }
+        let notifications = evaluation.notifications(run);
         let text = |(minutes, name): &(usize, &str)| format!("`{name}` after {minutes} min");
         let first = notifications.first().map(text).unwrap_or_default();
         let later: Vec<_> = notifications.iter().skip(1).map(text).collect();
@@ -222,18 +206,44 @@ fn table(definitions: &Definitions) -> String {
     table
 }
 
+/// `docs/operations.md`, with the place of the table in it.
+struct Page {
+    path: PathBuf,
+    text: String,
+    table: Range<usize>,
+}
+
+impl Page {
+    fn read() -> Self {
+        let path = paths::workspace().join("docs/operations.md");
+        let text = fs::read_to_string(&path).unwrap();
+        let heading = text.find(&format!("\n{HEADING}\n")).unwrap();
+        let begin = heading + text[heading..].find("\n|").unwrap() + 1;
+        let end = begin + text[begin..].find("\n\n").unwrap() + 1;
+        Self { path, text, table: begin..end }
+    }
+
+    fn table(&self) -> &str {
+        &self.text[self.table.clone()]
+    }
+
+    fn write(mut self, table: &str) {
+        self.text.replace_range(self.table, table);
+        fs::write(self.path, self.text).unwrap();
+    }
+}
+
+fn is_updating() -> bool {
+    std::env::var_os("UPDATE_ALARMS").is_some()
+}
+
 #[test]
 fn page_lists_every_stop() {
-    let path = paths::workspace().join("docs/operations.md");
-    let page = fs::read_to_string(&path).unwrap();
-    let (before, section) = page.split_once(&format!("\n{HEADING}\n")).unwrap();
-    let begin = section.find("\n|").unwrap() + 1;
-    let end = begin + section[begin..].find("\n\n").unwrap() + 1;
-    let table = table(&Definitions::read().unwrap());
-    if std::env::var_os("UPDATE_ALARMS").is_some() {
-        let (text, after) = (&section[..begin], &section[end..]);
-        fs::write(path, format!("{before}\n{HEADING}\n{text}{table}{after}")).unwrap();
-        return;
+    let Some(definitions) = Definitions::planned() else { return };
+    let (page, table) = (Page::read(), table(&Evaluation::new(definitions)));
+    if is_updating() {
+        page.write(&table);
+    } else {
+        assert!(page.table() == table, "docs/operations.md differs: run with UPDATE_ALARMS=1\n{table}");
     }
-    assert!(section[begin..end] == table, "docs/operations.md differs: run with UPDATE_ALARMS=1\n{table}");
 }

@@ -9,29 +9,61 @@ use anyhow::{Context as _, bail, ensure};
 /// Datapoints, one for each period, the oldest first.
 pub(crate) type Series = Vec<Option<f64>>;
 
+/// A parsed expression.
+#[derive(Debug)]
+pub(crate) enum Expression {
+    Number(f64),
+    Metric(String),
+    /// The second argument of `FILL` that repeats the datapoint before a missing one.
+    Repeat,
+    Operator(String, Box<Self>, Box<Self>),
+    Call(String, Vec<Self>),
+}
+
 /// The value of an expression.
 #[derive(Debug, Clone, PartialEq)]
 enum Value {
     Number(f64),
     Series(Series),
-    /// The second argument of `FILL` that repeats the datapoint before a missing one.
     Repeat,
 }
 
-/// Evaluates an expression over `periods` datapoints. `series` returns the datapoints of an id.
-pub(crate) fn evaluate(
-    expression: &str,
-    periods: usize,
-    series: &dyn Fn(&str) -> Option<Series>,
-) -> anyhow::Result<Series> {
-    let tokens = tokens(expression)?;
-    let mut parser = Parser { tokens: tokens.into_iter().peekable(), series };
-    let value = parser.operators(0)?;
-    ensure!(parser.tokens.next().is_none(), "`{expression}` has a surplus end");
-    match value {
-        Value::Series(series) => Ok(series),
-        Value::Number(number) => Ok(vec![Some(number); periods]),
-        Value::Repeat => bail!("`{expression}` has no value"),
+impl Expression {
+    pub(crate) fn parse(expression: &str) -> anyhow::Result<Self> {
+        let mut parser = Parser(tokens(expression)?.into_iter().peekable());
+        let parsed = parser.operators(0)?;
+        ensure!(parser.0.next().is_none(), "`{expression}` has a surplus end");
+        Ok(parsed)
+    }
+
+    /// Returns `periods` datapoints. `series` returns the datapoints of an id.
+    pub(crate) fn evaluate(
+        &self,
+        periods: usize,
+        series: &dyn Fn(&str) -> Option<Series>,
+    ) -> anyhow::Result<Series> {
+        match self.value(series)? {
+            Value::Series(series) => Ok(series),
+            Value::Number(number) => Ok(vec![Some(number); periods]),
+            Value::Repeat => bail!("REPEAT has no value"),
+        }
+    }
+
+    fn value(&self, series: &dyn Fn(&str) -> Option<Series>) -> anyhow::Result<Value> {
+        match self {
+            Self::Number(number) => Ok(Value::Number(*number)),
+            Self::Repeat => Ok(Value::Repeat),
+            Self::Metric(id) => {
+                series(id).map(Value::Series).with_context(|| format!("no metric has the id `{id}`"))
+            }
+            Self::Operator(operator, left, right) => {
+                zip(&left.value(series)?, &right.value(series)?, |left, right| apply(operator, left, right))
+            }
+            Self::Call(function, arguments) => {
+                let arguments = arguments.iter().map(|argument| argument.value(series));
+                call(function, &arguments.collect::<anyhow::Result<Vec<_>>>()?)
+            }
+        }
     }
 }
 
@@ -39,7 +71,8 @@ pub(crate) fn evaluate(
 const OPERATORS: [&[&str]; 5] =
     [&["OR"], &["AND"], &["<", "<=", ">", ">=", "==", "!="], &["+", "-"], &["*", "/"]];
 
-fn tokens(expression: &str) -> anyhow::Result<Vec<String>> {
+/// Returns the words, numbers and operators of an expression.
+pub(crate) fn tokens(expression: &str) -> anyhow::Result<Vec<String>> {
     let (mut tokens, mut rest) = (Vec::new(), expression.trim_start());
     while let Some(first) = rest.chars().next() {
         let is_word = |character: char| character.is_ascii_alphanumeric() || "_.".contains(character);
@@ -56,48 +89,42 @@ fn tokens(expression: &str) -> anyhow::Result<Vec<String>> {
     Ok(tokens)
 }
 
-struct Parser<'a, T: Iterator<Item = String>> {
-    tokens: Peekable<T>,
-    series: &'a dyn Fn(&str) -> Option<Series>,
-}
+struct Parser<T: Iterator<Item = String>>(Peekable<T>);
 
-impl<T: Iterator<Item = String>> Parser<'_, T> {
-    fn operators(&mut self, level: usize) -> anyhow::Result<Value> {
+impl<T: Iterator<Item = String>> Parser<T> {
+    fn operators(&mut self, level: usize) -> anyhow::Result<Expression> {
         let Some(operators) = OPERATORS.get(level) else { return self.operand() };
         let mut left = self.operators(level + 1)?;
-        while let Some(operator) = self.tokens.next_if(|token| operators.contains(&token.as_str())) {
+        while let Some(operator) = self.0.next_if(|token| operators.contains(&token.as_str())) {
             let right = self.operators(level + 1)?;
-            left = zip(&left, &right, |left, right| apply(&operator, left, right))?;
+            left = Expression::Operator(operator, Box::new(left), Box::new(right));
         }
         Ok(left)
     }
 
-    fn operand(&mut self) -> anyhow::Result<Value> {
-        let token = self.tokens.next().context("an expression ends early")?;
+    fn operand(&mut self) -> anyhow::Result<Expression> {
+        let token = self.0.next().context("an expression ends early")?;
         if let Ok(number) = token.parse() {
-            return Ok(Value::Number(number));
+            return Ok(Expression::Number(number));
         }
         if token == "(" {
-            let value = self.operators(0)?;
+            let inner = self.operators(0)?;
             self.expect(")")?;
-            return Ok(value);
+            return Ok(inner);
         }
-        if self.tokens.next_if(|next| next == "(").is_some() {
+        if self.0.next_if(|next| next == "(").is_some() {
             let mut arguments = vec![self.operators(0)?];
-            while self.tokens.next_if(|next| next == ",").is_some() {
+            while self.0.next_if(|next| next == ",").is_some() {
                 arguments.push(self.operators(0)?);
             }
             self.expect(")")?;
-            return call(&token, &arguments);
+            return Ok(Expression::Call(token, arguments));
         }
-        if token == "REPEAT" {
-            return Ok(Value::Repeat);
-        }
-        (self.series)(&token).map(Value::Series).with_context(|| format!("no metric has the id `{token}`"))
+        Ok(if token == "REPEAT" { Expression::Repeat } else { Expression::Metric(token) })
     }
 
     fn expect(&mut self, token: &str) -> anyhow::Result<()> {
-        ensure!(self.tokens.next().as_deref() == Some(token), "`{token}` is missing");
+        ensure!(self.0.next().as_deref() == Some(token), "`{token}` is missing");
         Ok(())
     }
 }
@@ -185,7 +212,7 @@ mod tests {
             "n" => Some(vec![Some(0.0), Some(2.0), Some(0.0)]),
             _ => None,
         };
-        evaluate(expression, 3, &series).unwrap()
+        Expression::parse(expression).unwrap().evaluate(3, &series).unwrap()
     }
 
     #[test]
@@ -220,7 +247,9 @@ mod tests {
     #[test]
     fn unknown_names_are_errors() {
         for expression in ["x", "MAX(m)", "m +", "m m", "FILL(m)", "m ? n", "(m"] {
-            assert!(evaluate(expression, 3, &|id| (id == "m").then(Vec::new)).is_err(), "{expression}");
+            let evaluated = Expression::parse(expression)
+                .and_then(|parsed| parsed.evaluate(3, &|id| (id == "m").then(Vec::new)));
+            assert!(evaluated.is_err(), "{expression}");
         }
     }
 }

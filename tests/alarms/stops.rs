@@ -1,17 +1,19 @@
 //! Every way in which delivery can stop, and hours without a stop.
 
-use std::{collections::BTreeMap, sync::LazyLock, thread, time::Duration};
+mod connections;
+mod normal;
+
+use std::{collections::BTreeMap, sync::LazyLock, thread};
 
 use delivery_worker::{classify::PostResult, queue_kind::QueueKind};
-use serde_json::json;
 use streamer_tests::gateway::status;
 use tokio::runtime::Builder;
 
 use crate::{
     cloudwatch::{Metric, Values},
     connects::Clients,
-    definitions::DEAD_LETTERS,
-    world::{Answer, END, Lambda, MINUTE, STOP, World, of_function, of_queue, to_connection, to_user},
+    traffic::{expiring, expiring_of_many, poisonous, to_many, to_user},
+    world::{Answer, Lambda, MINUTE, QUICK, STOP, World},
 };
 
 /// How much stops.
@@ -23,7 +25,7 @@ pub(crate) enum Extent {
     Part,
     /// Nothing, but messages are late.
     Delay,
-    /// Nothing.
+    /// Nothing, or nothing that an alarm can see.
     Nothing,
 }
 
@@ -49,10 +51,10 @@ pub(crate) struct Stop {
 enum Play {
     Delivery(World),
     Connects(Clients),
-    /// A function's invocations add to this metric of Lambda.
-    Function(&'static str, &'static str),
-    /// Dead letters lie on their queue, and an operator lists them.
-    OldDeadLetters,
+    /// A metric of AWS is 1 each minute.
+    Aws(Metric),
+    /// The dead-letter queue has these numbers of visible and of received messages in a minute.
+    DeadLetters(fn(usize) -> [Option<f64>; 2]),
 }
 
 /// A stop, and everything that was written during it.
@@ -85,33 +87,14 @@ impl Stop {
             match &self.play {
                 Play::Delivery(world) => world.play().await,
                 Play::Connects(clients) => clients.play().await,
-                Play::Function(function, metric) => Ok(function_values(of_function(function, metric))),
-                Play::OldDeadLetters => Ok(old_dead_letters()),
+                Play::Aws(metric) => Ok(connections::aws_values(metric)),
+                Play::DeadLetters(depths) => Ok(normal::dead_letter_values(*depths)),
             }
         });
         let values = values.unwrap_or_else(|error| panic!("{}: {error:?}", self.name));
         Played { stop: self, values }
     }
 }
-
-fn function_values(metric: Metric) -> Values {
-    let mut values = Values::default();
-    (0..END).for_each(|minute| values.add(metric.clone(), minute, f64::from(u8::from(minute >= STOP))));
-    values
-}
-
-/// A letter arrives before the stop's time, stays, and is received once, as `streamer redrive` does to list it.
-fn old_dead_letters() -> Values {
-    let mut values = Values::default();
-    for minute in 0..END {
-        let received = f64::from(u8::from((30..33).contains(&minute)));
-        values.add(of_queue(DEAD_LETTERS, "ApproximateNumberOfMessagesVisible"), minute, 1.0 - received);
-        values.add(of_queue(DEAD_LETTERS, "ApproximateNumberOfMessagesNotVisible"), minute, received);
-    }
-    values
-}
-
-const QUICK: Duration = Duration::from_millis(20);
 
 /// Answers with a status.
 macro_rules! answers {
@@ -135,30 +118,16 @@ fn connects(name: &'static str, extent: Extent, clients: Clients) -> Stop {
     Stop { name, extent, play: Play::Connects(clients) }
 }
 
-fn function(name: &'static str, extent: Extent, function: &'static str, metric: &'static str) -> Stop {
-    Stop { name, extent, play: Play::Function(function, metric) }
-}
-
-/// An hour with a slow client, a connection that breaks, one that is young, and short faults.
-fn normal_life(connection: &str, posts: usize, since: Duration) -> (Duration, PostResult) {
-    let within = |from: u32, seconds: u64| {
-        let from = MINUTE * from;
-        (from..from + Duration::from_secs(seconds)).contains(&since)
-    };
-    let answer = match connection {
-        "c0" if within(20, 150) || within(40, 90) => 429,
-        "c1" if within(16, 10) || within(31, 10) || within(46, 10) => 410,
-        "c2" if posts.is_multiple_of(3) => 503,
-        "c3" if within(28, 8) => 504,
-        _ => 200,
-    };
-    (QUICK, status(answer))
-}
-
-#[expect(clippy::too_many_lines, reason = "a list")]
 fn stops() -> Vec<Stop> {
-    use Extent::{Delay, Nothing, Part, Total};
+    let delivery = posts().into_iter().chain(worker()).chain(parts()).chain(delays());
+    delivery.chain(connections::connections()).chain(normal::unseen()).chain(normal::normal()).collect()
+}
+
+fn posts() -> Vec<Stop> {
+    use Extent::Total;
     let works = World::WORKING;
+    let throttled = World { answer: answers!(429), ..works.clone() };
+    let many = World { messages_per_minute: 30, body: to_many, end: STOP + 11, ..works.clone() };
     vec![
         answered("every post is answered with 429", Total, answers!(429)),
         answered("every post is answered with 403", Total, answers!(403)),
@@ -167,43 +136,48 @@ fn stops() -> Vec<Stop> {
         delivery(
             "every post is answered with 503, 30 messages a minute",
             Total,
-            World {
-                messages_per_minute: 30,
-                answer: answers!(503),
-                body: to_many,
-                end: STOP + 8,
-                ..works.clone()
-            },
+            World { answer: answers!(503), ..many.clone() },
+        ),
+        delivery(
+            "every post is answered with 429, 30 messages a minute",
+            Total,
+            World { answer: answers!(429), ..many },
         ),
         delivery(
             "every post is answered with 429, on a FIFO queue",
             Total,
-            World { kind: QueueKind::Fifo, answer: answers!(429), ..works.clone() },
+            World { kind: QueueKind::Fifo, ..throttled.clone() },
         ),
         delivery(
             "every post is answered with 429, and messages expire after 30 s",
             Total,
-            World { answer: answers!(429), body: expiring, ..works.clone() },
+            World { body: expiring, ..throttled.clone() },
+        ),
+        delivery(
+            "every post is answered with 429, and messages expire after 30 s, 30 messages a minute",
+            Total,
+            World { body: expiring_of_many, messages_per_minute: 30, ..throttled },
         ),
         answered("no post is answered", Total, |_, _, _| (MINUTE, status(200))),
         answered("every connection to API Gateway breaks", Total, |_, _, _| {
             (QUICK, PostResult::Broken("reset by peer".to_owned()))
         }),
         delivery(
-            "the table denies every call",
+            "all clients are connected at another endpoint",
             Total,
-            World { table: Some("AccessDeniedException"), body: to_user, ..works.clone() },
+            World { endpoint: "https://ws.example.com/production", body: to_user, ..works },
         ),
-        delivery(
-            "the table throttles every call",
-            Total,
-            World { table: Some("ProvisionedThroughputExceededException"), body: to_user, ..works.clone() },
-        ),
-        delivery(
-            "an index of the table is missing",
-            Total,
-            World { table: Some("ValidationException"), body: to_user, ..works.clone() },
-        ),
+    ]
+}
+
+fn worker() -> Vec<Stop> {
+    use Extent::Total;
+    let works = World::WORKING;
+    let table = |error| World { table: Some(error), body: to_user, ..works.clone() };
+    vec![
+        delivery("the table denies every call", Total, table("AccessDeniedException")),
+        delivery("the table throttles every call", Total, table("ProvisionedThroughputExceededException")),
+        delivery("an index of the table is missing", Total, table("ValidationException")),
         delivery(
             "the worker's credentials are revoked",
             Total,
@@ -228,14 +202,31 @@ fn stops() -> Vec<Stop> {
         delivery(
             "the event source mapping is disabled",
             Total,
-            World { lambda: Lambda::IsNotInvoked, ..works.clone() },
+            World { lambda: Lambda::IsNotInvoked, ..works },
+        ),
+    ]
+}
+
+fn parts() -> Vec<Stop> {
+    use Extent::Part;
+    let works = World::WORKING;
+    vec![
+        answered("half of the posts are answered with 503", Part, answers!(503 to "c0", "c2", "c4")),
+        delivery(
+            "half of the posts are answered with 429, and messages expire after 30 s",
+            Part,
+            World { answer: answers!(429 to "c0", "c2", "c4"), body: expiring, ..works.clone() },
         ),
         delivery(
-            "all clients are connected at another endpoint",
-            Total,
-            World { endpoint: "https://ws.example.com/production", body: to_user, ..works.clone() },
+            "half of the posts are answered with 429, and messages expire after 30 s, 30 messages a minute",
+            Part,
+            World {
+                answer: answers!(429 to "c0", "c2", "c4"),
+                body: expiring_of_many,
+                messages_per_minute: 30,
+                ..works.clone()
+            },
         ),
-        answered("half of the posts are answered with 503", Part, answers!(503 to "c0", "c2", "c4")),
         answered("one tenant's clients read nothing", Part, answers!(429 to "c0")),
         delivery(
             "the outbound queue takes no hand-backs, and one tenant's posts are answered with 503",
@@ -250,63 +241,30 @@ fn stops() -> Vec<Stop> {
         delivery(
             "the dead-letter queue takes no messages, and one producer sends messages that are not valid",
             Part,
-            World { body: poisonous, dead_letters_accept: false, ..works.clone() },
+            World { body: poisonous, dead_letters_accept: false, ..works },
         ),
-        answered("each message is delivered at its seventh try only", Delay, |_, posts, _| {
-            (QUICK, status(if posts % 7 == 6 { 200 } else { 429 }))
-        }),
-        connects("the issuer's keys cannot be fetched", Total, Clients::WithoutKeys),
-        connects("the table takes no connections", Total, Clients::WithoutTable),
-        connects("`$connect` has no authorizer", Total, Clients::WithoutAuthorizer),
-        connects("every token names another issuer", Total, Clients::OfOtherIssuer),
-        connects(
-            "three of ten tokens name another issuer, 20 clients a minute",
-            Part,
-            Clients::OfOtherIssuerInPart,
-        ),
-        function("`connect` crashes", Total, "connect", "Errors"),
-        function("Lambda throttles `connect`", Total, "connect", "Throttles"),
-        function("`disconnect` crashes", Part, "disconnect", "Errors"),
-        function("Lambda throttles `disconnect`", Part, "disconnect", "Throttles"),
-        delivery(
-            "an hour of normal life",
-            Nothing,
-            World { answer: normal_life, body: to_user, end: END, reconnects: true, ..works.clone() },
-        ),
-        delivery(
-            "an hour of normal life on a FIFO queue",
-            Nothing,
-            World {
-                kind: QueueKind::Fifo,
-                answer: normal_life,
-                body: to_user,
-                end: END,
-                reconnects: true,
-                ..works
-            },
-        ),
-        connects("an hour of clients that connect", Nothing, Clients::Accepted),
-        Stop { name: "an hour with an old dead letter", extent: Nothing, play: Play::OldDeadLetters },
     ]
 }
 
-/// Enough connections for the circuit breaker to judge by.
-fn to_many(number: usize) -> String {
-    let mut message = to_connection(number);
-    message["to"] = json!({ "connection": format!("c{}", number % 30) });
-    message.to_string()
-}
-
-fn expiring(number: usize) -> String {
-    let mut message = to_connection(number);
-    // The run sends one message a minute.
-    let sent = streamer_tests::event::EPOCH_MILLIS + number as u64 * 60_000;
-    message["expires_at"] = json!(sent + 30_000);
-    message.to_string()
-}
-
-fn poisonous(number: usize) -> String {
-    if number.is_multiple_of(3) { "{}".to_owned() } else { to_connection(number).to_string() }
+fn delays() -> Vec<Stop> {
+    use Extent::Delay;
+    let late: Answer = |_, posts, _| (QUICK, status(if posts % 7 == 6 { 200 } else { 429 }));
+    vec![
+        answered("each message is delivered at its seventh try only", Delay, late),
+        delivery(
+            "one of 30 messages is delivered at its seventh try only, 30 messages a minute",
+            Delay,
+            World {
+                messages_per_minute: 30,
+                body: to_many,
+                answer: |connection, posts, _| {
+                    let is_late = connection == "c7" && posts % 7 != 6;
+                    (QUICK, status(if is_late { 429 } else { 200 }))
+                },
+                ..World::WORKING
+            },
+        ),
+    ]
 }
 
 /// Returns the values of each metric that was written in any run.

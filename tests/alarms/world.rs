@@ -3,33 +3,29 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, Write},
-    mem,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
-use anyhow::Context as _;
-use delivery_worker::{classify::PostResult, queue_kind::QueueKind};
-use serde_json::{Value as Json, json};
+use delivery_worker::{admission::Gate, classify::PostResult, queue_kind::QueueKind};
 use streamer_connections::Connection;
-use streamer_environment::Environment;
-use streamer_telemetry::{Settings, Telemetry};
 use streamer_tests::{
     doubles::{Entry, TableDouble, connection},
     event::epoch,
-    gateway::MemoryGateway,
+    gateway::{MemoryGateway, status},
     sqs::Sqs,
     worker::{ENDPOINT, Rig},
 };
 use tokio::time::Instant;
 
 use crate::{
-    cloudwatch::{Metric, Values},
-    definitions::{DEAD_LETTERS, NAME, OUTBOUND, STAGE},
+    cloudwatch::Values,
+    definitions::{DEAD_LETTERS, OUTBOUND},
+    traffic::{DEPLOYMENT, to_connection},
+    written::{Sink, of_function, of_queue, telemetry},
 };
 
 /// The minute in which a stop begins.
@@ -41,13 +37,19 @@ pub(crate) const END: usize = 60;
 /// The minute in which a run with a stop ends.
 const END_OF_STOP: usize = STOP + 21;
 
+/// Latency of a post that is answered.
+pub(crate) const QUICK: Duration = Duration::from_millis(20);
+
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 
 /// Time between two receives that find no message.
 const POLL: Duration = Duration::from_secs(1);
 
+/// Time for which a user is away.
+const AWAY: Duration = Duration::from_secs(25);
+
 /// Users, each with a connection, in tenants of their own.
-pub(crate) const USERS: usize = 5;
+pub(crate) const USERS: usize = 6;
 
 /// The worker's execution environment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +72,8 @@ pub(crate) struct World {
     /// The body of a message, by its number.
     pub(crate) body: fn(usize) -> String,
     pub(crate) answer: Answer,
+    /// The bodies of further messages in a minute, for the first user.
+    pub(crate) more: fn(usize) -> Vec<String>,
     /// The error of every call to the table.
     pub(crate) table: Option<&'static str>,
     pub(crate) outbound_accepts: bool,
@@ -79,8 +83,8 @@ pub(crate) struct World {
     pub(crate) lambda: Lambda,
     /// The minute in which the run ends.
     pub(crate) end: usize,
-    /// Whether clients that lost their connections come back.
-    pub(crate) reconnects: bool,
+    /// Whether clients come and go, and the worker is deployed again.
+    pub(crate) is_lively: bool,
 }
 
 impl World {
@@ -90,13 +94,14 @@ impl World {
         messages_per_minute: 1,
         body: |number| to_connection(number).to_string(),
         answer: works,
+        more: |_| Vec::new(),
         table: None,
         outbound_accepts: true,
         dead_letters_accept: true,
         endpoint: ENDPOINT,
         lambda: Lambda::Runs,
         end: END_OF_STOP,
-        reconnects: false,
+        is_lively: false,
     };
 
     /// Runs the deployment, and returns what it wrote.
@@ -104,16 +109,20 @@ impl World {
         fastrand::seed(7);
         let (sqs, began, sink) = (Sqs::new(self.kind == QueueKind::Fifo), Instant::now(), Sink::default());
         let stopped = Arc::new(AtomicBool::new(false));
-        let rig = self.rig(&sqs, began, &sink, &stopped)?;
+        let mut rig = self.rig(&sqs, began, &sink, &stopped)?;
         self.connect(&rig, ENDPOINT).await?;
-        let (mut values, mut sent, mut minute) = (Values::default(), 0, 0);
+        let (mut values, mut sent, mut minute, mut returns) = (Values::default(), 0, 0, None);
         while minute < self.end {
             let tick = began + MINUTE * u32::try_from(minute)?;
             let receives = self.lambda != Lambda::IsNotInvoked || minute <= STOP;
-            let visible = sqs.next().filter(|next| receives && *next < tick);
+            let event = returns.unwrap_or(tick);
+            let visible = sqs.next().filter(|next| receives && *next < event);
             if let Some(next) = visible {
                 sqs.wait(next, false).await;
                 self.invoke(&rig, &sqs, stopped.load(Ordering::Relaxed), &mut values, minute - 1).await?;
+            } else if let Some(returns) = returns.take() {
+                sqs.wait(returns, false).await;
+                self.connect(&rig, self.endpoint).await?;
             } else {
                 sqs.wait(tick, false).await;
                 self.sample(&sqs, &mut values, minute);
@@ -123,22 +132,40 @@ impl World {
                         .await
                         .or_else(|error| self.table.map(|_| ()).ok_or(error))?;
                 }
-                if self.reconnects {
-                    self.connect(&rig, self.endpoint).await?;
+                if self.is_lively {
+                    returns = self.live(&mut rig, minute, sent).await?.then_some(tick + AWAY);
                 }
                 for _ in 0..self.messages_per_minute {
-                    let group = format!("t{}", sent % USERS);
-                    let group = (self.kind == QueueKind::Fifo).then_some(group.as_str());
                     let body =
                         if minute < STOP { to_connection(sent).to_string() } else { (self.body)(sent) };
-                    sqs.send(body, group, Duration::ZERO);
+                    self.send(&sqs, sent, body);
                     sent += 1;
                 }
+                (self.more)(minute).into_iter().for_each(|body| self.send(&sqs, 0, body));
                 minute += 1;
             }
             sink.drain(&mut values, minute - 1)?;
         }
         Ok(values)
+    }
+
+    fn send(&self, sqs: &Sqs, user: usize, body: String) {
+        let group = format!("t{}", user % USERS);
+        sqs.send(body, Some(group.as_str()).filter(|_| self.kind == QueueKind::Fifo), Duration::ZERO);
+    }
+
+    /// Deploys the worker again, and lets clients come and go. Returns whether one is away.
+    async fn live(&self, rig: &mut Rig, minute: usize, sent: usize) -> anyhow::Result<bool> {
+        if minute == DEPLOYMENT as usize {
+            rig.worker.gate = Gate::default();
+        }
+        self.connect(rig, self.endpoint).await?;
+        let goes_away = minute % 10 == 5;
+        if goes_away {
+            let id = format!("c{}", sent % USERS);
+            rig.table.client().delete(&id.as_str().try_into()?).await?;
+        }
+        Ok(goes_away)
     }
 
     fn rig(&self, sqs: &Sqs, began: Instant, sink: &Sink, stopped: &Arc<AtomicBool>) -> anyhow::Result<Rig> {
@@ -172,7 +199,7 @@ impl World {
     async fn connect(&self, rig: &Rig, endpoint: &str) -> anyhow::Result<()> {
         for user in 0..USERS {
             let id = format!("c{user}");
-            if self.reconnects && rig.table.connections().contains(&id) {
+            if self.is_lively && rig.table.connections().contains(&id) {
                 continue;
             }
             let row = Connection {
@@ -229,87 +256,6 @@ impl World {
     }
 }
 
-/// The body of a message for one connection.
-pub(crate) fn to_connection(number: usize) -> Json {
-    let to = json!({ "connection": format!("c{}", number % USERS) });
-    json!({ "version": 1, "id": format!("m{number}"), "to": to, "payload": number })
-}
-
-/// The body of a message for one user.
-pub(crate) fn to_user(number: usize) -> String {
-    let user = number % USERS;
-    let to = json!({ "user": { "tenant": format!("t{user}"), "user": format!("u{user}") } });
-    json!({ "version": 1, "id": format!("m{number}"), "to": to, "payload": number }).to_string()
-}
-
 fn works(_: &str, _: usize, _: Duration) -> (Duration, PostResult) {
-    (Duration::from_millis(20), streamer_tests::gateway::status(200))
-}
-
-/// Returns a metric of SQS.
-pub(crate) fn of_queue(queue: &str, name: &str) -> Metric {
-    of_aws("AWS/SQS", name, "QueueName", queue)
-}
-
-/// Returns a metric of Lambda.
-pub(crate) fn of_function(function: &str, name: &str) -> Metric {
-    of_aws("AWS/Lambda", name, "FunctionName", &format!("{NAME}-{function}"))
-}
-
-fn of_aws(namespace: &str, name: &str, dimension: &str, value: &str) -> Metric {
-    let dimensions = BTreeMap::from([(dimension.to_owned(), value.to_owned())]);
-    Metric { namespace: namespace.to_owned(), name: name.to_owned(), dimensions }
-}
-
-/// Starts the telemetry of a function, with metrics in `sink`.
-pub(crate) fn telemetry(service: &'static str, sink: &Sink) -> anyhow::Result<Telemetry> {
-    let settings = Settings::read(&mut Environment::of([("LOG_LEVEL", "off"), ("STAGE", STAGE)]));
-    let settings = settings.map_err(|faulty| anyhow::anyhow!("{faulty:?}"))?;
-    Ok(Telemetry::start(service, settings).with_metrics_to(sink.clone()))
-}
-
-/// Lines in the embedded metric format.
-#[derive(Clone, Default)]
-pub(crate) struct Sink(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Sink {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Sink {
-    /// Moves all values to this minute, as CloudWatch extracts them.
-    pub(crate) fn drain(&self, values: &mut Values, minute: usize) -> anyhow::Result<()> {
-        let lines = mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        for line in String::from_utf8(lines)?.lines() {
-            let line: Json = serde_json::from_str(line)?;
-            let directive = &line["_aws"]["CloudWatchMetrics"][0];
-            let text = |value: &Json| value.as_str().map(str::to_owned).context("no text");
-            let dimensions = directive["Dimensions"][0].as_array().context("no dimensions")?;
-            let dimensions = dimensions.iter().map(|name| {
-                let name = text(name)?;
-                Ok((name.clone(), text(&line[&name])?))
-            });
-            let dimensions: BTreeMap<_, _> = dimensions.collect::<anyhow::Result<_>>()?;
-            for metric in directive["Metrics"].as_array().context("no metrics")? {
-                let name = text(&metric["Name"])?;
-                let written = match &line[&name] {
-                    Json::Array(written) => written.clone(),
-                    one => vec![one.clone()],
-                };
-                let namespace = text(&directive["Namespace"])?;
-                let metric = Metric { namespace, name, dimensions: dimensions.clone() };
-                for value in written {
-                    values.add(metric.clone(), minute, value.as_f64().context("no number")?);
-                }
-            }
-        }
-        Ok(())
-    }
+    (QUICK, status(200))
 }
