@@ -92,7 +92,7 @@ impl Verifier {
         if algorithm.family() == AlgorithmFamily::Hmac {
             return Err(Fault::WrongAlgorithm);
         }
-        // They are trusted only after the signature is verified.
+        // The claims are trusted only after the signature is verified.
         let claims = claims(token);
         let keys = match &self.keys {
             Keys::One(key) => return self.verify_with(key, algorithm, token, claims.as_ref(), now),
@@ -101,11 +101,8 @@ impl Verifier {
         };
         match keys.find(header.kid.as_deref(), algorithm, now).await {
             Ok(keys) => {
-                let may_sign = |key: &&Arc<PublicKey>| claims.as_ref().is_ok_and(|claims| key.is_of(claims));
-                let candidates: Vec<_> = match claims {
-                    Ok(_) => keys.iter().filter(may_sign).collect(),
-                    Err(_) => keys.iter().collect(),
-                };
+                let of_other = |key: &Arc<PublicKey>| claims.as_ref().is_ok_and(|claims| !key.is_of(claims));
+                let candidates: Vec<_> = keys.iter().filter(|key| !of_other(key)).collect();
                 if candidates.is_empty() {
                     return Err(Fault::WrongIssuer(Problem::Other));
                 }

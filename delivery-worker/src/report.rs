@@ -45,9 +45,7 @@ pub(crate) fn report(
         let (outcome, max_age_ms) = ("handed_back", retries.max_age.as_millis() as u64);
         tracing::warn!(outcome, cause, pairs, max_age_ms, examples, "handed back again");
     }
-    if tracing::enabled!(tracing::Level::DEBUG) {
-        log_records(records, completed);
-    }
+    log_records(records, completed);
     let number = |outcome: &str| outcomes.get(outcome).copied().unwrap_or_default();
     tracing::info!(
         messages = records.len(),

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use aws_config::SdkConfig;
+use streamer_environment::values;
 
 use crate::spec::Spec;
 
@@ -26,9 +27,7 @@ impl Overrides {
     /// Returns the subprotocols that `connect-handler` answers besides `streamer.jwt`.
     pub(crate) fn subprotocols(&self) -> Vec<String> {
         let configured = self.environment.get("connect").and_then(|variables| variables.get("SUBPROTOCOLS"));
-        configured
-            .map(|list| list.split(',').map(|item| item.trim().to_owned()).collect())
-            .unwrap_or_default()
+        configured.and_then(|list| values::list(list)).unwrap_or_default()
     }
 
     /// Makes the worker log delivered messages, too, unless its log level is set. `send --wait` reads these lines.

@@ -44,7 +44,7 @@ pub struct FrontDoor {
 
 impl FrontDoor {
     /// Starts a front door to the stage at `url`, `ws://…/{stage}`, whose `connect-handler` answers these
-    /// `subprotocols` beside `streamer.jwt`. It runs in a thread of its own, so that the caller's work cannot delay it.
+    /// `subprotocols` besides `streamer.jwt`. It runs in a thread of its own, so that the caller's work cannot delay it.
     ///
     /// # Errors
     /// When `url` is not a ws URL, or no port is available.
