@@ -7,6 +7,7 @@ use crate::{
     error::DecodeError,
     fields::{Fields, REQUEST, TO, UnknownFields, object_field},
     id::MessageId,
+    keep::Keep,
     outbound::{OutboundMessage, Request, Retry, Version},
     payload::escape_for_queue,
 };
@@ -24,6 +25,8 @@ pub struct Envelope {
     pub supersedable: bool,
     /// Time in milliseconds since the epoch after which the message is dropped.
     pub expires_at: Option<u64>,
+    /// Time for which the mailbox keeps the message.
+    pub keep: Option<Keep>,
     /// The notes of the worker that handed it back.
     pub retry: Option<Retry>,
     unknown: UnknownFields<'static>,
@@ -50,9 +53,9 @@ impl Envelope {
         let [payload, to, request] = ["payload", "to", "request"].map(|field| fields.text(field));
         let texts = Texts { payload, to, request };
         let message = OutboundMessage::from_fields(fields)?;
-        let OutboundMessage { id, to, request, supersedable, expires_at, retry, unknown, .. } = message;
+        let OutboundMessage { id, to, request, supersedable, expires_at, keep, retry, unknown, .. } = message;
         let unknown = unknown.into_owned();
-        Ok((Self { id, to, request, supersedable, expires_at, retry, unknown }, texts))
+        Ok((Self { id, to, request, supersedable, expires_at, keep, retry, unknown }, texts))
     }
 
     /// Encodes the message for other recipients, with other notes. All other fields keep their values, including
@@ -72,6 +75,7 @@ impl Envelope {
             fields.push(object_field("supersedable", "true"));
         }
         fields.extend(self.expires_at.map(|expires_at| object_field("expires_at", &json(&expires_at))));
+        fields.extend(self.keep.map(|keep| object_field("keep", &json(&keep))));
         fields.extend(retry.map(|retry| object_field("retry", &json(retry))));
         fields.extend(self.unknown.iter().map(|(name, value)| object_field(name, value.as_str())));
         escape_for_queue(format!("{{{}}}", fields.join(",")))
@@ -100,12 +104,13 @@ mod tests {
         let body = json!({
             "version": 1,
             "id": "m",
-            "to": {"connection": "c"},
+            "to": {"user": {"tenant": "t", "user": "u"}},
             "payload": {"a": [1.0, "\u{e9}"]},
             "request": {"id": "r", "seq": 7},
             "supersedable": true,
             "expires_at": 1_764_000_000_000_u64,
-            "retry": {"count": 3, "receives": 1, "since": 5, "cause": "503", "done": ["a="]},
+            "keep": 604_800,
+            "retry": {"count": 3, "receives": 1, "since": 5, "cause": "503", "done": ["a="], "kept": {"epoch": "e", "seq": 9}},
             "note": true,
         });
         let text = body.to_string();

@@ -54,4 +54,7 @@ pub enum DecodeError {
         /// The remedy.
         remedy: &'static str,
     },
+    /// The message is to be kept, and is not for a user.
+    #[error("`keep` is only for a message to one user: address the user, or leave `keep` out")]
+    KeepAudience,
 }

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::limits::{ID_CHARACTERS, PRINCIPAL_BYTES};
+use crate::limits::{EPOCH_CHARACTERS, ID_CHARACTERS, PRINCIPAL_BYTES};
 
 /// A text is not a valid identifier. The error does not repeat the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -149,6 +149,10 @@ identifier!(
     /// segment of a URL's path, where `.` and `..` would address another resource (RFC 3986, section 5.2.4).
     ConnectionId, "connection id", "1 to 128 characters and be neither `.` nor `..`", ID_CHARACTERS,
     |text| text.chars().count(), not "." | ".."
+);
+identifier!(
+    /// Identifies one life of a stream of kept messages. The mailbox generates it.
+    Epoch, "epoch", "1 to 64 characters", EPOCH_CHARACTERS, |text| text.chars().count()
 );
 identifier!(
     /// Identifies a tenant: the claim `tenant_id` of a token, or the one that is configured.

@@ -4,11 +4,14 @@
 //!   worker [decodes](OutboundMessage::decode) it. Its [`Payload`] reaches the client unchanged.
 //! - [`Audience`]: the recipients of a message.
 //! - [`ClientMessage`]: the payloads that the library builds. A payload may be any other JSON.
+//! - [`Keep`]: how long the mailbox keeps a message for a user who is away, and [`Position`]: a kept message's place in
+//!   the user's stream.
+//! - [`frame`]: the frames that clients and the mailbox exchange.
 //! - [`dead_letter`]: the attributes and reasons of messages on the dead-letter queue.
 //! - [`limits`]: every limit, with the AWS page that it comes from.
 //!
-//! The directory `schema/` holds the JSON Schemas of [`OutboundMessage`] and [`ClientMessage`], generated from these
-//! types, for producers and clients in other languages. Nothing here does I/O, and only [`MessageId::generate`] reads a
+//! The directory `schema/` holds the JSON Schemas of [`OutboundMessage`], [`ClientMessage`] and the frames, generated
+//! from these types, for producers and clients in other languages. Nothing here does I/O, and only [`MessageId::generate`] reads a
 //! clock.
 
 mod audience;
@@ -17,12 +20,15 @@ pub mod dead_letter;
 mod envelope;
 mod error;
 mod fields;
+pub mod frame;
 mod id;
+mod keep;
 pub mod limits;
 mod number;
 mod outbound;
 mod pack;
 mod payload;
+mod position;
 #[cfg(test)]
 mod schema;
 #[doc(hidden)]
@@ -36,13 +42,15 @@ pub use client::{ClientContent, ClientError, ClientMessage, Percent, PercentOutO
 pub use envelope::{Envelope, Texts};
 pub use error::DecodeError;
 pub use fields::UnknownFields;
-pub use id::{ConnectionId, InvalidId, MessageId, RequestId, TenantId, UserId};
+pub use id::{ConnectionId, Epoch, InvalidId, MessageId, RequestId, TenantId, UserId};
+pub use keep::{InvalidKeep, Keep};
 #[doc(hidden)]
 pub use outbound::Retry;
 pub use outbound::{OutboundMessage, Request, Version};
 #[doc(hidden)]
 pub use pack::{Limit, pack};
 pub use payload::{Payload, PayloadError};
+pub use position::{Position, StreamName};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -7,8 +7,10 @@ use crate::{
     error::DecodeError,
     fields::{Fields, UnknownFields},
     id::{ConnectionId, MessageId, RequestId},
+    keep::Keep,
     number::{self, Whole},
     payload::{Payload, escape_for_queue},
+    position::Position,
     time, wrapped,
 };
 
@@ -42,6 +44,9 @@ pub struct OutboundMessage<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(range(min = time::EARLIEST)))]
     pub expires_at: Option<u64>,
+    /// Seconds for which the mailbox keeps the message for a user who is away, from 60 to 2592000. Only for a user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep: Option<Keep>,
     /// The worker's notes on a message that it handed back. Producers leave it out.
     #[doc(hidden)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -52,6 +57,9 @@ pub struct OutboundMessage<'a> {
     #[cfg_attr(test, schemars(skip))]
     pub unknown: UnknownFields<'a>,
 }
+
+/// The valid values of `keep`, for errors.
+const KEEP: &str = "a whole number of seconds from 60 to 2592000 (30 days)";
 
 /// The version of the envelope that this library reads and writes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -109,6 +117,9 @@ pub struct Retry {
     /// For a user with many connections, the cursor: the last connection that has the message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<ConnectionId>,
+    /// The position at which the mailbox has the message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<Position>,
 }
 
 impl<'a> OutboundMessage<'a> {
@@ -134,6 +145,7 @@ impl<'a> OutboundMessage<'a> {
             request: None,
             supersedable: false,
             expires_at: None,
+            keep: None,
             retry: None,
             unknown: UnknownFields::default(),
         }
@@ -153,7 +165,7 @@ impl<'a> OutboundMessage<'a> {
             Ok(Whole(other)) => return Err(DecodeError::UnknownVersion(other)),
             Err(error) => return Err(wrapped::object(|name| fields.get(name).is_some()).unwrap_or(error)),
         }
-        Ok(Self {
+        let message = Self {
             version: Version,
             id: fields.required("id", "a string of 1 to 128 characters")?,
             to: fields.required(
@@ -166,9 +178,14 @@ impl<'a> OutboundMessage<'a> {
                 .optional("request", "{\"id\": a string of 1 to 128 characters, \"seq\": an integer}")?,
             supersedable: fields.optional("supersedable", "true or false")?.unwrap_or(false),
             expires_at: time::optional(&mut fields, "expires_at")?,
+            keep: fields.optional("keep", KEEP)?,
             retry: fields.optional("retry", "the value that a worker wrote, or no value")?,
             unknown: fields.rest(),
-        })
+        };
+        match (&message.keep, &message.to) {
+            (None, _) | (Some(_), Audience::User { .. }) => Ok(message),
+            (Some(_), _) => Err(DecodeError::KeepAudience),
+        }
     }
 
     /// Encodes the body of a queue message, in characters that SQS accepts.
@@ -248,7 +265,7 @@ mod tests {
 
     #[test]
     fn optional_fields_accept_null() {
-        for field in ["request", "supersedable", "expires_at", "retry"] {
+        for field in ["request", "supersedable", "expires_at", "keep", "retry"] {
             assert!(OutboundMessage::decode(&with(field, Value::Null)).is_ok(), "{field}");
         }
     }
@@ -273,12 +290,23 @@ mod tests {
             ("version", json!(1.5)),
             ("request", json!({"id": "s3cret", "seq": 1.5})),
             ("expires_at", json!(-1.5)),
+            ("keep", json!(59)),
+            ("keep", json!("s3cret")),
             ("retry", json!("s3cret")),
         ] {
             let error = OutboundMessage::decode(&with(field, value)).unwrap_err();
             assert!(matches!(error, DecodeError::Invalid { field: named, .. } if named == field), "{error}");
             assert!(!error.to_string().contains("s3cret"), "{error}");
         }
+    }
+
+    #[test]
+    fn only_messages_for_users_are_kept() {
+        let user = r#"{"version":1,"id":"a","to":{"user":{"tenant":"t","user":"u"}},"payload":1,"keep":60}"#;
+        let message = OutboundMessage::decode(user).unwrap();
+        assert_eq!(message.keep.unwrap().duration().as_secs(), 60);
+        assert_eq!(message.encode(), user);
+        assert_eq!(OutboundMessage::decode(&with("keep", json!(60))), Err(DecodeError::KeepAudience));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::{
     UserId,
     client::ClientMessage,
+    frame::{ClientFrame, ServerFrame},
     outbound::{OutboundMessage, Version},
 };
 
@@ -41,6 +42,12 @@ fn outbound_message_schema_matches_type() {
 #[test]
 fn client_message_schema_matches_type() {
     check("client-message.json", &schema_for!(ClientMessage<'static, Value>));
+}
+
+#[test]
+fn frame_schemas_match_types() {
+    check("client-frame.json", &schema_for!(ClientFrame));
+    check("server-frame.json", &schema_for!(ServerFrame<'static>));
 }
 
 /// The pattern of ids of users and tenants, in a language of its own, agrees with the type.

@@ -1,0 +1,192 @@
+//! Reads a stream page by page.
+
+use std::{ops::RangeInclusive, time::SystemTime};
+
+use streamer_message::{
+    Epoch,
+    frame::{Missing, MissingReason, Reset, Start},
+};
+
+use crate::{
+    head::Head,
+    mailbox::{Mailbox, MailboxError},
+    stream::Stream,
+    table::{StoredMessage, Table},
+};
+
+/// Messages that the first call for a page reads. Further calls read as many as the sizes of these suggest.
+const FIRST_READ: usize = 4;
+
+/// Maximum number of messages that one call reads.
+const MAX_READ: usize = 100;
+
+/// Bytes of a message on a page besides its id and its payload: `{"seq":1000000000000,"id":"","payload":},`.
+const MESSAGE_BYTES: usize = 48;
+
+/// The bounds of a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageLimits {
+    /// Maximum size of its messages in bytes. A single message may be larger.
+    pub bytes: usize,
+    /// Maximum number of calls for its messages. Each reads up to 1 MB.
+    pub reads: usize,
+}
+
+/// Everything in a stream after `after`, up to and including `through`: each number is in `messages` or in `missing`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// The epoch, as clients see it.
+    pub epoch: Epoch,
+    /// The number before the first one of the page.
+    pub after: u64,
+    /// The last number of the page.
+    pub through: u64,
+    /// The number of the newest message when the page was read.
+    pub top: u64,
+    /// The messages that have not expired, in order.
+    pub messages: Vec<(u64, StoredMessage)>,
+    /// The other numbers, in order.
+    pub missing: Vec<Missing>,
+    /// Why the page does not begin at the client's position.
+    pub reset: Option<Reset>,
+}
+
+impl<T: Table> Mailbox<T> {
+    /// Returns the page after `start`. A stream that does not exist begins here, so that a client has a position before
+    /// its first message.
+    ///
+    /// A client without a position, or with one of another epoch, has no claim to messages that are gone already: its
+    /// page begins with the oldest message that is left.
+    ///
+    /// # Errors
+    /// [`MailboxError::Table`] if a call fails.
+    pub async fn page(
+        &self,
+        stream: &Stream,
+        start: &Start,
+        limits: PageLimits,
+        now: SystemTime,
+    ) -> Result<Page, MailboxError> {
+        let head = self.head_or_new(stream, now).await?;
+        if head.is_old(now) {
+            self.table.renew_head(stream, &head.epoch, Head::end_of_life(now)).await?;
+        }
+        let epoch = self.public_epoch(&head.epoch)?;
+        let (after, reset) = match start {
+            Start::After(position) if position.epoch != epoch => (None, Some(Reset::Epoch)),
+            Start::After(position) if position.seq > head.top => (None, Some(Reset::Ahead)),
+            Start::After(position) => (Some(position.seq), None),
+            Start::Oldest => (None, None),
+            Start::Now => (Some(head.top), None),
+        };
+        let mut builder = Builder::new(&head, after, limits.bytes, now);
+        for _ in 0..limits.reads.max(1) {
+            let Some((range, limit)) = builder.next_read() else { break };
+            let (messages, read) = self.table.messages(stream, &head.epoch, range, limit).await?;
+            builder.add(messages, read);
+        }
+        Ok(builder.finish(epoch, reset))
+    }
+}
+
+/// A page under construction.
+struct Builder {
+    now: SystemTime,
+    top: u64,
+    floor: u64,
+    max_bytes: usize,
+    /// Whether numbers before the first message are left out.
+    skips: bool,
+    after: u64,
+    through: u64,
+    bytes: usize,
+    messages: Vec<(u64, StoredMessage)>,
+    missing: Vec<Missing>,
+    is_full: bool,
+}
+
+impl Builder {
+    /// Begins a page behind a client's position. Without one, the page begins with the first message.
+    fn new(head: &Head, after: Option<u64>, max_bytes: usize, now: SystemTime) -> Self {
+        let start = after.unwrap_or(head.floor);
+        Self {
+            now,
+            top: head.top,
+            floor: head.floor,
+            max_bytes,
+            skips: after.is_none(),
+            after: start,
+            through: start,
+            bytes: 0,
+            messages: Vec::new(),
+            missing: Vec::new(),
+            is_full: false,
+        }
+    }
+
+    /// Returns the numbers that the next call reads, and how many messages at most.
+    fn next_read(&self) -> Option<(RangeInclusive<u64>, usize)> {
+        let done = self.is_full || self.through >= self.top;
+        // Messages at or below the floor are removed, or will be.
+        let range = self.through.max(self.floor.min(self.top)) + 1..=self.top;
+        let limit = match self.messages.len() {
+            0 => FIRST_READ,
+            count => {
+                let average = (self.bytes / count).max(1);
+                (self.max_bytes.saturating_sub(self.bytes) / average + 1).clamp(1, MAX_READ)
+            }
+        };
+        (!done).then_some((range, limit))
+    }
+
+    /// Adds messages of a call that has read all numbers up to `read`.
+    fn add(&mut self, messages: Vec<(u64, StoredMessage)>, read: u64) {
+        for (seq, message) in messages {
+            if message.until <= self.now {
+                continue;
+            }
+            let bytes = MESSAGE_BYTES + message.id.as_str().len() + message.body.len();
+            let has_gap = !self.skips && self.through + 1 < seq;
+            let is_alone = self.messages.is_empty() && self.missing.is_empty() && !has_gap;
+            self.advance(seq - 1);
+            if !is_alone && self.bytes + bytes > self.max_bytes {
+                self.is_full = true;
+                return;
+            }
+            self.skips = false;
+            self.bytes += bytes;
+            self.through = seq;
+            self.messages.push((seq, message));
+        }
+        self.advance(read.min(self.top));
+    }
+
+    /// Moves on to `seq`, past numbers without a message.
+    fn advance(&mut self, seq: u64) {
+        if seq <= self.through {
+            return;
+        }
+        let from = self.through + 1;
+        self.through = seq;
+        if self.skips {
+            self.after = seq;
+            return;
+        }
+        let overflow = seq.min(self.floor);
+        if from <= overflow {
+            self.missing.push(Missing { from, to: overflow, reason: MissingReason::Overflow });
+        }
+        let from = from.max(overflow + 1);
+        if from <= seq {
+            match self.missing.last_mut() {
+                Some(last) if last.reason == MissingReason::Expired && last.to + 1 == from => last.to = seq,
+                _ => self.missing.push(Missing { from, to: seq, reason: MissingReason::Expired }),
+            }
+        }
+    }
+
+    fn finish(self, epoch: Epoch, reset: Option<Reset>) -> Page {
+        let Self { after, through, top, messages, missing, .. } = self;
+        Page { epoch, after, through, top, messages, missing, reset }
+    }
+}
