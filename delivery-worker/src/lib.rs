@@ -3,7 +3,7 @@
 //! Data flows one way. Each arrow is a module:
 //!
 //! ```text
-//! SqsEvent ─decode─▶ records ─expand─▶ pairs ─plan─▶ lanes ─deliver─▶ completed pairs ─settle─▶ SqsBatchResponse
+//! SqsEvent ─decode─▶ records ─keep─▶ records ─expand─▶ pairs ─plan─▶ lanes ─deliver─▶ completed pairs ─settle─▶ SqsBatchResponse
 //!                               └────▶ large audiences ───fan_out──────────▶┘
 //! ```
 //!
@@ -27,6 +27,7 @@ pub mod expand;
 pub mod fan_out;
 pub mod gateway;
 mod handler;
+pub mod keep;
 pub mod outcome;
 pub mod outgoing;
 pub mod plan;
