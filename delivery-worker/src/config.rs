@@ -250,8 +250,10 @@ mod tests {
         assert_eq!(with("MAILBOX_MAX_MESSAGES", "500").unwrap().mailbox, None);
         let (name, settings) = with("MAILBOX_TABLE", "kept").unwrap().mailbox.unwrap();
         assert_eq!((name.as_str(), settings), ("kept", streamer_mailbox::Settings::default()));
-        let variables = [("MAILBOX_TABLE", "kept"), ("MAILBOX_GENERATION", "2"), ("MAILBOX_MAX_MESSAGES", "500")];
-        let config = Config::read(Environment::of([ENDPOINT, QUEUE, DEAD_LETTERS].into_iter().chain(variables)));
+        let variables =
+            [("MAILBOX_TABLE", "kept"), ("MAILBOX_GENERATION", "2"), ("MAILBOX_MAX_MESSAGES", "500")];
+        let config =
+            Config::read(Environment::of([ENDPOINT, QUEUE, DEAD_LETTERS].into_iter().chain(variables)));
         let (_, settings) = config.unwrap().mailbox.unwrap();
         assert_eq!((settings.generation.as_str(), settings.max_messages), ("2", 500));
         let faulty = with("MAILBOX_GENERATION", "a.b").unwrap_err().to_string();

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use streamer_events::{Body, SqsRecord};
 use streamer_mailbox::Stream;
 use streamer_message::{
-    Audience, ConnectionId, DecodeError, Envelope, Payload, Position, Retry, StreamName, Texts, frame::ServerFrame,
+    Audience, ConnectionId, DecodeError, Envelope, Payload, Position, Retry, StreamName, Texts,
+    frame::ServerFrame,
 };
 
 use crate::outcome::{Completed, Outcome};
@@ -293,6 +294,16 @@ mod tests {
         let payload = record.content.unwrap().payload;
         assert_eq!(payload, r#"{"é": [1.0, "\ud83d"]}"#);
         assert!(record.body.as_ptr_range().contains(&payload.as_ptr()), "the payload must not be copied");
+    }
+
+    #[test]
+    fn frame_has_position_and_payload_bytes() {
+        let to = r#"{"user":{"tenant":"t","user":"u"}}"#;
+        let message =
+            message(&format!(r#"{{"version":1,"id":"m","payload": {{"é": 1.0}},"to":{to},"keep":60}}"#));
+        let position = Position { epoch: "e.0".to_owned().try_into().unwrap(), seq: 42 };
+        let expected = r#"{"type":"streamer.message","stream":"user","epoch":"e.0","seq":42,"id":"m","payload":{"é": 1.0}}"#;
+        assert_eq!(message.frame(&position), expected);
     }
 
     #[test]

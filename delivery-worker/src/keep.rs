@@ -52,6 +52,18 @@ pub struct Appends {
     pub collisions: u64,
 }
 
+/// The result of an append.
+struct Append {
+    /// The positions of the first messages.
+    stored: Vec<Position>,
+    /// Why the others are not stored, or not known to be.
+    rest: Result<(), Cause>,
+    /// Numbers that other workers took first.
+    collisions: u64,
+    /// The duration, if it began.
+    latency: Option<Duration>,
+}
+
 /// A user's devices, as this worker sees them.
 struct Devices {
     /// Those at the worker's endpoint.
@@ -68,11 +80,12 @@ pub async fn keep<G>(worker: &Worker<G>, records: &mut [Record], time: &Time) ->
     let Some(mailbox) = worker.mailbox.as_ref().filter(|_| !valid.is_empty()) else { return kept };
     let positions = kept.store(worker, mailbox, records, valid, time).await;
 
-    let found = stream::iter(by_stream(records, positions.keys().copied())).map(async |(stream, indexes)| {
+    let streams = by_stream(records, positions.keys().copied()).into_iter();
+    let read = streams.map(|(stream, indexes)| async move {
         let devices = devices(worker, mailbox, &stream, time).await;
         (indexes, devices)
     });
-    let found: Vec<_> = found.buffer_unordered(STREAMS).collect().await;
+    let found: Vec<_> = stream::iter(read).buffer_unordered(STREAMS).collect().await;
     for (indexes, devices) in found {
         for index in indexes {
             let (Ok(message), Some(position)) = (&mut records[index].content, positions.get(&index)) else {
@@ -133,20 +146,20 @@ impl Kept {
         }
         while !waiting.is_empty() {
             let (now, later) = next_round(worker.policy.queue_kind, records, &waiting);
-            let appends = stream::iter(by_stream(records, now)).map(async |(stream, indexes)| {
-                let (appended, latency) = append(mailbox, &stream, records, &indexes, time).await;
-                (indexes, appended, latency)
+            let appends = by_stream(records, now).into_iter().map(|(stream, indexes)| async move {
+                let append = append(mailbox, &stream, records, &indexes, time).await;
+                (indexes, append)
             });
-            let appends: Vec<_> = appends.buffer_unordered(STREAMS).collect().await;
+            let appends: Vec<_> = stream::iter(appends).buffer_unordered(STREAMS).collect().await;
             let mut failed_groups = HashSet::new();
-            for (indexes, (appended, cause), latency) in appends {
+            for (indexes, Append { stored, rest, collisions, latency }) in appends {
                 self.appends.latencies.extend(latency);
-                self.appends.collisions += appended.collisions;
-                let (stored, failed) = indexes.split_at(appended.positions.len());
-                positions.extend(stored.iter().copied().zip(appended.positions));
-                for index in failed {
-                    failed_groups.insert(&records[*index].group);
-                    self.hand_back(*index, cause.clone());
+                self.appends.collisions += collisions;
+                let (first, failed) = indexes.split_at(stored.len());
+                positions.extend(first.iter().copied().zip(stored));
+                if let Err(cause) = rest {
+                    failed_groups.extend(failed.iter().map(|index| &records[*index].group));
+                    failed.iter().for_each(|index| self.hand_back(*index, cause.clone()));
                 }
             }
             // On a FIFO queue, nothing is stored behind a message of its group that is not.
@@ -167,8 +180,8 @@ impl Kept {
 /// stored in order: those up to the first one for another user at once.
 fn next_round(kind: QueueKind, records: &[Record], waiting: &[usize]) -> (Vec<usize>, Vec<usize>) {
     let mut turns: HashMap<&Option<String>, (&Audience, bool)> = HashMap::new();
-    waiting.iter().partition(|index| {
-        let record = &records[**index];
+    waiting.iter().copied().partition(|index| {
+        let record = &records[*index];
         let Ok(message) = &record.content else { return true };
         let to = &message.envelope.to;
         let (user, is_open) = turns.entry(&record.group).or_insert((to, true));
@@ -193,36 +206,37 @@ fn by_stream(records: &[Record], indexes: impl IntoIterator<Item = usize>) -> Ve
     streams
 }
 
-/// Appends messages to a stream. Returns the positions of the first ones, the cause for the others, and the duration.
+/// Appends messages to a stream.
 async fn append(
     mailbox: &Mailbox<DynamoTable>,
     stream: &Stream,
     records: &[Record],
     indexes: &[usize],
     time: &Time,
-) -> ((Appended, Cause), Option<Duration>) {
+) -> Append {
     if time.remaining().is_zero() {
-        return ((Appended::default(), Cause::Deadline), None);
+        return Append { stored: Vec::new(), rest: Err(Cause::Deadline), collisions: 0, latency: None };
     }
     let now = time.now();
     let messages: Vec<_> = indexes.iter().filter_map(|index| new_message(&records[*index], now)).collect();
     let (began, limit) = (Instant::now(), time.calls_timeout(APPEND_CALLS));
-    let (appended, cause) = match timeout(limit, mailbox.append(stream, &messages, now)).await {
+    let (appended, rest) = match timeout(limit, mailbox.append(stream, &messages, now)).await {
         Ok(mut appended) => {
-            let cause = appended.failure.take().map(|failure| Cause::Mailbox(failure.to_string()));
-            (appended, cause)
+            let failure = appended.failure.take();
+            (appended, failure.map_or(Ok(()), |failure| Err(Cause::Mailbox(failure.to_string()))))
         }
         // Messages may be stored all the same.
-        Err(_) => (Appended::default(), Some(no_answer("append", limit, time))),
+        Err(_) => (Appended::default(), Err(no_answer("append", limit, time))),
     };
-    let (latency, stored) = (began.elapsed(), appended.positions.len());
-    let (collisions, duration_ms) = (appended.collisions, latency.as_millis());
+    let Appended { positions, collisions, .. } = appended;
+    let (latency, stored) = (began.elapsed(), positions.len());
+    let duration_ms = latency.as_millis();
     tracing::debug!(messages = messages.len(), stored, collisions, duration_ms, "appended to a stream");
-    if let Some(cause) = &cause {
+    if let Err(cause) = &rest {
         let messages = messages.len() - stored;
         tracing::warn!(messages, collisions, %cause, "failed to store messages");
     }
-    ((appended, cause.unwrap_or(Cause::Behind)), Some(latency))
+    Append { stored: positions, rest, collisions, latency: Some(latency) }
 }
 
 /// Returns a message as the mailbox stores it. If an earlier attempt may have stored it, the mailbox looks for it.
@@ -274,4 +288,67 @@ pub(crate) fn no_answer(call: &str, limit: Duration, time: &Time) -> Cause {
 /// Returns the devices that no earlier worker has posted the message to.
 fn unserved(devices: &[ConnectionId], message: &Message) -> Vec<ConnectionId> {
     devices.iter().filter(|id| !message.done().contains(id)).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use streamer_events::{Body, SqsRecord};
+
+    use super::*;
+
+    const NOW: SystemTime = SystemTime::UNIX_EPOCH;
+
+    /// Returns a message for a user, kept for a minute.
+    fn record(group: &str, user: &str, more: &str) -> Record {
+        let to = format!(r#"{{"user":{{"tenant":"acme","user":"{user}"}}}}"#);
+        let body = format!(r#"{{"version":1,"id":"m","to":{to},"payload":[ 1.0],"keep":60{more}}}"#);
+        let attributes = [("MessageGroupId".to_owned(), group.to_owned())].into();
+        Record::read(SqsRecord { body: Body::Text(body), attributes, ..SqsRecord::default() })
+    }
+
+    #[test]
+    fn groups_of_a_fifo_queue_are_stored_in_order() {
+        let records = [("g", "anna"), ("g", "bob"), ("h", "bob"), ("g", "anna"), ("h", "bob")];
+        let records = records.map(|(group, user)| record(group, user, ""));
+        let (mut rounds, mut waiting) = (Vec::new(), vec![0, 1, 2, 3, 4]);
+        while !waiting.is_empty() {
+            let (now, later) = next_round(QueueKind::Fifo, &records, &waiting);
+            rounds.push(now);
+            waiting = later;
+        }
+        assert_eq!(rounds, [vec![0, 2, 4], vec![1], vec![3]]);
+        let (now, later) = next_round(QueueKind::Standard, &records, &[0, 1, 2, 3, 4]);
+        assert_eq!((now.len(), later.len()), (5, 0));
+        let streams = by_stream(&records, now).into_iter();
+        let streams: Vec<_> = streams.map(|(stream, indexes)| (stream.user.to_string(), indexes)).collect();
+        assert_eq!(streams, [("anna".to_owned(), vec![0, 3]), ("bob".to_owned(), vec![1, 2, 4])]);
+    }
+
+    #[test]
+    fn only_later_attempts_search() {
+        let millis = |millis| NOW + Duration::from_millis(millis);
+        let since = |record: &Record| new_message(record, NOW).unwrap().tried_since;
+        let mut first = record("g", "anna", "");
+        first.first_received_at = Some(millis(7));
+        assert_eq!(since(&first), None);
+        first.receives = 2;
+        assert_eq!(since(&first), Some(millis(7)));
+        first.first_received_at = None;
+        assert_eq!(since(&first), Some(NOW), "the whole stream");
+        let retry = r#","retry":{"count":1,"receives":0,"since":9,"cause":"503"}"#;
+        assert_eq!(since(&record("g", "anna", retry)), Some(millis(9)));
+    }
+
+    #[test]
+    fn earlier_expiry_counts() {
+        let until = |more| {
+            let until = new_message(&record("g", "anna", more), NOW + Duration::from_secs(1_764_000_000))
+                .unwrap()
+                .until;
+            until.duration_since(NOW).unwrap().as_secs()
+        };
+        assert_eq!(until(""), 1_764_000_060);
+        assert_eq!(until(r#","expires_at":1764000059000"#), 1_764_000_059);
+        assert_eq!(until(r#","expires_at":1764000061000"#), 1_764_000_060);
+    }
 }

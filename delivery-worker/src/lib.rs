@@ -3,13 +3,13 @@
 //! Data flows one way. Each arrow is a module:
 //!
 //! ```text
-//! SqsEvent ─decode─▶ records ─keep─▶ records ─expand─▶ pairs ─plan─▶ lanes ─deliver─▶ completed pairs ─settle─▶ SqsBatchResponse
-//!                               └────▶ large audiences ───fan_out──────────▶┘
+//! SqsEvent ─decode─▶ records ─keep, expand─▶ pairs ─plan─▶ lanes ─deliver─▶ completed pairs ─settle─▶ SqsBatchResponse
+//!                                     └────▶ large audiences ───fan_out──────────▶┘
 //! ```
 //!
 //! The core is pure, a function of values and an instant: [`mod@decode`], [`mod@plan`], [`mod@classify`], [`policy`],
 //! [`backoff`], [`outgoing`], [`mod@settle`] and the state machines of [`admission`]. The shell around it does the
-//! I/O: [`mod@expand`], [`mod@fan_out`], [`mod@deliver`], [`gateway`] and [`queue`]. [`Worker::handle`] runs the
+//! I/O: [`mod@keep`], [`mod@expand`], [`mod@fan_out`], [`mod@deliver`], [`gateway`] and [`queue`]. [`Worker::handle`] runs the
 //! stages in order.
 //!
 //! Every pair of a message and a connection completes with exactly one [`Outcome`](outcome::Outcome). The worker

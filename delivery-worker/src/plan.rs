@@ -329,6 +329,19 @@ mod tests {
         }
     }
 
+    /// It has its place in the stream, and replaces others as before.
+    #[test]
+    fn kept_message_is_not_superseded() {
+        let user = |seq: u64, keep: &str| {
+            let text = of_request("r", seq, &format!("{SUPERSEDABLE}{keep}"));
+            let to = r#"{"user":{"tenant":"t","user":"u"}}"#;
+            let text = text.text().replace(r#"{"connection":"c"}"#, to);
+            Record::read(SqsRecord { body: Body::Text(text), ..SqsRecord::default() })
+        };
+        let records = [user(1, ""), user(2, r#","keep":60"#), user(3, r#","keep":60"#), user(4, "")];
+        assert_eq!(planned(QueueKind::Standard, &records), (vec![1, 2, 3], vec![0]));
+    }
+
     #[test]
     fn clock_ahead_supersedes_no_later_message() {
         let acknowledgment_first = [of_request("r", 9, ""), of_request("r", 5, SUPERSEDABLE)];

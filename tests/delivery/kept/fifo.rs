@@ -56,7 +56,10 @@ async fn failed_append_holds_the_group() -> anyhow::Result<()> {
     let rest = SqsEvent { records: [1, 2, 4].map(|index| event.records[index].clone()).into() };
     let rest = received(rest, "ApproximateReceiveCount", "2");
     assert_eq!(rig.invoke(rest).await?, ids([]));
-    assert_eq!((stored("anna"), stored("bob")), (["1", "2", "5"].map(str::to_owned).into(), ["4", "3"].map(str::to_owned).into()));
+    assert_eq!(
+        (stored("anna"), stored("bob")),
+        (["1", "2", "5"].map(str::to_owned).into(), ["4", "3"].map(str::to_owned).into())
+    );
     assert_eq!(frames(&rig, "a"), numbered([(1, "1"), (2, "2"), (3, "5")]));
     Ok(())
 }
@@ -113,7 +116,13 @@ async fn served_device_gets_no_second_frame() -> anyhow::Result<()> {
     let gateway = MemoryGateway::scripted(|connection, nth| {
         (std::time::Duration::ZERO, status(if connection == "b" && nth == 0 { 429 } else { 200 }))
     });
-    let mut rig = Rig::of(QueueKind::Fifo, gateway, TableDouble::default(), QueueDouble::taking(), QueueDouble::taking());
+    let mut rig = Rig::of(
+        QueueKind::Fifo,
+        gateway,
+        TableDouble::default(),
+        QueueDouble::taking(),
+        QueueDouble::taking(),
+    );
     rig.worker.mailbox = Some(mailbox.mailbox());
     let event = grouped([("g", kept("1"))]);
     assert_eq!(rig.invoke(event.clone()).await?, ids(["record-0"]));

@@ -97,7 +97,7 @@ async fn work(rig: &Rig, sqs: &Sqs, end: Instant) {
         let event = sqs.receive();
         match (event.records.is_empty(), sqs.next()) {
             (true, None) if Instant::now() >= end => return,
-            (true, _) => sleep(Duration::from_millis(1)).await,
+            (true, _) => sleep(INTERVAL).await,
             (false, _) => {
                 let report = rig.invoke_at(sqs.now(), event.clone()).await.unwrap();
                 sqs.acknowledge(&event, &report);

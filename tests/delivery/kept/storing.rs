@@ -52,7 +52,8 @@ async fn devices_get_a_frame_with_the_payload() -> anyhow::Result<()> {
     rig.invoke(batch([kept("m").to_string().replace(r#""payload":"m""#, &format!("\"payload\":{payload}"))]))
         .await?;
     let [text] = &rig.worker.gateway.texts("a")[..] else { panic!("one post") };
-    let (start, end) = (r#"{"type":"streamer.message","stream":"user","epoch":""#, r#".0","seq":1,"id":"m","payload":"#);
+    let (start, end) =
+        (r#"{"type":"streamer.message","stream":"user","epoch":""#, r#".0","seq":1,"id":"m","payload":"#);
     assert!(text.starts_with(start) && text.ends_with(&format!("{end}{payload}}}")), "{text}");
     Ok(())
 }
@@ -63,8 +64,7 @@ async fn one_append_stores_a_users_messages() -> anyhow::Result<()> {
     let mailbox = with_devices(&["a"]);
     let rig = rig(accepting(), &mailbox);
     assert_eq!(rig.invoke(batch(["1", "2", "3"].map(|id| kept(id).to_string()))).await?, ids([]));
-    let expected =
-        ["GetItem", "PutItem", "PutItem", "PutItem", "PutItem", "UpdateItem", "Query"];
+    let expected = ["GetItem", "PutItem", "PutItem", "PutItem", "PutItem", "UpdateItem", "Query"];
     assert_eq!(mailbox.calls(), expected, "the head, its creation, three messages, the head, the devices");
     assert_eq!(frames(&rig, "a"), numbered([(1, "1"), (2, "2"), (3, "3")]));
     Ok(())
@@ -139,7 +139,8 @@ async fn message_expires_by_keep_or_expires_at() -> anyhow::Result<()> {
     };
     let bodies = [kept("1").to_string(), expiring("2", 1000), expiring("3", 7_200_000), expiring("4", 0)];
     assert_eq!(rig.invoke(batch(bodies)).await?, ids([]));
-    let until = mailbox.items("anna").into_values().map(|item| item["until"]["N"].as_str().unwrap().to_owned());
+    let until =
+        mailbox.items("anna").into_values().map(|item| item["until"]["N"].as_str().unwrap().to_owned());
     let expected = [3_600_000, 1000, 3_600_000].map(|after| (EPOCH_MILLIS + after).to_string());
     assert_eq!(until.collect::<Vec<_>>(), expected, "the expired message is not stored");
     assert!(rig.dead().is_empty() && rig.handed_back().is_empty());
@@ -154,7 +155,10 @@ async fn stored_message_is_appended_only_once() -> anyhow::Result<()> {
     assert_eq!(first.invoke(batch([kept("m").to_string()])).await?, ids([]));
     let [back] = &first.handed_back()[..] else { panic!("one hand-back") };
     let retry = &back.json()["retry"];
-    assert_eq!((&retry["done"], &retry["kept"]["seq"], &retry["cause"]), (&json!(["a"]), &json!(1), &json!("429")));
+    assert_eq!(
+        (&retry["done"], &retry["kept"]["seq"], &retry["cause"]),
+        (&json!(["a"]), &json!(1), &json!("429"))
+    );
 
     let (calls, second) = (mailbox.calls().len(), rig(accepting(), &mailbox));
     assert_eq!(second.invoke(batch([back.body.clone()])).await?, ids([]));
@@ -167,7 +171,8 @@ async fn stored_message_is_appended_only_once() -> anyhow::Result<()> {
 #[tokio::test(start_paused = true)]
 async fn redelivered_message_is_found_by_id() -> anyhow::Result<()> {
     let mailbox = with_devices(&["a"]);
-    let (rig, mut event) = (rig(accepting(), &mailbox), batch([kept("m").to_string(), kept("n").to_string()]));
+    let (rig, mut event) =
+        (rig(accepting(), &mailbox), batch([kept("m").to_string(), kept("n").to_string()]));
     rig.invoke(event.clone()).await?;
     for record in &mut event.records {
         record.attributes.insert("ApproximateReceiveCount".to_owned(), "2".to_owned());
@@ -254,7 +259,10 @@ async fn silent_mailbox_hands_back() -> anyhow::Result<()> {
 async fn no_append_begins_past_the_deadline() -> anyhow::Result<()> {
     let mailbox = with_devices(&["a"]);
     let rig = rig(accepting(), &mailbox);
-    assert_eq!(rig.invoke_within(epoch(), Duration::ZERO, batch([kept("m").to_string()])).await?, ids(["record-0"]));
+    assert_eq!(
+        rig.invoke_within(epoch(), Duration::ZERO, batch([kept("m").to_string()])).await?,
+        ids(["record-0"])
+    );
     assert!(mailbox.calls().is_empty());
     Ok(())
 }

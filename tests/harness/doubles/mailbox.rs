@@ -72,7 +72,9 @@ impl Default for MailboxDouble {
 
 impl MailboxDouble {
     /// Creates an empty table that answers calls according to `script`.
-    pub fn scripted(script: impl Fn(&MailboxCall) -> (Duration, MailboxFault) + Send + Sync + 'static) -> Self {
+    pub fn scripted(
+        script: impl Fn(&MailboxCall) -> (Duration, MailboxFault) + Send + Sync + 'static,
+    ) -> Self {
         Self { state: Arc::default(), script: Arc::new(script) }
     }
 
@@ -112,7 +114,10 @@ impl MailboxDouble {
         let config = config
             .http_client(http_client_fn(move |_, _| connector.clone()))
             .retry_config(RetryConfig::disabled());
-        Mailbox::new(DynamoTable::new(aws_sdk_dynamodb::Client::from_conf(config.build()), "mailbox"), settings)
+        Mailbox::new(
+            DynamoTable::new(aws_sdk_dynamodb::Client::from_conf(config.build()), "mailbox"),
+            settings,
+        )
     }
 
     /// Registers a device of a user of the tenant `acme`, without a call.
@@ -267,9 +272,12 @@ impl State {
         };
         let value = |value: &str| input["ExpressionAttributeValues"][value].clone();
         let item = self.items.get_mut(&key(&input["Key"]));
-        let holds = |item: &Item, condition: &str| match condition.split_whitespace().collect::<Vec<_>>()[..] {
+        let holds = |item: &Item, condition: &str| match condition.split_whitespace().collect::<Vec<_>>()[..]
+        {
             [left, "=", right] => item.get(&name(left)) == Some(&value(right)),
-            [left, "<", right] => item.get(&name(left)).is_some_and(|left| number(left) < number(&value(right))),
+            [left, "<", right] => {
+                item.get(&name(left)).is_some_and(|left| number(left) < number(&value(right)))
+            }
             _ => false,
         };
         let mut conditions = input["ConditionExpression"].as_str().unwrap_or_default().split(" AND ");
