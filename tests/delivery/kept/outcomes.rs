@@ -2,18 +2,21 @@
 
 use std::time::Duration;
 
+use delivery_worker::queue_kind::QueueKind;
 use serde_json::json;
 use streamer_connections::Connection;
+use streamer_events::SqsEvent;
 use streamer_message::Position;
 use streamer_tests::{
     doubles::{MailboxDouble, MailboxFault, connection},
     event::{EPOCH_MILLIS, batch, epoch, message},
     gateway::{MemoryGateway, status},
-    worker::ENDPOINT,
+    worker::{ENDPOINT, Rig},
 };
+use tracing::Level;
 
 use super::{HOUR, frames, kept, numbered, register, rig, with_devices};
-use crate::{answering, causes, connect, ids};
+use crate::{answering, causes, connect, ids, telemetry::Log};
 
 const ELSEWHERE: &str = "https://other.example.com/production";
 
@@ -53,6 +56,42 @@ async fn message_is_kept_if_all_devices_are_gone() -> anyhow::Result<()> {
     assert!(mailbox.devices("anna").is_empty());
     assert_eq!(mailbox.messages("anna"), numbered([(1, "m")]));
     assert!(rig.handed_back().is_empty() && rig.dead().is_empty());
+    Ok(())
+}
+
+/// Returns the outcomes in the log, in order of the alphabet.
+async fn logged(rig: &Rig, event: SqsEvent) -> anyhow::Result<Vec<String>> {
+    let invocation = async {
+        rig.invoke(event).await?;
+        Ok(())
+    };
+    let (lines, text) = Log::capture(Level::DEBUG, invocation).await?;
+    assert!(!text.contains("s3cret"), "{text}");
+    let outcomes = lines.iter().filter_map(|line| line["outcome"].as_str().map(str::to_owned));
+    let mut outcomes: Vec<_> = outcomes.collect();
+    outcomes.sort_unstable();
+    Ok(outcomes)
+}
+
+/// A message that reached no device counts once, beside its devices that are gone.
+#[tokio::test(start_paused = true)]
+async fn kept_message_counts_once() -> anyhow::Result<()> {
+    let mut message = kept("m");
+    message["payload"] = "s3cret".into();
+    let event = batch([message.to_string()]);
+    let mut old = event.clone();
+    old.records[0].attributes.insert("ApproximateFirstReceiveTimestamp".to_owned(), "0".to_owned());
+    for kind in [QueueKind::Standard, QueueKind::Fifo] {
+        let outcomes = async |connections: &[&str], code: u16, event: &SqsEvent| {
+            let mut rig = rig(MemoryGateway::always(status(code)), &with_devices(connections));
+            rig.worker.policy.queue_kind = kind;
+            logged(&rig, event.clone()).await
+        };
+        assert_eq!(outcomes(&[], 200, &event).await?, ["kept"]);
+        assert_eq!(outcomes(&["a", "b"], 410, &event).await?, ["gone", "gone", "kept"]);
+        assert_eq!(outcomes(&["a", "b"], 429, &old).await?, ["kept", "kept"]);
+        assert_eq!(outcomes(&["a"], 200, &old).await?, ["delivered"]);
+    }
     Ok(())
 }
 
