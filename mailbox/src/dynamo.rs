@@ -88,7 +88,8 @@ impl Table for DynamoTable {
     async fn create_head(&self, stream: &Stream, head: &Head) -> Result<FreshHead, TableError> {
         let put = self
             .put(item::of_head(stream, head))
-            .condition_expression(format!("attribute_not_exists({ITEM})"));
+            .condition_expression("attribute_not_exists(#item)")
+            .expression_attribute_names("#item", ITEM);
         match put
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .send()
@@ -114,7 +115,8 @@ impl Table for DynamoTable {
     ) -> Result<Put, TableError> {
         let put = self
             .put(item::of_message(stream, epoch, seq, message))
-            .condition_expression(format!("attribute_not_exists({ITEM})"))
+            .condition_expression("attribute_not_exists(#item)")
+            .expression_attribute_names("#item", ITEM)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
         match put.send().await {
             Ok(_) => Ok(Put::Stored),
@@ -141,7 +143,8 @@ impl Table for DynamoTable {
             .table_name(&self.name)
             .set_key(Some(item::key(stream, &message_key(epoch, seq))))
             .update_expression("SET #expires = :expires")
-            .condition_expression(format!("attribute_exists({ITEM})"))
+            .condition_expression("attribute_exists(#item)")
+            .expression_attribute_names("#item", ITEM)
             .expression_attribute_names("#expires", EXPIRES_AT)
             .expression_attribute_values(":expires", number(seconds(expires_at)));
         match update.send().await {

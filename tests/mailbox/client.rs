@@ -124,8 +124,8 @@ impl Client {
                     self.sync = Sync::None;
                     effects.push(Effect::Reconnect);
                 } else {
-                    let doubled = 1000_u64.checked_shl(self.failed - 1).unwrap_or(MAX_DELAY_MILLIS);
-                    self.sync = Sync::Delayed(now + doubled.min(MAX_DELAY_MILLIS));
+                    let doubled = 1000 << (self.failed - 1).min(5);
+                    self.sync = Sync::Delayed(now + MAX_DELAY_MILLIS.min(doubled));
                 }
             }
             Sync::Delayed(at) if at <= now => self.ask(now, effects),
@@ -164,7 +164,7 @@ impl Client {
     fn live(&mut self, epoch: &str, message: Message, now: u64, effects: &mut Vec<Effect>) {
         match &self.position {
             Some((own, position)) if own == epoch && message.seq <= *position => {}
-            Some((own, _)) if own == epoch && self.line.has_room(&self.held) => {
+            Some((own, _)) if own == epoch && self.line.has_room_for(&message, &self.held) => {
                 self.held.insert(message);
                 self.take_held(now);
             }

@@ -91,6 +91,11 @@ impl Line {
     }
 
     /// Returns whether one more message may wait.
+    pub(super) fn has_room_for(&self, message: &Message, held: &Held) -> bool {
+        self.has_room(held) && self.bytes + held.bytes + bytes(message) <= MAX_BYTES
+    }
+
+    /// Returns whether more messages may wait.
     pub(super) fn has_room(&self, held: &Held) -> bool {
         self.entries.len() + held.messages.len() < MAX_MESSAGES && self.bytes + held.bytes < MAX_BYTES
     }

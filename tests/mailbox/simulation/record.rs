@@ -99,7 +99,7 @@ impl Record {
     /// P1: returns the first number up to `top` whose message the device has not, and was not told that it is missing.
     pub(crate) fn first_missing(&self, epoch: &str, top: u64, world: &World) -> Option<u64> {
         let messages = world.messages();
-        let range = (epoch.to_owned(), 1)..=(epoch.to_owned(), top);
+        let range = (epoch.to_owned(), 0)..=(epoch.to_owned(), top);
         let missing = messages.range(range).find(|(_, message)| !self.has_or_knows(message.id.as_str()));
         missing.map(|((_, seq), _)| *seq)
     }

@@ -129,14 +129,14 @@ async fn retry_leaves_no_free_number_behind() {
     let table = MemoryTable::default();
     let mailbox = mailbox(table.clone(), 100);
     append(&mailbox, &["a"]).await;
-    for (text, now) in [("short", 0), ("mine", 3600)] {
+    for (text, now) in [("short", 0), ("mine", 1500)] {
         let mut killed = writer(&table, text, now);
         // The second one finds the number of the first taken.
         assert!(killed.steps(if now == 0 { TO_PUT } else { TO_PUT + 2 }).is_none());
     }
     table.remove_expired(at(LATER), |key| key.ends_with("02"));
     let mine = id("mine");
-    let again = NewMessage { tried_since: Some(at(3600)), until: at(9000), ..message(&mine, "1") };
+    let again = NewMessage { tried_since: Some(at(1500)), until: at(9000), ..message(&mine, "1") };
     let appended = mailbox.append(&stream(), &[again], at(LATER)).await;
     assert_eq!(seqs(&appended), [2]);
     assert_eq!(seqs(&append(&mailbox, &["b"]).await), [4]);

@@ -62,7 +62,7 @@ async fn units_are_as_documented() {
     keep(840, 60).await;
     let full = page_after(top).await;
     assert_eq!((full.messages.len(), full.through - full.after), (33, 33));
-    assert_eq!(table.bill().total(), usage(4, 13, 0), "full page");
+    assert_eq!(table.bill().total(), usage(3, 10, 0), "full page");
 }
 
 /// Redeliveries pay for the search of their id, and a search reads newest messages first.
