@@ -5,7 +5,8 @@
 //! the rules of `docs/reference/clients.md`. Every call is a step, and any task may run next.
 //!
 //! **Checked**, as `docs/explanation/semantics.md` promises:
-//! - P1: at rest, each device has handled each message, or was told of a gap that holds its number.
+//! - P1: at rest, each device has handled each message, or was told of a gap that holds its number. Messages that have
+//!   expired meanwhile are a gap at the next idle sync.
 //! - P2: no device is told that it is caught up while it lacks a message up to the `top` that was read.
 //! - P3: all devices were shown the messages in the same order.
 //! - P4: no gap is told without cause.
@@ -46,7 +47,9 @@ proptest! {
     #[test]
     fn every_device_has_each_message_or_gap(case in case()) {
         let result = run(&case, None).map(drop);
-        prop_assert!(result.is_ok(), "{:?}", result);
+        if let Err(violation) = result {
+            return Err(TestCaseError::fail(format!("{}: {}", violation.property, violation.detail)));
+        }
     }
 }
 
@@ -57,17 +60,18 @@ fn fixed_cases() -> impl Iterator<Item = Case> {
     std::iter::repeat_with(move || case().new_tree(&mut runner).unwrap().current())
 }
 
+/// Each wrong variant violates a property in one of the same few cases, which are near to its fault.
 #[test]
 fn every_mutant_is_noticed() {
-    const CASES: usize = 400;
-    const MAX_CASES: usize = 20_000;
+    const CASES: usize = 100;
+    const MAX_CASES: usize = 4000;
     let mut survivors = Vec::new();
     for mutant in Mutant::ALL {
         let (mut ran, mut noticed) = (0, BTreeMap::<_, usize>::new());
         for case in fixed_cases().take(MAX_CASES) {
             ran += 1;
-            if let Err(violation) = run(&case, Some(mutant)) {
-                *noticed.entry(violation.0).or_default() += 1;
+            if let Err(violation) = run(&mutant.focus(case), Some(mutant)) {
+                *noticed.entry(violation.property).or_default() += 1;
             }
             if ran >= CASES && !noticed.is_empty() {
                 break;
@@ -80,6 +84,17 @@ fn every_mutant_is_noticed() {
         }
     }
     assert_eq!(survivors, []);
+}
+
+/// Without their faults, the cases of the mutants hold.
+#[test]
+fn cases_of_mutants_hold() {
+    for mutant in Mutant::ALL {
+        for case in fixed_cases().take(20) {
+            let result = run(&mutant.focus(case), None).map(drop);
+            assert!(result.is_ok(), "{mutant:?}: {result:?}");
+        }
+    }
 }
 
 /// The cases reach what they are for: gaps, restarts and erasures happen.

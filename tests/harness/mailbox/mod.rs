@@ -153,7 +153,7 @@ impl MemoryTable {
         std::mem::take(&mut self.lock().bill)
     }
 
-    /// Returns every message that was ever stored, in order, without the first ones.
+    /// Returns every message that was ever stored above the floor, in order, without the first ones.
     #[must_use]
     pub fn history(&self, without: usize) -> Vec<Stored> {
         self.lock().history.iter().skip(without).cloned().collect()

@@ -115,7 +115,11 @@ impl Table for MemoryTable {
             }
             _ => {
                 shared.put(Call::PutMessage, stream, &key, Item::message(message));
-                shared.history.push(Stored { epoch: epoch.clone(), seq, message: message.clone() });
+                let head = shared.head(stream).filter(|head| head.epoch == *epoch);
+                let is_visible = head.is_none_or(|head| head.floor < seq);
+                if is_visible {
+                    shared.history.push(Stored { epoch: epoch.clone(), seq, message: message.clone() });
+                }
                 Put::Stored
             }
         })

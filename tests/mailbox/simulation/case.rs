@@ -55,8 +55,8 @@ pub(crate) struct Rates {
 
 fn sent() -> impl Strategy<Value = Sent> {
     let keep = prop_oneof![3 => Just(7 * 24 * 3600_u64), 2 => 60..7200_u64];
-    (0..6_u64, keep, prop::bool::weighted(0.15)).prop_map(|(burst, keep, twice)| Sent {
-        step: burst * 40,
+    (0..5_u64, keep, prop::bool::weighted(0.15)).prop_map(|(burst, keep, twice)| Sent {
+        step: burst * 30,
         keep,
         twice,
     })
@@ -90,7 +90,7 @@ pub(crate) fn case() -> impl Strategy<Value = Case> {
         1 => (22..28_usize, 1..4_u64),
     ];
     let messages = prop::collection::vec(sent(), 1..12);
-    (any::<u64>(), stream, messages, 1..4_usize, 100..300_u64, rates(), prop::bool::weighted(0.04)).prop_map(
+    (any::<u64>(), stream, messages, 1..4_usize, 60..200_u64, rates(), prop::bool::weighted(0.04)).prop_map(
         |(seed, (prefilled, max_messages), messages, devices, chaos, rates, erased)| Case {
             seed,
             prefilled,

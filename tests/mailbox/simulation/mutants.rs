@@ -1,5 +1,7 @@
 //! Wrong variants of the mailbox, its callers and the client.
 
+use super::case::{Case, Rates, Sent};
+
 /// A wrong variant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mutant {
@@ -53,6 +55,40 @@ impl Mutant {
         Self::IdsNotStored,
         Self::StoredAtHandOver,
     ];
+
+    /// Moves a case near to the fault, so that few cases are needed.
+    pub(crate) fn focus(self, case: Case) -> Case {
+        let calm = Rates { cut: 0, reload: 0, rotate: 0, ..case.rates };
+        match self {
+            Self::RegisteredAfterHead | Self::LaggingDevices => {
+                Case { rates: Rates { cut: 20, ..case.rates }, devices: 3, ..case }
+            }
+            Self::FloorNotChecked => Case {
+                prefilled: 26,
+                max_messages: 1,
+                rates: Rates { leap: 0, kill: 0, fault: 0, ..calm },
+                ..case
+            },
+            // Killed writers leave messages that expire before a burst of others.
+            Self::NumberNotHeld => {
+                let messages = case.messages.iter().cycle().take(12).enumerate();
+                let sent = |(index, _)| match index {
+                    0..4 => Sent { step: 0, keep: 60, twice: false },
+                    _ => Sent { step: 60, keep: 7 * 24 * 3600, twice: false },
+                };
+                Case {
+                    messages: messages.map(sent).collect(),
+                    rates: Rates { kill: 50, fault: 10, leap: 20, ttl: 200, ..calm },
+                    ..case
+                }
+            }
+            Self::IdsNotStored | Self::StoredAtHandOver => {
+                let messages = case.messages.into_iter().map(|sent| Sent { twice: true, ..sent });
+                Case { messages: messages.collect(), rates: Rates { reload: 20, ..case.rates }, ..case }
+            }
+            _ => case,
+        }
+    }
 
     /// Whether holes do not matter to the client.
     pub(crate) fn jumps(self) -> bool {

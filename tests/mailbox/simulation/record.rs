@@ -6,7 +6,16 @@ use super::{mutants::Mutant, world::World};
 
 /// A property that does not hold, by its name.
 #[derive(Debug, Clone)]
-pub(crate) struct Violation(pub(crate) &'static str, pub(crate) String);
+pub(crate) struct Violation {
+    pub(crate) property: &'static str,
+    pub(crate) detail: String,
+}
+
+impl Violation {
+    pub(crate) fn new(property: &'static str, detail: impl Into<String>) -> Self {
+        Self { property, detail: detail.into() }
+    }
+}
 
 /// A device's history.
 #[derive(Debug, Default)]
@@ -30,7 +39,7 @@ impl Record {
     pub(crate) fn delivered(&mut self, epoch: &str, seq: u64, id: &str) -> Result<(), Violation> {
         self.shown.push((epoch.to_owned(), seq, id.to_owned()));
         match self.completed.contains(id) {
-            true => Err(Violation("P6", format!("{id} is shown again at {seq}"))),
+            true => Err(Violation::new("P6", format!("{id} is shown again at {seq}"))),
             false => Ok(()),
         }
     }
@@ -67,7 +76,7 @@ impl Record {
         match range {
             Some((from, to)) => self.excuse(epoch, from, to, world),
             None if world.was_erased() => Ok(()),
-            None => Err(Violation("P4", "a reset without an erasure".to_owned())),
+            None => Err(Violation::new("P4", "a reset without an erasure")),
         }
     }
 
@@ -78,10 +87,10 @@ impl Record {
         let (messages, now, floor) = (world.messages(), world.now(), world.floor(epoch));
         for seq in from..=to {
             let Some(last) = messages.get(&(epoch.to_owned(), seq)) else {
-                return Err(Violation("P5", format!("{seq} never had a message")));
+                return Err(Violation::new("P5", format!("{seq} never had a message")));
             };
             if last.until > now && seq > floor && !world.was_erased() {
-                return Err(Violation("P4", format!("a gap without cause at {seq}")));
+                return Err(Violation::new("P4", format!("a gap without cause at {seq}")));
             }
             self.excused.insert(last.id.as_str().to_owned());
         }
@@ -91,7 +100,7 @@ impl Record {
     /// P2: a device that is caught up has every message up to `top`, or was told of a gap.
     pub(crate) fn caught_up(&self, epoch: &str, top: u64, world: &World) -> Result<(), Violation> {
         match self.first_missing(epoch, top, world) {
-            Some(seq) => Err(Violation("P2", format!("caught up with {top} without {seq}"))),
+            Some(seq) => Err(Violation::new("P2", format!("caught up with {top} without {seq}"))),
             None => Ok(()),
         }
     }
