@@ -11,7 +11,7 @@ mod table;
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
-    future::poll_fn,
+    future::{pending, poll_fn},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::Poll,
     time::SystemTime,
@@ -39,6 +39,8 @@ pub enum Fault {
     AnswerLost,
     /// The call is throttled.
     Throttled,
+    /// The call has no effect, and no answer comes.
+    Silence,
 }
 
 /// A wrong use of the table, for tests that must notice it.
@@ -87,6 +89,7 @@ struct Shared {
     /// The step at which each device was registered.
     registered: HashMap<(String, String), u64>,
     step: u64,
+    calls: Vec<Call>,
     bill: Bill,
     inject: Option<Inject>,
     read_bytes: usize,
@@ -100,6 +103,7 @@ impl Default for Shared {
             old_heads: HashMap::new(),
             registered: HashMap::new(),
             step: 0,
+            calls: Vec::new(),
             bill: Bill::default(),
             inject: None,
             read_bytes: READ_BYTES,
@@ -147,6 +151,12 @@ impl MemoryTable {
         self.lock().items.retain(|(_, key), item| item.expires_at() > now || !is_removed(key));
     }
 
+    /// Returns all calls so far.
+    #[must_use]
+    pub fn calls(&self) -> Vec<Call> {
+        self.lock().calls.clone()
+    }
+
     /// Returns the bill since the last call of this method.
     #[must_use]
     pub fn bill(&self) -> Bill {
@@ -187,12 +197,16 @@ impl MemoryTable {
         let (fault, result) = {
             let mut shared = self.lock();
             shared.step += 1;
+            shared.calls.push(call);
             shared.bill.count(call);
             let fault = shared.inject.as_mut().and_then(|inject| inject(call));
             let has_effect = matches!(fault, None | Some(Fault::AnswerLost));
             (fault, has_effect.then(|| step(&mut shared)))
         };
         self.pause().await;
+        if fault == Some(Fault::Silence) {
+            return pending().await;
+        }
         match (fault, result) {
             (None, Some(result)) => Ok(result),
             (fault, _) => Err(failure(call, fault)),
