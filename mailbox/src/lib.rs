@@ -26,7 +26,8 @@
 //! *Removed numbers.* A number becomes free again when its message is removed, and a writer whose view of `top` is old may
 //! then store at a number that readers have passed. Two rules prevent it. The stream had too many messages: `floor` is
 //! raised before they are removed, and a writer that finds `top` higher than its own number compares the number with
-//! `floor`. The message has expired: DynamoDB removes it at the earliest an hour after that, which no invocation
+//! `floor`. A reader that has read the head before compares `floor` once more after it has read the messages. The message
+//! has expired: DynamoDB removes it at the earliest an hour after that, which no invocation
 //! outlasts. A message that a killed worker left beyond `top` may be older than that, so a writer that passes it makes
 //! its item stay for another hour.
 

@@ -17,6 +17,7 @@
 //! `mutants.rs` lists wrong variants, which must violate one of them.
 
 mod case;
+mod check;
 mod device;
 mod handler;
 mod mutants;

@@ -5,6 +5,7 @@
 //! ([`MemoryTable::bill`]) and the history of all messages, and give one client of the table a [`Defect`].
 
 mod bill;
+mod calls;
 mod items;
 mod table;
 
@@ -243,39 +244,4 @@ fn failure(call: Call, fault: Option<Fault>) -> TableError {
         _ => (FailureKind::Other, "InternalServerError"),
     };
     TableError::Call { operation, table: "memory".to_owned(), kind, cause: cause.to_owned() }
-}
-
-impl Shared {
-    fn get(&self, stream: &Stream, key: &str) -> Option<&Item> {
-        self.items.get(&(stream.key(), key.to_owned()))
-    }
-
-    fn head(&self, stream: &Stream) -> Option<Head> {
-        match self.get(stream, items::HEAD) {
-            Some(Item::Head(head)) => Some(head.clone()),
-            _ => None,
-        }
-    }
-
-    /// Writes an item and charges the larger of its old and its new size.
-    fn put(&mut self, call: Call, stream: &Stream, key: &str, item: Item) {
-        let bytes = item.bytes(stream, key);
-        let old = self.items.insert((stream.key(), key.to_owned()), item);
-        let old_bytes = old.as_ref().map_or(0, |old| old.bytes(stream, key));
-        self.bill.write(call, bytes.max(old_bytes));
-        if let Some(Item::Head(head)) = old {
-            self.old_heads.insert(stream.key(), head);
-        }
-    }
-
-    fn remove(&mut self, call: Call, stream: &Stream, key: &str) {
-        let old = self.items.remove(&(stream.key(), key.to_owned()));
-        self.bill.write(call, old.map_or(0, |old| old.bytes(stream, key)));
-    }
-
-    /// Charges a conditional write that was refused.
-    fn refuse(&mut self, call: Call, stream: &Stream, key: &str) {
-        let bytes = self.get(stream, key).map_or(0, |item| item.bytes(stream, key));
-        self.bill.write(call, bytes);
-    }
 }

@@ -8,59 +8,9 @@ use streamer_mailbox::{
 use streamer_message::{ConnectionId, Epoch};
 
 use super::{
-    Call, Defect, LAG, MemoryTable, Shared, Stored,
+    Call, Defect, LAG, MemoryTable, Stored,
     items::{HEAD, Item, message_key, seconds, seq_of},
 };
-
-impl Shared {
-    /// Reads items with keys from `from` to `to`, until a call's size or `limit` is reached. The second value is the
-    /// last key if there may be more.
-    fn query(
-        &mut self,
-        call: Call,
-        stream: &Stream,
-        (from, to): (&str, &str),
-        limit: usize,
-        is_ascending: bool,
-    ) -> (Vec<(String, Item)>, Option<String>) {
-        let key = |key: &str| (stream.key(), key.to_owned());
-        let mut found = self.items.range(key(from)..=key(to));
-        let (mut bytes, mut items) = (0, Vec::new());
-        let next = loop {
-            let next = if is_ascending { found.next() } else { found.next_back() };
-            let Some(((_, key), item)) = next else { break None };
-            let size = item.bytes(stream, key);
-            let is_full = items.len() == limit || bytes + size > self.read_bytes;
-            if is_full && let Some((last, _)) = items.last() {
-                break Some(String::clone(last));
-            }
-            bytes += size;
-            items.push((key.clone(), item.clone()));
-        };
-        self.bill.read(call, bytes);
-        (items, next)
-    }
-
-    /// Changes the head if its epoch is `epoch` and `change` accepts it. Returns the head and whether it was changed.
-    fn update_head(
-        &mut self,
-        call: Call,
-        stream: &Stream,
-        epoch: &Epoch,
-        change: impl FnOnce(&mut Head) -> bool,
-    ) -> (Option<Head>, bool) {
-        let old = self.head(stream).filter(|head| head.epoch == *epoch);
-        let mut changed = old.clone();
-        if changed.as_mut().is_some_and(change)
-            && let Some(head) = &changed
-        {
-            self.put(call, stream, HEAD, Item::Head(head.clone()));
-            return (changed, true);
-        }
-        self.refuse(call, stream, HEAD);
-        (old, false)
-    }
-}
 
 fn message((key, item): (String, Item)) -> Option<(u64, StoredMessage)> {
     match item {

@@ -19,6 +19,8 @@ pub(crate) struct Case {
     pub(crate) chaos: u64,
     /// How often something happens, in steps out of 1000.
     pub(crate) rates: Rates,
+    /// Steps after which time no longer leaps.
+    pub(crate) leaps_end: u64,
     /// Whether the stream is erased once.
     pub(crate) erased: bool,
 }
@@ -90,8 +92,9 @@ pub(crate) fn case() -> impl Strategy<Value = Case> {
         1 => (22..28_usize, 1..4_u64),
     ];
     let messages = prop::collection::vec(sent(), 1..12);
-    (any::<u64>(), stream, messages, 1..4_usize, 60..200_u64, rates(), prop::bool::weighted(0.04)).prop_map(
-        |(seed, (prefilled, max_messages), messages, devices, chaos, rates, erased)| Case {
+    let erased = prop::bool::weighted(0.04);
+    (any::<u64>(), stream, messages, 1..4_usize, 60..200_u64, rates(), 0..200_u64, erased).prop_map(
+        |(seed, (prefilled, max_messages), messages, devices, chaos, rates, leaps_end, erased)| Case {
             seed,
             prefilled,
             max_messages,
@@ -99,6 +102,7 @@ pub(crate) fn case() -> impl Strategy<Value = Case> {
             devices,
             chaos,
             rates,
+            leaps_end,
             erased,
         },
     )

@@ -69,16 +69,19 @@ impl Mutant {
                 rates: Rates { leap: 0, kill: 0, fault: 0, ..calm },
                 ..case
             },
-            // Killed writers leave messages that expire before a burst of others.
+            // A killed writer leaves a message that expires before a burst of others.
             Self::NumberNotHeld => {
                 let messages = case.messages.iter().cycle().take(12).enumerate();
                 let sent = |(index, _)| match index {
-                    0..4 => Sent { step: 0, keep: 60, twice: false },
-                    _ => Sent { step: 60, keep: 7 * 24 * 3600, twice: false },
+                    0 => Sent { step: 0, keep: 60, twice: false },
+                    _ => Sent { step: 50, keep: 7 * 24 * 3600, twice: false },
                 };
                 Case {
                     messages: messages.map(sent).collect(),
-                    rates: Rates { kill: 50, fault: 10, leap: 20, ttl: 200, ..calm },
+                    rates: Rates { kill: 40, fault: 10, leap: 200, ttl: 200, ..calm },
+                    chaos: 150,
+                    leaps_end: 45,
+                    erased: false,
                     ..case
                 }
             }

@@ -89,7 +89,7 @@ impl Record {
             let Some(last) = messages.get(&(epoch.to_owned(), seq)) else {
                 return Err(Violation::new("P5", format!("{seq} never had a message")));
             };
-            if last.until > now && seq > floor && !world.was_erased() {
+            if last.until > now && seq > floor && !world.is_erased(epoch) {
                 return Err(Violation::new("P4", format!("a gap without cause at {seq}")));
             }
             self.excused.insert(last.id.as_str().to_owned());
@@ -100,8 +100,10 @@ impl Record {
     /// P2: a device that is caught up has every message up to `top`, or was told of a gap.
     pub(crate) fn caught_up(&self, epoch: &str, top: u64, world: &World) -> Result<(), Violation> {
         match self.first_missing(epoch, top, world) {
-            Some(seq) => Err(Violation::new("P2", format!("caught up with {top} without {seq}"))),
-            None => Ok(()),
+            Some(seq) if !world.is_erased(epoch) => {
+                Err(Violation::new("P2", format!("caught up with {top} without {seq}")))
+            }
+            _ => Ok(()),
         }
     }
 

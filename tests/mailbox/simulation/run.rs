@@ -1,9 +1,6 @@
 //! One run of a case.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    rc::Rc,
-};
+use std::rc::Rc;
 
 use super::{
     case::{Case, Rates},
@@ -23,8 +20,8 @@ const INVOCATION_MILLIS: u64 = 15 * 60 * 1000;
 const MAX_STEPS: u64 = 4000;
 
 /// A message on the queue.
-struct Queued {
-    received: Received,
+pub(crate) struct Queued {
+    pub(crate) received: Received,
     step: u64,
     visible_at: u64,
     is_busy: bool,
@@ -45,9 +42,9 @@ struct Running {
 
 /// A case while it runs.
 pub(crate) struct Run<'a> {
-    case: &'a Case,
+    pub(crate) case: &'a Case,
     pub(crate) world: Rc<World>,
-    queue: Vec<Queued>,
+    pub(crate) queue: Vec<Queued>,
     running: Vec<Running>,
     pub(crate) devices: Vec<Device>,
     step: u64,
@@ -243,7 +240,7 @@ impl<'a> Run<'a> {
             let frames = self.devices[device].open(&self.world)?;
             self.send(frames);
         }
-        if happens(leap) {
+        if happens(leap) && self.step < self.case.leaps_end {
             self.world.pass(fastrand::u64(60_000..3 * 3600 * 1000));
             self.world.close_old_sockets();
         }
@@ -258,10 +255,11 @@ impl<'a> Run<'a> {
 
     fn erase(&mut self) {
         self.world.begin_erasure();
-        let mailbox = self.world.mailbox(None);
+        let (world, mailbox) = (Rc::clone(&self.world), self.world.mailbox(None));
         self.spawn(Vec::new(), async move {
             // An operator runs a failed erasure again.
             while mailbox.erase(&stream()).await.is_err() {}
+            world.end_erasure();
             true
         });
         self.running.last_mut().unwrap().is_erasure = true;
@@ -285,74 +283,5 @@ impl<'a> Run<'a> {
             return Ok(false);
         }
         Ok(is_quiet)
-    }
-
-    /// P1 without an idle sync: each device has the messages that have not expired. An erasure removes devices too.
-    fn check_live(&self) -> Result<(), Violation> {
-        let now = self.world.now();
-        let live = || self.queue.iter().map(|queued| &queued.received).filter(|message| message.until > now);
-        for device in self.devices.iter().filter(|_| !self.world.was_erased()) {
-            if let Some(lost) = live().find(|message| !device.record.has_or_knows(message.id.as_str())) {
-                return Err(Violation::new("P1", format!("a device never got {}", lost.id)));
-            }
-        }
-        Ok(())
-    }
-
-    fn check(&self) -> Result<(), Violation> {
-        let Some(head) = self.world.table.peek(&stream()) else { return Ok(()) };
-        let epoch = format!("{}.0", head.epoch);
-        self.check_numbers(&epoch, head.top)?;
-        for device in &self.devices {
-            if let Some(seq) = device.record.first_missing(&epoch, head.top, &self.world) {
-                return Err(Violation::new("P1", format!("a device never got {seq}")));
-            }
-        }
-        self.check_order()
-    }
-
-    /// P5: every number up to `top` had a message. P7: without removals, a message has one number.
-    fn check_numbers(&self, epoch: &str, top: u64) -> Result<(), Violation> {
-        if self.world.mutant == Some(Mutant::OrderById) {
-            return Ok(());
-        }
-        let messages = self.world.messages();
-        let mut ids = BTreeSet::new();
-        let may_repeat = self.world.was_erased() || self.case.rates.leap > 0 || self.case.max_messages < 100;
-        for seq in 1..=top {
-            let Some(message) = messages.get(&(epoch.to_owned(), seq)) else {
-                return Err(Violation::new("P5", format!("{seq} never had a message")));
-            };
-            let copies = self.queue.iter().filter(|queued| queued.received.id == message.id).count();
-            if !ids.insert(&message.id) && copies == 1 && !may_repeat {
-                return Err(Violation::new("P7", format!("{} is stored again at {seq}", message.id)));
-            }
-        }
-        Ok(())
-    }
-
-    /// P3: any two devices were shown their common messages in the same order. A message with two numbers is left out.
-    fn check_order(&self) -> Result<(), Violation> {
-        let mut numbers = BTreeMap::<String, usize>::new();
-        for message in self.world.messages().values() {
-            *numbers.entry(message.id.as_str().to_owned()).or_default() += 1;
-        }
-        let order = |device: &Device| {
-            let mut seen = BTreeSet::new();
-            let ids = device.record.shown.iter().map(|(_, _, id)| id.clone());
-            ids.filter(|id| numbers.get(id) == Some(&1) && seen.insert(id.clone())).collect::<Vec<_>>()
-        };
-        let orders: Vec<_> = self.devices.iter().map(order).collect();
-        for (index, first) in orders.iter().enumerate() {
-            for second in &orders[index + 1..] {
-                let common = |of: &[String], other: &[String]| {
-                    of.iter().filter(|id| other.contains(id)).cloned().collect::<Vec<_>>()
-                };
-                if common(first, second) != common(second, first) {
-                    return Err(Violation::new("P3", format!("{first:?} and {second:?}")));
-                }
-            }
-        }
-        Ok(())
     }
 }

@@ -36,6 +36,7 @@ pub(crate) struct World {
     now: Cell<u64>,
     opened: Cell<u32>,
     was_erased: Cell<bool>,
+    is_erasing: Cell<bool>,
     messages: RefCell<Messages>,
 }
 
@@ -61,6 +62,7 @@ impl World {
             now: Cell::new(0),
             opened: Cell::new(0),
             was_erased: Cell::new(false),
+            is_erasing: Cell::new(false),
             messages: RefCell::default(),
         }
     }
@@ -112,8 +114,22 @@ impl World {
         self.was_erased.get()
     }
 
+    /// Returns whether a stream is erased or about to be: nothing is promised of its messages.
+    pub(crate) fn is_erased(&self, epoch: &str) -> bool {
+        let is_current = || {
+            let head = self.table.peek(&stream());
+            head.is_some_and(|head| format!("{}.0", head.epoch) == epoch)
+        };
+        self.was_erased.get() && (self.is_erasing.get() || !is_current())
+    }
+
     pub(crate) fn begin_erasure(&self) {
         self.was_erased.set(true);
+        self.is_erasing.set(true);
+    }
+
+    pub(crate) fn end_erasure(&self) {
+        self.is_erasing.set(false);
     }
 
     pub(crate) fn open_socket(&self) -> u32 {

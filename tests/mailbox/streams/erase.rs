@@ -58,6 +58,20 @@ async fn appends_during_erasure_are_whole() {
     }
 }
 
+/// A page of a stream that is erased while it is read is that of the new stream.
+#[tokio::test]
+async fn erasure_during_a_page_resets() {
+    let table = MemoryTable::default();
+    let mailbox = mailbox(table.clone(), 100);
+    let position = append(&mailbox, &["a", "b"]).await.positions.remove(0);
+    let (slow, stream, start) = (crate::mailbox(table.yielding(), 100), stream(), Start::After(position));
+    let mut reader = Task::new(slow.page(&stream, &start, crate::LIMITS, at(0)));
+    assert!(reader.steps(2).is_none());
+    mailbox.erase(&stream).await.unwrap();
+    let page = reader.finish().unwrap();
+    assert_eq!((page.reset, page.top, page.missing), (Some(Reset::Epoch), 0, Vec::new()));
+}
+
 /// An erasure that fails is run again.
 #[tokio::test]
 async fn failed_erasure_is_repeated() {

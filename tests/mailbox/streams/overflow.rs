@@ -97,8 +97,34 @@ async fn removal_during_a_page_leaves_exact_gap() {
     fill(&table, 6).await;
     let page = reader.finish().unwrap();
     assert_eq!((page.top, page.through), (30, 30));
-    let missing: Vec<_> = page.missing.iter().map(|missing| (missing.from, missing.to)).collect();
-    assert_eq!(missing, [(6, 26)]);
+    assert_eq!(page.missing, [overflow(6, 26)]);
+}
+
+/// Messages are removed while a page is read, and a writer with an old view stores at a removed number: the message is no
+/// part of the page. The writer appends it again.
+#[tokio::test]
+async fn message_below_floor_is_on_no_page() {
+    for has_position in [true, false] {
+        let table = MemoryTable::default();
+        fill(&table, 24).await;
+        let (slow, id, stream) = (mailbox(table.yielding(), MAX), id("slow"), stream());
+        let messages = [message(&id, "1")];
+        let mut writer = Task::new(slow.append(&stream, &messages, at(0)));
+        assert!(writer.steps(2).is_none());
+        fill(&table, 6).await;
+        let epoch = page(&mailbox(table.clone(), MAX), Start::Now).await.epoch;
+        let position = streamer_message::Position { epoch, seq: 5 };
+        let start = if has_position { Start::After(position) } else { Start::Oldest };
+        let mut reader = Task::new(slow.page(&stream, &start, LIMITS, at(0)));
+        assert!(reader.steps(2).is_none());
+        fill(&table, 6).await;
+        assert!(writer.steps(2).is_none());
+        let page = reader.finish().unwrap();
+        assert_eq!(ids(&page), ["m3", "m4", "m5", "m6"]);
+        assert_eq!((page.after, page.through), (if has_position { 5 } else { 26 }, 30));
+        assert_eq!(page.missing, if has_position { vec![overflow(6, 26)] } else { Vec::new() });
+        assert_eq!(seqs(&writer.finish()), [37]);
+    }
 }
 
 /// A failed removal does not fail the append, and the next append removes more.
