@@ -162,7 +162,7 @@ impl Kept {
                     failed.iter().for_each(|index| self.hand_back(*index, cause.clone()));
                 }
             }
-            // On a FIFO queue, nothing is stored behind a message of its group that is not.
+            // On a FIFO queue, nothing is stored behind a message of its group that could not be.
             let (behind, next): (Vec<_>, Vec<_>) =
                 later.into_iter().partition(|index| failed_groups.contains(&records[*index].group));
             behind.into_iter().for_each(|index| self.hand_back(index, Cause::Behind));
