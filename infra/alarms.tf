@@ -9,6 +9,10 @@ locals {
 
   connect_dimensions = { service = "connect-handler", stage = local.stage }
 
+  mailbox_dimensions = { service = "mailbox-handler", stage = local.stage }
+
+  syncs_without_page = "(FILL(syncs, 0) - FILL(pages, 0))"
+
   # Alarms on messages and connections, by the suffix of the alarm's name.
   pipeline_alarms = {
     oldest-message = {
@@ -110,12 +114,26 @@ locals {
       label      = "Failed"
       expression = local.creates_api ? "FILL(failed, 0) + FILL(uncalled, 0)" : "FILL(failed, 0)"
     }
+    failed-syncs = {
+      description         = "A large share of clients that sync receive no page, so kept messages wait in the mailbox. Read the errors in mailbox-handler's log: a table that denies or throttles calls, a wrong table of connections, or posts that fail. Nothing is lost: clients sync again, and messages are kept for the time that their producer set."
+      evaluation_periods  = 5
+      datapoints_to_alarm = 2
+      threshold           = var.alarms.failed_sync_percent
+      queries = [
+        { id = "syncs", namespace = "Streamer", metric_name = "Syncs", dimensions = local.mailbox_dimensions, stat = "Sum", period = 180 },
+        { id = "pages", namespace = "Streamer", metric_name = "PagesPosted", dimensions = local.mailbox_dimensions, stat = "Sum", period = 180 },
+      ]
+      label = "Syncs without a page (%)"
+      # Two periods, and not a single sync: a client that closes meanwhile receives no page.
+      expression = "IF(${local.syncs_without_page} >= ${var.alarms.failed_sync_minimum}, 100 * ${local.syncs_without_page} / FILL(syncs, 0), 0)"
+    }
   }
 
-  # Without a table, no message waits for connections at another endpoint.
+  # Without a table, no message waits for connections at another endpoint. Without a mailbox, no client syncs.
   absent_alarms = concat(
     local.creates_table ? [] : ["elsewhere"],
     local.creates_function.connect ? [] : ["failed-connects"],
+    local.creates_function.mailbox ? [] : ["failed-syncs"],
   )
 
   refused_connects = "(FILL(refused, 0) - FILL(failed, 0))"
@@ -133,6 +151,8 @@ locals {
     disconnect-throttles = "Lambda throttles $disconnect, so rows of closed connections remain until a post to them fails with 410. Check the account's concurrency."
     delivery-errors      = "Invocations of the worker crash, time out or do not start; SQS delivers their messages again after the visibility timeout. Read the worker's log: it names invalid environment variables."
     delivery-throttles   = "Lambda throttles the worker. Each throttled invocation counts as a receive of its messages, and at maxReceiveCount they become dead letters. Check for other callers of the worker and the account's concurrency, and reserve as much concurrency as the event source mapping uses."
+    mailbox-errors       = "mailbox-handler fails, times out or does not start, so clients that sync receive no page and try again. Read the function's log: it names invalid environment variables."
+    mailbox-throttles    = "Lambda throttles mailbox-handler: more clients sync at once than it has concurrency. They try again, and nothing is lost. If it does not end within minutes, raise mailbox_concurrency, or check the account's concurrency."
   }
 
   function_metrics = { errors = "Errors", throttles = "Throttles" }

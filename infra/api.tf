@@ -20,7 +20,7 @@ locals {
   # Route keys that invoke a function of the module.
   own_routes = {
     for route, short in local.stack.api.routes : route => short
-    if local.creates_function[short] && { connect = var.connect_route, disconnect = var.disconnect_route }[short]
+    if local.creates_function[short] && lookup({ connect = var.connect_route, disconnect = var.disconnect_route }, short, true)
   }
   routes = merge(
     {
@@ -31,6 +31,9 @@ locals {
     },
     var.routes,
   )
+
+  # Answers of API Gateway itself, by route key.
+  mock_responses = { for route, response in local.stack.api.mock_responses : route => jsonencode(response) if var.mailbox }
 
   # Without try, which would make it unknown while the function is.
   creates_authorizer = var.authorizer == null ? false : var.authorizer.function != null
@@ -81,6 +84,48 @@ resource "aws_lambda_permission" "route" {
   function_name = each.value.function_name
   principal     = "apigateway.amazonaws.com"
   source_arn    = "${local.execution_arn}/${local.api_stage}/${each.key}"
+}
+
+# A mock integration answers with the template of its integration response, without a function. The client receives the
+# answer only if the route has a route response.
+# https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-websocket-api-integration-responses.html
+# In a selection expression, $ begins a variable: \$default is the key `$default` itself.
+# https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-websocket-api-selection-expressions.html
+resource "aws_apigatewayv2_integration" "mock" {
+  for_each = local.mock_responses
+
+  api_id                        = local.api_id
+  integration_type              = "MOCK"
+  template_selection_expression = "\\$default"
+  request_templates             = { "$default" = jsonencode({ statusCode = 200 }) }
+}
+
+resource "aws_apigatewayv2_integration_response" "mock" {
+  for_each = local.mock_responses
+
+  api_id                        = local.api_id
+  integration_id                = aws_apigatewayv2_integration.mock[each.key].id
+  integration_response_key      = "$default"
+  template_selection_expression = "\\$default"
+  response_templates            = { "$default" = each.value }
+}
+
+resource "aws_apigatewayv2_route" "mock" {
+  #checkov:skip=CKV_AWS_309:Only `$connect` can have an authorizer.
+  for_each = local.mock_responses
+
+  api_id                              = local.api_id
+  route_key                           = each.key
+  target                              = "integrations/${aws_apigatewayv2_integration.mock[each.key].id}"
+  route_response_selection_expression = "$default"
+}
+
+resource "aws_apigatewayv2_route_response" "mock" {
+  for_each = local.mock_responses
+
+  api_id             = local.api_id
+  route_id           = aws_apigatewayv2_route.mock[each.key].id
+  route_response_key = "$default"
 }
 
 resource "aws_apigatewayv2_authorizer" "this" {

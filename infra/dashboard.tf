@@ -1,4 +1,4 @@
-# One dashboard: outcomes and latency of messages, causes of delays, queue, functions, and connections.
+# One dashboard: outcomes and latency of messages, causes of delays, queue, functions, connections, and the mailbox.
 
 locals {
   # Rows of widgets, with those of functions that are not created.
@@ -9,6 +9,7 @@ locals {
         stat  = "Sum"
         metrics = [
           ["Streamer", "Delivered", "service", "delivery-worker", "stage", local.stage],
+          ["Streamer", "Kept", "service", "delivery-worker", "stage", local.stage],
           ["Streamer", "HandedBack", "service", "delivery-worker", "stage", local.stage],
           ["Streamer", "Undelivered", "service", "delivery-worker", "stage", local.stage],
           ["Streamer", "Gone", "service", "delivery-worker", "stage", local.stage],
@@ -134,17 +135,56 @@ locals {
         ]
       },
     ],
+    [
+      {
+        title = "Mailbox"
+        stat  = "Sum"
+        metrics = [
+          ["Streamer", "Kept", "service", "delivery-worker", "stage", local.stage],
+          ["Streamer", "MailboxCollisions", "service", "delivery-worker", "stage", local.stage],
+          ["Streamer", "Syncs", "service", "mailbox-handler", "stage", local.stage],
+          ["Streamer", "PagesPosted", "service", "mailbox-handler", "stage", local.stage],
+          ["Streamer", "PageMessages", "service", "mailbox-handler", "stage", local.stage],
+          ["Streamer", "Gaps", "service", "mailbox-handler", "stage", local.stage],
+        ]
+      },
+      {
+        title = "Mailbox handler"
+        stat  = "Sum"
+        metrics = [
+          ["AWS/Lambda", "Errors", "FunctionName", local.function_names["mailbox"]],
+          ["AWS/Lambda", "Throttles", "FunctionName", local.function_names["mailbox"]],
+          ["AWS/Lambda", "Duration", "FunctionName", local.function_names["mailbox"], { stat = "p99", yAxis = "right" }],
+          ["Streamer", "InvalidFrames", "service", "mailbox-handler", "stage", local.stage],
+          ["Streamer", "UnknownConnections", "service", "mailbox-handler", "stage", local.stage],
+        ]
+      },
+      {
+        title = "Mailbox table"
+        stat  = "Sum"
+        metrics = [
+          ["AWS/DynamoDB", "ConsumedWriteCapacityUnits", "TableName", local.mailbox_name],
+          ["AWS/DynamoDB", "ConsumedReadCapacityUnits", "TableName", local.mailbox_name],
+          ["AWS/DynamoDB", "WriteThrottleEvents", "TableName", local.mailbox_name],
+          ["AWS/DynamoDB", "ReadThrottleEvents", "TableName", local.mailbox_name],
+        ]
+      },
+    ],
   ]
 
-  # The fourth element of a metric is the value of its first dimension: a service or a function's name, among others.
-  absent_sources = flatten([
-    for short, function in local.stack.functions : [function.package, local.function_names[short]]
-    if !contains(keys(local.functions), short)
-  ])
+  # The second element of a metric is its name, and the fourth is the value of its first dimension: a service or a
+  # function's name, among others.
+  absent_metrics = concat(
+    flatten([
+      for short, function in local.stack.functions : [function.package, local.function_names[short]]
+      if !contains(keys(local.functions), short)
+    ]),
+    var.mailbox ? [] : [local.mailbox_name, "Kept", "MailboxCollisions"],
+  )
   present_widget_rows = [
     for widgets in local.all_widget_rows : [
-      for widget in widgets : merge(widget, { metrics = [for metric in widget.metrics : metric if !contains(local.absent_sources, metric[3])] })
-      if anytrue([for metric in widget.metrics : !contains(local.absent_sources, metric[3])])
+      for widget in widgets : merge(widget, { metrics = [for metric in widget.metrics : metric if length(setintersection(local.absent_metrics, [metric[1], metric[3]])) == 0] })
+      if anytrue([for metric in widget.metrics : length(setintersection(local.absent_metrics, [metric[1], metric[3]])) == 0])
     ]
   ]
 

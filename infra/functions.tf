@@ -37,7 +37,7 @@ resource "aws_lambda_function" "this" {
   source_code_hash               = fileexists(each.value.zip) ? filebase64sha256(each.value.zip) : null
   timeout                        = each.value.timeout_seconds
   memory_size                    = each.value.memory_mb
-  reserved_concurrent_executions = each.key == local.worker ? local.reserved_concurrency : -1
+  reserved_concurrent_executions = lookup(local.reservations, each.key, -1)
   tags                           = var.tags
 
   environment {
@@ -63,6 +63,11 @@ resource "aws_lambda_function" "this" {
     precondition {
       condition     = local.creates_function.connect || length(local.connect_only) == 0
       error_message = "Without the function connect, no client is verified: set connect to true, or omit ${join(", ", local.connect_only)}."
+    }
+
+    precondition {
+      condition     = each.key != "mailbox" || local.mailbox_concurrency == -1 || local.mailbox_concurrency <= local.spare_concurrency
+      error_message = "Lambda keeps 100 of the account's concurrency unreserved, and the worker reserves ${max(0, local.reserved_concurrency)}, so mailbox_concurrency may be at most ${max(0, local.spare_concurrency)} with an account_concurrency of ${var.account_concurrency}: omit or lower mailbox_concurrency, or set account_concurrency to the account's quota if that is larger."
     }
   }
 

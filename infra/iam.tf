@@ -6,12 +6,14 @@ locals {
   encrypts           = var.kms_key_arn != null
 
   table_arn      = one(aws_dynamodb_table.connections[*].arn)
+  mailbox_arn    = one(aws_dynamodb_table.mailbox[*].arn)
   management_arn = "${local.execution_arn}/${local.api_stage}"
 
   policies = {
     connect    = one(data.aws_iam_policy_document.connect[*].json)
     disconnect = one(data.aws_iam_policy_document.disconnect[*].json)
     delivery   = data.aws_iam_policy_document.delivery.json
+    mailbox    = one(data.aws_iam_policy_document.mailbox[*].json)
   }
 }
 
@@ -181,6 +183,24 @@ data "aws_iam_policy_document" "delivery" {
     }
   }
 
+  # Appends messages, moves the head, finds devices, and removes devices that are gone and messages beyond the maximum.
+  dynamic "statement" {
+    for_each = var.mailbox ? [true] : []
+
+    content {
+      sid = "KeepMessages"
+      actions = [
+        "dynamodb:BatchWriteItem",
+        "dynamodb:DeleteItem",
+        "dynamodb:GetItem",
+        "dynamodb:PutItem",
+        "dynamodb:Query",
+        "dynamodb:UpdateItem",
+      ]
+      resources = [local.mailbox_arn]
+    }
+  }
+
   statement {
     sid       = "PostToConnections"
     actions   = ["execute-api:ManageConnections"]
@@ -197,6 +217,37 @@ data "aws_iam_policy_document" "delivery" {
       actions   = ["kms:GenerateDataKey"]
       resources = [var.kms_key_arn]
     }
+  }
+}
+
+data "aws_iam_policy_document" "mailbox" {
+  count = var.mailbox ? 1 : 0
+
+  source_policy_documents = [data.aws_iam_policy_document.telemetry["mailbox"].json]
+
+  # The row names the connection's user: a frame of a client does not.
+  statement {
+    sid       = "ReadConnection"
+    actions   = ["dynamodb:GetItem"]
+    resources = [local.table_arn]
+  }
+
+  statement {
+    sid       = "ReadMessages"
+    actions   = ["dynamodb:GetItem", "dynamodb:Query"]
+    resources = [local.mailbox_arn]
+  }
+
+  statement {
+    sid       = "RegisterDevices"
+    actions   = ["dynamodb:PutItem", "dynamodb:DeleteItem"]
+    resources = [local.mailbox_arn]
+  }
+
+  statement {
+    sid       = "PostPages"
+    actions   = ["execute-api:ManageConnections"]
+    resources = ["${local.management_arn}/POST/@connections/*"]
   }
 }
 

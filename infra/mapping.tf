@@ -1,4 +1,4 @@
-# The event source mapping from the outbound queue to the worker, and its request rate.
+# The event source mapping from the outbound queue to the worker, its request rate, and reserved concurrency.
 #
 # All APIs of an account in a Region share one limit of requests a second to API Gateway: 10 000 by default, 2 500 in
 # newer Regions. Messages from clients and posts to clients both count:
@@ -28,6 +28,14 @@ locals {
   # https://docs.aws.amazon.com/lambda/latest/dg/configuration-concurrency.html
   reservable_concurrency = max(0, var.account_concurrency - 100)
   reserved_concurrency   = coalesce(var.reserved_concurrency, local.concurrency <= local.reservable_concurrency ? local.concurrency : -1)
+
+  # When an API restarts, every client connects and syncs. A reservation is also a limit, so that syncs, which clients
+  # try again, leave the rest of the account to `$connect`, where a throttled client is refused.
+  spare_concurrency   = local.reservable_concurrency - max(0, local.reserved_concurrency)
+  mailbox_share       = floor(var.account_concurrency / 10)
+  mailbox_concurrency = coalesce(var.mailbox_concurrency, local.mailbox_share <= local.spare_concurrency ? local.mailbox_share : -1)
+
+  reservations = { (local.worker) = local.reserved_concurrency, mailbox = local.mailbox_concurrency }
 
   # The worker accepts 1 to 10 000.
   max_posts_per_second = min(10000, max(1, floor(local.requests_per_second / local.concurrency)))
@@ -72,7 +80,8 @@ resource "aws_lambda_event_source_mapping" "outbound" {
     }
 
     # Without a reservation, the worker takes its concurrency from the rest of the account. Half of the account stays
-    # for $connect, $disconnect and the router: API Gateway answers their throttled invocations with an error.
+    # for $connect, $disconnect, the mailbox and the router: API Gateway answers their throttled invocations with an
+    # error.
     precondition {
       condition     = local.reserved_concurrency != -1 || 2 * local.concurrency <= var.account_concurrency
       error_message = "The mapping makes up to ${local.concurrency} concurrent invocations. Without reserved concurrency, that may be at most half of account_concurrency (${var.account_concurrency}), so that $connect, $disconnect and the router can run: set account_concurrency to the account's quota if that is larger, or lower requests_per_second or provisioned_pollers."

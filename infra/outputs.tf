@@ -43,8 +43,18 @@ output "connections_table" {
   value       = one(aws_dynamodb_table.connections[*].name)
 }
 
+output "mailbox_table" {
+  description = "Name of the mailbox table; null without `mailbox`."
+  value       = one(aws_dynamodb_table.mailbox[*].name)
+}
+
+output "mailbox_table_arn" {
+  description = "ARN of the mailbox table; null without `mailbox`."
+  value       = one(aws_dynamodb_table.mailbox[*].arn)
+}
+
 output "functions" {
-  description = "Names of the functions, by short name (`connect`, `disconnect`, `delivery`)."
+  description = "Names of the functions, by short name (`connect`, `disconnect`, `delivery`, `mailbox`)."
   value       = { for short, function in aws_lambda_function.this : short => function.function_name }
 }
 

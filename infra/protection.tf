@@ -1,20 +1,22 @@
-# Protection of all that holds data: the queues and the table are deleted together or not at all, and only on request.
+# Protection of all that holds data: the queues and the tables are deleted together or not at all, and only on request.
 #
 # SQS has no deletion protection, and prevent_destroy accepts no variable. So a plan compares the names with those that
 # were deployed. And since Terraform checks nothing when it destroys, a guard that depends on every other resource, and is
 # destroyed first for that reason, refuses.
 
 locals {
-  # Null without a table.
+  # Null without the table.
   data = {
     outbound    = local.outbound_name
     dead_letter = local.dead_letter_name
     table       = local.creates_table ? local.table_name : null
+    mailbox     = var.mailbox ? local.mailbox_name : null
   }
   arns = {
     outbound    = aws_sqs_queue.outbound.arn
     dead_letter = aws_sqs_queue.dead_letter.arn
     table       = one(aws_dynamodb_table.connections[*].arn)
+    mailbox     = one(aws_dynamodb_table.mailbox[*].arn)
   }
   protected = {
     for key, name in local.data : key => name != null && var.deletion_protection && !contains(var.abandon, coalesce(name, "-"))
@@ -39,7 +41,12 @@ resource "terraform_data" "deployed" {
     }
   }
 
-  depends_on = [aws_dynamodb_table.connections, aws_sqs_queue.dead_letter, aws_sqs_queue.outbound]
+  depends_on = [
+    aws_dynamodb_table.connections,
+    aws_dynamodb_table.mailbox,
+    aws_sqs_queue.dead_letter,
+    aws_sqs_queue.outbound,
+  ]
 }
 
 # Reads its protection from the state, so that lifting it takes an apply of its own. A replacement under the same name
@@ -60,8 +67,12 @@ resource "terraform_data" "guard" {
   depends_on = [
     aws_apigatewayv2_api.this,
     aws_apigatewayv2_authorizer.this,
+    aws_apigatewayv2_integration.mock,
     aws_apigatewayv2_integration.this,
+    aws_apigatewayv2_integration_response.mock,
+    aws_apigatewayv2_route.mock,
     aws_apigatewayv2_route.this,
+    aws_apigatewayv2_route_response.mock,
     aws_apigatewayv2_stage.this,
     aws_cloudwatch_dashboard.this,
     aws_cloudwatch_log_group.access,
@@ -70,6 +81,7 @@ resource "terraform_data" "guard" {
     aws_cloudwatch_metric_alarm.refused_connects,
     aws_cloudwatch_metric_alarm.this,
     aws_dynamodb_table.connections,
+    aws_dynamodb_table.mailbox,
     aws_iam_policy.producer,
     aws_iam_role.function,
     aws_iam_role_policy.function,

@@ -17,6 +17,7 @@ locals {
   creates_function = {
     connect    = coalesce(var.connect, local.creates_api)
     disconnect = coalesce(var.disconnect, local.creates_api)
+    mailbox    = var.mailbox
   }
   creates_table = coalesce(var.table, local.creates_function.connect || local.creates_function.disconnect)
 
@@ -26,6 +27,7 @@ locals {
   name             = coalesce(var.name, local.stack.api.name)
   queue_suffix     = var.fifo ? ".fifo" : ""
   table_name       = "${local.name}${trimprefix(local.stack.table.name, local.stack.api.name)}"
+  mailbox_name     = "${local.name}${trimprefix(local.stack.mailbox.name, local.stack.api.name)}"
   outbound_name    = "${local.name}${trimprefix(local.stack.queues.outbound.name, local.stack.api.name)}${local.queue_suffix}"
   dead_letter_name = "${local.name}${trimprefix(local.stack.queues.dead_letter.name, local.stack.api.name)}${local.queue_suffix}"
 
@@ -65,6 +67,9 @@ locals {
     jwt_jwks_url                = var.jwt_jwks_url
     jwt_public_key              = var.jwt_public_key
     log_level                   = var.log_level
+    mailbox_generation          = var.mailbox ? var.mailbox_generation : null
+    mailbox_max_messages        = var.mailbox ? var.mailbox_max_messages : null
+    mailbox_timeout_seconds     = local.stack.functions.mailbox.timeout_seconds
     management_endpoint_aliases = var.management_endpoint_aliases == null ? null : join(",", var.management_endpoint_aliases)
     max_age_seconds             = var.max_age_seconds
     max_connections_per_user    = var.max_connections_per_user
@@ -80,15 +85,18 @@ locals {
   resource_values = {
     connections_table     = one(aws_dynamodb_table.connections[*].name)
     dead_letter_queue_url = aws_sqs_queue.dead_letter.url
+    mailbox_table         = one(aws_dynamodb_table.mailbox[*].name)
     management_endpoint   = local.management_endpoint
     queue_url             = aws_sqs_queue.outbound.url
   }
   values = merge({ for name, value in local.settings : name => tostring(value) }, local.resource_values)
 
-  # The functions have defaults for unset variables. Without a table, the worker delivers to connections only.
+  # The functions have defaults for unset variables. Without a table, the worker delivers to connections only, and
+  # without a mailbox it keeps no messages.
   unset = concat(
     [for name, value in local.settings : name if value == null],
     local.creates_table ? [] : ["connections_table"],
+    var.mailbox ? [] : ["mailbox_table"],
   )
   environment = {
     for short, function in local.stack.functions : short => {

@@ -1,4 +1,4 @@
-# The connection table.
+# The connection table and the mailbox table.
 
 resource "aws_dynamodb_table" "connections" {
   #checkov:skip=CKV_AWS_119:Encrypted with DynamoDB's own key, or with var.kms_key_arn.
@@ -40,6 +40,42 @@ resource "aws_dynamodb_table" "connections" {
   }
 
   # Without a key of the caller, DynamoDB encrypts the table with a key that it owns.
+  server_side_encryption {
+    enabled     = var.kms_key_arn != null
+    kms_key_arn = var.kms_key_arn
+  }
+}
+
+# One stream of kept messages for each user.
+resource "aws_dynamodb_table" "mailbox" {
+  #checkov:skip=CKV_AWS_119:Encrypted with DynamoDB's own key, or with var.kms_key_arn.
+  count = var.mailbox ? 1 : 0
+
+  name                        = local.mailbox_name
+  billing_mode                = "PAY_PER_REQUEST"
+  hash_key                    = local.stack.mailbox.hash_key
+  range_key                   = local.stack.mailbox.range_key
+  deletion_protection_enabled = local.protected.mailbox
+  tags                        = var.tags
+
+  dynamic "attribute" {
+    for_each = toset([local.stack.mailbox.hash_key, local.stack.mailbox.range_key])
+
+    content {
+      name = attribute.value
+      type = "S"
+    }
+  }
+
+  ttl {
+    attribute_name = local.stack.mailbox.ttl_attribute
+    enabled        = true
+  }
+
+  point_in_time_recovery {
+    enabled = true
+  }
+
   server_side_encryption {
     enabled     = var.kms_key_arn != null
     kms_key_arn = var.kms_key_arn

@@ -46,7 +46,7 @@ variable "architecture" {
 }
 
 variable "deletion_protection" {
-  description = "Whether the queues and the connection table are protected from deletion: by `terraform destroy`, and by a change of name or fifo or one that removes the table. Set false and apply before you destroy."
+  description = "Whether the queues and the tables are protected from deletion: by `terraform destroy`, and by a change of name or fifo or one that removes a table. Set false and apply before you destroy."
   type        = bool
   default     = true
 }
@@ -58,7 +58,7 @@ variable "abandon" {
 }
 
 variable "kms_key_arn" {
-  description = "ARN of a customer managed KMS key for the queues and the table; null uses keys that SQS and DynamoDB own."
+  description = "ARN of a customer managed KMS key for the queues and the tables; null uses keys that SQS and DynamoDB own."
   type        = string
   default     = null
 
@@ -191,6 +191,11 @@ variable "routes" {
   validation {
     condition     = !contains(keys(var.routes), "$disconnect") || !coalesce(var.disconnect, var.api == null) || !var.disconnect_route
     error_message = "routes must not contain $disconnect: the module's function has this route. To have a function of yours there, set disconnect or disconnect_route to false."
+  }
+
+  validation {
+    condition     = !var.mailbox || length(setintersection(keys(var.routes), ["streamer.sync", "streamer.ping"])) == 0
+    error_message = "routes must not contain streamer.sync or streamer.ping: the mailbox has these routes. Choose other route keys, or set mailbox to false."
   }
 }
 
@@ -600,6 +605,47 @@ variable "batching_window_seconds" {
   }
 }
 
+# Mailbox
+
+variable "mailbox" {
+  description = "Whether to create the mailbox: a table of kept messages, the function that sends them to clients which were away, and the routes `streamer.sync` and `streamer.ping`. It needs the connection table. Beside an `api` whose stage does not deploy automatically, deploy it after a change."
+  type        = bool
+  default     = false
+
+  validation {
+    condition     = !var.mailbox || coalesce(var.table, coalesce(var.connect, var.api == null) || coalesce(var.disconnect, var.api == null))
+    error_message = "The mailbox needs the connection table: its rows name the user of each connection. Set table to true and let functions of yours write the rows, set connect and disconnect to true, or set mailbox to false."
+  }
+
+  # Beside an API that exists, the expression is not known here.
+  validation {
+    condition     = !var.mailbox || var.route_selection_expression == null || can(regex("^\\$(request\\.body\\.(type|action)|\\{request\\.body\\.(type|action)\\})$", var.route_selection_expression))
+    error_message = "The mailbox's frames have the route key in their fields type and action: set route_selection_expression to $request.body.type or $request.body.action, or set mailbox to false."
+  }
+}
+
+variable "mailbox_generation" {
+  description = "Part of every stream's epoch. Change it after the mailbox table was restored from a backup, to 1 the first time: clients then start over and report a gap. Otherwise they would skip messages that reuse the restored positions, without notice."
+  type        = string
+  default     = "0"
+
+  validation {
+    condition     = can(regex("^[A-Za-z0-9]{1,8}$", var.mailbox_generation))
+    error_message = "mailbox_generation must have 1 to 8 characters: letters and digits."
+  }
+}
+
+variable "mailbox_max_messages" {
+  description = "Maximum number of messages that a user's stream keeps. Beyond it the worker removes the oldest, and clients that lack them report a gap."
+  type        = number
+  default     = 1000
+
+  validation {
+    condition     = floor(var.mailbox_max_messages) == var.mailbox_max_messages && var.mailbox_max_messages >= 100 && var.mailbox_max_messages <= 10000
+    error_message = "mailbox_max_messages must be a whole number from 100 to 10000."
+  }
+}
+
 # Request rate and concurrency
 
 variable "requests_per_second" {
@@ -650,6 +696,17 @@ variable "reserved_concurrency" {
   }
 }
 
+variable "mailbox_concurrency" {
+  description = "Reserved concurrency of the function mailbox, which is also its limit: when many clients sync at once, the others try again, and `$connect` is not throttled. Null reserves a tenth of account_concurrency if the account has it to spare, and else nothing. -1 reserves nothing."
+  type        = number
+  default     = null
+
+  validation {
+    condition     = var.mailbox_concurrency == null || coalesce(var.mailbox_concurrency, -1) == -1 || try(floor(var.mailbox_concurrency) == var.mailbox_concurrency && var.mailbox_concurrency >= 1, false)
+    error_message = "mailbox_concurrency must be -1, or a whole number of at least 1."
+  }
+}
+
 # Logs, traces and alarms
 
 variable "log_level" {
@@ -696,6 +753,8 @@ variable "alarms" {
     refused_connect_percent          = optional(number, 20)
     refused_connect_minimum          = optional(number, 20)
     refused_connect_majority_minimum = optional(number, 3)
+    failed_sync_percent              = optional(number, 20)
+    failed_sync_minimum              = optional(number, 2)
     errors                           = optional(number, 0)
     throttles                        = optional(number, 0)
     delivery_latency_p99_ms          = optional(number, 10000)
@@ -703,12 +762,12 @@ variable "alarms" {
   default = {}
 
   validation {
-    condition     = alltrue([for percent in [var.alarms.refused_connect_percent, var.alarms.undelivered_percent] : percent > 0 && percent <= 100])
-    error_message = "refused_connect_percent and undelivered_percent must be above 0 and at most 100."
+    condition     = alltrue([for percent in [var.alarms.refused_connect_percent, var.alarms.undelivered_percent, var.alarms.failed_sync_percent] : percent > 0 && percent <= 100])
+    error_message = "refused_connect_percent, undelivered_percent and failed_sync_percent must be above 0 and at most 100."
   }
 
   validation {
-    condition     = alltrue([for minimum in [var.alarms.refused_connect_minimum, var.alarms.refused_connect_majority_minimum, var.alarms.undelivered_minimum] : minimum >= 1])
-    error_message = "refused_connect_minimum, refused_connect_majority_minimum and undelivered_minimum must be at least 1."
+    condition     = alltrue([for minimum in [var.alarms.refused_connect_minimum, var.alarms.refused_connect_majority_minimum, var.alarms.undelivered_minimum, var.alarms.failed_sync_minimum] : minimum >= 1])
+    error_message = "refused_connect_minimum, refused_connect_majority_minimum, undelivered_minimum and failed_sync_minimum must be at least 1."
   }
 }

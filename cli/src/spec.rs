@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Context as _;
 use serde::Deserialize;
+use serde_json::Value;
 
 /// The content of `infra/stack.json`.
 #[derive(Debug, Clone, Deserialize)]
@@ -11,6 +12,8 @@ use serde::Deserialize;
 pub struct Spec {
     /// The connection table.
     pub table: Table,
+    /// The mailbox table.
+    pub mailbox: MailboxTable,
     /// The queues.
     pub queues: Queues,
     /// The functions by short name.
@@ -35,6 +38,20 @@ pub struct Table {
     pub indexes: Vec<Index>,
     /// The attributes that indexes hold besides keys.
     pub projection: Vec<String>,
+}
+
+/// The mailbox table, which has no index. Both keys are strings.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MailboxTable {
+    /// The name.
+    pub name: String,
+    /// The partition key's attribute.
+    pub hash_key: String,
+    /// The sort key's attribute.
+    pub range_key: String,
+    /// The attribute with the time at which DynamoDB may delete an item.
+    pub ttl_attribute: String,
 }
 
 /// A global secondary index.
@@ -145,13 +162,17 @@ pub struct Api {
     pub access_log: BTreeMap<String, String>,
     /// The short name of each route's function.
     pub routes: BTreeMap<String, String>,
+    /// The response of each route that API Gateway answers itself, with a mock integration.
+    pub mock_responses: BTreeMap<String, Value>,
 }
 
 impl Spec {
     /// Appends `suffix` to every name, so that several deployments can share an endpoint.
     pub(crate) fn rename(&mut self, suffix: &str) {
-        let Self { table, queues, functions: _, mapping: _, api } = self;
-        for name in [&mut table.name, &mut queues.outbound.name, &mut queues.dead_letter.name, &mut api.name]
+        let Self { table, mailbox, queues, functions: _, mapping: _, api } = self;
+        let Queues { outbound, dead_letter } = queues;
+        for name in
+            [&mut table.name, &mut mailbox.name, &mut outbound.name, &mut dead_letter.name, &mut api.name]
         {
             name.push_str(suffix);
         }

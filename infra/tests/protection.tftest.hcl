@@ -1,18 +1,19 @@
-# Queues and table are deleted only after an apply that lifts their protection.
+# Queues and tables are deleted only after an apply that lifts their protection.
 
 mock_provider "aws" {
   source = "./tests/mocks"
 }
 
-# The smallest deployment that has queues and a table.
+# The smallest deployment that has queues and both tables.
 variables {
-  api   = { id = "e5d4c3b2a1", stage = "prod" }
-  table = true
+  api     = { id = "e5d4c3b2a1", stage = "prod" }
+  table   = true
+  mailbox = true
 }
 
 run "protected_deployment_is_applied" {
   assert {
-    condition     = { for key, guard in terraform_data.guard : key => guard.output } == { outbound = { name = "streamer-outbound", protected = true }, dead_letter = { name = "streamer-dead-letters", protected = true }, table = { name = "streamer_connections", protected = true } }
+    condition     = { for key, guard in terraform_data.guard : key => guard.output } == { outbound = { name = "streamer-outbound", protected = true }, dead_letter = { name = "streamer-dead-letters", protected = true }, table = { name = "streamer_connections", protected = true }, mailbox = { name = "streamer_mailbox", protected = true } }
     error_message = "guard: ${jsonencode(terraform_data.guard)}"
   }
 }
@@ -42,7 +43,7 @@ run "rejects_rename_together_with_abandon" {
 
   variables {
     name    = "chat"
-    abandon = ["streamer-outbound", "streamer-dead-letters", "streamer_connections"]
+    abandon = ["streamer-outbound", "streamer-dead-letters", "streamer_connections", "streamer_mailbox"]
   }
 
   expect_failures = [terraform_data.deployed]
@@ -54,7 +55,7 @@ run "abandon_lifts_protection_by_name" {
   }
 
   assert {
-    condition     = { for key, guard in terraform_data.guard : key => guard.output.protected } == { outbound = false, dead_letter = false, table = true } && aws_dynamodb_table.connections[0].deletion_protection_enabled
+    condition     = { for key, guard in terraform_data.guard : key => guard.output.protected } == { outbound = false, dead_letter = false, table = true, mailbox = true } && aws_dynamodb_table.connections[0].deletion_protection_enabled && aws_dynamodb_table.mailbox[0].deletion_protection_enabled
     error_message = "guard: ${jsonencode(terraform_data.guard)}"
   }
 }
@@ -65,6 +66,17 @@ run "rejects_rename_of_a_table_not_abandoned" {
   variables {
     name    = "chat"
     abandon = ["streamer-outbound", "streamer-dead-letters"]
+  }
+
+  expect_failures = [terraform_data.deployed]
+}
+
+run "rejects_rename_of_a_mailbox_not_abandoned" {
+  command = plan
+
+  variables {
+    name    = "chat"
+    abandon = ["streamer-outbound", "streamer-dead-letters", "streamer_connections"]
   }
 
   expect_failures = [terraform_data.deployed]
@@ -85,12 +97,12 @@ run "abandoned_queues_become_fifo" {
 run "abandoned_deployment_is_prepared_for_rename" {
   variables {
     fifo    = true
-    abandon = ["streamer-outbound.fifo", "streamer-dead-letters.fifo", "streamer_connections"]
+    abandon = ["streamer-outbound.fifo", "streamer-dead-letters.fifo", "streamer_connections", "streamer_mailbox"]
   }
 
   assert {
-    condition     = !aws_dynamodb_table.connections[0].deletion_protection_enabled
-    error_message = "DynamoDB would refuse to delete the table."
+    condition     = !aws_dynamodb_table.connections[0].deletion_protection_enabled && !aws_dynamodb_table.mailbox[0].deletion_protection_enabled
+    error_message = "DynamoDB would refuse to delete the tables."
   }
 }
 
@@ -98,11 +110,37 @@ run "abandoned_deployment_is_renamed" {
   variables {
     name    = "chat"
     fifo    = true
-    abandon = ["streamer-outbound.fifo", "streamer-dead-letters.fifo", "streamer_connections"]
+    abandon = ["streamer-outbound.fifo", "streamer-dead-letters.fifo", "streamer_connections", "streamer_mailbox"]
   }
 
   assert {
-    condition     = { for key, guard in terraform_data.guard : key => guard.output } == { outbound = { name = "chat-outbound.fifo", protected = true }, dead_letter = { name = "chat-dead-letters.fifo", protected = true }, table = { name = "chat_connections", protected = true } }
+    condition     = { for key, guard in terraform_data.guard : key => guard.output } == { outbound = { name = "chat-outbound.fifo", protected = true }, dead_letter = { name = "chat-dead-letters.fifo", protected = true }, table = { name = "chat_connections", protected = true }, mailbox = { name = "chat_mailbox", protected = true } }
+    error_message = "guard: ${jsonencode(terraform_data.guard)}"
+  }
+}
+
+run "abandoned_mailbox_is_removed" {
+  variables {
+    name    = "chat"
+    fifo    = true
+    abandon = ["chat_mailbox"]
+  }
+
+  assert {
+    condition     = terraform_data.guard["table"].output.protected && !terraform_data.guard["mailbox"].output.protected
+    error_message = "guard: ${jsonencode(terraform_data.guard)}"
+  }
+}
+
+run "deployment_without_mailbox_protects_the_rest" {
+  variables {
+    name    = "chat"
+    fifo    = true
+    mailbox = false
+  }
+
+  assert {
+    condition     = length(aws_dynamodb_table.mailbox) == 0 && terraform_data.guard["mailbox"].output.name == null && !terraform_data.guard["mailbox"].output.protected && terraform_data.guard["table"].output.protected
     error_message = "guard: ${jsonencode(terraform_data.guard)}"
   }
 }
