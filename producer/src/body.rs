@@ -5,7 +5,7 @@ use streamer_message::{Audience, OutboundMessage, Payload};
 use crate::{
     entry::entries,
     error::MessageError,
-    message::{Message, Recipients},
+    message::{Message, Recipients, check_keep},
 };
 
 impl Message {
@@ -31,8 +31,9 @@ impl Message {
     /// # Errors
     /// [`MessageError`] for a body that is not valid, or that only a worker writes: correct it.
     pub fn decode(body: &str) -> Result<Self, MessageError> {
-        let OutboundMessage { id, to, payload, request, supersedable, expires_at, retry, unknown, .. } =
-            OutboundMessage::decode(body)?;
+        let OutboundMessage {
+            id, to, payload, request, supersedable, expires_at, keep, retry, unknown, ..
+        } = OutboundMessage::decode(body)?;
         if retry.is_some() {
             return Err(MessageError::NotOfProducer("`retry`"));
         }
@@ -47,7 +48,9 @@ impl Message {
             Audience::Shard { .. } => return Err(MessageError::NotOfProducer("`shard`")),
         };
         let payload = Payload::from_json(payload.as_str().to_owned())?;
-        Ok(Self { to, fair_queue_tenant: None, id, payload, request, supersedable, expires_at, trace: None })
+        check_keep(keep, &to, &payload)?;
+        let (fair_queue_tenant, trace) = (None, None);
+        Ok(Self { to, fair_queue_tenant, id, payload, request, supersedable, expires_at, keep, trace })
     }
 }
 
@@ -64,7 +67,7 @@ mod tests {
             expiring().request("r").progress(40, Some("half")).unwrap(),
             expiring().id("m").json(r#"{ "b": 1.0, "a": [1e400, "\ud800"] }"#).unwrap(),
             Message::connections(["a", "b"]).payload(&1).unwrap(),
-            Message::user("acme", "anna").payload(&1).unwrap(),
+            Message::user("acme", "anna").keep(Duration::from_secs(60)).payload(&1).unwrap(),
             Message::tenant("acme").payload(&1).unwrap(),
         ] {
             let bodies = message.encode();

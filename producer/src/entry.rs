@@ -87,6 +87,7 @@ fn entry(message: &Message, to: Audience, is_fifo: bool) -> Entry {
     outbound.request = message.request.clone();
     outbound.supersedable = message.supersedable;
     outbound.expires_at = message.expires_at;
+    outbound.keep = message.keep;
     Entry { body: outbound.encode(), group, deduplication, trace: message.trace.clone(), key }
 }
 

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use streamer_message::{
-    DecodeError, InvalidId, MessageId, PayloadError, Percent, PercentOutOfRange,
+    DecodeError, InvalidId, InvalidKeep, MessageId, PayloadError, Percent, PercentOutOfRange,
+    limits::KEPT_PAYLOAD_BYTES,
     sqs::{is_final, is_message_fault},
 };
 
@@ -17,6 +18,20 @@ pub enum MessageError {
     /// The message has no recipient.
     #[error("the message has no recipient: name at least one connection")]
     NoRecipient,
+    /// The time for which the message is to be kept is too short or too long.
+    #[error(transparent)]
+    Keep(#[from] InvalidKeep),
+    /// The message is to be kept, and is not for a user.
+    #[error("only a message to one user can be kept: address the user, or leave `keep` out")]
+    KeepAudience,
+    /// The message is to be kept, and its payload is too large.
+    #[error(
+        "the payload has {bytes} bytes, at most {KEPT_PAYLOAD_BYTES} can be kept: keep a reference to it instead"
+    )]
+    KeptPayload {
+        /// The size of the payload in bytes.
+        bytes: usize,
+    },
     /// Progress without a request.
     #[error("progress belongs to a request: name it with `request`")]
     NoRequest,

@@ -8,8 +8,9 @@ use std::{
 
 use serde::Serialize;
 use streamer_message::{
-    ClientContent, ClientError, ClientMessage, ConnectionId, InvalidId, MessageId, Payload, PayloadError,
-    Percent, PercentOutOfRange, Request, RequestId, TenantId, UserId,
+    ClientContent, ClientError, ClientMessage, ConnectionId, InvalidId, InvalidKeep, Keep, MessageId,
+    Payload, PayloadError, Percent, PercentOutOfRange, Request, RequestId, TenantId, UserId,
+    limits::KEPT_PAYLOAD_BYTES,
 };
 
 use crate::error::MessageError;
@@ -44,6 +45,7 @@ pub struct Message {
     pub(crate) request: Option<Request>,
     pub(crate) supersedable: bool,
     pub(crate) expires_at: Option<u64>,
+    pub(crate) keep: Option<Keep>,
     pub(crate) trace: Option<String>,
 }
 
@@ -75,6 +77,7 @@ pub struct MessageBuilder {
     request: Result<Option<RequestId>, InvalidId>,
     supersedable: Option<bool>,
     expires_in: Option<Duration>,
+    keep: Result<Option<Keep>, InvalidKeep>,
     trace: Option<String>,
 }
 
@@ -157,7 +160,8 @@ impl fmt::Debug for Message {
 impl MessageBuilder {
     fn new(to: Result<Option<Recipients>, InvalidId>) -> Self {
         let (fair_queue_tenant, id, request) = (Ok(None), Ok(None), Ok(None));
-        Self { to, fair_queue_tenant, id, request, supersedable: None, expires_in: None, trace: None }
+        let (supersedable, expires_in, keep, trace) = (None, None, Ok(None), None);
+        Self { to, fair_queue_tenant, id, request, supersedable, expires_in, keep, trace }
     }
 
     /// Sets the tenant of the connections, for SQS fair queues: on a standard queue, SQS delays the messages of a
@@ -216,6 +220,25 @@ impl MessageBuilder {
         self
     }
 
+    /// Keeps the message for a user who is away: 60 s to 30 days, in whole seconds. The worker stores it in the user's
+    /// stream, and each of the user's devices gets it with its next sync, in the order of the stream. A kept payload has
+    /// at most 127 KiB. If the message also [expires](Self::expires_in), it is kept until the earlier of the two.
+    ///
+    /// The deployment needs a mailbox, and clients follow the rules for clients.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use streamer_producer::Message;
+    /// let week = Duration::from_secs(7 * 24 * 3600);
+    /// let message = Message::user("acme", "anna").keep(week).payload("your report is ready")?;
+    /// # drop(message);
+    /// # Ok::<_, streamer_producer::MessageError>(())
+    /// ```
+    pub fn keep(mut self, time: Duration) -> Self {
+        self.keep = Keep::new(time).map(Some);
+        self
+    }
+
     /// Sets whether a later message of the same request makes this one worthless. The default is true for progress, and
     /// false for all other content.
     pub fn supersedable(mut self, supersedable: bool) -> Self {
@@ -233,6 +256,12 @@ impl MessageBuilder {
         if let Ok(id) = &mut self.id {
             id.get_or_insert_with(MessageId::generate);
         }
+        self
+    }
+
+    /// Removes the time for which the message is kept.
+    pub(crate) fn without_keep(mut self) -> Self {
+        self.keep = Ok(None);
         self
     }
 
@@ -366,16 +395,34 @@ impl MessageBuilder {
         let id = self.id?.unwrap_or_else(MessageId::generate);
         let request = self.request?.map(|id| Request::new(id, next_seq(now)));
         let trace = self.trace.or_else(|| env::var("_X_AMZN_TRACE_ID").ok());
+        let to = self.to?.ok_or(MessageError::NoRecipient)?;
+        let keep = self.keep?;
+        let payload = payload(&id, request.as_ref())?;
+        check_keep(keep, &to, &payload)?;
         Ok(Message {
-            to: self.to?.ok_or(MessageError::NoRecipient)?,
+            to,
             fair_queue_tenant: self.fair_queue_tenant?,
             trace: trace.filter(|header| is_trace(header)),
-            payload: payload(&id, request.as_ref())?,
+            payload,
+            keep,
             id,
             request,
             supersedable: self.supersedable.unwrap_or(supersedable),
             expires_at: self.expires_in.map(|duration| as_millis(now.saturating_add(duration)).min(NEVER)),
         })
+    }
+}
+
+/// Checks that a message which is to be kept is for a user, and not too large.
+pub(crate) fn check_keep(
+    keep: Option<Keep>,
+    to: &Recipients,
+    payload: &Payload<'_>,
+) -> Result<(), MessageError> {
+    match (keep, to, payload.as_str().len()) {
+        (None, ..) | (_, Recipients::User { .. }, 0..=KEPT_PAYLOAD_BYTES) => Ok(()),
+        (Some(_), Recipients::User { .. }, bytes) => Err(MessageError::KeptPayload { bytes }),
+        (Some(_), ..) => Err(MessageError::KeepAudience),
     }
 }
 
@@ -463,6 +510,29 @@ mod tests {
         {
             assert_eq!(traced(other), None);
         }
+    }
+
+    #[test]
+    fn only_messages_for_users_are_kept() {
+        let hour = Duration::from_secs(3600);
+        let kept = Message::user("acme", "anna").keep(hour).payload(&1).unwrap();
+        assert_eq!(kept.keep.unwrap().duration(), hour);
+        for other in [Message::connection("c"), Message::tenant("acme")] {
+            assert!(matches!(other.keep(hour).payload(&1), Err(MessageError::KeepAudience)));
+        }
+        let short = Message::user("acme", "anna").keep(Duration::from_secs(59)).payload(&1);
+        assert!(matches!(short, Err(MessageError::Keep(_))));
+    }
+
+    #[test]
+    fn kept_payload_has_at_most_127_kib() {
+        let kept = |bytes: usize| {
+            let builder = Message::user("acme", "anna").keep(Duration::from_secs(60));
+            builder.payload(&"x".repeat(bytes - 2))
+        };
+        assert!(kept(KEPT_PAYLOAD_BYTES).is_ok());
+        let error = kept(KEPT_PAYLOAD_BYTES + 1).unwrap_err();
+        assert!(matches!(error, MessageError::KeptPayload { bytes: 130_049 }), "{error}");
     }
 
     #[test]

@@ -280,6 +280,28 @@ fn wire_format_lists_every_outbound_field() {
 }
 
 #[test]
+fn wire_format_lists_every_frame_field() {
+    let page = read("docs/reference/wire-format.md");
+    for (file, heading) in
+        [("client-frame.json", "Frames of clients"), ("server-frame.json", "Frames of Streamer")]
+    {
+        let schema: Value = serde_json::from_str(&read(&format!("message/schema/{file}"))).unwrap();
+        let documented: BTreeSet<String> = [4, 3]
+            .into_iter()
+            .flat_map(|columns| rows(&page, heading, columns))
+            .flat_map(|row| {
+                row.iter().take(2).flat_map(|cell| quoted(cell)).map(str::to_owned).collect::<Vec<_>>()
+            })
+            .collect();
+        let objects =
+            schema["oneOf"].as_array().unwrap().iter().chain(schema["$defs"].as_object().unwrap().values());
+        for name in objects.filter(|object| object["properties"].is_object()).flat_map(names) {
+            assert!(documented.contains(name), "{file}: `{name}` is not in the tables of `{heading}`");
+        }
+    }
+}
+
+#[test]
 fn wire_format_lists_every_client_field() {
     let page = read("docs/reference/wire-format.md");
     let schema: Value = serde_json::from_str(&read("message/schema/client-message.json")).unwrap();

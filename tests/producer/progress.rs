@@ -36,6 +36,19 @@ fn update(percent: u8) -> (String, Value) {
     ("progress".to_owned(), percent.into())
 }
 
+/// The updates of a kept request are worthless later; its end is not.
+#[tokio::test(start_paused = true)]
+async fn only_the_end_is_kept() {
+    let queue = CallsDouble::taking(CALL);
+    let to = Message::user("acme", "anna").request("r").keep(Duration::from_secs(3600));
+    let mut progress = producer(&queue).progress(to).unwrap();
+    progress.update(40, None).await.unwrap();
+    progress.complete("done").await.unwrap();
+    let kept: Vec<_> =
+        queue.taken().iter().map(|body| OutboundMessage::decode(body).unwrap().keep.is_some()).collect();
+    assert_eq!(kept, [false, true]);
+}
+
 /// Updates at any rate leave 10 times per second, and the end leaves after the last update.
 #[tokio::test(start_paused = true)]
 async fn at_most_ten_updates_leave_per_second() {
