@@ -4,28 +4,12 @@
 //! does not list 400:
 //! <https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-how-to-call-websocket-api-connections.html>.
 
+use streamer_gateway::PostResult;
+
 use crate::{
     admission::breaker::Health,
     outcome::{Cause, Rejection},
 };
-
-/// The result of a post.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PostResult {
-    /// API Gateway answered.
-    Status {
-        /// The HTTP status.
-        status: u16,
-        /// The body, with replacement characters for bytes that are not UTF-8.
-        message: String,
-    },
-    /// API Gateway did not answer in time.
-    Timeout,
-    /// The connection to API Gateway could not be opened, or broke.
-    Broken(String),
-    /// A connection that many posts share was lost during this post. Another post has reported the loss.
-    ConnectionLost(String),
-}
 
 /// The meaning of a post's result for the pair.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,6 +4,7 @@ use std::{collections::HashSet, panic::AssertUnwindSafe};
 
 use futures::{FutureExt, StreamExt, future::join_all, stream};
 use streamer_connections::Removal;
+use streamer_gateway::{Gateway, PostResult};
 use streamer_message::ConnectionId;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -11,9 +12,8 @@ use crate::{
     Worker,
     admission::{breaker::Health, in_flight},
     backoff,
-    classify::{PostResult, Verdict, classify},
+    classify::{Verdict, classify},
     decode::{Pair, Record},
-    gateway::Gateway,
     outcome::{Cause, Completed, Outcome},
     plan::{Lane, Planned},
     queue_kind::QueueKind,

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use aws_lambda_events::sqs::SqsBatchResponse;
 use streamer_events::SqsEvent;
+use streamer_gateway::Gateway;
 
 use crate::{
     Worker,
@@ -11,7 +12,6 @@ use crate::{
     deliver::deliver,
     expand::expand,
     fan_out::fan_out_all,
-    gateway::Gateway,
     outcome::Completed,
     plan::{plan, withhold_behind},
     queue_kind::QueueKind,

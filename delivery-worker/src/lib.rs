@@ -9,8 +9,8 @@
 //!
 //! The core is pure, a function of values and an instant: [`mod@decode`], [`mod@plan`], [`mod@classify`], [`policy`],
 //! [`backoff`], [`outgoing`], [`mod@settle`] and the state machines of [`admission`]. The shell around it does the
-//! I/O: [`mod@expand`], [`mod@fan_out`], [`mod@deliver`], [`gateway`] and [`queue`]. [`Worker::handle`] runs the
-//! stages in order.
+//! I/O: [`mod@expand`], [`mod@fan_out`], [`mod@deliver`], [`queue`] and [`streamer_gateway`]. [`Worker::handle`] runs
+//! the stages in order.
 //!
 //! Every pair of a message and a connection completes with exactly one [`Outcome`](outcome::Outcome). The worker
 //! acknowledges a message only when all its pairs have settled and SQS has confirmed every outgoing message about it.
@@ -18,14 +18,12 @@
 pub mod admission;
 pub mod backoff;
 pub mod classify;
-pub mod clock;
 pub mod config;
 pub mod decode;
 mod delay;
 pub mod deliver;
 pub mod expand;
 pub mod fan_out;
-pub mod gateway;
 mod handler;
 pub mod outcome;
 pub mod outgoing;

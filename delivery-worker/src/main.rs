@@ -6,7 +6,6 @@ use delivery_worker::{
     Worker,
     admission::{Gate, concurrency},
     config::Config,
-    gateway::ManagementApi,
     queue::Queue,
     served::Served,
     time::Time,
@@ -15,6 +14,7 @@ use lambda_runtime::{Error, LambdaEvent, run, service_fn};
 use streamer_connections::ConnectionTable;
 use streamer_environment::{Environment, aws};
 use streamer_events::SqsEvent;
+use streamer_gateway::ManagementApi;
 use streamer_telemetry::Telemetry;
 
 #[tokio::main(flavor = "current_thread")]

@@ -1,7 +1,7 @@
 //! The events that Streamer's Lambdas receive, reduced to the fields that they use.
 //!
 //! - [`SqsEvent`]: a batch of an SQS event source mapping. A record that cannot be read affects no other.
-//! - [`WebSocketEvent`]: `$connect` or `$disconnect` of a WebSocket API.
+//! - [`WebSocketEvent`]: `$connect`, `$disconnect` or a message of a WebSocket API.
 //!
 //! AWS, a console's test event, a bridge and an emulator write these events differently. So a field that is not used
 //! may be missing or have any value, and a used field of another type counts as missing.

@@ -1,16 +1,20 @@
-//! `$connect` and `$disconnect` of a WebSocket API.
+//! The events of a WebSocket API: `$connect`, `$disconnect` and messages.
 
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::object::{Object, read};
 
-/// An event of the routes `$connect` and `$disconnect`. A header or a query parameter may hold a token, so the event
-/// does not implement `Debug`.
+/// An event of any route. A header or a query parameter may hold a token, and a body is confidential, so the event does
+/// not implement `Debug`.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct WebSocketEvent {
     /// The connection's id.
     pub connection_id: Option<String>,
+    /// The key of the route.
+    pub route_key: Option<String>,
+    /// `CONNECT`, `MESSAGE` or `DISCONNECT`.
+    pub event_type: Option<String>,
     /// The API's id.
     pub api_id: Option<String>,
     /// The name of the API's stage.
@@ -29,6 +33,8 @@ pub struct WebSocketEvent {
     pub headers: Vec<(String, String)>,
     /// Names and values of the query parameters.
     pub query: Vec<(String, String)>,
+    /// The message that the client sent.
+    pub body: Option<String>,
 }
 
 impl WebSocketEvent {
@@ -48,6 +54,8 @@ impl WebSocketEvent {
         let identity = context.object("identity");
         Self {
             connection_id: context.field("connectionId"),
+            route_key: context.field("routeKey"),
+            event_type: context.field("eventType"),
             api_id: context.field("apiId"),
             stage: context.field("stage"),
             source_ip: identity.field("sourceIp"),
@@ -57,6 +65,7 @@ impl WebSocketEvent {
             authorizer: context.get("authorizer").map(|json| json.get().to_owned()),
             headers: merged(&event, "multiValueHeaders", "headers"),
             query: merged(&event, "multiValueQueryStringParameters", "queryStringParameters"),
+            body: event.field("body"),
         }
     }
 }
@@ -121,6 +130,20 @@ mod tests {
                 event(&json!({"headers": none, "multiValueHeaders": none, "queryStringParameters": none}));
             assert!(read.headers.is_empty() && read.query.is_empty());
         }
+    }
+
+    #[test]
+    fn message_has_route_and_body() {
+        let read = event(&json!({
+            "requestContext": {"connectionId": "c", "routeKey": "streamer.sync", "eventType": "MESSAGE", "messageId": 7},
+            "body": "{\"type\":\"streamer.sync\"}",
+            "isBase64Encoded": false,
+        }));
+        assert_eq!(
+            (read.route_key.as_deref(), read.event_type.as_deref(), read.body.as_deref()),
+            (Some("streamer.sync"), Some("MESSAGE"), Some(r#"{"type":"streamer.sync"}"#))
+        );
+        assert_eq!(event(&json!({"body": null})).body, None);
     }
 
     fn json_value() -> impl Strategy<Value = Value> {

@@ -113,9 +113,23 @@ pub mod metric {
     pub const CONNECT_LATENCY: Metric = time("ConnectLatency");
     /// Duration of handling `$disconnect`.
     pub const DISCONNECT_LATENCY: Metric = time("DisconnectLatency");
+    /// Syncs of clients.
+    pub const SYNCS: Metric = count("Syncs");
+    /// Pages of kept messages whose post API Gateway accepted.
+    pub const PAGES_POSTED: Metric = count("PagesPosted");
+    /// Kept messages on these pages.
+    pub const PAGE_MESSAGES: Metric = count("PageMessages");
+    /// Ranges of missing messages on these pages. The property `gaps` has the number of ranges by reason.
+    pub const GAPS: Metric = count("Gaps");
+    /// Messages to the mailbox's route that are not valid syncs.
+    pub const INVALID_FRAMES: Metric = count("InvalidFrames");
+    /// Syncs on connections that have no live row in the connection table.
+    pub const UNKNOWN_CONNECTIONS: Metric = count("UnknownConnections");
+    /// Time from the start of a sync's invocation until API Gateway accepted the page.
+    pub const PAGE_LATENCY: Metric = time("PageLatency");
 
     /// Every metric.
-    pub const ALL: [Metric; 30] = [
+    pub const ALL: [Metric; 37] = [
         DELIVERED,
         GONE,
         EXPIRED,
@@ -146,6 +160,13 @@ pub mod metric {
         CONNECTION_DURATION,
         CONNECT_LATENCY,
         DISCONNECT_LATENCY,
+        SYNCS,
+        PAGES_POSTED,
+        PAGE_MESSAGES,
+        GAPS,
+        INVALID_FRAMES,
+        UNKNOWN_CONNECTIONS,
+        PAGE_LATENCY,
     ];
 }
 

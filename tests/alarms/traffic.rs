@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use delivery_worker::classify::PostResult;
 use serde_json::{Value as Json, json};
+use streamer_gateway::PostResult;
 use streamer_tests::{event::EPOCH_MILLIS, gateway::status};
 
 use crate::world::{MINUTE, QUICK, USERS};

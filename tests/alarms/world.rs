@@ -10,8 +10,9 @@ use std::{
     time::Duration,
 };
 
-use delivery_worker::{admission::Gate, classify::PostResult, queue_kind::QueueKind};
+use delivery_worker::{admission::Gate, queue_kind::QueueKind};
 use streamer_connections::Connection;
+use streamer_gateway::PostResult;
 use streamer_tests::{
     doubles::{Entry, TableDouble, connection},
     event::epoch,

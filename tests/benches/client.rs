@@ -12,7 +12,6 @@ use bytes::Bytes;
 use delivery_worker::{
     Worker,
     admission::{Gate, concurrency},
-    gateway::{Gateway, ManagementApi},
     queue::Queue,
     time::Time,
 };
@@ -20,6 +19,7 @@ use futures::{StreamExt, stream};
 use serde_json::json;
 use streamer_connections::ConnectionTable;
 use streamer_environment::aws;
+use streamer_gateway::{Gateway, ManagementApi};
 use streamer_message::{ConnectionId, MessageId};
 use streamer_producer::{Message, Producer};
 use streamer_tests::{

@@ -8,8 +8,8 @@ use std::{
     time::Duration,
 };
 
-use delivery_worker::classify::PostResult;
 use serde_json::{Value, json};
+use streamer_gateway::PostResult;
 use streamer_tests::{
     doubles::TableDouble,
     event::{EPOCH_MILLIS, batch, epoch, message},

@@ -8,9 +8,10 @@ use std::{
     time::Duration,
 };
 
-use delivery_worker::{admission::Gate, classify::PostResult};
+use delivery_worker::admission::Gate;
 use serde_json::json;
 use streamer_events::SqsEvent;
+use streamer_gateway::PostResult;
 use streamer_tests::{
     event::{EPOCH_MILLIS, batch, epoch, message},
     gateway::{MemoryGateway, status},

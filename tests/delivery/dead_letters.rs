@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use delivery_worker::classify::PostResult;
 use serde_json::json;
+use streamer_gateway::PostResult;
 use streamer_tests::{
     doubles::{Entry, QueueDouble, TableDouble},
     event::{EPOCH_MILLIS, batch, message},

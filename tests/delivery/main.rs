@@ -22,8 +22,8 @@ mod telemetry;
 
 use std::{collections::BTreeSet, time::SystemTime};
 
-use delivery_worker::classify::PostResult;
 use serde_json::{Value, json};
+use streamer_gateway::PostResult;
 use streamer_tests::{
     doubles::{LONG_AGO, QueueDouble, TableDouble, connection},
     event::epoch,

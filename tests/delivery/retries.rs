@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use delivery_worker::classify::PostResult;
+use streamer_gateway::PostResult;
 use streamer_tests::{
     event::{batch, message},
     gateway::{MemoryGateway, status},

@@ -3,11 +3,8 @@
 use aws_config::{Region, SdkConfig};
 use aws_credential_types::Credentials;
 use bytes::Bytes;
-use delivery_worker::{
-    classify::PostResult,
-    gateway::{Gateway as _, ManagementApi},
-};
 use streamer_environment::aws;
+use streamer_gateway::{Gateway as _, ManagementApi, PostResult};
 use streamer_tests::h2::Http2Gateway;
 
 pub(crate) fn credentials(token: Option<&str>) -> Credentials {

@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use delivery_worker::{
-    classify::{PostResult, Verdict, classify},
-    gateway::ManagementApi,
-};
+use delivery_worker::classify::{Verdict, classify};
 use futures::future::join_all;
+use streamer_gateway::{ManagementApi, PostResult};
 use streamer_tests::{
     eventually,
     h2::Http2Gateway,

@@ -13,8 +13,8 @@ use aws_credential_types::{
     provider::{ProvideCredentials, SharedCredentialsProvider, error::CredentialsError, future},
 };
 use bytes::Bytes;
-use delivery_worker::gateway::sign::Signer;
 use futures::future::join_all;
+use streamer_gateway::sign::Signer;
 
 /// Provides credentials that are valid for an hour. The calls in `failing` fail.
 #[derive(Debug, Clone, Default)]

@@ -3,11 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use delivery_worker::{
-    classify::PostResult,
-    gateway::{Gateway as _, ManagementApi},
-};
 use futures::future::join_all;
+use streamer_gateway::{Gateway as _, ManagementApi, PostResult};
 use streamer_tests::{
     h2::{Action, Http2Gateway},
     wire::{Reply, WireGateway},

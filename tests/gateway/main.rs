@@ -1,4 +1,4 @@
-//! The worker's client of API Gateway, over the network and compared with the AWS SDK's client.
+//! The client of API Gateway that the functions share, over the network and compared with the AWS SDK's client.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -13,7 +13,7 @@ mod sdk;
 use std::time::Duration;
 
 use bytes::Bytes;
-use delivery_worker::gateway::Gateway as _;
+use streamer_gateway::Gateway as _;
 use streamer_tests::{
     event::{batch, message},
     wire::{Reply, WireGateway},

@@ -10,10 +10,8 @@ use aws_sigv4::{
     sign::v4,
 };
 use bytes::Bytes;
-use delivery_worker::{
-    classify::{PostResult, classify},
-    gateway::{Gateway as _, ManagementApi},
-};
+use delivery_worker::classify::classify;
+use streamer_gateway::{Gateway as _, ManagementApi, PostResult};
 use streamer_tests::wire::{Reply, Request, WireGateway};
 
 use crate::client::{api, config, credentials, post, status};

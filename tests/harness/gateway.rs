@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use delivery_worker::{classify::PostResult, gateway::Gateway};
+use streamer_gateway::{Gateway, PostResult};
 use streamer_message::ConnectionId;
 use tokio::time::{Instant, sleep};
 

@@ -8,12 +8,12 @@ use std::{
 use aws_lambda_events::sqs::SqsBatchResponse;
 use aws_sdk_sqs::types::{MessageSystemAttributeNameForSends, SendMessageBatchRequestEntry};
 use delivery_worker::{
-    Worker, admission::Gate, gateway::Gateway, policy::Policy, queue::Queue, queue_kind::QueueKind,
-    served::Served, time::Time,
+    Worker, admission::Gate, policy::Policy, queue::Queue, queue_kind::QueueKind, served::Served, time::Time,
 };
 use serde_json::Value;
 use streamer_environment::Environment;
 use streamer_events::SqsEvent;
+use streamer_gateway::Gateway;
 use streamer_message::sqs::FIFO_SUFFIX;
 use streamer_telemetry::{Settings, Telemetry};
 

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use streamer_gateway::clock::Clock;
 use streamer_message::ConnectionId;
 use tokio::time::Instant;
 
@@ -14,7 +15,6 @@ use super::{
     in_flight::{self, InFlight},
     pacer::Pacer,
 };
-use crate::clock::Clock;
 
 /// Decides which posts may begin, and when.
 #[derive(Debug, Default)]

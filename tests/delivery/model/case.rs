@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use delivery_worker::classify::PostResult;
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use streamer_gateway::PostResult;
 use streamer_tests::{event::EPOCH_MILLIS, gateway::status};
 
 pub(super) const CONNECTIONS: [&str; 4] = ["a", "b", "c", "d"];

@@ -5,8 +5,8 @@ use std::{
     time::Duration,
 };
 
-use delivery_worker::classify::PostResult;
 use proptest::prelude::*;
+use streamer_gateway::PostResult;
 use streamer_tests::gateway::Post;
 use tokio::time::Instant;
 

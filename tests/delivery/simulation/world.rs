@@ -9,7 +9,7 @@ use std::{
     vec::IntoIter,
 };
 
-use delivery_worker::{classify::PostResult, gateway::Gateway};
+use streamer_gateway::{Gateway, PostResult};
 use streamer_message::ConnectionId;
 use streamer_tests::{gateway::status, sqs::Sqs};
 use tokio::time::{Instant, sleep};

@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
-use super::{
+use crate::{
     post::{BODY_TIMEOUT, MAX_BODY_BYTES, PostRequest, PostResponse},
     sign::CONTENT_TYPE,
     skew,

@@ -21,7 +21,7 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// # Errors
 /// The error of the last address that failed, or [`io::ErrorKind::TimedOut`] after 1 s, which is worth another
 /// attempt.
-pub(super) async fn dial(host: &str, port: u16) -> io::Result<TcpStream> {
+pub(crate) async fn dial(host: &str, port: u16) -> io::Result<TcpStream> {
     let race = async { race(lookup_host((host, port)).await?.collect()).await };
     let stream =
         timeout(CONNECT_TIMEOUT, race).await.map_err(|_| timed_out("no connection within 1 s"))??;
@@ -30,7 +30,7 @@ pub(super) async fn dial(host: &str, port: u16) -> io::Result<TcpStream> {
 }
 
 /// Builds an error of the kind [`io::ErrorKind::TimedOut`].
-pub(super) fn timed_out(message: &str) -> io::Error {
+pub(crate) fn timed_out(message: &str) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, message)
 }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
-use super::sign::Signature;
+use crate::sign::Signature;
 
 /// Maximum number of bytes that are read of a response's body.
 pub const MAX_BODY_BYTES: usize = 4 * 1024;

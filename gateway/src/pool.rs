@@ -21,13 +21,13 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::{
+use crate::{
+    clock::Clock,
     connection::{Connection, Failure, SharedConnection},
     dial::{dial, timed_out},
     http1::{Http1, Stream},
     post::{PostRequest, PostResponse},
 };
-use crate::clock::Clock;
 
 /// Maximum idle time of a connection that is reused. API Gateway and the proxies before it close idle connections.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(50);

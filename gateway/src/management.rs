@@ -1,17 +1,4 @@
-//! Client for API Gateway's `PostToConnection`.
-//!
-//! [`ManagementApi`] supports this one call, because the orchestration of a general client dominates the cost of a
-//! post. [`pool`] keeps connections, [`http1`] and [`http2`] send posts on them, and [`sign`] signs. The parts that
-//! all requests share are prepared once.
-
-pub mod connection;
-mod dial;
-pub mod http1;
-pub mod http2;
-pub mod pool;
-pub mod post;
-pub mod sign;
-mod skew;
+//! The management API of one endpoint.
 
 use std::{fmt, time::SystemTime};
 
@@ -23,26 +10,20 @@ use rustls::ClientConfig;
 use streamer_environment::tls;
 use streamer_message::ConnectionId;
 
-use self::{
+use crate::{
+    Gateway, PostResult,
     connection::Failure,
     pool::Pool,
     post::{PostRequest, PostResponse},
     sign::Signer,
     skew::Skew,
 };
-use crate::classify::PostResult;
 
 /// All characters except RFC 3986's unreserved ones, as Signature Version 4 requires.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// The same set for whole paths.
 const RESERVED_IN_PATHS: &AsciiSet = &RESERVED.remove(b'/');
-
-/// Posts payloads to connections: over the network, or in memory for tests in virtual time.
-pub trait Gateway: Send + Sync {
-    /// Posts once. The caller limits the time.
-    fn post(&self, connection: &ConnectionId, payload: Bytes) -> impl Future<Output = PostResult> + Send;
-}
 
 /// API Gateway's `PostToConnection` at one management endpoint.
 pub struct ManagementApi {

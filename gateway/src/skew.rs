@@ -17,12 +17,12 @@ const TOLERATED: Duration = Duration::from_secs(4 * 60);
 
 /// Seconds by which the service's clock is ahead of this machine's.
 #[derive(Debug, Default)]
-pub(super) struct Skew(AtomicI64);
+pub(crate) struct Skew(AtomicI64);
 
 impl Skew {
     /// Returns the service's time when this machine's clock shows `wall`.
     #[must_use]
-    pub(super) fn correct(&self, wall: SystemTime) -> SystemTime {
+    pub(crate) fn correct(&self, wall: SystemTime) -> SystemTime {
         let seconds = self.0.load(Ordering::Relaxed);
         let by = Duration::from_secs(seconds.unsigned_abs());
         let corrected = if seconds < 0 { wall.checked_sub(by) } else { wall.checked_add(by) };
@@ -31,7 +31,7 @@ impl Skew {
 
     /// Learns the skew from the `date` of a 403 that arrived at `wall` for a post signed at `signed_at`, and returns
     /// whether a new signature may be accepted. If a `Date` was wrong, the next 403 corrects the skew.
-    pub(super) fn learn(&self, date: SystemTime, wall: SystemTime, signed_at: SystemTime) -> bool {
+    pub(crate) fn learn(&self, date: SystemTime, wall: SystemTime, signed_at: SystemTime) -> bool {
         if difference(date, signed_at).unsigned_abs() < TOLERATED.as_secs() {
             return false;
         }
@@ -50,7 +50,7 @@ fn difference(date: SystemTime, since: SystemTime) -> i64 {
 }
 
 /// Reads the header `Date`, or returns `None` if it is malformed.
-pub(super) fn read_date(value: &[u8]) -> Option<SystemTime> {
+pub(crate) fn read_date(value: &[u8]) -> Option<SystemTime> {
     let text = std::str::from_utf8(value).ok()?.trim();
     DateTime::from_str(text, Format::HttpDate).ok()?.try_into().ok()
 }

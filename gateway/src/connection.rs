@@ -12,7 +12,7 @@ use std::{
 use streamer_environment::aws::chain;
 use tokio::time::timeout;
 
-use super::{
+use crate::{
     http1::Http1,
     http2::{self, Http2},
     post::{PostRequest, PostResponse},

@@ -9,7 +9,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http2::SendRequest;
 use tokio::time::timeout;
 
-use super::{
+use crate::{
     post::{BODY_TIMEOUT, MAX_BODY_BYTES, PostRequest, PostResponse},
     sign::{self, X_AMZ_DATE, X_AMZ_SECURITY_TOKEN},
     skew,

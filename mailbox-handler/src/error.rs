@@ -1,0 +1,33 @@
+//! The faults of the deployment.
+
+use streamer_mailbox::MailboxError;
+use streamer_message::PayloadError;
+
+use crate::post::PostError;
+
+/// Why a sync failed. The client asks again, so a transient fault costs it a few seconds.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SyncError {
+    /// The connection table failed.
+    #[error(transparent)]
+    Connections(#[from] streamer_connections::TableError),
+    /// The mailbox failed.
+    #[error(transparent)]
+    Mailbox(#[from] MailboxError),
+    /// The mailbox holds a message that was not written by the worker.
+    #[error("a message in the mailbox is not JSON: remove the stream with `streamer forget`")]
+    Payload(#[source] PayloadError),
+    /// API Gateway did not accept the page.
+    #[error(
+        "the post of a page failed: check WEBSOCKET_ENDPOINT, and that the role may call \
+         execute-api:ManageConnections"
+    )]
+    Post(#[from] PostError),
+    /// The invocation's time was up.
+    #[error(
+        "the sync was not answered in the invocation's time: check the latency of the tables and of API Gateway, or raise \
+         the function's timeout and TIMEOUT_SECONDS"
+    )]
+    Deadline,
+}

@@ -1,0 +1,42 @@
+//! `mailbox-handler`, as Lambda runs it.
+
+use std::time::{Duration, SystemTime};
+
+use lambda_runtime::{Error, LambdaEvent, run, service_fn};
+use mailbox_handler::{MailboxHandler, config::Config, time::Time};
+use streamer_connections::ConnectionTable;
+use streamer_environment::{Environment, aws};
+use streamer_events::WebSocketEvent;
+use streamer_gateway::ManagementApi;
+use streamer_mailbox::{DynamoTable, Mailbox, Settings};
+use streamer_telemetry::Telemetry;
+
+/// An invocation makes one post at a time.
+const MAX_IDLE: usize = 1;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Error> {
+    let Config { endpoint, connections, mailbox, generation, timeout, telemetry } =
+        Config::read(Environment::of_process())?;
+    let telemetry = Telemetry::start("mailbox-handler", telemetry);
+    let aws = aws::load().await;
+    let dynamodb = aws_sdk_dynamodb::Client::new(&aws);
+    let settings = Settings { generation, ..Settings::default() };
+    let handler = MailboxHandler::new(
+        ConnectionTable::new(dynamodb.clone(), connections),
+        Mailbox::new(DynamoTable::new(dynamodb, mailbox), settings),
+        ManagementApi::new(&aws, &endpoint, MAX_IDLE)?,
+        endpoint,
+        telemetry,
+    );
+    run(service_fn(async |event: LambdaEvent<WebSocketEvent>| {
+        let deadline = SystemTime::UNIX_EPOCH + Duration::from_millis(event.context.deadline);
+        handler.handle(event.payload, time(deadline, timeout)).await.map_err(Error::from)
+    }))
+    .await
+}
+
+#[expect(clippy::disallowed_methods, reason = "the clock is read here, once for each invocation")]
+fn time(deadline: SystemTime, timeout: Duration) -> Time {
+    Time::start(SystemTime::now(), deadline, timeout)
+}
