@@ -21,4 +21,9 @@ run "complete_example_plans" {
     condition     = aws_lambda_function.router.environment[0].variables["QUEUE_URL"] == output.queue_url
     error_message = "The router does not send to the output queue_url."
   }
+
+  assert {
+    condition     = output.mailbox_table == "streamer_mailbox"
+    error_message = "The example must have a mailbox."
+  }
 }

@@ -1,4 +1,4 @@
-//! The alarms' definitions, from Terraform's plan of `infra/` with the default settings.
+//! The alarms' definitions, from Terraform's plan of `infra/` with the mailbox and the default settings.
 
 use std::{collections::BTreeMap, ffi::OsStr, sync::LazyLock};
 
@@ -35,6 +35,7 @@ variables {
   jwt_issuers     = ["https://auth.example.com"]
   jwt_audiences   = ["streamer"]
   packages        = "."
+  mailbox         = true
   alarm_topic_arn = "TOPIC"
 }
 
@@ -68,7 +69,7 @@ async fn plan() -> anyhow::Result<Option<Definitions>> {
     let terraform = Terraform::initialise_with("alarms", ".", BTreeMap::new(), Some((FILE, &file))).await?;
     let Some(terraform) = terraform else { return Ok(None) };
     // The module requires the packages to exist.
-    for function in ["connect-handler", "delivery-worker", "disconnect-handler"] {
+    for function in ["connect-handler", "delivery-worker", "disconnect-handler", "mailbox-handler"] {
         terraform.write(&format!("{function}-arm64.zip"), "")?;
     }
     let filter = format!("-filter={FILE}");

@@ -69,8 +69,15 @@ const EDGES: &[Edge] = edges! {
     "connect-throttles": 1 min of Throttles 1.0 x 1 => 15;
     "disconnect-errors": 1 min of Errors 1.0 x 1 => 15;
     "disconnect-throttles": 1 min of Throttles 1.0 x 1 => 15;
+    "failed-syncs": 1 min of Syncs 9.0 x 9 => 0;
+    "failed-syncs": 9 min of Syncs 2.0 x 5, PagesPosted 2.0 x 4 => 0;
+    "failed-syncs": 3 min of Syncs 1.0 x 1 => 0;
+    "failed-syncs": 4 min of Syncs 1.0 x 1 => 4;
+    "failed-syncs": 4 min of Syncs 1.0 x 9, PagesPosted 1.0 x 7 => 12;
     "delivery-errors": 1 min of Errors 1.0 x 1 => 15;
     "delivery-throttles": 1 min of Throttles 1.0 x 1 => 15;
+    "mailbox-errors": 1 min of Errors 1.0 x 1 => 15;
+    "mailbox-throttles": 1 min of Throttles 1.0 x 1 => 15;
 };
 
 /// Returns the edges of an alarm at which it is in alarm for longer or shorter.

@@ -28,6 +28,8 @@ pub(crate) const EQUIVALENT: [(&str, &[&str], &[&str]); 8] = [
             "delivery-throttles",
             "disconnect-errors",
             "disconnect-throttles",
+            "mailbox-errors",
+            "mailbox-throttles",
         ],
         &["Average of", "Maximum of", "p99 of"],
     ),
@@ -48,12 +50,12 @@ pub(crate) const EQUIVALENT: [(&str, &[&str], &[&str]); 8] = [
     ),
     (
         "FILL leaves no datapoint missing",
-        &["dead-letters", "failed-connects", "refused-connects", "undelivered"],
+        &["dead-letters", "failed-connects", "failed-syncs", "refused-connects", "undelivered"],
         &["missing data as"],
     ),
     (
         "one client or message more or less changes no share that counts",
-        &["delivery-latency", "refused-connects", "undelivered"],
+        &["delivery-latency", "failed-syncs", "refused-connects", "undelivered"],
         &["1 for 0 at"],
     ),
     (

@@ -1,6 +1,7 @@
 //! Every way in which delivery can stop, and hours without a stop.
 
 mod connections;
+mod mailbox;
 mod normal;
 
 use std::{collections::BTreeMap, sync::LazyLock, thread};
@@ -54,6 +55,8 @@ enum Play {
     Connects(Clients),
     /// A metric of AWS is 1 each minute.
     Aws(Metric),
+    /// Clients send this number of syncs in a minute, and receive this number of pages.
+    Syncs(fn(usize) -> [u32; 2]),
     /// The dead-letter queue has these numbers of visible and of received messages in a minute.
     DeadLetters(fn(usize) -> [Option<f64>; 2]),
 }
@@ -89,6 +92,7 @@ impl Stop {
                 Play::Delivery(world) => world.play().await,
                 Play::Connects(clients) => clients.play().await,
                 Play::Aws(metric) => Ok(connections::aws_values(metric)),
+                Play::Syncs(counts) => Ok(mailbox::sync_values(*counts)),
                 Play::DeadLetters(depths) => Ok(normal::dead_letter_values(*depths)),
             }
         });
@@ -121,7 +125,8 @@ fn connects(name: &'static str, extent: Extent, clients: Clients) -> Stop {
 
 fn stops() -> Vec<Stop> {
     let delivery = posts().into_iter().chain(worker()).chain(parts()).chain(delays());
-    delivery.chain(connections::connections()).chain(normal::unseen()).chain(normal::normal()).collect()
+    let stops = delivery.chain(connections::connections()).chain(mailbox::mailbox());
+    stops.chain(normal::unseen()).chain(normal::normal()).chain(mailbox::normal()).collect()
 }
 
 fn posts() -> Vec<Stop> {

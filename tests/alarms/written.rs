@@ -10,12 +10,19 @@ use std::{
 use anyhow::Context as _;
 use serde_json::Value as Json;
 use streamer_environment::Environment;
-use streamer_telemetry::{Settings, Telemetry};
+use streamer_telemetry::{NAMESPACE, Settings, Telemetry};
 
 use crate::{
     cloudwatch::{Metric, Values},
     definitions::{NAME, STAGE},
 };
+
+/// Returns a metric of mailbox-handler.
+pub(crate) fn of_mailbox(name: &str) -> Metric {
+    let dimensions = [("service", "mailbox-handler"), ("stage", STAGE)];
+    let dimensions = dimensions.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    Metric { namespace: NAMESPACE.to_owned(), name: name.to_owned(), dimensions: dimensions.into() }
+}
 
 /// Returns a metric of SQS.
 pub(crate) fn of_queue(queue: &str, name: &str) -> Metric {

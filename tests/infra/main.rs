@@ -38,6 +38,19 @@ fn functions_get_exactly_their_variables() {
     }
 }
 
+/// API Gateway has one integration for each route.
+#[test]
+fn routes_have_functions_or_mock_responses() {
+    let spec = Spec::read().unwrap();
+    for (route, function) in &spec.api.routes {
+        assert!(spec.functions.contains_key(function), "{route}: {function}");
+        assert!(!spec.api.mock_responses.contains_key(route), "{route}");
+    }
+    for (route, response) in &spec.api.mock_responses {
+        assert!(response["type"].is_string(), "{route}: {response}");
+    }
+}
+
 #[test]
 fn timeouts_and_retentions_fit_together() {
     let spec = Spec::read().unwrap();

@@ -1,5 +1,7 @@
 //! Least privilege: each permission of each function, and the step that fails without it.
 
+mod mailbox;
+
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, bail, ensure};
@@ -33,6 +35,14 @@ enum Step {
     Limit,
     /// The oldest of too many connections is already gone, and its row is removed.
     LimitGone,
+    /// A kept message for a registered device arrives.
+    Keep,
+    /// A device that is gone is removed from the mailbox.
+    KeepGone,
+    /// A client that was away receives a page with the kept message.
+    Replay,
+    /// The oldest messages of a stream with too many are removed.
+    Trim,
 }
 
 /// The reason for a permission.
@@ -45,14 +55,18 @@ enum Reason {
 }
 
 use Reason::{NeededFor, Unchecked};
-use Step::{Broadcast, Connect, Devices, Disconnect, Echo, Limit, LimitGone, Poison, Stale};
+use Step::{
+    Broadcast, Connect, Devices, Disconnect, Echo, Keep, KeepGone, Limit, LimitGone, Poison, Replay, Stale,
+    Trim,
+};
 
 const POLLS: &str = "its event source mappings poll without a role";
 const LOGS: &str = "it writes the functions' logs itself";
 const TRACES: &str = "it has no X-Ray";
+const CLOSES: &str = "the client would have to close between its sync and the page";
 
 /// All permissions of all functions: role, action, suffix of the resource's ARN, and reason.
-const PERMISSIONS: [(&str, &str, &str, Reason); 27] = [
+const PERMISSIONS: [(&str, &str, &str, Reason); 43] = [
     ("connect", "dynamodb:DeleteItem", "table/streamer_connections", NeededFor(LimitGone)),
     ("connect", "dynamodb:PutItem", "table/streamer_connections", NeededFor(Connect)),
     ("connect", "dynamodb:Query", "table/streamer_connections/index/by_user", NeededFor(Limit)),
@@ -61,9 +75,15 @@ const PERMISSIONS: [(&str, &str, &str, Reason); 27] = [
     ("connect", "logs:PutLogEvents", "/aws/lambda/streamer-connect:*", Unchecked(LOGS)),
     ("connect", "xray:PutTelemetryRecords", "*", Unchecked(TRACES)),
     ("connect", "xray:PutTraceSegments", "*", Unchecked(TRACES)),
+    ("delivery", "dynamodb:BatchWriteItem", "table/streamer_mailbox", NeededFor(Trim)),
     ("delivery", "dynamodb:DeleteItem", "table/streamer_connections", NeededFor(Stale)),
+    ("delivery", "dynamodb:DeleteItem", "table/streamer_mailbox", NeededFor(KeepGone)),
+    ("delivery", "dynamodb:GetItem", "table/streamer_mailbox", NeededFor(Keep)),
+    ("delivery", "dynamodb:PutItem", "table/streamer_mailbox", NeededFor(Keep)),
     ("delivery", "dynamodb:Query", "table/streamer_connections/index/by_tenant", NeededFor(Broadcast)),
     ("delivery", "dynamodb:Query", "table/streamer_connections/index/by_user", NeededFor(Devices)),
+    ("delivery", "dynamodb:Query", "table/streamer_mailbox", NeededFor(Keep)),
+    ("delivery", "dynamodb:UpdateItem", "table/streamer_mailbox", NeededFor(Keep)),
     ("delivery", "execute-api:ManageConnections", "/local/POST/@connections/*", NeededFor(Echo)),
     ("delivery", "logs:CreateLogStream", "/aws/lambda/streamer-delivery:*", Unchecked(LOGS)),
     ("delivery", "logs:PutLogEvents", "/aws/lambda/streamer-delivery:*", Unchecked(LOGS)),
@@ -79,6 +99,16 @@ const PERMISSIONS: [(&str, &str, &str, Reason); 27] = [
     ("disconnect", "logs:PutLogEvents", "/aws/lambda/streamer-disconnect:*", Unchecked(LOGS)),
     ("disconnect", "xray:PutTelemetryRecords", "*", Unchecked(TRACES)),
     ("disconnect", "xray:PutTraceSegments", "*", Unchecked(TRACES)),
+    ("mailbox", "dynamodb:DeleteItem", "table/streamer_mailbox", Unchecked(CLOSES)),
+    ("mailbox", "dynamodb:GetItem", "table/streamer_connections", NeededFor(Replay)),
+    ("mailbox", "dynamodb:GetItem", "table/streamer_mailbox", NeededFor(Replay)),
+    ("mailbox", "dynamodb:PutItem", "table/streamer_mailbox", NeededFor(Replay)),
+    ("mailbox", "dynamodb:Query", "table/streamer_mailbox", NeededFor(Replay)),
+    ("mailbox", "execute-api:ManageConnections", "/local/POST/@connections/*", NeededFor(Replay)),
+    ("mailbox", "logs:CreateLogStream", "/aws/lambda/streamer-mailbox:*", Unchecked(LOGS)),
+    ("mailbox", "logs:PutLogEvents", "/aws/lambda/streamer-mailbox:*", Unchecked(LOGS)),
+    ("mailbox", "xray:PutTelemetryRecords", "*", Unchecked(TRACES)),
+    ("mailbox", "xray:PutTraceSegments", "*", Unchecked(TRACES)),
     ("router", "sqs:SendMessage", ":streamer-outbound", NeededFor(Echo)),
 ];
 
@@ -123,7 +153,9 @@ pub(crate) async fn assert_each_is_necessary(
             }
         }
     }
-    for step in [Connect, Echo, Devices, Broadcast, Poison, Stale, Disconnect, Limit, LimitGone] {
+    let of_mailbox = [Keep, KeepGone, Replay, Trim];
+    let others = [Connect, Echo, Devices, Broadcast, Poison, Stale, Disconnect, Limit, LimitGone];
+    for step in others.into_iter().chain(of_mailbox) {
         steps.run(step, STEP_TIMEOUT).await.with_context(|| format!("{step:?}, with all permissions"))?;
     }
     Ok(())
@@ -255,6 +287,10 @@ impl Steps<'_> {
                 let _socket = stack.connect(TENANT, user).await?;
                 self.wait_until_removed(&id).await
             }
+            Keep => self.keep(user, unlimited).await,
+            KeepGone => self.keep_gone(user, unlimited).await,
+            Replay => self.replay(user, unlimited).await,
+            Trim => self.trim(user).await,
         }
     }
 

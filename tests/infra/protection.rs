@@ -18,17 +18,18 @@ use streamer_tests::{full, terraform::Terraform};
 
 use crate::terraform::assert_no_resources;
 
-/// A zip file without entries: the worker is never invoked.
+/// A zip file without entries: the functions are never invoked.
 const EMPTY_ZIP: [u8; 22] = *b"PK\x05\x06\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
 
 /// Hides a message from the worker for the whole test.
 const DELAY_SECONDS: i32 = 900;
 
-/// A root module with the smallest deployment that has an API, a table and queues. Its variables are the changes.
+/// A root module with the smallest deployment that has an API, both tables and queues. Its variables are the changes.
 const MODULE: &str = r#"
 variable "packages" {}
 variable "architecture" {}
 variable "table" { default = true }
+variable "mailbox" { default = true }
 variable "deletion_protection" { default = true }
 
 module "streamer" {
@@ -37,6 +38,7 @@ module "streamer" {
   packages            = var.packages
   architecture        = var.architecture
   table               = var.table
+  mailbox             = var.mailbox && var.table
   connect             = false
   disconnect          = false
   require_tls         = false
@@ -68,7 +70,8 @@ struct Deployed {
     api: String,
     functions: Vec<String>,
     mappings: usize,
-    worker_reads_table: bool,
+    /// Whether the worker knows both tables.
+    worker_uses_tables: bool,
     tables: Vec<String>,
     /// Messages on each queue, by its URL.
     messages: BTreeMap<String, usize>,
@@ -102,9 +105,11 @@ impl Deployed {
                 .map(str::to_owned)
                 .collect(),
             mappings: mappings.event_source_mappings().len(),
-            worker_reads_table: variables
-                .clone()
-                .any(|variables| variables.contains_key("CONNECTIONS_TABLE")),
+            worker_uses_tables: variables.clone().any(|variables| {
+                ["QUEUE_URL", "CONNECTIONS_TABLE", "MAILBOX_TABLE"]
+                    .iter()
+                    .all(|name| variables.contains_key(*name))
+            }),
             tables: tables.table_names().to_vec(),
             messages,
         })
@@ -141,7 +146,9 @@ async fn protected_data_outlives_destroy() -> anyhow::Result<()> {
     let packages = paths::shared(format!("tests/packages-protection-{}", std::process::id()));
     let architecture = Architecture::HERE.to_string();
     fs::create_dir_all(&packages)?;
-    fs::write(packages.join(format!("delivery-worker-{architecture}.zip")), EMPTY_ZIP)?;
+    for function in ["delivery-worker", "mailbox-handler"] {
+        fs::write(packages.join(format!("{function}-{architecture}.zip")), EMPTY_ZIP)?;
+    }
     let variables =
         BTreeMap::from([("packages", packages.display().to_string()), ("architecture", architecture)]);
     let module = format!("{}{MODULE}", provider(endpoint.url()));
@@ -162,10 +169,10 @@ async fn play(terraform: &Terraform, config: &SdkConfig) -> anyhow::Result<()> {
         sqs.send_message().queue_url(url).message_body("{}").delay_seconds(DELAY_SECONDS).send().await?;
     }
     let deployed = Deployed::read(config).await?;
-    assert!(!deployed.api.is_empty() && deployed.worker_reads_table, "{deployed:?}");
+    assert!(!deployed.api.is_empty() && deployed.worker_uses_tables, "{deployed:?}");
     assert_eq!(
         (deployed.functions.len(), deployed.mappings, deployed.tables.len()),
-        (1, 1, 1),
+        (2, 1, 2),
         "{deployed:?}"
     );
     assert_eq!(deployed.messages.values().collect::<Vec<_>>(), [&1, &1], "{deployed:?}");
@@ -174,6 +181,7 @@ async fn play(terraform: &Terraform, config: &SdkConfig) -> anyhow::Result<()> {
     if full() {
         assert_refused(terraform, ("apply", "table=false"), "streamer_connections is protected", held)
             .await?;
+        assert_refused(terraform, ("apply", "mailbox=false"), "streamer_mailbox is protected", held).await?;
         // A replacement, also one that a provider forces, keeps the name.
         let replace = "-replace=module.streamer.aws_sqs_queue.outbound";
         assert_refused(terraform, ("apply", replace), "streamer-outbound is protected", held).await?;

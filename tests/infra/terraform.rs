@@ -45,7 +45,7 @@ pub(crate) async fn build_packages(name: &str) -> anyhow::Result<PathBuf> {
     let architecture = Architecture::HERE.to_string();
     let streamer = Streamer::new(&format!("package-{name}")).await?;
     let output = streamer.run(["package", "--quick", "--arch", &architecture, "--output", path]).await?;
-    assert!(output.success && output.out.matches(", starts in ").count() == 3, "{output:?}");
+    assert!(output.success && output.out.matches(", starts in ").count() == 4, "{output:?}");
     let producer = paths::workspace().join("producer").display().to_string();
     let router = [
         "package",
@@ -138,7 +138,7 @@ async fn applied_module_runs_demo_with_least_privilege() -> anyhow::Result<()> {
     if let Some(terraform) = Terraform::initialise("apply", "examples/emulator", variables).await? {
         terraform.apply().await?;
         let output = terraform.output("deployed").await?;
-        let roles = ["connect", "disconnect", "delivery", "router"];
+        let roles = ["connect", "disconnect", "delivery", "mailbox", "router"];
         let roles = roles.map(|role| (role, output["roles"][role].as_str().unwrap_or_default().to_owned()));
         let deployed: Deployed = serde_json::from_value(output)?;
         let stack = Stack::attach(deployed, issuer).await;

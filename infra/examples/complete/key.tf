@@ -1,4 +1,4 @@
-# The KMS key for the queues, the table and the alarms' topic.
+# The KMS key for the queues, the tables and the alarms' topic.
 
 data "aws_caller_identity" "current" {}
 
@@ -42,7 +42,7 @@ data "aws_iam_policy_document" "key" {
 }
 
 resource "aws_kms_key" "streamer" {
-  description         = "Streamer's queues, table and alarms"
+  description         = "Streamer's queues, tables and alarms"
   enable_key_rotation = true
   policy              = data.aws_iam_policy_document.key.json
 }

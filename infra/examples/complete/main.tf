@@ -1,4 +1,4 @@
-# Streamer on AWS, with a router, a producer, a KMS key and an SNS topic for alarms.
+# Streamer on AWS, with a router, a producer, a mailbox, a KMS key and an SNS topic for alarms.
 
 terraform {
   required_version = ">= 1.9"
@@ -37,8 +37,11 @@ module "streamer" {
   jwt_audiences            = var.jwt_audiences
   max_connections_per_user = 5
 
+  # Messages with `keep` wait for users who are away.
+  mailbox = true
+
   # Half of an account's limit in a newer Region: 3 execution environments with 416 posts a second each. They are
-  # reserved for the worker, since the account has the usual quota of concurrent executions.
+  # reserved for the worker, and 100 for the mailbox, since the account has the usual quota of concurrent executions.
   requests_per_second = 1250
   account_concurrency = 1000
 

@@ -59,6 +59,10 @@ module "streamer" {
 
   max_connections_per_user = var.max_connections_per_user
 
+  # The smallest maximum, so that tests reach it soon.
+  mailbox              = true
+  mailbox_max_messages = 100
+
   # Short, so that messages of a crashed worker become visible again within seconds.
   worker_timeout_seconds     = var.worker_timeout_seconds
   visibility_timeout_seconds = var.visibility_timeout_seconds

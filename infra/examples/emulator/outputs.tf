@@ -14,6 +14,7 @@ output "deployed" {
     queue_url             = module.streamer.queue_url
     dead_letter_queue_url = module.streamer.dead_letter_queue_url
     connections_table     = module.streamer.connections_table
+    mailbox_table         = module.streamer.mailbox_table
     functions             = merge(module.streamer.functions, { router = aws_lambda_function.router.function_name })
     roles                 = merge(module.streamer.roles, { router = aws_iam_role.router.name })
   }

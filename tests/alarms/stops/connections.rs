@@ -30,7 +30,7 @@ pub(super) fn connections() -> Vec<Stop> {
     ]
 }
 
-fn aws(name: &'static str, extent: Extent, metric: Metric) -> Stop {
+pub(super) fn aws(name: &'static str, extent: Extent, metric: Metric) -> Stop {
     Stop { name, extent, play: Play::Aws(metric) }
 }
 
