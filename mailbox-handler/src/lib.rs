@@ -45,26 +45,19 @@ const MAX_READS: usize = 8;
 /// The handler of `streamer.sync`. It is created once per execution environment.
 #[derive(Debug)]
 pub struct MailboxHandler<G, T = DynamoTable> {
-    connections: ConnectionTable,
-    mailbox: Mailbox<T>,
-    gateway: G,
-    endpoint: String,
-    telemetry: Telemetry,
+    /// The connection table.
+    pub connections: ConnectionTable,
+    /// The mailbox.
+    pub mailbox: Mailbox<T>,
+    /// Posts to connections.
+    pub gateway: G,
+    /// The management endpoint behind the gateway, which registered devices have.
+    pub endpoint: String,
+    /// Logs and metrics.
+    pub telemetry: Telemetry,
 }
 
 impl<G: Gateway, T: Table> MailboxHandler<G, T> {
-    /// Creates a handler that posts to `gateway`, the management endpoint `endpoint`.
-    #[must_use]
-    pub fn new(
-        connections: ConnectionTable,
-        mailbox: Mailbox<T>,
-        gateway: G,
-        endpoint: String,
-        telemetry: Telemetry,
-    ) -> Self {
-        Self { connections, mailbox, gateway, endpoint, telemetry }
-    }
-
     /// Posts a page to the client that sent the event.
     ///
     /// # Errors

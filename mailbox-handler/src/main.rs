@@ -22,13 +22,13 @@ async fn main() -> Result<(), Error> {
     let aws = aws::load().await;
     let dynamodb = aws_sdk_dynamodb::Client::new(&aws);
     let settings = Settings { generation, ..Settings::default() };
-    let handler = MailboxHandler::new(
-        ConnectionTable::new(dynamodb.clone(), connections),
-        Mailbox::new(DynamoTable::new(dynamodb, mailbox), settings),
-        ManagementApi::new(&aws, &endpoint, MAX_IDLE)?,
+    let handler = MailboxHandler {
+        connections: ConnectionTable::new(dynamodb.clone(), connections),
+        mailbox: Mailbox::new(DynamoTable::new(dynamodb, mailbox), settings),
+        gateway: ManagementApi::new(&aws, &endpoint, MAX_IDLE)?,
         endpoint,
         telemetry,
-    );
+    };
     run(service_fn(async |event: LambdaEvent<WebSocketEvent>| {
         let deadline = SystemTime::UNIX_EPOCH + Duration::from_millis(event.context.deadline);
         handler.handle(event.payload, time(deadline, timeout)).await.map_err(Error::from)

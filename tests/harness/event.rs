@@ -92,6 +92,15 @@ pub fn disconnect_json() -> Value {
     event
 }
 
+/// Builds the event of a message that a client sent, as API Gateway sends it to the function behind a route.
+#[must_use]
+pub fn client_message(route_key: &str, body: &str) -> WebSocketEvent {
+    let mut event = websocket("MESSAGE", json!({ "body": body }));
+    event["requestContext"]["routeKey"] = route_key.into();
+    event["requestContext"]["messageId"] = "L0SM9cOFvHcCIhw=".into();
+    read(&event)
+}
+
 /// The connection id in the WebSocket events.
 pub const CONNECTION: &str = "L0SM9cOFvHcCIhw=";
 

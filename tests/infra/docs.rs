@@ -14,7 +14,7 @@ use streamer_telemetry::metric;
 
 use super::variables;
 
-const FUNCTIONS: [&str; 3] = ["connect", "disconnect", "delivery"];
+const FUNCTIONS: [&str; 4] = ["connect", "disconnect", "delivery", "mailbox"];
 
 /// A table of a page. Code fences are not searched for tables.
 struct Table {

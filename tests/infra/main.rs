@@ -21,6 +21,7 @@ fn variables(function: &str) -> Vec<Variable> {
         "connect" => connect_handler::config::VARIABLES.to_vec(),
         "disconnect" => disconnect_handler::config::VARIABLES.to_vec(),
         "delivery" => delivery_worker::config::VARIABLES.to_vec(),
+        "mailbox" => mailbox_handler::config::VARIABLES.to_vec(),
         other => panic!("an unknown function: {other}"),
     }
 }

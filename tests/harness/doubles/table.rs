@@ -90,7 +90,7 @@ impl TableDouble {
         let millis =
             |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
         let row = |(id, connected_at): (&'a str, SystemTime)| {
-            let Connection { connection_id, user_id, endpoint, expires_at, .. } =
+            let Connection { connection_id, user_id, tenant_id, endpoint, expires_at, .. } =
                 connection(id, connected_at);
             let shard = shard_of(&connection_id);
             let text = AttributeValue::S;
@@ -98,6 +98,7 @@ impl TableDouble {
             let attributes = [
                 ("connection_id", text(id.to_owned())),
                 ("user_id", text(user_id.into())),
+                ("tenant_id", text(tenant_id.into())),
                 ("tenant_user", text("acme#anna".to_owned())),
                 ("tenant_shard", text(format!("acme#{}", shard))),
                 ("endpoint", text(endpoint)),

@@ -1,0 +1,65 @@
+//! Tables that fail or do not answer.
+
+use mailbox_handler::SyncError;
+use serde_json::json;
+use streamer_mailbox::{Mailbox, Settings};
+use streamer_tests::doubles::TableDouble;
+use tokio::time::Instant;
+use tracing::Level;
+
+use crate::{HOUR, Rig, TIMEOUT, table::Fault, written::logged};
+
+#[tokio::test(start_paused = true)]
+async fn denied_connections_fail_the_invocation() {
+    let mut rig = Rig::accepting();
+    rig.handler.connections = TableDouble::failing().client();
+    let (result, log) = logged(Level::ERROR, rig.sync(true, &json!({}))).await;
+    let error = result.unwrap_err();
+    assert!(matches!(error, SyncError::Connections(_)), "{error}");
+    assert!(error.to_string().contains("dynamodb:GetItem"), "{error}");
+    assert_eq!((log.lines().len(), rig.frames().len(), rig.metric("Syncs")), (1, 0, vec![1.0]));
+}
+
+/// Without a registered device a page could be the last that the client sees.
+#[tokio::test(start_paused = true)]
+async fn denied_mailbox_fails_the_invocation() {
+    for operation in ["put_device", "head", "create_head", "messages"] {
+        let mut rig = Rig::accepting();
+        if operation == "messages" {
+            rig.keep("anna", "m", "1", HOUR).await;
+        }
+        rig.handler.mailbox = Mailbox::new(rig.mailbox.with(Fault::Denied(operation)), Settings::default());
+        let error = rig.sync(true, &json!({})).await.unwrap_err();
+        assert!(matches!(error, SyncError::Mailbox(_)), "{operation}: {error}");
+        assert_eq!(rig.frames().len(), 0, "{operation}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn stored_text_that_is_not_json_fails() {
+    let rig = Rig::accepting();
+    rig.keep("anna", "m", "s3cret", HOUR).await;
+    let (result, log) = logged(Level::ERROR, rig.sync(true, &json!({}))).await;
+    assert!(matches!(result, Err(SyncError::Payload(_))), "{result:?}");
+    assert_eq!((rig.frames().len(), log.lines().len()), (0, 1));
+    assert!(!log.text().contains("s3cret"), "{}", log.text());
+}
+
+#[tokio::test(start_paused = true)]
+async fn silent_tables_end_before_lambda() {
+    for is_mailbox in [false, true] {
+        let mut rig = Rig::accepting();
+        match is_mailbox {
+            true => {
+                rig.handler.mailbox =
+                    Mailbox::new(rig.mailbox.with(Fault::Silent("head")), Settings::default())
+            }
+            false => rig.handler.connections = TableDouble::silent(),
+        }
+        let began = Instant::now();
+        let error = rig.sync(true, &json!({})).await.unwrap_err();
+        assert!(matches!(error, SyncError::Deadline | SyncError::Connections(_)), "{error}");
+        assert!(began.elapsed() < TIMEOUT, "{:?}", began.elapsed());
+        assert_eq!((rig.frames().len(), rig.metric("Syncs")), (0, vec![1.0]));
+    }
+}

@@ -1,0 +1,119 @@
+//! Frames, connections and devices.
+
+use mailbox_handler::time::Time;
+use serde_json::json;
+use streamer_mailbox::Device;
+use streamer_tests::{
+    doubles::TableDouble,
+    event::{CONNECTION, client_message, epoch},
+    worker::ENDPOINT,
+};
+use tracing::Level;
+
+use crate::{HOUR, Rig, TIMEOUT, connected_at, stream_of, written::logged};
+
+/// A message that the page lacks was stored after the head was read, so its worker finds the device.
+#[tokio::test(start_paused = true)]
+async fn device_is_registered_before_reading() {
+    let rig = Rig::accepting();
+    rig.sync(true, &json!({})).await.unwrap();
+    assert_eq!(rig.mailbox.calls()[..2], ["put_device", "head"]);
+    assert_eq!(rig.frames().len(), 1);
+}
+
+/// The worker posts to the endpoint that the device has, until the connection has ended.
+#[tokio::test(start_paused = true)]
+async fn device_has_endpoint_and_expiry() {
+    let rig = Rig::accepting();
+    rig.sync(true, &json!({})).await.unwrap();
+    let device = Device {
+        connection: CONNECTION.try_into().unwrap(),
+        endpoint: ENDPOINT.to_owned(),
+        expires_at: connected_at() + 2 * HOUR + HOUR / 6,
+    };
+    assert_eq!(rig.mailbox.devices_of(&stream_of("anna")), [device]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn later_syncs_register_nothing() {
+    let rig = Rig::accepting();
+    rig.sync(false, &json!({})).await.unwrap();
+    assert_eq!(rig.frames().len(), 1);
+    assert!(rig.mailbox.devices_of(&stream_of("anna")).is_empty());
+}
+
+/// A body would reach the client where a route has a response.
+#[tokio::test(start_paused = true)]
+async fn response_has_no_body() {
+    let rig = Rig::accepting();
+    let response = rig.sync(true, &json!({})).await.unwrap();
+    let response = serde_json::to_value(response).unwrap();
+    assert_eq!((&response["statusCode"], response.get("body")), (&200.into(), None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn connection_names_the_user() {
+    let rig = Rig::accepting();
+    rig.keep("bob", "for-bob", "2", HOUR).await;
+    rig.keep("anna", "for-anna", "1", HOUR).await;
+    let sync =
+        r#"{"type":"streamer.sync","tenant":"acme","user":"bob","streams":[{"stream":"user","user":"bob"}]}"#;
+    rig.send(sync).await.unwrap();
+    assert_eq!(rig.frames()[0]["messages"], json!([{ "seq": 1, "id": "for-anna", "payload": 1 }]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn unknown_connection_gets_no_page() {
+    let mut rig = Rig::accepting();
+    for connections in [
+        TableDouble::default(),
+        // Its row has expired.
+        TableDouble::of_user([(CONNECTION, epoch() - 3 * HOUR)], || true),
+    ] {
+        rig.handler.connections = connections.client();
+        let (response, log) = logged(Level::INFO, rig.sync(true, &json!({}))).await;
+        assert_eq!(response.unwrap().status_code, 200);
+        assert_eq!(log.text(), "");
+    }
+    assert_eq!((rig.frames().len(), rig.mailbox.calls().len()), (0, 0));
+    assert_eq!((rig.metric("UnknownConnections"), rig.metric("Syncs")), (vec![1.0; 2], vec![1.0; 2]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn event_without_connection_gets_no_page() {
+    let rig = Rig::accepting();
+    let mut event =
+        client_message("streamer.sync", r#"{"type":"streamer.sync","streams":[{"stream":"user"}]}"#);
+    event.connection_id = None;
+    let time = Time::start(epoch(), epoch() + TIMEOUT, TIMEOUT);
+    assert_eq!(rig.handler.handle(event, time).await.unwrap().status_code, 200);
+    assert_eq!((rig.frames().len(), rig.metric("UnknownConnections")), (0, vec![1.0]));
+}
+
+/// Each is logged once, without its content.
+#[tokio::test(start_paused = true)]
+async fn invalid_frames_are_ignored() {
+    let rig = Rig::accepting();
+    for (sent, frame) in [
+        "",
+        "s3cret",
+        r#"{"type":"s3cret"}"#,
+        r#"{"type":"streamer.ping"}"#,
+        r#"{"type":"streamer.sync"}"#,
+        r#"{"type":"streamer.sync","streams":[]}"#,
+        r#"{"type":"streamer.sync","streams":[{"stream":"s3cret"}]}"#,
+        r#"{"type":"streamer.sync","n":"s3cret","streams":[{"stream":"user"}]}"#,
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (response, log) = logged(Level::TRACE, rig.send(frame)).await;
+        assert_eq!(response.unwrap().status_code, 200, "{frame}");
+        let lines = log.lines();
+        assert_eq!((lines.len(), &lines[0]["level"]), (1, &"WARN".into()), "{frame}");
+        assert!(lines[0]["error"].is_string() && !log.text().contains("s3cret"), "{}", log.text());
+        assert_eq!(rig.metric("InvalidFrames").len(), sent + 1, "{frame}");
+    }
+    assert!(rig.frames().is_empty() && rig.mailbox.calls().is_empty());
+    assert!(rig.metric("Syncs").is_empty());
+}
