@@ -41,7 +41,10 @@ impl Demo<'_> {
         let started = Instant::now();
         let page = self.sync(1, true, Start::After(position.clone())).await?;
         let latency = started.elapsed();
-        ensure!(page["after"] == position.seq && page["through"] == page["top"], "an incomplete page: {page}");
+        ensure!(
+            page["after"] == position.seq && page["through"] == page["top"],
+            "an incomplete page: {page}"
+        );
         let messages = page["messages"].as_array().context("the page has no messages")?;
         let numbers: Vec<_> = messages.iter().filter_map(|message| message["seq"].as_u64()).collect();
         let expected: Vec<_> = (position.seq + 1..=position.seq + MESSAGES).collect();
@@ -82,7 +85,8 @@ impl Demo<'_> {
         loop {
             let listing = mailbox.list(&stream, SystemTime::now()).await?;
             let messages = listing.map(|listing| listing.messages).unwrap_or_default();
-            let kept = messages.iter().filter(|message| ids.iter().any(|id| id == message.id.as_str())).count();
+            let kept =
+                messages.iter().filter(|message| ids.iter().any(|id| id == message.id.as_str())).count();
             if kept == ids.len() && self.stack.is_empty(&self.stack.deployed.queue_url).await? {
                 return Ok(());
             }
