@@ -244,6 +244,13 @@ data "aws_iam_policy_document" "mailbox" {
     resources = [local.mailbox_arn]
   }
 
+  # A stream's head expires 60 days after its last message. A sync renews it.
+  statement {
+    sid       = "RenewStreams"
+    actions   = ["dynamodb:UpdateItem"]
+    resources = [local.mailbox_arn]
+  }
+
   statement {
     sid       = "PostPages"
     actions   = ["execute-api:ManageConnections"]

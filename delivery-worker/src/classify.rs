@@ -59,6 +59,7 @@ impl Verdict {
                 | Cause::Away
                 | Cause::Elsewhere(_)
                 | Cause::Table(_)
+                | Cause::Mailbox(_)
                 | Cause::Unconfirmed
                 | Cause::Behind
                 | Cause::Panic

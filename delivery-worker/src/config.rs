@@ -3,7 +3,8 @@
 use std::{ops::RangeInclusive, time::Duration};
 
 use streamer_connections::{CONNECT_GRACE_SECONDS, Endpoints, connect_grace};
-use streamer_environment::{Environment, EnvironmentError, Variable, values};
+use streamer_environment::{Environment, EnvironmentError, Faulty, Variable, values};
+use streamer_mailbox::{MAILBOX_GENERATION, MAILBOX_MAX_MESSAGES, MAILBOX_TABLE};
 use streamer_telemetry::{LOG_LEVEL, STAGE, Settings};
 
 use crate::{policy::Policy, queue_kind::QueueKind, time};
@@ -58,7 +59,7 @@ const TIMEOUT_SECONDS: Variable = Variable {
 };
 
 /// Everything that `delivery-worker` reads from its environment.
-pub const VARIABLES: [Variable; 12] = [
+pub const VARIABLES: [Variable; 15] = [
     WEBSOCKET_ENDPOINT,
     WEBSOCKET_ENDPOINT_ALIASES,
     QUEUE_URL,
@@ -69,6 +70,9 @@ pub const VARIABLES: [Variable; 12] = [
     MAX_POSTS_PER_SECOND,
     TIMEOUT_SECONDS,
     CONNECTIONS_TABLE,
+    MAILBOX_TABLE,
+    MAILBOX_GENERATION,
+    MAILBOX_MAX_MESSAGES,
     LOG_LEVEL,
     STAGE,
 ];
@@ -99,6 +103,8 @@ pub struct Config {
     pub timeout: Duration,
     /// The connection table's name. `None` where only messages for connections are delivered.
     pub table: Option<String>,
+    /// The name and the settings of the mailbox's table. `None` where messages are not kept.
+    pub mailbox: Option<(String, streamer_mailbox::Settings)>,
     /// Logs and metrics.
     pub telemetry: Settings,
 }
@@ -135,6 +141,7 @@ impl Config {
         };
         let timeout = environment.or(&TIMEOUT_SECONDS, timeout, || time::MAX_TIMEOUT);
         let table = environment.optional(&CONNECTIONS_TABLE, values::text);
+        let mailbox = mailbox(&mut environment);
         let telemetry = Settings::read(&mut environment);
         environment.finish(|| {
             let (connect_grace, away_grace, max_age) = (connect_grace?, away_grace?, max_age?);
@@ -146,10 +153,20 @@ impl Config {
                 posts_per_second: posts_per_second?,
                 timeout: timeout?,
                 table: table?,
+                mailbox: mailbox?,
                 telemetry: telemetry?,
             })
         })
     }
+}
+
+/// Reads the name and the settings of the mailbox's table. Faults of the settings are reported without a table, too.
+fn mailbox(environment: &mut Environment) -> Result<Option<(String, streamer_mailbox::Settings)>, Faulty> {
+    let table = streamer_mailbox::mailbox_table(environment);
+    let generation = streamer_mailbox::generation(environment);
+    let max_messages = streamer_mailbox::max_messages(environment);
+    let settings = streamer_mailbox::Settings { generation: generation?, max_messages: max_messages? };
+    Ok(table?.map(|name| (name, settings)))
 }
 
 fn at_most(most: Duration) -> impl Fn(&str) -> Option<Duration> {
@@ -226,6 +243,21 @@ mod tests {
         assert_eq!(with("STAGE", "local").unwrap().table, None);
         assert_eq!(with("CONNECTIONS_TABLE", "").unwrap().table, None);
         assert_eq!(with("CONNECTIONS_TABLE", "chat").unwrap().table.as_deref(), Some("chat"));
+    }
+
+    #[test]
+    fn mailbox_is_optional() {
+        assert_eq!(with("MAILBOX_MAX_MESSAGES", "500").unwrap().mailbox, None);
+        let (name, settings) = with("MAILBOX_TABLE", "kept").unwrap().mailbox.unwrap();
+        assert_eq!((name.as_str(), settings), ("kept", streamer_mailbox::Settings::default()));
+        let variables =
+            [("MAILBOX_TABLE", "kept"), ("MAILBOX_GENERATION", "2"), ("MAILBOX_MAX_MESSAGES", "500")];
+        let config =
+            Config::read(Environment::of([ENDPOINT, QUEUE, DEAD_LETTERS].into_iter().chain(variables)));
+        let (_, settings) = config.unwrap().mailbox.unwrap();
+        assert_eq!((settings.generation.as_str(), settings.max_messages), ("2", 500));
+        let faulty = with("MAILBOX_GENERATION", "a.b").unwrap_err().to_string();
+        assert!(faulty.contains("MAILBOX_GENERATION is malformed"), "{faulty}");
     }
 
     #[test]

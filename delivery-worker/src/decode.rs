@@ -4,7 +4,11 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use streamer_events::{Body, SqsRecord};
-use streamer_message::{Audience, ConnectionId, DecodeError, Envelope, Retry, Texts};
+use streamer_mailbox::Stream;
+use streamer_message::{
+    Audience, ConnectionId, DecodeError, Envelope, Payload, Position, Retry, StreamName, Texts,
+    frame::ServerFrame,
+};
 
 use crate::outcome::{Completed, Outcome};
 
@@ -42,6 +46,9 @@ pub struct Record {
     pub content: Result<Message, Poison>,
 }
 
+/// Bytes of a frame besides its payload, for most ids.
+const FRAME_BYTES: usize = 256;
+
 /// A valid message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
@@ -57,6 +64,19 @@ pub struct Message {
     pub expires_at: Option<SystemTime>,
     /// When it was made: the time in its id, else when it was first received or sent.
     pub made_at: Option<SystemTime>,
+    /// For a message that is to be kept: the mailbox has it. The stage [`keep`](mod@crate::keep) sets it.
+    pub stored: Option<Stored>,
+}
+
+/// A message in the mailbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// The position in the user's stream.
+    pub position: Position,
+    /// The bytes for devices: the payload in a frame with the position. Empty if no device needs a post.
+    pub frame: Bytes,
+    /// Another endpoint at which the user has devices.
+    pub elsewhere: Option<String>,
 }
 
 /// A message and one of its recipients.
@@ -116,6 +136,20 @@ impl Record {
         self.content.as_ref().map_or(&[], Message::done)
     }
 
+    /// Returns whether the mailbox keeps the message.
+    #[must_use]
+    pub fn is_to_be_kept(&self) -> bool {
+        self.content.as_ref().is_ok_and(|message| message.envelope.keep.is_some())
+    }
+
+    /// Returns the position of the message in its user's stream, if this worker or an earlier one has stored it.
+    #[must_use]
+    pub fn position(&self) -> Option<&Position> {
+        let stored = self.content.as_ref().ok().and_then(|message| message.stored.as_ref());
+        let before = || self.retry().and_then(|retry| retry.kept.as_ref());
+        stored.map(|stored| &stored.position).or_else(before)
+    }
+
     /// Returns when any copy of the message was first received.
     #[must_use]
     pub fn since(&self) -> Option<SystemTime> {
@@ -147,6 +181,7 @@ impl Message {
             made_at: envelope.id.created_at().or(since).and_then(at).or(sent_at),
             expires_at: envelope.expires_at.and_then(at),
             envelope,
+            stored: None,
         })
     }
 
@@ -155,6 +190,39 @@ impl Message {
     pub fn encode(&self, to: &Audience, retry: Option<&Retry>) -> String {
         let [payload, to_json, request] = [&self.payload, &self.to_json, &self.request_json].map(text);
         self.envelope.encode(Texts { payload, to: to_json, request }, to, retry)
+    }
+
+    /// Returns the stream of its user.
+    #[must_use]
+    pub fn stream(&self) -> Option<Stream> {
+        match &self.envelope.to {
+            Audience::User { tenant, user } => Some(Stream { tenant: tenant.clone(), user: user.clone() }),
+            _ => None,
+        }
+    }
+
+    /// Builds the bytes for devices of a message at this position: a `streamer.message` frame with the payload, byte
+    /// for byte.
+    #[expect(clippy::expect_used, reason = "the payload was read as JSON, and a frame is valid JSON")]
+    pub(crate) fn frame(&self, Position { epoch, seq }: &Position) -> Bytes {
+        let (stream, id) = (StreamName::User, &self.envelope.id);
+        let payload: Payload<'_> = serde_json::from_str(self.payload_text()).expect("a payload is JSON");
+        let frame = ServerFrame::Message { stream, epoch, seq: *seq, id, payload };
+        let mut bytes = Vec::with_capacity(self.payload.len() + FRAME_BYTES);
+        serde_json::to_writer(&mut bytes, &frame).expect("a frame is JSON");
+        bytes.into()
+    }
+
+    /// Returns the payload as JSON text.
+    #[must_use]
+    pub fn payload_text(&self) -> &str {
+        text(&self.payload)
+    }
+
+    /// Returns the bytes to post: the payload, or the frame of a kept message.
+    #[must_use]
+    pub fn posted_bytes(&self) -> &Bytes {
+        self.stored.as_ref().map_or(&self.payload, |stored| &stored.frame)
     }
 
     /// Returns whether it has expired at `now`.
@@ -226,6 +294,16 @@ mod tests {
         let payload = record.content.unwrap().payload;
         assert_eq!(payload, r#"{"é": [1.0, "\ud83d"]}"#);
         assert!(record.body.as_ptr_range().contains(&payload.as_ptr()), "the payload must not be copied");
+    }
+
+    #[test]
+    fn frame_has_position_and_payload_bytes() {
+        let to = r#"{"user":{"tenant":"t","user":"u"}}"#;
+        let message =
+            message(&format!(r#"{{"version":1,"id":"m","payload": {{"é": 1.0}},"to":{to},"keep":60}}"#));
+        let position = Position { epoch: "e.0".to_owned().try_into().unwrap(), seq: 42 };
+        let expected = r#"{"type":"streamer.message","stream":"user","epoch":"e.0","seq":42,"id":"m","payload":{"é": 1.0}}"#;
+        assert_eq!(message.frame(&position), expected);
     }
 
     #[test]

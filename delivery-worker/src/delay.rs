@@ -55,6 +55,7 @@ pub(crate) fn is_undelivered(record: &Record, outcome: &Outcome, is_acknowledged
         | Outcome::Gone
         | Outcome::Superseded
         | Outcome::NoRecipient
+        | Outcome::Kept
         | Outcome::Expanded => false,
     };
     let counts_now =

@@ -1,9 +1,13 @@
 //! Posts the pairs of each lane.
 
-use std::{collections::HashSet, panic::AssertUnwindSafe};
+use std::{
+    collections::HashSet,
+    panic::AssertUnwindSafe,
+    time::{Duration, SystemTime},
+};
 
 use futures::{FutureExt, StreamExt, future::join_all, stream};
-use streamer_connections::Removal;
+use streamer_connections::{ConnectionTable, Removal};
 use streamer_gateway::{Gateway, PostResult};
 use streamer_message::ConnectionId;
 use tokio::time::{Instant, sleep, timeout};
@@ -14,6 +18,7 @@ use crate::{
     backoff,
     classify::{Verdict, classify},
     decode::{Pair, Record},
+    keep::no_answer,
     outcome::{Cause, Completed, Outcome},
     plan::{Lane, Planned},
     queue_kind::QueueKind,
@@ -22,6 +27,9 @@ use crate::{
 
 /// Lanes that run concurrently.
 const LANES: usize = in_flight::MAX_POSTS;
+
+/// How far ahead the clock of `connect-handler` may be.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(3600);
 
 /// Runs all lanes and returns all completed pairs, including superseded ones. A lane that panics affects no other.
 pub async fn deliver<G: Gateway>(
@@ -196,7 +204,7 @@ impl<G: Gateway> Delivery<'_, G> {
     }
 
     async fn post(&self, pair: &Pair<'_>) -> Verdict {
-        let post = self.worker.gateway.post(&pair.connection, pair.message.payload.clone());
+        let post = self.worker.gateway.post(&pair.connection, pair.message.posted_bytes().clone());
         match timeout(self.time.call_timeout(), post).await {
             Ok(answer) => classify(answer),
             Err(_) if self.time.is_past_cutoff() => Verdict::HandBack(Cause::Deadline),
@@ -210,21 +218,61 @@ impl<G: Gateway> Delivery<'_, G> {
     /// `$connect` has succeeded, and if it belongs to another endpoint. Without a table, the message's age counts: its
     /// connections are at least as old.
     async fn remove(&self, pair: &Pair<'_>, posted_at: Instant) -> Outcome {
-        let Worker { table, policy, endpoints, .. } = self.worker;
         let posted_at = self.time.at(posted_at);
+        if pair.message.stored.is_some() {
+            return self.remove_device(pair, posted_at).await;
+        }
+        let Worker { table, policy, .. } = self.worker;
         let Some(table) = table else {
             return match policy.may_be_connecting(&self.records[pair.index], posted_at) {
                 true => Outcome::HandedBack(Cause::ConnectGrace),
                 false => Outcome::Gone,
             };
         };
-        let delete = table.delete_if_older(&pair.connection, posted_at - policy.connect_grace, endpoints);
+        match self.remove_row(table, pair, posted_at - policy.connect_grace).await {
+            Ok(Removal::Removed) => Outcome::Gone,
+            Ok(Removal::TooYoung) => Outcome::HandedBack(Cause::ConnectGrace),
+            Ok(Removal::Elsewhere(endpoint)) => Outcome::HandedBack(Cause::Elsewhere(endpoint)),
+            Err(cause) => Outcome::HandedBack(cause),
+        }
+    }
+
+    /// Removes a device that API Gateway answered with 410, and the row of its connection. There is no connect grace:
+    /// the client has sent a sync over the connection.
+    async fn remove_device(&self, pair: &Pair<'_>, posted_at: SystemTime) -> Outcome {
+        let unregister = async {
+            let (Some(mailbox), Some(stream)) = (&self.worker.mailbox, pair.message.stream()) else {
+                return Ok(());
+            };
+            let limit = self.time.call_timeout();
+            match timeout(limit, mailbox.unregister(&stream, &pair.connection)).await {
+                Ok(unregistered) => unregistered.map_err(|error| Cause::Mailbox(error.to_string())),
+                Err(_) => Err(no_answer("DeleteItem", limit, self.time)),
+            }
+        };
+        let remove_row = async {
+            match &self.worker.table {
+                Some(table) => self.remove_row(table, pair, posted_at + CLOCK_TOLERANCE).await.map(drop),
+                None => Ok(()),
+            }
+        };
+        match tokio::try_join!(unregister, remove_row) {
+            Ok(_) => Outcome::Gone,
+            Err(cause) => Outcome::HandedBack(cause),
+        }
+    }
+
+    /// Removes the row of a connection that was made before `cutoff`.
+    async fn remove_row(
+        &self,
+        table: &ConnectionTable,
+        pair: &Pair<'_>,
+        cutoff: SystemTime,
+    ) -> Result<Removal, Cause> {
+        let delete = table.delete_if_older(&pair.connection, cutoff, &self.worker.endpoints);
         match timeout(self.time.call_timeout(), delete).await {
-            Ok(Ok(Removal::Removed)) => Outcome::Gone,
-            Ok(Ok(Removal::TooYoung)) => Outcome::HandedBack(Cause::ConnectGrace),
-            Ok(Ok(Removal::Elsewhere(endpoint))) => Outcome::HandedBack(Cause::Elsewhere(endpoint)),
-            Ok(Err(error)) => Outcome::HandedBack(Cause::Table(error.to_string())),
-            Err(_) => Outcome::HandedBack(self.time.timeout_cause("DeleteItem")),
+            Ok(removal) => removal.map_err(|error| Cause::Table(error.to_string())),
+            Err(_) => Err(self.time.timeout_cause("DeleteItem")),
         }
     }
 }

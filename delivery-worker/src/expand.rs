@@ -15,7 +15,9 @@ use crate::{
     Worker,
     decode::{Message, Pair, Record},
     fan_out::FanOut,
+    keep::KeptDevices,
     outcome::{Cause, Completed, Outcome, Rejection},
+    policy::Policy,
     queue_kind::QueueKind,
     source::{Source, SourcePage},
     time::Time,
@@ -47,8 +49,14 @@ enum Route<'a> {
 }
 
 /// Resolves each message's audience to connections, each named once, and completes the messages that must not be
-/// posted. Reads each user and each shard once, so that all their messages see the same connections.
-pub async fn expand<'a, G>(worker: &Worker<G>, records: &'a [Record], time: &Time) -> Expanded<'a> {
+/// posted. Reads each user and each shard once, so that all their messages see the same connections. `kept` has the
+/// devices for the messages that are to be kept.
+pub async fn expand<'a, G>(
+    worker: &Worker<G>,
+    records: &'a [Record],
+    mut kept: KeptDevices,
+    time: &Time,
+) -> Expanded<'a> {
     let kind = worker.policy.queue_kind;
     let sources: HashSet<_> =
         records.iter().filter_map(|record| source_of(record, kind, time.now())).collect();
@@ -60,7 +68,11 @@ pub async fn expand<'a, G>(worker: &Worker<G>, records: &'a [Record], time: &Tim
 
     let mut expanded = Expanded::default();
     for (index, record) in records.iter().enumerate() {
-        match route(worker, record, &pages, time.now()) {
+        let route = match record.is_to_be_kept() {
+            true => route_kept(&worker.policy, record, kept.remove(&index), time.now()),
+            false => route(worker, record, &pages, time.now()),
+        };
+        match route {
             Ok(Route::Post(message, connections)) => {
                 let pair = |connection| Pair { index, message, connection };
                 expanded.pairs.extend(connections.into_iter().map(pair));
@@ -75,6 +87,9 @@ pub async fn expand<'a, G>(worker: &Worker<G>, records: &'a [Record], time: &Tim
 /// Returns the source to read for a record, if it needs one.
 fn source_of(record: &Record, kind: QueueKind, now: SystemTime) -> Option<Source<'_>> {
     let message = record.content.as_ref().ok().filter(|message| !message.is_expired(now))?;
+    if record.is_to_be_kept() {
+        return None;
+    }
     let source = Source::of(message)?;
     (kind == QueueKind::Standard || matches!(source, Source::User(..))).then_some(source)
 }
@@ -116,6 +131,31 @@ fn route<'a, G>(
     match unserved.is_empty() {
         true => Err(policy.unreached(record, page.elsewhere.clone(), now)),
         false => Ok(Route::Post(message, unserved)),
+    }
+}
+
+/// Returns the route of a message that is to be kept, or its outcome. `devices` are those of the stage
+/// [`keep`](mod@crate::keep), which has none for an expired message.
+fn route_kept<'a>(
+    policy: &Policy,
+    record: &'a Record,
+    devices: Option<Result<Vec<ConnectionId>, Outcome>>,
+    now: SystemTime,
+) -> Result<Route<'a>, Outcome> {
+    let message = record.content.as_ref().map_err(|error| Outcome::Poison(error.clone()))?;
+    let gives_up = policy.queue_kind == QueueKind::Fifo && policy.is_too_old(record, now);
+    match devices {
+        _ if message.is_expired(now) => Err(Outcome::Expired),
+        None => Err(Outcome::Expired),
+        // The messages behind it would wait for as long as the mailbox fails.
+        Some(Err(Outcome::HandedBack(cause)))
+            if gives_up && record.position().is_none() && cause != Cause::Behind =>
+        {
+            Err(Outcome::Exhausted(cause))
+        }
+        Some(Err(outcome)) => Err(outcome),
+        Some(Ok(devices)) if devices.is_empty() => Err(policy.unreached(record, None, now)),
+        Some(Ok(devices)) => Ok(Route::Post(message, devices)),
     }
 }
 

@@ -12,6 +12,7 @@ use crate::{
     deliver::deliver,
     expand::expand,
     fan_out::fan_out_all,
+    keep::{Kept, keep},
     outcome::Completed,
     plan::{plan, withhold_behind},
     queue_kind::QueueKind,
@@ -32,7 +33,7 @@ impl<G: Gateway> Worker<G> {
     /// # Errors
     /// [`UnnamedRecord`] if SQS must deliver the whole batch again.
     pub async fn handle(&self, event: SqsEvent, time: Time) -> Result<SqsBatchResponse, UnnamedRecord> {
-        let records: Vec<_> = event.records.into_iter().map(Record::read).collect();
+        let mut records: Vec<_> = event.records.into_iter().map(Record::read).collect();
         self.gate.resume(&time);
         if time.is_skewed() {
             tracing::warn!(
@@ -40,7 +41,8 @@ impl<G: Gateway> Worker<G> {
             );
         }
 
-        let expanded = expand(self, &records, &time).await;
+        let Kept { devices, appends } = keep(self, &mut records, &time).await;
+        let expanded = expand(self, &records, devices, &time).await;
         let (mut pairs, mut completed) = (expanded.pairs, expanded.completed);
         if self.policy.queue_kind == QueueKind::Fifo {
             withhold_behind(&records, &mut pairs, &mut completed);
@@ -55,7 +57,7 @@ impl<G: Gateway> Worker<G> {
 
         let completed = review(&self.policy, &records, completed, time.now());
         let unacknowledged = self.settle(&records, &completed, &time).await;
-        report(&self.telemetry, &records, &completed, &unacknowledged, &self.gate, &time);
+        report(&self.telemetry, &records, &completed, &unacknowledged, &appends, &self.gate, &time);
         batch_response(&records, &unacknowledged)
     }
 

@@ -3,14 +3,14 @@
 //! Data flows one way. Each arrow is a module:
 //!
 //! ```text
-//! SqsEvent ─decode─▶ records ─expand─▶ pairs ─plan─▶ lanes ─deliver─▶ completed pairs ─settle─▶ SqsBatchResponse
-//!                               └────▶ large audiences ───fan_out──────────▶┘
+//! SqsEvent ─decode─▶ records ─keep, expand─▶ pairs ─plan─▶ lanes ─deliver─▶ completed pairs ─settle─▶ SqsBatchResponse
+//!                                     └────▶ large audiences ───fan_out──────────▶┘
 //! ```
 //!
 //! The core is pure, a function of values and an instant: [`mod@decode`], [`mod@plan`], [`mod@classify`], [`policy`],
 //! [`backoff`], [`outgoing`], [`mod@settle`] and the state machines of [`admission`]. The shell around it does the
-//! I/O: [`mod@expand`], [`mod@fan_out`], [`mod@deliver`], [`queue`] and [`streamer_gateway`]. [`Worker::handle`] runs
-//! the stages in order.
+//! I/O: [`mod@keep`], [`mod@expand`], [`mod@fan_out`], [`mod@deliver`], [`queue`] and [`streamer_gateway`].
+//! [`Worker::handle`] runs the stages in order.
 //!
 //! Every pair of a message and a connection completes with exactly one [`Outcome`](outcome::Outcome). The worker
 //! acknowledges a message only when all its pairs have settled and SQS has confirmed every outgoing message about it.
@@ -25,6 +25,7 @@ pub mod deliver;
 pub mod expand;
 pub mod fan_out;
 mod handler;
+pub mod keep;
 pub mod outcome;
 pub mod outgoing;
 pub mod plan;

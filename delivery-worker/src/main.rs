@@ -15,6 +15,7 @@ use streamer_connections::ConnectionTable;
 use streamer_environment::{Environment, aws};
 use streamer_events::SqsEvent;
 use streamer_gateway::ManagementApi;
+use streamer_mailbox::{DynamoTable, Mailbox};
 use streamer_telemetry::Telemetry;
 
 #[tokio::main(flavor = "current_thread")]
@@ -27,14 +28,17 @@ async fn main() -> Result<(), Error> {
         posts_per_second,
         timeout,
         table,
+        mailbox,
         telemetry,
     } = Config::read(Environment::of_process())?;
     let aws = aws::load().await;
     let sqs = aws_sdk_sqs::Client::new(&aws);
+    let dynamo = aws_sdk_dynamodb::Client::new(&aws);
     let worker = Worker {
         gateway: ManagementApi::new(&aws, endpoints.name(), concurrency::Settings::DEFAULT.max)?,
         endpoints,
-        table: table.map(|name| ConnectionTable::new(aws_sdk_dynamodb::Client::new(&aws), name)),
+        table: table.map(|name| ConnectionTable::new(dynamo.clone(), name)),
+        mailbox: mailbox.map(|(table, settings)| Mailbox::new(DynamoTable::new(dynamo, table), settings)),
         outbound: Queue::new(sqs.clone(), queue_url),
         dead_letters: Queue::new(sqs, dead_letter_queue_url),
         policy,

@@ -2,7 +2,11 @@
 
 use std::{fmt, time::Duration};
 
-use streamer_message::{ConnectionId, dead_letter::Reason, limits::PAYLOAD_BYTES};
+use streamer_message::{
+    ConnectionId,
+    dead_letter::Reason,
+    limits::{KEPT_PAYLOAD_BYTES, PAYLOAD_BYTES},
+};
 
 use crate::decode::Poison;
 
@@ -19,6 +23,8 @@ pub enum Outcome {
     Superseded,
     /// The audience has no live connection.
     NoRecipient,
+    /// The mailbox has the message, and no device of the user got it live.
+    Kept,
     /// The audience is large. Further messages on the queue replace this one.
     Expanded,
     /// No attempt can succeed. The message becomes a dead letter.
@@ -42,6 +48,10 @@ pub enum Rejection {
     Audience,
     /// The audience is a user or a tenant, and the worker has no connection table.
     NoTable,
+    /// The payload has this many bytes, more than can be kept. It was neither stored nor posted.
+    KeptPayload(usize),
+    /// The message is to be kept, and the worker has no mailbox.
+    NoMailbox,
 }
 
 /// Why a message is handed back.
@@ -67,6 +77,8 @@ pub enum Cause {
     Elsewhere(String),
     /// A call to the connection table failed.
     Table(String),
+    /// A call to the mailbox failed.
+    Mailbox(String),
     /// SQS did not confirm all messages of a fan-out.
     Unconfirmed,
     /// An earlier message was handed back. This one must not overtake it.
@@ -114,6 +126,7 @@ impl Outcome {
             | Self::Expired
             | Self::Superseded
             | Self::NoRecipient
+            | Self::Kept
             | Self::Expanded => true,
             Self::Rejected(_) | Self::Poison(_) | Self::Exhausted(_) | Self::HandedBack(_) => false,
         }
@@ -132,6 +145,7 @@ impl Outcome {
             | Self::Expired
             | Self::Superseded
             | Self::NoRecipient
+            | Self::Kept
             | Self::Expanded
             | Self::HandedBack(_) => None,
         }
@@ -146,6 +160,7 @@ impl Outcome {
             Self::Expired => "expired",
             Self::Superseded => "superseded",
             Self::NoRecipient => "no_recipient",
+            Self::Kept => "kept",
             Self::Expanded => "expanded",
             Self::Rejected(_) => Reason::Rejected.as_str(),
             Self::Poison(_) => Reason::Poison.as_str(),
@@ -180,6 +195,7 @@ impl Cause {
             | Self::CircuitOpen(_)
             | Self::Deadline
             | Self::Table(_)
+            | Self::Mailbox(_)
             | Self::Unconfirmed
             | Self::Behind
             | Self::Panic
@@ -200,6 +216,7 @@ impl Cause {
             | Self::Away
             | Self::Elsewhere(_)
             | Self::Table(_)
+            | Self::Mailbox(_)
             | Self::Unconfirmed
             | Self::Behind
             | Self::Panic
@@ -219,7 +236,7 @@ impl fmt::Display for Cause {
             Self::ConnectGrace => formatter.write_str("410 within the connect grace"),
             Self::Away => formatter.write_str("user away"),
             Self::Elsewhere(endpoint) => write!(formatter, "{}{endpoint}{}", ELSEWHERE.0, ELSEWHERE.1),
-            Self::Table(error) => formatter.write_str(error),
+            Self::Table(error) | Self::Mailbox(error) => formatter.write_str(error),
             Self::Unconfirmed => formatter.write_str("a part of the audience is not on the queue"),
             Self::Behind => formatter.write_str("behind a message that was handed back"),
             Self::Panic => formatter.write_str("the worker panicked"),
@@ -239,6 +256,12 @@ impl fmt::Display for Rejection {
             Self::NoTable => formatter.write_str(
                 "no connection table is configured, so only messages for connections are delivered: set CONNECTIONS_TABLE",
             ),
+            Self::KeptPayload(bytes) => {
+                write!(formatter, "the payload has {bytes} bytes, at most {KEPT_PAYLOAD_BYTES} can be kept: send it without `keep`, or a reference to it")
+            }
+            Self::NoMailbox => {
+                formatter.write_str("no mailbox is configured, so no message can be kept: set MAILBOX_TABLE")
+            }
             Self::Audience => formatter.write_str(
                 "a FIFO queue takes no message for a tenant, which has no order: send it to a standard queue",
             ),

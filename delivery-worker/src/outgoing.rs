@@ -120,7 +120,7 @@ impl Outgoing {
                 }
                 _ => None,
             },
-            kept: before.and_then(|retry| retry.kept.clone()),
+            kept: record.position().cloned(),
         };
         let to = narrow(message.envelope.to.clone(), unfinished);
         let body = message.encode(&to, Some(&retry));

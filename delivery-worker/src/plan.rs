@@ -52,7 +52,7 @@ pub fn plan<'a>(
 /// Of two supersedable messages, the one with the higher `seq` is later. A message that is not supersedable, such as an
 /// acknowledgment, must also have arrived later: it may come from a producer whose clock is ahead.
 fn supersede<'a>(mut pairs: Vec<Pair<'a>>, deadline: SystemTime) -> (Vec<Pair<'a>>, Vec<Completed>) {
-    if !pairs.iter().any(|pair| pair.message.envelope.supersedable) {
+    if !pairs.iter().any(may_be_superseded) {
         return (pairs, Vec::new());
     }
     let mut latest = Latest::default();
@@ -60,7 +60,7 @@ fn supersede<'a>(mut pairs: Vec<Pair<'a>>, deadline: SystemTime) -> (Vec<Pair<'a
         .iter()
         .filter(|pair| pair.message.envelope.supersedable)
         .for_each(|pair| latest.note(pair, deadline));
-    let is_kept = |pair: &Pair<'a>| match pair.message.envelope.supersedable {
+    let is_kept = |pair: &Pair<'a>| match may_be_superseded(pair) {
         true => !latest.supersedes(pair),
         false => {
             latest.note(pair, deadline);
@@ -99,6 +99,11 @@ impl<'a> Latest<'a> {
             self.0.get(&key).is_some_and(|latest| request.seq < *latest)
         })
     }
+}
+
+/// Returns whether a later message may replace it. A kept message has its place in the stream.
+fn may_be_superseded(pair: &Pair<'_>) -> bool {
+    pair.message.envelope.supersedable && pair.message.envelope.keep.is_none()
 }
 
 fn is_for_user(pair: &Pair<'_>) -> bool {
@@ -322,6 +327,19 @@ mod tests {
         for kind in [QueueKind::Standard, QueueKind::Fifo] {
             assert_eq!(planned(kind, &records), (vec![2, 3, 4, 5], vec![0, 1]), "{kind:?}");
         }
+    }
+
+    /// It has its place in the stream, and replaces others as before.
+    #[test]
+    fn kept_message_is_not_superseded() {
+        let user = |seq: u64, keep: &str| {
+            let text = of_request("r", seq, &format!("{SUPERSEDABLE}{keep}"));
+            let to = r#"{"user":{"tenant":"t","user":"u"}}"#;
+            let text = text.text().replace(r#"{"connection":"c"}"#, to);
+            Record::read(SqsRecord { body: Body::Text(text), ..SqsRecord::default() })
+        };
+        let records = [user(1, ""), user(2, r#","keep":60"#), user(3, r#","keep":60"#), user(4, "")];
+        assert_eq!(planned(QueueKind::Standard, &records), (vec![1, 2, 3], vec![0]));
     }
 
     #[test]

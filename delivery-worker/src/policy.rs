@@ -32,6 +32,9 @@ pub struct Policy {
 impl Policy {
     /// Returns the outcome of a message whose audience has no live connection at the worker's endpoint.
     ///
+    /// A stored message waits for no client. One whose user has devices elsewhere waits for the away grace, for a worker
+    /// that knows their endpoint.
+    ///
     /// A client that reconnects is absent for seconds, and the index lags. A user therefore counts as absent only after
     /// the away grace. A message for an audience that is connected `elsewhere` waits for a worker that knows that
     /// endpoint. It is not dropped when those connections close.
@@ -39,10 +42,16 @@ impl Policy {
     pub fn unreached(&self, record: &Record, elsewhere: Option<String>, now: SystemTime) -> Outcome {
         // Once a connection of this endpoint has the message, those of other endpoints are not this worker's task.
         let is_reached = !record.done().is_empty();
+        let message = record.content.as_ref().ok();
+        if let Some(stored) = message.and_then(|message| message.stored.as_ref()) {
+            let waits = !is_reached && age(record, now) < self.away_grace;
+            let elsewhere = stored.elsewhere.clone().filter(|_| waits);
+            return elsewhere
+                .map_or(Outcome::Kept, |endpoint| Outcome::HandedBack(Cause::Elsewhere(endpoint)));
+        }
         if let Some(endpoint) = elsewhere.filter(|_| !is_reached) {
             return Outcome::HandedBack(Cause::Elsewhere(endpoint));
         }
-        let message = record.content.as_ref().ok();
         let is_for_a_user =
             message.is_some_and(|message| matches!(message.envelope.to, Audience::User { .. }));
         let may_be_away = is_for_a_user && age(record, now) < self.away_grace;
@@ -56,7 +65,8 @@ impl Policy {
         }
     }
 
-    /// Hands a user's message back when all connections that were found are gone: the client may be reconnecting.
+    /// Hands a user's message back when all connections that were found are gone: the client may be reconnecting. A
+    /// stored message is kept for it.
     ///
     /// `pairs` are all completed pairs of one message.
     #[must_use]
@@ -72,7 +82,7 @@ impl Policy {
             !message.done().is_empty() || pairs.iter().any(|pair| pair.borrow().outcome != Outcome::Gone);
         let (Audience::User { .. }, false) = (&message.envelope.to, reached) else { return None };
         match self.unreached(&records[index], None, now) {
-            away @ Outcome::HandedBack(_) => Some(Completed::unposted(index, None, away)),
+            away @ (Outcome::HandedBack(_) | Outcome::Kept) => Some(Completed::unposted(index, None, away)),
             _ => None,
         }
     }
@@ -90,13 +100,16 @@ impl Policy {
     }
 
     /// Returns the outcome of a pair that would be handed back. A standard queue's message that is too old, or
-    /// suspected of crashing workers, is exhausted instead.
+    /// suspected of crashing workers, is exhausted instead. One that is stored and too old is kept, on any queue.
     #[must_use]
     pub fn hand_back_or_exhaust(&self, record: &Record, cause: Cause, now: SystemTime) -> Outcome {
-        let gives_up = self.is_too_old(record, now) || record.suspicious_receives() >= SUSPICIOUS_RECEIVES;
-        match self.queue_kind {
-            QueueKind::Standard if gives_up => Outcome::Exhausted(cause),
-            QueueKind::Standard | QueueKind::Fifo => Outcome::HandedBack(cause),
+        let is_standard = self.queue_kind == QueueKind::Standard;
+        let is_suspicious = is_standard && record.suspicious_receives() >= SUSPICIOUS_RECEIVES;
+        let gives_up = is_suspicious || self.is_too_old(record, now);
+        match (gives_up, record.position()) {
+            (true, Some(_)) => Outcome::Kept,
+            (true, None) if is_standard => Outcome::Exhausted(cause),
+            (_, _) => Outcome::HandedBack(cause),
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     admission::{Admission, Gate, Stats},
     decode::Record,
     delay::{Delayed, delayed, is_undelivered, retries},
+    keep::Appends,
     outcome::{Cause, Completed, Outcome},
     time::Time,
 };
@@ -21,6 +22,7 @@ pub(crate) fn report(
     records: &[Record],
     completed: &[Completed],
     unacknowledged: &BTreeSet<usize>,
+    appends: &Appends,
     gate: &Gate,
     time: &Time,
 ) {
@@ -33,6 +35,10 @@ pub(crate) fn report(
         });
         metrics.property("causes", causes.collect::<Map<_, _>>());
     }
+    for latency in &appends.latencies {
+        metrics.time(metric::MAILBOX_APPEND_LATENCY, *latency);
+    }
+    metrics.count(metric::MAILBOX_COLLISIONS, usize::try_from(appends.collisions).unwrap_or(usize::MAX));
     measure(&mut metrics, &mut gate.admission());
     telemetry.emit(&metrics);
     let mut outcomes: BTreeMap<&str, usize> = BTreeMap::new();
@@ -55,6 +61,7 @@ pub(crate) fn report(
         expired = number("expired"),
         superseded = number("superseded"),
         no_recipient = number("no_recipient"),
+        kept = number("kept"),
         expanded = number("expanded"),
         rejected = number("rejected"),
         poison = number("poison"),
@@ -73,7 +80,7 @@ fn log_pair(record: &Record, pair: &Completed) {
         message.and_then(|message| message.envelope.request.as_ref()).map(|request| request.id.as_str());
     let (record_id, outcome) = (record.id.as_deref(), pair.outcome.name());
     match &pair.outcome {
-        Outcome::Delivered | Outcome::Expanded => {
+        Outcome::Delivered | Outcome::Kept | Outcome::Expanded => {
             tracing::debug!(message_id, connection_id, request_id, outcome);
         }
         Outcome::Gone | Outcome::Expired | Outcome::Superseded | Outcome::NoRecipient => {
@@ -163,6 +170,7 @@ fn metric_of(outcome: &Outcome) -> Metric {
         Outcome::Expired => metric::EXPIRED,
         Outcome::Superseded => metric::SUPERSEDED,
         Outcome::NoRecipient => metric::NO_RECIPIENT,
+        Outcome::Kept => metric::KEPT,
         Outcome::Expanded => metric::EXPANDED,
         Outcome::Rejected(_) => metric::REJECTED,
         Outcome::Poison(_) => metric::POISON,
@@ -213,6 +221,7 @@ mod tests {
             Outcome::Expired,
             Outcome::Superseded,
             Outcome::NoRecipient,
+            Outcome::Kept,
             Outcome::Expanded,
             Outcome::Rejected(Rejection::Audience),
             Outcome::Poison(Poison::NoBody),
@@ -232,6 +241,7 @@ mod tests {
             (metric::EXPIRED, 1),
             (metric::SUPERSEDED, 1),
             (metric::NO_RECIPIENT, 1),
+            (metric::KEPT, 1),
             (metric::EXPANDED, 1),
             (metric::REJECTED, 1),
             (metric::POISON, 1),
@@ -271,15 +281,17 @@ mod tests {
             let first = ("ApproximateFirstReceiveTimestamp".to_owned(), format!("{seconds}000"));
             Record::read(SqsRecord { attributes: [first].into(), ..SqsRecord::default() })
         };
+        let appends = Appends { latencies: vec![Duration::from_millis(7)], collisions: 3 };
         let records = [received(30), received(60), received(80)];
         let causes = [Cause::Timeout, Cause::Status(429), Cause::Status(429)];
         let completed = causes.into_iter().enumerate();
         let completed: Vec<_> = completed
             .map(|(index, cause)| Completed::unposted(index, None, Outcome::HandedBack(cause)))
             .collect();
-        report(&telemetry, &records, &completed, &BTreeSet::new(), &Gate::default(), &time);
+        report(&telemetry, &records, &completed, &BTreeSet::new(), &appends, &Gate::default(), &time);
         let line: Value = serde_json::from_slice(&lines.0.lock().unwrap()).unwrap();
         assert_eq!(line["HandedBackAge"], 60_000.0);
+        assert_eq!((&line["MailboxAppendLatency"], &line["MailboxCollisions"]), (&json!(7.0), &json!(3.0)));
         let expected = json!({
             "429": { "count": 2, "max_age_ms": 30_000 },
             "timeout": { "count": 1, "max_age_ms": 60_000 },

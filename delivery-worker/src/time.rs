@@ -119,7 +119,13 @@ impl Time {
     /// Returns how long a call that begins now may take: 5 s, and not past the cutoff.
     #[must_use]
     pub fn call_timeout(&self) -> Duration {
-        self.cutoff.saturating_duration_since(Instant::now()).min(CALL_TIMEOUT)
+        self.calls_timeout(1)
+    }
+
+    /// Returns how long so many calls, one after another, may take: 5 s each, and not past the cutoff.
+    #[must_use]
+    pub fn calls_timeout(&self, calls: u32) -> Duration {
+        self.cutoff.saturating_duration_since(Instant::now()).min(CALL_TIMEOUT * calls)
     }
 
     /// Returns whether the cutoff has passed.

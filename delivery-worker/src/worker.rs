@@ -1,6 +1,7 @@
 //! The resources that one execution environment keeps between invocations.
 
 use streamer_connections::{ConnectionTable, Endpoints};
+use streamer_mailbox::{DynamoTable, Mailbox};
 use streamer_telemetry::Telemetry;
 
 use crate::{admission::Gate, policy::Policy, queue::Queue, served::Served};
@@ -15,6 +16,8 @@ pub struct Worker<G> {
     /// Finds the connections of users and tenants, and loses the rows of connections that are gone. Without it, only
     /// messages for connections are delivered.
     pub table: Option<ConnectionTable>,
+    /// Stores the messages that are to be kept. Without it, they are rejected.
+    pub mailbox: Option<Mailbox<DynamoTable>>,
     /// The queue that invokes the worker, and that takes messages which are handed back.
     pub outbound: Queue,
     /// The queue for messages that cannot be delivered.

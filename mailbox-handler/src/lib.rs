@@ -8,7 +8,7 @@
 //!    read the messages of its own user.
 //! 3. For the first sync of a connection, it registers the connection as a device. Only then does it read the page, so
 //!    that the worker posts every message that the page lacks: see [`streamer_mailbox`].
-//! 4. It encodes the [page](frame) and [posts](post) it to the connection within the invocation's [`time`].
+//! 4. It encodes the page (`frame`) and posts it to the connection (`post`) within the invocation's [`time`].
 //!
 //! The function keeps no state. Lambda may end it anywhere: the client asks again when no page arrives.
 //!

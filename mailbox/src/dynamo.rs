@@ -88,7 +88,8 @@ impl Table for DynamoTable {
     async fn create_head(&self, stream: &Stream, head: &Head) -> Result<FreshHead, TableError> {
         let put = self
             .put(item::of_head(stream, head))
-            .condition_expression(format!("attribute_not_exists({ITEM})"));
+            .condition_expression("attribute_not_exists(#item)")
+            .expression_attribute_names("#item", ITEM);
         match put
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .send()
@@ -114,17 +115,42 @@ impl Table for DynamoTable {
     ) -> Result<Put, TableError> {
         let put = self
             .put(item::of_message(stream, epoch, seq, message))
-            .condition_expression(format!("attribute_not_exists({ITEM})"))
+            .condition_expression("attribute_not_exists(#item)")
+            .expression_attribute_names("#item", ITEM)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
         match put.send().await {
             Ok(_) => Ok(Put::Stored),
             Err(error) => match error.as_service_error() {
                 Some(PutItemError::ConditionalCheckFailedException(refusal)) => {
                     let item = refusal.item().ok_or(TableError::Item("id"))?;
-                    Ok(Put::Taken(item::id(item)?))
+                    Ok(Put::Taken { id: item::id(item)?, expires_at: item::expires_at(item)? })
                 }
                 _ => Err(self.failed("PutItem", &error)),
             },
+        }
+    }
+
+    async fn hold_message(
+        &self,
+        stream: &Stream,
+        epoch: &Epoch,
+        seq: u64,
+        expires_at: SystemTime,
+    ) -> Result<bool, TableError> {
+        let update = self
+            .client
+            .update_item()
+            .table_name(&self.name)
+            .set_key(Some(item::key(stream, &message_key(epoch, seq))))
+            .update_expression("SET #expires = :expires")
+            .condition_expression("attribute_exists(#item)")
+            .expression_attribute_names("#item", ITEM)
+            .expression_attribute_names("#expires", EXPIRES_AT)
+            .expression_attribute_values(":expires", number(seconds(expires_at)));
+        match update.send().await {
+            Ok(_) => Ok(true),
+            Err(error) if is_condition(&error) => Ok(false),
+            Err(error) => Err(self.failed("UpdateItem", &error)),
         }
     }
 

@@ -14,7 +14,8 @@ use crate::{
     table::{StoredMessage, Table},
 };
 
-/// Messages that the first call for a page reads. Further calls read as many as the sizes of these suggest.
+/// Messages that the first call for a page reads. Further calls read as many as the sizes of these suggest, and four
+/// times as many as the call before if all have expired.
 const FIRST_READ: usize = 4;
 
 /// Maximum number of messages that one call reads.
@@ -103,6 +104,8 @@ struct Builder {
     messages: Vec<(u64, StoredMessage)>,
     missing: Vec<Missing>,
     is_full: bool,
+    /// Messages that the next call reads if none is on the page yet.
+    blind_read: usize,
 }
 
 impl Builder {
@@ -121,6 +124,7 @@ impl Builder {
             messages: Vec::new(),
             missing: Vec::new(),
             is_full: false,
+            blind_read: FIRST_READ,
         }
     }
 
@@ -130,7 +134,7 @@ impl Builder {
         // Messages at or below the floor are removed, or will be.
         let range = self.through.max(self.floor.min(self.top)) + 1..=self.top;
         let limit = match self.messages.len() {
-            0 => FIRST_READ,
+            0 => self.blind_read,
             count => {
                 let average = (self.bytes / count).max(1);
                 (self.max_bytes.saturating_sub(self.bytes) / average + 1).clamp(1, MAX_READ)
@@ -159,6 +163,7 @@ impl Builder {
             self.messages.push((seq, message));
         }
         self.advance(read.min(self.top));
+        self.blind_read = (self.blind_read * 4).min(MAX_READ);
     }
 
     /// Moves on to `seq`, past numbers without a message.

@@ -59,6 +59,8 @@ pub mod metric {
     pub const SUPERSEDED: Metric = count("Superseded");
     /// Messages whose audience had no connection.
     pub const NO_RECIPIENT: Metric = count("NoRecipient");
+    /// Messages that are in the mailbox, and that no device got live.
+    pub const KEPT: Metric = count("Kept");
     /// Messages that were fanned out into messages for parts of their audience.
     pub const EXPANDED: Metric = count("Expanded");
     /// Pairs that no retry could have delivered. A message that the dead-letter queue does not accept counts at each
@@ -99,6 +101,10 @@ pub mod metric {
     pub const POST_LATENCY: Metric = time("PostLatency");
     /// Time from a message's sending to the start of the invocation that received it.
     pub const QUEUE_AGE: Metric = time("QueueAge");
+    /// Duration of an append of a batch's messages to one user's stream.
+    pub const MAILBOX_APPEND_LATENCY: Metric = time("MailboxAppendLatency");
+    /// Numbers in users' streams that another worker took first. Each costs a write.
+    pub const MAILBOX_COLLISIONS: Metric = count("MailboxCollisions");
     /// Connections that `$connect` accepted.
     pub const CONNECTIONS_OPENED: Metric = count("ConnectionsOpened");
     /// Connections that `$connect` refused. The property `reason` gives the reason.
@@ -129,12 +135,13 @@ pub mod metric {
     pub const PAGE_LATENCY: Metric = time("PageLatency");
 
     /// Every metric.
-    pub const ALL: [Metric; 37] = [
+    pub const ALL: [Metric; 40] = [
         DELIVERED,
         GONE,
         EXPIRED,
         SUPERSEDED,
         NO_RECIPIENT,
+        KEPT,
         EXPANDED,
         REJECTED,
         EXHAUSTED,
@@ -153,6 +160,8 @@ pub mod metric {
         DELIVERY_LATENCY,
         POST_LATENCY,
         QUEUE_AGE,
+        MAILBOX_APPEND_LATENCY,
+        MAILBOX_COLLISIONS,
         CONNECTIONS_OPENED,
         CONNECTIONS_REFUSED,
         CONNECTIONS_FAILED,

@@ -59,6 +59,7 @@ pub(crate) async fn run(name: &str, endpoint: &str, number: usize) -> anyhow::Re
                 gateway: ManagementApi::new(&aws, endpoint, concurrency::Settings::DEFAULT.max)?,
                 table: Some(ConnectionTable::new(aws_sdk_dynamodb::Client::new(&aws), "connections")),
                 endpoints: endpoint.into(),
+                mailbox: None,
                 outbound: Queue::new(aws_sdk_sqs::Client::new(&aws), "http://127.0.0.1:9/"),
                 dead_letters: Queue::new(aws_sdk_sqs::Client::new(&aws), "http://127.0.0.1:9/"),
                 policy: POLICY,

@@ -12,6 +12,7 @@ mod deadline;
 mod elsewhere;
 mod fifo;
 mod hand_back;
+mod kept;
 mod model;
 mod outage;
 mod outcomes;

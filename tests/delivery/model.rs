@@ -4,9 +4,9 @@
 //! arrived at the gateway and their answers, it derives the outcome of each pair, and from the outcomes the hand-backs,
 //! dead letters, hidden messages and reported records.
 //!
-//! **Random**: the kind of queue, the messages (audience, size, expiry, age, earlier copies, message group, request),
-//! the answers of the gateway and their times, the rows of the table, whether the table fails, the time left, and
-//! whether each queue accepts each message.
+//! **Random**: the kind of queue, the messages (audience, whether they are kept, size, expiry, age, earlier copies,
+//! message group, request), the answers of the gateway and their times, the rows of the table, whether the table and the
+//! mailbox fail, the time left, and whether each queue accepts each message.
 //!
 //! **Checked**:
 //! - Each pair has exactly one outcome, by the answer to its last post.
@@ -14,6 +14,7 @@
 //!   deadline.
 //! - Each pair that may be posted is posted, without a delay, and transient failures are retried.
 //! - Both queues receive exactly the messages that the outcomes need, with all other fields unchanged.
+//! - The mailbox has each message that is to be kept, in order of arrival.
 //! - Exactly the records whose needs are not confirmed are reported.
 //!
 //! `case.rs` generates the cases, `outcomes.rs` is the model, and `check.rs` compares.
@@ -33,10 +34,10 @@ use serde_json::Value;
 use streamer_events::SqsEvent;
 use streamer_tests::{
     cases,
-    doubles::{Entry, QueueDouble, TableDouble},
+    doubles::{Entry, MailboxDouble, MailboxFault, QueueDouble, TableDouble},
     event::{EPOCH_MILLIS, batch, epoch},
     gateway::MemoryGateway,
-    worker::Rig,
+    worker::{ENDPOINT, Rig},
 };
 use tokio::{runtime::Builder, time::Instant};
 
@@ -67,7 +68,8 @@ proptest! {
 /// Invokes a worker on the batch, and compares the result with the model.
 async fn run(case: &Case) -> Result<(), TestCaseError> {
     fastrand::seed(case.seed);
-    let rig = rig(case);
+    let mailbox = mailbox(case);
+    let rig = rig(case, &mailbox);
     let started = Instant::now();
     let timeout = Duration::from_millis(case.lambda_millis);
     let reserve = Duration::from_secs(3).min(timeout * 3 / 8);
@@ -81,10 +83,22 @@ async fn run(case: &Case) -> Result<(), TestCaseError> {
         prop_assert!(ended - post.at <= Duration::from_secs(5), "a post of {:?}", ended - post.at);
     }
     let outcomes = Model { case, posts: &posts, started, deadline, cutoff }.outcomes()?;
-    check(case, &rig, &reported, &outcomes)
+    check(case, &rig, &mailbox, &reported, &outcomes)
 }
 
-fn rig(case: &Case) -> Rig {
+/// Creates a mailbox in which each connection with a row is a device.
+fn mailbox(case: &Case) -> MailboxDouble {
+    let fault = if case.mailbox_fails { MailboxFault::Refused } else { MailboxFault::None };
+    let mailbox = MailboxDouble::failing(move |_| fault);
+    for (connection, row) in CONNECTIONS.into_iter().zip(case.rows) {
+        if row.is_some() {
+            mailbox.register("anna", connection, ENDPOINT, epoch() + HOUR);
+        }
+    }
+    mailbox
+}
+
+fn rig(case: &Case, mailbox: &MailboxDouble) -> Rig {
     let (script, next) = (case.clone(), AtomicUsize::new(0));
     let gateway =
         MemoryGateway::scripted(move |_, _| script.nth_answer(next.fetch_add(1, Ordering::Relaxed)));
@@ -97,7 +111,9 @@ fn rig(case: &Case) -> Rig {
     let outbound = queue(&case.messages, |message| message.hand_back_accepted);
     let dead_letters = queue(&case.messages, |message| message.dead_letter_accepted);
     let order = if case.fifo { QueueKind::Fifo } else { QueueKind::Standard };
-    Rig::of(order, gateway, table, outbound, dead_letters)
+    let mut rig = Rig::of(order, gateway, table, outbound, dead_letters);
+    rig.worker.mailbox = Some(mailbox.mailbox());
+    rig
 }
 
 /// Builds a queue that accepts the outgoing messages of the messages for which `accepts` is true.

@@ -1,16 +1,20 @@
 //! Many invocations of workers that crash, around a queue that loses confirmations and a gateway that fails.
 //!
 //! **Modelled**: a standard or a FIFO queue with its dead-letter queue and event source mapping, the connection
-//! table, API Gateway and five clients. Workers are invoked until the queue is empty. Their clock may stop between
+//! table, the mailbox, API Gateway and five clients. Workers are invoked until the queue is empty. Their clock may stop between
 //! invocations, as in a frozen environment.
 //!
-//! **Random**: the messages, the state of each client, the faults of the first posts and of the first messages that
-//! workers send, and the call before which a worker crashes, for up to five invocations.
+//! **Random**: the messages, the state of each client, the faults of the first posts, of the first calls to the mailbox
+//! and of the first messages that workers send, and the call before which a worker crashes, for up to five invocations.
 //!
 //! **Checked** after each invocation: every message that has not arrived is on the outbound queue or the dead-letter
 //! queue, for each of its connections, or is superseded by such a message.
 //!
+//! Every message that is to be kept is in the mailbox or on a queue.
+//!
 //! **Checked** at the end:
+//! - The mailbox has every message that is to be kept once, whether its user's clients are there or not, and no number
+//!   up to `top` is free. On a FIFO queue, the messages of a group are in order.
 //! - Every message has arrived at every connected client, is superseded, or is a dead letter after a rejection or
 //!   panic.
 //! - Without a fault that loses an answer, nothing arrives twice on a standard queue.
@@ -31,19 +35,22 @@ use delivery_worker::queue_kind::QueueKind;
 use proptest::prelude::*;
 use streamer_tests::{
     cases,
-    doubles::{Entry, QueueDouble, TableDouble},
+    doubles::{Entry, MailboxDouble, MailboxFault, QueueDouble, TableDouble},
     event::epoch,
     sqs::Sqs,
-    worker::Rig,
+    worker::{ENDPOINT, Rig},
 };
 use tokio::runtime::Builder;
 
 use self::{
-    case::{CONNECTIONS, Case, Client, SendFault, To, addresses, case},
+    case::{CONNECTIONS, Case, Client, Message, SendFault, To, addresses, case},
     world::{Clients, Crash},
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
+
+/// A connection that no `done` names.
+const NO_CONNECTION: &str = "none";
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
@@ -58,7 +65,8 @@ proptest! {
             simulation.check_dead_letters()?;
             simulation.check_arrivals()?;
             simulation.check_duplicates()?;
-            simulation.check_order()
+            simulation.check_order()?;
+            simulation.check_mailbox()
         })?;
     }
 }
@@ -67,6 +75,7 @@ struct Simulation<'a> {
     case: &'a Case,
     sqs: Sqs,
     crash: Crash,
+    mailbox: MailboxDouble,
     rig: Rig<Clients>,
 }
 
@@ -85,12 +94,14 @@ impl<'a> Simulation<'a> {
         let table = TableDouble::of_user(rows, move || query.survives_call());
         let clients = Clients::new(case, sqs.clone(), crash.clone());
         let order = if case.fifo { QueueKind::Fifo } else { QueueKind::Standard };
-        let rig = Rig::of(order, clients, table, outbound, dead_letters);
+        let mailbox = mailbox(case, &crash);
+        let mut rig = Rig::of(order, clients, table, outbound, dead_letters);
+        rig.worker.mailbox = Some(mailbox.mailbox());
         for (index, message) in case.messages.iter().enumerate() {
             let group = if message.group { "g" } else { "h" };
             sqs.send(message.body(index), Some(group), Duration::ZERO);
         }
-        Self { case, sqs, crash, rig }
+        Self { case, sqs, crash, mailbox, rig }
     }
 
     /// Invokes workers until the queue is empty.
@@ -130,7 +141,11 @@ impl<'a> Simulation<'a> {
                 let body = message.body(index);
                 prop_assert!(queued.contains(&body), "{} is lost", body);
             }
-            for connection in message.recipients().into_iter().filter(|one| self.is_there(*one)) {
+            if message.keep {
+                let is_queued = queued.iter().any(|body| addresses(body, index, NO_CONNECTION));
+                prop_assert!(is_queued || self.seq(index).is_some(), "{} is not kept", index);
+            }
+            for connection in message.recipients().into_iter().filter(|one| self.is_there(message, *one)) {
                 let is_superseded = self.is_superseded(index, connection, is_safe);
                 prop_assert!(
                     is_safe(index, connection) || is_superseded,
@@ -162,7 +177,7 @@ impl<'a> Simulation<'a> {
         let arrived: BTreeSet<_> = self.arrived().into_iter().collect();
         for (index, message) in self.case.messages.iter().enumerate() {
             for connection in message.recipients() {
-                let is_there = self.is_there(connection);
+                let is_there = self.is_there(message, connection);
                 let is_dead = dead.iter().any(|body| addresses(body, index, CONNECTIONS[connection]));
                 let is_superseded = self.is_superseded(index, connection, |later, connection| {
                     arrived.contains(&(later, connection)) || dead_letters_allowed
@@ -214,13 +229,59 @@ impl<'a> Simulation<'a> {
         later.any(|later| self.case.may_supersede(later, message, connection) && is_safe(later, connection))
     }
 
-    fn is_there(&self, connection: usize) -> bool {
-        self.case.clients[connection] != Client::Gone
+    /// Checks that the mailbox has every message that is to be kept once, that no number up to `top` is free, and that on
+    /// a FIFO queue the messages of a group are in order.
+    fn check_mailbox(&self) -> Result<(), TestCaseError> {
+        let top = self.mailbox.top("anna");
+        let seqs = self.mailbox.messages("anna").into_iter().map(|(seq, _)| seq);
+        prop_assert!(seqs.take_while(|seq| *seq <= top).eq(1..=top), "a hole below {}", top);
+        let mut latest: BTreeMap<bool, u64> = BTreeMap::new();
+        for (index, message) in self.case.messages.iter().enumerate().filter(|(_, message)| message.keep) {
+            let copies = self.mailbox.messages("anna").into_iter().filter(|(_, id)| *id == index.to_string());
+            prop_assert_eq!(copies.count(), 1, "copies of {}", index);
+            let seq = self.seq(index);
+            prop_assert!(seq.is_some(), "{} is beyond top", index);
+            let latest = latest.entry(message.group).or_default();
+            prop_assert!(!self.case.fifo || seq > Some(*latest), "{} was overtaken", index);
+            *latest = seq.unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// Returns the number of a message that clients see in the mailbox.
+    fn seq(&self, message: usize) -> Option<u64> {
+        let (top, id) = (self.mailbox.top("anna"), message.to_string());
+        let messages = self.mailbox.messages("anna").into_iter();
+        messages.filter(|(seq, _)| *seq <= top).find(|(_, stored)| *stored == id).map(|(seq, _)| seq)
+    }
+
+    /// Whether a client gets a message that is posted to it. A client that has not sent a sync is no device.
+    fn is_there(&self, message: &Message, connection: usize) -> bool {
+        match self.case.clients[connection] {
+            Client::Connected => true,
+            Client::Connecting => !message.keep,
+            Client::Gone => false,
+        }
     }
 
     fn arrived(&self) -> Vec<(usize, usize)> {
         self.rig.worker.gateway.arrived()
     }
+}
+
+/// Creates a mailbox with the faults of the case, in which the clients that are connected or gone are devices.
+fn mailbox(case: &Case, crash: &Crash) -> MailboxDouble {
+    let (faults, crash) = (Mutex::new(case.mailbox_faults.clone().into_iter()), crash.clone());
+    let mailbox = MailboxDouble::failing(move |_| match crash.survives_call() {
+        true => faults.lock().unwrap().next().unwrap_or(MailboxFault::None),
+        false => MailboxFault::Refused,
+    });
+    for (connection, client) in CONNECTIONS.into_iter().zip(case.clients) {
+        if client != Client::Connecting {
+            mailbox.register("anna", connection, ENDPOINT, epoch() + 24 * HOUR);
+        }
+    }
+    mailbox
 }
 
 /// Returns the outbound and the dead-letter queue as the worker sees them, with the faults of the case.

@@ -115,6 +115,7 @@ impl<G: Gateway> Rig<G> {
             gateway,
             endpoints: ENDPOINT.into(),
             table: Some(table.client()),
+            mailbox: None,
             outbound: queue(&outbound, "outbound"),
             dead_letters: queue(&dead_letters, "dead-letters"),
             policy: Policy { queue_kind, ..POLICY },

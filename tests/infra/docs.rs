@@ -286,13 +286,8 @@ fn wire_format_lists_every_frame_field() {
         [("client-frame.json", "Frames of clients"), ("server-frame.json", "Frames of Streamer")]
     {
         let schema: Value = serde_json::from_str(&read(&format!("message/schema/{file}"))).unwrap();
-        let documented: BTreeSet<String> = [4, 3]
-            .into_iter()
-            .flat_map(|columns| rows(&page, heading, columns))
-            .flat_map(|row| {
-                row.iter().take(2).flat_map(|cell| quoted(cell)).map(str::to_owned).collect::<Vec<_>>()
-            })
-            .collect();
+        let rows = rows(&page, heading, 4);
+        let documented: BTreeSet<_> = rows.iter().flatten().flat_map(|cell| quoted(cell)).collect();
         let objects =
             schema["oneOf"].as_array().unwrap().iter().chain(schema["$defs"].as_object().unwrap().values());
         for name in objects.filter(|object| object["properties"].is_object()).flat_map(names) {

@@ -64,9 +64,10 @@ const POLLS: &str = "its event source mappings poll without a role";
 const LOGS: &str = "it writes the functions' logs itself";
 const TRACES: &str = "it has no X-Ray";
 const CLOSES: &str = "the client would have to close between its sync and the page";
+const RENEWS: &str = "a stream is renewed when its last message is two weeks old";
 
 /// All permissions of all functions: role, action, suffix of the resource's ARN, and reason.
-const PERMISSIONS: [(&str, &str, &str, Reason); 43] = [
+const PERMISSIONS: [(&str, &str, &str, Reason); 44] = [
     ("connect", "dynamodb:DeleteItem", "table/streamer_connections", NeededFor(LimitGone)),
     ("connect", "dynamodb:PutItem", "table/streamer_connections", NeededFor(Connect)),
     ("connect", "dynamodb:Query", "table/streamer_connections/index/by_user", NeededFor(Limit)),
@@ -104,6 +105,7 @@ const PERMISSIONS: [(&str, &str, &str, Reason); 43] = [
     ("mailbox", "dynamodb:GetItem", "table/streamer_mailbox", NeededFor(Replay)),
     ("mailbox", "dynamodb:PutItem", "table/streamer_mailbox", NeededFor(Replay)),
     ("mailbox", "dynamodb:Query", "table/streamer_mailbox", NeededFor(Replay)),
+    ("mailbox", "dynamodb:UpdateItem", "table/streamer_mailbox", Unchecked(RENEWS)),
     ("mailbox", "execute-api:ManageConnections", "/local/POST/@connections/*", NeededFor(Replay)),
     ("mailbox", "logs:CreateLogStream", "/aws/lambda/streamer-mailbox:*", Unchecked(LOGS)),
     ("mailbox", "logs:PutLogEvents", "/aws/lambda/streamer-mailbox:*", Unchecked(LOGS)),

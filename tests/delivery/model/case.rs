@@ -23,6 +23,7 @@ pub(super) struct Case {
     pub(super) answers: Vec<(u64, Kind)>,
     pub(super) rows: Rows,
     pub(super) table_fails: bool,
+    pub(super) mailbox_fails: bool,
     /// Time left to the invocation.
     pub(super) lambda_millis: u64,
     pub(super) seed: u64,
@@ -34,6 +35,8 @@ pub(super) type Rows = [Option<bool>; 4];
 #[derive(Debug, Clone)]
 pub(super) struct Message {
     pub(super) to: To,
+    /// Whether the mailbox keeps the message, which is for a user.
+    pub(super) keep: bool,
     /// Whether the payload is over 128 KiB.
     pub(super) oversized: bool,
     /// Milliseconds to the expiry.
@@ -80,7 +83,7 @@ pub(super) enum Kind {
 fn to() -> impl Strategy<Value = To> {
     prop_oneof![
         8 => prop::collection::vec(0..4_usize, 1..5).prop_map(To::Connections),
-        2 => Just(To::User),
+        4 => Just(To::User),
         1 => Just(To::AbsentUser),
         1 => Just(To::Poison),
     ]
@@ -95,10 +98,11 @@ fn message() -> impl Strategy<Value = Message> {
     );
     let request = prop::option::weighted(0.4, (0..6_u64, any::<bool>()));
     let queues = (prop::bool::weighted(0.85), prop::bool::weighted(0.85));
-    (to(), prop::bool::weighted(0.05), history, any::<bool>(), request, queues).prop_map(
-        |(to, oversized, (expires_in, age, retry, receives), group, request, accepted)| {
+    ((to(), any::<bool>()), prop::bool::weighted(0.05), history, any::<bool>(), request, queues).prop_map(
+        |((to, keep), oversized, (expires_in, age, retry, receives), group, request, accepted)| {
             let (hand_back_accepted, dead_letter_accepted) = accepted;
             Message {
+                keep: keep && matches!(to, To::User | To::AbsentUser),
                 to,
                 oversized,
                 expires_in,
@@ -133,15 +137,15 @@ pub(super) fn case() -> impl Strategy<Value = Case> {
     let row = prop_oneof![1 => Just(None), 3 => Just(Some(false)), 1 => Just(Some(true))];
     let surroundings = (
         prop::array::uniform4(row),
-        prop::bool::weighted(0.1),
+        (prop::bool::weighted(0.1), prop::bool::weighted(0.1)),
         prop_oneof![3 => Just(30_000_u64), 1 => (0..500_u64).prop_map(|sixteenth| 16 * sixteenth)],
         any::<u64>(),
     );
     let traffic = (prop::collection::vec(message(), 1..11), prop::collection::vec(answer(), 40));
     (prop::bool::weighted(0.3), traffic, surroundings).prop_map(
         |(fifo, (messages, answers), surroundings)| {
-            let (rows, table_fails, lambda_millis, seed) = surroundings;
-            Case { fifo, messages, answers, rows, table_fails, lambda_millis, seed }
+            let (rows, (table_fails, mailbox_fails), lambda_millis, seed) = surroundings;
+            Case { fifo, messages, answers, rows, table_fails, mailbox_fails, lambda_millis, seed }
         },
     )
 }
@@ -161,6 +165,9 @@ impl Message {
         let payload = if self.oversized { "x".repeat(128 * 1024) } else { index.to_string() };
         let mut body =
             json!({ "version": 1, "id": index.to_string(), "to": to, "payload": payload, "note": [1.0] });
+        if self.keep {
+            body["keep"] = json!(3600);
+        }
         if let Some(expires_in) = self.expires_in {
             body["expires_at"] = json!(EPOCH_MILLIS as i64 + expires_in);
         }
@@ -180,6 +187,10 @@ impl Message {
 
     pub(super) fn is_past_max_age(&self) -> bool {
         self.age >= MAX_AGE
+    }
+
+    pub(super) fn is_expired(&self) -> bool {
+        self.expires_in.is_some_and(|millis| millis <= 0)
     }
 
     /// Whether the message becomes a dead letter on a standard queue instead of a hand-back.
@@ -208,6 +219,18 @@ impl Kind {
 }
 
 impl Case {
+    /// Whether the mailbox has the message after the invocation.
+    pub(super) fn is_stored(&self, message: &Message) -> bool {
+        let is_valid = message.keep && !message.oversized && !message.is_expired();
+        is_valid && !self.mailbox_fails && self.lambda_millis > 0
+    }
+
+    /// Whether a message that is handed back is kept instead: it is stored, and was retried for too long.
+    pub(super) fn is_kept(&self, message: &Message) -> bool {
+        let gives_up = if self.fifo { message.is_past_max_age() } else { message.is_exhausted() };
+        self.is_stored(message) && gives_up
+    }
+
     /// Returns the time that the next answer takes, and the answer.
     pub(super) fn nth_answer(&self, nth: usize) -> (Duration, PostResult) {
         let (millis, kind) = self.answers[nth % self.answers.len()];

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use streamer_tests::{
+    doubles::MailboxDouble,
     event::EPOCH_MILLIS,
     worker::{Rig, Sent},
 };
@@ -29,6 +30,7 @@ type Needs = BTreeMap<Need, Vec<&'static str>>;
 pub(super) fn check(
     case: &Case,
     rig: &Rig,
+    mailbox: &MailboxDouble,
     reported: &BTreeSet<String>,
     outcomes: &Outcomes,
 ) -> Result<(), TestCaseError> {
@@ -52,7 +54,7 @@ pub(super) fn check(
             let body = &sent[&(index, *need)];
             check_body(message, index, *need, connections, body)?;
             if *need == Need::HandBack {
-                check_retry(message, &outcomes[&index], &body["retry"])?;
+                check_retry(case, index, &outcomes[&index], &body["retry"])?;
             }
         }
         let unconfirmed = needs.keys().any(|need| match need {
@@ -64,7 +66,23 @@ pub(super) fn check(
         }
     }
     check_delays(case, rig, &expected_hidden)?;
+    check_mailbox(case, mailbox)?;
     prop_assert_eq!(reported, &expected_report, "a record is acknowledged only if its needs are confirmed");
+    Ok(())
+}
+
+/// Checks that the mailbox has each message that is to be kept once, in order of arrival, and no other.
+fn check_mailbox(case: &Case, mailbox: &MailboxDouble) -> Result<(), TestCaseError> {
+    for (user, is_for) in [
+        ("anna", (|to| matches!(to, To::User)) as fn(&To) -> bool),
+        ("absent", |to| matches!(to, To::AbsentUser)),
+    ] {
+        let messages = case.messages.iter().enumerate();
+        let stored = messages.filter(|(_, message)| is_for(&message.to) && case.is_stored(message));
+        let expected: Vec<_> = (1..).zip(stored.map(|(index, _)| index.to_string())).collect();
+        prop_assert_eq!(mailbox.top(user), expected.len() as u64);
+        prop_assert_eq!(mailbox.messages(user), expected);
+    }
     Ok(())
 }
 
@@ -81,7 +99,7 @@ fn needs(case: &Case, message: &Message, outcomes: &[(Option<&'static str>, Outc
     let (mut needs, mut panicked) = (Needs::new(), false);
     for (connection, outcome) in outcomes {
         let need = match outcome {
-            Outcome::Settled | Outcome::Gone | Outcome::Superseded => continue,
+            Outcome::Settled | Outcome::Kept | Outcome::Gone | Outcome::Superseded => continue,
             Outcome::Rejected => Need::DeadLetter("rejected"),
             Outcome::Poison => Need::DeadLetter("poison"),
             Outcome::Exhausted => Need::DeadLetter("exhausted"),
@@ -117,13 +135,17 @@ fn check_body(
     Ok(())
 }
 
-/// Checks `retry` of a hand-back: the counts, the first receive, and the connections of a user that are done.
+/// Checks `retry` of a hand-back: the counts, the first receive, the connections of a user that are done, and the
+/// position of a stored message.
 fn check_retry(
-    message: &Message,
+    case: &Case,
+    index: usize,
     outcomes: &[(Option<&'static str>, Outcome)],
     retry: &Value,
 ) -> Result<(), TestCaseError> {
+    let message = &case.messages[index];
     let (count, receives) = message.retry.unwrap_or_default();
+    prop_assert_eq!(retry["kept"].is_object(), case.is_stored(message));
     prop_assert_eq!(&retry["count"], &json!(count + 1));
     prop_assert_eq!(&retry["receives"], &json!(receives + message.receives - 1));
     prop_assert_eq!(&retry["since"], &json!(EPOCH_MILLIS - message.age));

@@ -20,6 +20,8 @@ const AWAY_GRACE: u64 = 30_000;
 pub(super) enum Outcome {
     /// Delivered, expired or without a recipient.
     Settled,
+    /// Stored, and for no device.
+    Kept,
     Gone,
     Superseded,
     Rejected,
@@ -63,14 +65,20 @@ impl Model<'_> {
         for lane in lanes.values() {
             self.run(lane, &mut outcomes)?;
         }
+        if !self.case.fifo {
+            for (index, outcomes) in &mut outcomes {
+                outcomes.extend(self.if_all_gone(*index, outcomes).map(|outcome| (None, outcome)));
+            }
+        }
+        for (index, outcomes) in &mut outcomes {
+            let unfinished = |outcome: Outcome| matches!(outcome, Outcome::HandedBack | Outcome::Panicked);
+            if self.case.is_kept(&self.case.messages[*index]) {
+                let ended = outcomes.iter_mut().filter(|(_, outcome)| unfinished(*outcome));
+                ended.for_each(|(_, outcome)| *outcome = Outcome::Kept);
+            }
+        }
         if self.case.fifo {
             self.hand_back_rest_of_groups(&mut outcomes);
-        } else {
-            for (index, outcomes) in &mut outcomes {
-                if self.is_away(*index, outcomes) {
-                    outcomes.push((None, Outcome::HandedBack));
-                }
-            }
         }
         Ok(outcomes)
     }
@@ -96,7 +104,7 @@ impl Model<'_> {
                     }
                 }
                 Err(outcome) => {
-                    if outcome != Outcome::Settled {
+                    if !matches!(outcome, Outcome::Settled | Outcome::Kept) {
                         blocked_groups.insert(message.group);
                     }
                     outcomes.insert(index, vec![(None, outcome)]);
@@ -108,7 +116,10 @@ impl Model<'_> {
 
     /// Returns the connections that the message is posted to, or its outcome without a post.
     fn recipients(&self, message: &Message) -> Result<Vec<&'static str>, Outcome> {
-        let expired = message.expires_in.is_some_and(|millis| millis <= 0);
+        let expired = message.is_expired();
+        if message.keep && !expired {
+            return self.devices(message);
+        }
         match &message.to {
             To::Poison => return Err(Outcome::Poison),
             _ if message.oversized && !expired => return Err(Outcome::Rejected),
@@ -130,6 +141,23 @@ impl Model<'_> {
             true if message.age >= AWAY_GRACE => Err(Outcome::Settled),
             true => Err(Outcome::HandedBack),
             false => Ok(connected),
+        }
+    }
+
+    /// Returns the devices that a message is posted to which is to be kept, or its outcome without a post. The devices of
+    /// a user are the connections with a row.
+    fn devices(&self, message: &Message) -> Result<Vec<&'static str>, Outcome> {
+        match message.to {
+            _ if message.oversized => Err(Outcome::Rejected),
+            _ if !self.case.is_stored(message) && self.case.fifo && message.is_past_max_age() => {
+                Err(Outcome::Exhausted)
+            }
+            _ if !self.case.is_stored(message) => Err(Outcome::HandedBack),
+            To::User if self.case.rows.iter().any(Option::is_some) => {
+                let rows = CONNECTIONS.into_iter().zip(self.case.rows);
+                Ok(rows.filter_map(|(connection, row)| row.map(|_| connection)).collect())
+            }
+            _ => Err(Outcome::Kept),
         }
     }
 
@@ -177,14 +205,22 @@ impl Model<'_> {
         let millis = i64::try_from((self.deadline - self.started).as_millis()).unwrap();
         let outlives_invocation = other.expires_in.is_none_or(|expires_in| expires_in > millis);
         let waits_as_long = !matches!(one.to, To::User) || matches!(other.to, To::User);
-        later_seq > seq && (later > message || supersedable) && outlives_invocation && waits_as_long
+        !one.keep
+            && later_seq > seq
+            && (later > message || supersedable)
+            && outlives_invocation
+            && waits_as_long
     }
 
-    /// Whether a message is for a user whose connections are all gone, and who may yet reconnect.
-    fn is_away(&self, message: usize, outcomes: &[(Option<&'static str>, Outcome)]) -> bool {
+    /// Returns the outcome of a message for a user whose connections are all gone: the user may yet reconnect.
+    fn if_all_gone(&self, message: usize, outcomes: &[(Option<&'static str>, Outcome)]) -> Option<Outcome> {
         let message = &self.case.messages[message];
         let gone = !outcomes.is_empty() && outcomes.iter().all(|(_, outcome)| *outcome == Outcome::Gone);
-        matches!(message.to, To::User) && message.age < AWAY_GRACE && gone
+        match message.to {
+            To::User if gone && message.keep => Some(Outcome::Kept),
+            To::User if gone && message.age < AWAY_GRACE => Some(Outcome::HandedBack),
+            _ => None,
+        }
     }
 
     /// Runs a lane: it posts message after message, until one is handed back or, on a FIFO queue, rejected.
@@ -220,9 +256,10 @@ impl Model<'_> {
                 step.push((Some(*connection), outcome));
             }
             let partly_superseded = outcomes.get(message).is_some_and(|outcomes| !outcomes.is_empty());
-            if self.case.fifo && !panicked && !partly_superseded && self.is_away(*message, &step) {
-                step.push((None, Outcome::HandedBack));
-                blocks = true;
+            if self.case.fifo && !panicked && !partly_superseded {
+                let all_gone = self.if_all_gone(*message, &step);
+                blocks |= all_gone == Some(Outcome::HandedBack);
+                step.extend(all_gone.map(|outcome| (None, outcome)));
             }
             pairs.extend(step.into_iter().map(|(connection, outcome)| (*message, connection, outcome)));
             (turn, blocked) = (step_end, blocked || blocks);
@@ -237,7 +274,14 @@ impl Model<'_> {
 
     fn posts_of(&self, message: usize, connection: &str) -> Vec<&Post> {
         let payload = format!("\"{message}\"");
-        let of_pair = |post: &&Post| post.connection == connection && post.payload == payload;
+        let end = format!(",\"payload\":{payload}}}");
+        let of_pair = |post: &&Post| {
+            let is_payload = match self.case.messages[message].keep {
+                true => post.payload.ends_with(end.as_bytes()),
+                false => post.payload == payload,
+            };
+            post.connection == connection && is_payload
+        };
         self.posts.iter().filter(of_pair).collect()
     }
 
@@ -276,12 +320,13 @@ impl Model<'_> {
             let no_time = self.deadline.saturating_duration_since(ended) <= longest_pause;
             prop_assert!(no_time, "{} to {} lacks a retry", message, connection);
         }
-        Ok(self.outcome_of_answer(connection, last))
+        Ok(self.outcome_of_answer(message, connection, last))
     }
 
-    fn outcome_of_answer(&self, connection: &str, post: &Post) -> Outcome {
+    fn outcome_of_answer(&self, message: usize, connection: &str, post: &Post) -> Outcome {
         let row = self.case.rows[CONNECTIONS.iter().position(|known| *known == connection).unwrap()];
-        let within_grace = row == Some(true);
+        // A device has sent a sync, so its connection is established.
+        let within_grace = row == Some(true) && !self.case.messages[message].keep;
         let gone = if self.case.table_fails || within_grace { Outcome::HandedBack } else { Outcome::Gone };
         match &post.answer {
             None => Outcome::HandedBack,
@@ -315,7 +360,7 @@ impl Model<'_> {
                     *outcomes = vec![(None, Outcome::HandedBack)];
                 }
                 blocked |= outcomes.iter().any(|(_, outcome)| {
-                    !matches!(outcome, Outcome::Settled | Outcome::Gone | Outcome::Superseded)
+                    !matches!(outcome, Outcome::Settled | Outcome::Kept | Outcome::Gone | Outcome::Superseded)
                 });
             }
         }

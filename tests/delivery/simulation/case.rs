@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use streamer_connections::shard_of;
+use streamer_tests::doubles::MailboxFault;
 
 pub(super) const CONNECTIONS: [&str; 5] = ["a", "b", "c", "d", "e"];
 
@@ -18,6 +19,8 @@ pub(super) struct Case {
     pub(super) messages: Vec<Message>,
     /// Faults of the first posts.
     pub(super) post_faults: Vec<PostFault>,
+    /// Faults of the first calls to the mailbox.
+    pub(super) mailbox_faults: Vec<MailboxFault>,
     /// Faults of the first messages that workers send to a queue.
     pub(super) send_faults: Vec<SendFault>,
     /// For each of the first invocations, the number of calls before the worker crashes.
@@ -28,6 +31,8 @@ pub(super) struct Case {
 #[derive(Debug, Clone)]
 pub(super) struct Message {
     pub(super) to: To,
+    /// Whether the mailbox keeps the message, which is for the user.
+    pub(super) keep: bool,
     /// One of two message groups.
     pub(super) group: bool,
     /// Whether a later message of the only request supersedes it. `seq` is the index of the message.
@@ -50,7 +55,7 @@ pub(super) enum To {
 pub(super) enum Client {
     Connected,
     Gone,
-    /// API Gateway answers 410 for its first 3 seconds.
+    /// API Gateway answers 410 for its first 3 seconds. It has not sent a sync, so it is no device.
     Connecting,
 }
 
@@ -81,12 +86,15 @@ pub(super) fn case() -> impl Strategy<Value = Case> {
         prop_oneof![6 => Just(Client::Connected), 1 => Just(Client::Gone), 1 => Just(Client::Connecting)];
     let to = prop_oneof![
         8 => prop::collection::vec(0..5_usize, 1..4).prop_map(To::Connections),
-        2 => Just(To::User),
+        4 => Just(To::User),
         2 => Just(To::Tenant),
         1 => Just(To::Poison),
     ];
-    let message = (to, any::<bool>(), prop::bool::weighted(0.3));
-    let message = message.prop_map(|(to, group, supersedable)| Message { to, group, supersedable });
+    let message = (to, any::<bool>(), any::<bool>(), prop::bool::weighted(0.3));
+    let message = message.prop_map(|(to, keep, group, supersedable)| {
+        let keep = keep && matches!(to, To::User);
+        Message { to, keep, group, supersedable }
+    });
     let post_fault = prop_oneof![
         4 => Just(PostFault::None),
         3 => prop::sample::select(vec![302, 403, 429, 500, 503]).prop_map(PostFault::Status),
@@ -100,8 +108,15 @@ pub(super) fn case() -> impl Strategy<Value = Case> {
         1 => Just(SendFault::NotAccepted),
         1 => Just(SendFault::ConfirmationLost),
     ];
+    let mailbox_fault = prop_oneof![
+        6 => Just(MailboxFault::None),
+        1 => Just(MailboxFault::Refused),
+        1 => Just(MailboxFault::AnswerLost),
+        2 => Just(MailboxFault::Conflict),
+    ];
     let faults = (
         prop::collection::vec(post_fault, 0..40),
+        prop::collection::vec(mailbox_fault, 0..40),
         prop::collection::vec(send_fault, 0..12),
         prop::collection::vec(prop::option::of(0..80_usize), 0..6),
     );
@@ -117,8 +132,8 @@ pub(super) fn case() -> impl Strategy<Value = Case> {
             // A worker of a FIFO queue rejects messages for a tenant.
             let to_tenants = messages.iter_mut().filter(|message| fifo && matches!(message.to, To::Tenant));
             to_tenants.for_each(|message| message.to = To::User);
-            let (post_faults, send_faults, crashes) = faults;
-            Case { fifo, frozen, clients, messages, post_faults, send_faults, crashes, seed }
+            let (post_faults, mailbox_faults, send_faults, crashes) = faults;
+            Case { fifo, frozen, clients, messages, post_faults, mailbox_faults, send_faults, crashes, seed }
         })
 }
 
@@ -134,7 +149,7 @@ impl Message {
             To::Tenant => json!({ "tenant": "acme" }),
             To::Poison => return format!("poison {index}"),
         };
-        let body = json!({
+        let mut body = json!({
             "version": 1,
             "id": index.to_string(),
             "to": to,
@@ -142,6 +157,9 @@ impl Message {
             "request": { "id": "r", "seq": index },
             "supersedable": self.supersedable,
         });
+        if self.keep {
+            body["keep"] = json!(604_800);
+        }
         body.to_string()
     }
 
@@ -161,7 +179,7 @@ impl Case {
     pub(super) fn may_supersede(&self, later: usize, message: usize, connection: usize) -> bool {
         let (message, later) = (&self.messages[message], &self.messages[later]);
         let waits_longer = matches!(message.to, To::User) && !matches!(later.to, To::User);
-        message.supersedable && !waits_longer && later.recipients().contains(&connection)
+        message.supersedable && !message.keep && !waits_longer && later.recipients().contains(&connection)
     }
 
     /// Whether messages may become dead letters that are not poison: a post was rejected or panicked.

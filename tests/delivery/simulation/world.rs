@@ -9,6 +9,7 @@ use std::{
     vec::IntoIter,
 };
 
+use serde_json::Value;
 use streamer_gateway::{Gateway, PostResult};
 use streamer_message::ConnectionId;
 use streamer_tests::{gateway::status, sqs::Sqs};
@@ -83,7 +84,9 @@ impl Gateway for Clients {
             Client::Connecting if connecting => return status(410),
             Client::Connecting | Client::Connected => {}
         }
-        let message: usize = str::from_utf8(&payload).unwrap().parse().unwrap();
+        // A number, or a frame with a number.
+        let payload: Value = serde_json::from_slice(&payload).unwrap();
+        let message = payload.as_u64().or(payload["payload"].as_u64()).unwrap().try_into().unwrap();
         self.arrived.lock().unwrap().push((message, connection));
         match fault {
             PostFault::AnswerLost => PostResult::Broken("lost".to_owned()),

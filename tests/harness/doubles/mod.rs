@@ -2,6 +2,7 @@
 
 mod calls;
 mod crowd;
+mod mailbox;
 mod management;
 mod queue;
 mod table;
@@ -11,6 +12,7 @@ use aws_sdk_dynamodb::error::ErrorMetadata;
 pub use self::{
     calls::{Answer, Call, CallsDouble, SentEntry, Told},
     crowd::Crowd,
+    mailbox::{MailboxCall, MailboxDouble, MailboxFault},
     management::ManagementDouble,
     queue::{Entry, QueueDouble},
     table::{LONG_AGO, Row, TableDouble, connection},

@@ -1,0 +1,354 @@
+//! Stores the messages that are to be kept, before they are posted.
+//!
+//! The messages of one user are appended to the user's stream together, in order of arrival. Only after that the worker
+//! reads the user's devices: in this order, each device gets a message by a post or by its next sync.
+//!
+//! A batch without such messages makes no call.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use futures::{StreamExt as _, stream};
+use streamer_mailbox::{Appended, DynamoTable, Mailbox, NewMessage, Stream};
+use streamer_message::{Audience, ConnectionId, Keep, Position, limits::KEPT_PAYLOAD_BYTES};
+use tokio::time::{Instant, timeout};
+
+use crate::{
+    Worker,
+    decode::{Message, Record, Stored},
+    outcome::{Cause, Outcome, Rejection},
+    queue_kind::QueueKind,
+    time::Time,
+};
+
+/// Streams that are read or written concurrently.
+const STREAMS: usize = 16;
+
+/// Maximum duration of an append, which makes several calls, as a multiple of that of one call.
+const APPEND_CALLS: u32 = 3;
+
+/// For each message that is to be kept and has not expired, by the index of its record: the devices to post to, or the
+/// outcome of a message that is not posted.
+pub type KeptDevices = HashMap<usize, Result<Vec<ConnectionId>, Outcome>>;
+
+/// A batch whose messages are stored.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// The devices of each message.
+    pub devices: KeptDevices,
+    /// The appends, for metrics.
+    pub appends: Appends,
+}
+
+/// Numbers of an invocation's appends.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Appends {
+    /// The duration of each.
+    pub latencies: Vec<Duration>,
+    /// Numbers in streams that other workers took first.
+    pub collisions: u64,
+}
+
+/// The result of an append.
+struct Append {
+    /// The positions of the first messages.
+    stored: Vec<Position>,
+    /// Why the others are not stored, or not known to be.
+    rest: Result<(), Cause>,
+    /// Numbers that other workers took first.
+    collisions: u64,
+    /// The duration, if it began.
+    latency: Option<Duration>,
+}
+
+/// A user's devices, as this worker sees them.
+struct Devices {
+    /// Those at the worker's endpoint.
+    here: Vec<ConnectionId>,
+    /// Another endpoint at which the user has devices.
+    elsewhere: Option<String>,
+}
+
+/// Stores each message that is to be kept, unless an earlier worker has done so, and finds the devices to post it to.
+/// Sets [`Message::stored`].
+pub async fn keep<G>(worker: &Worker<G>, records: &mut [Record], time: &Time) -> Kept {
+    let mut kept = Kept::default();
+    let valid = kept.admit(worker, records, time.now());
+    let Some(mailbox) = worker.mailbox.as_ref().filter(|_| !valid.is_empty()) else { return kept };
+    let positions = kept.store(worker, mailbox, records, valid, time).await;
+
+    let streams = by_stream(records, positions.keys().copied()).into_iter();
+    let read = streams.map(|(stream, indexes)| async move {
+        let devices = devices(worker, mailbox, &stream, time).await;
+        (indexes, devices)
+    });
+    let found: Vec<_> = stream::iter(read).buffer_unordered(STREAMS).collect().await;
+    for (indexes, devices) in found {
+        for index in indexes {
+            let (Ok(message), Some(position)) = (&mut records[index].content, positions.get(&index)) else {
+                continue;
+            };
+            let (unserved, elsewhere) = match &devices {
+                Ok(Devices { here, elsewhere }) => (Ok(unserved(here, message)), elsewhere.clone()),
+                Err(cause) => (Err(Outcome::HandedBack(cause.clone())), None),
+            };
+            let is_posted = unserved.as_ref().is_ok_and(|devices| !devices.is_empty());
+            let frame = if is_posted { message.frame(position) } else { Bytes::new() };
+            message.stored = Some(Stored { position: position.clone(), frame, elsewhere });
+            kept.devices.insert(index, unserved);
+        }
+    }
+    kept
+}
+
+impl Kept {
+    /// Returns the messages that are to be kept and have not expired, in order of arrival. Rejects those that cannot be.
+    fn admit<G>(&mut self, worker: &Worker<G>, records: &[Record], now: SystemTime) -> Vec<usize> {
+        let mut valid = Vec::new();
+        for (index, record) in records.iter().enumerate() {
+            let Ok(message) = &record.content else { continue };
+            if message.envelope.keep.is_none() || message.is_expired(now) {
+                continue;
+            }
+            let rejection = match (message.payload.len(), &worker.mailbox) {
+                (bytes, _) if bytes > KEPT_PAYLOAD_BYTES => Rejection::KeptPayload(bytes),
+                (_, None) => Rejection::NoMailbox,
+                _ => {
+                    valid.push(index);
+                    continue;
+                }
+            };
+            self.devices.insert(index, Err(Outcome::Rejected(rejection)));
+        }
+        valid
+    }
+
+    /// Appends the messages that no earlier worker has stored. Returns the positions of all that are stored, and hands
+    /// the others back.
+    async fn store<G>(
+        &mut self,
+        worker: &Worker<G>,
+        mailbox: &Mailbox<DynamoTable>,
+        records: &[Record],
+        valid: Vec<usize>,
+        time: &Time,
+    ) -> BTreeMap<usize, Position> {
+        let mut positions = BTreeMap::new();
+        let mut waiting = Vec::new();
+        for index in valid {
+            match records[index].position() {
+                Some(position) => _ = positions.insert(index, position.clone()),
+                None => waiting.push(index),
+            }
+        }
+        while !waiting.is_empty() {
+            let (now, later) = next_round(worker.policy.queue_kind, records, &waiting);
+            let appends = by_stream(records, now).into_iter().map(|(stream, indexes)| async move {
+                let append = append(mailbox, &stream, records, &indexes, time).await;
+                (indexes, append)
+            });
+            let appends: Vec<_> = stream::iter(appends).buffer_unordered(STREAMS).collect().await;
+            let mut failed_groups = HashSet::new();
+            for (indexes, Append { stored, rest, collisions, latency }) in appends {
+                self.appends.latencies.extend(latency);
+                self.appends.collisions += collisions;
+                let (first, failed) = indexes.split_at(stored.len());
+                positions.extend(first.iter().copied().zip(stored));
+                if let Err(cause) = rest {
+                    failed_groups.extend(failed.iter().map(|index| &records[*index].group));
+                    failed.iter().for_each(|index| self.hand_back(*index, cause.clone()));
+                }
+            }
+            // On a FIFO queue, nothing is stored behind a message of its group that is not.
+            let (behind, next): (Vec<_>, Vec<_>) =
+                later.into_iter().partition(|index| failed_groups.contains(&records[*index].group));
+            behind.into_iter().for_each(|index| self.hand_back(index, Cause::Behind));
+            waiting = next;
+        }
+        positions
+    }
+
+    fn hand_back(&mut self, index: usize, cause: Cause) {
+        self.devices.insert(index, Err(Outcome::HandedBack(cause)));
+    }
+}
+
+/// Splits messages into those that can be stored at once, and the rest. On a FIFO queue, the messages of a group are
+/// stored in order: those up to the first one for another user at once.
+fn next_round(kind: QueueKind, records: &[Record], waiting: &[usize]) -> (Vec<usize>, Vec<usize>) {
+    let mut turns: HashMap<&Option<String>, (&Audience, bool)> = HashMap::new();
+    waiting.iter().copied().partition(|index| {
+        let record = &records[*index];
+        let Ok(message) = &record.content else { return true };
+        let to = &message.envelope.to;
+        let (user, is_open) = turns.entry(&record.group).or_insert((to, true));
+        *is_open &= *user == to;
+        kind == QueueKind::Standard || *is_open
+    })
+}
+
+/// Groups messages by the stream of their user, in order of arrival.
+fn by_stream(records: &[Record], indexes: impl IntoIterator<Item = usize>) -> Vec<(Stream, Vec<usize>)> {
+    let mut streams: Vec<(Stream, Vec<usize>)> = Vec::new();
+    let mut positions: HashMap<&Audience, usize> = HashMap::new();
+    for index in indexes {
+        let Ok(message) = &records[index].content else { continue };
+        let Some(stream) = message.stream() else { continue };
+        let position = *positions.entry(&message.envelope.to).or_insert(streams.len());
+        match streams.get_mut(position) {
+            Some((_, indexes)) => indexes.push(index),
+            None => streams.push((stream, vec![index])),
+        }
+    }
+    streams
+}
+
+/// Appends messages to a stream.
+async fn append(
+    mailbox: &Mailbox<DynamoTable>,
+    stream: &Stream,
+    records: &[Record],
+    indexes: &[usize],
+    time: &Time,
+) -> Append {
+    if time.remaining().is_zero() {
+        return Append { stored: Vec::new(), rest: Err(Cause::Deadline), collisions: 0, latency: None };
+    }
+    let now = time.now();
+    let messages: Vec<_> = indexes.iter().filter_map(|index| new_message(&records[*index], now)).collect();
+    let (began, limit) = (Instant::now(), time.calls_timeout(APPEND_CALLS));
+    let (appended, rest) = match timeout(limit, mailbox.append(stream, &messages, now)).await {
+        Ok(mut appended) => {
+            let failure = appended.failure.take();
+            (appended, failure.map_or(Ok(()), |failure| Err(Cause::Mailbox(failure.to_string()))))
+        }
+        // Messages may be stored all the same.
+        Err(_) => (Appended::default(), Err(no_answer("append", limit, time))),
+    };
+    let Appended { positions, collisions, .. } = appended;
+    let (latency, stored) = (began.elapsed(), positions.len());
+    let duration_ms = latency.as_millis();
+    tracing::debug!(messages = messages.len(), stored, collisions, duration_ms, "appended to a stream");
+    if let Err(cause) = &rest {
+        let messages = messages.len() - stored;
+        tracing::warn!(messages, collisions, %cause, "failed to store messages");
+    }
+    Append { stored: positions, rest, collisions, latency: Some(latency) }
+}
+
+/// Returns a message as the mailbox stores it. If an earlier attempt may have stored it, the mailbox looks for it.
+fn new_message(record: &Record, now: SystemTime) -> Option<NewMessage<'_>> {
+    let message = record.content.as_ref().ok()?;
+    let kept_until = now + message.envelope.keep.map(Keep::duration)?;
+    let may_be_stored = record.receives > 1 || record.retry().is_some();
+    Some(NewMessage {
+        id: &message.envelope.id,
+        body: message.payload_text(),
+        until: message.expires_at.map_or(kept_until, |expires_at| expires_at.min(kept_until)),
+        tried_since: may_be_stored.then(|| record.since().unwrap_or(SystemTime::UNIX_EPOCH)),
+    })
+}
+
+/// Reads the devices of a user.
+async fn devices<G>(
+    worker: &Worker<G>,
+    mailbox: &Mailbox<DynamoTable>,
+    stream: &Stream,
+    time: &Time,
+) -> Result<Devices, Cause> {
+    if time.remaining().is_zero() {
+        return Err(Cause::Deadline);
+    }
+    let limit = time.call_timeout();
+    let devices = match timeout(limit, mailbox.devices(stream, time.now())).await {
+        Ok(devices) => devices.map_err(|error| Cause::Mailbox(error.to_string())),
+        Err(_) => Err(no_answer("Query", limit, time)),
+    };
+    let (here, elsewhere): (Vec<_>, Vec<_>) = devices
+        .inspect_err(|cause| tracing::warn!(%cause, "failed to read the devices of a user"))?
+        .into_iter()
+        .partition(|device| worker.endpoints.include(&device.endpoint));
+    Ok(Devices {
+        here: here.into_iter().map(|device| device.connection).collect(),
+        elsewhere: elsewhere.into_iter().next().map(|device| device.endpoint),
+    })
+}
+
+/// Returns the cause of a hand-back for which `call` just took longer than `limit`.
+pub(crate) fn no_answer(call: &str, limit: Duration, time: &Time) -> Cause {
+    match time.is_past_cutoff() {
+        true => Cause::Deadline,
+        false => Cause::Mailbox(format!("{call} on the mailbox: no answer within {} s", limit.as_secs())),
+    }
+}
+
+/// Returns the devices that no earlier worker has posted the message to.
+fn unserved(devices: &[ConnectionId], message: &Message) -> Vec<ConnectionId> {
+    devices.iter().filter(|id| !message.done().contains(id)).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use streamer_events::{Body, SqsRecord};
+
+    use super::*;
+
+    const NOW: SystemTime = SystemTime::UNIX_EPOCH;
+
+    /// Returns a message for a user, kept for a minute.
+    fn record(group: &str, user: &str, more: &str) -> Record {
+        let to = format!(r#"{{"user":{{"tenant":"acme","user":"{user}"}}}}"#);
+        let body = format!(r#"{{"version":1,"id":"m","to":{to},"payload":[ 1.0],"keep":60{more}}}"#);
+        let attributes = [("MessageGroupId".to_owned(), group.to_owned())].into();
+        Record::read(SqsRecord { body: Body::Text(body), attributes, ..SqsRecord::default() })
+    }
+
+    #[test]
+    fn groups_of_a_fifo_queue_are_stored_in_order() {
+        let records = [("g", "anna"), ("g", "bob"), ("h", "bob"), ("g", "anna"), ("h", "bob")];
+        let records = records.map(|(group, user)| record(group, user, ""));
+        let (mut rounds, mut waiting) = (Vec::new(), vec![0, 1, 2, 3, 4]);
+        while !waiting.is_empty() {
+            let (now, later) = next_round(QueueKind::Fifo, &records, &waiting);
+            rounds.push(now);
+            waiting = later;
+        }
+        assert_eq!(rounds, [vec![0, 2, 4], vec![1], vec![3]]);
+        let (now, later) = next_round(QueueKind::Standard, &records, &[0, 1, 2, 3, 4]);
+        assert_eq!((now.len(), later.len()), (5, 0));
+        let streams = by_stream(&records, now).into_iter();
+        let streams: Vec<_> = streams.map(|(stream, indexes)| (stream.user.to_string(), indexes)).collect();
+        assert_eq!(streams, [("anna".to_owned(), vec![0, 3]), ("bob".to_owned(), vec![1, 2, 4])]);
+    }
+
+    #[test]
+    fn only_later_attempts_search() {
+        let millis = |millis| NOW + Duration::from_millis(millis);
+        let since = |record: &Record| new_message(record, NOW).unwrap().tried_since;
+        let mut first = record("g", "anna", "");
+        first.first_received_at = Some(millis(7));
+        assert_eq!(since(&first), None);
+        first.receives = 2;
+        assert_eq!(since(&first), Some(millis(7)));
+        first.first_received_at = None;
+        assert_eq!(since(&first), Some(NOW), "the whole stream");
+        let retry = r#","retry":{"count":1,"receives":0,"since":9,"cause":"503"}"#;
+        assert_eq!(since(&record("g", "anna", retry)), Some(millis(9)));
+    }
+
+    #[test]
+    fn earlier_expiry_counts() {
+        let until = |more| {
+            let until = new_message(&record("g", "anna", more), NOW + Duration::from_secs(1_764_000_000))
+                .unwrap()
+                .until;
+            until.duration_since(NOW).unwrap().as_secs()
+        };
+        assert_eq!(until(""), 1_764_000_060);
+        assert_eq!(until(r#","expires_at":1764000059000"#), 1_764_000_059);
+        assert_eq!(until(r#","expires_at":1764000061000"#), 1_764_000_060);
+    }
+}
