@@ -38,6 +38,12 @@ pub(super) struct Message {
 }
 
 #[derive(Deserialize)]
+struct Kind {
+    #[serde(rename = "type")]
+    name: String,
+}
+
+#[derive(Deserialize)]
 struct Page<'a> {
     n: u64,
     epoch: String,
@@ -92,10 +98,10 @@ impl Device {
             return Ok(false);
         };
         let text = frame?.text;
-        let kind: Value = serde_json::from_str(&text)?;
-        match kind["type"].as_str() {
-            Some("streamer.page") => self.page(serde_json::from_str(&text)?).await?,
-            Some("streamer.message") => self.message(serde_json::from_str(&text)?).await?,
+        let kind: Kind = serde_json::from_str(&text)?;
+        match kind.name.as_str() {
+            "streamer.page" => self.page(serde_json::from_str(&text)?).await?,
+            "streamer.message" => self.message(serde_json::from_str(&text)?).await?,
             _ => anyhow::bail!("unexpected frame: {text}"),
         }
         Ok(true)

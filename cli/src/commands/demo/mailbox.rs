@@ -54,7 +54,7 @@ impl Demo<'_> {
 
         let rest = self.sync(2, false, Start::After(end_of(&page)?)).await?;
         ensure!(rest["messages"].as_array().is_some_and(Vec::is_empty), "a message came twice: {rest}");
-        let result = format!("away: {MESSAGES} kept, then read once, in order");
+        let result = format!("{MESSAGES} kept while away, read once in order");
         Ok(format!("{result:<37} {}", elapsed(latency)))
     }
 
