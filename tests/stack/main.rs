@@ -97,6 +97,7 @@ async fn detached_stack_serves_every_command() -> anyhow::Result<()> {
     check_connections(&streamer, &connection).await?;
     check_expiry(&streamer, &connection).await?;
 
+    check_mailbox(&streamer).await?;
     check_disconnect_lists(&streamer).await?;
     let other_user = streamer.run(["disconnect", "--tenant", "acme", "--user", "bob", "--close"]).await?;
     assert_eq!(other_user.out, "0 closed, 0 already gone, 0 failed\n");
@@ -127,6 +128,34 @@ async fn check_interruption(streamer: &Streamer) -> anyhow::Result<()> {
         let err = "streamer: interrupted by Ctrl-C\n";
         assert_eq!((ended.code, ended.err.as_str()), (Some(130), err), "{arguments:?}");
     }
+    Ok(())
+}
+
+/// A message is kept for a user who is away, read by `listen`, listed, and erased.
+async fn check_mailbox(streamer: &Streamer) -> anyhow::Result<()> {
+    let user = ["--tenant", "acme", "--user", "berta"];
+    let with = |command: &[&'static str], options: &[&'static str]| {
+        command.iter().chain(&user).chain(options).copied().collect::<Vec<_>>()
+    };
+    let send =
+        with(&["send"], &["--payload", "{ \"kept\":1.0 }", "--id", "order-1", "--keep", "7d", "--wait=60s"]);
+    let sent = streamer.run_all(send).await?;
+    assert!(sent.success && sent.out.ends_with("\nkept         user berta of tenant acme\n"), "{sent:?}");
+    let short = streamer.run_all(with(&["send"], &["--payload", "1", "--keep", "59s"])).await?;
+    assert!(short.code == Some(2) && short.err.contains("60 to 2592000 seconds"), "{short:?}");
+
+    let listen = with(&["listen"], &["--mailbox", "--count", "1", "--for", "60s"]);
+    let listened = streamer.run_all(listen).await?;
+    assert!(
+        listened.success && listened.out.ends_with("  mailbox         1  { \"kept\":1.0 }\n"),
+        "{listened:?}"
+    );
+    let shown = streamer.run_all(with(&["mailbox"], &["--show", "order-1"])).await?;
+    assert_eq!(shown.out, "{ \"kept\":1.0 }", "{shown:?}");
+    let erased = streamer.run_all(with(&["forget"], &["--yes"])).await?;
+    assert!(erased.success && erased.out.contains("\nmailbox: "), "{erased:?}");
+    let listed = streamer.run_all(with(&["mailbox"], &[])).await?;
+    assert_eq!(listed.out, "0 messages of 0 bytes, 0 devices\n", "{listed:?}");
     Ok(())
 }
 
