@@ -237,6 +237,7 @@ fn variables(environment: &BTreeMap<String, String>) -> anyhow::Result<BTreeMap<
         ("dead_letter_queue_url", "https://sqs.us-east-1.amazonaws.com/000000000000/dead-letters"),
         ("jwt_issuers", ISSUER),
         ("jwt_public_key", issuer.public_key.as_str()),
+        ("mailbox_table", "streamer_mailbox"),
         ("management_endpoint", "https://a1b2c3d4e5.execute-api.us-east-1.amazonaws.com/production"),
         ("queue_url", "https://sqs.us-east-1.amazonaws.com/000000000000/outbound"),
     ]);
