@@ -9,8 +9,8 @@
 //!
 //! The core is pure, a function of values and an instant: [`mod@decode`], [`mod@plan`], [`mod@classify`], [`policy`],
 //! [`backoff`], [`outgoing`], [`mod@settle`] and the state machines of [`admission`]. The shell around it does the
-//! I/O: [`mod@keep`], [`mod@expand`], [`mod@fan_out`], [`mod@deliver`], [`gateway`] and [`queue`]. [`Worker::handle`] runs the
-//! stages in order.
+//! I/O: [`mod@keep`], [`mod@expand`], [`mod@fan_out`], [`mod@deliver`], [`gateway`] and [`queue`].
+//! [`Worker::handle`] runs the stages in order.
 //!
 //! Every pair of a message and a connection completes with exactly one [`Outcome`](outcome::Outcome). The worker
 //! acknowledges a message only when all its pairs have settled and SQS has confirmed every outgoing message about it.
