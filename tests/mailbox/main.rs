@@ -1,5 +1,7 @@
 //! The mailbox: streams of kept messages, the rules for clients, and a simulation of both.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod client;
 mod dynamo;
 mod simulation;
