@@ -105,7 +105,8 @@ pub async fn keep<G>(worker: &Worker<G>, records: &mut [Record], time: &Time) ->
 }
 
 impl Kept {
-    /// Returns the messages that are to be kept and have not expired, in order of arrival. Rejects those that cannot be.
+    /// Returns the messages that are to be kept and have not expired, in order of arrival. Rejects those that cannot be
+    /// kept.
     fn admit<G>(&mut self, worker: &Worker<G>, records: &[Record], now: SystemTime) -> Vec<usize> {
         let mut valid = Vec::new();
         for (index, record) in records.iter().enumerate() {

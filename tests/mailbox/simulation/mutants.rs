@@ -78,7 +78,7 @@ impl Mutant {
                 };
                 Case {
                     messages: messages.map(sent).collect(),
-                    rates: Rates { kill: 40, fault: 10, leap: 200, ttl: 200, ..calm },
+                    rates: Rates { kill: 40, fault: 10, leap: 60, ttl: 60, ..calm },
                     chaos: 150,
                     leaps_end: 45,
                     erased: false,
