@@ -24,7 +24,7 @@ use streamer_mailbox::{Listing, Stream};
 use streamer_producer::Message;
 use streamer_tests::{
     DEADLINE,
-    emulator::{VISIBILITY, producer, stack},
+    emulator::{producer, stack},
     eventually,
 };
 use tokio::time::{Instant, sleep};
@@ -56,7 +56,9 @@ async fn kills_and_cuts_lose_no_kept_message() -> anyhow::Result<()> {
     const KILLS: usize = 3;
     const USER: &str = "kept-storm";
     let stack = stack().await?;
-    let overrides = Overrides { visibility_timeout: Some(VISIBILITY), ..Overrides::default() };
+    // A slow worker may exceed it. A second one then stores some messages again, with the same ids.
+    let visibility_timeout = Some(Duration::from_secs(5));
+    let overrides = Overrides { visibility_timeout, ..Overrides::default() };
     let (suffix, endpoint) = (format!("-kept-{}", std::process::id()), &stack.deployed.management_endpoint);
     let delivery = deploy_delivery(&stack.config, &suffix, &overrides, &build().await?, endpoint).await?;
     let producer = producer(&stack.config, &delivery.queue_url);
@@ -84,7 +86,7 @@ async fn kills_and_cuts_lose_no_kept_message() -> anyhow::Result<()> {
         while state.read.len() < MESSAGES {
             let mut device = Device::connect(&stack, USER, state).await?;
             // A worker that is killed between storing and posting tells no device, so the device asks at times.
-            for _ in 0..random_steps(cuts) {
+            for _ in 0..steps(cuts) {
                 if !device.step(Duration::from_millis(500)).await? {
                     device.sync(false).await?;
                 }
@@ -96,28 +98,26 @@ async fn kills_and_cuts_lose_no_kept_message() -> anyhow::Result<()> {
     let sending = async { anyhow::Ok(producer.send_all(messages).await?) };
     let ((), (), (first, cuts)) = futures::try_join!(sending, killing, reading)?;
 
-    let numbers: Vec<_> = first.read.iter().map(|message| message.seq).collect();
-    assert_eq!(
-        numbers,
-        (1..=MESSAGES as u64).collect::<Vec<_>>(),
-        "the numbers have no hole and no end beyond"
-    );
+    let numbers = first.read.iter().map(|message| message.seq).chain(first.repeated.iter().copied());
+    let numbers: BTreeSet<_> = numbers.collect();
+    assert!(numbers.iter().copied().eq(1..=numbers.len() as u64), "a hole: {numbers:?}");
+    assert!(first.read.is_sorted_by_key(|message| message.seq));
     assert_eq!(first.read.iter().map(|message| message.id.clone()).collect::<BTreeSet<_>>(), ids);
     let second = Device::connect(&stack, USER, State::default()).await?.read_until(MESSAGES).await?;
     assert_eq!(second.read, first.read, "two devices read different messages");
     assert!(second.pages.len() > 5, "{:?}", second.pages);
-    eventually("the queue is empty", async || stack.is_empty(&delivery.queue_url).await).await?;
-    assert_eq!(listing(&stack, USER).await?.unwrap().top, MESSAGES as u64, "a message was stored twice");
     writeln!(
         std::io::stderr(),
-        "mailbox: {MESSAGES} kept, {KILLS} workers killed, {cuts} sockets cut, 2 devices, {:?} messages a page",
-        second.pages
+        "mailbox: {MESSAGES} kept, {KILLS} workers killed, {cuts} sockets cut, 2 devices, {:?} messages a page, {} \
+         stored again",
+        second.pages,
+        second.repeated.len()
     )?;
     Ok(())
 }
 
 /// Returns the number of frames after which a socket is cut: few at first, so that cuts and kills meet.
-fn random_steps(cuts: usize) -> usize {
+fn steps(cuts: usize) -> usize {
     [1, 2, 3, 5, 8][cuts % 5]
 }
 

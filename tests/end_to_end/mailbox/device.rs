@@ -24,6 +24,8 @@ pub(super) struct State {
     pub(super) position: Option<(String, u64)>,
     /// The messages that were read, in order.
     pub(super) read: Vec<Message>,
+    /// The numbers of messages whose ids had been read before.
+    pub(super) repeated: Vec<u64>,
     /// The pages, each with its number of messages.
     pub(super) pages: Vec<usize>,
 }
@@ -136,11 +138,15 @@ impl Device {
         Ok(())
     }
 
-    /// Reads a message unless it was read before.
+    /// Reads a message unless it was read before. The position moves past a repeated id, too.
     fn read(&mut self, message: Frame<'_>) {
-        if let Some((_, seq)) = self.state.position.as_mut().filter(|(_, seq)| *seq + 1 == message.seq) {
+        let State { position, read, repeated, .. } = &mut self.state;
+        if let Some((_, seq)) = position.as_mut().filter(|(_, seq)| *seq + 1 == message.seq) {
             *seq = message.seq;
-            self.state.read.push(message.into());
+            match read.iter().any(|earlier| earlier.id == message.id) {
+                true => repeated.push(message.seq),
+                false => read.push(message.into()),
+            }
         }
     }
 
