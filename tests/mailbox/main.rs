@@ -45,7 +45,7 @@ fn message<'a>(id: &'a MessageId, body: &'a str) -> NewMessage<'a> {
 }
 
 /// Appends messages with these ids at the beginning.
-async fn append(mailbox: &Mailbox<MemoryTable>, ids: &[&str]) -> Appended {
+async fn append<T: Table>(mailbox: &Mailbox<T>, ids: &[&str]) -> Appended {
     let ids: Vec<_> = ids.iter().map(|text| id(text)).collect();
     let messages: Vec<_> = ids.iter().map(|id| message(id, "1")).collect();
     mailbox.append(&stream(), &messages, at(0)).await

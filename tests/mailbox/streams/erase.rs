@@ -1,10 +1,14 @@
 //! Erasures, lists and devices.
 
+use streamer_mailbox::{MailboxError, TableError};
 use streamer_message::{
     Position,
     frame::{Reset, Start},
 };
-use streamer_tests::mailbox::{Fault, MemoryTable};
+use streamer_tests::{
+    doubles::MailboxDouble,
+    mailbox::{Fault, MemoryTable},
+};
 
 use crate::{all_ids, append, at, device, id, ids, mailbox, message, page, seqs, stream, tasks::Task};
 
@@ -149,4 +153,19 @@ async fn erased_user_begins_again_at_one() {
     assert_eq!(seqs(&append(&mailbox, &["b"]).await), [1]);
     let page = page(&mailbox, Start::After(Position { seq: 1, ..old })).await;
     assert_eq!((page.reset, ids(&page)), (Some(Reset::Epoch), vec!["b"]));
+}
+
+#[tokio::test]
+async fn unreadable_streams_are_erased() {
+    for attribute in ["epoch", "top", "body", "endpoint", "expires_at"] {
+        let table = MailboxDouble::default();
+        let mailbox = table.mailbox();
+        append(&mailbox, &["a", "b"]).await;
+        mailbox.register(&stream(), &device("phone")).await.unwrap();
+        table.remove_attribute("anna", attribute);
+        let listed = mailbox.list(&stream(), at(0)).await;
+        assert!(matches!(listed, Err(MailboxError::Table(TableError::Item(_)))), "{attribute}: {listed:?}");
+        assert_eq!(mailbox.erase(&stream()).await.unwrap().items, 4, "{attribute}");
+        assert_eq!(mailbox.list(&stream(), at(0)).await.unwrap(), None, "{attribute}");
+    }
 }
