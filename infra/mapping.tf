@@ -33,7 +33,7 @@ locals {
   # try again, leave the rest of the account to `$connect`, where a throttled client is refused.
   spare_concurrency   = local.reservable_concurrency - max(0, local.reserved_concurrency)
   mailbox_share       = floor(var.account_concurrency / 10)
-  mailbox_concurrency = coalesce(var.mailbox_concurrency, local.mailbox_share <= local.spare_concurrency ? local.mailbox_share : -1)
+  mailbox_concurrency = coalesce(var.mailbox_concurrency, local.mailbox_share >= 1 && local.mailbox_share <= local.spare_concurrency ? local.mailbox_share : -1)
 
   reservations = { (local.worker) = local.reserved_concurrency, mailbox = local.mailbox_concurrency }
 

@@ -144,6 +144,7 @@ run "roles_allow_only_necessary_actions" {
       ReadConnection  = "dynamodb:GetItem on arn:aws:dynamodb:eu-central-1:123456789012:table/connections"
       ReadMessages    = "dynamodb:GetItem dynamodb:Query on arn:aws:dynamodb:eu-central-1:123456789012:table/mailbox"
       RegisterDevices = "dynamodb:DeleteItem dynamodb:PutItem on arn:aws:dynamodb:eu-central-1:123456789012:table/mailbox"
+      RenewStreams    = "dynamodb:UpdateItem on arn:aws:dynamodb:eu-central-1:123456789012:table/mailbox"
       PostPages       = "execute-api:ManageConnections on arn:aws:execute-api:eu-central-1:123456789012:a1b2c3d4e5/production/POST/@connections/*"
     }
     error_message = "mailbox: ${jsonencode(data.aws_iam_policy_document.mailbox[0].statement)}"
@@ -219,6 +220,19 @@ run "smallest_account_reserves_nothing" {
   assert {
     condition     = aws_lambda_function.this["mailbox"].reserved_concurrent_executions == -1
     error_message = "Lambda would refuse to reserve any of 10."
+  }
+}
+
+run "part_of_an_execution_reserves_nothing" {
+  command = plan
+
+  variables {
+    account_concurrency = 9
+  }
+
+  assert {
+    condition     = aws_lambda_function.this["mailbox"].reserved_concurrent_executions == -1
+    error_message = "A reservation of 0 would stop every sync."
   }
 }
 

@@ -57,12 +57,12 @@ pub struct StreamRequest {
     /// The number of the last message that the client has. Without it, the client has no position.
     #[serde(default, deserialize_with = "number::optional_whole", skip_serializing_if = "Option::is_none")]
     pub seq: Option<u64>,
-    /// Where a client without a position begins, `oldest` by default.
+    /// The beginning for a client without a position, `oldest` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Beginning>,
 }
 
-/// Where a client without a position begins.
+/// The beginning for a client without a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

@@ -30,9 +30,12 @@ impl Steps<'_> {
     pub(super) async fn keep_gone(&self, user: &str, limit: Duration) -> anyhow::Result<()> {
         let mut socket = self.stack.connect(TENANT, user).await?;
         sync(&mut socket, limit).await?;
-        let device = format!("c#{}", self.row(TENANT, user).await?.connection_id.as_str());
+        let connection = self.row(TENANT, user).await?.connection_id;
+        let device = format!("c#{connection}");
         ensure!(self.items(user, &device).await? == 1, "{device} is not registered");
         socket.close().await?;
+        // Until then, the emulator accepts posts.
+        self.wait_until_removed(&connection).await?;
         self.send_kept(user, 0).await?;
         while self.items(user, &device).await? > 0 {
             sleep(Duration::from_millis(100)).await;
@@ -58,7 +61,7 @@ impl Steps<'_> {
 
     pub(super) async fn trim(&self, user: &str) -> anyhow::Result<()> {
         try_join_all((0..TOO_MANY).map(|number| self.send_kept(user, number))).await?;
-        let item = |sequence: usize| format!("m#{sequence:020}");
+        let item = |sequence: usize| format!("#{sequence:020}");
         while self.items(user, &item(TOO_MANY)).await? == 0 || self.items(user, &item(1)).await? > 0 {
             sleep(Duration::from_millis(200)).await;
         }
@@ -80,7 +83,7 @@ impl Steps<'_> {
         Ok(())
     }
 
-    /// Counts the items of a user's stream with this sort key. The stream's key contains the user.
+    /// Counts the items of a user's stream whose sort key contains this text. The stream's key contains the user.
     async fn items(&self, user: &str, item: &str) -> anyhow::Result<i32> {
         let mailbox = Spec::read()?.mailbox;
         let (dynamodb, mut count, mut start) = (aws_sdk_dynamodb::Client::new(&self.stack.config), 0, None);
@@ -90,7 +93,7 @@ impl Steps<'_> {
                 .table_name(&mailbox.name)
                 .consistent_read(true)
                 .set_exclusive_start_key(start)
-                .filter_expression("#item = :item AND contains(#stream, :user)")
+                .filter_expression("contains(#item, :item) AND contains(#stream, :user)")
                 .expression_attribute_names("#item", &mailbox.range_key)
                 .expression_attribute_names("#stream", &mailbox.hash_key)
                 .expression_attribute_values(":item", AttributeValue::S(item.to_owned()))

@@ -2,7 +2,7 @@
 
 use proptest::{prelude::*, sample::select};
 
-/// What happens to one stream.
+/// An event of one stream.
 #[derive(Debug, Clone)]
 pub(crate) struct Case {
     /// The seed of all random decisions, such as which task runs next.

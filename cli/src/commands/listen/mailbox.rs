@@ -1,6 +1,6 @@
 //! The kept messages of `listen --mailbox`: which frame to send, and how a page reads for people.
 
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 use streamer_message::{
     Epoch, Position,
@@ -14,6 +14,21 @@ use super::frame::one_line;
 pub(super) struct Mailbox {
     position: Option<Position>,
     syncs: u64,
+    /// Whether a page has answered a hello of this connection, so that new messages arrive live.
+    is_registered: bool,
+    awaited: Awaited,
+}
+
+/// Whether the page of the last sync is awaited.
+#[derive(Debug, Default)]
+enum Awaited {
+    /// The page has come.
+    #[default]
+    No,
+    /// The sync was sent after the last check.
+    Since,
+    /// The sync was sent before the last check.
+    Before,
 }
 
 /// The fields of a frame that decide what to send. An enum with a tag would parse the payload's numbers, too, which may
@@ -29,6 +44,8 @@ struct Frame {
     through: u64,
     #[serde(default)]
     top: u64,
+    /// Of a page: why it does not begin at the position.
+    reset: Option<IgnoredAny>,
     /// Of a message: its number.
     #[serde(default)]
     seq: u64,
@@ -65,32 +82,51 @@ struct Missing {
 impl Mailbox {
     /// Returns the first sync of a connection: from the position on, or from the oldest message.
     pub(super) fn hello(&mut self) -> serde_json::Result<String> {
-        self.sync(true)
+        self.is_registered = false;
+        self.sync()
     }
 
-    /// Moves the position past a received frame. Returns the sync to send if messages are left or one is missing.
+    /// Returns the sync to repeat if its page has not come since the last call.
+    pub(super) fn repeat(&mut self) -> serde_json::Result<Option<String>> {
+        match self.awaited {
+            Awaited::No => Ok(None),
+            Awaited::Since => {
+                self.awaited = Awaited::Before;
+                Ok(None)
+            }
+            Awaited::Before => self.sync().map(Some),
+        }
+    }
+
+    /// Moves the position past a received frame. Returns the sync to send if messages are left or one is missing, or if
+    /// the stream is another one, which does not know this connection.
     pub(super) fn receive(&mut self, text: &str) -> serde_json::Result<Option<String>> {
-        let Ok(Frame { kind, epoch, n, through, top, seq }) = serde_json::from_str(text) else {
+        let Ok(Frame { kind, epoch, n, through, top, reset, seq }) = serde_json::from_str(text) else {
             return Ok(None);
         };
         let (seq, is_behind) = match (kind.as_str(), &self.position) {
             // An answer to an earlier sync may be behind the position.
             ("streamer.page", _) if n != Some(self.syncs) => return Ok(None),
-            ("streamer.page", _) => (through, through < top),
+            ("streamer.page", _) => {
+                self.awaited = Awaited::No;
+                self.is_registered = reset.is_none();
+                (through, through < top || reset.is_some())
+            }
             ("streamer.message", Some(position)) if position.epoch == epoch && seq <= position.seq + 1 => {
                 (seq.max(position.seq), false)
             }
-            ("streamer.message", _) => return self.sync(false).map(Some),
+            ("streamer.message", _) => return self.sync().map(Some),
             _ => return Ok(None),
         };
         self.position = Some(Position { epoch, seq });
-        if is_behind { self.sync(false).map(Some) } else { Ok(None) }
+        if is_behind { self.sync().map(Some) } else { Ok(None) }
     }
 
-    fn sync(&mut self, hello: bool) -> serde_json::Result<String> {
+    fn sync(&mut self) -> serde_json::Result<String> {
         self.syncs += 1;
+        self.awaited = Awaited::Since;
         let start = self.position.clone().map_or(Start::Oldest, Start::After);
-        let sync = SyncFrame::new(self.syncs, hello, StreamRequest::user(start));
+        let sync = SyncFrame::new(self.syncs, !self.is_registered, StreamRequest::user(start));
         serde_json::to_string(&ClientFrame::Sync(sync))
     }
 }
@@ -172,5 +208,30 @@ mod tests {
         let empty = r#"{"type":"streamer.page","n":1,"epoch":"e","after":0,"through":0,"top":0,"messages":[],"missing":[]}"#;
         assert_eq!(page(empty).unwrap(), ["no message after number 0"]);
         assert_eq!(page(&message(1)), None);
+    }
+
+    fn is_hello(sync: &str) -> bool {
+        let sync: Value = serde_json::from_str(sync).unwrap();
+        sync["hello"].as_bool().unwrap()
+    }
+
+    #[test]
+    fn reset_registers_the_connection_again() {
+        let mut mailbox = Mailbox::default();
+        assert!(is_hello(&mailbox.hello().unwrap()));
+        let reset = page_frame(1, 4, 4).replace(r#""expires_in""#, r#""reset":"epoch","expires_in""#);
+        assert!(is_hello(&mailbox.receive(&reset).unwrap().unwrap()));
+        assert_eq!(mailbox.receive(&page_frame(2, 4, 4)).unwrap(), None);
+        assert!(!is_hello(&mailbox.receive(&message(9)).unwrap().unwrap()));
+    }
+
+    #[test]
+    fn lost_page_is_asked_for_again() {
+        let mut mailbox = Mailbox::default();
+        mailbox.hello().unwrap();
+        assert_eq!(mailbox.repeat().unwrap(), None, "it may be under way");
+        assert!(is_hello(&mailbox.repeat().unwrap().unwrap()));
+        mailbox.receive(&page_frame(2, 4, 4)).unwrap();
+        assert_eq!([mailbox.repeat().unwrap(), mailbox.repeat().unwrap()], [None, None]);
     }
 }

@@ -26,6 +26,9 @@ use super::{
 };
 use crate::screen::{elapsed, print_error, sanitize};
 
+/// Time after which a page counts as lost, and is asked for again.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Time between two pings. API Gateway ends a connection after 10 minutes without traffic.
 const PING_INTERVAL: Duration = Duration::from_secs(240);
 
@@ -158,6 +161,8 @@ impl Run {
         let mut pings = interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut sync = self.mailbox.as_mut().map(Mailbox::hello).transpose()?;
+        let mut checks = interval_at(Instant::now() + PAGE_TIMEOUT, PAGE_TIMEOUT);
+        checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             if let Some(sync) = sync.take()
                 && let Err(error) = connection.send(sync).await
@@ -196,6 +201,10 @@ impl Run {
                         self.outgoing.sent();
                     }
                     sent.err()
+                }
+                _ = checks.tick() => {
+                    sync = self.mailbox.as_mut().map(Mailbox::repeat).transpose()?.flatten();
+                    continue;
                 }
                 _ = pings.tick() => connection.ping().await.err(),
             };
