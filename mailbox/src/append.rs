@@ -1,14 +1,17 @@
 //! Appends messages to a stream.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::{HashMap, HashSet},
+    time::{Duration, SystemTime},
+};
 
 use streamer_message::{Epoch, MessageId, Position};
 
 use crate::{
     head::Head,
     mailbox::{Mailbox, MailboxError},
-    stream::Stream,
-    table::{DELETES, Put, Raise, StoredMessage, TTL_MARGIN, Table},
+    stream::{Stream, message_key},
+    table::{Put, Raise, StoredMessage, TTL_MARGIN, Table},
 };
 
 /// Numbers that a writer tries for one message.
@@ -17,11 +20,11 @@ const TRIES: u32 = 16;
 /// Times that an append begins again, because the stream was removed or cut off meanwhile.
 const RESTARTS: u32 = 3;
 
-/// Messages above the maximum that a stream may have before the oldest are removed, as many as one call removes.
-const SLACK: u64 = DELETES as u64;
-
 /// How far the clocks of workers may be apart in the search for a message that an earlier attempt stored.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(5 * 60);
+
+/// Calls that remove the same messages, because DynamoDB may process only a part of them.
+const REMOVALS: usize = 2;
 
 /// A writer holds a message that has less than this left in the table before it goes on to the next number. It is three
 /// times as long as Lambda's longest invocation: one for this writer, one for another whose view of `top` is old, and one
@@ -43,8 +46,10 @@ pub struct NewMessage<'a> {
 }
 
 /// One pass over the messages.
-struct Pass {
+struct Pass<'a> {
     head: Head,
+    /// The numbers of messages that earlier attempts stored. They may be beyond `reached`.
+    found: HashMap<&'a MessageId, u64>,
     /// The highest number that is known to be taken. Every number up to it is.
     reached: u64,
     /// Numbers of the first messages.
@@ -74,8 +79,9 @@ impl<T: Table> Mailbox<T> {
     /// An append of `n` messages takes `n + 2` calls, and one more for each number that another writer took first.
     pub async fn append(&self, stream: &Stream, messages: &[NewMessage<'_>], now: SystemTime) -> Appended {
         let mut collisions = 0;
+        let mut messages = messages.to_vec();
         for _ in 0..RESTARTS {
-            match self.pass(stream, messages, now).await {
+            match self.pass(stream, &messages, now).await {
                 Ok(Some((seqs, epoch, failure, more))) => {
                     collisions += more;
                     let positions = seqs.into_iter().map(|seq| self.position(&epoch, seq)).collect();
@@ -86,7 +92,10 @@ impl<T: Table> Mailbox<T> {
                         }
                     };
                 }
-                Ok(None) => {}
+                // The pass may have stored some of the messages where readers find them.
+                Ok(None) => {
+                    messages.iter_mut().for_each(|message| _ = message.tried_since.get_or_insert(now))
+                }
                 Err(failure) => {
                     return Appended { failure: Some(failure), collisions, ..Appended::default() };
                 }
@@ -103,8 +112,9 @@ impl<T: Table> Mailbox<T> {
         now: SystemTime,
     ) -> Result<Option<(Vec<u64>, Epoch, Option<MailboxError>, u64)>, MailboxError> {
         let head = self.head_or_new(stream, now).await?;
+        let found = self.find(stream, &head, messages).await?;
         let reached = head.top;
-        let mut pass = Pass { head, reached, seqs: Vec::new(), failure: None, collisions: 0 };
+        let mut pass = Pass { head, found, reached, seqs: Vec::new(), failure: None, collisions: 0 };
         for message in messages {
             match self.write(stream, &mut pass, message, now).await {
                 Ok(seq) => pass.seqs.push(seq),
@@ -114,35 +124,38 @@ impl<T: Table> Mailbox<T> {
                 }
             }
         }
-        let Pass { head, reached, seqs, failure, collisions } = pass;
+        let Pass { head, reached, seqs, failure, collisions, .. } = pass;
         // Also after a failure, so that messages which others left beyond `top` become visible.
         let head = match reached > head.top {
             false => head,
             true => match self.table.raise_top(stream, &head.epoch, reached, Head::end_of_life(now)).await? {
                 Raise::Raised(head) | Raise::Higher(head) => head,
-                Raise::OtherEpoch => return Ok(None),
+                Raise::OtherEpoch => {
+                    self.remove_orphans(stream, &head, reached).await;
+                    return Ok(None);
+                }
             },
         };
         if seqs.iter().any(|seq| *seq <= head.floor) {
             return Ok(None);
         }
-        self.trim(stream, &head).await;
+        self.trim(stream, &head, seqs.len()).await;
         Ok(Some((seqs, head.epoch, failure, collisions)))
     }
 
     /// Writes one message and returns its number.
-    async fn write(
+    async fn write<'a>(
         &self,
         stream: &Stream,
-        pass: &mut Pass,
-        message: &NewMessage<'_>,
+        pass: &mut Pass<'a>,
+        message: &NewMessage<'a>,
         now: SystemTime,
     ) -> Result<u64, MailboxError> {
-        if let Some(since) = message.tried_since
-            && let Some(seq) = self.find(stream, &pass.head, message.id, since).await?
-            && seq <= pass.reached
+        if message.tried_since.is_some()
+            && let Some(seq) = pass.found.get(message.id)
+            && *seq <= pass.reached
         {
-            return Ok(seq);
+            return Ok(*seq);
         }
         // The message may be beyond `reached`. Only a number that follows taken ones may be given out, so this goes on
         // from number to number until it finds the message. It may store a second copy if DynamoDB removed a message in
@@ -152,85 +165,82 @@ impl<T: Table> Mailbox<T> {
         for _ in 0..TRIES {
             let seq = pass.reached + 1;
             let put = self.table.put_message(stream, &pass.head.epoch, seq, &stored).await?;
-            if let Put::Taken { expires_at, .. } = &put
-                && !self.hold(stream, pass, seq, *expires_at, now).await?
+            if let Put::Taken { id, expires_at } = &put
+                && !self.hold(stream, pass, (seq, id), *expires_at, now).await?
             {
                 continue;
             }
             pass.reached = seq;
             match put {
-                Put::Stored => return Ok(seq),
-                // An earlier attempt whose answer was lost.
-                Put::Taken { id, .. } if id == *message.id => return Ok(seq),
-                Put::Taken { .. } => pass.collisions += 1,
+                // Also of an earlier attempt whose answer was lost.
+                Put::Taken { id, .. } if id != *message.id => pass.collisions += 1,
+                _ => {
+                    // The batch may have another copy of the message.
+                    pass.found.insert(message.id, seq);
+                    return Ok(seq);
+                }
             }
         }
         Err(MailboxError::Contended)
     }
 
     /// Makes sure that a number which this writer passes is not free again while another writer may try it. Returns
-    /// whether the number is still taken.
+    /// whether the number still has the message.
     async fn hold(
         &self,
         stream: &Stream,
-        pass: &Pass,
-        seq: u64,
+        pass: &Pass<'_>,
+        (seq, id): (u64, &MessageId),
         expires_at: SystemTime,
         now: SystemTime,
     ) -> Result<bool, MailboxError> {
         if expires_at >= now + HOLD_BELOW {
             return Ok(true);
         }
-        Ok(self.table.hold_message(stream, &pass.head.epoch, seq, now + TTL_MARGIN).await?)
+        Ok(self.table.hold_message(stream, &pass.head.epoch, seq, id, now + TTL_MARGIN).await?)
     }
 
-    /// Returns the number of the message that an earlier attempt stored. It may be beyond `top`.
-    async fn find(
+    /// Returns the numbers of the messages that earlier attempts stored. They may be beyond `top`. One search finds all.
+    async fn find<'a>(
         &self,
         stream: &Stream,
         head: &Head,
-        id: &MessageId,
-        since: SystemTime,
-    ) -> Result<Option<u64>, MailboxError> {
+        messages: &[NewMessage<'a>],
+    ) -> Result<HashMap<&'a MessageId, u64>, MailboxError> {
+        let mut found = HashMap::new();
+        let tried = messages.iter().filter_map(|message| Some((message.id, message.tried_since?)));
+        let (mut wanted, times): (HashSet<_>, Vec<_>) = tried.unzip();
+        let earliest = times.into_iter().min().and_then(|since| since.checked_sub(CLOCK_TOLERANCE));
+        let earliest = earliest.unwrap_or(SystemTime::UNIX_EPOCH);
         let (lowest, mut highest) = (head.floor + 1, u64::MAX);
-        let earliest = since.checked_sub(CLOCK_TOLERANCE).unwrap_or(SystemTime::UNIX_EPOCH);
-        while highest >= lowest {
+        while highest >= lowest && !wanted.is_empty() {
             let (ids, read) = self.table.newest_ids(stream, &head.epoch, lowest..=highest).await?;
-            if let Some(found) = ids.iter().find(|stored| stored.id == *id) {
-                return Ok(Some(found.seq));
+            for stored in &ids {
+                if let Some(id) = wanted.take(&stored.id) {
+                    found.insert(id, stored.seq);
+                }
             }
             if ids.last().is_some_and(|oldest| oldest.stored_at < earliest) {
-                return Ok(None);
+                break;
             }
             highest = read.saturating_sub(1);
         }
-        Ok(None)
+        Ok(found)
     }
 
-    /// Removes the oldest messages of a stream that has too many. A failure is only logged: the next append removes
-    /// more, and DynamoDB removes each message when it has expired.
-    async fn trim(&self, stream: &Stream, head: &Head) {
-        let max = self.settings.max_messages;
-        if head.top.saturating_sub(head.floor) <= max.saturating_add(SLACK) {
-            return;
+    /// Removes the messages of a pass over a stream that was erased meanwhile: the erasure may have ended before they
+    /// were stored. No other stream has the epoch. A failure is only logged: the messages are on no page, and expire.
+    async fn remove_orphans(&self, stream: &Stream, head: &Head, reached: u64) {
+        // The answer of the last write may have been lost.
+        let keys: Vec<_> = (head.top + 1..=reached + 1).map(|seq| message_key(&head.epoch, seq)).collect();
+        match self.remove_keys(stream, &keys, REMOVALS).await {
+            Ok(removed) if removed == keys.len() => {}
+            Ok(_) => {
+                tracing::warn!("failed to remove messages that were stored during an erasure: run it again")
+            }
+            Err(error) => {
+                tracing::warn!(%error, "failed to remove messages that were stored during an erasure: run it again");
+            }
         }
-        let floor = head.top - max;
-        if let Err(error) = self.remove(stream, head, floor).await {
-            tracing::warn!(%error, "failed to remove messages beyond the maximum of a stream");
-        }
-    }
-
-    async fn remove(&self, stream: &Stream, head: &Head, floor: u64) -> Result<(), MailboxError> {
-        // Readers see the new floor before a message is missing.
-        if !self.table.raise_floor(stream, &head.epoch, floor).await? {
-            return Ok(());
-        }
-        let keys: Vec<_> =
-            (head.floor + 1..=floor).map(|seq| crate::stream::message_key(&head.epoch, seq)).collect();
-        for keys in keys.chunks(DELETES) {
-            // Keys that are not processed expire by themselves.
-            drop(self.table.delete_items(stream, keys).await?);
-        }
-        Ok(())
     }
 }

@@ -43,6 +43,7 @@ mod page;
 pub mod schema;
 mod stream;
 mod table;
+mod trim;
 
 pub use append::{Appended, NewMessage};
 pub use config::{
@@ -56,4 +57,4 @@ pub use list::{KeptMessage, Listing};
 pub use mailbox::{DEFAULT_MAX_MESSAGES, Mailbox, MailboxError, Settings};
 pub use page::{Page, PageLimits};
 pub use stream::{Device, Stream};
-pub use table::{Body, DELETES, FreshHead, Put, Raise, StoredId, StoredMessage, Table, TableError};
+pub use table::{FreshHead, Put, Raise, StoredId, StoredMessage, Table, TableError};

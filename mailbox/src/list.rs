@@ -7,7 +7,7 @@ use streamer_message::{Epoch, MessageId};
 use crate::{
     mailbox::{Mailbox, MailboxError},
     stream::{Device, Stream},
-    table::Table,
+    table::{StoredMessage, Table},
 };
 
 /// Messages that one call reads.
@@ -28,7 +28,7 @@ pub struct Listing {
     pub devices: Vec<Device>,
 }
 
-/// A message that is kept.
+/// A message that is kept, without its payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeptMessage {
     /// The number in the stream.
@@ -39,12 +39,12 @@ pub struct KeptMessage {
     pub stored_at: SystemTime,
     /// When it expires.
     pub until: SystemTime,
-    /// The payload.
-    pub body: String,
+    /// The size of the payload in bytes.
+    pub bytes: usize,
 }
 
 impl<T: Table> Mailbox<T> {
-    /// Returns a whole stream; `None` if it does not exist. At 127 KiB a message, a stream of 1 000 is 124 MiB.
+    /// Returns a whole stream without its payloads; `None` if it does not exist.
     ///
     /// # Errors
     /// [`MailboxError::Table`] if a call fails or an item cannot be parsed.
@@ -55,8 +55,8 @@ impl<T: Table> Mailbox<T> {
             let (page, through) = self.table.messages(stream, &head.epoch, read + 1..=head.top, READ).await?;
             messages.extend(page.into_iter().filter(|(_, message)| message.until > now).map(
                 |(seq, message)| {
-                    let crate::StoredMessage { id, body, stored_at, until } = message;
-                    KeptMessage { seq, id, stored_at, until, body }
+                    let StoredMessage { id, body, stored_at, until } = message;
+                    KeptMessage { seq, id, stored_at, until, bytes: body.len() }
                 },
             ));
             read = through;
@@ -64,5 +64,22 @@ impl<T: Table> Mailbox<T> {
         let devices = self.devices(stream, now).await?;
         let epoch = self.public_epoch(&head.epoch)?;
         Ok(Some(Listing { epoch, top: head.top, floor: head.floor, messages, devices }))
+    }
+
+    /// Returns the message with a number and its payload; `None` if it has expired, was removed or is not there yet.
+    ///
+    /// # Errors
+    /// [`MailboxError::Table`] if a call fails or an item cannot be parsed.
+    pub async fn message(
+        &self,
+        stream: &Stream,
+        seq: u64,
+        now: SystemTime,
+    ) -> Result<Option<StoredMessage>, MailboxError> {
+        let head = self.table.head(stream).await?.filter(|head| (head.floor + 1..=head.top).contains(&seq));
+        let Some(head) = head else { return Ok(None) };
+        let (messages, _) = self.table.messages(stream, &head.epoch, seq..=seq, 1).await?;
+        let messages = messages.into_iter().map(|(_, message)| message);
+        Ok(messages.last().filter(|message| message.until > now))
     }
 }

@@ -7,7 +7,7 @@ use streamer_message::{ConnectionId, Epoch, Position};
 use crate::{
     head::Head,
     stream::{Device, Stream},
-    table::{FreshHead, Table, TableError},
+    table::{DELETES, FreshHead, Table, TableError},
 };
 
 /// Messages that are kept for one user by default.
@@ -52,7 +52,10 @@ pub enum MailboxError {
     )]
     Contended,
     /// The stream was erased or removed again and again during the operation.
-    #[error("the stream of this user was removed during the operation")]
+    #[error(
+        "others removed or appended to the stream of this user during the operation: a kept message is handed back and \
+         tried again; run `streamer forget` again"
+    )]
     Removed,
 }
 
@@ -115,6 +118,29 @@ impl<T: Table> Mailbox<T> {
             FreshHead::Created => Ok(head),
             FreshHead::Exists(head) => Ok(head),
         }
+    }
+
+    /// Removes items, and calls at most `calls` times for each 25 of them. Returns the number of those that DynamoDB has
+    /// processed.
+    pub(crate) async fn remove_keys(
+        &self,
+        stream: &Stream,
+        keys: &[String],
+        calls: usize,
+    ) -> Result<usize, MailboxError> {
+        let mut removed = 0;
+        for chunk in keys.chunks(DELETES) {
+            let mut left = chunk.to_vec();
+            for _ in 0..calls {
+                let unprocessed = self.table.delete_items(stream, &left).await?;
+                removed += left.len() - unprocessed.len();
+                left = unprocessed;
+                if left.is_empty() {
+                    break;
+                }
+            }
+        }
+        Ok(removed)
     }
 
     /// Returns an epoch as clients see it: `{epoch}.{generation}`.

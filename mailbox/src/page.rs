@@ -27,10 +27,14 @@ const MAX_READ: usize = 100;
 /// Bytes of a message on a page besides its id and its payload: `{"seq":1000000000000,"id":"","payload":},`.
 const MESSAGE_BYTES: usize = 48;
 
+/// Bytes of a missing range on a page: `{"from":1000000000000,"to":1000000000000,"reason":"overflow"},`.
+const MISSING_BYTES: usize = 64;
+
 /// The bounds of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PageLimits {
-    /// Maximum size of its messages in bytes. A single message may be larger.
+    /// Maximum size of its messages and of its missing ranges in bytes, give or take two ranges. A single message may be
+    /// larger.
     pub bytes: usize,
     /// Maximum number of calls for its messages. Each reads up to 1 MB.
     pub reads: usize,
@@ -211,15 +215,20 @@ impl Builder {
         }
         let overflow = seq.min(self.floor);
         if from <= overflow {
-            self.missing.push(Missing { from, to: overflow, reason: MissingReason::Overflow });
+            self.miss(Missing { from, to: overflow, reason: MissingReason::Overflow });
         }
         let from = from.max(overflow + 1);
         if from <= seq {
             match self.missing.last_mut() {
                 Some(last) if last.reason == MissingReason::Expired && last.to + 1 == from => last.to = seq,
-                _ => self.missing.push(Missing { from, to: seq, reason: MissingReason::Expired }),
+                _ => self.miss(Missing { from, to: seq, reason: MissingReason::Expired }),
             }
         }
+    }
+
+    fn miss(&mut self, missing: Missing) {
+        self.bytes += MISSING_BYTES;
+        self.missing.push(missing);
     }
 
     /// Leaves out the numbers up to `floor`.

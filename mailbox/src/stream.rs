@@ -41,6 +41,9 @@ pub(crate) const HEAD: &str = "h";
 /// The beginning of the range keys of devices.
 pub(crate) const DEVICES: &str = "c#";
 
+/// The beginning of the range keys of messages.
+pub(crate) const MESSAGES: &str = "m#";
+
 /// Returns the range key of a message: `m#{epoch}#{seq}`, with 20 digits, so that keys sort as numbers do.
 pub(crate) fn message_key(epoch: &Epoch, seq: u64) -> String {
     format!("{}{seq:020}", messages_of(epoch))
@@ -48,7 +51,7 @@ pub(crate) fn message_key(epoch: &Epoch, seq: u64) -> String {
 
 /// Returns the beginning of the range keys of an epoch's messages.
 pub(crate) fn messages_of(epoch: &Epoch) -> String {
-    format!("m#{epoch}#")
+    format!("{MESSAGES}{epoch}#")
 }
 
 /// Returns the number in a message's range key.

@@ -22,18 +22,15 @@ pub(crate) const TTL_MARGIN: Duration = Duration::from_secs(3600);
 /// Maximum number of items that one call removes.
 ///
 /// Source: <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchWriteItem.html>.
-pub const DELETES: usize = 25;
-
-/// A payload as the table holds it: JSON text.
-pub type Body = String;
+pub(crate) const DELETES: usize = 25;
 
 /// A message in the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredMessage {
     /// The message's id.
     pub id: MessageId,
-    /// The payload.
-    pub body: Body,
+    /// The payload as JSON text.
+    pub body: String,
     /// When it was stored, by the worker's clock.
     pub stored_at: SystemTime,
     /// When it expires. Readers drop it from then on.
@@ -74,12 +71,12 @@ pub enum Put {
     },
 }
 
-/// The result of a conditional write of `top`.
+/// The result of a conditional write of `top` or `floor`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Raise {
-    /// `top` has the new value.
+    /// It has the new value.
     Raised(Head),
-    /// `top` is as high or higher.
+    /// It was as high or higher.
     Higher(Head),
     /// The stream has another epoch, or no head.
     OtherEpoch,
@@ -139,12 +136,14 @@ pub trait Table: Send + Sync {
         message: &StoredMessage,
     ) -> impl Future<Output = Result<Put, TableError>> + Send;
 
-    /// Keeps the message with a number in the table until `expires_at`. Returns whether there is one.
+    /// Keeps a message in the table until `expires_at`, or longer if it has more time left. Returns whether the number
+    /// still has the message with this id.
     fn hold_message(
         &self,
         stream: &Stream,
         epoch: &Epoch,
         seq: u64,
+        id: &MessageId,
         expires_at: SystemTime,
     ) -> impl Future<Output = Result<bool, TableError>> + Send;
 
@@ -158,12 +157,19 @@ pub trait Table: Send + Sync {
         expires_at: SystemTime,
     ) -> impl Future<Output = Result<Raise, TableError>> + Send;
 
-    /// Raises `floor` to `seq` if it is lower and the epoch is the same. Returns whether it did.
+    /// Raises `floor` to `seq` if it is lower and the epoch is the same.
     fn raise_floor(
         &self,
         stream: &Stream,
         epoch: &Epoch,
         seq: u64,
+    ) -> impl Future<Output = Result<Raise, TableError>> + Send;
+
+    /// Removes the head if its epoch is the same. Returns whether it did.
+    fn delete_head(
+        &self,
+        stream: &Stream,
+        epoch: &Epoch,
     ) -> impl Future<Output = Result<bool, TableError>> + Send;
 
     /// Sets the end of the head's life if the epoch is the same.
@@ -222,7 +228,7 @@ pub trait Table: Send + Sync {
         after: Option<&str>,
     ) -> impl Future<Output = Result<(Vec<String>, Option<String>), TableError>> + Send;
 
-    /// Removes up to [`DELETES`] items. Returns the keys that DynamoDB has not processed.
+    /// Removes up to 25 items. Returns the keys that DynamoDB has not processed.
     fn delete_items(
         &self,
         stream: &Stream,

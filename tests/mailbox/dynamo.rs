@@ -67,7 +67,7 @@ impl Operations {
     async fn next(&mut self, table: &impl Table) -> anyhow::Result<(&'static str, String)> {
         let (stream, epoch) = (self.stream.clone(), self.epoch());
         let (seq, time) = (self.seq(), self.time());
-        Ok(match self.rng.u8(..16) {
+        Ok(match self.rng.u8(..17) {
             0 => ("head", text(&table.head(&stream).await?)),
             1 => {
                 let head = Head { epoch, top: self.rng.u64(..3), floor: 0, expires_at: time };
@@ -77,9 +77,16 @@ impl Operations {
                 let message = self.message();
                 ("put_message", text::<Put>(&table.put_message(&stream, &epoch, seq, &message).await?))
             }
-            5 => ("hold_message", text(&table.hold_message(&stream, &epoch, seq, time).await?)),
+            5 => {
+                // The message that has the number, or another one.
+                let held = table.messages(&stream, &epoch, seq..=seq, 1).await?.0;
+                let id = held.first().filter(|_| self.rng.u8(..4) > 0).map(|(_, message)| message.id.clone());
+                let id = id.unwrap_or_else(|| MessageId::new("other").unwrap());
+                let time = time + std::time::Duration::from_secs(self.rng.u64(..2) * 3600);
+                ("hold_message", text(&table.hold_message(&stream, &epoch, seq, &id, time).await?))
+            }
             6 => ("raise_top", text::<Raise>(&table.raise_top(&stream, &epoch, seq, time).await?)),
-            7 => ("raise_floor", text(&table.raise_floor(&stream, &epoch, seq).await?)),
+            7 => ("raise_floor", text::<Raise>(&table.raise_floor(&stream, &epoch, seq).await?)),
             8 => ("renew_head", text(&table.renew_head(&stream, &epoch, time).await?)),
             9 => {
                 let (to, limit) = (seq + self.rng.u64(..6), self.rng.usize(1..5));
@@ -96,6 +103,7 @@ impl Operations {
             }
             13 => ("devices", text(&table.devices(&stream, None).await?)),
             14 => ("item_keys", text(&table.item_keys(&stream, None).await?)),
+            15 => ("delete_head", text(&table.delete_head(&stream, &epoch).await?)),
             _ => {
                 let (keys, _) = table.item_keys(&stream, None).await?;
                 let keys: Vec<_> = keys.into_iter().filter(|_| self.rng.u8(..4) == 0).take(25).collect();

@@ -39,7 +39,8 @@ expired. A deployment without a mailbox has only rows of connections: streamer d
 
 Permissions on AWS:
   connection table   dynamodb:Query on the indexes; with --yes, dynamodb:DeleteItem
-  mailbox table      dynamodb:GetItem, dynamodb:Query; with --yes, dynamodb:BatchWriteItem
+  mailbox table      dynamodb:GetItem, dynamodb:Query; with --yes, dynamodb:BatchWriteItem,
+                     dynamodb:DeleteItem
   with --yes         execute-api:ManageConnections")]
 pub struct Forget {
     /// Tenant of the user
@@ -148,7 +149,7 @@ impl Kept {
     fn of(listing: &Listing) -> Self {
         Self {
             messages: listing.messages.len(),
-            bytes: listing.messages.iter().map(|message| message.body.len()).sum(),
+            bytes: listing.messages.iter().map(|message| message.bytes).sum(),
             devices: listing.devices.len(),
         }
     }

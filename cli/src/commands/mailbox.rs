@@ -69,11 +69,15 @@ impl Mailbox {
         let screen = Screen::new();
         match &self.show {
             Some(id) => {
+                let missing =
+                    || format!("no message that is kept for this user has the id or the number {id}");
                 let messages = listing.as_ref().map(|listing| listing.messages.as_slice());
-                let message = find(messages.unwrap_or_default(), id).with_context(|| {
-                    format!("no message that is kept for this user has the id or the number {id}")
-                })?;
-                print_message(screen, message, self.json, now);
+                let kept = find(messages.unwrap_or_default(), id).with_context(missing)?;
+                let stored = mailbox.message(&stream, kept.seq, now).await;
+                let stored = stored.map_err(|error| mailbox_failed(&error))?;
+                // The stream may have been erased since it was listed.
+                let stored = stored.filter(|stored| stored.id == kept.id).with_context(missing)?;
+                print_message(screen, kept, &stored.body, self.json, now);
             }
             None if self.json => screen.verbatim(object(listing.as_ref()).to_string()),
             None => lines(listing.as_ref(), now, width()).iter().for_each(|line| screen.verbatim(line)),
@@ -89,10 +93,10 @@ fn find<'a>(messages: &'a [KeptMessage], id: &str) -> Option<&'a KeptMessage> {
 }
 
 /// Prints a message: as one JSON object, or its payload to standard output and the rest to standard error.
-fn print_message(screen: Screen, message: &KeptMessage, as_object: bool, now: SystemTime) {
+fn print_message(screen: Screen, message: &KeptMessage, body: &str, as_object: bool, now: SystemTime) {
     if as_object {
         let mut object = summary(message);
-        object["payload"] = json!(message.body);
+        object["payload"] = json!(body);
         return screen.verbatim(object.to_string());
     }
     let line = |name: &str, value: &str| print_error(&format!("{name:<15} {}", sanitize(value)), None);
@@ -100,9 +104,9 @@ fn print_message(screen: Screen, message: &KeptMessage, as_object: bool, now: Sy
     line("number", &message.seq.to_string());
     line("stored", &format!("{}, {}", format_rfc3339_millis(message.stored_at), ago(message.stored_at, now)));
     line("expires", &format!("{}, {}", format_rfc3339_millis(message.until), ahead(message.until, now)));
-    line("bytes", &message.body.len().to_string());
+    line("bytes", &message.bytes.to_string());
     print_error("", None);
-    screen.document(&message.body);
+    screen.document(body);
 }
 
 /// Returns a message without its payload, as JSON.
@@ -112,7 +116,7 @@ fn summary(message: &KeptMessage) -> Value {
         "id": message.id,
         "stored_at": format_rfc3339_millis(message.stored_at).to_string(),
         "expires_at": format_rfc3339_millis(message.until).to_string(),
-        "bytes": message.body.len(),
+        "bytes": message.bytes,
     })
 }
 
@@ -149,7 +153,7 @@ fn lines(listing: Option<&Listing>, now: SystemTime, width: Option<usize>) -> Ve
                 sanitize(message.id.as_str()),
                 ago(message.stored_at, now),
                 ahead(message.until, now),
-                message.body.len().to_string(),
+                message.bytes.to_string(),
             ]);
         }
         lines.extend(table.lines(0, width));
@@ -161,7 +165,7 @@ fn lines(listing: Option<&Listing>, now: SystemTime, width: Option<usize>) -> Ve
         }
         lines.extend(table.lines(0, width));
     }
-    let bytes = messages.iter().map(|message| message.body.len()).sum::<usize>();
+    let bytes = messages.iter().map(|message| message.bytes).sum::<usize>();
     let (messages, devices) = (counted(messages.len(), "message"), counted(devices.len(), "device"));
     lines.push(format!("{messages} of {bytes} bytes, {devices}"));
     if let Some(floor) = listing.map(|listing| listing.floor).filter(|floor| *floor > 0) {
@@ -197,7 +201,7 @@ mod tests {
 
     fn message(seq: u64, id: &str, body: &str) -> KeptMessage {
         let until = NOW + Duration::from_secs(7 * 24 * 3600);
-        KeptMessage { seq, id: MessageId::new(id).unwrap(), stored_at: NOW, until, body: body.to_owned() }
+        KeptMessage { seq, id: MessageId::new(id).unwrap(), stored_at: NOW, until, bytes: body.len() }
     }
 
     fn listing(messages: Vec<KeptMessage>) -> Listing {

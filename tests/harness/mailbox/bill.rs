@@ -12,6 +12,7 @@ pub enum Call {
     HoldMessage,
     RaiseTop,
     RaiseFloor,
+    DeleteHead,
     RenewHead,
     Messages,
     NewestIds,

@@ -94,6 +94,8 @@ struct Shared {
     bill: Bill,
     inject: Option<Inject>,
     read_bytes: usize,
+    /// Calls that remove only one of their items.
+    partial_deletes: usize,
 }
 
 impl Default for Shared {
@@ -108,6 +110,7 @@ impl Default for Shared {
             bill: Bill::default(),
             inject: None,
             read_bytes: READ_BYTES,
+            partial_deletes: 0,
         }
     }
 }
@@ -145,6 +148,11 @@ impl MemoryTable {
     /// Sets the bytes that one call reads, 1 MiB by default.
     pub fn limit_reads(&self, bytes: usize) {
         self.lock().read_bytes = bytes;
+    }
+
+    /// Lets the next calls that remove items process only one item each.
+    pub fn delete_partially(&self, calls: usize) {
+        self.lock().partial_deletes = calls;
     }
 
     /// Removes expired items that `is_removed` selects by their range key, as TTL does at any time.
@@ -235,7 +243,7 @@ fn failure(call: Call, fault: Option<Fault>) -> TableError {
         Call::CreateHead | Call::PutMessage | Call::PutDevice => "PutItem",
         Call::HoldMessage | Call::RaiseTop | Call::RaiseFloor | Call::RenewHead => "UpdateItem",
         Call::Messages | Call::NewestIds | Call::Devices | Call::ItemKeys => "Query",
-        Call::DeleteDevice => "DeleteItem",
+        Call::DeleteHead | Call::DeleteDevice => "DeleteItem",
         Call::DeleteItems => "BatchWriteItem",
     };
     let (kind, cause) = match fault {

@@ -5,7 +5,7 @@ use std::{ops::RangeInclusive, time::SystemTime};
 use streamer_mailbox::{
     Device, FreshHead, Head, Put, Raise, StoredId, StoredMessage, Stream, Table, TableError,
 };
-use streamer_message::{ConnectionId, Epoch};
+use streamer_message::{ConnectionId, Epoch, MessageId};
 
 use super::{
     Call, Defect, LAG, MemoryTable, Stored,
@@ -16,6 +16,15 @@ fn message((key, item): (String, Item)) -> Option<(u64, StoredMessage)> {
     match item {
         Item::Message { message, .. } => Some((seq_of(&key), message)),
         _ => None,
+    }
+}
+
+/// Returns the result of a change of the head.
+fn raise_of(changed: (Option<Head>, bool)) -> Raise {
+    match changed {
+        (Some(head), true) => Raise::Raised(head),
+        (Some(head), false) => Raise::Higher(head),
+        (None, _) => Raise::OtherEpoch,
     }
 }
 
@@ -81,21 +90,22 @@ impl Table for MemoryTable {
         stream: &Stream,
         epoch: &Epoch,
         seq: u64,
+        id: &MessageId,
         expires_at: SystemTime,
     ) -> Result<bool, TableError> {
         if self.defect == Some(Defect::NotHeld) {
             return Ok(true);
         }
-        let key = message_key(epoch, seq);
+        let (key, until) = (message_key(epoch, seq), seconds(expires_at));
         self.call(Call::HoldMessage, |shared| match shared.get(stream, &key).cloned() {
-            Some(Item::Message { message, .. }) => {
-                let item = Item::Message { message, expires_at: seconds(expires_at) };
+            Some(Item::Message { message, expires_at }) if message.id == *id && expires_at < until => {
+                let item = Item::Message { message, expires_at: until };
                 shared.put(Call::HoldMessage, stream, &key, item);
                 true
             }
-            _ => {
+            holder => {
                 shared.refuse(Call::HoldMessage, stream, &key);
-                false
+                matches!(holder, Some(Item::Message { message, .. }) if message.id == *id)
             }
         })
         .await
@@ -117,19 +127,15 @@ impl Table for MemoryTable {
         };
         let raised =
             self.call(Call::RaiseTop, |shared| shared.update_head(Call::RaiseTop, stream, epoch, raise));
-        Ok(match raised.await? {
-            (Some(head), true) => Raise::Raised(head),
-            (Some(mut head), false) => {
-                if self.defect == Some(Defect::HiddenFloor) {
-                    head.floor = 0;
-                }
-                Raise::Higher(head)
+        Ok(match raise_of(raised.await?) {
+            Raise::Higher(head) if self.defect == Some(Defect::HiddenFloor) => {
+                Raise::Higher(Head { floor: 0, ..head })
             }
-            (None, _) => Raise::OtherEpoch,
+            raise => raise,
         })
     }
 
-    async fn raise_floor(&self, stream: &Stream, epoch: &Epoch, seq: u64) -> Result<bool, TableError> {
+    async fn raise_floor(&self, stream: &Stream, epoch: &Epoch, seq: u64) -> Result<Raise, TableError> {
         let raise = |head: &mut Head| {
             let is_lower = head.floor < seq;
             head.floor = head.floor.max(seq);
@@ -137,7 +143,19 @@ impl Table for MemoryTable {
         };
         let raised =
             self.call(Call::RaiseFloor, |shared| shared.update_head(Call::RaiseFloor, stream, epoch, raise));
-        Ok(raised.await?.1)
+        Ok(raise_of(raised.await?))
+    }
+
+    async fn delete_head(&self, stream: &Stream, epoch: &Epoch) -> Result<bool, TableError> {
+        self.call(Call::DeleteHead, |shared| {
+            let is_same = shared.head(stream).is_some_and(|head| head.epoch == *epoch);
+            match is_same {
+                true => shared.remove(Call::DeleteHead, stream, HEAD),
+                false => shared.refuse(Call::DeleteHead, stream, HEAD),
+            }
+            is_same
+        })
+        .await
     }
 
     async fn renew_head(
@@ -246,11 +264,14 @@ impl Table for MemoryTable {
 
     async fn delete_items(&self, stream: &Stream, keys: &[String]) -> Result<Vec<String>, TableError> {
         self.call(Call::DeleteItems, |shared| {
-            for key in keys {
+            let processed = if shared.partial_deletes > 0 { 1 } else { keys.len() };
+            shared.partial_deletes = shared.partial_deletes.saturating_sub(1);
+            let (processed, left) = keys.split_at(processed.min(keys.len()));
+            for key in processed {
                 shared.remove(Call::DeleteItems, stream, key);
             }
+            left.to_vec()
         })
-        .await?;
-        Ok(Vec::new())
+        .await
     }
 }

@@ -164,3 +164,35 @@ async fn contended_append_raises_top() {
     assert_eq!(seqs(&append(&mailbox, &["late"]).await), [21]);
     assert_eq!(all_ids(&mailbox).await.len(), 21);
 }
+
+/// All messages of a batch that earlier attempts may have stored are searched for together, back to the first attempt.
+#[tokio::test]
+async fn batch_of_retries_searches_once() {
+    let table = MemoryTable::default();
+    let mailbox = mailbox(table.clone(), 1000);
+    let texts: Vec<_> = (0..50).map(|number| format!("m{number}")).collect();
+    for (number, text) in texts.iter().enumerate() {
+        let id = id(text);
+        mailbox.append(&stream(), &[message(&id, "1")], at(60 * number as u64)).await;
+    }
+    // A call reads about five messages.
+    table.limit_reads(600);
+    let searched = async |batch: &[(&str, Option<u64>)]| {
+        drop(table.bill());
+        let ids: Vec<_> = batch.iter().map(|(text, _)| id(text)).collect();
+        let messages = batch.iter().zip(&ids);
+        let messages: Vec<_> = messages
+            .map(|((_, since), id)| NewMessage { tried_since: since.map(at), ..message(id, "1") })
+            .collect();
+        let appended = mailbox.append(&stream(), &messages, at(3000)).await;
+        (seqs(&appended), table.bill().of(Call::NewestIds).calls)
+    };
+    let (found, calls) = searched(&[("m45", Some(2700)), ("m49", Some(2940)), ("m44", Some(2640))]).await;
+    assert!(found == [46, 50, 45] && calls <= 2, "{found:?} after {calls} calls");
+    let (found, calls) = searched(&[("new", Some(2940)), ("fresh", None), ("m45", Some(2700))]).await;
+    assert!(found == [51, 52, 46] && calls <= 4, "{found:?} after {calls} calls");
+    assert_eq!(searched(&[("m1", None)]).await, (vec![53], 0));
+    // A batch with two copies of a message stores one.
+    let (found, _) = searched(&[("twice", None), ("twice", Some(2940))]).await;
+    assert_eq!(found, [54, 54]);
+}

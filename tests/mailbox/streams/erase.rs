@@ -7,7 +7,7 @@ use streamer_message::{
 };
 use streamer_tests::{
     doubles::MailboxDouble,
-    mailbox::{Fault, MemoryTable},
+    mailbox::{Call, Fault, MemoryTable},
 };
 
 use crate::{all_ids, append, at, device, id, ids, mailbox, message, page, seqs, stream, tasks::Task};
@@ -76,6 +76,51 @@ async fn erasure_during_a_page_resets() {
     assert_eq!((page.reset, page.top, page.missing), (Some(Reset::Epoch), 0, Vec::new()));
 }
 
+/// Two erasures run at once, and a writer begins a new stream after the first: the second leaves it whole.
+#[tokio::test]
+async fn erasure_leaves_newer_epoch() {
+    for is_empty in [false, true] {
+        for steps in 1..14 {
+            let table = MemoryTable::default();
+            let mailbox = mailbox(table.clone(), 100);
+            mailbox.register(&stream(), &device("phone")).await.unwrap();
+            if !is_empty {
+                append(&mailbox, &["a", "b"]).await;
+            }
+            let (slow, stream) = (crate::mailbox(table.yielding(), 100), stream());
+            let mut second = Task::new(slow.erase(&stream));
+            let done = second.steps(steps);
+            mailbox.erase(&stream).await.unwrap();
+            assert_eq!(seqs(&append(&mailbox, &["new"]).await), [1]);
+            done.unwrap_or_else(|| second.finish()).unwrap();
+            // The second one may see the new stream only.
+            let begins_after = !is_empty && steps < 2;
+            let expected = if begins_after { vec![] } else { vec!["new"] };
+            let left = mailbox.list(&stream, at(0)).await.unwrap().map(|listing| listing.messages);
+            let left = left.unwrap_or_default();
+            let left: Vec<_> = left.iter().map(|message| message.id.as_str()).collect();
+            assert!(left == expected || (steps < 2 && left.is_empty()), "{steps} steps: {left:?}");
+        }
+    }
+}
+
+/// Each call removes one message only: the erasure goes on, or says that it must be run again.
+#[tokio::test]
+async fn unprocessed_erasure_is_repeated() {
+    let table = MemoryTable::default();
+    let mailbox = mailbox(table.clone(), 100);
+    append(&mailbox, &["a", "b", "c"]).await;
+    table.delete_partially(2);
+    assert_eq!(mailbox.erase(&stream()).await.unwrap().items, 4);
+    let texts: Vec<_> = (0..12).map(|number| format!("m{number}")).collect();
+    append(&mailbox, &texts.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    table.delete_partially(8);
+    let failure = mailbox.erase(&stream()).await.unwrap_err();
+    assert!(failure.to_string().contains("run `streamer forget` again"), "{failure}");
+    mailbox.erase(&stream()).await.unwrap();
+    assert!(table.is_empty());
+}
+
 /// An erasure that fails is run again.
 #[tokio::test]
 async fn failed_erasure_is_repeated() {
@@ -106,10 +151,27 @@ async fn list_has_live_messages_and_devices() {
     let listing = mailbox.list(&stream(), at(0)).await.unwrap().unwrap();
     assert_eq!((listing.top, listing.floor, listing.messages.len()), (120, 0, 120));
     assert!(listing.messages.iter().map(|message| message.seq).eq(1..=120));
+    assert!(listing.messages.iter().all(|message| message.bytes == 1));
     assert_eq!(listing.devices, [device("phone")]);
     assert_eq!(listing.epoch, page(&mailbox, Start::Now).await.epoch);
     let later = mailbox.list(&stream(), at(600)).await.unwrap().unwrap();
     assert_eq!((later.top, later.messages.len()), (120, 0));
+}
+
+#[tokio::test]
+async fn one_message_is_read_by_number() {
+    let table = MemoryTable::default();
+    let mailbox = mailbox(table.clone(), 100);
+    let read = async |seq, seconds| {
+        let message = mailbox.message(&stream(), seq, at(seconds)).await.unwrap();
+        message.map(|message| (message.id.as_str().to_owned(), message.body))
+    };
+    assert_eq!(read(1, 0).await, None);
+    append(&mailbox, &["a", "b"]).await;
+    table.inject_into(Call::RaiseTop, [Fault::Fails]);
+    append(&mailbox, &["invisible"]).await;
+    assert_eq!(read(2, 0).await, Some(("b".to_owned(), "1".to_owned())));
+    assert_eq!([read(0, 0).await, read(3, 0).await, read(2, 600).await], [None, None, None]);
 }
 
 #[tokio::test]

@@ -1,8 +1,8 @@
 //! Writers whose steps interleave, and writers that are killed.
 
-use streamer_mailbox::{Appended, NewMessage};
+use streamer_mailbox::{Appended, NewMessage, Table as _};
 use streamer_message::frame::{MissingReason, Start};
-use streamer_tests::mailbox::{Call, MemoryTable};
+use streamer_tests::mailbox::{Call, Fault, MemoryTable};
 
 use crate::{
     LIMITS, all_ids, append, append_again, at, id, ids, mailbox, message, page, page_at, seqs, stream,
@@ -67,7 +67,7 @@ async fn writer_may_be_killed_at_any_step() {
 /// The stream is erased between a writer's put and its raise of `top`: it appends in the new epoch.
 #[tokio::test]
 async fn erased_stream_is_appended_to_again() {
-    for steps in [2, TO_PUT, TO_PUT + 1] {
+    for steps in [2, 3, TO_PUT, TO_PUT + 1] {
         let table = MemoryTable::default();
         let mailbox = mailbox(table.clone(), 100);
         let old = append(&mailbox, &["a"]).await.positions.remove(0);
@@ -78,7 +78,25 @@ async fn erased_stream_is_appended_to_again() {
         assert_eq!(seqs(&appended), [1]);
         assert_ne!(appended.positions[0].epoch, old.epoch);
         assert_eq!(all_ids(&mailbox).await, ["b"]);
+        // The head and one message: what the writer stored in the old epoch after the erasure is gone.
+        assert_eq!(table.len(), 2, "after {steps} steps");
     }
+}
+
+/// A failure to remove what a writer stored in an erased epoch does not fail the append.
+#[tokio::test]
+async fn failed_cleanup_after_erasure_is_harmless() {
+    let table = MemoryTable::default();
+    let mailbox = mailbox(table.clone(), 100);
+    append(&mailbox, &["a"]).await;
+    let mut writer = writer(&table, "b", 0);
+    assert!(writer.steps(2).is_none());
+    mailbox.erase(&stream()).await.unwrap();
+    table.inject_into(Call::DeleteItems, [Fault::Fails]);
+    assert_eq!(seqs(&writer.finish()), [1]);
+    assert_eq!(table.len(), 3);
+    assert_eq!(mailbox.erase(&stream()).await.unwrap().items, 3);
+    assert!(table.is_empty());
 }
 
 /// A killed writer's message has expired beyond `top` and may be removed at any time. A writer that passes it holds it,
@@ -143,4 +161,50 @@ async fn retry_leaves_no_free_number_behind() {
     let page = page(&mailbox, Start::Oldest).await;
     assert_eq!(ids(&page), ["a", "mine", "mine", "b"]);
     assert!(page.missing.iter().all(|missing| missing.reason == MissingReason::Expired));
+}
+
+/// A writer finds a number taken by a killed writer's old message. TTL removes that message before the writer holds it,
+/// and another writer stores a message there: that one keeps its 30 days, and its number.
+#[tokio::test]
+async fn hold_leaves_newer_message_alone() {
+    const LATER: u64 = 6 * 3600;
+    const MONTH: u64 = 30 * 24 * 3600;
+    for text in ["slow", "killed"] {
+        let table = MemoryTable::default();
+        let mailbox = mailbox(table.clone(), 100);
+        append(&mailbox, &["a"]).await;
+        drop({
+            let mut killed = writer(&table, "killed", 0);
+            assert!(killed.steps(TO_PUT).is_none());
+            killed
+        });
+        let mut slow = writer(&table, text, LATER);
+        assert!(slow.steps(TO_PUT).is_none());
+        table.remove_expired(at(LATER), |key| key.ends_with("02"));
+        let kept = id("kept");
+        let new = NewMessage { until: at(LATER + MONTH), ..message(&kept, "1") };
+        assert_eq!(seqs(&mailbox.append(&stream(), &[new], at(LATER)).await), [2]);
+
+        assert_eq!(seqs(&slow.finish()), [3], "{text}");
+        table.remove_expired(at(LATER + MONTH), |_| true);
+        assert_eq!(ids(&page_at(&mailbox, Start::Oldest, LIMITS, LATER + MONTH - 1).await), ["kept"]);
+    }
+}
+
+/// A hold does not shorten the time of a message that has more left, and lengthens that of one that has less.
+#[tokio::test]
+async fn hold_only_lengthens() {
+    let table = MemoryTable::default();
+    append(&mailbox(table.clone(), 100), &["a"]).await;
+    let epoch = table.peek(&stream()).unwrap().epoch;
+    // The message may be removed an hour after the 600 s for which it is kept.
+    for (until, other, removed_at) in [(10, "a", 4200), (5000, "b", 4200), (5000, "a", 5000)] {
+        let held = table.hold_message(&stream(), &epoch, 1, &id(other), at(until)).await.unwrap();
+        assert_eq!(held, other == "a");
+        table.remove_expired(at(removed_at - 1), |_| true);
+        assert_eq!(table.len(), 2, "{until} {other}");
+    }
+    table.remove_expired(at(5000), |_| true);
+    assert_eq!(table.len(), 1);
+    assert!(!table.hold_message(&stream(), &epoch, 1, &id("a"), at(9000)).await.unwrap());
 }

@@ -1,5 +1,6 @@
 //! Streams with more messages than are kept.
 
+use streamer_mailbox::Table as _;
 use streamer_message::frame::{Missing, MissingReason, Start};
 use streamer_tests::mailbox::{Call, Fault, MemoryTable};
 
@@ -127,7 +128,7 @@ async fn message_below_floor_is_on_no_page() {
     }
 }
 
-/// A failed removal does not fail the append, and the next append removes more.
+/// A failed removal does not fail the append. The next append removes more, and those that are left expire.
 #[tokio::test]
 async fn failed_removal_is_repeated() {
     for call in [Call::RaiseFloor, Call::DeleteItems] {
@@ -140,4 +141,68 @@ async fn failed_removal_is_repeated() {
         assert_eq!(table.peek(&stream()).unwrap().floor, 52, "{call:?}");
         assert_eq!(page_at(&mailbox, Start::Oldest, LIMITS, 0).await.messages.len(), 10, "{call:?}");
     }
+}
+
+/// After the maximum was lowered, each append removes about a hundred messages, so that none takes long.
+#[tokio::test]
+async fn lowered_maximum_is_reached_step_by_step() {
+    let table = MemoryTable::default();
+    let texts: Vec<_> = (1..=400).map(|number| format!("m{number}")).collect();
+    let texts: Vec<_> = texts.iter().map(String::as_str).collect();
+    append(&mailbox(table.clone(), 1000), &texts).await;
+    drop(table.bill());
+    for floor in [101, 202, 303, 394, 394] {
+        fill(&table, 1).await;
+        assert_eq!(table.peek(&stream()).unwrap().floor, floor);
+        assert!(table.bill().of(Call::DeleteItems).calls <= 5);
+    }
+    assert_eq!(table.len() as u64, 1 + 405 - 394);
+}
+
+/// The floor was raised although the answer was lost: the SDK's repetition finds it, and the messages are removed.
+#[tokio::test]
+async fn repeated_raise_of_floor_removes_messages() {
+    let table = MemoryTable::default();
+    fill(&table, 35).await;
+    let (slow, id, stream) = (mailbox(table.yielding(), MAX), id("late"), stream());
+    let messages = [message(&id, "1")];
+    let mut slow = Task::new(slow.append(&stream, &messages, at(0)));
+    // Head, put and top. Then the floor is raised by the first of two calls.
+    assert!(slow.steps(6).is_none());
+    let epoch = table.peek(&stream).unwrap().epoch;
+    table.raise_floor(&stream, &epoch, 26).await.unwrap();
+    assert_eq!(seqs(&slow.finish()), [36]);
+    assert_eq!(table.len(), 11);
+}
+
+/// Messages that DynamoDB has not processed are removed by a second call, which may leave some too: they are on no page.
+#[tokio::test]
+async fn unprocessed_removals_are_tried_once_more() {
+    for (partial, left) in [(1, 0), (2, 23)] {
+        let table = MemoryTable::default();
+        fill(&table, 35).await;
+        table.delete_partially(partial);
+        fill(&table, 1).await;
+        assert_eq!(table.len(), 11 + left, "{partial}");
+        assert_eq!(page(&mailbox(table, MAX), Start::Oldest).await.messages.len(), 10);
+    }
+}
+
+/// A batch has one message at a number that was removed meanwhile, and one above: only the first is stored again.
+#[tokio::test]
+async fn append_that_begins_again_stores_nothing_twice() {
+    let table = MemoryTable::default();
+    fill(&table, 3).await;
+    let (slow, ids, stream) = (mailbox(table.yielding(), MAX), [id("low"), id("high")], stream());
+    let messages = ids.each_ref().map(|id| message(id, "1"));
+    let mut slow = Task::new(slow.append(&stream, &messages, at(0)));
+    // Head and two puts, at 4 and 5.
+    assert!(slow.steps(6).is_none());
+    fill(&table, 9).await;
+    let epoch = table.peek(&stream).unwrap().epoch;
+    table.raise_floor(&stream, &epoch, 4).await.unwrap();
+    assert_eq!(seqs(&slow.finish()), [15, 5]);
+    let history = table.history(0);
+    let stored = history.iter().filter(|stored| stored.message.id == ids[1]).count();
+    assert_eq!(stored, 1);
 }

@@ -194,3 +194,22 @@ async fn page_ends_at_top() {
     let page = page(&mailbox, Start::Oldest).await;
     assert_eq!((ids(&page), page.through, page.top), (vec!["a"], 1, 1));
 }
+
+/// Every other message has expired: the ranges count towards the size of a page too.
+#[tokio::test]
+async fn missing_ranges_fill_a_page() {
+    let table = MemoryTable::default();
+    let mailbox = mailbox(table.clone(), 1000);
+    let texts: Vec<_> = (1..=300).map(|number| format!("m{number}")).collect();
+    append(&mailbox, &texts.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    table.remove_expired(at(9000), |key| key.starts_with('m') && key.ends_with(['1', '3', '5', '7', '9']));
+    let epoch = page(&mailbox, Start::Now).await.epoch;
+    let limits = PageLimits { bytes: 5000, reads: 8 };
+    let page = page_at(&mailbox, Start::After(Position { epoch, seq: 0 }), limits, 0).await;
+    let messages = page.messages.iter().map(|(seq, message)| {
+        format!("{{\"seq\":{seq},\"id\":\"{}\",\"payload\":{}}},", message.id, message.body).len()
+    });
+    let bytes = messages.sum::<usize>() + serde_json::to_string(&page.missing).unwrap().len();
+    assert!((3000..=5000).contains(&bytes), "{bytes} bytes");
+    assert!(page.messages.len().abs_diff(page.missing.len()) <= 1);
+}
