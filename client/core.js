@@ -11,8 +11,15 @@ import { createStream, isFrame, isId } from "./stream.js";
 
 /**
  * @typedef {"idle" | "connecting" | "connected" | "caughtUp" | "waiting" | "closed" | "failed"} Status
- * @typedef {import("./stream.js").Effect} Effect
- * @typedef {import("./stream.js").Event} Event
+ * @typedef {["open", socket: number, refused: boolean] | ["close", socket: number] |
+ *   ["send", socket: number, text: string] | ["deliver", import("./types.js").Message] |
+ *   ["answer", import("./requests.js").Answer] | ["store", import("./stream.js").Stored] |
+ *   ["gap", import("./types.js").Gap] | ["caughtUp", { replayed: number }] | ["fault", message: string] |
+ *   ["state", import("./types.js").StateEvent]} Effect
+ * @typedef {["connect"] | ["restored", import("./stream.js").Stored] | ["opened", socket: number] |
+ *   ["closed", socket: number, reason?: string] | ["frame", socket: number, text: any] | ["handled"] |
+ *   ["send", text: string] | ["request", id: string, text?: string, resend?: boolean] | ["cancel", id: string] |
+ *   ["check", wasAway: boolean] | ["woken", late: number] | ["end", "closed" | "failed", reason?: string]} Event
  * @typedef {ReturnType<typeof createCore>} Core
  */
 
@@ -44,8 +51,8 @@ export function createCore({ from, rotate = true, backoff: { min = SECOND, max =
   /** The idle time, and the random part of the time of a rotation. */
   let idle = 0;
   let jitter = 0;
-  /** Whether the API has the route of pings, and whether it has left one unanswered. */
-  let [hasPongs, isDeaf] = [false, false];
+  /** Whether the API has the route of pings. The mailbox and pings have their routes together. */
+  let hasPongs = false;
   let attempts = 0;
   let refused = 0;
   /** The ids of the last messages that were not kept. */
@@ -59,14 +66,14 @@ export function createCore({ from, rotate = true, backoff: { min = SECOND, max =
   /** @type {Effect[]} */
   let out = [];
 
-  /** @type {(effect: string, fields?: object) => void} */
-  const emit = (effect, fields) => void out.push({ effect, ...fields });
+  /** @param {Effect} effect */
+  const emit = (...effect) => void out.push(effect);
 
-  /** @type {(state: Status, reason?: string, retry_in?: number) => void} */
-  function setStatus(state, reason, retry_in) {
+  /** @type {(state: Status, reason?: string, retryIn?: number) => void} */
+  function setStatus(state, reason, retryIn) {
     if (status === state && !reason) return;
     status = state;
-    emit("state", { state, reason, retry_in });
+    emit("state", { state, reason, retryIn });
   }
 
   function attempt() {
@@ -74,7 +81,7 @@ export function createCore({ from, rotate = true, backoff: { min = SECOND, max =
     openBy = now + OPEN_TIME;
     retryAt = rotateAt = Infinity;
     if (!socket) setStatus("connecting");
-    emit("open", { socket: next, refused: refused >= MAX_REFUSED });
+    emit("open", next, refused >= MAX_REFUSED);
     refused %= MAX_REFUSED;
   }
 
@@ -92,7 +99,7 @@ export function createCore({ from, rotate = true, backoff: { min = SECOND, max =
   }
 
   /** @param {number} id */
-  const close = (id) => id && emit("close", { socket: id });
+  const close = (id) => id && emit("close", id);
 
   /** Closes the old socket after a rotation. */
   function drain() {
@@ -106,7 +113,7 @@ export function createCore({ from, rotate = true, backoff: { min = SECOND, max =
     pongBy = Infinity;
     socket = successor;
     old = 0;
-    run({ event: socket ? "opened" : "closed" });
+    run(socket ? "opened" : "closed");
   }
 
   /** Closes all open sockets. */
@@ -126,14 +133,17 @@ export function createCore({ from, rotate = true, backoff: { min = SECOND, max =
   /** @param {string} text */
   function send(text) {
     idleAt = now + idle;
-    emit("send", { socket, text });
+    emit("send", socket, text);
   }
+
+  /** @type {(type: string, fields?: object) => void} */
+  const sendFrame = (type, fields) => send(JSON.stringify({ type, action: type, ...fields }));
 
   function ping() {
     if (pongBy < Infinity) return;
-    pongBy = now + PONG_TIME;
-    const type = "streamer.ping";
-    send(JSON.stringify({ type, action: type }));
+    // Without the route, no ping is answered. That says nothing about the socket.
+    if (hasPongs) pongBy = now + PONG_TIME;
+    sendFrame("streamer.ping");
   }
 
   /** Sends a request, unless it may have arrived. @param {{ text?: string, resend?: boolean, isSent?: boolean }} job */
@@ -151,14 +161,13 @@ export function createCore({ from, rotate = true, backoff: { min = SECOND, max =
     job.resend = false;
     if (!isStale(shown, payload)) {
       if (end) jobs.delete(payload.request_id);
-      emit("answer", { payload });
+      emit("answer", payload);
     }
     return true;
   }
 
-  /** The effects of the stream that are not those of the client. @type {Record<string, (effect: Effect) => unknown>} */
-  const translations = {
-    send: ({ text }) => send(text),
+  const stream = createStream(from, {
+    send: sendFrame,
     registered: drain,
     reconnect() {
       abandon();
@@ -168,25 +177,17 @@ export function createCore({ from, rotate = true, backoff: { min = SECOND, max =
       drain();
       setStatus(status, "unsupported");
     },
-    deliver: (effect) => answer(effect.payload) || isStale(shown, effect.payload) || void out.push(effect),
-    caught_up(effect) {
-      out.push(effect);
-      setStatus("caughtUp");
-    },
-    gap(effect) {
-      if (effect.epoch && !effect.range && status === "caughtUp") setStatus("connected");
-      out.push(effect);
-    },
-  };
-
-  const stream = createStream(
-    from,
-    (effect) => (translations[effect.effect] ? translations[effect.effect](effect) : void out.push(effect)),
     answer,
-  );
+    deliver: (message) => answer(message.data) || isStale(shown, message.data) || !!emit("deliver", message),
+    emit(effect, value) {
+      emit(effect, value);
+      if (effect === "caughtUp") setStatus(effect);
+      else if (effect === "gap" && !value.count && status === "caughtUp") setStatus("connected");
+    },
+  });
 
-  /** @param {Event} event */
-  const run = (event) => stream.step(event, now);
+  /** @type {(event: string, ...values: any[]) => void} */
+  const run = (event, ...values) => stream.step(now, event, ...values);
 
   /** @type {(isNewest: boolean, text: string) => void} */
   function receive(isNewest, text) {
@@ -199,20 +200,19 @@ export function createCore({ from, rotate = true, backoff: { min = SECOND, max =
     } catch {
       return;
     }
-    // The mailbox and pings have their routes together.
     const isPong = frame?.type === "streamer.pong";
     hasPongs ||= isPong || (isOurs && !!frame.messages);
-    if (isNewest && (isPong || !hasPongs)) pongBy = Infinity;
-    if (isPong) return;
-    if (isOurs) {
-      run({ event: "frame", frame, bytes: text.length });
+    if (isPong) {
+      if (isNewest) pongBy = Infinity;
+    } else if (isOurs) {
+      run("frame", frame, text.length);
       if (isNewest) limitLife(frame.expires_in);
     } else if (frame?.connectionId && frame.requestId && !frame.type) {
       // API Gateway itself answers. A function that failed may answer the next time; a route that is absent never does.
-      if (frame.message !== "Internal server error" && stream.isAsking()) run({ event: "refused" });
-      else emit("fault", { message: frame.message });
+      if (frame.message !== "Internal server error") run("refused");
+      emit("fault", frame.message);
     } else if (!isId(frame?.id) || !remember(seen, frame.id, true)) {
-      if (!answer(frame)) run({ event: "payload", payload: frame, bytes: text.length });
+      if (!answer(frame)) run("payload", frame, text.length);
     }
   }
 
@@ -229,28 +229,16 @@ export function createCore({ from, rotate = true, backoff: { min = SECOND, max =
    */
   function check(wasAway) {
     if (!socket) retryAt = retryAt < Infinity ? Math.min(retryAt, now + random() * min) : retryAt;
-    else if (wasAway && isDeaf && !hasPongs) renew();
+    else if (wasAway && !hasPongs) renew();
     else ping();
   }
 
-  /** @type {(state: Status, reason?: string) => void} */
-  function end(state, reason) {
-    abandon();
-    close(next);
-    next = 0;
-    openBy = retryAt = Infinity;
-    jobs.clear();
-    setStatus(state, reason);
-  }
-
-  /** @type {Record<string, (event: any) => void>} */
+  /** @type {Record<string, (...values: any[]) => void>} */
   const events = {
-    restored: run,
-    handled: run,
     connect() {
-      if (status === "idle" || status === "failed") attempt();
+      if (status === "idle") attempt();
     },
-    opened({ socket: id }) {
+    opened(id) {
       if (id !== next) return close(id);
       old = socket;
       socket = next;
@@ -262,12 +250,12 @@ export function createCore({ from, rotate = true, backoff: { min = SECOND, max =
       jitter = 15 * MINUTE * random();
       rotateAt = rotate ? now + 100 * MINUTE + jitter : Infinity;
       if (!old) setStatus("connected");
-      run({ event: "opened" });
+      run("opened");
       // Without a page to wait for, the rotation is complete.
       if (!stream.isSupported()) drain();
       jobs.forEach(sendRequest);
     },
-    closed({ socket: id, reason }) {
+    closed(id, reason) {
       if (id === next) {
         next = 0;
         openBy = Infinity;
@@ -280,65 +268,62 @@ export function createCore({ from, rotate = true, backoff: { min = SECOND, max =
         else if (!socket) setStatus("connecting");
       }
     },
-    frame({ socket: id, text }) {
+    frame(id, text) {
       if (id === socket || id === old) receive(id === socket, text);
     },
-    send: ({ text }) => socket && send(text),
-    request({ id, text, resend }) {
+    send(text) {
+      if (socket) send(text);
+    },
+    request(id, text, resend) {
       const job = { text, resend };
       jobs.set(id, job);
       sendRequest(job);
     },
-    cancel: ({ id }) => jobs.delete(id),
-    check: ({ wasAway }) => check(wasAway),
-    woken({ late }) {
+    cancel: (id) => jobs.delete(id),
+    check,
+    woken(late) {
       if (late > SLEEP) check(true);
       if (openBy <= now) {
         close(next);
-        events.closed({ socket: next, reason: "timeout" });
+        events.closed(next, "timeout");
       }
       if (!socket) {
         if (retryAt <= now) attempt();
         return;
       }
       if (rotateAt <= now && !next && !old) attempt();
-      if (pongBy <= now) {
-        pongBy = Infinity;
-        // Without the route `streamer.ping` no ping is answered, so that the second silence proves nothing.
-        if (hasPongs || !isDeaf) {
-          isDeaf = true;
-          return renew();
-        }
-      }
+      if (pongBy <= now) return renew();
       if (idleAt <= now) {
         // The sync also finds a last message whose frame was lost.
         idleAt = now + idle;
-        if (from) run({ event: "idle" });
+        if (from) run("idle");
         else ping();
       }
-      run({ event: "woken" });
+      run("woken");
     },
-    close: () => end("closed"),
-    fail: ({ reason }) => end("failed", reason),
+    end(state, reason) {
+      abandon();
+      close(next);
+      next = 0;
+      openBy = retryAt = Infinity;
+      jobs.clear();
+      run("ended");
+      setStatus(state, reason);
+    },
   };
 
   return {
     /**
      * Handles an event and returns its effects.
-     * @param {Event} event
      * @param {number} at milliseconds of a clock that does not go back
      * @param {() => number} randomly returns numbers from 0 (inclusive) to 1 (exclusive)
+     * @param {Event} event
      */
-    step(event, at, randomly) {
+    step(at, randomly, ...[event, ...values]) {
       now = at;
       random = randomly;
       out = [];
-      if (status !== "closed") events[event.event]?.(event);
-      else if (event.event === "handled") {
-        // The position of a message whose handler was still running is stored.
-        run(event);
-        out = out.filter(({ effect }) => effect === "store");
-      }
+      (events[event] ?? run.bind(null, event))(...values);
       return out;
     },
     /** Returns when the event `woken` is due, `Infinity` if never. */

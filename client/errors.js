@@ -1,22 +1,19 @@
 /** The errors of the client. */
 
-/** @type {(name: string, doc?: string) => new (message?: string) => Error} */
+/** @param {string} name */
 const named = (name) =>
   class extends Error {
     name = name;
   };
 
 /** Thrown by a token callback, it ends the client in the state `failed`. */
-export class Unauthorized extends named("Unauthorized") {}
+export const Unauthorized = named("Unauthorized");
 
 /** The frame is larger than 32 KiB: send a reference to the data. */
-export class TooLargeError extends named("TooLargeError") {}
+export const TooLargeError = named("TooLargeError");
 
 /** No connection is open: send again when the state is `connected`, or use `request`. */
-export class ClosedError extends named("ClosedError") {}
-
-/** The API has no mailbox: set `mailbox = true` in the Terraform module, or leave the option `mailbox` out. */
-export class UnsupportedError extends named("UnsupportedError") {}
+export const ClosedError = named("ClosedError");
 
 /** The server answered a request with an error. */
 export class RequestError extends named("RequestError") {

@@ -1,7 +1,7 @@
 /** The position in the browser's storage. */
 
 import { Unauthorized } from "./errors.js";
-import { isId } from "./stream.js";
+import { isId, isNumber } from "./stream.js";
 
 /**
  * Creates the store of a client.
@@ -9,17 +9,7 @@ import { isId } from "./stream.js";
  * @param {(error: unknown) => void} report takes errors of the storage, without which the client goes on
  */
 export function createStore({ storage, key = "" } = {}, report) {
-  /** @type {string | undefined} */
-  let name;
-
-  /** @param {() => any} call */
-  const attempt = (call) => {
-    try {
-      return call();
-    } catch (error) {
-      report(error);
-    }
-  };
+  let name = "";
 
   return {
     /**
@@ -30,15 +20,24 @@ export function createStore({ storage, key = "" } = {}, report) {
      */
     identify(token) {
       const own = `streamer:${key}:${hash(claims(token))}`;
-      if (name && name !== own) throw new Unauthorized("the token is another user's: create a client for each user");
-      if (name) return;
+      if (name === own) return;
+      if (name) throw new Unauthorized("the token is another user's: create a client for each user");
       name = own;
-      const stored = attempt(() => JSON.parse(storage?.getItem(own) ?? "null"));
-      const isValid = isId(stored?.epoch) && stored.seq >= 0 && Number.isSafeInteger(stored.seq);
-      return isValid && Array.isArray(stored.ids) ? stored : undefined;
+      try {
+        const { epoch, seq, ids } = JSON.parse(storage?.getItem(name) ?? "{}");
+        if (isId(epoch) && isNumber(seq)) return { epoch, seq, ids: ids.filter(isId) };
+      } catch (error) {
+        report(error);
+      }
     },
     /** @param {import("./stream.js").Stored} stored */
-    save: ({ epoch, seq, ids }) => attempt(() => storage?.setItem(name ?? "", JSON.stringify({ epoch, seq, ids }))),
+    save(stored) {
+      try {
+        storage?.setItem(name, JSON.stringify(stored));
+      } catch (error) {
+        report(error);
+      }
+    },
   };
 }
 

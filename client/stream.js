@@ -4,13 +4,11 @@
  * Frames lead to messages and gaps in the order of the stream. These wait in a line, and the handler gets one after
  * the other. Messages that are not kept use the same line.
  *
- * @typedef {{ epoch: string, seq: number }} Position
+ * @typedef {import("./types.js").Message} Message
+ * @typedef {import("./types.js").Position} Position
  * @typedef {Position & { ids: string[] }} Stored
- * @typedef {{ seq?: number, id?: any, payload: any, bytes: number, replayed?: boolean, skip?: number }} Message
- *   `seq` is absent for a message that is not kept. `skip`: {@link REPEATED} or {@link ANSWERED}.
- * @typedef {{ range: [number, number] | null, reason: string, count?: number, after?: Position }} Gap
- * @typedef {{ effect: string, [field: string]: any }} Effect
- * @typedef {{ event: string, [field: string]: any }} Event
+ * @typedef {{ message: Message, bytes: number, skip?: number }} Entry `skip`: {@link REPEATED} or {@link ANSWERED}
+ * @typedef {import("./types.js").Gap} Gap
  * @typedef {ReturnType<typeof createStream>} Stream
  */
 
@@ -36,7 +34,7 @@ const REPEATED = 1;
 const ANSWERED = 2;
 
 /** @param {any} value */
-const isNumber = (value) => Number.isSafeInteger(value) && value >= 0;
+export const isNumber = (value) => Number.isSafeInteger(value) && value >= 0;
 
 /** @param {any} value */
 export const isId = (value) => !!value && typeof value === "string";
@@ -59,22 +57,35 @@ export const isFrame = (frame) =>
     : isMessage(frame));
 
 /**
+ * The parts of the client that a stream uses.
+ * @typedef {object} Host
+ * @property {(type: string, fields?: object) => void} send Sends a frame on the newest socket.
+ * @property {() => void} registered Closes the socket before the newest one.
+ * @property {() => void} reconnect Closes all sockets and opens another one.
+ * @property {() => void} unsupported Tells that there is no mailbox.
+ * @property {(payload: any) => boolean} answer Gives a payload to the request that waits for it, if one does.
+ * @property {(message: Message) => boolean} deliver Hands a message to the handler, unless it returns `true`. The next
+ *   one follows after the event `handled`.
+ * @property {(effect: "gap" | "caughtUp" | "store", value: any) => void} emit Tells the application of a gap, or that
+ *   it has everything; or stores a position with ids.
+ */
+
+/**
  * Creates a stream.
  * @param {"oldest" | "now" | null | undefined} from the beginning without a position; none without a mailbox
- * @param {(effect: Effect) => unknown} emit takes an effect. For `deliver`, it returns whether the message needs no
- *   handler
- * @param {(payload: any) => boolean} answer gives a payload to the request that waits for it, if one does
+ * @param {Host} host
  */
-export function createStream(from, emit, answer) {
-  /** The position of the last message in the line. @type {Position | null} */
-  let position = null;
-  /** The position of the last message that was handled. @type {Position | null} */
-  let handled = null;
+export function createStream(from, host) {
+  const { emit } = host;
+  /** The position of the last message in the line. @type {Position | undefined} */
+  let position;
+  /** The position of the last message that was handled. @type {Position | undefined} */
+  let handled;
   /** The ids of the last messages that were handled. @type {Set<string>} */
   let ids = new Set();
-  /** Messages before their turn, by number. @type {Map<number, Message>} */
+  /** Messages before their turn, by number. @type {Map<number, Entry>} */
   const held = new Map();
-  /** @type {(Message | Gap | { top: number })[]} */
+  /** @type {(Entry | { gap: Gap, after?: Position } | { top: number })[]} */
   const line = [];
   /** The ids of kept messages in the line. @type {Set<string>} */
   const waiting = new Set();
@@ -92,30 +103,31 @@ export function createStream(from, emit, answer) {
   let top = 0;
   /** Since when a message is missing before those that are held, or the client knows of ones that it could not hold. */
   let holeSince = Infinity;
+  /** Messages of pages since the client was caught up. */
+  let replayed = 0;
   let now = 0;
 
   const hasRoom = (extra = 1) => line.length + held.size < MAX_MESSAGES && bytes + extra <= MAX_BYTES;
 
-  const store = () => emit({ effect: "store", ...handled, ids: [...ids] });
+  const store = () => emit("store", { ...handled, ids: [...ids] });
 
   /** Sends a sync. */
   function ask() {
     if (!isOpen || !from) return;
-    const type = "streamer.sync";
     const stream = { stream: "user", ...(position ?? { from }) };
     // Without a mailbox no page is expected. One that comes nevertheless is taken.
     pageBy = isUnsupported ? Infinity : now + PAGE;
     syncAt = 0;
     isBehind = false;
     holeSince = Infinity;
-    emit({ effect: "send", text: JSON.stringify({ type, action: type, n: ++n, hello: !isRegistered, streams: [stream] }) });
+    host.send("streamer.sync", { n: ++n, hello: !isRegistered, streams: [stream] });
   }
 
   /** Takes the mailbox for absent. */
   function giveUp() {
     isUnsupported = true;
     pageBy = Infinity;
-    emit({ effect: "unsupported" });
+    host.unsupported();
   }
 
   /** Notes that a page has to bring a message. */
@@ -124,18 +136,18 @@ export function createStream(from, emit, answer) {
     holeSince = Math.min(holeSince, now);
   }
 
-  /** @param {Message & { seq: number }} message */
-  function hold(message) {
-    if (held.has(message.seq)) return;
-    held.set(message.seq, message);
-    bytes += message.bytes;
+  /** @type {(message: any, size: number, replayed: boolean) => void} */
+  function hold({ seq, id, payload }, size, replayed) {
+    if (held.has(seq)) return;
+    held.set(seq, { message: { id, seq, kept: true, replayed, data: payload }, bytes: size });
+    bytes += size;
   }
 
   /** Drops held messages up to a number. @param {number} through */
   function unhold(through) {
-    for (const [seq, message] of held) {
+    for (const [seq, entry] of held) {
       if (seq <= through) {
-        bytes -= message.bytes;
+        bytes -= entry.bytes;
         held.delete(seq);
       }
     }
@@ -143,16 +155,16 @@ export function createStream(from, emit, answer) {
 
   /** Moves the message after the position to the line. Returns whether it is held. @param {Position} position */
   function moveToLine(position) {
-    const message = held.get(position.seq + 1);
-    if (!message) return false;
+    const entry = held.get(position.seq + 1);
+    if (!entry) return false;
     held.delete(++position.seq);
-    line.push(message);
-    const { id } = message;
-    if (ids.has(id) || waiting.has(id)) message.skip = REPEATED;
+    line.push(entry);
+    const id = /** @type {string} */ (entry.message.id);
+    if (ids.has(id) || waiting.has(id)) entry.skip = REPEATED;
     else {
       waiting.add(id);
       // An answer does not wait for the handler of other messages.
-      if (answer(message.payload)) message.skip = ANSWERED;
+      if (host.answer(entry.message.data)) entry.skip = ANSWERED;
     }
     return true;
   }
@@ -167,11 +179,11 @@ export function createStream(from, emit, answer) {
   }
 
   /** @type {(frame: any, size: number) => void} */
-  function takeLive({ epoch, seq, id, payload }, size) {
-    const isOther = position?.epoch !== epoch;
-    if (!isOther && position && seq <= position.seq) return;
+  function takeLive(frame, size) {
+    const isOther = position?.epoch !== frame.epoch;
+    if (!isOther && position && frame.seq <= position.seq) return;
     if (!isOther && hasRoom(size)) {
-      hold({ seq, id, payload, bytes: size });
+      hold(frame, size, false);
       takeHeld();
     } // There is no room, or only a page says where the stream begins. The page may have been read already.
     else fallBehind();
@@ -187,7 +199,7 @@ export function createStream(from, emit, answer) {
       if (position) {
         unhold(Infinity);
         isCaughtUp = false;
-        line.push({ range: null, reason: page.reset, after: { ...start } });
+        line.push({ gap: { reason: page.reset }, after: { ...start } });
       } else {
         // It is stored, so that messages that expire from now on are told as a gap.
         handled = { ...start };
@@ -203,8 +215,8 @@ export function createStream(from, emit, answer) {
 
   /** Moves the messages and gaps of a page to the line, up to a hole. @type {(at: Position, page: any, size: number) => void} */
   function takeRange(at, page, size) {
-    for (const { seq, id, payload } of page.messages) {
-      if (seq > at.seq) hold({ seq, id, payload, bytes: Math.ceil(size / page.messages.length), replayed: true });
+    for (const message of page.messages) {
+      if (message.seq > at.seq) hold(message, Math.ceil(size / page.messages.length), true);
     }
     while (at.seq < page.through) {
       if (moveToLine(at)) continue;
@@ -214,7 +226,7 @@ export function createStream(from, emit, answer) {
       // A message that arrived live before it expired is no gap.
       unhold(at.seq);
       at.seq = Math.min(missing.to, ...[...held.keys()].map((seq) => seq - 1));
-      line.push({ range: [from, at.seq], reason: missing.reason, after: { ...at } });
+      line.push({ gap: { reason: missing.reason, from, to: at.seq, count: at.seq - from + 1 }, after: { ...at } });
     }
   }
 
@@ -222,7 +234,7 @@ export function createStream(from, emit, answer) {
   function answered(page) {
     pageBy = syncAt = failed = 0;
     isUnsupported = false;
-    if (!isRegistered) emit({ effect: "registered" });
+    if (!isRegistered) host.registered();
     // A new stream may not have the connection's registration, so the next sync is a hello again.
     isRegistered = !page.reset;
     if (page.reset) ask();
@@ -238,9 +250,10 @@ export function createStream(from, emit, answer) {
 
   /** Completes the message at the head of the line. */
   function complete() {
-    const { seq, id, bytes: size, skip } = /** @type {Message} */ (line.shift());
+    const { message, bytes: size, skip } = /** @type {Entry} */ (line.shift());
     bytes -= size;
-    if (seq === undefined || !handled) return;
+    if (!message.kept || !handled) return;
+    const { id, seq } = /** @type {{ id: string, seq: number }} */ (message);
     handled.seq = seq;
     if (skip === REPEATED) return;
     waiting.delete(id);
@@ -253,35 +266,37 @@ export function createStream(from, emit, answer) {
   function advance() {
     while (!isHandling && line.length) {
       const entry = line[0];
-      if ("payload" in entry) {
-        const { seq, id, payload, replayed } = entry;
-        isHandling = !entry.skip && !emit({ effect: "deliver", epoch: handled?.epoch, seq, id, payload, replayed });
+      if ("message" in entry) {
+        const { message, skip } = entry;
+        isHandling = !skip && !host.deliver(message);
         if (!isHandling) complete();
+        else if (message.replayed) replayed++;
         continue;
       }
       line.shift();
-      if ("top" in entry) {
-        // A slow handler may have led to this after the socket was closed, or after a newer page.
-        if (isCaughtUp && entry.top === top) emit({ effect: "caught_up", epoch: handled?.epoch, top });
-        continue;
+      if ("gap" in entry) {
+        if (entry.after) handled = entry.after;
+        emit("gap", entry.gap);
+        if (entry.after) store();
+      } else if (isCaughtUp && entry.top === top) {
+        // Otherwise a slow handler has led to it after the socket was closed, or after a newer page.
+        emit("caughtUp", { replayed });
+        replayed = 0;
       }
-      const { range, reason, count, after } = entry;
-      if (after) handled = after;
-      emit({ effect: "gap", epoch: handled?.epoch, range, reason, count });
-      if (after) store();
     }
   }
 
   const wakeAt = () => syncAt || pageBy || holeSince + HOLE;
 
-  /** @type {Record<string, (event: any) => void>} */
+  /** @type {Record<string, (...values: any[]) => void>} */
   const events = {
-    restored({ stored }) {
-      if (!stored) return;
-      const { epoch, seq } = stored;
-      position = { epoch, seq };
-      handled = { epoch, seq };
-      ids = new Set(stored.ids);
+    restored({ ids: list, ...at }) {
+      position = { ...at };
+      handled = at;
+      ids = new Set(list);
+    },
+    ended() {
+      line.splice(+isHandling);
     },
     opened() {
       isOpen = true;
@@ -293,18 +308,18 @@ export function createStream(from, emit, answer) {
       pageBy = syncAt = 0;
       holeSince = Infinity;
     },
-    frame({ frame, bytes: size }) {
+    frame(frame, size) {
       if (!from) return;
       if (frame.messages) takePage(frame, size);
       else takeLive(frame, size);
     },
-    payload({ payload, bytes: size }) {
-      const last = /** @type {Gap | undefined} */ (line.at(-1));
+    payload(data, size) {
+      const last = /** @type {any} */ (line.at(-1))?.gap;
       if (hasRoom(size)) {
         bytes += size;
-        line.push({ id: payload?.id, payload, bytes: size });
-      } else if (last?.count) last.count++;
-      else line.push({ range: null, reason: "dropped", count: 1 });
+        line.push({ message: { id: data?.id, kept: false, replayed: false, data }, bytes: size });
+      } else if (last?.reason === "dropped") last.count++;
+      else line.push({ gap: { reason: "dropped", count: 1 } });
     },
     handled() {
       if (isHandling) complete();
@@ -314,7 +329,7 @@ export function createStream(from, emit, answer) {
       if ((!pageBy && !syncAt) || isUnsupported) ask();
     },
     refused() {
-      if (pageBy) giveUp();
+      if (pageBy && !isUnsupported) giveUp();
     },
     woken() {
       if (wakeAt() > now) return;
@@ -323,7 +338,7 @@ export function createStream(from, emit, answer) {
         failed++;
         if (failed >= MAX_FIRST_SYNCS && !position) giveUp();
         else if (failed % MAX_SYNCS) syncAt = now + Math.min(MAX_DELAY, 1000 * 2 ** (failed - 1));
-        else emit({ effect: "reconnect" });
+        else host.reconnect();
       } // Without room, the handler is slow.
       else if (syncAt || hasRoom() || held.size) ask();
       else holeSince = now;
@@ -331,18 +346,16 @@ export function createStream(from, emit, answer) {
   };
 
   return {
-    /** Handles an event. @type {(event: Event, at: number) => void} */
-    step(event, at) {
+    /** Handles an event. @type {(at: number, event: string, ...values: any[]) => void} */
+    step(at, event, ...values) {
       now = at;
-      events[event.event]?.(event);
+      events[event]?.(...values);
       advance();
     },
     /** Returns when the event `woken` is due. */
     wakeAt,
     /** Whether there is a mailbox, as far as is known. */
     isSupported: () => !!from && !isUnsupported,
-    /** Whether a page is awaited that may never come, since the route is absent. */
-    isAsking: () => pageBy > 0 && !isUnsupported,
     position: () => handled && { ...handled },
   };
 }

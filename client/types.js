@@ -12,9 +12,10 @@
  */
 
 /**
- * @typedef {{ from?: number, to?: number, count?: number, reason: string }} Gap messages that can't be shown any more.
- *   `reason`: `expired`, `overflow`, `reset` or `ahead` for kept messages; `dropped` for others that the handler was
- *   too slow for. Without `count`, their number is unknown.
+ * @typedef {{ epoch: string, seq: number }} Position
+ * @typedef {{ reason: string, from?: number, to?: number, count?: number }} Gap messages that can't be shown any more.
+ *   `reason` is `expired`, `overflow`, `epoch` or `ahead` for kept messages, and `dropped` for others that the handler
+ *   was too slow for. Without `count`, their number is unknown.
  * @typedef {{ error: any, source: "handler" | "storage" | "token" | "server" }} ErrorEvent
  */
 
