@@ -19,7 +19,7 @@ import { createStream, isFrame, isId } from "./stream.js";
  * @typedef {["connect"] | ["restored", import("./stream.js").Stored] | ["opened", socket: number] |
  *   ["closed", socket: number, reason?: string] | ["frame", socket: number, text: any] | ["handled"] |
  *   ["send", text: string] | ["request", id: string, text?: string, resend?: boolean] | ["cancel", id: string] |
- *   ["check", wasAway: boolean] | ["woken", late: number] | ["end", "closed" | "failed", reason?: string]} Event
+ *   ["check", wasAway: boolean] | ["woken"] | ["end", "closed" | "failed", reason?: string]} Event
  * @typedef {ReturnType<typeof createCore>} Core
  */
 
@@ -30,8 +30,6 @@ const OPEN_TIME = 30 * SECOND;
 /** Idle time after which a sync or a ping is sent, ± 10 %. API Gateway ends a connection after 10 idle minutes. */
 const IDLE = 8 * MINUTE;
 const PONG_TIME = 4 * SECOND;
-/** Lateness of a timer that shows that the machine was asleep. */
-const SLEEP = 30 * SECOND;
 /** Time after which an open socket shows that the server can be reached. */
 const STABLE = 10 * SECOND;
 /** Handshakes that fail in a row before the token is asked for with `refused`. */
@@ -70,91 +68,91 @@ export function createCore({ from, rotate = true, backoff: { min = SECOND, max =
   const emit = (...effect) => void out.push(effect);
 
   /** @type {(state: Status, reason?: string, retryIn?: number) => void} */
-  function setStatus(state, reason, retryIn) {
+  const setStatus = (state, reason, retryIn) => {
     if (status === state && !reason) return;
     status = state;
     emit("state", { state, reason, retryIn });
-  }
+  };
 
-  function attempt() {
+  const attempt = () => {
     next = ++last;
     openBy = now + OPEN_TIME;
     retryAt = rotateAt = Infinity;
     if (!socket) setStatus("connecting");
     emit("open", next, refused >= MAX_REFUSED);
     refused %= MAX_REFUSED;
-  }
+  };
 
   /**
    * Schedules the next attempt, with full jitter: API Gateway admits 500 new connections a second for an account.
    * @param {string} reason
    */
-  function retry(reason) {
+  const retry = (reason) => {
     const delay = random() * Math.min(max, min * 2 ** attempts++);
     if (socket) rotateAt = now + delay;
     else {
       retryAt = now + delay;
       setStatus("waiting", reason, delay);
     }
-  }
+  };
 
   /** @param {number} id */
   const close = (id) => id && emit("close", id);
 
   /** Closes the old socket after a rotation. */
-  function drain() {
+  const drain = () => {
     close(old);
     old = 0;
-  }
+  };
 
   /** Ends the life of the newest socket. One that was stable resets the backoff. @param {number} successor */
-  function succeed(successor) {
+  const succeed = (successor) => {
     if (now - openedAt >= STABLE) attempts = 0;
     pongBy = Infinity;
     socket = successor;
     old = 0;
     run(socket ? "opened" : "closed");
-  }
+  };
 
   /** Closes all open sockets. */
-  function abandon() {
+  const abandon = () => {
     drain();
     close(socket);
     succeed(0);
-  }
+  };
 
   /** Replaces a dead socket at once. */
-  function renew() {
+  const renew = () => {
     abandon();
     if (next) setStatus("connecting");
     else attempt();
-  }
+  };
 
   /** @param {string} text */
-  function send(text) {
+  const send = (text) => {
     idleAt = now + idle;
     emit("send", socket, text);
-  }
+  };
 
   /** @type {(type: string, fields?: object) => void} */
   const sendFrame = (type, fields) => send(JSON.stringify({ type, action: type, ...fields }));
 
-  function ping() {
+  const ping = () => {
     if (pongBy < Infinity) return;
     // Without the route, no ping is answered. That says nothing about the socket.
     if (hasPongs) pongBy = now + PONG_TIME;
     sendFrame("streamer.ping");
-  }
+  };
 
   /** Sends a request, unless it may have arrived. @param {{ text?: string, resend?: boolean, isSent?: boolean }} job */
-  function sendRequest(job) {
+  const sendRequest = (job) => {
     if (!socket || !job.text || (job.isSent && !job.resend)) return;
     job.isSent = true;
     send(job.text);
-  }
+  };
 
   /** Gives an answer to its request, if one waits for it. @param {any} payload */
-  function answer(payload) {
+  const answer = (payload) => {
     const end = isEnd(payload);
     const job = jobs.get(payload?.request_id);
     if (end === undefined || !job) return false;
@@ -164,7 +162,7 @@ export function createCore({ from, rotate = true, backoff: { min = SECOND, max =
       emit("answer", payload);
     }
     return true;
-  }
+  };
 
   const stream = createStream(from, {
     send: sendFrame,
@@ -190,7 +188,7 @@ export function createCore({ from, rotate = true, backoff: { min = SECOND, max =
   const run = (event, ...values) => stream.step(now, event, ...values);
 
   /** @type {(isNewest: boolean, text: string) => void} */
-  function receive(isNewest, text) {
+  const receive = (isNewest, text) => {
     idleAt = now + idle;
     let frame, isOurs;
     try {
@@ -214,24 +212,24 @@ export function createCore({ from, rotate = true, backoff: { min = SECOND, max =
     } else if (!isId(frame?.id) || !remember(seen, frame.id, true)) {
       if (!answer(frame)) run("payload", frame, text.length);
     }
-  }
+  };
 
   /** Rotates before API Gateway ends the connection. @param {number} seconds */
-  function limitLife(seconds) {
+  const limitLife = (seconds) => {
     const at = now + seconds * SECOND - 5 * MINUTE - jitter;
     // Whatever the server's clock says, a connection has a minute.
     if (rotate && at < rotateAt && !next && !old) rotateAt = Math.max(openedAt + MINUTE, at);
-  }
+  };
 
   /**
    * Checks that the socket is alive, or tries soon to open one.
    * @param {boolean} wasAway whether the machine was asleep or without a network
    */
-  function check(wasAway) {
+  const check = (wasAway) => {
     if (!socket) retryAt = retryAt < Infinity ? Math.min(retryAt, now + random() * min) : retryAt;
     else if (wasAway && !hasPongs) renew();
     else ping();
-  }
+  };
 
   /** @type {Record<string, (...values: any[]) => void>} */
   const events = {
@@ -281,8 +279,7 @@ export function createCore({ from, rotate = true, backoff: { min = SECOND, max =
     },
     cancel: (id) => jobs.delete(id),
     check,
-    woken(late) {
-      if (late > SLEEP) check(true);
+    woken() {
       if (openBy <= now) {
         close(next);
         events.closed(next, "timeout");
@@ -296,7 +293,7 @@ export function createCore({ from, rotate = true, backoff: { min = SECOND, max =
       if (idleAt <= now) {
         // The sync also finds a last message whose frame was lost.
         idleAt = now + idle;
-        if (from) run("idle");
+        if (stream.isSupported()) run("idle");
         else ping();
       }
       run("woken");

@@ -17,11 +17,14 @@ export const ClosedError = named("ClosedError");
 
 /** The server answered a request with an error. */
 export class RequestError extends named("RequestError") {
-  /** @param {{ code: string, message: string, details?: any }} error */
-  constructor({ code, message, details }) {
-    super(message);
-    /** For programs, such as `invalid_request`. */
-    this.code = code;
-    this.details = details;
+  /** For programs, such as `invalid_request`. @type {string | undefined} */
+  code;
+  /** @type {any} */
+  details;
+
+  /** @param {{ code?: string, message?: string, details?: any }} error */
+  constructor(error) {
+    super(error.message);
+    Object.assign(this, error);
   }
 }

@@ -14,10 +14,8 @@ export { ClosedError, RequestError, TooLargeError, Unauthorized };
 const MAX_FRAME = 32 * 1024;
 /** Requests that have not ended. */
 const MAX_REQUESTS = 1000;
-/** Longest time in milliseconds between two looks at the clock, so that sleep is noticed. */
+/** Longest time of a timer in milliseconds, and the delay of one that shows that the machine was asleep. */
 const TICK = 30_000;
-/** Returned by the handler of a loop that was left at a message. */
-const LEFT = Symbol();
 
 /** @type {(url: string, options: import("./types.js").Options) => import("./types.js").Client} */
 function createClient(url, options) {
@@ -37,7 +35,7 @@ function createClient(url, options) {
   let clock = now();
   let time = 0;
   /** Why the client has ended. @type {Error} */
-  let end = new ClosedError("the client is closed");
+  let end = new ClosedError("closed");
 
   const isOver = () => core.status() === "closed" || core.status() === "failed";
 
@@ -47,49 +45,26 @@ function createClient(url, options) {
   };
 
   /** @param {import("./core.js").Event} event */
-  function step(...event) {
+  const step = (...event) => {
     const at = now();
     // A clock that is set back stands still, so that no deadline moves away.
     time += Math.max(0, at - clock);
     clock = at;
-    for (const [effect, ...values] of core.step(time, random, ...event)) effects[effect](...values);
+    for (const [effect, ...values] of core.step(time, random, ...event)) (effects[effect] ?? emit.bind(null, effect))(...values);
     window.clearTimeout(timer);
     const delay = Math.min(core.wakeAt() - time, TICK);
     if (!isOver()) timer = window.setTimeout(wake, delay, at + delay);
-  }
+  };
 
   /** @param {number} due */
-  function wake(due) {
-    // A browser delays the timers of hidden pages, and `visibilitychange` follows.
-    step("woken", window.document?.hidden ? 0 : now() - due);
-  }
-
-  /** @type {Record<string, (...values: any[]) => unknown>} */
-  const effects = {
-    open,
-    close(id) {
-      sockets.get(id)?.close(1000);
-      sockets.delete(id);
-    },
-    send: (id, text) => sockets.get(id)?.send(text),
-    deliver,
-    answer: (answer) => jobs.get(answer.request_id)?.take(answer),
-    store: store.save,
-    gap: (gap) => emit("gap", gap),
-    caughtUp: (event) => emit("caughtUp", event),
-    fault: (message) => report("server", new Error(message)),
-    state(event) {
-      if (isOver()) {
-        listen("removeEventListener");
-        for (const { fail } of jobs.values()) fail(end);
-      }
-      emit("state", event);
-      notify();
-    },
+  const wake = (due) => {
+    // The machine was asleep. A browser delays the timers of hidden pages, and `visibilitychange` follows.
+    if (now() - due > TICK) check({ type: "online" });
+    step("woken");
   };
 
   /** @type {(id: number, refused: boolean) => Promise<void>} */
-  async function open(id, refused) {
+  const open = async (id, refused) => {
     const { WebSocket = window.WebSocket } = options;
     sockets.set(id, null);
     /** @type {typeof step} */
@@ -121,54 +96,59 @@ function createClient(url, options) {
         tell("closed", id, "token");
       }
     }
-  }
+  };
 
   /** @param {import("./types.js").Message} message */
-  async function deliver(message) {
-    for (let isHandled = !message.kept; ; ) {
-      // A handler that is added meanwhile is called, too.
-      for (const call of calls.message ?? []) {
-        try {
-          if ((await call(message)) !== LEFT) isHandled = true;
-        } catch (error) {
-          isHandled = true;
-          report("handler", error);
-        }
-      }
-      if (isHandled) break;
-      await news.promise;
-    }
+  const deliver = async (message) => {
+    while (message.kept && !calls.message?.size) await news.promise;
+    await emit("message", message);
     step("handled");
-  }
+  };
 
-  /** @type {(id: string, signal?: AbortSignal, text?: string, resend?: boolean) => import("./types.js").Job<any>} */
-  function start(id, signal, text, resend) {
-    const entry = createJob(id);
-    const abort = () => {
+  /** @type {Record<string, (...values: any[]) => unknown>} */
+  const effects = {
+    open,
+    close(id) {
+      sockets.get(id)?.close(1000);
+      sockets.delete(id);
+    },
+    send: (id, text) => sockets.get(id)?.send(text),
+    deliver,
+    answer: (answer) => jobs.get(answer.request_id)?.take(answer),
+    store: store.save,
+    fault: (message) => report("server", new Error(message)),
+    state(event) {
+      if (isOver()) {
+        listen("removeEventListener");
+        for (const { fail } of jobs.values()) fail(end);
+      }
+      emit("state", event);
+      notify();
+    },
+  };
+
+  /** @type {(id: string, text?: string, resend?: boolean) => import("./types.js").Job<any>} */
+  const start = (id, text, resend) => {
+    const entry = createJob(id, (error) => {
       step("cancel", id);
-      entry.fail(signal?.reason);
-    };
-    const stop = () => {
-      jobs.delete(id);
-      signal?.removeEventListener("abort", abort);
-    };
+      entry.fail(error);
+    });
+    const stop = () => jobs.delete(id);
     try {
       checkSize(text);
-      signal?.throwIfAborted();
       if (isOver()) throw end;
-      if (jobs.has(id) || jobs.size >= MAX_REQUESTS) throw new RangeError(`at most ${MAX_REQUESTS} requests, each with its own id`);
+      if (jobs.has(id) || jobs.size >= MAX_REQUESTS) throw new RangeError("too many requests, or a repeated id");
       jobs.set(id, entry);
-      signal?.addEventListener("abort", abort);
       entry.job.then(stop, stop);
       step("request", id, text, resend);
     } catch (error) {
       entry.fail(error);
     }
     return entry.job;
-  }
+  };
 
   /** @type {(isTrue: () => boolean) => Promise<void>} */
-  function until(isTrue) {
+  const until = (isTrue) => {
     const wait = async () => {
       while (!isTrue()) {
         if (isOver()) throw end;
@@ -179,36 +159,37 @@ function createClient(url, options) {
     // A rejection that nothing awaits is not an unhandled one.
     promise.catch(() => {});
     return promise;
-  }
+  };
 
   /** @param {"addEventListener" | "removeEventListener"} method */
-  function listen(method) {
+  const listen = (method) => {
     window.document?.[method]("visibilitychange", check);
     window[method]?.("pageshow", check);
     window[method]?.("online", check);
-  }
+  };
 
   /** @param {{ type: string }} event */
-  function check({ type }) {
+  const check = ({ type }) => {
     if (!window.document?.hidden) step("check", type === "online");
-  }
+  };
 
   /** @type {(source: string, error: unknown) => void} */
-  function report(source, error) {
+  const report = (source, error) => {
     if (!calls.error?.size) console.error("streamer-client", source, error);
     emit("error", { source, error });
-  }
+  };
 
-  /** @type {(name: string, event: object) => void} */
-  function emit(name, event) {
-    for (const call of calls[name] ?? []) {
-      try {
-        call(event);
-      } catch (error) {
-        if (name !== "error") report("handler", error);
-      }
-    }
-  }
+  /** @type {(name: string, event: object) => Promise<unknown>} */
+  const emit = (name, event) =>
+    Promise.all(
+      [...(calls[name] ?? [])].map(async (call) => {
+        try {
+          await call(event);
+        } catch (error) {
+          if (name !== "error") report("handler", error);
+        }
+      }),
+    );
 
   return {
     get state() {
@@ -230,10 +211,10 @@ function createClient(url, options) {
     },
     caughtUp: () =>
       until(() => {
-        if (!core.isSupported()) throw new RequestError({ code: "unsupported", message: "the API has no mailbox" });
+        if (!core.isSupported()) throw new RequestError({ code: "unsupported", message: "no mailbox" });
         return core.status() === "caughtUp";
       }),
-    async *messages({ signal } = {}) {
+    async *messages() {
       let message;
       let left = defer();
       const leave = this.on("message", (next) => {
@@ -242,9 +223,8 @@ function createClient(url, options) {
         notify();
         return left.promise;
       });
-      signal?.addEventListener("abort", notify);
       try {
-        while (!signal?.aborted && !isOver()) {
+        while (!isOver()) {
           if (message) {
             yield message;
             message = undefined;
@@ -253,19 +233,18 @@ function createClient(url, options) {
         }
       } finally {
         leave();
-        signal?.removeEventListener("abort", notify);
-        left.resolve(LEFT);
+        left.resolve();
       }
     },
-    request(request, { signal, resend = true } = {}) {
+    request(request, { resend = true } = {}) {
       const message = { request_id: "req_" + now() + random().toString(36).slice(1), ...request };
-      return start(message.request_id, signal, JSON.stringify(message), resend);
+      return start(message.request_id, JSON.stringify(message), resend);
     },
-    resume: (id, { signal } = {}) => jobs.get(id)?.job ?? start(id, signal),
+    resume: (id) => jobs.get(id)?.job ?? start(id),
     async send(value) {
       const text = JSON.stringify(value);
       checkSize(text);
-      if (!core.isOpen()) throw new ClosedError("no connection is open");
+      if (!core.isOpen()) throw new ClosedError("not connected");
       step("send", text);
     },
     close: async () => step("end", "closed"),
@@ -288,6 +267,5 @@ export const StreamerClient = /** @type {any} */ (
  * @throws {TooLargeError} if API Gateway would close the connection
  */
 function checkSize(text = "") {
-  const { size } = new Blob([text]);
-  if (size > MAX_FRAME) throw new TooLargeError(`a frame has at most ${MAX_FRAME} bytes, got ${size}`);
+  if (new Blob([text]).size > MAX_FRAME) throw new TooLargeError("over 32 KiB: send a reference");
 }

@@ -1,19 +1,7 @@
 /** A request, from its sending to its result. */
 
-import { RequestError } from "./errors.js";
+import { ClosedError, RequestError } from "./errors.js";
 import { isEnd } from "./requests.js";
-
-/**
- * @typedef {{ progress: number, message?: string, details?: any }} Progress
- */
-
-/**
- * A request: `await` returns its result, `for await` its progress, only the newest if the loop is slow.
- * @template [Result=any]
- * @typedef {Promise<Result> & AsyncIterable<Progress> & { id: string, acknowledged: Promise<void> }} Job
- *   `id` is the `request_id`, with which the request is resumed after a reload. `acknowledged` resolves when the server
- *   has the request.
- */
 
 /**
  * Returns a promise with its functions. A rejection that nothing awaits is not an unhandled one.
@@ -31,8 +19,9 @@ export function defer() {
 /**
  * Creates a job, and the functions that end it.
  * @param {string} id
+ * @param {(error: Error) => void} cancel
  */
-export function createJob(id) {
+export function createJob(id, cancel) {
   const result = defer();
   const acknowledged = defer();
   let news = defer();
@@ -72,10 +61,11 @@ export function createJob(id) {
     wake();
   };
 
-  /** @type {Job} */
+  /** @type {import("./types.js").Job} */
   const job = Object.assign(result.promise, {
     id,
     acknowledged: acknowledged.promise,
+    cancel: () => cancel(new ClosedError("cancelled")),
     [Symbol.asyncIterator]: progress,
   });
   return { job, take, fail };

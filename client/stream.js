@@ -51,9 +51,9 @@ export const isFrame = (frame) =>
   frame.stream === "user" &&
   isId(frame.epoch) &&
   (frame.messages
-    ? [frame.n, frame.after, frame.through, frame.top].every(isNumber) &&
+    ? [frame.after, frame.through].every(isNumber) &&
       frame.messages.every(isMessage) &&
-      frame.missing.every((/** @type {any} */ range) => isNumber(range.from) && isNumber(range.to))
+      frame.missing.every((/** @type {any} */ range) => isNumber(range.to))
     : isMessage(frame));
 
 /**
@@ -85,13 +85,16 @@ export function createStream(from, host) {
   let ids = new Set();
   /** Messages before their turn, by number. @type {Map<number, Entry>} */
   const held = new Map();
-  /** @type {(Entry | { gap: Gap, after?: Position } | { top: number })[]} */
+  /** @type {(Entry | { gap: Gap, after: Position } | {})[]} */
   const line = [];
   /** The ids of kept messages in the line. @type {Set<string>} */
   const waiting = new Set();
   /** The bytes of the messages in `held` and `line`. */
   let bytes = 0;
-  let [isHandling, isOpen, isRegistered, isCaughtUp, isUnsupported, isBehind] = Array(6).fill(false);
+  /** `isBehind`: the client knows of messages that it could not hold. */
+  let [isHandling, isOpen, isRegistered, isUnsupported, isBehind] = Array(5).fill(false);
+  /** The entry of the line at whose turn the client is caught up. @type {{} | undefined} */
+  let caughtUp;
   /** The number of the last sync. */
   let n = 0;
   /** Until when a page is awaited, and when the next sync is due. */
@@ -99,62 +102,55 @@ export function createStream(from, host) {
   let syncAt = 0;
   /** Syncs without a page since the last page, over all sockets. */
   let failed = 0;
-  /** The last `top` that the client reached. */
-  let top = 0;
-  /** Since when a message is missing before those that are held, or the client knows of ones that it could not hold. */
+  /** Since when a message is missing before those that are held, or the client is behind. */
   let holeSince = Infinity;
   /** Messages of pages since the client was caught up. */
   let replayed = 0;
   let now = 0;
+
+  const isSupported = () => !!from && !isUnsupported;
 
   const hasRoom = (extra = 1) => line.length + held.size < MAX_MESSAGES && bytes + extra <= MAX_BYTES;
 
   const store = () => emit("store", { ...handled, ids: [...ids] });
 
   /** Sends a sync. */
-  function ask() {
-    if (!isOpen || !from) return;
+  const ask = () => {
+    if (!isOpen || !isSupported()) return;
     const stream = { stream: "user", ...(position ?? { from }) };
-    // Without a mailbox no page is expected. One that comes nevertheless is taken.
-    pageBy = isUnsupported ? Infinity : now + PAGE;
+    pageBy = now + PAGE;
     syncAt = 0;
     isBehind = false;
     holeSince = Infinity;
     host.send("streamer.sync", { n: ++n, hello: !isRegistered, streams: [stream] });
-  }
+  };
 
-  /** Takes the mailbox for absent. */
-  function giveUp() {
+  /** Takes the mailbox for absent, until the next socket is open. */
+  const giveUp = () => {
     isUnsupported = true;
-    pageBy = Infinity;
+    pageBy = 0;
     host.unsupported();
-  }
-
-  /** Notes that a page has to bring a message. */
-  function fallBehind() {
-    isBehind = true;
-    holeSince = Math.min(holeSince, now);
-  }
+  };
 
   /** @type {(message: any, size: number, replayed: boolean) => void} */
-  function hold({ seq, id, payload }, size, replayed) {
+  const hold = ({ seq, id, payload }, size, replayed) => {
     if (held.has(seq)) return;
     held.set(seq, { message: { id, seq, kept: true, replayed, data: payload }, bytes: size });
     bytes += size;
-  }
+  };
 
   /** Drops held messages up to a number. @param {number} through */
-  function unhold(through) {
+  const unhold = (through) => {
     for (const [seq, entry] of held) {
       if (seq <= through) {
         bytes -= entry.bytes;
         held.delete(seq);
       }
     }
-  }
+  };
 
   /** Moves the message after the position to the line. Returns whether it is held. @param {Position} position */
-  function moveToLine(position) {
+  const moveToLine = (position) => {
     const entry = held.get(position.seq + 1);
     if (!entry) return false;
     held.delete(++position.seq);
@@ -167,38 +163,37 @@ export function createStream(from, host) {
       if (host.answer(entry.message.data)) entry.skip = ANSWERED;
     }
     return true;
-  }
+  };
 
-  /** Moves held messages whose turn has come, and notes whether a hole is before the others. */
-  function takeHeld() {
-    if (!position) return;
-    while (moveToLine(position));
-    unhold(position.seq);
-    if (held.size) holeSince = Math.min(holeSince, now);
-    else if (!isBehind) holeSince = Infinity;
-  }
+  /** Moves held messages whose turn has come to the line. @param {Position} at */
+  const takeHeld = (at) => {
+    while (moveToLine(at));
+    unhold(at.seq);
+  };
 
   /** @type {(frame: any, size: number) => void} */
-  function takeLive(frame, size) {
-    const isOther = position?.epoch !== frame.epoch;
-    if (!isOther && position && frame.seq <= position.seq) return;
-    if (!isOther && hasRoom(size)) {
-      hold(frame, size, false);
-      takeHeld();
-    } // There is no room, or only a page says where the stream begins. The page may have been read already.
-    else fallBehind();
-    if (!pageBy && !syncAt && position && isOther) ask();
-  }
+  const takeLive = (frame, size) => {
+    if (position?.epoch !== frame.epoch) {
+      // Only a page says where the stream begins. The page may have been read already.
+      isBehind = true;
+      if (position && !pageBy && !syncAt) ask();
+    } else if (frame.seq > position.seq) {
+      if (hasRoom(size)) {
+        hold(frame, size, false);
+        takeHeld(position);
+      } else isBehind = true;
+    }
+  };
 
   /** @type {(page: any, size: number) => void} */
-  function takePage(page, size) {
+  const takePage = (page, size) => {
     const isAwaited = (pageBy || syncAt) && page.n === n;
     const start = { epoch: page.epoch, seq: page.after };
     if (!position || page.reset) {
       if (!isAwaited) return;
       if (position) {
         unhold(Infinity);
-        isCaughtUp = false;
+        caughtUp = undefined;
         line.push({ gap: { reason: page.reset }, after: { ...start } });
       } else {
         // It is stored, so that messages that expire from now on are told as a gap.
@@ -208,13 +203,13 @@ export function createStream(from, host) {
       position = start;
     } else if (position.epoch !== page.epoch || page.after > position.seq) return;
     takeRange(position, page, size);
-    takeHeld();
+    takeHeld(position);
     // A page with a hole is an answer that never came.
     if (isAwaited && position.seq >= page.through) answered(page);
-  }
+  };
 
   /** Moves the messages and gaps of a page to the line, up to a hole. @type {(at: Position, page: any, size: number) => void} */
-  function takeRange(at, page, size) {
+  const takeRange = (at, page, size) => {
     for (const message of page.messages) {
       if (message.seq > at.seq) hold(message, Math.ceil(size / page.messages.length), true);
     }
@@ -228,28 +223,21 @@ export function createStream(from, host) {
       at.seq = Math.min(missing.to, ...[...held.keys()].map((seq) => seq - 1));
       line.push({ gap: { reason: missing.reason, from, to: at.seq, count: at.seq - from + 1 }, after: { ...at } });
     }
-  }
+  };
 
   /** Ends a sync. @param {any} page */
-  function answered(page) {
+  const answered = (page) => {
     pageBy = syncAt = failed = 0;
-    isUnsupported = false;
     if (!isRegistered) host.registered();
     // A new stream may not have the connection's registration, so the next sync is a hello again.
     isRegistered = !page.reset;
-    if (page.reset) ask();
-    else if (page.through < page.top) {
-      if (hasRoom()) ask();
-      else fallBehind();
-    } else if (!isCaughtUp) {
-      isCaughtUp = true;
-      top = page.top;
-      line.push({ top });
-    }
-  }
+    if (page.reset || (page.through < page.top && hasRoom())) ask();
+    else if (page.through < page.top) isBehind = true;
+    else if (!caughtUp) line.push((caughtUp = {}));
+  };
 
   /** Completes the message at the head of the line. */
-  function complete() {
+  const complete = () => {
     const { message, bytes: size, skip } = /** @type {Entry} */ (line.shift());
     bytes -= size;
     if (!message.kept || !handled) return;
@@ -260,10 +248,10 @@ export function createStream(from, host) {
     ids.add(id);
     if (ids.size > IDS) ids.delete(/** @type {string} */ (ids.values().next().value));
     store();
-  }
+  };
 
   /** Moves on to the next message that the handler has to handle. */
-  function advance() {
+  const advance = () => {
     while (!isHandling && line.length) {
       const entry = line[0];
       if ("message" in entry) {
@@ -275,16 +263,16 @@ export function createStream(from, host) {
       }
       line.shift();
       if ("gap" in entry) {
-        if (entry.after) handled = entry.after;
+        handled = entry.after;
         emit("gap", entry.gap);
-        if (entry.after) store();
-      } else if (isCaughtUp && entry.top === top) {
-        // Otherwise a slow handler has led to it after the socket was closed, or after a newer page.
+        store();
+      } else if (entry === caughtUp) {
+        // A slow handler leads to other entries after the socket was closed, or after a newer page.
         emit("caughtUp", { replayed });
         replayed = 0;
       }
     }
-  }
+  };
 
   const wakeAt = () => syncAt || pageBy || holeSince + HOLE;
 
@@ -300,13 +288,14 @@ export function createStream(from, host) {
     },
     opened() {
       isOpen = true;
-      isRegistered = isCaughtUp = false;
+      isRegistered = isUnsupported = false;
+      caughtUp = undefined;
       ask();
     },
     closed() {
-      isOpen = isCaughtUp = false;
+      isOpen = false;
+      caughtUp = undefined;
       pageBy = syncAt = 0;
-      holeSince = Infinity;
     },
     frame(frame, size) {
       if (!from) return;
@@ -314,22 +303,20 @@ export function createStream(from, host) {
       else takeLive(frame, size);
     },
     payload(data, size) {
-      const last = /** @type {any} */ (line.at(-1))?.gap;
       if (hasRoom(size)) {
         bytes += size;
         line.push({ message: { id: data?.id, kept: false, replayed: false, data }, bytes: size });
-      } else if (last?.reason === "dropped") last.count++;
-      else line.push({ gap: { reason: "dropped", count: 1 } });
+      } else emit("gap", { reason: "dropped", count: 1 });
     },
     handled() {
       if (isHandling) complete();
       isHandling = false;
     },
     idle() {
-      if ((!pageBy && !syncAt) || isUnsupported) ask();
+      if (!pageBy && !syncAt) ask();
     },
     refused() {
-      if (pageBy && !isUnsupported) giveUp();
+      if (pageBy) giveUp();
     },
     woken() {
       if (wakeAt() > now) return;
@@ -351,11 +338,12 @@ export function createStream(from, host) {
       now = at;
       events[event]?.(...values);
       advance();
+      holeSince = held.size || isBehind ? Math.min(holeSince, now) : Infinity;
     },
     /** Returns when the event `woken` is due. */
     wakeAt,
     /** Whether there is a mailbox, as far as is known. */
-    isSupported: () => !!from && !isUnsupported,
+    isSupported,
     position: () => handled && { ...handled },
   };
 }
