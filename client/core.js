@@ -6,6 +6,7 @@
  * `next` is the socket that is being opened.
  */
 
+import { IDLE, MAX_REFUSED, MINUTE, OPEN_TIME, PONG_TIME, SECOND, STABLE } from "./limits.js";
 import { isEnd, isStale, remember } from "./requests.js";
 import { createStream, isFrame, isId } from "./stream.js";
 
@@ -14,7 +15,7 @@ import { createStream, isFrame, isId } from "./stream.js";
  * @typedef {["open", socket: number, refused: boolean] | ["close", socket: number] |
  *   ["send", socket: number, text: string] | ["deliver", import("./types.js").Message] |
  *   ["answer", import("./requests.js").Answer] | ["store", import("./stream.js").Stored] |
- *   ["gap", import("./types.js").Gap] | ["caughtUp", { replayed: number }] | ["fault", message: string] |
+ *   ["gap", import("./types.js").Gap] | ["caughtUp", { replayed: number }] | ["error", import("./types.js").ErrorEvent] |
  *   ["state", import("./types.js").StateEvent]} Effect
  * @typedef {["connect"] | ["restored", import("./stream.js").Stored] | ["opened", socket: number] |
  *   ["closed", socket: number, reason?: string] | ["frame", socket: number, text: any] | ["handled"] |
@@ -23,24 +24,12 @@ import { createStream, isFrame, isId } from "./stream.js";
  * @typedef {ReturnType<typeof createCore>} Core
  */
 
-const SECOND = 1000;
-const MINUTE = 60 * SECOND;
-/** Time for a token and a handshake. */
-const OPEN_TIME = 30 * SECOND;
-/** Idle time after which a sync or a ping is sent, ± 10 %. API Gateway ends a connection after 10 idle minutes. */
-const IDLE = 8 * MINUTE;
-const PONG_TIME = 4 * SECOND;
-/** Time after which an open socket shows that the server can be reached. */
-const STABLE = 10 * SECOND;
-/** Handshakes that fail in a row before the token is asked for with `refused`. */
-const MAX_REFUSED = 3;
-
 /**
  * Creates the core of a client.
- * @param {{ from?: "oldest" | "now" | null, rotate?: boolean, backoff?: { min?: number, max?: number } }} [options]
- *   `from`: the beginning in the mailbox for a client without a position. Without it, there is no mailbox
+ * @param {"oldest" | "now" | undefined} [from] the beginning in the mailbox for a client without a position. Without it,
+ *   there is no mailbox
  */
-export function createCore({ from, rotate = true, backoff: { min = SECOND, max = MINUTE } = {} } = {}) {
+export const createCore = (from) => {
   /** @type {Status} */
   let status = "idle";
   let [socket, old, next, last] = [0, 0, 0, 0];
@@ -88,7 +77,7 @@ export function createCore({ from, rotate = true, backoff: { min = SECOND, max =
    * @param {string} reason
    */
   const retry = (reason) => {
-    const delay = random() * Math.min(max, min * 2 ** attempts++);
+    const delay = random() * Math.min(MINUTE, SECOND * 2 ** attempts++);
     if (socket) rotateAt = now + delay;
     else {
       retryAt = now + delay;
@@ -190,15 +179,15 @@ export function createCore({ from, rotate = true, backoff: { min = SECOND, max =
   /** @type {(isNewest: boolean, text: string) => void} */
   const receive = (isNewest, text) => {
     idleAt = now + idle;
-    let frame, isOurs;
+    let frame, isPong, isOurs;
     try {
       frame = JSON.parse(text);
+      isPong = frame?.type === "streamer.pong";
       isOurs = isId(frame?.type) && frame.type.startsWith("streamer.");
-      if (isOurs && frame.type !== "streamer.pong" && !isFrame(frame)) return;
+      if (isOurs && !isPong && !isFrame(frame)) return;
     } catch {
       return;
     }
-    const isPong = frame?.type === "streamer.pong";
     hasPongs ||= isPong || (isOurs && !!frame.messages);
     if (isPong) {
       if (isNewest) pongBy = Infinity;
@@ -208,7 +197,7 @@ export function createCore({ from, rotate = true, backoff: { min = SECOND, max =
     } else if (frame?.connectionId && frame.requestId && !frame.type) {
       // API Gateway itself answers. A function that failed may answer the next time; a route that is absent never does.
       if (frame.message !== "Internal server error") run("refused");
-      emit("fault", frame.message);
+      emit("error", { source: "server", error: frame.message });
     } else if (!isId(frame?.id) || !remember(seen, frame.id, true)) {
       if (!answer(frame)) run("payload", frame, text.length);
     }
@@ -218,7 +207,7 @@ export function createCore({ from, rotate = true, backoff: { min = SECOND, max =
   const limitLife = (seconds) => {
     const at = now + seconds * SECOND - 5 * MINUTE - jitter;
     // Whatever the server's clock says, a connection has a minute.
-    if (rotate && at < rotateAt && !next && !old) rotateAt = Math.max(openedAt + MINUTE, at);
+    if (at < rotateAt && !next && !old) rotateAt = Math.max(openedAt + MINUTE, at);
   };
 
   /**
@@ -226,7 +215,7 @@ export function createCore({ from, rotate = true, backoff: { min = SECOND, max =
    * @param {boolean} wasAway whether the machine was asleep or without a network
    */
   const check = (wasAway) => {
-    if (!socket) retryAt = retryAt < Infinity ? Math.min(retryAt, now + random() * min) : retryAt;
+    if (!socket) retryAt = retryAt < Infinity ? Math.min(retryAt, now + random() * SECOND) : retryAt;
     else if (wasAway && !hasPongs) renew();
     else ping();
   };
@@ -246,7 +235,7 @@ export function createCore({ from, rotate = true, backoff: { min = SECOND, max =
       idle = IDLE * (0.9 + 0.2 * random());
       idleAt = now + idle;
       jitter = 15 * MINUTE * random();
-      rotateAt = rotate ? now + 100 * MINUTE + jitter : Infinity;
+      rotateAt = now + 100 * MINUTE + jitter;
       if (!old) setStatus("connected");
       run("opened");
       // Without a page to wait for, the rotation is complete.
@@ -333,4 +322,4 @@ export function createCore({ from, rotate = true, backoff: { min = SECOND, max =
     isSupported: stream.isSupported,
     position: stream.position,
   };
-}
+};

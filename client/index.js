@@ -3,6 +3,7 @@
  * storage and the callbacks. Its interface is described in `types.js`.
  */
 
+import { MAX_FRAME, MAX_REQUESTS, TICK } from "./limits.js";
 import { createCore } from "./core.js";
 import { ClosedError, RequestError, TooLargeError, Unauthorized } from "./errors.js";
 import { createJob, defer } from "./job.js";
@@ -10,17 +11,17 @@ import { createStore } from "./store.js";
 
 export { ClosedError, RequestError, TooLargeError, Unauthorized };
 
-/** Largest frame in bytes. API Gateway closes a connection with 1009 at a larger one. */
-const MAX_FRAME = 32 * 1024;
-/** Requests that have not ended. */
-const MAX_REQUESTS = 1000;
-/** Longest time of a timer in milliseconds, and the delay of one that shows that the machine was asleep. */
-const TICK = 30_000;
+/**
+ * A connection to Streamer that heals itself.
+ * @type {new <Incoming = any, Outgoing = any>(
+ *   url: string, options: import("./types.js").Options) => import("./types.js").Client<Incoming, Outgoing>}
+ */
+export const StreamerClient = /** @type {any} */ (createClient);
 
 /** @type {(url: string, options: import("./types.js").Options) => import("./types.js").Client} */
 function createClient(url, options) {
   const { mailbox, token, auth, window = globalThis, now = Date.now, random = Math.random } = options;
-  const core = createCore({ ...options, from: mailbox && (mailbox.from ?? "oldest") });
+  const core = createCore(mailbox && (mailbox.from ?? "oldest"));
   const store = createStore(mailbox, (error) => report("storage", error));
   /** Sockets by number, `null` while the token is awaited. @type {Map<number, any>} */
   const sockets = new Map();
@@ -34,10 +35,8 @@ function createClient(url, options) {
   let timer;
   let clock = now();
   let time = 0;
-  /** Why the client has ended. @type {Error} */
-  let end = new ClosedError("closed");
-
-  const isOver = () => core.status() === "closed" || core.status() === "failed";
+  /** Why the client has ended, if it has. @type {Error | undefined} */
+  let end;
 
   const notify = () => {
     news.resolve();
@@ -53,7 +52,7 @@ function createClient(url, options) {
     for (const [effect, ...values] of core.step(time, random, ...event)) (effects[effect] ?? emit.bind(null, effect))(...values);
     window.clearTimeout(timer);
     const delay = Math.min(core.wakeAt() - time, TICK);
-    if (!isOver()) timer = window.setTimeout(wake, delay, at + delay);
+    if (!end) timer = window.setTimeout(wake, delay, at + delay);
   };
 
   /** @param {number} due */
@@ -88,12 +87,13 @@ function createClient(url, options) {
       // `close` follows.
       socket.onerror = () => {};
     } catch (error) {
+      if (!sockets.has(id)) return;
       if (error instanceof Unauthorized) {
         end = error;
-        tell("end", "failed", "unauthorized");
+        step("end", "failed", "unauthorized");
       } else {
         report("token", error);
-        tell("closed", id, "token");
+        step("closed", id, "token");
       }
     }
   };
@@ -116,9 +116,8 @@ function createClient(url, options) {
     deliver,
     answer: (answer) => jobs.get(answer.request_id)?.take(answer),
     store: store.save,
-    fault: (message) => report("server", new Error(message)),
     state(event) {
-      if (isOver()) {
+      if (end) {
         listen("removeEventListener");
         for (const { fail } of jobs.values()) fail(end);
       }
@@ -136,7 +135,7 @@ function createClient(url, options) {
     const stop = () => jobs.delete(id);
     try {
       checkSize(text);
-      if (isOver()) throw end;
+      if (end) throw end;
       if (jobs.has(id) || jobs.size >= MAX_REQUESTS) throw new RangeError("too many requests, or a repeated id");
       jobs.set(id, entry);
       entry.job.then(stop, stop);
@@ -151,7 +150,7 @@ function createClient(url, options) {
   const until = (isTrue) => {
     const wait = async () => {
       while (!isTrue()) {
-        if (isOver()) throw end;
+        if (end) throw end;
         await news.promise;
       }
     };
@@ -198,20 +197,20 @@ function createClient(url, options) {
     get position() {
       return core.position();
     },
-    on(name, call) {
+    on: (name, call) => {
       (calls[name] ??= new Set()).add(call);
       notify();
-      return () => this.off(name, call);
+      return () => calls[name].delete(call);
     },
-    off: (name, call) => void calls[name]?.delete(call),
+    off: (name, call) => calls[name]?.delete(call),
     connect() {
-      listen("addEventListener");
+      if (!end) listen("addEventListener");
       step("connect");
       return until(core.isOpen);
     },
     caughtUp: () =>
       until(() => {
-        if (!core.isSupported()) throw new RequestError({ code: "unsupported", message: "no mailbox" });
+        if (!core.isSupported()) throw new RequestError({ code: "unsupported" });
         return core.status() === "caughtUp";
       }),
     async *messages() {
@@ -224,7 +223,7 @@ function createClient(url, options) {
         return left.promise;
       });
       try {
-        while (!isOver()) {
+        while (!end) {
           if (message) {
             yield message;
             message = undefined;
@@ -247,25 +246,17 @@ function createClient(url, options) {
       if (!core.isOpen()) throw new ClosedError("not connected");
       step("send", text);
     },
-    close: async () => step("end", "closed"),
+    async close() {
+      end ??= new ClosedError("closed");
+      step("end", "closed");
+    },
   };
 }
-
-/**
- * A connection to Streamer that heals itself.
- * @type {new <Incoming = any, Outgoing = any>(
- *   url: string, options: import("./types.js").Options) => import("./types.js").Client<Incoming, Outgoing>}
- */
-export const StreamerClient = /** @type {any} */ (
-  function (/** @type {string} */ url, /** @type {import("./types.js").Options} */ options) {
-    return createClient(url, options);
-  }
-);
 
 /**
  * @param {string} [text]
  * @throws {TooLargeError} if API Gateway would close the connection
  */
-function checkSize(text = "") {
+const checkSize = (text = "") => {
   if (new Blob([text]).size > MAX_FRAME) throw new TooLargeError("over 32 KiB: send a reference");
-}
+};

@@ -7,21 +7,21 @@ import { isEnd } from "./requests.js";
  * Returns a promise with its functions. A rejection that nothing awaits is not an unhandled one.
  * @template [T=void]
  */
-export function defer() {
+export const defer = () => {
   /** @type {any} */
   let functions;
   /** @type {Promise<T>} */
   const promise = new Promise((resolve, reject) => (functions = { resolve, reject }));
   promise.catch(() => {});
   return { promise, .../** @type {{ resolve(value: T): void, reject(error: any): void }} */ (functions) };
-}
+};
 
 /**
  * Creates a job, and the functions that end it.
  * @param {string} id
  * @param {(error: Error) => void} cancel
  */
-export function createJob(id, cancel) {
+export const createJob = (id, cancel) => {
   const result = defer();
   const acknowledged = defer();
   let news = defer();
@@ -69,4 +69,4 @@ export function createJob(id, cancel) {
     [Symbol.asyncIterator]: progress,
   });
   return { job, take, fail };
-}
+};

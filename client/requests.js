@@ -5,11 +5,10 @@
  * @typedef {{ type: AnswerType, request_id: string, seq?: number, [field: string]: any }} Answer
  */
 
+import { MAX_ENTRIES } from "./limits.js";
+
 /** Whether an answer of this type is the last one of its request. @type {Record<string, boolean>} */
 const ENDS = /** @type {any} */ ({ __proto__: null, acknowledgment: false, progress: false, response: true, complete: true, error: true });
-
-/** Entries of a {@link remember}ed map. */
-const MAX_ENTRIES = 1000;
 
 /**
  * Returns whether an answer is the last one of its request, `undefined` if a payload is no answer.
@@ -25,13 +24,13 @@ export const isEnd = (payload) => (payload?.request_id ? ENDS[payload.type] : un
  * @param {K} key
  * @param {V} value
  */
-export function remember(map, key, value) {
+export const remember = (map, key, value) => {
   const earlier = map.get(key);
   map.delete(key);
   map.set(key, value);
   if (map.size > MAX_ENTRIES) map.delete(/** @type {K} */ (map.keys().next().value));
   return earlier;
-}
+};
 
 /**
  * Returns whether an answer must be dropped: it is older than one that was shown, or its request has ended. Otherwise
@@ -39,11 +38,11 @@ export function remember(map, key, value) {
  * @param {Map<any, number>} shown the highest `seq` that was shown of each request, `Infinity` after its end
  * @param {any} payload
  */
-export function isStale(shown, payload) {
+export const isStale = (shown, payload) => {
   const end = isEnd(payload);
   if (end === undefined) return false;
   const last = shown.get(payload.request_id) ?? 0;
   const seq = end ? Infinity : +payload.seq || last;
   remember(shown, payload.request_id, Math.max(seq, last));
   return seq < last || last === Infinity;
-}
+};

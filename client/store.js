@@ -8,7 +8,7 @@ import { isId, isNumber } from "./stream.js";
  * @param {import("./types.js").Mailbox | undefined} mailbox
  * @param {(error: unknown) => void} report takes errors of the storage, without which the client goes on
  */
-export function createStore({ storage, key = "" } = {}, report) {
+export const createStore = ({ storage, key = "" } = {}, report) => {
   let name = "";
 
   return {
@@ -25,7 +25,7 @@ export function createStore({ storage, key = "" } = {}, report) {
       name = own;
       try {
         const { epoch, seq, ids } = JSON.parse(storage?.getItem(name) ?? "{}");
-        if (isId(epoch) && isNumber(seq)) return { epoch, seq, ids: ids.filter(isId) };
+        if (isId(epoch) && isNumber(seq)) return { epoch, seq, ids: [...ids] };
       } catch (error) {
         report(error);
       }
@@ -39,14 +39,14 @@ export function createStore({ storage, key = "" } = {}, report) {
       }
     },
   };
-}
+};
 
 /**
  * Returns a hash of 32 bits of the token's issuer, user and tenant; the same one for all tokens that are no JWT. Where
  * two users have one hash, the server notices that the position has another epoch.
  * @param {string} token
  */
-function hash(token) {
+const hash = (token) => {
   let hash = 0;
   try {
     const { iss, sub, tenant_id } = JSON.parse(atob(token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/")));
@@ -55,4 +55,4 @@ function hash(token) {
     // The server may accept other tokens.
   }
   return hash;
-}
+};

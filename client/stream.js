@@ -7,31 +7,13 @@
  * @typedef {import("./types.js").Message} Message
  * @typedef {import("./types.js").Position} Position
  * @typedef {Position & { ids: string[] }} Stored
- * @typedef {{ message: Message, bytes: number, skip?: number }} Entry `skip`: {@link REPEATED} or {@link ANSWERED}
+ * @typedef {{ message: Message, bytes: number, skip?: boolean }} Entry `skip`: the message needs no handler, since it is
+ *   a repeated one, or the answer of a request
  * @typedef {import("./types.js").Gap} Gap
  * @typedef {ReturnType<typeof createStream>} Stream
  */
 
-/** Milliseconds for which a hole may stay before the client asks for a page. */
-const HOLE = 300;
-/** Milliseconds for which the client waits for a page. */
-const PAGE = 5000;
-/** Longest delay in milliseconds before the next sync after one without a page. */
-const MAX_DELAY = 30_000;
-/** Syncs without a page after which the client reconnects. */
-const MAX_SYNCS = 3;
-/** Syncs without a page after which a client that never had one takes the mailbox for absent. */
-const MAX_FIRST_SYNCS = 6;
-/** Messages that wait for their turn or for the handler, and their bytes. */
-const MAX_MESSAGES = 1000;
-const MAX_BYTES = 4 * 1024 * 1024;
-/** Ids that are stored with the position. */
-const IDS = 128;
-
-/** A message with the id of an earlier one. */
-const REPEATED = 1;
-/** A message that its request has got already. */
-const ANSWERED = 2;
+import { HOLE, IDS, MAX_BYTES, MAX_DELAY, MAX_FIRST_SYNCS, MAX_MESSAGES, MAX_SYNCS, PAGE } from "./limits.js";
 
 /** @param {any} value */
 export const isNumber = (value) => Number.isSafeInteger(value) && value >= 0;
@@ -75,7 +57,7 @@ export const isFrame = (frame) =>
  * @param {"oldest" | "now" | null | undefined} from the beginning without a position; none without a mailbox
  * @param {Host} host
  */
-export function createStream(from, host) {
+export const createStream = (from, host) => {
   const { emit } = host;
   /** The position of the last message in the line. @type {Position | undefined} */
   let position;
@@ -156,11 +138,11 @@ export function createStream(from, host) {
     held.delete(++position.seq);
     line.push(entry);
     const id = /** @type {string} */ (entry.message.id);
-    if (ids.has(id) || waiting.has(id)) entry.skip = REPEATED;
-    else {
+    entry.skip = ids.has(id) || waiting.has(id);
+    if (!entry.skip) {
       waiting.add(id);
       // An answer does not wait for the handler of other messages.
-      if (host.answer(entry.message.data)) entry.skip = ANSWERED;
+      entry.skip = host.answer(entry.message.data);
     }
     return true;
   };
@@ -238,13 +220,13 @@ export function createStream(from, host) {
 
   /** Completes the message at the head of the line. */
   const complete = () => {
-    const { message, bytes: size, skip } = /** @type {Entry} */ (line.shift());
+    const { message, bytes: size } = /** @type {Entry} */ (line.shift());
     bytes -= size;
     if (!message.kept || !handled) return;
     const { id, seq } = /** @type {{ id: string, seq: number }} */ (message);
     handled.seq = seq;
-    if (skip === REPEATED) return;
-    waiting.delete(id);
+    // An earlier message had the id.
+    if (!waiting.delete(id)) return;
     ids.add(id);
     if (ids.size > IDS) ids.delete(/** @type {string} */ (ids.values().next().value));
     store();
@@ -346,4 +328,4 @@ export function createStream(from, host) {
     isSupported,
     position: () => handled && { ...handled },
   };
-}
+};

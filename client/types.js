@@ -19,6 +19,17 @@
  * @typedef {{ error: any, source: "handler" | "storage" | "token" | "server" }} ErrorEvent
  */
 
+/** @typedef {{ progress: number, message?: string, details?: any, seq?: number }} Progress */
+
+/**
+ * A request: `await` returns its result, `for await` its progress, only the newest if the loop is slow. Both throw a
+ * `RequestError` if the server answers with an error.
+ * @template [Result=any]
+ * @typedef {Promise<Result> & AsyncIterable<Progress> & { id: string, acknowledged: Promise<void>, cancel(): void }} Job
+ *   `id` is the `request_id`, with which the request is resumed after a reload. `acknowledged` resolves when an answer
+ *   has come. `cancel` ends the wait for an answer; the server does not hear of it.
+ */
+
 /**
  * @template [Incoming=any]
  * @typedef {{ state: StateEvent, message: Message<Incoming>, gap: Gap, caughtUp: { replayed: number }, error: ErrorEvent }} Events
@@ -38,14 +49,37 @@
  *   `refused`: the last three handshakes failed, so a cached token may be at fault. Throws `Unauthorized` to stop.
  * @property {"subprotocol" | "query"} [auth] Where the token goes. A query string ends up in access logs.
  * @property {Mailbox} [mailbox] Reads kept messages. Without it, the client has no mailbox.
- * @property {{ min?: number, max?: number }} [backoff] The first and the largest window of delays in milliseconds.
- *   Default: 1 000 and 60 000.
- * @property {boolean} [rotate] Whether to replace a connection before API Gateway ends it after 2 h. Default: `true`.
  * @property {any} [WebSocket] The class of sockets. Default: the one of `window`.
  * @property {any} [window] Has `WebSocket`, `setTimeout`, `clearTimeout`, and in browsers the events `online` and
  *   `pageshow` and a `document`. Default: the global object.
  * @property {() => number} [now] Returns the time in milliseconds. Default: `Date.now`.
  * @property {() => number} [random] Returns numbers from 0 (inclusive) to 1 (exclusive). Default: `Math.random`.
+ */
+
+/**
+ * @template [Incoming=any]
+ * @template [Outgoing=any]
+ * @typedef {object} Client
+ * @property {Status} state The state of the connection.
+ * @property {Position | undefined} position The position of the last kept message that was handled.
+ * @property {<Name extends keyof Events>(name: Name, call: (event: Events<Incoming>[Name]) => unknown) => () => void} on
+ *   Calls back on each event, and returns a function that ends the calls. A handler of `message` may be asynchronous:
+ *   the next message waits for it.
+ * @property {<Name extends keyof Events>(name: Name, call: (event: Events<Incoming>[Name]) => unknown) => void} off
+ *   Ends the calls of `on`.
+ * @property {() => Promise<void>} connect Connects, and stays connected until `close`. Resolves at the first
+ *   connection. Throws the `Unauthorized` of the token callback.
+ * @property {() => Promise<void>} caughtUp Resolves when every kept message up to the newest one was handled. Throws a
+ *   `RequestError` with the code `unsupported` if there is no mailbox.
+ * @property {() => AsyncGenerator<Message<Incoming>, void, void>} messages Returns messages one by one until the client
+ *   ends. A message counts as handled when the loop asks for the next one, or is left.
+ * @property {<Result = any>(request: Outgoing, options?: { resend?: boolean }) => Job<Result>} request Sends an object,
+ *   whose `request_id` is random unless it has one. It is sent again with the same `request_id` on each new connection
+ *   until an answer has come, unless `resend` is `false`. At most 1 000 requests wait.
+ * @property {<Result = any>(id: string) => Job<Result>} resume Returns the job of a request that was sent before a reload.
+ * @property {(value: Outgoing) => Promise<void>} send Sends a value once. Throws a `TooLargeError` above 32 KiB, and a
+ *   `ClosedError` if no connection is open.
+ * @property {() => Promise<void>} close Closes the connection for good.
  */
 
 export {};
