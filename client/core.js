@@ -6,22 +6,15 @@
  * `next` is the socket that is being opened.
  */
 
+import { isFrame, isId } from "./frames.js";
 import { IDLE, MAX_REFUSED, MINUTE, OPEN_TIME, PONG_TIME, SECOND, STABLE } from "./limits.js";
 import { isEnd, isStale, remember } from "./requests.js";
-import { createStream, isFrame, isId } from "./stream.js";
+import { createStream } from "./stream.js";
 
 /**
- * @typedef {"idle" | "connecting" | "connected" | "caughtUp" | "waiting" | "closed" | "failed"} Status
- * @typedef {["open", socket: number, refused: boolean] | ["close", socket: number] |
- *   ["send", socket: number, text: string] | ["deliver", import("./types.js").Message] |
- *   ["answer", import("./requests.js").Answer] | ["store", import("./stream.js").Stored] |
- *   ["gap", import("./types.js").Gap] | ["caughtUp", { replayed: number }] | ["error", import("./types.js").ErrorEvent] |
- *   ["state", import("./types.js").StateEvent]} Effect
- * @typedef {["connect"] | ["restored", import("./stream.js").Stored] | ["opened", socket: number] |
- *   ["closed", socket: number, reason?: string] | ["frame", socket: number, text: any] | ["handled"] |
- *   ["send", text: string] | ["request", id: string, text?: string, resend?: boolean] | ["cancel", id: string] |
- *   ["check", wasAway: boolean] | ["woken"] | ["end", "closed" | "failed", reason?: string]} Event
- * @typedef {ReturnType<typeof createCore>} Core
+ * @typedef {import("./types.js").Effect} Effect
+ * @typedef {import("./types.js").Event} Event
+ * @typedef {import("./types.js").Status} Status
  */
 
 /**

@@ -43,7 +43,7 @@ function createClient(url, options) {
     news = defer();
   };
 
-  /** @param {import("./core.js").Event} event */
+  /** @param {import("./types.js").Event} event */
   const step = (...event) => {
     const at = now();
     // A clock that is set back stands still, so that no deadline moves away.

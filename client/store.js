@@ -1,7 +1,7 @@
 /** The position in the browser's storage. */
 
 import { Unauthorized } from "./errors.js";
-import { isId, isNumber } from "./stream.js";
+import { isId, isNumber } from "./frames.js";
 
 /**
  * Creates the store of a client.
@@ -15,7 +15,7 @@ export const createStore = ({ storage, key = "" } = {}, report) => {
     /**
      * Takes the token of a connection. Returns what is stored for its user if it is the first one.
      * @param {string} token
-     * @returns {import("./stream.js").Stored | undefined}
+     * @returns {import("./types.js").Stored | undefined}
      * @throws {Unauthorized} if it is the token of another user than the first one
      */
     identify(token) {
@@ -30,7 +30,7 @@ export const createStore = ({ storage, key = "" } = {}, report) => {
         report(error);
       }
     },
-    /** @param {import("./stream.js").Stored} stored */
+    /** @param {import("./types.js").Stored} stored */
     save(stored) {
       try {
         storage?.setItem(name, JSON.stringify(stored));

@@ -6,7 +6,7 @@
  *
  * @typedef {import("./types.js").Message} Message
  * @typedef {import("./types.js").Position} Position
- * @typedef {Position & { ids: string[] }} Stored
+ * @typedef {import("./types.js").Stored} Stored
  * @typedef {{ message: Message, bytes: number, skip?: boolean }} Entry `skip`: the message needs no handler, since it is
  *   a repeated one, or the answer of a request
  * @typedef {import("./types.js").Gap} Gap
@@ -15,47 +15,10 @@
 
 import { HOLE, IDS, MAX_BYTES, MAX_DELAY, MAX_FIRST_SYNCS, MAX_MESSAGES, MAX_SYNCS, PAGE } from "./limits.js";
 
-/** @param {any} value */
-export const isNumber = (value) => Number.isSafeInteger(value) && value >= 0;
-
-/** @param {any} value */
-export const isId = (value) => !!value && typeof value === "string";
-
-/** @param {any} message */
-const isMessage = (message) => isNumber(message.seq) && isId(message.id);
-
-/**
- * Returns whether a frame is a page or a kept message that can be read.
- * @param {any} frame
- * @throws {TypeError} if it can't
- */
-export const isFrame = (frame) =>
-  frame.stream === "user" &&
-  isId(frame.epoch) &&
-  (frame.messages
-    ? [frame.after, frame.through].every(isNumber) &&
-      frame.messages.every(isMessage) &&
-      frame.missing.every((/** @type {any} */ range) => isNumber(range.to))
-    : isMessage(frame));
-
-/**
- * The parts of the client that a stream uses.
- * @typedef {object} Host
- * @property {(type: string, fields?: object) => void} send Sends a frame on the newest socket.
- * @property {() => void} registered Closes the socket before the newest one.
- * @property {() => void} reconnect Closes all sockets and opens another one.
- * @property {() => void} unsupported Tells that there is no mailbox.
- * @property {(payload: any) => boolean} answer Gives a payload to the request that waits for it, if one does.
- * @property {(message: Message) => boolean} deliver Hands a message to the handler, unless it returns `true`. The next
- *   one follows after the event `handled`.
- * @property {(effect: "gap" | "caughtUp" | "store", value: any) => void} emit Tells the application of a gap, or that
- *   it has everything; or stores a position with ids.
- */
-
 /**
  * Creates a stream.
  * @param {"oldest" | "now" | null | undefined} from the beginning without a position; none without a mailbox
- * @param {Host} host
+ * @param {import("./types.js").Host} host
  */
 export const createStream = (from, host) => {
   const { emit } = host;
@@ -155,7 +118,7 @@ export const createStream = (from, host) => {
 
   /** @type {(frame: any, size: number) => void} */
   const takeLive = (frame, size) => {
-    if (position?.epoch !== frame.epoch) {
+    if (!position || position.epoch !== frame.epoch) {
       // Only a page says where the stream begins. The page may have been read already.
       isBehind = true;
       if (position && !pageBy && !syncAt) ask();

@@ -1,7 +1,7 @@
 /**
  * The types of the client's interface. This file has no code.
  *
- * @typedef {import("./core.js").Status} Status
+ * @typedef {"idle" | "connecting" | "connected" | "caughtUp" | "waiting" | "closed" | "failed"} Status
  * @typedef {{ state: Status, reason?: string, retryIn?: number }} StateEvent `retryIn` is in milliseconds
  */
 
@@ -13,6 +13,7 @@
 
 /**
  * @typedef {{ epoch: string, seq: number }} Position
+ * @typedef {Position & { ids: string[] }} Stored a position and the ids of the last messages before it
  * @typedef {{ reason: string, from?: number, to?: number, count?: number }} Gap messages that can't be shown any more.
  *   `reason` is `expired`, `overflow`, `epoch` or `ahead` for kept messages, and `dropped` for others that the handler
  *   was too slow for. Without `count`, their number is unknown.
@@ -80,6 +81,34 @@
  * @property {(value: Outgoing) => Promise<void>} send Sends a value once. Throws a `TooLargeError` above 32 KiB, and a
  *   `ClosedError` if no connection is open.
  * @property {() => Promise<void>} close Closes the connection for good.
+ */
+
+/**
+ * The parts of the client that a stream uses.
+ * @typedef {object} Host
+ * @property {(type: string, fields?: object) => void} send Sends a frame on the newest socket.
+ * @property {() => void} registered Closes the socket before the newest one.
+ * @property {() => void} reconnect Closes all sockets and opens another one.
+ * @property {() => void} unsupported Tells that there is no mailbox.
+ * @property {(payload: any) => boolean} answer Gives a payload to the request that waits for it, if one does.
+ * @property {(message: Message) => boolean} deliver Hands a message to the handler, unless it returns `true`. The next
+ *   one follows after the event `handled`.
+ * @property {(effect: "gap" | "caughtUp" | "store", value: any) => void} emit Tells the application of a gap, or that
+ *   it has everything; or stores a position with ids.
+ */
+
+/**
+ * The effects and the events of the core.
+ *
+ * @typedef {["open", socket: number, refused: boolean] | ["close", socket: number] |
+ *   ["send", socket: number, text: string] | ["deliver", Message] |
+ *   ["answer", import("./requests.js").Answer] | ["store", Stored] |
+ *   ["gap", Gap] | ["caughtUp", { replayed: number }] | ["error", ErrorEvent] |
+ *   ["state", StateEvent]} Effect
+ * @typedef {["connect"] | ["restored", Stored] | ["opened", socket: number] |
+ *   ["closed", socket: number, reason?: string] | ["frame", socket: number, text: any] | ["handled"] |
+ *   ["send", text: string] | ["request", id: string, text?: string, resend?: boolean] | ["cancel", id: string] |
+ *   ["check", wasAway: boolean] | ["woken"] | ["end", "closed" | "failed", reason?: string]} Event
  */
 
 export {};
