@@ -56,7 +56,7 @@ export const createJob = (id, cancel) => {
     if (answer.type === "error") return fail(new RequestError(answer.error ?? {}));
     if (isEnd(answer)) {
       isEnded = true;
-      result.resolve(answer.data ?? answer.result);
+      result.resolve(answer.type === "complete" ? answer.result : answer.data);
     } else if (answer.type === "progress") latest = answer;
     wake();
   };

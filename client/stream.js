@@ -173,6 +173,8 @@ export const createStream = (from, host) => {
   /** Ends a sync. @param {any} page */
   const answered = (page) => {
     pageBy = syncAt = failed = 0;
+    // The client is not caught up with an older page while a newer one is in the line.
+    if (caughtUp && line.includes(caughtUp)) caughtUp = undefined;
     if (!isRegistered) host.registered();
     // A new stream may not have the connection's registration, so the next sync is a hello again.
     isRegistered = !page.reset;
@@ -243,7 +245,7 @@ export const createStream = (from, host) => {
       pageBy = syncAt = 0;
     },
     frame(frame, size) {
-      if (!from) return;
+      if (!isSupported()) return;
       if (frame.messages) takePage(frame, size);
       else takeLive(frame, size);
     },
@@ -283,7 +285,7 @@ export const createStream = (from, host) => {
       now = at;
       events[event]?.(...values);
       advance();
-      holeSince = held.size || isBehind ? Math.min(holeSince, now) : Infinity;
+      holeSince = isSupported() && (held.size || isBehind) ? Math.min(holeSince, now) : Infinity;
     },
     /** Returns when the event `woken` is due. */
     wakeAt,
