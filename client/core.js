@@ -25,7 +25,7 @@ import { createStream } from "./stream.js";
 export const createCore = (from) => {
   /** @type {Status} */
   let status = "idle";
-  let [socket, old, next, last] = [0, 0, 0, 0];
+  let [socket, old, next, last] = Array(4).fill(0);
   let [openBy, retryAt, rotateAt, pongBy, idleAt] = Array(5).fill(Infinity);
   let openedAt = 0;
   /** The idle time, and the random part of the time of a rotation. */
@@ -176,15 +176,14 @@ export const createCore = (from) => {
     try {
       frame = JSON.parse(text);
       isPong = frame?.type === "streamer.pong";
-      isOurs = isId(frame?.type) && frame.type.startsWith("streamer.");
+      isOurs = /^streamer\./.test(frame?.type);
       if (isOurs && !isPong && !isFrame(frame)) return;
     } catch {
       return;
     }
-    hasPongs ||= isPong || (isOurs && !!frame.messages);
-    if (isPong) {
-      if (isNewest) pongBy = Infinity;
-    } else if (isOurs) {
+    hasPongs ||= isOurs;
+    if (isPong) pongBy = Infinity;
+    else if (isOurs) {
       run("frame", frame, text.length);
       if (isNewest) limitLife(frame.expires_in);
     } else if (frame?.connectionId && frame.requestId && !frame.type) {
@@ -311,7 +310,7 @@ export const createCore = (from) => {
         ? Math.min(openBy, pongBy, idleAt, stream.wakeAt(), next || old ? Infinity : rotateAt)
         : Math.min(openBy, retryAt),
     status: () => status,
-    isOpen: () => socket > 0,
+    isOpen: () => !!socket,
     isSupported: stream.isSupported,
     position: stream.position,
   };

@@ -136,7 +136,7 @@ function createClient(url, options) {
     try {
       checkSize(text);
       if (end) throw end;
-      if (jobs.has(id) || jobs.size >= MAX_REQUESTS) throw new RangeError("too many requests, or a repeated id");
+      if (jobs.has(id) || jobs.size >= MAX_REQUESTS) throw new RangeError("too many requests or a repeated id");
       jobs.set(id, entry);
       entry.job.then(stop, stop);
       step("request", id, text, resend);
@@ -236,7 +236,7 @@ function createClient(url, options) {
       }
     },
     request(request, { resend = true } = {}) {
-      const message = { request_id: "req_" + now() + random().toString(36).slice(1), ...request };
+      const message = { request_id: "req_" + now() + random(), ...request };
       return start(message.request_id, JSON.stringify(message), resend);
     },
     resume: (id) => jobs.get(id)?.job ?? start(id),

@@ -21,7 +21,7 @@ export const createStore = ({ storage, key = "" } = {}, report) => {
     identify(token) {
       const own = `streamer:${key}:${hash(token)}`;
       if (name === own) return;
-      if (name) throw new Unauthorized("another user's token: create another client");
+      if (name) throw new Unauthorized("another user's token: use another client");
       name = own;
       try {
         const { epoch, seq, ids } = JSON.parse(storage?.getItem(name) ?? "{}");

@@ -283,7 +283,7 @@ export const createStream = (from, host) => {
     /** Handles an event. @type {(at: number, event: string, ...values: any[]) => void} */
     step(at, event, ...values) {
       now = at;
-      events[event]?.(...values);
+      events[event](...values);
       advance();
       holeSince = isSupported() && (held.size || isBehind) ? Math.min(holeSince, now) : Infinity;
     },
