@@ -160,6 +160,14 @@ locals {
         ]
       },
       {
+        title = "Mailbox latency"
+        stat  = "p99"
+        metrics = [
+          ["Streamer", "MailboxAppendLatency", "service", "delivery-worker", "stage", local.stage],
+          ["Streamer", "PageLatency", "service", "mailbox-handler", "stage", local.stage],
+        ]
+      },
+      {
         title = "Mailbox table"
         stat  = "Sum"
         metrics = [
@@ -179,7 +187,7 @@ locals {
       for short, function in local.stack.functions : [function.package, local.function_names[short]]
       if !contains(keys(local.functions), short)
     ]),
-    var.mailbox ? [] : [local.mailbox_name, "Kept", "MailboxCollisions"],
+    var.mailbox ? [] : [local.mailbox_name, "Kept", "MailboxAppendLatency", "MailboxCollisions"],
   )
   present_widget_rows = [
     for widgets in local.all_widget_rows : [

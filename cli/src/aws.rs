@@ -8,6 +8,7 @@ use aws_credential_types::provider::{ProvideCredentials as _, error::Credentials
 use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 use streamer_connections::TableError;
 use streamer_environment::{aws, failure::FailureKind};
+use streamer_mailbox::MailboxError;
 use streamer_producer::SendError;
 use tokio::time::timeout;
 
@@ -140,6 +141,26 @@ pub fn table_failed(error: &TableError) -> anyhow::Error {
     }
 }
 
+/// Returns the error of an operation on the mailbox.
+#[must_use]
+pub fn mailbox_failed(error: &MailboxError) -> anyhow::Error {
+    match error {
+        MailboxError::Table(streamer_mailbox::TableError::Call {
+            table,
+            kind: FailureKind::NotFound,
+            ..
+        }) => anyhow!(
+            "there is no mailbox table {table}: check the name, the Region and the account, or deploy it with \
+             `mailbox = true` in Terraform"
+        ),
+        MailboxError::Table(streamer_mailbox::TableError::Call { operation, table, kind, cause }) => {
+            let (action, resource) = (format!("dynamodb:{operation}"), format!("mailbox table {table}"));
+            Call { action: &action, resource: &resource }.explain(*kind, cause)
+        }
+        error => anyhow!("{error}"),
+    }
+}
+
 /// Returns the error of a message that is not on the queue at `url`.
 #[must_use]
 pub fn send_failed(error: SendError, url: &str) -> anyhow::Error {
@@ -198,6 +219,24 @@ mod tests {
             assert!(text.contains(sentence) && !text.contains("Secret"), "{text}");
         }
         assert!(text(FailureKind::Unreachable).starts_with("cannot reach SQS for queue https://"));
+    }
+
+    #[test]
+    fn missing_mailbox_table_names_setting() {
+        let text = |kind| {
+            let (operation, table) = ("GetItem", "streamer_mailbox".to_owned());
+            let error =
+                streamer_mailbox::TableError::Call { operation, table, kind, cause: "Secret".to_owned() };
+            mailbox_failed(&error.into()).to_string()
+        };
+        let missing = text(FailureKind::NotFound);
+        assert!(missing.starts_with("there is no mailbox table streamer_mailbox: "), "{missing}");
+        assert!(missing.ends_with("deploy it with `mailbox = true` in Terraform"), "{missing}");
+        let denied = text(FailureKind::Denied);
+        assert!(
+            denied.contains("do not permit dynamodb:GetItem on mailbox table streamer_mailbox"),
+            "{denied}"
+        );
     }
 
     #[test]

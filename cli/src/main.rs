@@ -12,8 +12,8 @@ use streamer_cli::{
     arguments,
     commands::{
         completions::Completions, connections::Connections, demo, disconnect::Disconnect, down::Down,
-        env::Env, listen::Listen, logs::Logs, man::Man, package::Package, redrive::Redrive, send::Send,
-        status::Status, token::Token, up::Up,
+        env::Env, forget::Forget, listen::Listen, logs::Logs, mailbox::Mailbox, man::Man, package::Package,
+        redrive::Redrive, send::Send, status::Status, token::Token, up::Up,
     },
     exit::Exit,
     screen::print_error,
@@ -62,6 +62,8 @@ Any deployment (the local stack, or AWS with --aws):
   send        Send messages to connections, a user or a tenant
   connections List live connections
   disconnect  List or close the connections of a tenant or user
+  mailbox     List the messages that are kept for a user
+  forget      List or erase the personal data of a user
   redrive     List dead letters, send them back or drop them
   status      Show queues, dead letters, connections, functions and circuit breaker
 
@@ -90,6 +92,8 @@ enum Command {
     Send(Send),
     Connections(Connections),
     Disconnect(Disconnect),
+    Mailbox(Mailbox),
+    Forget(Forget),
     Redrive(Redrive),
     Status(Status),
     Package(Package),
@@ -111,6 +115,8 @@ async fn main() -> ExitCode {
         Some(Command::Send(send)) => send.run().boxed_local(),
         Some(Command::Connections(connections)) => connections.run().boxed_local(),
         Some(Command::Disconnect(disconnect)) => disconnect.run().boxed_local(),
+        Some(Command::Mailbox(mailbox)) => mailbox.run().boxed_local(),
+        Some(Command::Forget(forget)) => forget.run().boxed_local(),
         Some(Command::Redrive(redrive)) => redrive.run().boxed_local(),
         Some(Command::Status(status)) => status.run().boxed_local(),
         Some(Command::Package(package)) => package.run().boxed_local(),

@@ -49,6 +49,16 @@ impl Screen {
         }
     }
 
+    /// Writes a document byte for byte and without a line break at its end, unless standard output is a terminal.
+    pub fn document(self, text: &str) {
+        let mut out = stdout().lock();
+        // A reader such as `head` may have closed the pipe.
+        _ = match out.is_terminal() {
+            true => writeln!(out, "{}", sanitize_lines(text)),
+            false => out.write_all(text.as_bytes()).and_then(|()| out.flush()),
+        };
+    }
+
     /// Writes a line about a step that takes a while, to standard error if standard output has to stay empty.
     fn progress_line(self, text: &str) {
         if self.silent {
@@ -144,6 +154,12 @@ pub fn sanitize(text: &str) -> String {
     text.chars().map(|character| if is_unsafe(character) { '\u{FFFD}' } else { character }).collect()
 }
 
+/// Like [`sanitize`], except for line breaks and tabs.
+fn sanitize_lines(text: &str) -> String {
+    let line = |line: &str| line.split('\t').map(sanitize).collect::<Vec<_>>().join("\t");
+    text.split('\n').map(line).collect::<Vec<_>>().join("\n")
+}
+
 /// Returns whether a character could change what a terminal shows.
 #[must_use]
 pub fn is_unsafe(character: char) -> bool {
@@ -162,6 +178,11 @@ mod tests {
     fn age_has_at_most_two_units() {
         let ages = [59, 3_725, 180_000].map(|seconds| age(Duration::from_secs(seconds)));
         assert_eq!(ages, ["59s", "1h 2m", "2days 2h"]);
+    }
+
+    #[test]
+    fn document_keeps_its_lines_on_a_terminal() {
+        assert_eq!(sanitize_lines("{\n\t\"a\": \"\u{1b}[2J\"\n}"), "{\n\t\"a\": \"\u{FFFD}[2J\"\n}");
     }
 
     #[test]

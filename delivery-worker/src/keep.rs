@@ -105,7 +105,8 @@ pub async fn keep<G>(worker: &Worker<G>, records: &mut [Record], time: &Time) ->
 }
 
 impl Kept {
-    /// Returns the messages that are to be kept and have not expired, in order of arrival. Rejects those that cannot be.
+    /// Returns the messages that are to be kept and have not expired, in order of arrival. Rejects those that cannot be
+    /// kept.
     fn admit<G>(&mut self, worker: &Worker<G>, records: &[Record], now: SystemTime) -> Vec<usize> {
         let mut valid = Vec::new();
         for (index, record) in records.iter().enumerate() {
@@ -162,7 +163,7 @@ impl Kept {
                     failed.iter().for_each(|index| self.hand_back(*index, cause.clone()));
                 }
             }
-            // On a FIFO queue, nothing is stored behind a message of its group that is not.
+            // On a FIFO queue, nothing is stored behind a message of its group that could not be.
             let (behind, next): (Vec<_>, Vec<_>) =
                 later.into_iter().partition(|index| failed_groups.contains(&records[*index].group));
             behind.into_iter().for_each(|index| self.hand_back(index, Cause::Behind));

@@ -203,12 +203,12 @@ run "alarms_and_dashboard_show_the_mailbox" {
   }
 
   assert {
-    condition     = slice(jsondecode(aws_cloudwatch_dashboard.this.dashboard_body).widgets[*].properties.title, 12, 15) == ["Mailbox", "Mailbox handler", "Mailbox table"]
+    condition     = slice(jsondecode(aws_cloudwatch_dashboard.this.dashboard_body).widgets[*].properties.title, 12, 16) == ["Mailbox", "Mailbox handler", "Mailbox latency", "Mailbox table"]
     error_message = "widgets: ${jsonencode(jsondecode(aws_cloudwatch_dashboard.this.dashboard_body).widgets[*].properties.title)}"
   }
 
   assert {
-    condition     = jsondecode(aws_cloudwatch_dashboard.this.dashboard_body).widgets[14].properties.metrics[0] == ["AWS/DynamoDB", "ConsumedWriteCapacityUnits", "TableName", "streamer_mailbox"]
+    condition     = jsondecode(aws_cloudwatch_dashboard.this.dashboard_body).widgets[15].properties.metrics[0] == ["AWS/DynamoDB", "ConsumedWriteCapacityUnits", "TableName", "streamer_mailbox"]
     error_message = "The dashboard must show the capacity that the mailbox table consumes."
   }
 }

@@ -8,7 +8,7 @@ use crate::{
     head::Head,
     mailbox::{Mailbox, MailboxError},
     stream::Stream,
-    table::{DELETES, Put, Raise, StoredMessage, Table},
+    table::{DELETES, Put, Raise, StoredMessage, TTL_MARGIN, Table},
 };
 
 /// Numbers that a writer tries for one message.
@@ -22,6 +22,11 @@ const SLACK: u64 = DELETES as u64;
 
 /// How far the clocks of workers may be apart in the search for a message that an earlier attempt stored.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(5 * 60);
+
+/// A writer holds a message that has less than this left in the table before it goes on to the next number. It is three
+/// times as long as Lambda's longest invocation: one for this writer, one for another whose view of `top` is old, and one
+/// for their clocks.
+const HOLD_BELOW: Duration = Duration::from_secs(45 * 60);
 
 /// A message to append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,24 +140,48 @@ impl<T: Table> Mailbox<T> {
     ) -> Result<u64, MailboxError> {
         if let Some(since) = message.tried_since
             && let Some(seq) = self.find(stream, &pass.head, message.id, since).await?
+            && seq <= pass.reached
         {
-            pass.reached = pass.reached.max(seq);
             return Ok(seq);
         }
+        // The message may be beyond `reached`. Only a number that follows taken ones may be given out, so this goes on
+        // from number to number until it finds the message. It may store a second copy if DynamoDB removed a message in
+        // between.
         let (id, body) = (message.id.clone(), message.body.to_owned());
         let stored = StoredMessage { id, body, stored_at: now, until: message.until };
         for _ in 0..TRIES {
             let seq = pass.reached + 1;
             let put = self.table.put_message(stream, &pass.head.epoch, seq, &stored).await?;
+            if let Put::Taken { expires_at, .. } = &put
+                && !self.hold(stream, pass, seq, *expires_at, now).await?
+            {
+                continue;
+            }
             pass.reached = seq;
             match put {
                 Put::Stored => return Ok(seq),
                 // An earlier attempt whose answer was lost.
-                Put::Taken(id) if id == *message.id => return Ok(seq),
-                Put::Taken(_) => pass.collisions += 1,
+                Put::Taken { id, .. } if id == *message.id => return Ok(seq),
+                Put::Taken { .. } => pass.collisions += 1,
             }
         }
         Err(MailboxError::Contended)
+    }
+
+    /// Makes sure that a number which this writer passes is not free again while another writer may try it. Returns
+    /// whether the number is still taken.
+    async fn hold(
+        &self,
+        stream: &Stream,
+        pass: &Pass,
+        seq: u64,
+        expires_at: SystemTime,
+        now: SystemTime,
+    ) -> Result<bool, MailboxError> {
+        if expires_at >= now + HOLD_BELOW {
+            return Ok(true);
+        }
+        Ok(self.table.hold_message(stream, &pass.head.epoch, seq, now + TTL_MARGIN).await?)
     }
 
     /// Returns the number of the message that an earlier attempt stored. It may be beyond `top`.

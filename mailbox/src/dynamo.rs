@@ -41,6 +41,32 @@ impl DynamoTable {
         self.client.put_item().table_name(&self.name).set_item(Some(item))
     }
 
+    /// Puts an item whose key is free. Returns the item that has the key otherwise.
+    async fn put_new(&self, put: PutItemFluentBuilder) -> Result<Option<Item>, TableError> {
+        let put = put
+            .condition_expression("attribute_not_exists(#item)")
+            .expression_attribute_names("#item", ITEM)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        match put.send().await {
+            Ok(_) => Ok(None),
+            Err(error) => match error.as_service_error() {
+                Some(PutItemError::ConditionalCheckFailedException(refusal)) => {
+                    Ok(Some(refusal.item().ok_or(TableError::Item(ITEM))?.clone()))
+                }
+                _ => Err(self.failed("PutItem", &error)),
+            },
+        }
+    }
+
+    /// Updates an item. Returns whether its condition holds.
+    async fn update(&self, update: UpdateItemFluentBuilder) -> Result<bool, TableError> {
+        match update.send().await {
+            Ok(_) => Ok(true),
+            Err(error) if is_condition(&error) => Ok(false),
+            Err(error) => Err(self.failed("UpdateItem", &error)),
+        }
+    }
+
     fn update_head(&self, stream: &Stream, epoch: &Epoch) -> UpdateItemFluentBuilder {
         self.client
             .update_item()
@@ -86,22 +112,10 @@ impl Table for DynamoTable {
     }
 
     async fn create_head(&self, stream: &Stream, head: &Head) -> Result<FreshHead, TableError> {
-        let put = self
-            .put(item::of_head(stream, head))
-            .condition_expression(format!("attribute_not_exists({ITEM})"));
-        match put
-            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
-            .send()
-            .await
-        {
-            Ok(_) => Ok(FreshHead::Created),
-            Err(error) => match error.as_service_error() {
-                Some(PutItemError::ConditionalCheckFailedException(refusal)) => {
-                    let item = refusal.item().ok_or(TableError::Item("epoch"))?;
-                    Ok(FreshHead::Exists(item::to_head(item)?))
-                }
-                _ => Err(self.failed("PutItem", &error)),
-            },
+        let put = self.put(item::of_head(stream, head));
+        match self.put_new(put).await? {
+            None => Ok(FreshHead::Created),
+            Some(old) => Ok(FreshHead::Exists(item::to_head(&old)?)),
         }
     }
 
@@ -112,20 +126,31 @@ impl Table for DynamoTable {
         seq: u64,
         message: &StoredMessage,
     ) -> Result<Put, TableError> {
-        let put = self
-            .put(item::of_message(stream, epoch, seq, message))
-            .condition_expression(format!("attribute_not_exists({ITEM})"))
-            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        match put.send().await {
-            Ok(_) => Ok(Put::Stored),
-            Err(error) => match error.as_service_error() {
-                Some(PutItemError::ConditionalCheckFailedException(refusal)) => {
-                    let item = refusal.item().ok_or(TableError::Item("id"))?;
-                    Ok(Put::Taken(item::id(item)?))
-                }
-                _ => Err(self.failed("PutItem", &error)),
-            },
+        let put = self.put(item::of_message(stream, epoch, seq, message));
+        match self.put_new(put).await? {
+            None => Ok(Put::Stored),
+            Some(old) => Ok(Put::Taken { id: item::id(&old)?, expires_at: item::expires_at(&old)? }),
         }
+    }
+
+    async fn hold_message(
+        &self,
+        stream: &Stream,
+        epoch: &Epoch,
+        seq: u64,
+        expires_at: SystemTime,
+    ) -> Result<bool, TableError> {
+        let update = self
+            .client
+            .update_item()
+            .table_name(&self.name)
+            .set_key(Some(item::key(stream, &message_key(epoch, seq))))
+            .update_expression("SET #expires = :expires")
+            .condition_expression("attribute_exists(#item)")
+            .expression_attribute_names("#item", ITEM)
+            .expression_attribute_names("#expires", EXPIRES_AT)
+            .expression_attribute_values(":expires", number(seconds(expires_at)));
+        self.update(update).await
     }
 
     async fn raise_top(
@@ -168,11 +193,7 @@ impl Table for DynamoTable {
             .condition_expression("epoch = :epoch AND #floor < :seq")
             .expression_attribute_names("#floor", "floor")
             .expression_attribute_values(":seq", number(seq));
-        match update.send().await {
-            Ok(_) => Ok(true),
-            Err(error) if is_condition(&error) => Ok(false),
-            Err(error) => Err(self.failed("UpdateItem", &error)),
-        }
+        self.update(update).await
     }
 
     async fn renew_head(
@@ -187,11 +208,8 @@ impl Table for DynamoTable {
             .condition_expression("epoch = :epoch")
             .expression_attribute_names("#expires", EXPIRES_AT)
             .expression_attribute_values(":expires", number(seconds(expires_at)));
-        match update.send().await {
-            Ok(_) => Ok(()),
-            Err(error) if is_condition(&error) => Ok(()),
-            Err(error) => Err(self.failed("UpdateItem", &error)),
-        }
+        self.update(update).await?;
+        Ok(())
     }
 
     async fn messages(

@@ -3,7 +3,7 @@
 use crate::{
     mailbox::{Mailbox, MailboxError},
     stream::{HEAD, Stream, messages_of},
-    table::{DELETES, Table},
+    table::{DELETES, Table, TableError},
 };
 
 /// Rounds over a stream to which others write meanwhile.
@@ -17,7 +17,7 @@ pub struct Erased {
 }
 
 impl<T: Table> Mailbox<T> {
-    /// Removes all items of a stream, the head last. Messages that are appended meanwhile are removed too, or begin a
+    /// Removes all items of a stream, readable or not, and the head last. Messages that are appended meanwhile are removed too, or begin a
     /// new stream, with another epoch.
     ///
     /// # Errors
@@ -25,7 +25,12 @@ impl<T: Table> Mailbox<T> {
     /// Run it again.
     pub async fn erase(&self, stream: &Stream) -> Result<Erased, MailboxError> {
         let mut erased = Erased::default();
-        let Some(head) = self.table.head(stream).await? else {
+        let head = match self.table.head(stream).await {
+            // A head that cannot be read goes with the other items.
+            Err(TableError::Item(_)) => None,
+            head => head?,
+        };
+        let Some(head) = head else {
             erased.items = self.remove_items(stream, |_| true).await?;
             return Ok(erased);
         };

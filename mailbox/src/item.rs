@@ -12,7 +12,7 @@ use crate::{
     head::Head,
     schema::{EXPIRES_AT, ITEM, STREAM},
     stream::{DEVICES, Device, HEAD, Stream, device_key, message_key, millis, seconds, seq_of},
-    table::{StoredId, StoredMessage, TTL_MARGIN, TableError},
+    table::{StoredId, StoredMessage, TableError},
 };
 
 pub(crate) type Item = HashMap<String, AttributeValue>;
@@ -50,7 +50,7 @@ pub(crate) fn of_head(stream: &Stream, head: &Head) -> Item {
 pub(crate) fn to_head(item: &Item) -> Result<Head, TableError> {
     let epoch = Epoch::new(read_text(item, "epoch")?).map_err(|_| TableError::Item("epoch"))?;
     let (top, floor) = (read_number(item, "top")?, read_number(item, "floor")?);
-    Ok(Head { epoch, top, floor, expires_at: read_seconds(item, EXPIRES_AT)? })
+    Ok(Head { epoch, top, floor, expires_at: expires_at(item)? })
 }
 
 pub(crate) fn of_message(stream: &Stream, epoch: &Epoch, seq: u64, message: &StoredMessage) -> Item {
@@ -61,7 +61,7 @@ pub(crate) fn of_message(stream: &Stream, epoch: &Epoch, seq: u64, message: &Sto
             ("body", text(&message.body)),
             ("stored_at", number(millis(message.stored_at))),
             ("until", number(millis(message.until))),
-            (EXPIRES_AT, number(seconds(message.until + TTL_MARGIN))),
+            (EXPIRES_AT, number(seconds(message.expires_at()))),
         ],
     )
 }
@@ -73,6 +73,11 @@ pub(crate) fn into_message(mut item: Item) -> Result<(u64, StoredMessage), Table
     };
     let (stored_at, until) = (stored_at(&item)?, read_millis(&item, "until")?);
     Ok((seq(&item)?, StoredMessage { id: id(&item)?, body, stored_at, until }))
+}
+
+/// Returns when DynamoDB may remove an item.
+pub(crate) fn expires_at(item: &Item) -> Result<SystemTime, TableError> {
+    read_seconds(item, EXPIRES_AT)
 }
 
 pub(crate) fn to_stored_id(item: &Item) -> Result<StoredId, TableError> {
@@ -88,7 +93,7 @@ pub(crate) fn of_device(stream: &Stream, device: &Device) -> Item {
 
 pub(crate) fn to_device(item: &Item) -> Result<Device, TableError> {
     let endpoint = read_text(item, "endpoint")?;
-    Ok(Device { connection: connection(item)?, endpoint, expires_at: read_seconds(item, EXPIRES_AT)? })
+    Ok(Device { connection: connection(item)?, endpoint, expires_at: expires_at(item)? })
 }
 
 pub(crate) fn id(item: &Item) -> Result<MessageId, TableError> {

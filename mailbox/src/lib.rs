@@ -23,9 +23,13 @@
 //! the page lacks a message, then `top` was raised after the handler read it, so the worker read the devices after the
 //! device was written, and posts the message. Both may happen, and the message has the same number both times.
 //!
-//! *Removed numbers.* A number may become free again when its message has expired or was removed. A writer whose view of
-//! `top` is old must not store below `floor`, so it compares both when `top` is already higher than its own number.
-//! DynamoDB removes a message at the earliest an hour after it has expired, which no invocation outlasts.
+//! *Removed numbers.* A number becomes free again when its message is removed, and a writer whose view of `top` is old may
+//! then store at a number that readers have passed. Two rules prevent it. The stream had too many messages: `floor` is
+//! raised before they are removed, and a writer that finds `top` higher than its own number compares the number with
+//! `floor`. A reader that has read the head before compares `floor` once more after it has read the messages. The message
+//! has expired: DynamoDB removes it at the earliest an hour after that, which no invocation
+//! outlasts. A message that a killed worker left beyond `top` may be older than that, so a writer that passes it makes
+//! its item stay for another hour.
 
 mod append;
 mod config;

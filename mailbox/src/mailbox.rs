@@ -90,17 +90,17 @@ impl<T: Table> Mailbox<T> {
         loop {
             let (page, next) = self.table.devices(stream, after.as_ref()).await?;
             devices.extend(page.into_iter().filter(|device| device.expires_at > now));
+            let is_over = devices.len() > MAX_DEVICES || (devices.len() == MAX_DEVICES && next.is_some());
+            if is_over {
+                tracing::warn!(
+                    devices = MAX_DEVICES,
+                    "a user has more devices than are served live: the others learn of messages by their syncs"
+                );
+                devices.truncate(MAX_DEVICES);
+            }
             match next {
-                Some(next) if devices.len() < MAX_DEVICES => after = Some(next),
-                Some(_) => {
-                    tracing::warn!(
-                        devices = MAX_DEVICES,
-                        "a user has more devices than are served live: the others learn of messages by their syncs"
-                    );
-                    devices.truncate(MAX_DEVICES);
-                    return Ok(devices);
-                }
-                None => return Ok(devices),
+                Some(next) if !is_over => after = Some(next),
+                _ => return Ok(devices),
             }
         }
     }

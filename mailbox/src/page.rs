@@ -14,8 +14,12 @@ use crate::{
     table::{StoredMessage, Table},
 };
 
-/// Messages that the first call for a page reads. Further calls read as many as the sizes of these suggest.
+/// Messages that the first call for a page reads. Further calls read as many as the sizes of these suggest, and four
+/// times as many as the call before if all have expired.
 const FIRST_READ: usize = 4;
+
+/// Times that a page is read, because the stream was erased meanwhile.
+const RESTARTS: u32 = 3;
 
 /// Maximum number of messages that one call reads.
 const MAX_READ: usize = 100;
@@ -59,7 +63,7 @@ impl<T: Table> Mailbox<T> {
     /// page begins with the oldest message that is left.
     ///
     /// # Errors
-    /// [`MailboxError::Table`] if a call fails.
+    /// [`MailboxError::Table`] if a call fails, and [`MailboxError::Removed`] if the stream is erased again and again.
     pub async fn page(
         &self,
         stream: &Stream,
@@ -67,6 +71,22 @@ impl<T: Table> Mailbox<T> {
         limits: PageLimits,
         now: SystemTime,
     ) -> Result<Page, MailboxError> {
+        for _ in 0..RESTARTS {
+            if let Some(page) = self.read(stream, start, limits, now).await? {
+                return Ok(page);
+            }
+        }
+        Err(MailboxError::Removed)
+    }
+
+    /// Returns the page after `start`; `None` if the stream was erased meanwhile.
+    async fn read(
+        &self,
+        stream: &Stream,
+        start: &Start,
+        limits: PageLimits,
+        now: SystemTime,
+    ) -> Result<Option<Page>, MailboxError> {
         let head = self.head_or_new(stream, now).await?;
         if head.is_old(now) {
             self.table.renew_head(stream, &head.epoch, Head::end_of_life(now)).await?;
@@ -80,12 +100,22 @@ impl<T: Table> Mailbox<T> {
             Start::Now => (Some(head.top), None),
         };
         let mut builder = Builder::new(&head, after, limits.bytes, now);
+        let mut has_read = false;
         for _ in 0..limits.reads.max(1) {
             let Some((range, limit)) = builder.next_read() else { break };
             let (messages, read) = self.table.messages(stream, &head.epoch, range, limit).await?;
             builder.add(messages, read);
+            has_read = true;
         }
-        Ok(builder.finish(epoch, reset))
+        if has_read {
+            // Messages may have been removed meanwhile, and a writer with an old view may have stored others at their
+            // numbers. `floor` was raised before that.
+            match self.table.head(stream).await? {
+                Some(later) if later.epoch == head.epoch => builder.raise_floor(later.floor),
+                _ => return Ok(None),
+            }
+        }
+        Ok(Some(builder.finish(epoch, reset)))
     }
 }
 
@@ -94,6 +124,8 @@ struct Builder {
     now: SystemTime,
     top: u64,
     floor: u64,
+    /// Whether the client is told which messages before the first one are missing.
+    has_claim: bool,
     max_bytes: usize,
     /// Whether numbers before the first message are left out.
     skips: bool,
@@ -103,6 +135,8 @@ struct Builder {
     messages: Vec<(u64, StoredMessage)>,
     missing: Vec<Missing>,
     is_full: bool,
+    /// Messages that the next call reads if none is on the page yet.
+    blind_read: usize,
 }
 
 impl Builder {
@@ -113,6 +147,7 @@ impl Builder {
             now,
             top: head.top,
             floor: head.floor,
+            has_claim: after.is_some(),
             max_bytes,
             skips: after.is_none(),
             after: start,
@@ -121,6 +156,7 @@ impl Builder {
             messages: Vec::new(),
             missing: Vec::new(),
             is_full: false,
+            blind_read: FIRST_READ,
         }
     }
 
@@ -130,7 +166,7 @@ impl Builder {
         // Messages at or below the floor are removed, or will be.
         let range = self.through.max(self.floor.min(self.top)) + 1..=self.top;
         let limit = match self.messages.len() {
-            0 => FIRST_READ,
+            0 => self.blind_read,
             count => {
                 let average = (self.bytes / count).max(1);
                 (self.max_bytes.saturating_sub(self.bytes) / average + 1).clamp(1, MAX_READ)
@@ -159,6 +195,7 @@ impl Builder {
             self.messages.push((seq, message));
         }
         self.advance(read.min(self.top));
+        self.blind_read = (self.blind_read * 4).min(MAX_READ);
     }
 
     /// Moves on to `seq`, past numbers without a message.
@@ -183,6 +220,26 @@ impl Builder {
                 _ => self.missing.push(Missing { from, to: seq, reason: MissingReason::Expired }),
             }
         }
+    }
+
+    /// Leaves out the numbers up to `floor`.
+    fn raise_floor(&mut self, floor: u64) {
+        let floor = floor.min(self.through);
+        if floor <= self.floor || floor <= self.after {
+            return;
+        }
+        self.messages.retain(|(seq, _)| *seq > floor);
+        for missing in &mut self.missing {
+            missing.from = missing.from.max(floor + 1);
+        }
+        if self.has_claim {
+            let overflow = Missing { from: self.after + 1, to: floor, reason: MissingReason::Overflow };
+            self.missing.insert(0, overflow);
+        } else {
+            self.after = self.messages.first().map_or(self.through, |(seq, _)| seq - 1);
+        }
+        let after = self.after;
+        self.missing.retain(|missing| missing.from <= missing.to && missing.from > after);
     }
 
     fn finish(self, epoch: Epoch, reset: Option<Reset>) -> Page {

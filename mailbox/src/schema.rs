@@ -3,7 +3,9 @@
 /// The hash key: one stream.
 pub const STREAM: &str = "stream";
 
-/// The range key: the head, a message or a device of the stream.
+/// The range key: the head, a message or a device of the stream. It is a reserved word, so expressions need a placeholder.
+///
+/// Source: <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/ReservedWords.html>.
 pub const ITEM: &str = "item";
 
 /// The TTL attribute, in seconds since the epoch.

@@ -51,13 +51,27 @@ pub struct StoredId {
     pub stored_at: SystemTime,
 }
 
+impl StoredMessage {
+    /// Returns when DynamoDB may remove the message: an hour after it has expired, and at least an hour after it was
+    /// stored.
+    #[must_use]
+    pub fn expires_at(&self) -> SystemTime {
+        self.until.max(self.stored_at) + TTL_MARGIN
+    }
+}
+
 /// The result of a conditional write of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Put {
     /// The message is stored.
     Stored,
-    /// The number is taken by the message with this id.
-    Taken(MessageId),
+    /// The number is taken.
+    Taken {
+        /// The id of the message that has the number.
+        id: MessageId,
+        /// When DynamoDB may remove that message, which frees the number.
+        expires_at: SystemTime,
+    },
 }
 
 /// The result of a conditional write of `top`.
@@ -125,6 +139,15 @@ pub trait Table: Send + Sync {
         message: &StoredMessage,
     ) -> impl Future<Output = Result<Put, TableError>> + Send;
 
+    /// Keeps the message with a number in the table until `expires_at`. Returns whether there is one.
+    fn hold_message(
+        &self,
+        stream: &Stream,
+        epoch: &Epoch,
+        seq: u64,
+        expires_at: SystemTime,
+    ) -> impl Future<Output = Result<bool, TableError>> + Send;
+
     /// Raises `top` to `seq`, and the end of the head's life to `expires_at`, if `top` is lower and the epoch is the
     /// same.
     fn raise_top(
@@ -161,7 +184,8 @@ pub trait Table: Send + Sync {
         limit: usize,
     ) -> impl Future<Output = Result<(Vec<(u64, StoredMessage)>, u64), TableError>> + Send;
 
-    /// Returns messages with these numbers in descending order, without their payloads, as many as one call reads. The second value is the number down to which the call has read.
+    /// Returns messages with these numbers in descending order, without their payloads, as many as one call reads. The
+    /// second value is the number down to which the call has read.
     fn newest_ids(
         &self,
         stream: &Stream,

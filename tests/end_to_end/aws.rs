@@ -18,14 +18,19 @@ const QUEUE: &str = "https://sqs.us-east-1.amazonaws.com/000000000000/outbound";
 /// A secret that no output may contain.
 const SECRET: &str = "wJalrXUtnFEMI";
 
+const FORGET: [&str; 10] =
+    ["forget", "--aws", "--table", "rows", "--mailbox-table", "kept", "--tenant", "acme", "--user", "anna"];
+
 /// Every command with `--aws`.
-const COMMANDS: [&[&str]; 6] = [
+const COMMANDS: [&[&str]; 8] = [
     &["status", "--aws"],
     &["send", "--aws", "--queue-url", QUEUE, "--connection", "c", "--payload", "1"],
     &["redrive", "--aws", "--queue-url", QUEUE],
     &["connections", "--aws", "--table", "rows"],
     &["disconnect", "--aws", "--table", "rows", "--tenant", "acme"],
     &["disconnect", "--aws", "--table", "rows", "--tenant", "acme", "--close"],
+    &["mailbox", "--aws", "--mailbox-table", "kept", "--tenant", "acme", "--user", "anna"],
+    &FORGET,
 ];
 
 const CREDENTIALS: [(&str, &str); 4] = [

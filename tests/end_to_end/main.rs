@@ -9,6 +9,7 @@ mod connect;
 mod dead_letters;
 mod front_door;
 mod languages;
+mod mailbox;
 mod outcomes;
 mod redrive;
 mod routers;

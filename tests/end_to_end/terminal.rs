@@ -21,8 +21,8 @@ fn words(text: &str) -> Vec<&str> {
 #[tokio::test]
 async fn help_fits_narrow_terminals() -> anyhow::Result<()> {
     let streamer = Streamer::new("narrow-help").await?;
-    let commands =
-        ["up", "down", "logs", "token", "send", "connections", "disconnect", "package", "redrive", "status"];
+    let deployments = ["send", "connections", "disconnect", "mailbox", "forget", "redrive", "status"];
+    let commands = ["up", "down", "logs", "token", "package"].into_iter().chain(deployments);
     for command in [None].into_iter().chain(commands.map(Some)) {
         let arguments: Vec<_> = command.into_iter().chain(["--help"]).collect();
         let narrow = streamer.run_in_terminal(COLUMNS, None, arguments.iter().copied()).await?;

@@ -24,8 +24,12 @@ use crate::arrivals::Arrivals;
 
 const SOCKETS: usize = 20;
 
-const FUNCTIONS: [(&str, &str); 3] =
-    [("connect", "connect-handler"), ("delivery", "delivery-worker"), ("disconnect", "disconnect-handler")];
+const FUNCTIONS: [(&str, &str); 4] = [
+    ("connect", "connect-handler"),
+    ("delivery", "delivery-worker"),
+    ("disconnect", "disconnect-handler"),
+    ("mailbox", "mailbox-handler"),
+];
 
 /// The functions' packages.
 type Packages = Vec<(&'static str, Vec<u8>)>;
@@ -120,7 +124,7 @@ async fn upgrades_lose_no_message() -> anyhow::Result<()> {
     }
     writeln!(
         std::io::stderr(),
-        "upgrade: {messages} messages for {SOCKETS} open sockets, three functions replaced {upgrades} times, {} arrived, \
+        "upgrade: {messages} messages for {SOCKETS} open sockets, four functions replaced {upgrades} times, {} arrived, \
          {} arrived again",
         arrived.len(),
         frames - arrived.len()

@@ -65,6 +65,7 @@ impl Streamer {
             .env("STREAMER_STATE", &self.state)
             .env_remove("QUEUE_URL")
             .env_remove("CONNECTIONS_TABLE")
+            .env_remove("MAILBOX_TABLE")
             .env_remove("AWS_ENDPOINT_URL")
             .env_remove("STREAMER_TOKEN");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);

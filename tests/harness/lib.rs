@@ -4,6 +4,7 @@
 //! - [`localstack`]: another implementation of SQS.
 //! - [`worker`]: a worker on test doubles: [`gateway`] in memory for virtual time, queue and table inside the SDK's
 //!   HTTP client ([`doubles`]).
+//! - [`mailbox`]: the mailbox's table in memory.
 //! - [`proxy`]: a proxy before API Gateway that injects faults.
 //! - [`sqs`]: SQS and Lambda's event source mapping around a worker, over many invocations.
 //! - [`wire`]: a scripted gateway on HTTP/1.1. [`h2`]: one on HTTP/2.
@@ -25,6 +26,7 @@ pub mod h2;
 pub mod iam;
 pub mod key_server;
 pub mod localstack;
+pub mod mailbox;
 pub mod proxy;
 pub mod signer;
 pub mod sqs;

@@ -2,12 +2,14 @@
 
 use mailbox_handler::SyncError;
 use serde_json::json;
-use streamer_mailbox::{Mailbox, Settings};
-use streamer_tests::doubles::TableDouble;
+use streamer_tests::{
+    doubles::TableDouble,
+    mailbox::{Call, Fault},
+};
 use tokio::time::Instant;
 use tracing::Level;
 
-use crate::{HOUR, Rig, TIMEOUT, table::Fault, written::logged};
+use crate::{HOUR, Rig, TIMEOUT, written::logged};
 
 #[tokio::test(start_paused = true)]
 async fn denied_connections_fail_the_invocation() {
@@ -23,15 +25,15 @@ async fn denied_connections_fail_the_invocation() {
 /// Without a registered device a page could be the last that the client sees.
 #[tokio::test(start_paused = true)]
 async fn denied_mailbox_fails_the_invocation() {
-    for operation in ["put_device", "head", "create_head", "messages"] {
-        let mut rig = Rig::accepting();
-        if operation == "messages" {
+    for call in [Call::PutDevice, Call::Head, Call::CreateHead, Call::Messages] {
+        let rig = Rig::accepting();
+        if call == Call::Messages {
             rig.keep("anna", "m", "1", HOUR).await;
         }
-        rig.handler.mailbox = Mailbox::new(rig.mailbox.with(Fault::Denied(operation)), Settings::default());
+        rig.mailbox.inject_into(call, [Fault::Fails]);
         let error = rig.sync(true, &json!({})).await.unwrap_err();
-        assert!(matches!(error, SyncError::Mailbox(_)), "{operation}: {error}");
-        assert_eq!(rig.frames().len(), 0, "{operation}");
+        assert!(matches!(error, SyncError::Mailbox(_)), "{call:?}: {error}");
+        assert_eq!(rig.frames().len(), 0, "{call:?}");
     }
 }
 
@@ -50,10 +52,7 @@ async fn silent_tables_end_before_lambda() {
     for is_mailbox in [false, true] {
         let mut rig = Rig::accepting();
         match is_mailbox {
-            true => {
-                rig.handler.mailbox =
-                    Mailbox::new(rig.mailbox.with(Fault::Silent("head")), Settings::default())
-            }
+            true => rig.mailbox.inject_into(Call::Head, [Fault::Silence]),
             false => rig.handler.connections = TableDouble::silent(),
         }
         let began = Instant::now();

@@ -6,7 +6,6 @@ mod failures;
 mod pages;
 mod posts;
 mod syncs;
-mod table;
 mod written;
 
 use std::time::{Duration, SystemTime};
@@ -14,16 +13,17 @@ use std::time::{Duration, SystemTime};
 use aws_lambda_events::apigw::ApiGatewayProxyResponse;
 use mailbox_handler::{MailboxHandler, SyncError, time::Time};
 use serde_json::{Value, json};
-use streamer_mailbox::{Mailbox, NewMessage, Settings, Stream};
+use streamer_mailbox::{Device, Mailbox, NewMessage, Settings, Stream};
 use streamer_message::MessageId;
 use streamer_tests::{
     doubles::TableDouble,
     event::{CONNECTION, client_message, epoch},
     gateway::{MemoryGateway, status},
+    mailbox::MemoryTable,
     worker::{ENDPOINT, telemetry},
 };
 
-use self::{table::MemoryTable, written::Written};
+use self::written::Written;
 
 /// Lambda's timeout in these tests.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -73,6 +73,12 @@ impl Rig {
         let mailbox = Mailbox::new(self.mailbox.clone(), Settings::default());
         let appended = mailbox.append(&stream_of(user), &[message], epoch()).await;
         assert_eq!(appended.positions.len(), 1, "{:?}", appended.failure);
+    }
+
+    /// Returns the devices of the client's user.
+    async fn devices(&self) -> Vec<Device> {
+        let mailbox = Mailbox::new(self.mailbox.clone(), Settings::default());
+        mailbox.devices(&stream_of("anna"), epoch()).await.unwrap()
     }
 
     /// Appends messages with the numbers from 1 to `count` as payloads.

@@ -5,26 +5,28 @@ use std::time::Duration;
 use mailbox_handler::{PostError, SyncError};
 use serde_json::json;
 use streamer_gateway::PostResult;
-use streamer_mailbox::{Mailbox, Settings};
-use streamer_tests::gateway::{MemoryGateway, status};
+use streamer_tests::{
+    gateway::{MemoryGateway, status},
+    mailbox::{Call, Fault},
+};
 use tokio::time::Instant;
 
-use crate::{Rig, TIMEOUT, stream_of, table::Fault};
+use crate::{Rig, TIMEOUT};
 
 #[tokio::test(start_paused = true)]
 async fn gone_connection_is_unregistered() {
     let rig = Rig::new(MemoryGateway::always(status(410)));
     assert_eq!(rig.sync(true, &json!({})).await.unwrap().status_code, 200);
-    assert!(rig.mailbox.calls().contains(&"put_device"));
-    assert!(rig.mailbox.devices_of(&stream_of("anna")).is_empty());
+    assert!(rig.mailbox.calls().contains(&Call::PutDevice));
+    assert!(rig.devices().await.is_empty());
     assert_eq!((rig.frames().len(), rig.metric("PagesPosted").len()), (1, 0));
 }
 
 /// The device's TTL, or the worker's next post to it, removes it.
 #[tokio::test(start_paused = true)]
 async fn failed_unregistering_is_no_failure() {
-    let mut rig = Rig::new(MemoryGateway::always(status(410)));
-    rig.handler.mailbox = Mailbox::new(rig.mailbox.with(Fault::Denied("delete_device")), Settings::default());
+    let rig = Rig::new(MemoryGateway::always(status(410)));
+    rig.mailbox.inject_into(Call::DeleteDevice, [Fault::Fails]);
     assert_eq!(rig.sync(true, &json!({})).await.unwrap().status_code, 200);
 }
 

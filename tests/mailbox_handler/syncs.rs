@@ -6,18 +6,19 @@ use streamer_mailbox::Device;
 use streamer_tests::{
     doubles::TableDouble,
     event::{CONNECTION, client_message, epoch},
+    mailbox::Call,
     worker::ENDPOINT,
 };
 use tracing::Level;
 
-use crate::{HOUR, Rig, TIMEOUT, connected_at, stream_of, written::logged};
+use crate::{HOUR, Rig, TIMEOUT, connected_at, written::logged};
 
 /// A message that the page lacks was stored after the head was read, so its worker finds the device.
 #[tokio::test(start_paused = true)]
 async fn device_is_registered_before_reading() {
     let rig = Rig::accepting();
     rig.sync(true, &json!({})).await.unwrap();
-    assert_eq!(rig.mailbox.calls()[..2], ["put_device", "head"]);
+    assert_eq!(rig.mailbox.calls()[..2], [Call::PutDevice, Call::Head]);
     assert_eq!(rig.frames().len(), 1);
 }
 
@@ -31,7 +32,7 @@ async fn device_has_endpoint_and_expiry() {
         endpoint: ENDPOINT.to_owned(),
         expires_at: connected_at() + 2 * HOUR + HOUR / 6,
     };
-    assert_eq!(rig.mailbox.devices_of(&stream_of("anna")), [device]);
+    assert_eq!(rig.devices().await, [device]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -39,7 +40,7 @@ async fn later_syncs_register_nothing() {
     let rig = Rig::accepting();
     rig.sync(false, &json!({})).await.unwrap();
     assert_eq!(rig.frames().len(), 1);
-    assert!(rig.mailbox.devices_of(&stream_of("anna")).is_empty());
+    assert!(rig.devices().await.is_empty());
 }
 
 /// A body would reach the client where a route has a response.

@@ -40,7 +40,7 @@ async fn demo_cleans_up_an_external_endpoint() -> anyhow::Result<()> {
     let up = streamer.run_at(emulator.url(), ["up"]).await?;
     assert!(!up.success && up.err.contains("`up` starts its own endpoint: unset the variable"), "{up:?}");
     let demo = streamer.run_at(emulator.url(), []).await?;
-    assert!(demo.success && demo.out.contains("PASS 10/10"), "{demo:?}");
+    assert!(demo.success && demo.out.contains("PASS 11/11"), "{demo:?}");
     // The path of the logs depends on the state folder.
     for line in demo.out.lines().filter(|line| !line.starts_with(" logs: ")) {
         assert!(line.chars().count() <= 60, "a narrow terminal would break this line: {line}");
@@ -70,9 +70,9 @@ async fn interrupted_demo_tells_how_far_it_came() -> anyhow::Result<()> {
     assert_eq!(ended.code, Some(130), "{ended:?}");
     let (_, verdict) = ended.out.split_once(" INTERRUPTED ").unwrap_or_else(|| panic!("{ended:?}"));
     let passed: usize = verdict.split('/').next().unwrap().parse()?;
-    assert!((3..10).contains(&passed), "{ended:?}");
+    assert!((3..11).contains(&passed), "{ended:?}");
     assert!(!ended.out.contains("FAIL") && !ended.out.contains("outage)"), "{ended:?}");
-    let state = format!("streamer: interrupted by Ctrl-C: {passed} of 10 steps passed, `");
+    let state = format!("streamer: interrupted by Ctrl-C: {passed} of 11 steps passed, `");
     assert!(ended.err.starts_with(&state), "{ended:?}");
     assert!(ended.err.ends_with("` was running; the stack is down\n"), "{ended:?}");
     assert!(streamer.demos().is_empty(), "the emulator is still up");

@@ -125,6 +125,48 @@ where
     Ok(next.context("the connection is closed")??)
 }
 
+/// Returns the next frame as JSON.
+async fn next_json<S>(socket: &mut WebSocketStream<S>) -> anyhow::Result<Value>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    Ok(serde_json::from_str(next_frame(socket).await?.to_text()?)?)
+}
+
+/// Asks page by page, and after a new connection from the last message on.
+#[tokio::test]
+async fn listen_asks_for_kept_messages() -> anyhow::Result<()> {
+    let streamer = Streamer::new("listen-mailbox").await?;
+    let server = Server::start(&streamer).await?;
+    let mut listening = server.listen(&streamer, &["--mailbox"])?;
+    let mut socket = server.accept_socket().await?;
+    let hello = next_json(&mut socket).await?;
+    assert_eq!((&hello["type"], &hello["hello"]), (&json!("streamer.sync"), &json!(true)));
+    assert_eq!(hello["streams"], json!([{ "stream": "user", "from": "oldest" }]));
+    let page = |n: &Value, seq: u64| {
+        let messages = json!([{ "seq": seq, "id": format!("m{seq}"), "payload": "news" }]);
+        let (after, missing) = (seq - 1, json!([]));
+        json!({
+            "type": "streamer.page", "n": n, "stream": "user", "epoch": "e.0", "after": after, "through": seq,
+            "top": 2, "messages": messages, "missing": missing, "expires_in": 7200, "now": 1,
+        })
+    };
+    socket.send(Frame::text(page(&hello["n"], 1).to_string())).await?;
+    assert!(listening.frame().await?.ends_with("  mailbox         1  \"news\""));
+    let sync = next_json(&mut socket).await?;
+    assert_eq!((&sync["hello"], &sync["streams"][0]["seq"]), (&json!(false), &json!(1)));
+    socket.send(Frame::text(page(&sync["n"], 2).to_string())).await?;
+    assert!(listening.frame().await?.ends_with("  mailbox         2  \"news\""));
+    drop(socket);
+
+    let mut socket = server.accept_socket().await?;
+    let hello = next_json(&mut socket).await?;
+    assert_eq!((&hello["hello"], &hello["streams"][0]["seq"]), (&json!(true), &json!(2)));
+    signal(&listening.child, Signal::Interrupt)?;
+    assert_eq!(listening.end().await?, Some(0));
+    Ok(())
+}
+
 /// The user has other connections, so the command has to recognize its own.
 #[tokio::test]
 async fn listen_prints_its_id_and_connects_again() -> anyhow::Result<()> {

@@ -97,6 +97,7 @@ async fn detached_stack_serves_every_command() -> anyhow::Result<()> {
     check_connections(&streamer, &connection).await?;
     check_expiry(&streamer, &connection).await?;
 
+    check_mailbox(&streamer).await?;
     check_disconnect_lists(&streamer).await?;
     let other_user = streamer.run(["disconnect", "--tenant", "acme", "--user", "bob", "--close"]).await?;
     assert_eq!(other_user.out, "0 closed, 0 already gone, 0 failed\n");
@@ -130,6 +131,34 @@ async fn check_interruption(streamer: &Streamer) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A message is kept for a user who is away, read by `listen`, listed, and erased.
+async fn check_mailbox(streamer: &Streamer) -> anyhow::Result<()> {
+    let user = ["--tenant", "acme", "--user", "berta"];
+    let with = |command: &[&'static str], options: &[&'static str]| {
+        command.iter().chain(&user).chain(options).copied().collect::<Vec<_>>()
+    };
+    let send =
+        with(&["send"], &["--payload", "{ \"kept\":1.0 }", "--id", "order-1", "--keep", "7d", "--wait=60s"]);
+    let sent = streamer.run_all(send).await?;
+    assert!(sent.success && sent.out.ends_with("\nkept         user berta of tenant acme\n"), "{sent:?}");
+    let short = streamer.run_all(with(&["send"], &["--payload", "1", "--keep", "59s"])).await?;
+    assert!(short.code == Some(2) && short.err.contains("60 to 2592000 seconds"), "{short:?}");
+
+    let listen = with(&["listen"], &["--mailbox", "--count", "1", "--for", "60s"]);
+    let listened = streamer.run_all(listen).await?;
+    assert!(
+        listened.success && listened.out.ends_with("  mailbox         1  { \"kept\":1.0 }\n"),
+        "{listened:?}"
+    );
+    let shown = streamer.run_all(with(&["mailbox"], &["--show", "order-1"])).await?;
+    assert_eq!(shown.out, "{ \"kept\":1.0 }", "{shown:?}");
+    let erased = streamer.run_all(with(&["forget"], &["--yes"])).await?;
+    assert!(erased.success && erased.out.contains("\nmailbox: "), "{erased:?}");
+    let listed = streamer.run_all(with(&["mailbox"], &[])).await?;
+    assert_eq!(listed.out, "0 messages of 0 bytes, 0 devices\n", "{listed:?}");
+    Ok(())
+}
+
 /// Without `--close`, nothing is closed.
 async fn check_disconnect_lists(streamer: &Streamer) -> anyhow::Result<()> {
     let listed = streamer.run(["disconnect", "--tenant", "acme"]).await?;
@@ -151,11 +180,13 @@ async fn start_detached(streamer: &Streamer, free_port: u16) -> anyhow::Result<V
     assert!(started.success, "{started:?}");
     let up: Value = serde_json::from_str(&started.out)?;
     assert_eq!(port(&up), free_port);
-    for field in ["region", "management_endpoint", "queue_url", "dead_letter_queue_url", "connections_table"]
+    let queues = ["queue_url", "dead_letter_queue_url"];
+    for field in
+        ["region", "management_endpoint", "connections_table", "mailbox_table"].into_iter().chain(queues)
     {
         assert!(!text(&up, field).is_empty(), "{field}");
     }
-    for function in ["connect", "disconnect", "delivery", "router"] {
+    for function in ["connect", "disconnect", "delivery", "mailbox", "router"] {
         assert!(up["functions"][function].is_string(), "{function}");
     }
     assert!(up["pid"].is_number());
@@ -258,14 +289,15 @@ async fn logged_connection(streamer: &Streamer) -> anyhow::Result<String> {
 async fn shell_uses_stack_through_env() -> anyhow::Result<()> {
     const PRINT: &str = r#"
         eval "$(streamer env)"
-        printf '%s\n' "$AWS_ENDPOINT_URL" "$QUEUE_URL" "$DEAD_LETTER_QUEUE_URL" "$CONNECTIONS_TABLE" "$WEBSOCKET_URL"
+        printf '%s\n' "$AWS_ENDPOINT_URL" "$QUEUE_URL" "$DEAD_LETTER_QUEUE_URL" "$CONNECTIONS_TABLE" "$MAILBOX_TABLE" "$WEBSOCKET_URL"
         eval "$(streamer env --unset)"
         echo "${QUEUE_URL-unset} ${AWS_ACCESS_KEY_ID-unset}""#;
     let streamer = Streamer::new("env").await?;
     let up = start(&streamer).await?;
     let printed = streamer.run_script(PRINT).await?;
-    let fields = ["endpoint_url", "queue_url", "dead_letter_queue_url", "connections_table", "websocket_url"];
-    let expected: Vec<_> = fields.iter().map(|field| text(&up, field)).chain(["unset unset"]).collect();
+    let queues = ["endpoint_url", "queue_url", "dead_letter_queue_url"];
+    let fields = queues.into_iter().chain(["connections_table", "mailbox_table", "websocket_url"]);
+    let expected: Vec<_> = fields.map(|field| text(&up, field)).chain(["unset unset"]).collect();
     assert_eq!(printed.out.lines().collect::<Vec<_>>(), expected, "{printed:?}");
     let object: Value = serde_json::from_str(&streamer.run(["env", "--json"]).await?.out)?;
     assert_eq!(object["QUEUE_URL"], up["queue_url"]);

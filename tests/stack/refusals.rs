@@ -62,6 +62,8 @@ async fn commands_without_a_stack_explain_themselves() -> anyhow::Result<()> {
         streamer.run(["send", "--connection", "c", "--payload", "1"]).await?,
         streamer.run(["connections"]).await?,
         streamer.run(["disconnect", "--tenant", "acme"]).await?,
+        streamer.run(["mailbox", "--tenant", "acme", "--user", "anna"]).await?,
+        streamer.run(["forget", "--tenant", "acme", "--user", "anna"]).await?,
     ] {
         assert!(!result.success && result.err.contains(no_stack), "{result:?}");
     }

@@ -5,7 +5,7 @@ use std::fs;
 use streamer_tests::command::Streamer;
 
 /// Every command.
-pub(super) const COMMANDS: [&str; 14] = [
+pub(super) const COMMANDS: [&str; 16] = [
     "up",
     "down",
     "logs",
@@ -15,6 +15,8 @@ pub(super) const COMMANDS: [&str; 14] = [
     "send",
     "connections",
     "disconnect",
+    "mailbox",
+    "forget",
     "redrive",
     "status",
     "package",

@@ -14,7 +14,7 @@ use crate::stack::{
 /// Print variables for programs that use the local stack
 ///
 /// Prints lines for a shell: the endpoint, the Region and the credentials for any AWS SDK, and the names and URLs of the
-/// stack's queues, table and WebSocket API.
+/// stack's queues, tables and WebSocket API.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   eval \"$(streamer env)\"
@@ -54,7 +54,7 @@ pub fn shell_lines(deployed: &Deployed) -> String {
     variables(deployed).map(|(name, value)| format!("export {name}={}\n", quoted(value))).concat()
 }
 
-fn variables(deployed: &Deployed) -> [(&'static str, &str); 11] {
+fn variables(deployed: &Deployed) -> [(&'static str, &str); 12] {
     [
         ("AWS_ENDPOINT_URL", &deployed.endpoint_url),
         (ENDPOINT_OF_STACK, &deployed.endpoint_url),
@@ -66,6 +66,7 @@ fn variables(deployed: &Deployed) -> [(&'static str, &str); 11] {
         ("QUEUE_URL", &deployed.queue_url),
         ("DEAD_LETTER_QUEUE_URL", &deployed.dead_letter_queue_url),
         ("CONNECTIONS_TABLE", &deployed.connections_table),
+        ("MAILBOX_TABLE", &deployed.mailbox_table),
         ("WEBSOCKET_URL", &deployed.websocket_url),
     ]
 }

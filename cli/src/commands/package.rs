@@ -234,9 +234,11 @@ fn variable(text: &str) -> Result<(String, String), String> {
 fn variables(environment: &BTreeMap<String, String>) -> anyhow::Result<BTreeMap<String, String>> {
     let issuer = Issuer::generate()?;
     let values = BTreeMap::from([
+        ("connections_table", "streamer_connections"),
         ("dead_letter_queue_url", "https://sqs.us-east-1.amazonaws.com/000000000000/dead-letters"),
         ("jwt_issuers", ISSUER),
         ("jwt_public_key", issuer.public_key.as_str()),
+        ("mailbox_table", "streamer_mailbox"),
         ("management_endpoint", "https://a1b2c3d4e5.execute-api.us-east-1.amazonaws.com/production"),
         ("queue_url", "https://sqs.us-east-1.amazonaws.com/000000000000/outbound"),
     ]);

@@ -5,6 +5,7 @@ use aws_config::SdkConfig;
 use aws_sdk_sqs::Client;
 use clap::Args;
 use streamer_connections::ConnectionTable;
+use streamer_mailbox::{DynamoTable, Mailbox, Settings};
 use streamer_producer::Producer;
 use tokio::sync::OnceCell;
 
@@ -26,6 +27,9 @@ pub struct Target {
     /// Name of the connection table on AWS
     #[arg(long, env = "CONNECTIONS_TABLE", value_name = "NAME")]
     table: Option<String>,
+    /// Name of the mailbox table on AWS
+    #[arg(long, env = "MAILBOX_TABLE", value_name = "NAME")]
+    mailbox_table: Option<String>,
     #[arg(skip)]
     loaded: OnceCell<SdkConfig>,
 }
@@ -76,6 +80,22 @@ impl Target {
             return Ok(ConnectionTable::new(aws_sdk_dynamodb::Client::new(&self.config().await?), table));
         }
         Ok(local_stack().await?.table())
+    }
+
+    /// Returns the mailbox.
+    ///
+    /// # Errors
+    /// When no stack is up, or `--aws` is set without the table's name, a Region or credentials.
+    pub(super) async fn mailbox(&self) -> anyhow::Result<Mailbox<DynamoTable>> {
+        if self.aws {
+            let table = self.mailbox_table.as_deref().context(
+                "--aws needs the mailbox table: --mailbox-table, or the variable MAILBOX_TABLE; a deployment has one \
+                 with `mailbox = true` in Terraform",
+            )?;
+            let client = aws_sdk_dynamodb::Client::new(&self.config().await?);
+            return Ok(Mailbox::new(DynamoTable::new(client, table), Settings::default()));
+        }
+        Ok(local_stack().await?.mailbox())
     }
 
     /// Returns the configuration of clients of the deployment.

@@ -41,8 +41,8 @@ const LOG_POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Start the local stack and print its logs
 ///
-/// Starts an emulator of AWS, and deploys the WebSocket API, the Lambda functions, the queues, the connection table
-/// and a router on `$default`. Prints the functions' logs until Ctrl-C, which ends the stack. One stack can be up at
+/// Starts an emulator of AWS, and deploys the WebSocket API, the Lambda functions, the queues, the tables and a
+/// router on `$default`. Prints the functions' logs until Ctrl-C, which ends the stack. One stack can be up at
 /// a time.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:

@@ -107,14 +107,16 @@ impl DeadLetter {
         cause.chars().take(CAUSE_CHARACTERS).collect()
     }
 
-    /// Returns the body to send back. Of the worker's retry state it keeps only the connections that have the message,
-    /// and the message's age restarts at `now`. A body that is not a message is unchanged, because another version of
+    /// Returns the body to send back. Of the worker's retry state it keeps only the connections that have the message
+    /// and its position in the mailbox, so that it is not stored twice; the message's age restarts at `now`. A body that is not a message is unchanged, because another version of
     /// the worker may understand it.
     #[must_use]
     pub fn redrive_body(&self, now: SystemTime) -> String {
         let Ok(mut message) = OutboundMessage::decode(&self.body) else { return self.body.clone() };
         let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
-        let partial = message.retry.clone().filter(|retry| !retry.done.is_empty() || retry.after.is_some());
+        let is_partial =
+            |retry: &Retry| !retry.done.is_empty() || retry.after.is_some() || retry.kept.is_some();
+        let partial = message.retry.clone().filter(is_partial);
         let retry = partial.map(|retry| Retry { count: 0, receives: 0, since, ..retry });
         message.retry = retry;
         message.encode()
@@ -285,7 +287,7 @@ mod tests {
         assert_eq!((cause("503".to_owned()), cause(String::new())), ("503".to_owned(), String::new()));
     }
 
-    /// The retry state restarts, except for the connections that have the message. Unknown fields and messages of
+    /// The retry state restarts, except for the connections that have the message and its position. Unknown fields and messages of
     /// other versions are unchanged.
     #[test]
     fn redrive_body_resets_the_retry_state() {
@@ -296,6 +298,11 @@ mod tests {
         let partial = r#""retry":{"count":9,"receives":9,"since":1,"cause":"503","done":["c"]}"#;
         let reset = r#""retry":{"count":0,"receives":0,"since":7,"cause":"503","done":["c"]}"#;
         assert_eq!(redriven(&with_retry(partial)), with_retry(reset));
+        let kept =
+            r#""retry":{"count":2,"receives":3,"since":1,"cause":"503","kept":{"epoch":"e.0","seq":4}}"#;
+        let reset =
+            r#""retry":{"count":0,"receives":0,"since":7,"cause":"503","kept":{"epoch":"e.0","seq":4}}"#;
+        assert_eq!(redriven(&with_retry(kept)), with_retry(reset), "it would be stored twice");
         let without_retry =
             |body: &str| DeadLetter::from_message(message(body)).unwrap().body_without_retry();
         assert_eq!(without_retry(&with_retry(partial)), TO_USER, "the retry state makes no difference");

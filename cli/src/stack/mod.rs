@@ -31,6 +31,7 @@ use std::{
 use anyhow::Context as _;
 use aws_config::SdkConfig;
 use streamer_connections::ConnectionTable;
+use streamer_mailbox::{DynamoTable, Mailbox, Settings};
 use streamer_producer::Producer;
 
 use self::{
@@ -221,6 +222,13 @@ impl Stack {
     #[must_use]
     pub fn table(&self) -> ConnectionTable {
         ConnectionTable::new(aws_sdk_dynamodb::Client::new(&self.config), &self.deployed.connections_table)
+    }
+
+    /// Returns the mailbox.
+    #[must_use]
+    pub fn mailbox(&self) -> Mailbox<DynamoTable> {
+        let client = aws_sdk_dynamodb::Client::new(&self.config);
+        Mailbox::new(DynamoTable::new(client, &self.deployed.mailbox_table), Settings::default())
     }
 
     /// Returns a producer for the outbound queue.

@@ -3,7 +3,7 @@
 //! [`Admission`] combines three state machines, the [circuit breaker](breaker), the [concurrency
 //! limit](concurrency) and the [pacer]. They are pure: callers pass the time, and nothing does I/O. [`Gate`] is the
 //! async shell in which lanes wait for a [`Permit`]. The state lives as long as the execution environment, so its
-//! [clock](crate::clock) runs on while the environment is frozen.
+//! [clock](streamer_gateway::clock) runs on while the environment is frozen.
 
 pub mod breaker;
 pub mod concurrency;

@@ -24,9 +24,12 @@ fn accepting() -> MemoryGateway {
     MemoryGateway::always(status(200))
 }
 
-/// Returns the mailbox's messages of `anna` at the time of each post.
-fn stored_at_posts(mailbox: &MailboxDouble) -> (MemoryGateway, Arc<Mutex<Vec<(u64, usize)>>>) {
-    let (seen, mailbox) = (Arc::<Mutex<Vec<_>>>::default(), mailbox.clone());
+/// `top` and the number of messages at the time of each post.
+type StoredAtPosts = Arc<Mutex<Vec<(u64, usize)>>>;
+
+/// Returns a gateway that notes the state of `anna`'s stream at each post.
+fn stored_at_posts(mailbox: &MailboxDouble) -> (MemoryGateway, StoredAtPosts) {
+    let (seen, mailbox) = (StoredAtPosts::default(), mailbox.clone());
     let at_posts = Arc::clone(&seen);
     let gateway = MemoryGateway::scripted(move |_, _| {
         at_posts.lock().unwrap().push((mailbox.top("anna"), mailbox.messages("anna").len()));

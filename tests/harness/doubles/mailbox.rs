@@ -133,6 +133,13 @@ impl MailboxDouble {
         self.locked().items.insert(key, item.as_object().cloned().unwrap_or_default());
     }
 
+    /// Removes an attribute from each item of a user, without a call.
+    pub fn remove_attribute(&self, user: &str, attribute: &str) {
+        let mut state = self.locked();
+        let items = state.items.iter_mut().filter(|((of, _), _)| *of == stream(user));
+        items.for_each(|(_, item)| _ = item.remove(attribute));
+    }
+
     /// Returns the devices of a user.
     #[must_use]
     pub fn devices(&self, user: &str) -> Vec<String> {
@@ -295,8 +302,10 @@ impl State {
 
     fn query(&self, input: &Value) -> Value {
         assert_eq!(input["ConsistentRead"], true, "the mailbox reads consistently");
-        let value = |name: &str| text(&input["ExpressionAttributeValues"][name]);
-        let range = (value(":stream"), value(":from"))..=(value(":stream"), value(":to"));
+        let value = |name: &str| input["ExpressionAttributeValues"][name]["S"].as_str();
+        let stream = value(":stream").unwrap_or_default();
+        let bound = |name: &str, all: &str| (stream.to_owned(), value(name).unwrap_or(all).to_owned());
+        let range = bound(":from", "")..=bound(":to", "\u{10FFFF}");
         let mut items: Vec<_> = self.items.range(range).map(|(_, item)| item).collect();
         if input["ScanIndexForward"] == false {
             items.reverse();

@@ -3,6 +3,7 @@
 //! No line of its report is wider than 60 columns, so that a narrow terminal does not break words.
 
 mod faults;
+mod mailbox;
 mod steps;
 mod tally;
 
@@ -35,7 +36,7 @@ use crate::{
 const NAME: &str = "demo";
 
 /// Number of steps.
-const STEPS: usize = 10;
+const STEPS: usize = 11;
 
 /// Time in which an interrupted start has to end. Its processes get 2 s before they are killed.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
@@ -209,7 +210,7 @@ async fn run_steps(demo: &mut Demo<'_>) -> anyhow::Result<()> {
             demo.passed = number;
         )*};
     }
-    steps!(connect echo ping report devices broadcast poison stale disconnect outage);
+    steps!(connect echo ping report devices mailbox broadcast poison stale disconnect outage);
     Ok(())
 }
 

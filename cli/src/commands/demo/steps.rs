@@ -40,7 +40,7 @@ pub(super) struct Demo<'a> {
     pub(super) proxy: &'a FaultProxy,
     pub(super) screen: Screen,
     table: ConnectionTable,
-    anna: Option<(Socket, ConnectionId)>,
+    pub(super) anna: Option<(Socket, ConnectionId)>,
     /// Number of steps that have passed.
     pub passed: usize,
     /// Name of the step that runs or ran last. Empty before the first.
@@ -261,7 +261,7 @@ impl<'a> Demo<'a> {
         Ok(self.table.get(id, SystemTime::now()).await?)
     }
 
-    async fn wait_until_removed(&self, id: &ConnectionId) -> anyhow::Result<()> {
+    pub(super) async fn wait_until_removed(&self, id: &ConnectionId) -> anyhow::Result<()> {
         let deadline = Instant::now() + self.limit;
         while self.row(id).await?.is_some() {
             ensure!(Instant::now() < deadline, "the row was not removed");

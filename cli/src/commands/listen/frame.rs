@@ -9,6 +9,7 @@ use anstyle::Style;
 use humantime::format_rfc3339_millis;
 use serde_json::{Value, value::RawValue};
 
+use super::mailbox;
 use crate::{
     paint::{CYAN, DIM, GREEN, PLAIN, Paint, RED, YELLOW},
     screen::{clock, is_unsafe, sanitize},
@@ -40,7 +41,7 @@ pub(super) struct Line {
 /// The members of a JSON object, as they are written.
 type Members<'a> = BTreeMap<String, &'a RawValue>;
 
-/// A message that Streamer's library built: `type`, `id`, and the fields of the type.
+/// A message that Streamer's library built, or a kept message: `type`, `id`, and the fields of the type.
 struct ClientMessage {
     id: String,
     request_id: String,
@@ -87,6 +88,10 @@ impl Frames {
     }
 
     fn line(&self, text: &str, message: Option<ClientMessage>, at: SystemTime, duplicate: bool) -> String {
+        if let Some(kept) = mailbox::page(text) {
+            let kept = kept.iter().map(|kept| self.columns(at, GREEN, "mailbox", "", kept));
+            return kept.collect::<Vec<_>>().join("\n");
+        }
         let line = match message {
             Some(ClientMessage { kind, style, request_id, content, .. }) => {
                 self.columns(at, style, &kind, &sanitize(&request_id), &content)
@@ -115,8 +120,12 @@ impl ClientMessage {
             "response" => (GREEN, members.get("data")?.get().to_owned()),
             "complete" => (GREEN, members.get("result")?.get().to_owned()),
             "error" => (RED, error(members.get("error")?)?),
+            "streamer.message" => {
+                (GREEN, format!("{}  {}", members.get("seq")?.get(), members.get("payload")?.get()))
+            }
             _ => return None,
         };
+        let kind = if kind == "streamer.message" { "mailbox".to_owned() } else { kind };
         let request_id = string(&members, "request_id").unwrap_or_default();
         Some(Self { id, request_id, kind, style, content: one_line(&content) })
     }
@@ -142,7 +151,7 @@ fn error(error: &RawValue) -> Option<String> {
 }
 
 /// Replaces line breaks and tabs by spaces, and characters that could change what a terminal shows.
-fn one_line(text: &str) -> String {
+pub(super) fn one_line(text: &str) -> String {
     sanitize(&text.replace(['\n', '\r', '\t'], " "))
 }
 
@@ -215,6 +224,10 @@ mod tests {
             (
                 r#"{"type":"error","error":{"code":"internal","message":"no","details":{"a":1}},"id":"m"}"#,
                 r#"error           internal: no  {"a":1}"#,
+            ),
+            (
+                r#"{"type":"streamer.message","epoch":"e","seq":42,"id":"m","payload":{"a": 1.0}}"#,
+                r#"mailbox         42  {"a": 1.0}"#,
             ),
         ] {
             assert_eq!(plain(frame), line);

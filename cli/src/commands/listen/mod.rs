@@ -3,6 +3,7 @@
 mod connection;
 mod frame;
 mod lookup;
+mod mailbox;
 mod outgoing;
 mod run;
 mod source;
@@ -19,7 +20,7 @@ use clap::Args;
 use streamer_message::{TenantId, UserId};
 use tokio::{pin, select, time::sleep};
 
-use self::{frame::Frames, outgoing::Outgoing, run::Run, source::Source};
+use self::{frame::Frames, mailbox::Mailbox, outgoing::Outgoing, run::Run, source::Source};
 use crate::{paint::Paint, shutdown};
 
 /// Connect as a client and print each message
@@ -33,6 +34,7 @@ use crate::{paint::Paint, shutdown};
 #[command(after_help = "Examples:
   streamer listen --user anna --tenant acme
   streamer listen --user anna --tenant acme --send '{\"type\":\"echo\",\"request_id\":\"r1\",\"text\":\"hello\"}'
+  streamer listen --user anna --tenant acme --mailbox
   streamer listen --user anna --tenant acme --json --count 1 | jq .frame
   STREAMER_TOKEN=$(cat token) streamer listen --url wss://abc123.execute-api.eu-central-1.amazonaws.com/production
 
@@ -53,6 +55,9 @@ pub struct Listen {
     /// Send this frame after the first connection; can be repeated
     #[arg(long, value_name = "JSON")]
     send: Vec<String>,
+    /// Ask for the kept messages after each connection, from the oldest on
+    #[arg(long)]
+    mailbox: bool,
     /// Send each line of standard input, even if that is no terminal
     #[arg(long)]
     stdin: bool,
@@ -90,7 +95,9 @@ impl Listen {
             _ => bail!("name a client with --user and --tenant, or an API with --url"),
         };
         let outgoing = Outgoing::new(self.send, self.stdin || stdin().is_terminal());
-        let mut run = Run::new(source, Frames::new(Paint::stdout(), self.json), outgoing, self.count);
+        let mailbox = self.mailbox.then(Mailbox::default);
+        let frames = Frames::new(Paint::stdout(), self.json);
+        let mut run = Run::new(source, frames, outgoing, mailbox, self.count);
         let limit = self.r#for.map(Duration::from);
         let stop = async {
             select! {

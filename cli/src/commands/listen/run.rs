@@ -20,6 +20,7 @@ use super::{
     connection::{Connection, NotConnected, Received},
     frame::{Frames, Line},
     lookup::{find, user_agent},
+    mailbox::Mailbox,
     outgoing::Outgoing,
     source::Source,
 };
@@ -49,6 +50,8 @@ pub(super) struct Run {
     source: Source,
     frames: Frames,
     outgoing: Outgoing,
+    /// With `--mailbox`.
+    mailbox: Option<Mailbox>,
     count: Option<NonZeroUsize>,
     received: usize,
     has_connected: bool,
@@ -59,9 +62,10 @@ impl Run {
         source: Source,
         frames: Frames,
         outgoing: Outgoing,
+        mailbox: Option<Mailbox>,
         count: Option<NonZeroUsize>,
     ) -> Self {
-        Self { source, frames, outgoing, count, received: 0, has_connected: false }
+        Self { source, frames, outgoing, mailbox, count, received: 0, has_connected: false }
     }
 
     /// Returns the number of frames that arrived, without duplicates.
@@ -153,7 +157,13 @@ impl Run {
         pin!(lookup);
         let mut pings = interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut sync = self.mailbox.as_mut().map(Mailbox::hello).transpose()?;
         loop {
+            if let Some(sync) = sync.take()
+                && let Err(error) = connection.send(sync).await
+            {
+                return Ok(Ended::Closed(error.to_string()));
+            }
             let failed = select! {
                 stopped = &mut stop => {
                     connection.close().await;
@@ -166,7 +176,11 @@ impl Run {
                 received = connection.next() => {
                     let now = SystemTime::now();
                     let line = match received {
-                        Received::Text(text) => self.frames.text(&text, now),
+                        Received::Text(text) => {
+                            let mailbox = self.mailbox.as_mut();
+                            sync = mailbox.map(|mailbox| mailbox.receive(&text)).transpose()?.flatten();
+                            self.frames.text(&text, now)
+                        }
                         Received::Binary(bytes) => self.frames.binary(bytes, now),
                         Received::Closed(cause) => return Ok(Ended::Closed(cause)),
                     };

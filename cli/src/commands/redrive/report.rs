@@ -1,9 +1,6 @@
 //! Output of `streamer redrive`.
 
-use std::{
-    io::{IsTerminal as _, Write as _, stdout},
-    time::SystemTime,
-};
+use std::time::SystemTime;
 
 use humantime::format_rfc3339_seconds;
 use serde_json::{Value, json};
@@ -95,12 +92,7 @@ pub(super) fn print_letter(letter: &DeadLetter, as_object: bool) {
         return screen.verbatim(Value::from(object).to_string());
     }
     header(letter, SystemTime::now()).iter().for_each(|line| print_error(line, None));
-    let mut out = stdout().lock();
-    // A reader such as `head` may have closed the pipe.
-    _ = match out.is_terminal() {
-        true => writeln!(out, "{}", sanitize_lines(&letter.body)),
-        false => out.write_all(letter.body.as_bytes()).and_then(|()| out.flush()),
-    };
+    screen.document(&letter.body);
 }
 
 fn header(letter: &DeadLetter, now: SystemTime) -> Vec<String> {
@@ -122,12 +114,6 @@ fn header(letter: &DeadLetter, now: SystemTime) -> Vec<String> {
         String::new(),
     ]);
     lines
-}
-
-/// Replaces characters that could change what a terminal shows, except for line breaks and tabs.
-fn sanitize_lines(text: &str) -> String {
-    let line = |line: &str| line.split('\t').map(sanitize).collect::<Vec<_>>().join("\t");
-    text.split('\n').map(line).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]
@@ -160,10 +146,5 @@ mod tests {
         let dropped = Totals { dropped: 3, ..listed };
         assert_eq!(first_line(Action::Drop, true, dropped), "5 dead letters, matching: 3, dropped: 3");
         assert_eq!(first_line(Action::List, false, Totals::default()), "no dead letters");
-    }
-
-    #[test]
-    fn body_keeps_its_lines_on_a_terminal() {
-        assert_eq!(sanitize_lines("{\n\t\"a\": \"\u{1b}[2J\"\n}"), "{\n\t\"a\": \"\u{FFFD}[2J\"\n}");
     }
 }

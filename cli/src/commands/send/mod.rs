@@ -20,6 +20,7 @@ use anyhow::{Context as _, anyhow};
 use clap::Args;
 use futures::{Stream, StreamExt as _};
 use indicatif::ProgressBar;
+use streamer_message::Keep;
 use streamer_producer::{
     ConnectionId, Message, MessageBuilder, MessageId, Percent, RequestId, TenantId, UserId,
 };
@@ -49,13 +50,14 @@ use crate::{
   streamer send --connection L0SM9cOFvHcCIhw= --payload '\"hello\"' --wait
   streamer send --connection L0SM9cOFvHcCIhw= --request req_1 --progress 40
   streamer send --tenant acme --user anna --payload '\"your order is on its way\"'
+  streamer send --tenant acme --user anna --payload '{\"report\":7}' --keep 7d
   streamer send --tenant acme --payload '\"maintenance at noon\"' --expires-in 1h
   generate | streamer send --connections a=,b= --stdin --expires-in 5m --failed unsent.jsonl
   streamer send --retry unsent.jsonl
   cat notes.txt | jq -R . | streamer send --tenant acme --stdin      each line of text as a string
   streamer send --aws --queue-url https://sqs.… --connection … --payload '\"hello\"'
 
-Exit codes: 0 queued, or with --wait delivered to every recipient; 1 not queued; 2 invalid arguments;
+Exit codes: 0 queued, or with --wait delivered to every recipient or kept; 1 not queued; 2 invalid arguments;
 3 not delivered (--wait); 130 after Ctrl-C and 143 after SIGTERM, which send the lines that were read.")]
 pub struct Send {
     #[command(flatten)]
@@ -74,6 +76,15 @@ pub struct Send {
     /// Drop the message if it is not delivered within this time, such as 30s, 15m or 1h
     #[arg(long, value_name = "TIME", conflicts_with = "retry")]
     expires_in: Option<humantime::Duration>,
+    /// Keep the message for the user while away, for 60s to 30d; clients read it with streamer.sync
+    #[arg(
+        long,
+        value_name = "TIME",
+        requires = "user",
+        conflicts_with_all = ["progress", "retry"],
+        value_parser = keep
+    )]
+    keep: Option<Keep>,
     /// Write the messages that were not sent to this file, for --retry
     #[arg(long, value_name = "FILE", conflicts_with_all = ["payload", "progress"])]
     failed: Option<PathBuf>,
@@ -117,6 +128,11 @@ struct Content {
 
 fn connection_id(text: &str) -> Result<ConnectionId, String> {
     ConnectionId::new(text).map_err(|error| format!("{error}: `streamer connections` lists them"))
+}
+
+fn keep(text: &str) -> Result<Keep, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    Keep::new(time).map_err(|error| error.to_string())
 }
 
 fn percent(text: &str) -> Result<Percent, &'static str> {
@@ -166,6 +182,9 @@ impl Send {
         }
         if let Some(time) = self.expires_in {
             builder = builder.expires_in(time.into());
+        }
+        if let Some(keep) = self.keep {
+            builder = builder.keep(keep.duration());
         }
         builder
     }

@@ -9,7 +9,7 @@ use crate::exit::{Exit, NOT_DELIVERED};
 const MAX_LISTED: usize = 20;
 
 /// Returns the lines about the receipts of messages for `audience`, and the error unless every recipient has its
-/// message.
+/// message, or the mailbox keeps it.
 pub(super) fn describe(receipts: &[Receipt], audience: &str, limit: Duration) -> (Vec<String>, Option<Exit>) {
     let fates: Vec<_> = receipts.iter().flat_map(|receipt| &receipt.recipients).collect();
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
@@ -31,7 +31,7 @@ pub(super) fn describe(receipts: &[Receipt], audience: &str, limit: Duration) ->
         lines.extend((!counts.is_empty()).then(|| counts.join(", ")));
     }
     let open = receipts.iter().filter(|receipt| !receipt.is_complete).count();
-    let others: Vec<_> = counts.keys().filter(|name| **name != "delivered").collect();
+    let others: Vec<_> = counts.keys().filter(|name| !SUCCESSES.contains(name)).collect();
     if open == 0 && others.is_empty() && !fates.is_empty() {
         return (lines, None);
     }
@@ -52,6 +52,9 @@ pub(super) fn describe(receipts: &[Receipt], audience: &str, limit: Duration) ->
     let text = format!("not delivered to every recipient; {}", parts.join("; "));
     (lines, Some(Exit { code: NOT_DELIVERED, text }))
 }
+
+/// The outcomes after which nothing is left to do. A message is kept only if its sender asked for it.
+const SUCCESSES: [&str; 2] = ["delivered", "kept"];
 
 /// The name of `handed_back` for people.
 const STILL_TRYING: &str = "still trying";
@@ -100,6 +103,8 @@ mod tests {
         let (lines, error) = described(&[receipt(true, &both)]);
         assert_eq!(lines, ["delivered    a=", "gone         b=", "1 delivered, 1 gone"]);
         assert!(error.unwrap().contains("gone: the connection has ended or never existed"));
+        let (lines, error) = described(&[receipt(true, &[(None, "kept", None)])]);
+        assert_eq!((lines, error), (vec!["kept         user anna of tenant acme".to_owned()], None));
         let (_, error) = described(&[receipt(true, &[(None, "no_recipient", None)])]);
         assert!(error.unwrap().contains("no open connection"));
     }

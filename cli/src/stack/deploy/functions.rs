@@ -47,7 +47,7 @@ impl Deployer<'_> {
         let timeout = function.timeout_seconds.to_string();
         let given = |(variable, value): (&String, &String)| {
             let value = match value.as_str() {
-                "worker_timeout_seconds" => timeout.as_str(),
+                "mailbox_timeout_seconds" | "worker_timeout_seconds" => timeout.as_str(),
                 name => values.get(name)?,
             };
             Some((variable.clone(), value.to_owned()))

@@ -47,6 +47,8 @@ pub struct Deployed {
     pub dead_letter_queue_url: String,
     /// Name of the connection table.
     pub connections_table: String,
+    /// Name of the mailbox table.
+    pub mailbox_table: String,
     /// The functions' names by short name.
     pub functions: BTreeMap<String, String>,
     #[serde(skip)]
@@ -101,6 +103,7 @@ pub async fn deploy(config: &SdkConfig, input: DeployInput<'_>) -> anyhow::Resul
     let endpoint_url = config.endpoint_url().unwrap_or_default();
     let region = config.region().map(ToString::to_string).unwrap_or_default();
     deployer.create_table().await.context("cannot create the connection table")?;
+    deployer.create_mailbox_table().await.context("cannot create the mailbox table")?;
     let queues = deployer.create_queues().await.context("cannot create the queues")?;
     let api = deployer.create_api().await.context("cannot create the WebSocket API")?;
     let path = format!("_aws/execute-api/{api}/{STAGE}");
@@ -112,6 +115,7 @@ pub async fn deploy(config: &SdkConfig, input: DeployInput<'_>) -> anyhow::Resul
         ("dead_letter_queue_url", queues.dead_letter_url.as_str()),
         ("jwt_issuers", ISSUER),
         ("jwt_public_key", issuer.public_key.as_str()),
+        ("mailbox_table", spec.mailbox.name.as_str()),
         ("management_endpoint", management_endpoint.as_str()),
         ("queue_url", queues.outbound_url.as_str()),
         ("stage", STAGE),
@@ -140,6 +144,7 @@ pub async fn deploy(config: &SdkConfig, input: DeployInput<'_>) -> anyhow::Resul
         queue_url: queues.outbound_url.clone(),
         dead_letter_queue_url: queues.dead_letter_url.clone(),
         connections_table: spec.table.name.clone(),
+        mailbox_table: spec.mailbox.name.clone(),
         functions: functions.into_keys().map(|name| (name.clone(), spec.function_name(&name))).collect(),
         api_id: api,
         mapping_id,
@@ -147,7 +152,7 @@ pub async fn deploy(config: &SdkConfig, input: DeployInput<'_>) -> anyhow::Resul
 }
 
 /// Deploys further queues and a worker next to a stack, with `suffix` appended to their names. The worker uses the
-/// stack's table, and posts to `management_endpoint`.
+/// stack's tables, and posts to `management_endpoint`.
 ///
 /// # Errors
 /// When a resource cannot be created. The error names it.
@@ -159,7 +164,7 @@ pub async fn deploy_delivery(
     management_endpoint: &str,
 ) -> anyhow::Result<Delivery> {
     let mut spec = Spec::read()?;
-    let table = spec.table.name.clone();
+    let (table, mailbox) = (spec.table.name.clone(), spec.mailbox.name.clone());
     spec.rename(suffix);
     let deployer = Deployer::new(config, &spec, overrides);
     let Queues { outbound_url, outbound_arn, dead_letter_url } =
@@ -167,6 +172,7 @@ pub async fn deploy_delivery(
     let values = BTreeMap::from([
         ("connections_table", table.as_str()),
         ("dead_letter_queue_url", dead_letter_url.as_str()),
+        ("mailbox_table", mailbox.as_str()),
         ("management_endpoint", management_endpoint),
         ("queue_url", outbound_url.as_str()),
         ("stage", STAGE),
@@ -202,7 +208,10 @@ pub async fn remove(config: &SdkConfig, deployed: &Deployed) -> anyhow::Result<(
         let delete = sqs.delete_queue().queue_url(queue).send().await;
         delete.with_context(|| format!("cannot remove the queue {queue}"))?;
     }
-    let table = aws_sdk_dynamodb::Client::new(config).delete_table().table_name(&deployed.connections_table);
-    table.send().await.context("cannot remove the connection table")?;
+    let dynamodb = aws_sdk_dynamodb::Client::new(config);
+    for table in [&deployed.connections_table, &deployed.mailbox_table] {
+        let delete = dynamodb.delete_table().table_name(table).send().await;
+        delete.with_context(|| format!("cannot remove the table {table}"))?;
+    }
     Ok(())
 }

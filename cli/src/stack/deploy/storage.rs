@@ -1,4 +1,4 @@
-//! Creates the connection table and the queues.
+//! Creates the tables and the queues.
 
 use std::collections::HashMap;
 
@@ -24,38 +24,44 @@ impl Deployer<'_> {
     /// Creates the connection table.
     pub(super) async fn create_table(&self) -> anyhow::Result<()> {
         let table = &self.spec.table;
-        let hash = |name: &str| {
-            KeySchemaElement::builder()
-                .attribute_name(name)
-                .key_type(KeyType::Hash)
-                .build()
-                .map_err(anyhow::Error::from)
-        };
-        let keys = table.indexes.iter().map(|index| &index.hash_key).chain([&table.hash_key]);
-        let definitions = keys.map(|name| {
-            let definition = AttributeDefinition::builder().attribute_name(name);
-            definition.attribute_type(ScalarAttributeType::S).build().map_err(anyhow::Error::from)
-        });
         let indexes = table.indexes.iter().map(|index| {
             let projection = Projection::builder()
                 .projection_type(ProjectionType::Include)
                 .set_non_key_attributes(Some(table.projection.clone()));
-            let built =
-                GlobalSecondaryIndex::builder().index_name(&index.name).key_schema(hash(&index.hash_key)?);
+            let built = GlobalSecondaryIndex::builder().index_name(&index.name);
+            let built = built.key_schema(key(&index.hash_key, KeyType::Hash)?);
             built.projection(projection.build()).build().map_err(anyhow::Error::from)
         });
-        self.dynamodb
+        let create = self
+            .dynamodb
             .create_table()
             .table_name(&table.name)
             .billing_mode(BillingMode::PayPerRequest)
-            .key_schema(hash(&table.hash_key)?)
-            .set_attribute_definitions(Some(definitions.collect::<Result<_, _>>()?))
-            .set_global_secondary_indexes(Some(indexes.collect::<Result<_, _>>()?))
-            .send()
-            .await?;
-        let ttl =
-            TimeToLiveSpecification::builder().attribute_name(&table.ttl_attribute).enabled(true).build()?;
-        let update = self.dynamodb.update_time_to_live().table_name(&table.name);
+            .key_schema(key(&table.hash_key, KeyType::Hash)?)
+            .set_global_secondary_indexes(Some(indexes.collect::<Result<_, _>>()?));
+        let keys = table.indexes.iter().map(|index| &index.hash_key).chain([&table.hash_key]);
+        create.set_attribute_definitions(Some(texts(keys)?)).send().await?;
+        self.set_time_to_live(&table.name, &table.ttl_attribute).await
+    }
+
+    /// Creates the mailbox table.
+    pub(super) async fn create_mailbox_table(&self) -> anyhow::Result<()> {
+        let table = &self.spec.mailbox;
+        let create = self
+            .dynamodb
+            .create_table()
+            .table_name(&table.name)
+            .billing_mode(BillingMode::PayPerRequest)
+            .key_schema(key(&table.hash_key, KeyType::Hash)?)
+            .key_schema(key(&table.range_key, KeyType::Range)?);
+        let keys = [&table.hash_key, &table.range_key];
+        create.set_attribute_definitions(Some(texts(keys)?)).send().await?;
+        self.set_time_to_live(&table.name, &table.ttl_attribute).await
+    }
+
+    async fn set_time_to_live(&self, table: &str, attribute: &str) -> anyhow::Result<()> {
+        let ttl = TimeToLiveSpecification::builder().attribute_name(attribute).enabled(true).build()?;
+        let update = self.dynamodb.update_time_to_live().table_name(table);
         update.time_to_live_specification(ttl).send().await?;
         Ok(())
     }
@@ -101,4 +107,18 @@ impl Deployer<'_> {
         let arn = get.send().await?.attributes.and_then(|mut attributes| attributes.remove(&name));
         Ok((url, arn.context("the response has no queue ARN")?))
     }
+}
+
+/// Returns a part of a table's key.
+fn key(attribute: &str, kind: KeyType) -> anyhow::Result<KeySchemaElement> {
+    Ok(KeySchemaElement::builder().attribute_name(attribute).key_type(kind).build()?)
+}
+
+/// Returns the definitions of attributes with text.
+fn texts<'a>(attributes: impl IntoIterator<Item = &'a String>) -> anyhow::Result<Vec<AttributeDefinition>> {
+    let definitions = attributes.into_iter().map(|attribute| {
+        let definition = AttributeDefinition::builder().attribute_name(attribute);
+        Ok(definition.attribute_type(ScalarAttributeType::S).build()?)
+    });
+    definitions.collect()
 }
