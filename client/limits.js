@@ -32,7 +32,7 @@ export const MAX_DELAY = 30_000;
 /** Syncs without a page after which the client reconnects. */
 export const MAX_SYNCS = 3;
 /** Syncs without a page after which a client that never had one takes the mailbox for absent. */
-export const MAX_FIRST_SYNCS = 6;
+export const MAX_FIRST_SYNCS = 9;
 /** Messages that wait for their turn or for the handler, and their bytes. */
 export const MAX_MESSAGES = 1000;
 export const MAX_BYTES = 4_194_304;
