@@ -66,13 +66,9 @@ function createClient(url, options) {
   const open = async (id, refused) => {
     const { WebSocket = window.WebSocket } = options;
     sockets.set(id, null);
-    /** @type {typeof step} */
-    const tell = (...event) => {
-      // Nothing counts once the client has closed the socket, or has given up the wait for its token.
-      if (sockets.has(id)) step(...event);
-    };
     try {
       const text = (await token({ refused })).trim();
+      // The client has given up the wait for the token.
       if (!sockets.has(id)) return;
       const stored = store.identify(text);
       if (stored) step("restored", stored);
@@ -81,9 +77,9 @@ function createClient(url, options) {
           ? new WebSocket(url + "?Authorization=" + encodeURIComponent(text))
           : new WebSocket(url, ["streamer.jwt", text]);
       sockets.set(id, socket);
-      socket.onopen = () => tell("opened", id);
-      socket.onmessage = (/** @type {{ data: any }} */ { data }) => tell("frame", id, data);
-      socket.onclose = () => tell("closed", id);
+      socket.onopen = () => step("opened", id);
+      socket.onmessage = (/** @type {{ data: any }} */ { data }) => step("frame", id, data);
+      socket.onclose = () => step("closed", id);
       // `close` follows.
       socket.onerror = () => {};
     } catch (error) {

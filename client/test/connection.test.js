@@ -28,6 +28,14 @@ test("states follow a connection's life", async () => {
   assert.equal(client.state, "closed");
 });
 
+test("every close code leads to a new connection", async () => {
+  for (const code of [1000, 1001, 1003, 1005, 1006, 1008, 1009, 1011, 1012, 1013, 1015, 4000]) {
+    const { start, next } = rig();
+    (await start()).drop(code);
+    assert.ok(await next(), `${code}`);
+  }
+});
+
 test("nothing is left after close", async () => {
   for (const moment of ["idle", "token", "opening", "open", "waiting"]) {
     const token = moment === "token" ? () => new Promise(() => {}) : () => "t";
@@ -287,13 +295,16 @@ test("rotation opens before it closes", async () => {
     old.frame(live(2));
     sockets[1].frame(live(2));
     sockets[1].frame(live(3));
+    old.frame(live(4));
+    await settle();
+    assert.equal(seen.length, 4);
     assert.equal(old.closedWith, undefined);
     const [{ n, hello, streams }] = sockets[1].take();
     assert.deepEqual([hello, streams[0].seq], [true, 1]);
-    sockets[1].frame(page(n, 1, 3));
+    sockets[1].frame(page(n, 1, 4));
     assert.equal(old.closedWith, 1000);
     await settle();
-    assert.deepEqual(seen, [1, 2, 3]);
+    assert.deepEqual(seen, [1, 2, 3, 4]);
     assert.deepEqual(states(), ["connecting", "connected", "caughtUp"]);
   }
 });

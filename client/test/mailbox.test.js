@@ -263,6 +263,62 @@ test("stalled handler bounds the memory", async () => {
   assert.deepEqual(named(events, "gap")[0], { reason: "dropped", count: 1 });
 });
 
+test("waiting messages have at most 4 MiB", async () => {
+  const { client, start, window } = rig({ mailbox: {} });
+  const ends = [];
+  let count = 0;
+  client.on("message", () => ++count && new Promise((resolve) => ends.push(resolve)));
+  const socket = await start();
+  socket.take();
+  for (let seq = 1; seq <= 40; seq++) socket.frame(live(seq, "x".repeat(127 * 1024)));
+  for (; count < 32; await settle()) ends.shift()?.();
+  // A page has to bring the others.
+  await window.advance(300);
+  assert.deepEqual(syncs(socket).map(([, , position]) => position), ["e/32"]);
+});
+
+test("last 128 ids are stored", async () => {
+  const store = storage();
+  const { client, start } = rig({ mailbox: { storage: store } });
+  client.on("message", () => {});
+  const socket = await start();
+  for (let seq = 1; seq <= 130; seq++) {
+    socket.frame(live(seq));
+    await settle();
+  }
+  const { ids } = JSON.parse([...store.map.values()][0]);
+  assert.deepEqual([ids.length, ids[0], ids.at(-1)], [128, "m3", "m130"]);
+});
+
+test("reset ends caughtUp until the next page", async () => {
+  const { client, start, states } = rig({ mailbox: {} });
+  client.on("message", () => {});
+  const socket = await start();
+  socket.frame({ ...live(1), epoch: "f" });
+  socket.frame(page(2, 0, 0, 0, { epoch: "f", reset: "epoch" }));
+  assert.equal(client.state, "connected");
+  socket.frame(page(3, 0, 1, 1, { epoch: "f" }));
+  await settle();
+  assert.deepEqual(states(), ["connecting", "connected", "caughtUp", "connected", "caughtUp"]);
+});
+
+test("unsupported client ignores kept messages", async () => {
+  const { client, window, sockets } = rig({ mailbox: {} });
+  client.connect();
+  await settle();
+  sockets[0].open();
+  sockets[0].frame(live(1));
+  sockets[0].frame({ message: "Forbidden", connectionId: "c", requestId: "r" });
+  sockets[0].frame(live(2));
+  sockets[0].take();
+  let timers = 0;
+  const { setTimeout } = window;
+  window.setTimeout = (...timer) => ++timers && setTimeout(...timer);
+  await window.advance(60_000);
+  assert.ok(timers <= 3, `${timers} timers in a minute`);
+  assert.deepEqual(sockets[0].take(), []);
+});
+
 test("position from the future is reset", async () => {
   for (const [stored, reset] of [[{ epoch: "e", seq: 9_000_000_000_000_000, ids: [] }, "ahead"], [{ epoch: "f", seq: 7, ids: [] }, "epoch"]]) {
     const { client, events, sockets } = rig({ mailbox: { storage: { getItem: () => JSON.stringify(stored), setItem() {} } } });
