@@ -46,10 +46,12 @@ function createClient(url, options) {
   /** @param {import("./types.js").Event} event */
   const step = (...event) => {
     const at = now();
-    // A clock that is set back stands still, so that no deadline moves away.
+    // The client's time never goes back, so that no deadline moves away when the clock is set.
     time += Math.max(0, at - clock);
     clock = at;
-    for (const [effect, ...values] of core.step(time, random, ...event)) (effects[effect] ?? emit.bind(null, effect))(...values);
+    for (const [effect, ...values] of core.step(time, random, ...event)) {
+      (effects[effect] ?? emit.bind(null, effect))(...values);
+    }
     window.clearTimeout(timer);
     const delay = Math.min(core.wakeAt() - time, TICK);
     if (!end) timer = window.setTimeout(wake, delay, at + delay);

@@ -8,7 +8,14 @@
 import { MAX_ENTRIES } from "./limits.js";
 
 /** Whether an answer of this type is the last one of its request. @type {Record<string, boolean>} */
-const ENDS = /** @type {any} */ ({ __proto__: null, acknowledgment: false, progress: false, response: true, complete: true, error: true });
+const ENDS = /** @type {any} */ ({
+  __proto__: null,
+  acknowledgment: false,
+  progress: false,
+  response: true,
+  complete: true,
+  error: true,
+});
 
 /**
  * Returns whether an answer is the last one of its request, `undefined` if a payload is no answer.

@@ -153,7 +153,10 @@ export const createStream = (from, host) => {
     if (isAwaited && position.seq >= page.through) answered(page);
   };
 
-  /** Moves the messages and gaps of a page to the line, up to a hole. @type {(at: Position, page: any, size: number) => void} */
+  /**
+   * Moves the messages and gaps of a page to the line, up to a hole.
+   * @type {(at: Position, page: any, size: number) => void}
+   */
   const takeRange = (at, page, size) => {
     for (const message of page.messages) {
       if (message.seq > at.seq) hold(message, Math.ceil(size / page.messages.length), true);
