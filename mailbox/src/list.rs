@@ -79,7 +79,7 @@ impl<T: Table> Mailbox<T> {
         let head = self.table.head(stream).await?.filter(|head| (head.floor + 1..=head.top).contains(&seq));
         let Some(head) = head else { return Ok(None) };
         let (messages, _) = self.table.messages(stream, &head.epoch, seq..=seq, 1).await?;
-        let messages = messages.into_iter().map(|(_, message)| message);
-        Ok(messages.last().filter(|message| message.until > now))
+        let mut messages = messages.into_iter().map(|(_, message)| message);
+        Ok(messages.next().filter(|message| message.until > now))
     }
 }

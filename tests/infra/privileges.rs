@@ -215,7 +215,9 @@ impl Steps<'_> {
         while Instant::now() < deadline {
             lines.extend(logs.next().await?.into_iter().map(|line| line.text));
             if lines.iter().any(|line| {
-                ["AccessDenied", "not authorized", "\"403\"", "status 403"].iter().any(|word| line.contains(word))
+                ["AccessDenied", "not authorized", "\"403\"", "status 403"]
+                    .iter()
+                    .any(|word| line.contains(word))
             }) {
                 return Ok(());
             }
