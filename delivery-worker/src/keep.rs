@@ -72,12 +72,52 @@ struct Devices {
     elsewhere: Option<String>,
 }
 
+/// The part of an invocation's time in which it stores messages: half of what is left, so that a slow mailbox leaves
+/// time to the batch's other messages.
+struct Share<'a> {
+    whole: &'a Time,
+    until: Instant,
+}
+
+impl<'a> Share<'a> {
+    fn half_of(whole: &'a Time) -> Self {
+        Self { whole, until: Instant::now() + whole.remaining() / 2 }
+    }
+
+    /// Returns the cause for which messages are handed back once the time is over.
+    fn end(&self) -> Option<Cause> {
+        if self.whole.remaining().is_zero() {
+            return Some(Cause::Deadline);
+        }
+        let is_over = Instant::now() >= self.until;
+        is_over.then(|| Cause::Mailbox("the mailbox took half of the invocation's time".to_owned()))
+    }
+
+    /// Returns how long so many calls, one after another, may take.
+    fn calls_timeout(&self, calls: u32) -> Duration {
+        self.whole.calls_timeout(calls).min(self.until.saturating_duration_since(Instant::now()))
+    }
+}
+
+/// Removes a position of another generation: the table was restored from a backup, which may lack the message. It is
+/// searched for, or stored again, and every device gets its new number.
+fn forget_old_position(mailbox: &Mailbox<DynamoTable>, record: &mut Record) {
+    let Ok(message) = &mut record.content else { return };
+    let Some(retry) = &mut message.envelope.retry else { return };
+    if retry.kept.as_ref().is_some_and(|position| !mailbox.is_current(position)) {
+        retry.kept = None;
+        retry.done.clear();
+    }
+}
+
 /// Stores each message that is to be kept, unless an earlier worker has done so, and finds the devices to post it to.
 /// Sets [`Message::stored`].
 pub async fn keep<G>(worker: &Worker<G>, records: &mut [Record], time: &Time) -> Kept {
     let mut kept = Kept::default();
     let valid = kept.admit(worker, records, time.now());
     let Some(mailbox) = worker.mailbox.as_ref().filter(|_| !valid.is_empty()) else { return kept };
+    valid.iter().for_each(|index| forget_old_position(mailbox, &mut records[*index]));
+    let time = &Share::half_of(time);
     let positions = kept.store(worker, mailbox, records, valid, time).await;
 
     let streams = by_stream(records, positions.keys().copied()).into_iter();
@@ -135,7 +175,7 @@ impl Kept {
         mailbox: &Mailbox<DynamoTable>,
         records: &[Record],
         valid: Vec<usize>,
-        time: &Time,
+        time: &Share<'_>,
     ) -> BTreeMap<usize, Position> {
         let mut positions = BTreeMap::new();
         let mut waiting = Vec::new();
@@ -213,12 +253,12 @@ async fn append(
     stream: &Stream,
     records: &[Record],
     indexes: &[usize],
-    time: &Time,
+    time: &Share<'_>,
 ) -> Append {
-    if time.remaining().is_zero() {
-        return Append { stored: Vec::new(), rest: Err(Cause::Deadline), collisions: 0, latency: None };
+    if let Some(cause) = time.end() {
+        return Append { stored: Vec::new(), rest: Err(cause), collisions: 0, latency: None };
     }
-    let now = time.now();
+    let now = time.whole.now();
     let messages: Vec<_> = indexes.iter().filter_map(|index| new_message(&records[*index], now)).collect();
     let (began, limit) = (Instant::now(), time.calls_timeout(APPEND_CALLS));
     let (appended, rest) = match timeout(limit, mailbox.append(stream, &messages, now)).await {
@@ -227,7 +267,7 @@ async fn append(
             (appended, failure.map_or(Ok(()), |failure| Err(Cause::Mailbox(failure.to_string()))))
         }
         // Messages may be stored all the same.
-        Err(_) => (Appended::default(), Err(no_answer("append", limit, time))),
+        Err(_) => (Appended::default(), Err(no_answer("append", limit, time.whole))),
     };
     let Appended { positions, collisions, .. } = appended;
     let (latency, stored) = (began.elapsed(), positions.len());
@@ -258,15 +298,15 @@ async fn devices<G>(
     worker: &Worker<G>,
     mailbox: &Mailbox<DynamoTable>,
     stream: &Stream,
-    time: &Time,
+    time: &Share<'_>,
 ) -> Result<Devices, Cause> {
-    if time.remaining().is_zero() {
-        return Err(Cause::Deadline);
+    if let Some(cause) = time.end() {
+        return Err(cause);
     }
-    let limit = time.call_timeout();
-    let devices = match timeout(limit, mailbox.devices(stream, time.now())).await {
+    let limit = time.calls_timeout(1);
+    let devices = match timeout(limit, mailbox.devices(stream, time.whole.now())).await {
         Ok(devices) => devices.map_err(|error| Cause::Mailbox(error.to_string())),
-        Err(_) => Err(no_answer("Query", limit, time)),
+        Err(_) => Err(no_answer("Query", limit, time.whole)),
     };
     let (here, elsewhere): (Vec<_>, Vec<_>) = devices
         .inspect_err(|cause| tracing::warn!(%cause, "failed to read the devices of a user"))?

@@ -149,6 +149,14 @@ impl<T: Table> Mailbox<T> {
         Ok(public.map_err(|_| TableError::Item("epoch"))?)
     }
 
+    /// Returns whether a position belongs to this generation. A position of another one says nothing about the table,
+    /// which was restored from a backup.
+    #[must_use]
+    pub fn is_current(&self, position: &Position) -> bool {
+        let generation = position.epoch.as_str().rsplit_once('.').map(|(_, generation)| generation);
+        generation == Some(self.settings.generation.as_str())
+    }
+
     pub(crate) fn position(&self, epoch: &Epoch, seq: u64) -> Result<Position, MailboxError> {
         Ok(Position { epoch: self.public_epoch(epoch)?, seq })
     }

@@ -1,11 +1,13 @@
 //! Kept messages on a FIFO queue, which holds the rest of a message group behind an unfinished message.
 
+use std::time::Duration;
+
 use delivery_worker::queue_kind::QueueKind;
 use serde_json::Value;
 use streamer_events::SqsEvent;
 use streamer_tests::{
     doubles::{MailboxDouble, MailboxFault, QueueDouble, TableDouble},
-    event::batch,
+    event::{batch, epoch, message},
     gateway::{MemoryGateway, status},
     worker::Rig,
 };
@@ -61,6 +63,17 @@ async fn failed_append_holds_the_group() -> anyhow::Result<()> {
         (["1", "2", "5"].map(str::to_owned).into(), ["4", "3"].map(str::to_owned).into())
     );
     assert_eq!(frames(&rig, "a"), numbered([(1, "1"), (2, "2"), (3, "5")]));
+    Ok(())
+}
+
+/// Each group keeps its order, so all wait for the mailbox, for at most half of the time.
+#[tokio::test(start_paused = true)]
+async fn silent_mailbox_leaves_other_groups_time() -> anyhow::Result<()> {
+    let rig = rig(MemoryGateway::always(status(200)), &MailboxDouble::failing(|_| MailboxFault::Silence));
+    let event = grouped([("g", kept("m")), ("h", message("other", &["b"]))]);
+    let report = rig.invoke_within(epoch(), Duration::from_secs(8), event).await?;
+    assert_eq!(report, ids(["record-0"]));
+    assert_eq!(rig.worker.gateway.texts("b"), ["\"other\""]);
     Ok(())
 }
 

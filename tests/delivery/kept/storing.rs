@@ -9,6 +9,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use streamer_mailbox::Settings;
 use streamer_message::limits::KEPT_PAYLOAD_BYTES;
 use streamer_tests::{
     doubles::{MailboxDouble, MailboxFault, TableDouble},
@@ -275,5 +276,34 @@ async fn no_append_begins_past_the_deadline() -> anyhow::Result<()> {
     rig.invoke_within(epoch(), Duration::ZERO, batch([kept("m").to_string()])).await?;
     assert_eq!(causes(&rig), [("m".to_owned(), "deadline".to_owned())]);
     assert!(mailbox.calls().is_empty());
+    Ok(())
+}
+
+/// The table was restored from a backup that lacks the message.
+#[tokio::test(start_paused = true)]
+async fn position_of_earlier_generation_is_forgotten() -> anyhow::Result<()> {
+    let first = rig(MemoryGateway::always(status(429)), &with_devices(&["a"]));
+    first.invoke(batch([kept("m").to_string()])).await?;
+    let [back] = &first.handed_back()[..] else { panic!("one hand-back") };
+
+    let restored = with_devices(&["a"]);
+    let mut second = rig(accepting(), &restored);
+    let settings = Settings { generation: "1".to_owned(), ..Settings::default() };
+    second.worker.mailbox = Some(restored.mailbox_with(settings));
+    assert_eq!(second.invoke(batch([back.body.clone()])).await?, ids([]));
+    assert_eq!(restored.messages("anna"), numbered([(1, "m")]));
+    assert_eq!(frames(&second, "a"), numbered([(1, "m")]));
+    Ok(())
+}
+
+/// Storing takes at most half of the time.
+#[tokio::test(start_paused = true)]
+async fn silent_mailbox_leaves_other_messages_time() -> anyhow::Result<()> {
+    let rig = rig(accepting(), &MailboxDouble::failing(|_| MailboxFault::Silence));
+    let bodies = [kept("m"), message("other", &["b"])].map(|body| body.to_string());
+    rig.invoke_within(epoch(), Duration::from_secs(8), batch(bodies)).await?;
+    let posts = rig.worker.gateway.posts();
+    assert_eq!(posts.iter().map(|post| post.connection.as_str()).collect::<Vec<_>>(), ["b"]);
+    assert_eq!(causes(&rig).len(), 1, "the kept message alone");
     Ok(())
 }
