@@ -198,7 +198,7 @@ export const createCore = (from) => {
   /** Rotates before API Gateway ends the connection. @param {number} seconds */
   const limitLife = (seconds) => {
     const at = now + seconds * SECOND - 20 * MINUTE + jitter;
-    // Whatever the server's clock says, a connection has a minute.
+    // A connection has at least a minute, also if the server's clock is wrong.
     if (at < rotateAt && !next && !old) rotateAt = Math.max(openedAt + MINUTE, at);
   };
 

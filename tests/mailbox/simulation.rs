@@ -44,7 +44,7 @@ use self::{
 proptest! {
     #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever is killed, cut or removed, every device has each message or knows of the gap.
+    /// Every device has each message or knows of the gap, after any kills, cuts and removals.
     #[test]
     fn every_device_has_each_message_or_gap(case in case()) {
         let result = run(&case, None).map(drop);

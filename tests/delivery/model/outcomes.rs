@@ -320,21 +320,40 @@ impl Model<'_> {
             let no_time = self.deadline.saturating_duration_since(ended) <= longest_pause;
             prop_assert!(no_time, "{} to {} lacks a retry", message, connection);
         }
-        Ok(self.outcome_of_answer(message, connection, last))
+        self.outcome_of_answer(message, connection, last)
     }
 
-    fn outcome_of_answer(&self, message: usize, connection: &str, post: &Post) -> Outcome {
+    fn outcome_of_answer(
+        &self,
+        message: usize,
+        connection: &str,
+        post: &Post,
+    ) -> Result<Outcome, TestCaseError> {
         let row = self.case.rows[CONNECTIONS.iter().position(|known| *known == connection).unwrap()];
         // A device has sent a sync, so its connection is established.
-        let within_grace = row == Some(true) && !self.case.messages[message].keep;
+        let is_young = row == Some(true) && !self.case.messages[message].keep;
+        let within_grace = is_young && is_gone(post) && !self.has_lost_row(connection, post)?;
         let gone = if self.case.table_fails || within_grace { Outcome::HandedBack } else { Outcome::Gone };
-        match &post.answer {
+        Ok(match &post.answer {
             None => Outcome::HandedBack,
             Some(PostResult::Status { status: 200, .. }) => Outcome::Settled,
-            Some(PostResult::Status { status: 410, .. }) => gone,
-            Some(PostResult::Status { status: 400, message }) if !message.is_empty() => gone,
+            Some(_) if is_gone(post) => gone,
             Some(PostResult::Status { status: 400 | 413, .. }) => Outcome::Rejected,
             Some(_) => Outcome::HandedBack,
+        })
+    }
+
+    /// Whether a kept message found the connection gone, and removed its row, before this post ended.
+    fn has_lost_row(&self, connection: &str, post: &Post) -> Result<bool, TestCaseError> {
+        let frames = self.posts.iter().filter(|other| {
+            other.connection == connection
+                && other.payload.starts_with(br#"{"type":"streamer.message""#)
+                && is_gone(other)
+        });
+        let removals: Vec<_> = frames.map(|frame| frame.ended_at).collect();
+        match removals.contains(&post.ended_at) {
+            true => Err(TestCaseError::reject("two posts find the connection gone at the same time")),
+            false => Ok(removals.iter().any(|removal| *removal < post.ended_at)),
         }
     }
 
@@ -364,5 +383,14 @@ impl Model<'_> {
                 });
             }
         }
+    }
+}
+
+/// Whether the answer says that the connection does not exist.
+fn is_gone(post: &Post) -> bool {
+    match &post.answer {
+        Some(PostResult::Status { status: 410, .. }) => true,
+        Some(PostResult::Status { status: 400, message }) => !message.is_empty(),
+        _ => false,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 use streamer_cli::stack::{Stack, socket::Socket};
@@ -130,7 +130,8 @@ impl Device {
     }
 
     async fn message(&mut self, message: Frame<'_>) -> anyhow::Result<()> {
-        let (_, seq) = self.state.position.as_ref().context("a message before the first page")?;
+        // A message before the first page is dropped: a page brings it.
+        let Some((_, seq)) = &self.state.position else { return Ok(()) };
         if message.seq > seq + 1 {
             return self.sync(false).await;
         }
