@@ -16,16 +16,17 @@ pub fn shard_of(connection: &ConnectionId) -> u8 {
 
 /// Returns the key of a user in `by_user`: `{tenant}#{user}`.
 pub(crate) fn tenant_user(tenant: &TenantId, user: &UserId) -> String {
-    format!("{}#{}", encode(tenant.as_str()), encode(user.as_str()))
+    format!("{}#{}", encode_part(tenant.as_str()), encode_part(user.as_str()))
 }
 
 /// Returns the key of a tenant's shard in `by_tenant`: `{tenant}#{shard}`.
 pub(crate) fn tenant_shard(tenant: &TenantId, shard: u8) -> String {
-    format!("{}#{shard}", encode(tenant.as_str()))
+    format!("{}#{shard}", encode_part(tenant.as_str()))
 }
 
-/// Percent-encodes `%` and `#`, so that different pairs have different keys.
-fn encode(part: &str) -> String {
+/// Percent-encodes `%` and `#` in a part of a key, so that different pairs have different keys.
+#[must_use]
+pub fn encode_part(part: &str) -> String {
     part.chars().fold(String::with_capacity(part.len()), |mut encoded, character| {
         match character {
             // Writing to a string cannot fail.

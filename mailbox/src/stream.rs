@@ -1,10 +1,8 @@
 //! Streams and the keys of their items.
 
-use std::{
-    fmt::Write as _,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
+use streamer_connections::encode_part;
 use streamer_message::{ConnectionId, Epoch, TenantId, UserId};
 
 /// The kept messages of one user.
@@ -31,7 +29,7 @@ impl Stream {
     /// Returns the hash key: `u#{tenant}#{user}`, with `%` and `#` percent-encoded in each part.
     #[must_use]
     pub fn key(&self) -> String {
-        format!("u#{}#{}", encode(self.tenant.as_str()), encode(self.user.as_str()))
+        format!("u#{}#{}", encode_part(self.tenant.as_str()), encode_part(self.user.as_str()))
     }
 }
 
@@ -77,18 +75,6 @@ pub(crate) fn seconds(time: SystemTime) -> u64 {
 
 fn since_epoch(time: SystemTime) -> Duration {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
-}
-
-/// Percent-encodes `%` and `#`, so that different pairs have different keys.
-fn encode(part: &str) -> String {
-    part.chars().fold(String::with_capacity(part.len()), |mut encoded, character| {
-        match character {
-            // Writing to a string cannot fail.
-            '%' | '#' => _ = write!(encoded, "%{:02X}", u32::from(character)),
-            other => encoded.push(other),
-        }
-        encoded
-    })
 }
 
 #[cfg(test)]
