@@ -103,7 +103,7 @@ fn rig(case: &Case, mailbox: &MailboxDouble) -> Rig {
     let gateway =
         MemoryGateway::scripted(move |_, _| script.nth_answer(next.fetch_add(1, Ordering::Relaxed)));
     // A row within the connect grace stays there during the whole invocation.
-    let connected_at = |young: bool| if young { epoch() + HOUR } else { epoch() - HOUR };
+    let connected_at = |young: bool| if young { epoch() + HOUR / 2 } else { epoch() - HOUR };
     let rows = CONNECTIONS.into_iter().zip(case.rows);
     let rows = rows.filter_map(|(id, young)| Some((id, connected_at(young?))));
     let works = !case.table_fails;

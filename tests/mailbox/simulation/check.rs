@@ -51,16 +51,24 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// P3: any two devices were shown their common messages in the same order. A message with two numbers is left out.
+    /// P3: any two devices were shown their common messages in the same order, and the same message at each number
+    /// unless the stream was erased. A message that has two numbers, or had another before an erasure, is left out.
     fn check_order(&self) -> Result<(), Violation> {
-        let mut numbers = BTreeMap::<String, usize>::new();
-        for message in self.world.messages().values() {
-            *numbers.entry(message.id.as_str().to_owned()).or_default() += 1;
+        let stored = self.world.messages();
+        let stored = stored.iter().map(|(number, message)| (number.clone(), message.id.as_str().to_owned()));
+        let shown = self.devices.iter().flat_map(|device| device.record.shown.iter().cloned());
+        let (mut numbers, mut ids) = (BTreeMap::<_, BTreeSet<_>>::new(), BTreeMap::new());
+        for (number, id) in stored.chain(shown.map(|(epoch, seq, id)| ((epoch, seq), id))) {
+            numbers.entry(id.clone()).or_default().insert(number.clone());
+            let first = ids.entry(number).or_insert_with(|| id.clone());
+            if *first != id && !self.world.was_erased() {
+                return Err(Violation::new("P3", format!("{first} and {id} have the same number")));
+            }
         }
         let order = |device: &Device| {
             let mut seen = BTreeSet::new();
             let ids = device.record.shown.iter().map(|(_, _, id)| id.clone());
-            ids.filter(|id| numbers.get(id) == Some(&1) && seen.insert(id.clone())).collect::<Vec<_>>()
+            ids.filter(|id| numbers[id].len() == 1 && seen.insert(id.clone())).collect::<Vec<_>>()
         };
         let orders: Vec<_> = self.devices.iter().map(order).collect();
         for (index, first) in orders.iter().enumerate() {
