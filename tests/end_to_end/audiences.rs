@@ -7,7 +7,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::json;
 use streamer_producer::Message;
 use streamer_tests::{
-    emulator::{producer, stack},
+    emulator::{connect, producer, stack},
     eventually,
 };
 
@@ -22,7 +22,7 @@ async fn tenants_receive_only_their_own_messages() -> anyhow::Result<()> {
     const MESSAGES: usize = 3;
     let stack = stack().await?;
     let tenants: Vec<_> = TENANTS.iter().flat_map(|(tenant, number)| vec![*tenant; *number]).collect();
-    let connect = |tenant: &'static str| stack.connect(tenant, "anna");
+    let connect = |tenant: &'static str| connect(&stack, tenant, "anna");
     let sockets: Vec<_> = stream::iter(tenants.clone()).map(connect).buffered(25).try_collect().await?;
     let mut arrivals = Arrivals::of(sockets);
 

@@ -4,9 +4,12 @@ use std::{collections::BTreeMap, sync::OnceLock, thread, time::Duration};
 
 use anyhow::anyhow;
 use aws_config::SdkConfig;
-use streamer_cli::stack::{Stack, deploy::Overrides};
+use streamer_cli::stack::{Stack, deploy::Overrides, socket::Socket};
 use streamer_producer::Producer;
-use tokio::runtime::{Builder, Runtime};
+use tokio::{
+    runtime::{Builder, Runtime},
+    time::{Instant, sleep},
+};
 
 use crate::DEADLINE;
 
@@ -32,6 +35,22 @@ pub async fn stack() -> anyhow::Result<Stack> {
     match started {
         Ok((_, stack)) => Ok(stack.share().await),
         Err(error) => Err(anyhow!("{error:#}")),
+    }
+}
+
+/// Connects a socket. It tries again until [`DEADLINE`]: while hundreds connect on a busy machine, some handshakes
+/// time out, and every client has to try again.
+///
+/// # Errors
+/// When no handshake succeeds in time. The error is that of the last one.
+pub async fn connect(stack: &Stack, tenant: &str, user: &str) -> anyhow::Result<Socket> {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        match stack.connect(tenant, user).await {
+            Ok(socket) => return Ok(socket),
+            Err(error) if Instant::now() > deadline => return Err(error.into()),
+            Err(_) => sleep(Duration::from_millis(200)).await,
+        }
     }
 }
 
