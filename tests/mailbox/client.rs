@@ -5,6 +5,7 @@
 
 mod queue;
 mod tests;
+mod vectors;
 mod wire;
 
 pub(crate) use self::wire::{Effect, Event, Stored};
@@ -87,11 +88,13 @@ impl Client {
         let mut effects = Vec::new();
         match event {
             Event::Opened => {
-                (self.is_open, self.is_registered, self.is_caught_up) = (true, false, false);
+                (self.is_open, self.is_registered) = (true, false);
+                self.end_caught_up();
                 self.ask(now, &mut effects);
             }
             Event::Closed => {
-                (self.is_open, self.is_caught_up) = (false, false);
+                self.is_open = false;
+                self.end_caught_up();
                 (self.sync, self.hole_since) = (Sync::None, None);
             }
             Event::Frame { text } => match Frame::parse(text) {
@@ -203,7 +206,7 @@ impl Client {
             (_, Some(_)) | (None, _) if !is_answer => return,
             (Some(_), Some(reason)) => self.reset(&page, reason.clone()),
             (None, _) => {
-                self.line.begin(&page.epoch, page.after);
+                self.line.begin(&page.epoch, page.after, effects);
                 self.position = Some((page.epoch.clone(), page.after));
             }
             (Some((epoch, position)), None) if *epoch != page.epoch || page.after > *position => return,
@@ -233,17 +236,26 @@ impl Client {
     /// Ends the sync. A new stream may not have the connection's registration, so the next sync is a hello again.
     fn answered(&mut self, is_new_stream: bool, effects: &mut Vec<Effect>) {
         (self.sync, self.failed) = (Sync::None, 0);
+        // The client is not caught up with an older page while a newer one is in the line.
+        if self.line.forget_caught_up() {
+            self.is_caught_up = false;
+        }
         if !self.is_registered {
             effects.push(Effect::Registered);
         }
         self.is_registered = !is_new_stream;
     }
 
+    fn end_caught_up(&mut self) {
+        self.is_caught_up = false;
+        self.line.forget_caught_up();
+    }
+
     /// Begins at another position.
     fn reset(&mut self, page: &Page, reason: String) {
         let (epoch, seq) = (page.epoch.clone(), page.after);
         self.held.clear();
-        self.is_caught_up = false;
+        self.end_caught_up();
         self.line.push_other(Entry::Gap { range: None, reason, epoch: epoch.clone(), seq });
         self.position = Some((epoch, seq));
     }

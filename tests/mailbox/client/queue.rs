@@ -116,9 +116,18 @@ impl Line {
         self.entries.push_back(entry);
     }
 
-    /// Sets the position of a client that had none.
-    pub(super) fn begin(&mut self, epoch: &str, seq: u64) {
+    /// Removes the entry that tells that the client is caught up. Returns whether the line had one.
+    pub(super) fn forget_caught_up(&mut self) -> bool {
+        let before = self.entries.len();
+        self.entries.retain(|entry| !matches!(entry, Entry::CaughtUp(_)));
+        self.entries.len() < before
+    }
+
+    /// Sets the position of a client that had none. It is stored, so that messages that expire from now on are told as a
+    /// gap.
+    pub(super) fn begin(&mut self, epoch: &str, seq: u64, effects: &mut Vec<Effect>) {
         (self.stored.epoch, self.stored.seq) = (epoch.to_owned(), seq);
+        effects.push(Effect::Store(self.stored.clone()));
     }
 
     /// Completes the message that was delivered last.

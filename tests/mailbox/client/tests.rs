@@ -87,7 +87,7 @@ fn first_page_gives_a_position() {
     let mut rig = Rig(Client::new(None));
     assert_eq!(rig.on(&Event::Opened, 0), ["sync 1 hello oldest"]);
     assert_eq!(rig.frame(&live(3), 1), [""; 0]);
-    assert_eq!(rig.frame(&page(1, 1, 2, 2), 2), ["registered", "deliver 2"]);
+    assert_eq!(rig.frame(&page(1, 1, 2, 2), 2), ["store 1 ", "registered", "deliver 2"]);
     assert_eq!(rig.on(&Event::Handled, 3), ["store 2 m2", "caught up 2"]);
     // The page was read before the live message was stored.
     assert_eq!(rig.wake(301), ["sync 2 after 2"]);
