@@ -1,7 +1,7 @@
 /**
  * The rules for the answers of requests: which payloads are answers, and which of them come too late.
  *
- * @typedef {"acknowledgment" | "progress" | "response" | "complete" | "error"} AnswerType
+ * @typedef {import("./types.js").ClientMessage["type"]} AnswerType
  * @typedef {{ type: AnswerType, request_id: string, seq?: number, [field: string]: any }} Answer
  */
 

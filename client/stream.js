@@ -10,6 +10,7 @@
  * @typedef {{ message: Message, bytes: number, skip?: boolean }} Entry `skip`: the message needs no handler, since it is
  *   a repeated one, or the answer of a request
  * @typedef {import("./types.js").Gap} Gap
+ * @typedef {import("./types.js").PageFrame} PageFrame
  * @typedef {ReturnType<typeof createStream>} Stream
  */
 
@@ -77,7 +78,7 @@ export const createStream = (from, host) => {
     host.unsupported();
   };
 
-  /** @type {(message: any, size: number, replayed: boolean) => void} */
+  /** @type {(message: import("./types.js").PageMessage, size: number, replayed: boolean) => void} */
   const hold = ({ seq, id, payload }, size, replayed) => {
     if (held.has(seq)) return;
     held.set(seq, { message: { id, seq, kept: true, replayed, data: payload }, bytes: size });
@@ -116,7 +117,7 @@ export const createStream = (from, host) => {
     unhold(at.seq);
   };
 
-  /** @type {(frame: any, size: number) => void} */
+  /** @type {(frame: import("./types.js").MessageFrame, size: number) => void} */
   const takeLive = (frame, size) => {
     if (!position || position.epoch !== frame.epoch) {
       // Only a page says where the stream begins. The page may have been read already.
@@ -130,7 +131,7 @@ export const createStream = (from, host) => {
     }
   };
 
-  /** @type {(page: any, size: number) => void} */
+  /** @type {(page: PageFrame, size: number) => void} */
   const takePage = (page, size) => {
     const isAwaited = (pageBy || syncAt) && page.n === n;
     const start = { epoch: page.epoch, seq: page.after };
@@ -155,7 +156,7 @@ export const createStream = (from, host) => {
 
   /**
    * Moves the messages and gaps of a page to the line, up to a hole.
-   * @type {(at: Position, page: any, size: number) => void}
+   * @type {(at: Position, page: PageFrame, size: number) => void}
    */
   const takeRange = (at, page, size) => {
     for (const message of page.messages) {
@@ -164,7 +165,7 @@ export const createStream = (from, host) => {
     while (at.seq < page.through) {
       if (moveToLine(at)) continue;
       const from = at.seq + 1;
-      const missing = page.missing.find((/** @type {any} */ range) => range.from <= from && from <= range.to);
+      const missing = page.missing.find((range) => range.from <= from && from <= range.to);
       if (!missing) return;
       // A message that arrived live before it expired is no gap.
       unhold(at.seq);
@@ -173,7 +174,7 @@ export const createStream = (from, host) => {
     }
   };
 
-  /** Ends a sync. @param {any} page */
+  /** Ends a sync. @param {PageFrame} page */
   const answered = (page) => {
     pageBy = syncAt = failed = 0;
     // The client is not caught up with an older page while a newer one is in the line.

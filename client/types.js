@@ -111,4 +111,30 @@
  *   ["check", wasAway: boolean] | ["woken"] | ["end", "closed" | "failed", reason?: string]} Event
  */
 
+/**
+ * The frames, as the JSON Schemas in `message/schema/` have them.
+ *
+ * @typedef {{ stream: "user", epoch?: string | null, seq?: number | null, from?: "oldest" | "now" | null }} StreamRequest
+ * @typedef {{ type: "streamer.sync", n?: number, hello?: boolean, max?: number | null, streams: StreamRequest[] }} SyncFrame
+ * @typedef {SyncFrame | { type: "streamer.ping" }} ClientFrame
+ * @typedef {{ seq: number, id: string, payload: unknown }} PageMessage
+ * @typedef {{ type: "streamer.message", stream: "user", epoch: string } & PageMessage} MessageFrame
+ * @typedef {{ from: number, to: number, reason: "expired" | "overflow" }} Missing
+ * @typedef {{ type: "streamer.page", n: number, stream: "user", epoch: string, after: number, through: number, top: number,
+ *   messages: PageMessage[], missing: Missing[], reset?: "epoch" | "ahead" | null, expires_in: number, now: number
+ *   }} PageFrame
+ * @typedef {MessageFrame | PageFrame | { type: "streamer.pong" }} ServerFrame
+ */
+
+/**
+ * Messages of the producer library, as `client-message.json` has them.
+ *
+ * @typedef {{ id: string, request_id?: string | null, seq?: number | null }} Common
+ * @typedef {{ code: string, message: string, details?: unknown }} ClientError
+ * @typedef {Common & ({ type: "acknowledgment", message?: string | null } |
+ *   { type: "progress", progress: number, message?: string | null, details?: unknown } |
+ *   { type: "response", data: unknown } | { type: "complete", result: unknown } |
+ *   { type: "error", error: ClientError })} ClientMessage
+ */
+
 export {};
