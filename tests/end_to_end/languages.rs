@@ -6,7 +6,7 @@ use anyhow::{Context as _, ensure};
 use serde_json::Value;
 use streamer_cli::{commands::env::shell_lines, paths};
 use streamer_tests::{boto3::BOTO3, emulator::stack, eventually};
-use tokio::process::Command;
+use tokio::{process::Command, sync::OnceCell};
 
 use crate::connected;
 
@@ -36,7 +36,7 @@ async fn node_producer_follows_schema_and_delivers() -> anyhow::Result<()> {
 }
 
 /// Skips a language that is not installed on this machine. With `CI=true` that is an error.
-fn skip(error: anyhow::Error) -> anyhow::Result<()> {
+pub(crate) fn skip(error: anyhow::Error) -> anyhow::Result<()> {
     if std::env::var("CI").is_ok_and(|ci| ci == "true") {
         return Err(error);
     }
@@ -48,8 +48,20 @@ fn example(name: &str) -> PathBuf {
     paths::workspace().join("producer/examples").join(name)
 }
 
-/// Installs the Node packages, and returns a copy of the example in their folder, where Node finds them.
+/// Returns a copy of the example in the folder of the Node packages, where Node finds them.
 async fn node() -> anyhow::Result<PathBuf> {
+    let script = node_folder().await?.join("publish.mjs");
+    fs::copy(example("publish.mjs"), &script)?;
+    Ok(script)
+}
+
+/// Installs the Node packages once, and returns their folder.
+pub(crate) async fn node_folder() -> anyhow::Result<PathBuf> {
+    static INSTALLED: OnceCell<PathBuf> = OnceCell::const_new();
+    INSTALLED.get_or_try_init(install_node_packages).await.cloned()
+}
+
+async fn install_node_packages() -> anyhow::Result<PathBuf> {
     let (from, to) = (paths::workspace().join("tests/languages/node"), paths::shared("node"));
     fs::create_dir_all(&to)?;
     for file in ["package.json", "package-lock.json"] {
@@ -60,9 +72,7 @@ async fn node() -> anyhow::Result<PathBuf> {
     let output =
         npm.output().await.context("Node is not installed: install it (on Debian: apt-get install npm)")?;
     ensure!(output.status.success(), "npm ci: {}", String::from_utf8_lossy(&output.stderr).trim());
-    let script = to.join("publish.mjs");
-    fs::copy(example("publish.mjs"), &script)?;
-    Ok(script)
+    Ok(to)
 }
 
 /// Lets a producer publish to a queue without a worker, where the test reads the message, and to the outbound queue. It

@@ -8,6 +8,7 @@ mod browser;
 mod connect;
 mod dead_letters;
 mod front_door;
+mod javascript;
 mod languages;
 mod mailbox;
 mod outcomes;
