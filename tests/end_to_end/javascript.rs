@@ -1,6 +1,7 @@
 //! The JavaScript client in Node, against the real functions.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::PathBuf,
     process::Stdio,
@@ -8,23 +9,30 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
+use futures::future::try_join_all;
 use serde_json::{Value, json};
-use streamer_cli::paths;
+use streamer_cli::{
+    paths,
+    stack::{Stack, deploy::Overrides},
+};
 use streamer_mailbox::Stream;
 use streamer_message::{TenantId, UserId};
 use streamer_producer::Message;
 use streamer_tests::{
     DEADLINE,
-    emulator::{producer, stack},
-    eventually,
+    emulator::{VISIBILITY, producer, stack},
+    eventually, full,
 };
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
     process::{Child, ChildStdout, Command},
-    time::timeout,
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 use crate::{TENANT, languages, rows};
+
+/// How long the storm may last.
+const LIMIT: Duration = Duration::from_secs(900);
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -57,13 +65,18 @@ impl Device {
     async fn until(&mut self, is_last: impl Fn(&Value) -> bool) -> anyhow::Result<Vec<Value>> {
         let mut events = Vec::new();
         loop {
-            let line = timeout(DEADLINE, self.events.next_line()).await;
-            let line = line.with_context(|| format!("only {events:?}"))??.context("the device has ended")?;
-            events.push(serde_json::from_str(&line)?);
+            let event = timeout(DEADLINE, self.next()).await;
+            events.push(event.with_context(|| format!("only {events:?}"))??);
             if events.last().is_some_and(&is_last) {
                 return Ok(events);
             }
         }
+    }
+
+    /// Returns the next event. No event is lost if the call is given up.
+    async fn next(&mut self) -> anyhow::Result<Value> {
+        let line = self.events.next_line().await?.context("the device has ended")?;
+        Ok(serde_json::from_str(&line)?)
     }
 
     async fn until_state(&mut self, state: &str) -> anyhow::Result<Vec<Value>> {
@@ -141,4 +154,98 @@ async fn client_in_node_misses_nothing() -> anyhow::Result<()> {
     let status = timeout(DEADLINE, device.process.wait()).await??;
     ensure!(status.success(), "{status}");
     eventually("the rows are removed", async || Ok(rows(&stack, USER).await?.is_empty())).await
+}
+
+/// A device, and the numbers and ids of the messages that it has shown.
+struct Reader {
+    device: Device,
+    shown: Vec<(u64, String)>,
+    gaps: usize,
+}
+
+impl Reader {
+    /// Reads until it has shown so many messages, and cuts its sockets now and then.
+    async fn read(&mut self, messages: usize, random: &mut fastrand::Rng) -> anyhow::Result<usize> {
+        let (mut cuts, mut cut_at) = (0, Instant::now());
+        while self.shown.len() < messages {
+            match timeout_at(cut_at, self.device.next()).await {
+                Ok(event) => self.note(&event?),
+                Err(_) => {
+                    self.device.command("cut").await?;
+                    cuts += 1;
+                    cut_at = Instant::now() + Duration::from_millis(random.u64(200..5000));
+                }
+            }
+        }
+        Ok(cuts)
+    }
+
+    fn note(&mut self, event: &Value) {
+        match (event["event"].as_str(), event["seq"].as_u64(), event["id"].as_str()) {
+            (Some("message"), Some(seq), Some(id)) => self.shown.push((seq, id.to_owned())),
+            (Some("gap"), ..) => self.gaps += 1,
+            _ => {}
+        }
+    }
+}
+
+/// Three devices read all kept messages of their user in the same order, once, and are told of no gap, while every
+/// function is killed and their sockets are cut. Runs at full size only.
+#[tokio::test]
+async fn devices_in_node_survive_a_storm() -> anyhow::Result<()> {
+    const USER: &str = "storm";
+    const MESSAGES: usize = 2000;
+    if !full() {
+        return Ok(());
+    }
+    let script = device().await?;
+    let worker = BTreeMap::from([("MAILBOX_MAX_MESSAGES", MESSAGES.to_string())]);
+    let overrides = Overrides {
+        visibility_timeout: Some(VISIBILITY),
+        environment: BTreeMap::from([("delivery", worker)]),
+        ..Overrides::default()
+    };
+    let stack = Stack::start("devices", &overrides).await?;
+    let token = stack.issuer.token(TENANT, USER, HOUR)?;
+    let messages = (0..MESSAGES).map(|number| Message::user(TENANT, USER).keep(HOUR).payload(&number));
+    let messages = messages.collect::<Result<Vec<_>, _>>()?;
+    let ids: BTreeSet<_> = messages.iter().map(|message| message.id().to_string()).collect();
+
+    let reading = async {
+        let devices = (1..=3).map(async |seed| {
+            let device = Device::start(&script, &stack.deployed.websocket_url, &token)?;
+            let mut reader = Reader { device, shown: Vec::new(), gaps: 0 };
+            let cuts = reader.read(MESSAGES, &mut fastrand::Rng::with_seed(seed)).await?;
+            anyhow::Ok((reader, cuts))
+        });
+        try_join_all(devices).await
+    };
+    let sending =
+        async { anyhow::Ok(producer(&stack.config, &stack.deployed.queue_url).send_all(messages).await?) };
+    let (mut random, mut kills) = (fastrand::Rng::with_seed(14), 0);
+    let killing = async {
+        loop {
+            for function in ["delivery", "mailbox", "connect", "disconnect"] {
+                kills += usize::from(stack.processes(function)?.kill_one(&mut random));
+            }
+            sleep(Duration::from_millis(random.u64(1000..5000))).await;
+        }
+    };
+    let read = async { futures::try_join!(sending, reading) };
+    let ((), readers) = tokio::select! {
+        read = timeout(LIMIT, read) => read.context("messages are missing")??,
+        killed = killing => return killed,
+    };
+
+    let cuts: usize = readers.iter().map(|(_, cuts)| cuts).sum();
+    println!("3 devices, {MESSAGES} kept messages, {kills} functions killed, {cuts} sockets cut");
+    for (reader, _) in &readers {
+        assert_eq!(reader.shown, readers[0].0.shown, "another order");
+        assert_eq!(reader.gaps, 0, "gaps");
+    }
+    let shown = &readers[0].0.shown;
+    assert!(shown.is_sorted_by(|one, other| one.0 < other.0), "wrong order");
+    assert_eq!(shown.len(), MESSAGES, "duplicates");
+    assert_eq!(shown.iter().map(|(_, id)| id.clone()).collect::<BTreeSet<_>>(), ids, "lost");
+    stack.end().await
 }

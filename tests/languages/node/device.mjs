@@ -29,9 +29,12 @@ const commands = {
     for await (const { progress } of job) print("progress", { progress });
     print("result", { result: await job });
   },
+  cut() {
+    for (const socket of sockets) socket.terminate();
+  },
   offline() {
     isOffline = true;
-    for (const socket of sockets) socket.terminate();
+    commands.cut();
   },
   online: () => void (isOffline = false),
   close: () => client.close(),
