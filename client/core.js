@@ -67,7 +67,7 @@ export const createCore = (from) => {
 
   /**
    * Schedules the next attempt. API Gateway admits 500 new connections a second for an account, so the first attempts
-   * are spread over a second, and the longest delay stays below half of the time since the loss.
+   * are spread over a second, and later delays are at most about half of the time since the loss.
    * @param {string} reason
    */
   const retry = (reason) => {

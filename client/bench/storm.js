@@ -12,7 +12,9 @@ import { simulate } from "./storm/simulation.js";
  * Source: https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-execution-service-websocket-limits-table.html
  */
 const RATE = 500;
-const OUTAGES = [0, 5, 30, 300];
+/** Seconds of outages, and the clients over which their figures are averaged. */
+const OUTAGES = [0, 5, 30, 300, 3600];
+const SAMPLES = 1000;
 const clients = Number(process.env.CLIENTS ?? 10_000);
 const ideal = clients / RATE;
 
@@ -30,7 +32,7 @@ console.log("\none client after an outage: mean time from its end to the connect
 row("", ...OUTAGES.flatMap((seconds) => [`${seconds} s`, "attempts"]));
 for (const [name, schedule] of Object.entries(SCHEDULES)) {
   row(name, ...OUTAGES.flatMap((seconds) => {
-    const { mean, total } = simulate(schedule, { clients: 2000, outage: seconds * 1000 });
-    return [`${(mean - seconds).toFixed(1)} s`, (total / 2000).toFixed(1)];
+    const { mean, total } = simulate(schedule, { clients: SAMPLES, outage: seconds * 1000 });
+    return [`${(mean - seconds).toFixed(1)} s`, (total / SAMPLES).toFixed(1)];
   }));
 }

@@ -72,16 +72,22 @@ test("backoff grows up to a minute", async () => {
 });
 
 test("server down for an hour gets few tries", async () => {
-  for (const [random, least, most] of [[0, 65, 80], [0.5, 85, 100], [0.999, 120, 140]]) {
-    const { client, window, sockets } = rig({ random: () => random });
-    client.connect();
-    for (let second = 0; second < 3600; second++) {
-      await window.advance(1000);
-      for (const socket of sockets) if (socket.readyState === 0) socket.drop(1006);
+  // The server refuses handshakes, or ends each connection at once.
+  for (const opens of [false, true]) {
+    for (const [random, least, most] of [[0, 65, 80], [0.5, 85, 100], [0.999, 120, 140]]) {
+      const { client, window, sockets } = rig({ mailbox: {}, random: () => random });
+      client.connect();
+      for (let second = 0; second < 3600; second++) {
+        await window.advance(1000);
+        for (const socket of sockets.filter(({ readyState }) => readyState === 0)) {
+          if (opens) socket.open();
+          socket.drop(1006);
+        }
+      }
+      assert.ok(sockets.length >= least && sockets.length <= most, `${sockets.length} tries`);
+      await client.close();
+      assert.equal(window.timers.size, 0);
     }
-    assert.ok(sockets.length >= least && sockets.length <= most, `${sockets.length} tries`);
-    await client.close();
-    assert.equal(window.timers.size, 0);
   }
 });
 

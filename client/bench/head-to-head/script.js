@@ -5,7 +5,7 @@
  * @typedef {{ at: number, kind: "publish", message: Message } | { at: number, kind: "lose" } |
  *   { at: number, kind: "cut", notice: number, isRestart: boolean } |
  *   { at: number, kind: "return", isQuick: boolean, isRestart: boolean }} Step
- *   `lose`: frames are lost from now on, and nobody notices. `cut`: the client notices the end of its socket, and the
+ *   `lose`: frames are lost from now on, and neither side notices. `cut`: the client notices the end of its socket, and the
  *   server after `notice` milliseconds. `return`: connections are possible again.
  */
 
@@ -15,7 +15,7 @@ import { seeded } from "../random.js";
 export const LONG = 25_000;
 const MESSAGES = 40;
 /** Time without faults at the end of a script. */
-const REST = 30_000;
+const REST = 15_000;
 
 /** Returns an id that sorts by time, and at random within a millisecond, since there are several producers. */
 const ulid = (at, random) => `${at.toString(36).padStart(8, "0")}-${Math.floor(random() * 36 ** 8).toString(36).padStart(8, "0")}`;

@@ -3,7 +3,7 @@
 import { seeded } from "../random.js";
 
 /** Virtual time after which a simulation ends, in milliseconds. */
-const END = 3_600_000;
+const END = 2 * 3_600_000;
 
 /**
  * Runs a storm. All connections end at 0. Each client has a latency of 20 to 150 ms to the gateway, which admits
