@@ -7,7 +7,7 @@
  */
 
 import { isFrame, isId } from "./frames.js";
-import { IDLE, MAX_REFUSED, MINUTE, OPEN_TIME, PONG_TIME, SECOND, STABLE } from "./limits.js";
+import { GROWTH, IDLE, MAX_REFUSED, MINUTE, OPEN_TIME, PONG_TIME, SECOND, STABLE } from "./limits.js";
 import { isEnd, isStale, remember } from "./requests.js";
 import { createStream } from "./stream.js";
 
@@ -66,11 +66,13 @@ export const createCore = (from) => {
   };
 
   /**
-   * Schedules the next attempt, with full jitter: API Gateway admits 500 new connections a second for an account.
+   * Schedules the next attempt. API Gateway admits 500 new connections a second for an account, so the first attempts
+   * are spread over a second, and later delays are at most about half of the time since the loss.
    * @param {string} reason
    */
   const retry = (reason) => {
-    const delay = random() * Math.min(MINUTE, SECOND * 2 ** attempts++);
+    const share = attempts ? 1 - random() / 2 : random();
+    const delay = share * Math.min(MINUTE, SECOND * GROWTH ** attempts++);
     if (socket) rotateAt = now + delay;
     else {
       retryAt = now + delay;

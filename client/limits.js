@@ -5,6 +5,8 @@ export const MINUTE = 60_000;
 
 /** Time for a token and a handshake. */
 export const OPEN_TIME = 30_000;
+/** Factor by which the longest delay before an attempt grows. `npm run storm` measures it. */
+export const GROWTH = 1.3;
 /** Time after which an open socket shows that the server can be reached. */
 export const STABLE = 10_000;
 /** Handshakes that fail in a row before the token is asked for with `refused`. */

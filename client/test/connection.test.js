@@ -56,25 +56,38 @@ test("nothing is left after close", async () => {
   }
 });
 
-test("backoff doubles up to a minute", async () => {
-  const { client, events, next } = rig({ random: () => 0.999 });
-  client.connect();
-  for (let tries = 0; tries < 9; tries++) (await next()).drop();
-  const delays = events.filter(([, event]) => event.retryIn).map(([, event]) => Math.round(event.retryIn / 999));
-  assert.deepEqual(delays, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
-  assert.equal(client.state, "waiting");
+test("backoff grows up to a minute", async () => {
+  for (const [random, share] of [[0.999, 0.5005], [0, 1]]) {
+    const { client, events, next } = rig({ random: () => random });
+    client.connect();
+    for (let tries = 0; tries < 20; tries++) (await next()).drop();
+    const delays = events.filter(([, event]) => event.state === "waiting").map(([, event]) => event.retryIn);
+    // The first delay may be any part of a second, and later ones are at least half of the longest.
+    assert.equal(delays.shift(), 1000 * random);
+    const longest = delays.map((delay) => Math.round(delay / share));
+    assert.deepEqual(longest.slice(0, 4), [1300, 1690, 2197, 2856]);
+    assert.deepEqual(longest.slice(14, 17), [51_186, 60_000, 60_000]);
+    assert.equal(client.state, "waiting");
+  }
 });
 
 test("server down for an hour gets few tries", async () => {
-  for (const [random, least, most] of [[0.5, 110, 130], [0.999, 60, 70]]) {
-    const { client, window, sockets } = rig({ random: () => random });
-    client.connect();
-    for (let second = 0; second < 3600; second++) {
-      await window.advance(1000);
-      for (const socket of sockets) if (socket.readyState === 0) socket.drop();
+  // The server refuses handshakes, or ends each connection at once.
+  for (const opens of [false, true]) {
+    for (const [random, least, most] of [[0, 65, 80], [0.5, 85, 100], [0.999, 120, 140]]) {
+      const { client, window, sockets } = rig({ mailbox: {}, random: () => random });
+      client.connect();
+      for (let second = 0; second < 3600; second++) {
+        await window.advance(1000);
+        for (const socket of sockets.filter(({ readyState }) => readyState === 0)) {
+          if (opens) socket.open();
+          socket.drop(1006);
+        }
+      }
+      assert.ok(sockets.length >= least && sockets.length <= most, `${sockets.length} tries`);
+      await client.close();
+      assert.equal(window.timers.size, 0);
     }
-    assert.ok(sockets.length >= least && sockets.length <= most, `${sockets.length} tries`);
-    await client.close();
   }
 });
 
@@ -88,7 +101,7 @@ test("stable connection resets the backoff", async () => {
     await window.advance(open);
     socket.drop();
   }
-  assert.deepEqual(delays(), [500, 1000, 500]);
+  assert.deepEqual(delays(), [500, 975, 500]);
 });
 
 test("three refusals ask for a fresh token", async () => {

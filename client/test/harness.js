@@ -13,8 +13,9 @@ export class Window extends EventTarget {
   document = Object.assign(new EventTarget(), { hidden: false });
   #listened = new Set();
 
+  /** Rounds up to whole milliseconds, as the clock has them. */
   setTimeout = (call, ms, ...values) => {
-    this.timers.set(++this.#last, { at: this.time + Math.max(0, ms), call, values });
+    this.timers.set(++this.#last, { at: this.time + Math.max(0, Math.ceil(ms)), call, values });
     return this.#last;
   };
   clearTimeout = (id) => this.timers.delete(id);
