@@ -21,7 +21,7 @@ use streamer_producer::Message;
 use streamer_tests::{
     DEADLINE,
     emulator::{VISIBILITY, producer, stack},
-    eventually, full,
+    eventually, full, skip,
 };
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
@@ -111,7 +111,7 @@ async fn client_in_node_misses_nothing() -> anyhow::Result<()> {
     const USER: &str = "javascript";
     let script = match device().await {
         Ok(script) => script,
-        Err(error) => return languages::skip(error),
+        Err(error) => return skip(error),
     };
     let stack = stack().await?;
     let token = stack.issuer.token(TENANT, USER, HOUR)?;

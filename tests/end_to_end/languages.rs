@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf, process::Stdio};
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 use streamer_cli::{commands::env::shell_lines, paths};
-use streamer_tests::{boto3::BOTO3, emulator::stack, eventually};
+use streamer_tests::{boto3::BOTO3, emulator::stack, eventually, skip};
 use tokio::{process::Command, sync::OnceCell};
 
 use crate::connected;
@@ -33,15 +33,6 @@ async fn node_producer_follows_schema_and_delivers() -> anyhow::Result<()> {
     let mut command = std::process::Command::new("node");
     command.arg(script);
     publish(&command, "node").await
-}
-
-/// Skips a language that is not installed on this machine. With `CI=true` that is an error.
-pub(crate) fn skip(error: anyhow::Error) -> anyhow::Result<()> {
-    if std::env::var("CI").is_ok_and(|ci| ci == "true") {
-        return Err(error);
-    }
-    println!("skipped: {error:#}");
-    Ok(())
 }
 
 fn example(name: &str) -> PathBuf {

@@ -54,6 +54,18 @@ pub fn full() -> bool {
     cases() >= 50_000
 }
 
+/// Says that a test is skipped because a tool is missing.
+///
+/// # Errors
+/// `missing` itself with `CI=true`, where every tool has to be there.
+pub fn skip(missing: anyhow::Error) -> anyhow::Result<()> {
+    if std::env::var("CI").is_ok_and(|ci| ci == "true") {
+        return Err(missing);
+    }
+    println!("skipped: {missing:#}");
+    Ok(())
+}
+
 /// Waits until `condition` holds. `description` states the condition, such as "the queue is empty".
 ///
 /// # Errors

@@ -26,6 +26,8 @@ use streamer_environment::aws;
 use streamer_message::sqs::FIFO_SUFFIX;
 use tokio::runtime::{Builder, Runtime};
 
+use crate::skip;
+
 const LOCALSTACK: Program = Program {
     packages: Packages {
         name: "LocalStack",
@@ -97,11 +99,7 @@ pub async fn sqs() -> anyhow::Result<Option<Client>> {
     });
     match started {
         Ok((_, emulator)) => Ok(Some(client(emulator.address).await)),
-        Err(error) if std::env::var("CI").is_ok_and(|ci| ci == "true") => Err(anyhow!("{error:#}")),
-        Err(error) => {
-            println!("skipped: {error:#}");
-            Ok(None)
-        }
+        Err(error) => skip(anyhow!("{error:#}")).map(|()| None),
     }
 }
 

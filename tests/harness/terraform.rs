@@ -9,10 +9,12 @@ use std::{
     process::{Output, Stdio},
 };
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, anyhow, bail};
 use serde_json::Value;
 use streamer_cli::paths;
 use tokio::process::Command;
+
+use crate::skip;
 
 /// Environment variable that names a provider mirror, as `terraform providers mirror` creates it. Without it, providers
 /// come from the registry.
@@ -66,12 +68,10 @@ impl Terraform {
         let Err(error) = terraform.run(arguments.into_iter().chain(plugins.as_deref())).await else {
             return Ok(Some(terraform));
         };
-        let reason = format!(
+        skip(anyhow!(
             "this needs Terraform and the AWS provider: install Terraform, and set {PLUGINS} to a provider mirror if the \
              registry cannot be reached: {error:#}"
-        );
-        ensure!(env::var_os("CI").is_none(), reason);
-        println!("skipped: {reason}");
+        ))?;
         Ok(None)
     }
 
