@@ -194,7 +194,7 @@ impl Reader {
 #[tokio::test]
 async fn devices_in_node_survive_a_storm() -> anyhow::Result<()> {
     const USER: &str = "storm";
-    const MESSAGES: usize = 2000;
+    const MESSAGES: usize = 1000;
     if !full() {
         return Ok(());
     }
