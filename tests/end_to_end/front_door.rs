@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, ensure};
 use aws_sdk_lambda::primitives::Blob;
 use serde_json::{Value, json};
-use streamer_cli::stack::{Stack, front_door::FrontDoor, socket::Socket};
+use streamer_cli::stack::{Stack, front_door::{FrontDoor, Limits}, socket::Socket};
 use streamer_tests::{emulator::stack, event, eventually};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
@@ -88,7 +88,7 @@ async fn ended_front_door_removes_its_rows() -> anyhow::Result<()> {
     let stack = stack().await?;
     let (_other, staying) = connected_socket(&stack, "door-stays").await?;
     let url = stack.deployed.management_endpoint.replacen("http", "ws", 1);
-    let door = FrontDoor::start(&url, Vec::new())?;
+    let door = FrontDoor::start(&url, Vec::new(), Limits::default())?;
     let token = stack.issuer.token(TENANT, "door-ends", Duration::from_secs(600))?;
     let mut socket = Socket::connect(&door.url(), Some(&token)).await?;
     ensure!(rows(&stack, "door-ends").await?.len() == 1);

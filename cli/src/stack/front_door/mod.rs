@@ -2,11 +2,19 @@
 //! answers as API Gateway does where the emulator does not.
 //!
 //! - `handshake` answers requests. Refusals of API Gateway belong there.
-//! - `bridge` passes on everything after an accepted handshake. Limits on frames and faults of connections belong
-//!   there.
+//! - `bridge` passes on everything after an accepted handshake, in two directions of `pipe`. It reads the headers of
+//!   `frames` and closes connections that exceed the `limits` of API Gateway.
+//! - `faults` cuts, stalls and refuses connections, for tests.
+//!
+//! The limits hold for a client's frames and for both directions' times. Frames to the client pass whatever their size:
+//! AWS documents no limit for them, and the 128 KiB of a PostToConnection request are the emulator's to check.
 
 mod bridge;
+mod faults;
+mod frames;
 mod handshake;
+mod limits;
+mod pipe;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -25,7 +33,11 @@ use tokio::{
     time::sleep,
 };
 
-use self::handshake::{Upstream, answer};
+pub use self::{
+    faults::{Faults, Refusal},
+    limits::{FRAME_BYTES, Limits, MESSAGE_BYTES},
+};
+use self::handshake::{Door, Upstream, answer};
 
 /// Number of file descriptors that this process may use: two for each client, and a third if this process is the
 /// client. Without asking, a process usually gets 256 on macOS and 1024 on Linux.
@@ -39,18 +51,21 @@ const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 pub struct FrontDoor {
     address: SocketAddr,
     stage: String,
+    faults: Faults,
     server: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
 
 impl FrontDoor {
     /// Starts a front door to the stage at `url`, `ws://…/{stage}`, whose `connect-handler` answers these
     /// `subprotocols` besides `streamer.jwt`. It runs in a thread of its own, so that the caller's work cannot delay it.
+    /// It closes connections after the times of `limits`.
     ///
     /// # Errors
     /// When `url` is not a ws URL, or no port is available.
-    pub fn start(url: &str, subprotocols: Vec<String>) -> anyhow::Result<Self> {
-        let upstream = Upstream::parse(url, subprotocols)?;
+    pub fn start(url: &str, subprotocols: Vec<String>, limits: Limits) -> anyhow::Result<Self> {
+        let (upstream, faults) = (Upstream::parse(url, subprotocols)?, Faults::default());
         let stage = upstream.stage().to_owned();
+        let door = Arc::new(Door { upstream, limits, faults: faults.clone() });
         // Without more, the front door still serves as many clients as it can.
         raise_descriptor_limit();
         let runtime = Builder::new_current_thread().enable_all().build()?;
@@ -61,18 +76,24 @@ impl FrontDoor {
         let thread = thread::spawn(move || {
             runtime.block_on(async {
                 tokio::select! {
-                    () = accept(listener, Arc::new(upstream)) => {}
+                    () = accept(listener, door) => {}
                     _ = stopped => {}
                 }
             });
         });
-        Ok(Self { address, stage, server: Some((stop, thread)) })
+        Ok(Self { address, stage, faults, server: Some((stop, thread)) })
     }
 
     /// Returns the URL that clients connect to.
     #[must_use]
     pub fn url(&self) -> String {
         format!("ws://{}/{}", self.address, self.stage)
+    }
+
+    /// Returns the faults of this front door, of which there are none at first.
+    #[must_use]
+    pub fn faults(&self) -> &Faults {
+        &self.faults
     }
 }
 
@@ -94,12 +115,12 @@ fn raise_descriptor_limit() {
     }
 }
 
-async fn accept(listener: std::net::TcpListener, upstream: Arc<Upstream>) {
+async fn accept(listener: std::net::TcpListener, door: Arc<Door>) {
     let Ok(listener) = TcpListener::from_std(listener) else { return };
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                tokio::spawn(serve(stream, Arc::clone(&upstream)));
+                tokio::spawn(serve(stream, Arc::clone(&door)));
             }
             Err(_) => sleep(ACCEPT_RETRY_DELAY).await,
         }
@@ -107,10 +128,9 @@ async fn accept(listener: std::net::TcpListener, upstream: Arc<Upstream>) {
 }
 
 /// Answers the requests of a connection, until one opens a WebSocket.
-async fn serve(stream: TcpStream, upstream: Arc<Upstream>) {
+async fn serve(stream: TcpStream, door: Arc<Door>) {
     _ = stream.set_nodelay(true);
-    let service =
-        service_fn(async |request| Ok::<_, std::convert::Infallible>(answer(&upstream, request).await));
+    let service = service_fn(async |request| answer(&door, request).await);
     let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
     // The client sees a broken connection as such, so the error needs no other report.
     _ = connection.with_upgrades().await;
@@ -139,7 +159,7 @@ mod tests {
         async fn start() -> (Self, FrontDoor) {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
             let url = format!("ws://{}/_aws/execute-api/a1b2c3d4/local", listener.local_addr().unwrap());
-            (Self(listener), FrontDoor::start(&url, vec!["graphql-transport-ws".to_owned()]).unwrap())
+            (Self(listener), FrontDoor::start(&url, vec!["graphql-transport-ws".to_owned()], Limits::default()).unwrap())
         }
 
         async fn stream(&self) -> TcpStream {
@@ -334,7 +354,7 @@ mod tests {
     #[test]
     fn only_ws_urls_are_accepted() {
         for url in ["wss://127.0.0.1:1/local", "http://127.0.0.1:1/local", "/local"] {
-            assert!(FrontDoor::start(url, Vec::new()).is_err(), "{url}");
+            assert!(FrontDoor::start(url, Vec::new(), Limits::default()).is_err(), "{url}");
         }
     }
 
