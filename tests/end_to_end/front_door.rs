@@ -5,7 +5,11 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, ensure};
 use aws_sdk_lambda::primitives::Blob;
 use serde_json::{Value, json};
-use streamer_cli::stack::{Stack, front_door::{FrontDoor, Limits}, socket::Socket};
+use streamer_cli::stack::{
+    Stack,
+    front_door::{FrontDoor, Limits},
+    socket::Socket,
+};
 use streamer_tests::{emulator::stack, event, eventually};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 

@@ -460,8 +460,9 @@ mod tests {
         ends.assert_silent_for(9 * MINUTE, &up, &down).await;
         ends.faults.stall(false);
         let (mut at_client, mut at_emulator) = (vec![0; down.len()], vec![0; up.len()]);
-        let received =
-            async { join!(ends.client.read_exact(&mut at_client), ends.emulator.read_exact(&mut at_emulator)) };
+        let received = async {
+            join!(ends.client.read_exact(&mut at_client), ends.emulator.read_exact(&mut at_emulator))
+        };
         timeout(MOMENT, received).await.expect("nothing passes").0.unwrap();
         assert_eq!((at_client, at_emulator), (down, up));
     }

@@ -171,11 +171,7 @@ fn opens_websocket<T>(request: &Request<T>) -> bool {
     request.method() == Method::GET && has(CONNECTION, "upgrade") && has(UPGRADE, "websocket")
 }
 
-fn refusal(
-    status: StatusCode,
-    error_type: &'static str,
-    body: impl Into<Bytes>,
-) -> Response<Full<Bytes>> {
+fn refusal(status: StatusCode, error_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     let headers = response.headers_mut();

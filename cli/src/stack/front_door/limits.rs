@@ -130,7 +130,10 @@ mod tests {
     #[test]
     fn control_frames_belong_to_no_message() {
         let (part, ping) = ((CONTINUATION, FRAME_BYTES), (PING, 125));
-        assert_eq!(last([(TEXT, FRAME_BYTES), ping, part, part, ping, part, ping, (CONTINUATION, 0)]), Ok(()));
+        assert_eq!(
+            last([(TEXT, FRAME_BYTES), ping, part, part, ping, part, ping, (CONTINUATION, 0)]),
+            Ok(())
+        );
         let too_big = [(TEXT, FRAME_BYTES), ping, part, part, part, ping, (CONTINUATION, 1)];
         assert_eq!(last(too_big), Err(Close::TooBig));
     }
