@@ -7,7 +7,8 @@ use aws_sdk_lambda::primitives::Blob;
 use serde_json::{Value, json};
 use streamer_cli::stack::{
     Stack,
-    front_door::{FrontDoor, Limits},
+    front_door::{FRAME_BYTES, FrontDoor, Limits},
+    logs::Logs,
     socket::Socket,
 };
 use streamer_tests::{emulator::stack, event, eventually};
@@ -101,4 +102,24 @@ async fn ended_front_door_removes_its_rows() -> anyhow::Result<()> {
     row_is_removed(&stack, "door-ends").await?;
     ensure!(stack.table().get(&staying, SystemTime::now()).await?.is_some());
     Ok(())
+}
+
+/// A frame of 32 KiB reaches the router, and a larger one closes the connection.
+#[tokio::test]
+async fn large_frame_closes_with_1009() -> anyhow::Result<()> {
+    let stack = stack().await?;
+    let (mut socket, _) = connected_socket(&stack, "large-frame").await?;
+    let mut request = json!({ "type": "echo", "request_id": "r", "text": "" });
+    request["text"] = "x".repeat(FRAME_BYTES as usize - request.to_string().len()).into();
+    socket.send(&request).await?;
+    ensure!(socket.next(streamer_tests::DEADLINE).await?.json()?["data"] == request["text"]);
+    socket.send_text(&"x".repeat(FRAME_BYTES as usize + 1)).await?;
+    ensure!(socket.closed(streamer_tests::DEADLINE).await? == 1009);
+    row_is_removed(&stack, "large-frame").await?;
+    let mut logs = Logs::of(&stack, Some("disconnect"))?;
+    eventually("the code is logged", async || {
+        let is_logged = |line: &str| line.contains("large-frame") && line.contains("\"status\":1009");
+        Ok(logs.next().await?.iter().any(|line| is_logged(&line.text)))
+    })
+    .await
 }

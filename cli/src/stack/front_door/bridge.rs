@@ -511,22 +511,27 @@ mod tests {
         fn valid_frames_pass_in_any_pieces(
             up in frames(true),
             down in frames(false),
-            capacity in prop_oneof![1..200_usize, Just(100_000)],
-            piece in prop_oneof![1..20_usize, Just(100_000)],
+            capacity in prop_oneof![20..300_usize, Just(100_000)],
+            pieces in prop::collection::vec(prop_oneof![1..20_usize, 500..20_000_usize], 1..4),
         ) {
             let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
             runtime.block_on(async {
-                let exchange = exchange(Ends::open(capacity), &up, &down, piece);
+                let exchange = exchange(Ends::open(capacity), &up, &down, &pieces);
                 timeout(MINUTE, exchange).await.expect("the bridge stalls");
             });
         }
     }
 
     /// Sends bytes in both directions, ends both, and asserts that the same bytes arrive.
-    async fn exchange(ends: Ends, up: &[u8], down: &[u8], piece: usize) {
-        let send = async |mut to: WriteHalf<DuplexStream>, bytes: &[u8]| {
-            for piece in bytes.chunks(piece) {
-                to.write_all(piece).await.unwrap();
+    async fn exchange(ends: Ends, up: &[u8], down: &[u8], pieces: &[usize]) {
+        let send = async |mut to: WriteHalf<DuplexStream>, mut bytes: &[u8]| {
+            for piece in pieces.iter().cycle() {
+                let (first, rest) = bytes.split_at(bytes.len().min(*piece));
+                to.write_all(first).await.unwrap();
+                bytes = rest;
+                if bytes.is_empty() {
+                    break;
+                }
             }
             to.shutdown().await.unwrap();
             to
