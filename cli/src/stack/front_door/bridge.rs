@@ -43,6 +43,7 @@ where
     };
     let run = bridge.run(limits, faults.clone());
     select! {
+        biased;
         () = faults.cut() => Ok(()),
         result = run => result,
     }
@@ -73,11 +74,18 @@ where
                 return Ok(());
             }
             let idle_at = up.active_at().max(down.active_at()) + limits.idle;
+            // A busy direction must not keep the other one waiting, so a fair choice decides between them.
+            let step = async {
+                select! {
+                    result = up.step(), if !up.has_ended() => result,
+                    result = down.step(), if !down.has_ended() => result,
+                }
+            };
             select! {
+                biased;
                 () = faults.stalled() => {}
                 () = sleep_until(idle_at.min(opened_at + limits.lifetime)) => break Close::GoingAway,
-                result = up.step(), if !up.has_ended() => result?,
-                result = down.step(), if !down.has_ended() => result?,
+                result = step => result?,
             }
         };
         // A side that does not take part in time sees a broken connection.

@@ -6,8 +6,9 @@
 //!   `frames` and closes connections that exceed the `limits` of API Gateway.
 //! - `faults` cuts, stalls and refuses connections, for tests.
 //!
-//! The limits hold for a client's frames and for both directions' times. Frames to the client pass whatever their size:
-//! AWS documents no limit for them, and the 128 KiB of a PostToConnection request are the emulator's to check.
+//! The sizes are those of a client's frames and messages; the times count for both directions. Frames to the client
+//! pass whatever their size: the 128 KiB of a PostToConnection request are the emulator's to check, and a client does
+//! not notice in how many frames API Gateway sends them.
 
 mod bridge;
 mod faults;
