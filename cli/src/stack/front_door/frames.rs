@@ -155,7 +155,7 @@ mod tests {
     /// Reading `frame_left` bytes at a time ends between two frames and never after the next one has begun.
     #[test]
     fn frame_left_leads_to_its_end() {
-        let bytes = [&[0x81, 0xfe, 0x01, 0x00, 1, 2, 3, 4][..], &[0; 256]].concat();
+        let bytes = [&[0x81, 0xfe, 0x01, 0x00, 1, 2, 3, 4][..], &[0; 256], &[0x89, 0x00]].concat();
         let (mut position, mut at, mut asked) = (Position::default(), 1, Vec::new());
         position.read(&bytes[..1]);
         while position.frame_left() > 0 {
@@ -165,6 +165,9 @@ mod tests {
                 at += position.read(&bytes[at..end]).0;
             }
         }
-        assert_eq!((at, asked), (bytes.len(), vec![1, 6, 256]));
+        assert_eq!((at, asked), (bytes.len() - 2, vec![1, 6, 256]));
+        // The first byte of the next header is followed by no masking key and no length yet.
+        position.read(&bytes[at..=at]);
+        assert_eq!(position.frame_left(), 1);
     }
 }

@@ -425,10 +425,9 @@ mod tests {
             tokio::join!(client, server.next())
         };
         let (at_client, at_server) = timeout(DEADLINE, exchange).await.unwrap();
-        for received in [at_client, at_server] {
-            let Message::Close(Some(close)) = received.unwrap().unwrap() else { panic!("no close frame") };
-            assert_eq!(close.code, CloseCode::Size);
-        }
+        let Message::Close(Some(close)) = at_client.unwrap().unwrap() else { panic!("no close frame") };
+        assert_eq!(close.code, CloseCode::Size);
+        assert!(at_server.unwrap().is_err(), "the emulator is not disconnected");
     }
 
     #[tokio::test]
@@ -439,7 +438,7 @@ mod tests {
         for limits in [Limits { idle: short, ..defaults }, Limits { lifetime: short, ..defaults }] {
             let door = FrontDoor::start(&url, Vec::new(), limits).unwrap();
             let ((mut client, _), (mut server, _)) = open(&emulator, &door, "", "").await;
-            assert_eq!(rest(&mut server).await, b"\x88\x8c\0\0\0\0\x03\xe9Going away");
+            assert_eq!(rest(&mut server).await, b"");
             drop(server);
             assert_eq!(rest(&mut client).await, b"\x88\x0c\x03\xe9Going away");
         }

@@ -59,12 +59,11 @@ impl Frames {
     fn read(&mut self, bytes: &[u8], now: Instant) -> usize {
         let mut at = 0;
         while at < bytes.len() {
-            let before = self.position.clone();
             let (read, piece) = self.position.read(&bytes[at..]);
             if let Piece::Header(header) = piece {
                 let client = self.client.as_mut();
                 if let Some(Err(close)) = client.map(|client| client.check(header)) {
-                    (self.position, self.refused) = (before, Some(close));
+                    self.refused = Some(close);
                     return at;
                 }
                 self.is_control = header.is_control();
@@ -103,9 +102,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pipe<R, W> {
         self.frames.active_at
     }
 
-    /// Returns the reason to close the connection, once all frames before the refused one have passed.
+    /// Returns the reason to close the connection, if a frame was refused.
     pub(super) fn refused(&self) -> Option<Close> {
-        self.frames.refused.filter(|_| self.pending.is_empty())
+        self.frames.refused
     }
 
     /// Reads once, writes once, or passes on the end. Dropping the future loses no byte.
@@ -121,29 +120,20 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pipe<R, W> {
         }
     }
 
-    /// Passes on the rest of the frame in progress.
-    pub(super) async fn finish_frame(&mut self) -> io::Result<()> {
-        loop {
-            if !self.pending.is_empty() {
-                self.write().await?;
-                continue;
-            }
-            let left = usize::try_from(self.frames.position.frame_left()).unwrap_or(usize::MAX);
-            if left == 0 || self.end != End::Open {
-                return Ok(());
-            }
-            self.read(left.min(BUFFER_BYTES)).await?;
-        }
-    }
-
-    /// Writes a close frame and ends the direction. The frame is left out if it would be inside another frame or after
-    /// a close frame.
+    /// Passes on the rest of the frame in progress, then a close frame and the end. The close frame is left out after
+    /// another one, and if the frame in progress ends too early.
     pub(super) async fn close(&mut self, frame: &[u8]) -> io::Result<()> {
-        while !self.pending.is_empty() {
-            self.write().await?;
-        }
+        self.finish_frame().await?;
         if self.frames.position.frame_left() == 0 && !self.frames.is_closed {
             self.to.write_all(frame).await?;
+        }
+        self.to.shutdown().await
+    }
+
+    /// Passes on the bytes that have been read, and the end.
+    pub(super) async fn end(&mut self) -> io::Result<()> {
+        while !self.pending.is_empty() {
+            self.write().await?;
         }
         self.to.shutdown().await
     }
@@ -151,6 +141,19 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Pipe<R, W> {
     /// Reads and discards bytes until the sender ends.
     pub(super) async fn discard(&mut self) {
         while matches!(self.from.read(&mut self.buffer).await, Ok(read) if read > 0) {}
+    }
+
+    async fn finish_frame(&mut self) -> io::Result<()> {
+        loop {
+            let left = usize::try_from(self.frames.position.frame_left()).unwrap_or(usize::MAX);
+            if !self.pending.is_empty() {
+                self.write().await?;
+            } else if left > 0 && self.end == End::Open {
+                self.read(left.min(BUFFER_BYTES)).await?;
+            } else {
+                return Ok(());
+            }
+        }
     }
 
     async fn read(&mut self, limit: usize) -> io::Result<()> {
