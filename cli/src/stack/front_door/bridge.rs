@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn sides_that_do_not_read_cannot_prevent_close() {
+    async fn unread_bytes_cannot_prevent_close() {
         let Ends { mut client, mut emulator, bridge, .. } = Ends::open(10);
         let blocked = (frame(true, TEXT, 30_000), answer(30_000));
         let write = async { join!(client.write_all(&blocked.0), emulator.write_all(&blocked.1)) };

@@ -89,7 +89,7 @@ impl Position {
 
     fn payload_length(&self) -> u64 {
         let [_, second, extended @ ..] = &self.header;
-        let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
+        let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| (number << 8) | u64::from(*byte));
         match second & 0x7f {
             126 => number(&extended[..2]),
             127 => number(&extended[..8]),

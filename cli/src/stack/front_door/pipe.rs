@@ -32,9 +32,9 @@ pub(super) struct Pipe<R, W> {
 enum End {
     /// The sender may send more.
     Open,
-    /// The sender has sent its last byte, which the receiver must learn.
+    /// The sender has ended, which the receiver must learn.
     Read,
-    /// The receiver has been told.
+    /// The receiver has learned it.
     Passed,
 }
 
