@@ -13,7 +13,7 @@ use streamer_cli::{
     stack::{
         Stack,
         build::build,
-        front_door::FrontDoor,
+        front_door::{FrontDoor, Limits},
         socket::{NotConnected, Socket},
     },
 };
@@ -116,8 +116,8 @@ async fn authorizer_identifies_clients() -> anyhow::Result<()> {
     client.create_stage().api_id(&api).stage_name("local").auto_deploy(true).send().await?;
 
     let (start, _) = stack.deployed.management_endpoint.rsplit_once("execute-api/").context("no endpoint")?;
-    let door =
-        FrontDoor::start(&format!("{start}execute-api/{api}/local").replacen("http", "ws", 1), Vec::new())?;
+    let url = format!("{start}execute-api/{api}/local").replacen("http", "ws", 1);
+    let door = FrontDoor::start(&url, Vec::new(), Limits::default())?;
     for (query, expected) in [("", 401), ("?key=", 401), ("?key=stolen", 403)] {
         let refused = Socket::connect(&format!("{}{query}", door.url()), None).await;
         let is_expected = matches!(&refused, Err(NotConnected::Refused(status)) if *status == expected);

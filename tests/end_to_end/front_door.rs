@@ -5,7 +5,11 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, ensure};
 use aws_sdk_lambda::primitives::Blob;
 use serde_json::{Value, json};
-use streamer_cli::stack::{Stack, front_door::FrontDoor, socket::Socket};
+use streamer_cli::stack::{
+    Stack,
+    front_door::{FRAME_BYTES, FrontDoor, Limits},
+    socket::Socket,
+};
 use streamer_tests::{emulator::stack, event, eventually};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
@@ -88,7 +92,7 @@ async fn ended_front_door_removes_its_rows() -> anyhow::Result<()> {
     let stack = stack().await?;
     let (_other, staying) = connected_socket(&stack, "door-stays").await?;
     let url = stack.deployed.management_endpoint.replacen("http", "ws", 1);
-    let door = FrontDoor::start(&url, Vec::new())?;
+    let door = FrontDoor::start(&url, Vec::new(), Limits::default())?;
     let token = stack.issuer.token(TENANT, "door-ends", Duration::from_secs(600))?;
     let mut socket = Socket::connect(&door.url(), Some(&token)).await?;
     ensure!(rows(&stack, "door-ends").await?.len() == 1);
@@ -97,4 +101,18 @@ async fn ended_front_door_removes_its_rows() -> anyhow::Result<()> {
     row_is_removed(&stack, "door-ends").await?;
     ensure!(stack.table().get(&staying, SystemTime::now()).await?.is_some());
     Ok(())
+}
+
+/// A frame of 32 KiB reaches the router, and a larger one closes the connection.
+#[tokio::test]
+async fn large_frame_closes_with_1009() -> anyhow::Result<()> {
+    let stack = stack().await?;
+    let (mut socket, _) = connected_socket(&stack, "large-frame").await?;
+    let mut request = json!({ "type": "echo", "request_id": "r", "text": "" });
+    request["text"] = "x".repeat(FRAME_BYTES as usize - request.to_string().len()).into();
+    socket.send(&request).await?;
+    ensure!(socket.next(streamer_tests::DEADLINE).await?.json()?["data"] == request["text"]);
+    socket.send_text(&"x".repeat(FRAME_BYTES as usize + 1)).await?;
+    ensure!(socket.closed(streamer_tests::DEADLINE).await? == 1009);
+    row_is_removed(&stack, "large-frame").await
 }

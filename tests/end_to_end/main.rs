@@ -33,6 +33,7 @@ use serde_json::{Value, json};
 use streamer_cli::stack::{
     Stack,
     build::build,
+    front_door::{FRAME_BYTES, MESSAGE_BYTES},
     issuer::{ISSUER, Issuer},
     logs::Logs,
     socket::{NotConnected, Socket},
@@ -159,9 +160,16 @@ async fn unknown_request_gets_an_error() -> anyhow::Result<()> {
 #[tokio::test]
 async fn oversized_response_becomes_an_error() -> anyhow::Result<()> {
     let stack = stack().await?;
-    let (mut client, _) = connected(&stack, "large").await?;
-    client.send(&json!({ "type": "echo", "request_id": "r", "text": "x".repeat(128 * 1024) })).await?;
-    let frame = client.next("the error").await?.json()?;
+    let (mut socket, _) = connected_socket(&stack, "large").await?;
+    // The largest request that fits a message. The response has more fields.
+    let mut request = json!({ "type": "echo", "request_id": "r", "text": "" });
+    request["text"] = "x".repeat(MESSAGE_BYTES as usize - request.to_string().len()).into();
+    let request = request.to_string();
+    let (first, rest) = request.split_at(FRAME_BYTES as usize);
+    let (second, rest) = rest.split_at(FRAME_BYTES as usize);
+    let (third, fourth) = rest.split_at(FRAME_BYTES as usize);
+    socket.send_fragments(&[first, second, third, fourth]).await?;
+    let frame = Client::new(socket).next("the error").await?.json()?;
     assert_eq!(frame["error"]["code"], "internal", "{frame}");
     assert_eq!(frame["request_id"], "r", "{frame}");
     Ok(())

@@ -236,6 +236,28 @@ async fn check_logs(streamer: &Streamer, id: &ConnectionId) -> anyhow::Result<()
 }
 
 #[tokio::test]
+async fn listen_connects_again_after_the_lifetime() -> anyhow::Result<()> {
+    let streamer = Streamer::new("lifetime").await?;
+    let up = streamer.run(["up", "--detach", "--connection-lifetime", "2s"]).await?;
+    ensure!(up.success, "{up:?}");
+    let mut listening = Listening::of(streamer.spawn(["listen", "--user", "anna", "--tenant", "acme"])?);
+    for _ in 0..2 {
+        assert_eq!(listening.note().await?, "connected: user anna, tenant acme");
+        let mut closed = listening.note().await?;
+        // On a slow machine, the connection may end before the command has found its id.
+        while !closed.contains("; connecting again in ") {
+            closed = listening.note().await?;
+        }
+        assert!(closed.starts_with("the server closed the connection with code 1001"), "{closed}");
+        assert!(closed.contains("Going away"), "{closed}");
+    }
+    signal(&listening.child, Signal::Interrupt)?;
+    assert_eq!(listening.end().await?, Some(0));
+    assert_eq!(streamer.run(["down"]).await?.out, "the stack is down\n");
+    Ok(())
+}
+
+#[tokio::test]
 async fn refused_token_ends_listen() -> anyhow::Result<()> {
     let streamer = Streamer::new("listen-refused").await?;
     let server = Server::start(&streamer).await?;

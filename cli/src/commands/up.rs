@@ -30,6 +30,7 @@ use crate::{
         Endpoint, Stack,
         build::Router,
         deploy::Overrides,
+        front_door::Limits,
         logs::Logs,
         owner::{self, Owner},
         state::{self, State},
@@ -49,6 +50,7 @@ const LOG_POLL_INTERVAL: Duration = Duration::from_millis(500);
   streamer up                            print logs until Ctrl-C
   streamer up --detach                   return when the stack is ready; `streamer down` ends it
   streamer up --detach --json | jq -r .websocket_url
+  streamer up --connection-lifetime 10s  watch clients reconnect
   streamer up --router target/debug/my-router")]
 pub struct Up {
     /// Return when the stack is ready, and leave it up
@@ -66,6 +68,9 @@ pub struct Up {
     /// Deploy this router instead of the example; its environment has QUEUE_URL
     #[arg(long, value_name = "BINARY", value_parser = PathBufValueParser::new().try_map(check_router))]
     router: Option<PathBuf>,
+    /// Close each connection after this time, from 1s to the 2h of API Gateway
+    #[arg(long, value_name = "TIME", default_value = "2h", value_parser = connection_lifetime)]
+    connection_lifetime: humantime::Duration,
 }
 
 impl Up {
@@ -115,6 +120,7 @@ impl Up {
         let mut arguments = vec!["up".into(), "--background".into()];
         arguments.extend(self.json.then(|| "--json".into()));
         arguments.extend(self.port.map(|port| format!("--port={port}").into()));
+        arguments.push(format!("--connection-lifetime={}", self.connection_lifetime).into());
         arguments.extend(self.router.into_iter().flat_map(|router| ["--router".into(), router.into()]));
         arguments
     }
@@ -124,9 +130,22 @@ impl Up {
         let start =
             async |installed: &_| Endpoint::start(installed, self.port, &state::folder(), owner.log()).await;
         let router = self.router.clone().map_or(Router::Example, Router::Binary);
-        let (stack, ()) = set_up(screen, &router, start, async |_| Ok((Overrides::default(), ()))).await?;
+        let limits = Limits { lifetime: self.connection_lifetime.into(), ..Limits::default() };
+        let overrides = Overrides { limits, ..Overrides::default() };
+        let (stack, ()) = set_up(screen, &router, start, async |_| Ok((overrides, ()))).await?;
         Ok((owner, stack))
     }
+}
+
+/// Parses the time after which connections are closed.
+fn connection_lifetime(text: &str) -> Result<humantime::Duration, String> {
+    let time: humantime::Duration =
+        text.parse().map_err(|error| format!("{error}: write a time such as 10s"))?;
+    let (shortest, longest) = (Duration::from_secs(1), Limits::default().lifetime);
+    if !(shortest..=longest).contains(&Duration::from(time)) {
+        return Err("it must be from 1s to 2h, the lifetime on AWS".to_owned());
+    }
+    Ok(time)
 }
 
 /// Checks that the emulator can run a router.
@@ -175,5 +194,46 @@ async fn follow(
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        up: Up,
+    }
+
+    fn parse(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Up, clap::Error> {
+        Command::try_parse_from(arguments).map(|command| command.up)
+    }
+
+    #[test]
+    fn connection_lifetime_has_bounds() {
+        for (text, seconds) in [("1s", 1), ("10s", 10), ("1h 30m", 5400), ("2h", 7200)] {
+            let up = parse(["up", "--connection-lifetime", text]).unwrap();
+            assert_eq!(up.connection_lifetime.as_secs(), seconds);
+        }
+        for text in ["0s", "999ms", "2h 1ns", "1d", "10", "soon"] {
+            let error = parse(["up", "--connection-lifetime", text]).unwrap_err().to_string();
+            assert!(error.contains("1s to 2h") || error.contains("such as 10s"), "{error}");
+        }
+    }
+
+    #[test]
+    fn background_process_gets_every_setting() {
+        let router = std::env::current_exe().unwrap();
+        let mut arguments: Vec<OsString> = vec!["up".into(), "--detach".into(), "--json".into()];
+        arguments.extend(["--port=4567".into(), "--connection-lifetime=1h 30m".into()]);
+        arguments.extend(["--router".into(), router.clone().into()]);
+        let up = parse(parse(arguments).unwrap().in_background()).unwrap();
+        assert!(up.background && up.json && !up.detach);
+        assert_eq!((up.port, up.router), (Some(4567), Some(router)));
+        assert_eq!(up.connection_lifetime.as_secs(), 5400);
     }
 }

@@ -170,7 +170,8 @@ impl Endpoint {
         let input = DeployInput { spec: &spec, overrides, binaries, router, issuer: &issuer };
         let deployed = async {
             let mut deployed = deploy(&config, input).await?;
-            let front_door = FrontDoor::start(&deployed.websocket_url, overrides.subprotocols());
+            let front_door =
+                FrontDoor::start(&deployed.websocket_url, overrides.subprotocols(), overrides.limits);
             let front_door = front_door.context("cannot start the front door")?;
             deployed.websocket_url = front_door.url();
             anyhow::Ok((deployed, front_door))

@@ -8,7 +8,11 @@ use serde_json::Value;
 use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async,
-    tungstenite::{self, ClientRequestBuilder, Message, http::Uri},
+    tungstenite::{
+        self, ClientRequestBuilder, Message,
+        http::Uri,
+        protocol::frame::coding::{Data, OpCode},
+    },
 };
 
 /// Time that an opening or closing handshake may take.
@@ -93,6 +97,39 @@ impl Socket {
     /// When the connection is closed.
     pub async fn send_text(&mut self, text: &str) -> anyhow::Result<()> {
         Ok(self.0.send(Message::text(text)).await?)
+    }
+
+    /// Sends a text message in several frames.
+    ///
+    /// # Errors
+    /// When the connection is closed.
+    pub async fn send_fragments(&mut self, fragments: &[&str]) -> anyhow::Result<()> {
+        let mut opcode = OpCode::Data(Data::Text);
+        for (index, fragment) in fragments.iter().enumerate() {
+            let is_last = index + 1 == fragments.len();
+            let frame = tungstenite::protocol::frame::Frame::message(fragment.to_string(), opcode, is_last);
+            self.0.send(Message::Frame(frame)).await?;
+            opcode = OpCode::Data(Data::Continue);
+        }
+        Ok(())
+    }
+
+    /// Waits for the server to close the connection, and returns the code. Skips all other frames.
+    ///
+    /// # Errors
+    /// When the server does not send a close frame with a code within `limit`.
+    pub async fn closed(&mut self, limit: Duration) -> anyhow::Result<u16> {
+        let closed = async {
+            loop {
+                match self.0.next().await {
+                    Some(Ok(Message::Close(Some(close)))) => return Ok(close.code.into()),
+                    Some(Ok(_)) => {}
+                    Some(Err(error)) => return Err(error.into()),
+                    None => bail!("the connection is closed without a code"),
+                }
+            }
+        };
+        timeout(limit, closed).await.with_context(|| format!("the connection is open after {limit:?}"))?
     }
 
     /// Waits for the next text frame.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use aws_config::SdkConfig;
 use streamer_environment::values;
 
-use crate::spec::Spec;
+use crate::{spec::Spec, stack::front_door::Limits};
 
 /// Name of the API's stage.
 pub(super) const STAGE: &str = "local";
@@ -19,6 +19,8 @@ pub struct Overrides {
     pub fifo: bool,
     /// Scheme and authority of the management endpoint that the functions use, in place of the endpoint's own.
     pub management_origin: Option<String>,
+    /// The times after which the front door closes a connection.
+    pub limits: Limits,
     /// Environment variables by the function's short name.
     pub environment: BTreeMap<&'static str, BTreeMap<&'static str, String>>,
 }

@@ -1,5 +1,7 @@
 //! Passes handshakes on to the emulator, and answers them as API Gateway does.
 
+use std::io;
+
 use anyhow::Context as _;
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri,
@@ -18,7 +20,11 @@ use hyper_util::rt::TokioIo;
 use streamer_connections::subprotocol;
 use tokio::net::TcpStream;
 
-use super::bridge::bridge;
+use super::{
+    bridge::bridge,
+    faults::{ConnectionFaults, Faults, Refusal},
+    limits::Limits,
+};
 
 /// The header in which API Gateway names an error.
 const ERROR_TYPE: HeaderName = HeaderName::from_static("x-amzn-errortype");
@@ -91,21 +97,47 @@ impl Upstream {
     }
 }
 
+/// The settings of a front door, which all its connections share.
+#[derive(Debug)]
+pub(super) struct Door {
+    pub(super) upstream: Upstream,
+    pub(super) limits: Limits,
+    pub(super) faults: Faults,
+}
+
 /// Answers a request. A handshake is passed on, and an accepted one opens a bridge to the emulator.
 ///
 /// API Gateway answers 403 to a wrong stage. Its answer to a request that opens no WebSocket is not documented; here
 /// it is 403, too.
-pub(super) async fn answer(upstream: &Upstream, request: Request<Incoming>) -> Response<Full<Bytes>> {
-    if !upstream.serves(request.uri().path()) || !opens_websocket(&request) {
-        return refusal(StatusCode::FORBIDDEN, "ForbiddenException", r#"{"message":"Forbidden"}"#);
+///
+/// # Errors
+/// When a test wants the connection to end without an answer.
+pub(super) async fn answer(door: &Door, request: Request<Incoming>) -> io::Result<Response<Full<Bytes>>> {
+    let mut faults = door.faults.of_connection();
+    faults.unstalled().await;
+    match door.faults.refusal() {
+        Some(Refusal::Closed) => return Err(io::ErrorKind::ConnectionAborted.into()),
+        Some(Refusal::Status(status)) => {
+            let message = status.canonical_reason().unwrap_or_default();
+            return Ok(refusal(status, "InjectedFault", format!(r#"{{"message":"{message}"}}"#)));
+        }
+        None => {}
     }
-    pass(upstream, request).await.unwrap_or_else(|_| {
+    if !door.upstream.serves(request.uri().path()) || !opens_websocket(&request) {
+        return Ok(refusal(StatusCode::FORBIDDEN, "ForbiddenException", r#"{"message":"Forbidden"}"#));
+    }
+    Ok(pass(door, request, faults).await.unwrap_or_else(|_| {
         let message = r#"{"message":"The emulator does not answer"}"#;
         refusal(StatusCode::BAD_GATEWAY, "BadGatewayException", message)
-    })
+    }))
 }
 
-async fn pass(upstream: &Upstream, mut request: Request<Incoming>) -> anyhow::Result<Response<Full<Bytes>>> {
+async fn pass(
+    door: &Door,
+    mut request: Request<Incoming>,
+    faults: ConnectionFaults,
+) -> anyhow::Result<Response<Full<Bytes>>> {
+    let (upstream, limits) = (&door.upstream, door.limits);
     let (mut sender, connection) = http1::handshake(TokioIo::new(upstream.connect().await?)).await?;
     // When the client leaves, hyper drops this future, and with `sender` the connection to the emulator.
     tokio::spawn(connection.with_upgrades());
@@ -120,7 +152,7 @@ async fn pass(upstream: &Upstream, mut request: Request<Incoming>) -> anyhow::Re
     tokio::spawn(async move {
         if let Ok((client, emulator)) = tokio::try_join!(upgrades.0, upgrades.1) {
             // Both sides see a broken connection as such, so the error needs no other report.
-            _ = bridge(client, emulator).await;
+            _ = bridge(TokioIo::new(client), TokioIo::new(emulator), limits, faults).await;
         }
     });
     let mut accepted = Response::new(Full::default());
@@ -139,8 +171,8 @@ fn opens_websocket<T>(request: &Request<T>) -> bool {
     request.method() == Method::GET && has(CONNECTION, "upgrade") && has(UPGRADE, "websocket")
 }
 
-fn refusal(status: StatusCode, error_type: &'static str, body: &'static str) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(body));
+fn refusal(status: StatusCode, error_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

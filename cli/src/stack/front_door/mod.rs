@@ -2,11 +2,20 @@
 //! answers as API Gateway does where the emulator does not.
 //!
 //! - `handshake` answers requests. Refusals of API Gateway belong there.
-//! - `bridge` passes on everything after an accepted handshake. Limits on frames and faults of connections belong
-//!   there.
+//! - `bridge` passes on everything after an accepted handshake, in two directions of `pipe`. It reads the headers of
+//!   `frames` and closes connections that exceed the `limits` of API Gateway.
+//! - `faults` cuts, stalls and refuses connections, for tests.
+//!
+//! The sizes are those of a client's frames and messages; the times count for both directions. Frames to the client
+//! pass whatever their size: the 128 KiB of a PostToConnection request are the emulator's to check, and a client does
+//! not notice in how many frames API Gateway sends them.
 
 mod bridge;
+mod faults;
+mod frames;
 mod handshake;
+mod limits;
+mod pipe;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -25,7 +34,11 @@ use tokio::{
     time::sleep,
 };
 
-use self::handshake::{Upstream, answer};
+use self::handshake::{Door, Upstream, answer};
+pub use self::{
+    faults::{Faults, Refusal},
+    limits::{FRAME_BYTES, Limits, MESSAGE_BYTES},
+};
 
 /// Number of file descriptors that this process may use: two for each client, and a third if this process is the
 /// client. Without asking, a process usually gets 256 on macOS and 1024 on Linux.
@@ -39,18 +52,21 @@ const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 pub struct FrontDoor {
     address: SocketAddr,
     stage: String,
+    faults: Faults,
     server: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
 
 impl FrontDoor {
     /// Starts a front door to the stage at `url`, `ws://…/{stage}`, whose `connect-handler` answers these
     /// `subprotocols` besides `streamer.jwt`. It runs in a thread of its own, so that the caller's work cannot delay it.
+    /// It closes connections after the times of `limits`.
     ///
     /// # Errors
     /// When `url` is not a ws URL, or no port is available.
-    pub fn start(url: &str, subprotocols: Vec<String>) -> anyhow::Result<Self> {
-        let upstream = Upstream::parse(url, subprotocols)?;
+    pub fn start(url: &str, subprotocols: Vec<String>, limits: Limits) -> anyhow::Result<Self> {
+        let (upstream, faults) = (Upstream::parse(url, subprotocols)?, Faults::default());
         let stage = upstream.stage().to_owned();
+        let door = Arc::new(Door { upstream, limits, faults: faults.clone() });
         // Without more, the front door still serves as many clients as it can.
         raise_descriptor_limit();
         let runtime = Builder::new_current_thread().enable_all().build()?;
@@ -61,18 +77,24 @@ impl FrontDoor {
         let thread = thread::spawn(move || {
             runtime.block_on(async {
                 tokio::select! {
-                    () = accept(listener, Arc::new(upstream)) => {}
+                    () = accept(listener, door) => {}
                     _ = stopped => {}
                 }
             });
         });
-        Ok(Self { address, stage, server: Some((stop, thread)) })
+        Ok(Self { address, stage, faults, server: Some((stop, thread)) })
     }
 
     /// Returns the URL that clients connect to.
     #[must_use]
     pub fn url(&self) -> String {
         format!("ws://{}/{}", self.address, self.stage)
+    }
+
+    /// Returns the faults of this front door, of which there are none at first.
+    #[must_use]
+    pub fn faults(&self) -> &Faults {
+        &self.faults
     }
 }
 
@@ -94,12 +116,12 @@ fn raise_descriptor_limit() {
     }
 }
 
-async fn accept(listener: std::net::TcpListener, upstream: Arc<Upstream>) {
+async fn accept(listener: std::net::TcpListener, door: Arc<Door>) {
     let Ok(listener) = TcpListener::from_std(listener) else { return };
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                tokio::spawn(serve(stream, Arc::clone(&upstream)));
+                tokio::spawn(serve(stream, Arc::clone(&door)));
             }
             Err(_) => sleep(ACCEPT_RETRY_DELAY).await,
         }
@@ -107,10 +129,9 @@ async fn accept(listener: std::net::TcpListener, upstream: Arc<Upstream>) {
 }
 
 /// Answers the requests of a connection, until one opens a WebSocket.
-async fn serve(stream: TcpStream, upstream: Arc<Upstream>) {
+async fn serve(stream: TcpStream, door: Arc<Door>) {
     _ = stream.set_nodelay(true);
-    let service =
-        service_fn(async |request| Ok::<_, std::convert::Infallible>(answer(&upstream, request).await));
+    let service = service_fn(async |request| answer(&door, request).await);
     let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
     // The client sees a broken connection as such, so the error needs no other report.
     _ = connection.with_upgrades().await;
@@ -121,11 +142,15 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use futures::{SinkExt as _, StreamExt as _, future::join_all};
+    use http::StatusCode;
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
         time::timeout,
     };
-    use tokio_tungstenite::{WebSocketStream, accept_async, client_async, tungstenite::Message};
+    use tokio_tungstenite::{
+        WebSocketStream, accept_async, client_async,
+        tungstenite::{Message, protocol::frame::coding::CloseCode},
+    };
 
     use super::*;
 
@@ -139,7 +164,10 @@ mod tests {
         async fn start() -> (Self, FrontDoor) {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
             let url = format!("ws://{}/_aws/execute-api/a1b2c3d4/local", listener.local_addr().unwrap());
-            (Self(listener), FrontDoor::start(&url, vec!["graphql-transport-ws".to_owned()]).unwrap())
+            (
+                Self(listener),
+                FrontDoor::start(&url, vec!["graphql-transport-ws".to_owned()], Limits::default()).unwrap(),
+            )
         }
 
         async fn stream(&self) -> TcpStream {
@@ -334,7 +362,7 @@ mod tests {
     #[test]
     fn only_ws_urls_are_accepted() {
         for url in ["wss://127.0.0.1:1/local", "http://127.0.0.1:1/local", "/local"] {
-            assert!(FrontDoor::start(url, Vec::new()).is_err(), "{url}");
+            assert!(FrontDoor::start(url, Vec::new(), Limits::default()).is_err(), "{url}");
         }
     }
 
@@ -358,7 +386,7 @@ mod tests {
         let (emulator, door) = Emulator::start().await;
         let ((mut client, _), (mut server, _)) = open(&emulator, &door, "", "").await;
         let (ping, pong, fragments) = (b"\x89\x01p", b"\x8a\x01q", b"\x01\x01a\x89\x00\x80\x01b");
-        for frames in [&ping[..], pong, fragments, b"no frame at all"] {
+        for frames in [&ping[..], pong, fragments] {
             pass(frames, &mut client, &mut server).await;
             pass(frames, &mut server, &mut client).await;
         }
@@ -372,15 +400,109 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn messages_of_1_mib_pass() {
+    async fn messages_within_the_limits_pass() {
         let (emulator, door) = Emulator::start().await;
         let (mut client, mut server) = emulator.connect(&door).await;
         let large = "x".repeat(1024 * 1024);
-        for message in [Message::text(large.clone()), Message::binary(large.into_bytes()), Message::text("")]
-        {
-            exchange(&message, &mut client, &mut server).await;
+        for message in [Message::text(large.clone()), Message::binary(large.clone()), Message::text("")] {
             exchange(&message, &mut server, &mut client).await;
         }
+        for message in [Message::text(&large[..32 * 1024]), Message::text("")] {
+            exchange(&message, &mut client, &mut server).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn large_message_closes_both_sides() {
+        let (emulator, door) = Emulator::start().await;
+        let (mut client, mut server) = emulator.connect(&door).await;
+        let large = Message::text("x".repeat(1024 * 1024));
+        let exchange = async {
+            let client = async {
+                client.send(large).await.unwrap();
+                client.next().await
+            };
+            tokio::join!(client, server.next())
+        };
+        let (at_client, at_server) = timeout(DEADLINE, exchange).await.unwrap();
+        let Message::Close(Some(close)) = at_client.unwrap().unwrap() else { panic!("no close frame") };
+        assert_eq!(close.code, CloseCode::Size);
+        assert!(at_server.unwrap().is_err(), "the emulator is not disconnected");
+    }
+
+    #[tokio::test]
+    async fn times_of_limits_apply() {
+        let (emulator, _) = Emulator::start().await;
+        let url = format!("ws://{}/local", emulator.0.local_addr().unwrap());
+        let (defaults, short) = (Limits::default(), Duration::from_millis(50));
+        for limits in [Limits { idle: short, ..defaults }, Limits { lifetime: short, ..defaults }] {
+            let door = FrontDoor::start(&url, Vec::new(), limits).unwrap();
+            let ((mut client, _), (mut server, _)) = open(&emulator, &door, "", "").await;
+            assert_eq!(rest(&mut server).await, b"");
+            drop(server);
+            assert_eq!(rest(&mut client).await, b"\x88\x0c\x03\xe9Going away");
+        }
+    }
+
+    #[tokio::test]
+    async fn cut_spares_later_connections() {
+        let (emulator, door) = Emulator::start().await;
+        let ((mut client, _), (mut server, _)) = open(&emulator, &door, "", "").await;
+        let faults = door.faults().clone();
+        thread::spawn(move || faults.cut_all()).join().unwrap();
+        assert_eq!((rest(&mut client).await, rest(&mut server).await), (vec![], vec![]));
+        let ((mut client, _), (mut server, _)) = open(&emulator, &door, "", "").await;
+        pass(b"\x89\x01p", &mut client, &mut server).await;
+    }
+
+    #[tokio::test]
+    async fn stall_holds_frames_and_handshakes_back() {
+        let (emulator, door) = Emulator::start().await;
+        let ((mut client, _), (mut server, _)) = open(&emulator, &door, "", "").await;
+        door.faults().stall(true);
+        let mut second = tcp(&door).await;
+        send(&mut second, &handshake("/local", "")).await;
+        send(&mut client, "\x09\x01p").await;
+        let mut received = [0; 3];
+        let any = async {
+            tokio::select! {
+                _ = emulator.0.accept() => {}
+                _ = server.read(&mut received) => {}
+            }
+        };
+        // A longer wait would only make the test stricter.
+        assert!(timeout(Duration::from_millis(100), any).await.is_err());
+        door.faults().stall(false);
+        timeout(DEADLINE, server.read_exact(&mut received)).await.unwrap().unwrap();
+        assert_eq!(&received, b"\x09\x01p");
+        head(&mut emulator.stream().await).await;
+    }
+
+    #[tokio::test]
+    async fn refusals_answer_handshakes() {
+        let (emulator, door) = Emulator::start().await;
+        let ((mut client, _), (mut server, _)) = open(&emulator, &door, "", "").await;
+        for (status, line, body) in [
+            (StatusCode::TOO_MANY_REQUESTS, "429 too many requests", r#"{"message":"Too Many Requests"}"#),
+            (StatusCode::INTERNAL_SERVER_ERROR, "500 internal", r#"{"message":"Internal Server Error"}"#),
+            (StatusCode::FORBIDDEN, "403 forbidden", r#"{"message":"Forbidden"}"#),
+        ] {
+            door.faults().refuse(Some(Refusal::Status(status)));
+            let mut refused = tcp(&door).await;
+            send(&mut refused, &handshake("/local", "")).await;
+            let response = head(&mut refused).await;
+            assert!(response.starts_with(&format!("http/1.1 {line}")), "{response}");
+            let mut received = vec![0; body.len()];
+            timeout(DEADLINE, refused.read_exact(&mut received)).await.unwrap().unwrap();
+            assert_eq!(received, body.as_bytes());
+        }
+        door.faults().refuse(Some(Refusal::Closed));
+        let mut refused = tcp(&door).await;
+        send(&mut refused, &handshake("/local", "")).await;
+        assert_eq!(rest(&mut refused).await, b"");
+        pass(b"\x89\x01p", &mut client, &mut server).await;
+        door.faults().refuse(None);
+        open(&emulator, &door, "", "").await;
     }
 
     async fn exchange(
@@ -399,15 +521,15 @@ mod tests {
     async fn early_frames_are_kept() {
         let (emulator, door) = Emulator::start().await;
         let mut client = tcp(&door).await;
-        send(&mut client, &format!("{}early", handshake("/local", ""))).await;
+        send(&mut client, &format!("{}\x01\x05early", handshake("/local", ""))).await;
         let mut server = emulator.stream().await;
         head(&mut server).await;
-        send(&mut server, &format!("{ACCEPTED}\r\nanswer")).await;
+        send(&mut server, &format!("{ACCEPTED}\r\n\x01\x06answer")).await;
         head(&mut client).await;
-        let (mut early, mut answer) = ([0; 5], [0; 6]);
+        let (mut early, mut answer) = ([0; 7], [0; 8]);
         timeout(DEADLINE, server.read_exact(&mut early)).await.unwrap().unwrap();
         timeout(DEADLINE, client.read_exact(&mut answer)).await.unwrap().unwrap();
-        assert_eq!((&early, &answer), (b"early", b"answer"));
+        assert_eq!((&early, &answer), (b"\x01\x05early", b"\x01\x06answer"));
     }
 
     /// The front door and the kernel hold a limited number of bytes for a side that does not read, and lose none.
@@ -416,12 +538,16 @@ mod tests {
         const CHUNK: usize = 1024 * 1024;
         const LIMIT: usize = 256 * CHUNK;
         let (emulator, door) = Emulator::start().await;
+        // Frames of 32 KiB with their headers.
+        let chunk = [&[0x81, 126, 0x7f, 0xfc][..], &[b'x'; 0x7ffc]].concat().repeat(32);
         for is_client_slow in [true, false] {
             let ((client, _), (server, _)) = open(&emulator, &door, "", "").await;
             let (mut sender, mut reader) = if is_client_slow { (server, client) } else { (client, server) };
             let mut sent = 0;
             // A busy machine may end this early, which only makes the test easier.
-            while let Ok(written) = timeout(Duration::from_secs(1), sender.write(&[b'x'; CHUNK])).await {
+            while let Ok(written) =
+                timeout(Duration::from_secs(1), sender.write(&chunk[sent % CHUNK..])).await
+            {
                 sent += written.unwrap();
                 assert!(sent < LIMIT, "{sent} bytes are held");
             }
@@ -455,12 +581,12 @@ mod tests {
     async fn half_closed_connection_still_receives() {
         let (emulator, door) = Emulator::start().await;
         let ((mut client, _), (mut server, _)) = open(&emulator, &door, "", "").await;
-        send(&mut client, "last").await;
+        send(&mut client, "\x01\x04last").await;
         client.shutdown().await.unwrap();
-        assert_eq!(rest(&mut server).await, b"last");
-        send(&mut server, "answer").await;
+        assert_eq!(rest(&mut server).await, b"\x01\x04last");
+        send(&mut server, "\x01\x06answer").await;
         drop(server);
-        assert_eq!(rest(&mut client).await, b"answer");
+        assert_eq!(rest(&mut client).await, b"\x01\x06answer");
     }
 
     #[tokio::test]
