@@ -1,0 +1,123 @@
+//! The requests with which the page acts on the stack.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use streamer_message::{TenantId, UserId};
+use streamer_producer::Message;
+
+use crate::stack::Stack;
+
+/// Lifetime of the page's tokens. The client asks for one for each connection.
+const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
+
+/// Time for which a message that the page sends is kept.
+const KEEP: Duration = Duration::from_secs(3600);
+
+/// Longest text of a message that the page sends, in bytes.
+const MAX_TEXT: usize = 1024;
+
+/// An action, with its body as JSON.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Returns a token for a user.
+    Token(User),
+    /// Publishes a message for a user.
+    Message(Note),
+    /// Kills the worker's processes.
+    KillWorker,
+}
+
+#[derive(Debug, Deserialize, PartialEq, Eq)]
+pub(super) struct User {
+    tenant: TenantId,
+    user: UserId,
+}
+
+#[derive(Debug, Deserialize, PartialEq, Eq)]
+pub(super) struct Note {
+    #[serde(flatten)]
+    to: User,
+    text: String,
+    #[serde(default)]
+    keep: bool,
+}
+
+/// The body of an action cannot be used.
+#[derive(Debug)]
+pub(super) struct InvalidBody;
+
+impl InvalidBody {
+    /// A sentence that says what to do.
+    pub(super) const TEXT: &str = "the body is not valid: send JSON with `tenant` and `user`, and for a message with \
+                                   a `text` of at most 1 KiB";
+}
+
+impl Action {
+    /// Parses the action at a path. `None` if there is none.
+    pub(super) fn parse(path: &str, body: &[u8]) -> Option<Result<Self, InvalidBody>> {
+        Some(match path {
+            "/token" => parse(body).map(Self::Token),
+            "/message" => parse(body)
+                .and_then(|note: Note| if note.text.len() <= MAX_TEXT { Ok(note) } else { Err(InvalidBody) })
+                .map(Self::Message),
+            "/worker/kill" => Ok(Self::KillWorker),
+            _ => return None,
+        })
+    }
+
+    /// Runs the action on a stack.
+    ///
+    /// # Errors
+    /// When signing, the queue or the list of processes fails. No error has a token.
+    pub(super) async fn run(self, stack: &Stack) -> anyhow::Result<Value> {
+        match self {
+            Self::Token(User { tenant, user }) => {
+                let token = stack.issuer.token(tenant.as_str(), user.as_str(), TOKEN_LIFETIME);
+                Ok(json!({ "token": token.context("cannot sign a token")? }))
+            }
+            Self::Message(Note { to: User { tenant, user }, text, keep }) => {
+                let message = Message::user(tenant.as_str(), user.as_str());
+                let message = if keep { message.keep(KEEP) } else { message };
+                let message = message.payload(&json!({ "type": "note", "text": text }))?;
+                let id = message.id().to_string();
+                stack.producer().send(message).await.context("cannot send the message")?;
+                Ok(json!({ "id": id }))
+            }
+            Self::KillWorker => Ok(json!({ "killed": stack.processes("delivery")?.kill() })),
+        }
+    }
+}
+
+/// The error of the JSON library may repeat the body, so it is left out.
+fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, InvalidBody> {
+    serde_json::from_slice(body).map_err(|_| InvalidBody)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    fn is_valid(path: &str, body: &Value) -> bool {
+        Action::parse(path, &serde_json::to_vec(body).unwrap()).unwrap().is_ok()
+    }
+
+    #[test]
+    fn bodies_are_validated() {
+        assert!(is_valid("/token", &json!({ "tenant": "acme", "user": "anna" })));
+        assert!(is_valid(
+            "/message",
+            &json!({ "tenant": "acme", "user": "anna", "text": "hi", "keep": true })
+        ));
+        assert!(!is_valid("/token", &json!({ "tenant": "acme" })));
+        assert!(!is_valid("/token", &json!({ "tenant": "", "user": "anna" })));
+        let long = "x".repeat(MAX_TEXT + 1);
+        assert!(!is_valid("/message", &json!({ "tenant": "acme", "user": "anna", "text": long })));
+        assert!(Action::parse("/token", b"{").unwrap().is_err());
+        assert!(Action::parse("/worker", b"{}").is_none());
+    }
+}

@@ -1,0 +1,28 @@
+/** The requests to `streamer web`. */
+
+const read = async (response) => {
+  const body = await response.json();
+  if (!response.ok) throw new Error(body.error);
+  return body;
+};
+
+const post = async (path, body) =>
+  read(
+    await fetch(path, {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify(body),
+    }),
+  );
+
+/** Returns the URL of the stack's WebSocket API. */
+export const websocketUrl = async () => (await read(await fetch("/stack"))).websocket_url;
+
+/** Returns a token for a user. */
+export const fetchToken = async (user) => (await post("/token", user)).token;
+
+/** Publishes a message for a user, which is kept for devices that are away. */
+export const sendMessage = (user, text) => post("/message", { ...user, text, keep: true });
+
+/** Kills the processes of the delivery worker, and returns their number. */
+export const killWorker = async () => (await post("/worker/kill", {})).killed;
