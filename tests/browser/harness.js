@@ -5,6 +5,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import { setTimeout } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
 
@@ -13,6 +14,8 @@ const program = process.env.STREAMER ?? join(workspace, "target/debug/streamer")
 
 /** Time that anything may take on a busy machine, in milliseconds. */
 export const DEADLINE = 30_000;
+
+const POLL_INTERVAL = 50;
 
 /** Time after which a process that does not end by itself is killed, in milliseconds. */
 const END_TIME = 15_000;
@@ -39,9 +42,10 @@ const start = async (state, ...command) => {
     value: JSON.parse(line),
     async end() {
       child.kill("SIGTERM");
-      const timer = setTimeout(kill, END_TIME);
+      const late = new AbortController();
+      setTimeout(END_TIME, undefined, late).then(kill, () => {});
       await exited;
-      clearTimeout(timer);
+      late.abort();
       process.removeListener("exit", kill);
     },
   };
@@ -123,9 +127,28 @@ export const caughtUp = (panel) => panel.locator(".state-name", { hasText: /^cau
 
 export const click = (panel, name) => panel.getByRole("button", { name }).click();
 
-/** Waits until a condition of the page holds. */
-export const until = (page, condition, ...values) =>
-  page.waitForFunction(condition, values.length === 1 ? values[0] : values, { timeout: DEADLINE, polling: 50 });
+/** Waits until a check passes. Fails with its last error after the deadline. */
+export const eventually = async (check, deadline = DEADLINE) => {
+  const end = Date.now() + deadline;
+  for (;;) {
+    try {
+      return await check();
+    } catch (error) {
+      if (Date.now() > end) throw error;
+    }
+    await setTimeout(POLL_INTERVAL);
+  }
+};
+
+/** Publishes a message for a user, which is kept. */
+export const sendMessage = async ({ url }, user, text) => {
+  const response = await fetch(`${url}message`, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ tenant: "acme", user, text, keep: true }),
+  });
+  if (!response.ok) throw new Error(await response.text());
+};
 
 /** Returns the texts of the messages of a device, the oldest one first. */
 export const messages = async (panel) => (await panel.locator(".messages .text").allTextContents()).reverse();

@@ -1,0 +1,205 @@
+/** The page of `streamer web`: a real browser, the client and the local stack. */
+
+import assert from "node:assert/strict";
+import { after, before, describe, test } from "node:test";
+import { lowContrast } from "./contrast.js";
+import {
+  addDevice,
+  caughtUp,
+  click,
+  device,
+  eventually,
+  frames,
+  messages,
+  openPage,
+  sendMessage,
+  signIn,
+  startAll,
+} from "./harness.js";
+
+let all;
+before(async () => (all = await startAll()));
+after(() => all?.end());
+
+let users = 0;
+
+/** Defines a test with a page and a user of its own. Fails if the page reports an error or asks another server. */
+const pageTest = (name, body, options) =>
+  test(name, async () => {
+    const opened = await openPage(all, options);
+    try {
+      await body(opened.page, `user-${++users}`);
+      assert.deepEqual(opened.faults, []);
+    } finally {
+      await opened.context.close();
+    }
+  });
+
+/** Waits until the newest report of a device has reached a percentage. */
+const reached = (panel, percent) =>
+  eventually(async () => assert.ok((await panel.locator("progress").first().evaluate((bar) => bar.value)) >= percent));
+
+const complete = (panel) => panel.getByText("Complete: 1,280 rows").waitFor();
+
+const shows = (panel, texts) => eventually(async () => assert.deepEqual(await messages(panel), texts));
+
+const hasFrame = (panel, title, verdict) =>
+  eventually(async () => {
+    const found = (await frames(panel)).filter((frame) => frame.title === title && frame.verdict === verdict);
+    assert.equal(found.length, 1, `${title}, ${verdict}`);
+  });
+
+describe("a device", { concurrency: 3 }, () => {
+  pageTest("connects and shows its state", async (page, user) => {
+    await signIn(page, user);
+    const panel = device(page, 1);
+    assert.equal(await panel.locator(".banner").textContent(), "");
+    assert.equal(await panel.locator(".position").textContent(), "#0");
+    const titles = (await frames(panel)).map(({ title }) => title);
+    assert.deepEqual(titles, ["Connection opened", "Sync from the oldest", "Empty page"]);
+  });
+
+  pageTest("moves the bar to the result", async (page, user) => {
+    await signIn(page, user);
+    const panel = device(page, 1);
+    await click(panel, "Start a report");
+    await complete(panel);
+    assert.equal(await panel.locator("progress").evaluate((bar) => bar.value), 100);
+    const shown = (await frames(panel)).filter(({ verdict }) => verdict === "shown").map(({ title }) => title);
+    const percent = shown.filter((title) => title.startsWith("Progress")).map((title) => Number(title.split(" ")[1]));
+    assert.ok(percent.length >= 5, `${percent}`);
+    assert.deepEqual(percent, [...percent].sort((left, right) => left - right));
+    assert.equal(shown.at(-1), "#1  Report complete: 1280 rows");
+  });
+
+  pageTest("completes a report after an interruption", async (page, user) => {
+    await signIn(page, user);
+    const panel = device(page, 1);
+    await click(panel, "Start a report");
+    await reached(panel, 20);
+    await click(panel, "Go offline");
+    await hasFrame(panel, "#1  Report complete: 1280 rows", "lost");
+    assert.equal(await panel.getByText("Complete: 1,280 rows").count(), 0);
+    await click(panel, "Come back");
+    await complete(panel);
+    await hasFrame(panel, "Page #1", "1 shown");
+    await caughtUp(panel);
+  });
+
+  pageTest("reads messages of its absence once in order", async (page, user) => {
+    await signIn(page, user);
+    const panel = device(page, 1);
+    await click(panel, "Send me a message");
+    await shows(panel, ["Message 1"]);
+    await click(panel, "Go offline");
+    const expected = ["Message 1"];
+    for (const number of [2, 3, 4]) {
+      await click(panel, "Send me a message");
+      expected.push(`Message ${number}`);
+      // The order of messages that are sent at once is up to the queue.
+      await hasFrame(panel, `#${number}  Message ${number}`, "lost");
+    }
+    await click(panel, "Come back");
+    await shows(panel, expected);
+    await click(panel, "Send me a message");
+    await shows(panel, [...expected, "Message 5"]);
+    assert.equal(await panel.getByText("from the mailbox").count(), 3);
+  });
+
+  pageTest("shows messages within seconds after sleep", async (page, user) => {
+    await signIn(page, user);
+    const other = await openPage(all);
+    try {
+      await signIn(other.page, user);
+      const session = await page.context().newCDPSession(page);
+      await session.send("Page.setWebLifecycleState", { state: "frozen" });
+      await click(device(other.page, 1), "Send me a message");
+      await shows(device(other.page, 1), ["Message 1"]);
+      await session.send("Page.setWebLifecycleState", { state: "active" });
+      await eventually(async () => assert.deepEqual(await messages(device(page, 1)), ["Message 1"]), 6000);
+    } finally {
+      await other.context.close();
+    }
+  });
+
+  pageTest("shows the same order as other devices", async (page, user) => {
+    await signIn(page, user);
+    await addDevice(page, 2);
+    const other = await openPage(all);
+    try {
+      await signIn(other.page, user);
+      const panels = [device(page, 1), device(page, 2), device(other.page, 1)];
+      await Promise.all(Array.from({ length: 12 }, (_, index) => sendMessage(all, user, `Text ${index}`)));
+      await eventually(async () => assert.equal((await messages(panels[0])).length, 12));
+      const order = await messages(panels[0]);
+      for (const panel of panels.slice(1)) await shows(panel, order);
+      assert.equal(new Set(order).size, 12);
+    } finally {
+      await other.context.close();
+    }
+  });
+
+  pageTest("follows a report of another device", async (page, user) => {
+    await signIn(page, user);
+    await addDevice(page, 2);
+    await click(device(page, 1), "Start a report");
+    await reached(device(page, 2), 10);
+    await Promise.all([complete(device(page, 1)), complete(device(page, 2))]);
+    await shows(device(page, 2), []);
+  });
+
+  pageTest("needs no mouse", async (page, user) => {
+    const focused = () => page.evaluate(() => document.activeElement.textContent.trim() || document.activeElement.name);
+    await page.keyboard.press("Tab");
+    assert.equal(await focused(), "tenant");
+    await page.keyboard.press("Tab");
+    await page.keyboard.press("Control+A");
+    await page.keyboard.type(user);
+    await page.keyboard.press("Tab");
+    assert.equal(await focused(), "Sign in");
+    const outline = await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle);
+    assert.equal(outline, "solid");
+    await page.keyboard.press("Enter");
+    await caughtUp(device(page, 1));
+    await eventually(async () => assert.equal(await focused(), "Start a report"));
+    await page.keyboard.press("Enter");
+    await reached(device(page, 1), 10);
+  });
+});
+
+describe("the layout", { concurrency: 3 }, () => {
+  for (const colorScheme of ["light", "dark"]) {
+    for (const width of [1280, 400]) {
+      const fits = async (page) => {
+        const [content, window] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
+        assert.ok(content <= window, `${content} > ${window}`);
+        assert.deepEqual(await page.evaluate(lowContrast), []);
+      };
+      const body = async (page, user) => {
+        await fits(page);
+        await signIn(page, user);
+        await addDevice(page, 2);
+        await sendMessage(all, user, "A long text without spaces: " + "x".repeat(400));
+        const panel = device(page, 1);
+        await eventually(async () => assert.equal((await messages(panel)).length, 1));
+        await panel.getByLabel("Full text").check();
+        await click(device(page, 2), "Go offline");
+        await fits(page);
+      };
+      pageTest(`fits ${width} px, ${colorScheme}`, body, { viewport: { width, height: 900 }, colorScheme });
+    }
+  }
+});
+
+// A killed worker's messages return after the visibility timeout, so no other test runs meanwhile.
+describe("the worker", () => {
+  pageTest("is killed during a report that completes", async (page, user) => {
+    await signIn(page, user);
+    const panel = device(page, 1);
+    await click(panel, "Start a report");
+    await reached(panel, 20);
+    await click(page, "Kill the worker");
+    await page.getByText(/^Killed \d+ worker process/).waitFor();
+    await complete(panel);
+  });
+});
