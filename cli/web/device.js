@@ -5,7 +5,7 @@ import { createFrameLog } from "./frames.js";
 import { createNetwork } from "./network.js";
 
 /** Time that a report takes, in seconds: enough to pull the cable in the middle. */
-const REPORT_SECONDS = 6;
+const REPORT_SECONDS = 5;
 
 /**
  * Creates a device and connects it.

@@ -90,8 +90,8 @@ export const startAll = async () => {
 };
 
 /** Opens the page in a context of its own, and notes everything that no test may cause. */
-export const openPage = async ({ browser, url }, options = {}) => {
-  const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
+export const openPage = async ({ browser, url }) => {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 900 } });
   context.setDefaultTimeout(DEADLINE);
   const page = await context.newPage();
   const faults = [];

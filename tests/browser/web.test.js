@@ -24,9 +24,9 @@ after(() => all?.end());
 let users = 0;
 
 /** Defines a test with a page and a user of its own. Fails if the page reports an error or asks another server. */
-const pageTest = (name, body, options) =>
+const pageTest = (name, body) =>
   test(name, async () => {
-    const opened = await openPage(all, options);
+    const opened = await openPage(all);
     try {
       await body(opened.page, `user-${++users}`);
       assert.deepEqual(opened.faults, []);
@@ -49,7 +49,7 @@ const hasFrame = (panel, title, verdict) =>
     assert.equal(found.length, 1, `${title}, ${verdict}`);
   });
 
-describe("a device", { concurrency: 3 }, () => {
+describe("a device", { concurrency: 5 }, () => {
   pageTest("connects and shows its state", async (page, user) => {
     await signIn(page, user);
     const panel = device(page, 1);
@@ -165,30 +165,29 @@ describe("a device", { concurrency: 3 }, () => {
     await page.keyboard.press("Enter");
     await reached(device(page, 1), 10);
   });
-});
 
-describe("the layout", { concurrency: 3 }, () => {
-  for (const colorScheme of ["light", "dark"]) {
-    for (const width of [1280, 400]) {
-      const fits = async (page) => {
-        const [content, window] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
-        assert.ok(content <= window, `${content} > ${window}`);
-        assert.deepEqual(await page.evaluate(lowContrast), []);
-      };
-      const body = async (page, user) => {
-        await fits(page);
-        await signIn(page, user);
-        await addDevice(page, 2);
-        await sendMessage(all, user, "A long text without spaces: " + "x".repeat(400));
-        const panel = device(page, 1);
-        await eventually(async () => assert.equal((await messages(panel)).length, 1));
-        await panel.getByLabel("Full text").check();
-        await click(device(page, 2), "Go offline");
-        await fits(page);
-      };
-      pageTest(`fits ${width} px, ${colorScheme}`, body, { viewport: { width, height: 900 }, colorScheme });
-    }
-  }
+  pageTest("fits narrow and wide windows, light and dark", async (page, user) => {
+    const fits = async () => {
+      for (const colorScheme of ["light", "dark"]) {
+        await page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
+        for (const width of [1280, 400]) {
+          await page.setViewportSize({ width, height: 900 });
+          const [content, window] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
+          assert.ok(content <= window, `${content} > ${window}`);
+          assert.deepEqual(await page.evaluate(lowContrast), [], colorScheme);
+        }
+      }
+    };
+    await fits();
+    await signIn(page, user);
+    await addDevice(page, 2);
+    await sendMessage(all, user, `A long text without spaces: ${"x".repeat(400)}`);
+    const panel = device(page, 1);
+    await eventually(async () => assert.equal((await messages(panel)).length, 1));
+    await panel.getByLabel("Full text").check();
+    await click(device(page, 2), "Go offline");
+    await fits();
+  });
 });
 
 // A killed worker's messages return after the visibility timeout, so no other test runs meanwhile.

@@ -148,8 +148,8 @@ mod tests {
     use crate::stack::{deploy::Deployed, issuer::Issuer};
 
     async fn site() -> Site {
-        let deployed =
-            Deployed { websocket_url: "ws://127.0.0.1:4567/local".to_owned(), ..Deployed::default() };
+        let mut deployed = Deployed::default();
+        "ws://127.0.0.1:4567/local".clone_into(&mut deployed.websocket_url);
         let stack = Stack::attach(deployed, Issuer::generate().unwrap()).await;
         Site::new("127.0.0.1:8080".parse().unwrap(), stack)
     }
