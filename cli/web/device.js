@@ -82,8 +82,8 @@ export const createDevice = (url, token, view) => {
       network.plug();
     },
     close() {
+      client.close();
       network.end();
-      return client.close();
     },
   };
 };

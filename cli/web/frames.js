@@ -59,6 +59,7 @@ const range = (from, to) => (from === to ? `#${from}` : `#${from} to #${to}`);
 
 /** Returns the title of a frame that the device receives. */
 const incomingTitle = (frame) => {
+  if (frame === undefined) return "Frame that is not JSON";
   if (frame?.type === "streamer.pong") return "Pong";
   if (frame?.type === "streamer.message") return `#${frame.seq}  ${describe(frame.payload)}`;
   if (frame?.type === "streamer.page") {
@@ -88,7 +89,7 @@ const items = (frame) => {
  * @param {() => { epoch: string, seq: number } | undefined} position returns the client's position
  */
 export const createFrameLog = (write, position) => {
-  /** The turn in which each message was shown, by id. */
+  /** The number of the frame at which each message was shown, by id. */
   const shown = new Map();
   /** The ids that have arrived. */
   const arrived = new Map();
@@ -96,7 +97,8 @@ export const createFrameLog = (write, position) => {
   const requests = new Map();
   /** Entries whose messages may still be shown. @type {Entry[]} */
   let open = [];
-  let turn = 0;
+  /** The number of received frames. */
+  let count = 0;
 
   /** @type {(direction: Entry["direction"], title: string, verdict: string, tone: Entry["tone"], raw?: string) => Entry} */
   const add = (direction, title, verdict, tone, raw) => {
@@ -112,24 +114,24 @@ export const createFrameLog = (write, position) => {
     write(entry, false);
   };
 
-  const isShown = (entry) => ({ id }) => shown.get(id) >= entry.turn;
+  const isShown = (entry) => ({ id }) => shown.get(id) >= entry.number;
 
   const judgePage = (entry) => {
-    const { frame } = entry;
-    const missing = frame.missing.length;
-    const count = entry.items.filter(isShown(entry)).length;
-    const text = [count && `${count} shown`, missing && `${missing} ${missing === 1 ? "gap" : "gaps"}`];
-    const isRead = !count && position()?.seq >= frame.top;
-    judge(entry, text.filter(Boolean).join(", ") || (isRead ? "caught up" : "nothing new"), missing ? "bad" : count ? "good" : "plain");
+    const { frame, items } = entry;
+    const [good, gaps] = [items.filter(isShown(entry)).length, frame.missing.length];
+    const results = [good && `${good} shown`, gaps && `${gaps} ${gaps === 1 ? "gap" : "gaps"}`].filter(Boolean);
+    if (!results.length) results.push(position()?.seq >= frame.top ? "caught up" : "nothing new");
+    judge(entry, results.join(", "), gaps ? "bad" : good ? "good" : "plain");
   };
 
   const judgeKept = (entry) => {
-    const { frame, before } = entry;
-    if (isShown(entry)(frame)) judge(entry, entry.wasHeld ? "held, then shown" : "shown", "good");
-    else if (entry.isRepeated || (before?.epoch === frame.epoch && frame.seq <= before.seq)) judge(entry, "duplicate", "plain");
-    else if (before?.epoch === frame.epoch && position()?.seq >= frame.seq) judge(entry, "known", "plain");
+    const { frame, before, number } = entry;
+    const isOfStream = before?.epoch === frame.epoch;
+    if (isShown(entry)(frame)) judge(entry, shown.get(frame.id) > number ? "held, then shown" : "shown", "good");
+    else if (entry.isRepeated || (isOfStream && frame.seq <= before.seq)) judge(entry, "duplicate", "plain");
+    // A message with the same id was shown before, or another copy has ended its request.
+    else if (isOfStream && position()?.seq >= frame.seq) judge(entry, "known", "plain");
     else {
-      entry.wasHeld = true;
       judge(entry, "held", "wait");
       open = [...open, entry].slice(-MAX_OPEN);
     }
@@ -156,13 +158,13 @@ export const createFrameLog = (write, position) => {
   /** Notes that a message was shown, and settles the entries that have waited for it. */
   const show = (id) => {
     if (!id) return;
-    remember(shown, id, ++turn);
+    remember(shown, id, count);
     const waited = open.filter((entry) => entry.items.some((item) => item.id === id));
     open = open.filter((entry) => !waited.includes(entry));
     waited.forEach(settle);
   };
 
-  /** Frames that the client handles in this turn. @type {Set<any>} */
+  /** Frames that the client is handling. @type {Set<any>} */
   const handling = new Set();
 
   return {
@@ -182,7 +184,7 @@ export const createFrameLog = (write, position) => {
         before: position(),
         isRepeated: arrived.has(frame?.id),
         newest: requests.get(frame?.request_id),
-        turn: ++turn,
+        number: ++count,
       });
       for (const { id } of entry.items) remember(arrived, id, true);
       handling.add(entry);

@@ -29,7 +29,7 @@ export const createNetwork = (observer) => {
       this.socket = socket;
       sockets.add(this);
       socket.onopen = () => {
-        if (this.isCut) return;
+        if (this.isCut) return socket.close();
         observer.changed("opened");
         this.onopen?.();
       };
@@ -52,16 +52,20 @@ export const createNetwork = (observer) => {
 
     close(code) {
       if (this.isCut) observer.changed("closed");
-      this.socket?.close(code);
+      // A browser warns about a handshake that is given up, so it ends first.
+      if (this.isOpening()) this.isCut = true;
+      else this.socket?.close(code);
+    }
+
+    isOpening() {
+      return this.socket?.readyState === WebSocket.CONNECTING;
     }
 
     /** Cuts the socket. A handshake fails at once, as in a browser. */
     cut() {
-      const isOpening = this.socket.readyState === WebSocket.CONNECTING;
+      const isOpening = this.isOpening() && !this.isCut;
       this.isCut = true;
-      if (!isOpening) return;
-      this.socket.close();
-      this.fail();
+      if (isOpening) this.fail();
     }
 
     fail() {
@@ -107,7 +111,7 @@ export const createNetwork = (observer) => {
 
     /** Closes the sockets of a device that is removed. */
     end() {
-      for (const { socket } of sockets) socket.close(1000);
+      for (const socket of sockets) socket.close(1000);
     },
   };
 };

@@ -130,10 +130,11 @@ export const createPanel = (name, url, token, calls) => {
   };
 
   const device = createDevice(url, token, {
-    state({ state }) {
+    state({ state, reason }) {
       panel.dataset.state = state;
       find(".state-name").textContent = state;
-      banner(state);
+      // Without a mailbox, nothing more is loaded.
+      banner(reason === "unsupported" ? undefined : state);
       setTimeout(showPosition);
     },
     message: (message) => void addMessage(messageRow(message)),

@@ -1,22 +1,23 @@
 /** The requests to `streamer web`. */
 
-const read = async (response) => {
+/** Sends a request, and returns the object of the response. */
+const ask = async (path, options) => {
+  let response;
+  try {
+    response = await fetch(path, options);
+  } catch (cause) {
+    throw new Error("`streamer web` does not answer: start it again, and open its new page", { cause });
+  }
   const body = await response.json();
   if (!response.ok) throw new Error(body.error);
   return body;
 };
 
-const post = async (path, body) =>
-  read(
-    await fetch(path, {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify(body),
-    }),
-  );
+const post = (path, body) =>
+  ask(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
 
 /** Returns the URL of the stack's WebSocket API. */
-export const websocketUrl = async () => (await read(await fetch("/stack"))).websocket_url;
+export const websocketUrl = async () => (await ask("/stack")).websocket_url;
 
 /** Returns a token for a user. */
 export const fetchToken = async (user) => (await post("/token", user)).token;

@@ -20,8 +20,11 @@ const POLL_INTERVAL = 50;
 /** Time after which a process that does not end by itself is killed, in milliseconds. */
 const END_TIME = 15_000;
 
-/** Runs a command of `streamer` until it has printed an object, and returns that object and the function that ends it. */
-const start = async (state, ...command) => {
+/**
+ * Runs a command of `streamer` until it has printed an object. Returns that object, and the function that ends the
+ * command and returns its exit code.
+ */
+export const start = async (state, ...command) => {
   const child = spawn(program, [...command, "--json"], {
     env: { ...process.env, STREAMER_STATE: state },
     stdio: ["ignore", "pipe", "pipe"],
@@ -40,13 +43,16 @@ const start = async (state, ...command) => {
   });
   return {
     value: JSON.parse(line),
+    /** Resolves with the exit code and the errors. */
+    exited: exited.then((code) => ({ code, errors })),
     async end() {
       child.kill("SIGTERM");
       const late = new AbortController();
       setTimeout(END_TIME, undefined, late).then(kill, () => {});
-      await exited;
+      const code = await exited;
       late.abort();
       process.removeListener("exit", kill);
+      return code;
     },
   };
 };
@@ -82,7 +88,7 @@ export const startAll = async () => {
     ends.push(web.end);
     const browser = await launch();
     ends.push(() => browser.close());
-    return { url: web.value.url, stack: stack.value, browser, end };
+    return { url: web.value.url, state, stack, web, browser, end };
   } catch (error) {
     await end();
     throw error;
@@ -106,6 +112,15 @@ export const openPage = async ({ browser, url }) => {
   page.on("websocket", (socket) => check(socket.url()));
   await page.goto(url);
   return { context, page, faults };
+};
+
+/** Gives each frame for the page to `call`, which passes it on, or another one in its place. */
+export const between = async (page, call) => {
+  await page.routeWebSocket(/^ws:/, (socket) => {
+    const server = socket.connectToServer();
+    server.onMessage((text) => call(JSON.parse(text), (frame) => socket.send(frame ? JSON.stringify(frame) : text)));
+  });
+  await page.reload();
 };
 
 /** Signs in, and waits until the first device is caught up. */

@@ -5,6 +5,7 @@ import { after, before, describe, test } from "node:test";
 import { lowContrast } from "./contrast.js";
 import {
   addDevice,
+  between,
   caughtUp,
   click,
   device,
@@ -14,6 +15,7 @@ import {
   openPage,
   sendMessage,
   signIn,
+  start,
   startAll,
 } from "./harness.js";
 
@@ -148,6 +150,43 @@ describe("a device", { concurrency: 5 }, () => {
     await shows(device(page, 2), []);
   });
 
+  pageTest("judges frames out of order and twice", async (page, user) => {
+    let withheld;
+    await between(page, (frame, pass) => {
+      if (frame.progress === 10 || (frame.seq === 1 && frame.stream)) {
+        withheld = pass;
+        return;
+      }
+      pass();
+      if (frame.progress === 20 || frame.seq === 2) withheld();
+      if (frame.seq === 3) pass();
+    });
+    await signIn(page, user);
+    const panel = device(page, 1);
+    await sendMessage(all, user, "Text 1");
+    await eventually(() => assert.ok(withheld));
+    await sendMessage(all, user, "Text 2");
+    await shows(panel, ["Text 1", "Text 2"]);
+    await hasFrame(panel, "#2  Text 2", "held, then shown");
+    await sendMessage(all, user, "Text 3");
+    await hasFrame(panel, "#3  Text 3", "shown");
+    await hasFrame(panel, "#3  Text 3", "duplicate");
+    await click(panel, "Start a report");
+    await hasFrame(panel, "Progress 10 %", "late");
+    await shows(panel, ["Text 1", "Text 2", "Text 3"]);
+  });
+
+  pageTest("shows a gap", async (page, user) => {
+    await sendMessage(all, user, "Text 1");
+    await between(page, (frame, pass) => {
+      if (frame.through === 1) pass({ ...frame, messages: [], missing: [{ from: 1, to: 1, reason: "expired" }] });
+      else pass();
+    });
+    await signIn(page, user);
+    await device(page, 1).getByText("Some messages are missing: expired").waitFor();
+    await hasFrame(device(page, 1), "Page #1", "1 gap");
+  });
+
   pageTest("needs no mouse", async (page, user) => {
     const focused = () => page.evaluate(() => document.activeElement.textContent.trim() || document.activeElement.name);
     await page.keyboard.press("Tab");
@@ -200,5 +239,21 @@ describe("the worker", () => {
     await click(page, "Kill the worker");
     await page.getByText(/^Killed \d+ worker process/).waitFor();
     await complete(panel);
+  });
+});
+
+describe("the command", () => {
+  test("ends on SIGTERM", async () => {
+    const web = await start(all.state, "web");
+    assert.equal((await fetch(web.value.url)).status, 200);
+    assert.equal(await web.end(), 143);
+    await assert.rejects(fetch(web.value.url));
+  });
+
+  test("ends with the stack", async () => {
+    assert.equal(await all.stack.end(), 143);
+    const { code, errors } = await all.web.exited;
+    assert.equal(code, 1);
+    assert.match(errors, /the stack has ended, and with it the page: start one with `streamer up`/);
   });
 });

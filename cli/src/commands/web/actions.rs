@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use streamer_message::{TenantId, UserId};
+use streamer_message::{InvalidId, TenantId, UserId};
 use streamer_producer::Message;
 
 use crate::stack::Stack;
@@ -30,39 +30,43 @@ pub(super) enum Action {
     KillWorker,
 }
 
-#[derive(Debug, Deserialize, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct User {
     tenant: TenantId,
     user: UserId,
 }
 
-#[derive(Debug, Deserialize, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Note {
-    #[serde(flatten)]
     to: User,
+    text: String,
+    keep: bool,
+}
+
+/// The body of an action cannot be used. Holds a sentence that says what to do, and nothing of the body.
+#[derive(Debug)]
+pub(super) struct InvalidBody(pub String);
+
+/// The fields of a body, before they are checked.
+#[derive(Deserialize)]
+struct Fields {
+    tenant: String,
+    user: String,
+    #[serde(default)]
     text: String,
     #[serde(default)]
     keep: bool,
 }
 
-/// The body of an action cannot be used.
-#[derive(Debug)]
-pub(super) struct InvalidBody;
-
-impl InvalidBody {
-    /// A sentence that says what to do.
-    pub(super) const TEXT: &str = "the body is not valid: send JSON with `tenant` and `user`, and for a message with \
-                                   a `text` of at most 1 KiB";
-}
-
 impl Action {
     /// Parses the action at a path. `None` if there is none.
+    ///
+    /// # Errors
+    /// [`InvalidBody`] for a body that the action can't use.
     pub(super) fn parse(path: &str, body: &[u8]) -> Option<Result<Self, InvalidBody>> {
         Some(match path {
-            "/token" => parse(body).map(Self::Token),
-            "/message" => parse(body)
-                .and_then(|note: Note| if note.text.len() <= MAX_TEXT { Ok(note) } else { Err(InvalidBody) })
-                .map(Self::Message),
+            "/token" => parse(body).map(|Note { to, .. }| Self::Token(to)),
+            "/message" => parse(body).map(Self::Message),
             "/worker/kill" => Ok(Self::KillWorker),
             _ => return None,
         })
@@ -91,9 +95,17 @@ impl Action {
     }
 }
 
-/// The error of the JSON library may repeat the body, so it is left out.
-fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, InvalidBody> {
-    serde_json::from_slice(body).map_err(|_| InvalidBody)
+fn parse(body: &[u8]) -> Result<Note, InvalidBody> {
+    // The error of the JSON library may repeat the body.
+    let fields = serde_json::from_slice(body)
+        .map_err(|_| InvalidBody("the body is not JSON with `tenant` and `user`: add them".to_owned()))?;
+    let Fields { tenant, user, text, keep } = fields;
+    if text.len() > MAX_TEXT {
+        return Err(InvalidBody("the text has more than 1 KiB: send a shorter one".to_owned()));
+    }
+    let id = |error: InvalidId| InvalidBody(error.to_string());
+    let to = User { tenant: TenantId::new(tenant).map_err(id)?, user: UserId::new(user).map_err(id)? };
+    Ok(Note { to, text, keep })
 }
 
 #[cfg(test)]

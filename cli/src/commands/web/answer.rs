@@ -80,10 +80,7 @@ impl Site {
         // A body that ends early fails like one that is too large: its sender is gone.
         let body = body.ok().and_then(Result::ok).ok_or(Refusal::Body)?;
         let action = Action::parse(path, &body.to_bytes()).ok_or(Refusal::NotFound)?;
-        let action = action.map_err(|InvalidBody| Failure {
-            status: StatusCode::BAD_REQUEST,
-            text: InvalidBody::TEXT.to_owned(),
-        })?;
+        let action = action.map_err(|InvalidBody(text)| Failure { status: StatusCode::BAD_REQUEST, text })?;
         let result = action.run(&self.stack).await.map_err(|error| Failure {
             status: StatusCode::BAD_GATEWAY,
             text: format!("the stack does not answer: check it with `streamer status`: {error:#}"),
