@@ -100,7 +100,9 @@ export const createFrameLog = (write, position) => {
   /** The number of received frames. */
   let count = 0;
 
-  /** @type {(direction: Entry["direction"], title: string, verdict: string, tone: Entry["tone"], raw?: string) => Entry} */
+  /**
+   * @type {(direction: Entry["direction"], title: string, verdict: string, tone: Entry["tone"], raw?: string) => Entry}
+   */
   const add = (direction, title, verdict, tone, raw) => {
     const entry = { at: new Date(), direction, title, verdict, tone, raw };
     write(entry, true);

@@ -1,9 +1,9 @@
 /**
  * The network of one device: a `WebSocket` for the client, with a cable that can be pulled.
  *
- * A pulled cable ends no socket. It is silent: frames of either direction are lost, nothing closes, and new sockets
- * fail. A socket that was open then stays silent for good, as after a change of network. The server keeps posting to it.
- * When the cable is back, the device gets the event `online`, like a browser.
+ * A pulled cable closes no socket. Frames of either direction are lost, and new sockets fail. A socket that was open
+ * stays silent for good, as after a change of network, and the server goes on posting to it. When the cable is back, the
+ * device gets the event `online`, like a browser.
  */
 
 /**

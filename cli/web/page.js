@@ -7,7 +7,7 @@ import { fetchToken, killWorker, sendMessage, websocketUrl } from "./stack.js";
 const MAX_DEVICES = 4;
 
 const find = (id) => document.getElementById(id);
-const [form, session, notice, devices, add] = ["sign-in", "session", "notice", "devices", "add"].map(find);
+const [form, session, notice, add, second] = ["sign-in", "session", "notice", "add", "second"].map(find);
 
 /** The panels, and the user of their clients. */
 let panels = new Set();
@@ -26,7 +26,10 @@ const act = async (action) => {
   }
 };
 
-const showCount = () => (add.disabled = panels.size >= MAX_DEVICES);
+const showCount = () => {
+  add.disabled = panels.size >= MAX_DEVICES;
+  second.hidden = panels.size !== 1;
+};
 
 const addDevice = async () => {
   const [name, of] = [`Device ${++added}`, user];
@@ -42,7 +45,7 @@ const addDevice = async () => {
     },
   });
   panels.add(entry);
-  devices.append(entry.panel);
+  second.before(entry.panel);
   showCount();
 };
 
@@ -57,11 +60,11 @@ form.addEventListener("submit", (event) => {
     form.hidden = true;
     session.hidden = false;
     await addDevice();
-    devices.querySelector(".report")?.focus();
+    document.querySelector(".report")?.focus();
   });
 });
 
-add.addEventListener("click", () => act(addDevice));
+for (const button of [add, second]) button.addEventListener("click", () => act(addDevice));
 
 find("kill").addEventListener("click", () =>
   act(async () => {

@@ -22,7 +22,10 @@ macro_rules! files {
 
 const FILES: &[File] = files! {
     "/" HTML "../../../web/index.html"
-    "/style.css" CSS "../../../web/style.css"
+    "/theme.css" CSS "../../../web/theme.css"
+    "/page.css" CSS "../../../web/page.css"
+    "/device.css" CSS "../../../web/device.css"
+    "/lists.css" CSS "../../../web/lists.css"
     "/icon.svg" SVG "../../../web/icon.svg"
     "/page.js" JAVASCRIPT "../../../web/page.js"
     "/device.js" JAVASCRIPT "../../../web/device.js"
