@@ -15,7 +15,7 @@ const program = process.env.STREAMER ?? join(workspace, "target/debug/streamer")
 /** Time that anything may take on a busy machine, in milliseconds. */
 export const DEADLINE = 30_000;
 
-const POLL_INTERVAL = 50;
+const POLL_INTERVAL = 100;
 
 /** Time after which a process that does not end by itself is killed, in milliseconds. */
 const END_TIME = 15_000;
@@ -97,7 +97,7 @@ export const startAll = async () => {
 
 /** Opens the page in a context of its own, and notes everything that no test may cause. */
 export const openPage = async ({ browser, url }) => {
-  const context = await browser.newContext({ viewport: { width: 1280, height: 900 } });
+  const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, reducedMotion: "reduce" });
   context.setDefaultTimeout(DEADLINE);
   const page = await context.newPage();
   const faults = [];

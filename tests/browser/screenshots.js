@@ -45,10 +45,10 @@ try {
   for (const colorScheme of schemes) {
     for (const width of widths) {
       const { page, context } = await openPage(all);
-      await page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
+      await page.emulateMedia({ colorScheme });
       await page.setViewportSize({ width, height: 700 });
       if (folder) await page.screenshot({ path: join(folder, `sign-in-${colorScheme}-${width}.png`) });
-      await play(page, "anna");
+      await play(page, folder ? `anna-${colorScheme}-${width}` : "anna");
       const images = fileURLToPath(new URL("../../docs/images/", import.meta.url));
       await mkdir(images, { recursive: true });
       const path = folder ? join(folder, `devices-${colorScheme}-${width}.png`) : join(images, "web.png");
