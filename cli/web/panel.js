@@ -151,7 +151,7 @@ export const createPanel = (name, url, token, calls) => {
     const isOnline = device.isOnline();
     panel.classList.toggle("is-offline", !isOnline);
     offline.textContent = isOnline ? "Go offline" : "Come back";
-    cable.textContent = isOnline ? "" : "The cable is pulled. No frame gets through, and nothing tells the client.";
+    cable.textContent = isOnline ? "" : "The cable is pulled: no frame gets through, and new connections fail.";
   };
 
   find(".report").addEventListener("click", device.startReport);

@@ -104,8 +104,12 @@ describe("a device", { concurrency: 5 }, () => {
       // The order of messages that are sent at once is up to the queue.
       await hasFrame(panel, `#${number}  Message ${number}`, "lost");
     }
+    // A return to the foreground makes the client check its connection.
+    await page.evaluate(() => document.dispatchEvent(new Event("visibilitychange")));
+    await panel.getByRole("status").getByText("Connection lost. Reconnecting …").waitFor();
     await click(panel, "Come back");
     await shows(panel, expected);
+    assert.equal(await panel.locator(".banner").textContent(), "");
     await click(panel, "Send me a message");
     await shows(panel, [...expected, "Message 5"]);
     assert.equal(await panel.getByText("from the mailbox").count(), 3);
