@@ -57,6 +57,9 @@ export const start = async (state, ...command) => {
   };
 };
 
+// So that the calls on `exit` are made.
+for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => process.exit(1));
+
 const launch = () =>
   chromium.launch({
     executablePath: process.env.BROWSER ?? "/usr/bin/chromium",
@@ -114,11 +117,16 @@ export const openPage = async ({ browser, url }) => {
   return { context, page, faults };
 };
 
-/** Gives each frame for the page to `call`, which passes it on, or another one in its place. */
+/**
+ * Gives each frame for the page to `call`, with the number of its socket. `call` passes it on, or another one in its
+ * place.
+ */
 export const between = async (page, call) => {
+  let sockets = 0;
   await page.routeWebSocket(/^ws:/, (socket) => {
-    const server = socket.connectToServer();
-    server.onMessage((text) => call(JSON.parse(text), (frame) => socket.send(frame ? JSON.stringify(frame) : text)));
+    const number = ++sockets;
+    const pass = (text) => (frame) => socket.send(frame ? JSON.stringify(frame) : text);
+    socket.connectToServer().onMessage((text) => call(JSON.parse(text), pass(text), number));
   });
   await page.reload();
 };

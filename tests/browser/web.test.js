@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { lowContrast } from "./contrast.js";
 import {
+  DEADLINE,
   addDevice,
   between,
   caughtUp,
@@ -23,11 +24,14 @@ let all;
 before(async () => (all = await startAll()));
 after(() => all?.end());
 
+/** Time after which a test has failed, in milliseconds. */
+const TIMEOUT = 3 * DEADLINE;
+
 let users = 0;
 
 /** Defines a test with a page and a user of its own. Fails if the page reports an error or asks another server. */
 const pageTest = (name, body) =>
-  test(name, async () => {
+  test(name, { timeout: TIMEOUT }, async () => {
     const opened = await openPage(all);
     try {
       await body(opened.page, `user-${++users}`);
@@ -116,16 +120,24 @@ describe("a device", { concurrency: 5 }, () => {
   });
 
   pageTest("shows messages within seconds after sleep", async (page, user) => {
+    let isAsleep = false;
+    await page.clock.install();
+    // The first connection breaks during the sleep: nothing arrives, and nothing closes it.
+    await between(page, (_frame, pass, socket) => {
+      if (!isAsleep || socket > 1) pass();
+    });
     await signIn(page, user);
     const other = await openPage(all);
     try {
       await signIn(other.page, user);
-      const session = await page.context().newCDPSession(page);
-      await session.send("Page.setWebLifecycleState", { state: "frozen" });
-      await click(device(other.page, 1), "Send me a message");
-      await shows(device(other.page, 1), ["Message 1"]);
-      await session.send("Page.setWebLifecycleState", { state: "active" });
-      await eventually(async () => assert.deepEqual(await messages(device(page, 1)), ["Message 1"]), 6000);
+      isAsleep = true;
+      await sendMessage(all, user, "Good morning");
+      await shows(device(other.page, 1), ["Good morning"]);
+      const panel = device(page, 1);
+      assert.deepEqual(await messages(panel), []);
+      await page.clock.fastForward("05:00");
+      await eventually(async () => assert.deepEqual(await messages(panel), ["Good morning"]), 10_000);
+      await hasFrame(panel, "Page #1", "1 shown");
     } finally {
       await other.context.close();
     }
@@ -241,14 +253,14 @@ describe("the worker", () => {
 });
 
 describe("the command", () => {
-  test("ends on SIGTERM", async () => {
+  test("ends on SIGTERM", { timeout: TIMEOUT }, async () => {
     const web = await start(all.state, "web");
     assert.equal((await fetch(web.value.url)).status, 200);
     assert.equal(await web.end(), 143);
     await assert.rejects(fetch(web.value.url));
   });
 
-  test("ends with the stack", async () => {
+  test("ends with the stack", { timeout: TIMEOUT }, async () => {
     assert.equal(await all.stack.end(), 143);
     const { code, errors } = await all.web.exited;
     assert.equal(code, 1);
