@@ -13,7 +13,7 @@ use streamer_cli::{
     commands::{
         completions::Completions, connections::Connections, demo, disconnect::Disconnect, down::Down,
         env::Env, forget::Forget, listen::Listen, logs::Logs, mailbox::Mailbox, man::Man, package::Package,
-        redrive::Redrive, send::Send, status::Status, token::Token, up::Up,
+        redrive::Redrive, send::Send, status::Status, token::Token, up::Up, web::Web,
     },
     exit::Exit,
     screen::print_error,
@@ -57,6 +57,7 @@ Local stack:
   token       Print a JWT
   env         Print variables for programs that use the local stack
   listen      Connect as a client and print each message
+  web         Serve a page that shows the local stack at work
 
 Any deployment (the local stack, or AWS with --aws):
   send        Send messages to connections, a user or a tenant
@@ -89,6 +90,7 @@ enum Command {
     Token(Token),
     Env(Env),
     Listen(Listen),
+    Web(Web),
     Send(Send),
     Connections(Connections),
     Disconnect(Disconnect),
@@ -112,6 +114,7 @@ async fn main() -> ExitCode {
         Some(Command::Token(token)) => token.run().boxed_local(),
         Some(Command::Env(env)) => env.run().boxed_local(),
         Some(Command::Listen(listen)) => listen.run().boxed_local(),
+        Some(Command::Web(web)) => web.run().boxed_local(),
         Some(Command::Send(send)) => send.run().boxed_local(),
         Some(Command::Connections(connections)) => connections.run().boxed_local(),
         Some(Command::Disconnect(disconnect)) => disconnect.run().boxed_local(),

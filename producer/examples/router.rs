@@ -2,18 +2,35 @@
 //! soon as the queue has the answer, and slow or closed connections do not delay it.
 //!
 //! A request is `{"type": "echo", "request_id": "…", "text": "…"}`, or has the type `ping` or `report` and no text.
+//! A report with `"keep": true` is for all devices of the client's user, and its result waits for those that are away.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aws_lambda_events::apigw::ApiGatewayWebsocketProxyRequest;
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use streamer_producer::{Message, MessageBuilder, Producer, RequestId};
+use streamer_connections::ConnectionTable;
+use streamer_environment::aws;
+use streamer_producer::{ConnectionId, Message, MessageBuilder, Percent, Producer, Progress, RequestId};
 
 /// The answer to an invalid request. The error of the JSON library names Rust types, which tell a client nothing.
 const EXPECTED: &str = "expected a JSON object with the `type` echo and a `text`, with the `type` ping, or with the \
-                        `type` report; and optionally a `request_id` of 1 to 128 characters";
+                        `type` report and optionally `seconds` and `keep`; and optionally a `request_id` of 1 to 128 \
+                        characters";
+
+/// Longest time that a report takes. The Lambda's timeout must be longer.
+const MAX_REPORT_TIME: Duration = Duration::from_secs(20);
+
+/// Default time that a report takes.
+const REPORT_TIME: Duration = Duration::from_millis(200);
+
+/// Time for which the result of a report waits for devices that are away.
+const KEEP: Duration = Duration::from_secs(3600);
+
+const UPDATES: u8 = 10;
+
+const ACKNOWLEDGED: &str = "the report is being written";
 
 /// The requests that a client may send.
 #[derive(Deserialize)]
@@ -21,7 +38,16 @@ const EXPECTED: &str = "expected a JSON object with the `type` echo and a `text`
 enum Request {
     Echo { text: String },
     Ping,
-    Report,
+    Report(Report),
+}
+
+#[derive(Deserialize)]
+struct Report {
+    /// Time that the report takes, at most [`MAX_REPORT_TIME`].
+    seconds: Option<u64>,
+    /// Whether the report is for all devices of the user, instead of this connection.
+    #[serde(default)]
+    keep: bool,
 }
 
 /// The part that all requests share. It is read separately, so that the answer to an invalid request can name it.
@@ -33,11 +59,18 @@ struct Envelope {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     let producer = Producer::connect(std::env::var("QUEUE_URL")?).await;
-    run(service_fn(|event| route(&producer, event))).await
+    let table = match std::env::var("CONNECTIONS_TABLE") {
+        Ok(name) => {
+            Some(ConnectionTable::new(aws_sdk_dynamodb::Client::new(&aws::loader().load().await), name))
+        }
+        Err(_) => None,
+    };
+    run(service_fn(|event| route(&producer, table.as_ref(), event))).await
 }
 
 async fn route(
     producer: &Producer,
+    table: Option<&ConnectionTable>,
     event: LambdaEvent<ApiGatewayWebsocketProxyRequest>,
 ) -> Result<Value, Error> {
     let event = event.payload;
@@ -59,7 +92,13 @@ async fn route(
     };
     match request {
         Ok(request) => {
-            if let Err(error) = answer(producer, request, &reply).await {
+            let answered = match (request, &request_id) {
+                (Request::Report(Report { seconds, keep: true }), Some(id)) => {
+                    keep_report(producer, table, &connection, id, time(seconds)).await
+                }
+                (request, _) => answer(producer, request, &reply).await,
+            };
+            if let Err(error) = answered {
                 // The cause is logged. The client only learns that no further answer will come.
                 log("ERROR", error.to_string());
                 producer.send(reply().error("internal", "the request could not be answered")?).await?;
@@ -83,21 +122,50 @@ async fn answer(
     match request {
         Request::Echo { text } => producer.send(reply().response(&text)?).await?,
         Request::Ping => producer.send(reply().response("pong")?).await?,
-        Request::Report => {
+        Request::Report(Report { seconds, .. }) => {
             let Ok(progress) = producer.progress(reply()) else {
                 producer.send(reply().error("invalid_request", "a report needs a `request_id`")?).await?;
                 return Ok(());
             };
-            producer.send(reply().acknowledgment(Some("the report is being written"))?).await?;
-            // More often than the default, to show how updates that come too fast supersede each other.
-            let mut progress = progress.min_interval(Duration::from_millis(20));
-            for percent in (10..=100).step_by(10) {
-                // A real router would write a part of the report here.
-                tokio::time::sleep(Duration::from_millis(20)).await;
-                progress.update(percent, "writing").await?;
-            }
-            progress.complete(&json!({ "rows": 1280 })).await?;
+            producer.send(reply().acknowledgment(Some(ACKNOWLEDGED))?).await?;
+            write_report(progress, time(seconds)).await?;
         }
     }
     Ok(())
+}
+
+/// Reports to the user, since a report may outlive the connection. The devices that are away get the result when they
+/// are back.
+async fn keep_report(
+    producer: &Producer,
+    table: Option<&ConnectionTable>,
+    connection: &str,
+    request_id: &RequestId,
+    time: Duration,
+) -> Result<(), Error> {
+    let table =
+        table.ok_or("the variable CONNECTIONS_TABLE is not set: set it to the connection table's name")?;
+    let row = table.get(&ConnectionId::new(connection)?, SystemTime::now()).await?;
+    // The client has left and sends its request again on its next connection.
+    let Some(row) = row else { return Ok(()) };
+    let reply = || Message::user(row.tenant_id.as_str(), row.user_id.as_str()).request(request_id.clone());
+    producer.send(reply().acknowledgment(Some(ACKNOWLEDGED))?).await?;
+    write_report(producer.progress(reply().keep(KEEP))?, time).await
+}
+
+async fn write_report(progress: Progress, time: Duration) -> Result<(), Error> {
+    // More often than the default, to show how updates that come too fast supersede each other.
+    let mut progress = progress.min_interval(Duration::from_millis(20));
+    for update in 1..=UPDATES {
+        // A real router would write a part of the report here.
+        tokio::time::sleep(time / u32::from(UPDATES)).await;
+        progress.update(Percent::of(update.into(), UPDATES.into()), "writing").await?;
+    }
+    progress.complete(&json!({ "rows": 1280 })).await?;
+    Ok(())
+}
+
+/// Returns the time that a report takes.
+fn time(seconds: Option<u64>) -> Duration {
+    seconds.map_or(REPORT_TIME, Duration::from_secs).min(MAX_REPORT_TIME)
 }

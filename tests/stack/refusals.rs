@@ -58,6 +58,7 @@ async fn commands_without_a_stack_explain_themselves() -> anyhow::Result<()> {
         streamer.run(["token", "--user", "anna", "--tenant", "acme"]).await?,
         streamer.run(["logs"]).await?,
         streamer.run(["env"]).await?,
+        streamer.run(["web"]).await?,
         streamer.run(["listen", "--user", "anna", "--tenant", "acme"]).await?,
         streamer.run(["send", "--connection", "c", "--payload", "1"]).await?,
         streamer.run(["connections"]).await?,

@@ -21,3 +21,4 @@ pub mod status;
 pub mod target;
 pub mod token;
 pub mod up;
+pub mod web;

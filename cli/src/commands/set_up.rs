@@ -71,7 +71,7 @@ pub fn print_summary(screen: Screen, deployed: &Deployed, end: &str) {
  mailbox       {mailbox_table}
 
  The stack is up. {end}
- next: streamer listen --user anna --tenant acme  |  streamer send --help  |  eval \"$(streamer env)\"
+ next: streamer web  |  streamer listen --user anna --tenant acme  |  streamer send --help  |  eval \"$(streamer env)\"
 "
     ));
 }

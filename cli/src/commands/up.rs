@@ -65,7 +65,7 @@ pub struct Up {
     /// Own a stack in the background
     #[arg(long, hide = true)]
     background: bool,
-    /// Deploy this router instead of the example; its environment has QUEUE_URL
+    /// Deploy this router instead of the example; its environment has QUEUE_URL and CONNECTIONS_TABLE
     #[arg(long, value_name = "BINARY", value_parser = PathBufValueParser::new().try_map(check_router))]
     router: Option<PathBuf>,
     /// Close each connection after this time, from 1s to the 2h of API Gateway

@@ -69,8 +69,12 @@ impl Deployer<'_> {
 
     /// Creates the router and returns its ARN.
     pub(super) async fn create_router(&self, queue_url: &str, zip: Vec<u8>) -> anyhow::Result<String> {
+        let table = &self.spec.table.name;
         let settings = Settings {
-            variables: BTreeMap::from([("QUEUE_URL".to_owned(), queue_url.to_owned())]),
+            variables: BTreeMap::from([
+                ("CONNECTIONS_TABLE".to_owned(), table.clone()),
+                ("QUEUE_URL".to_owned(), queue_url.to_owned()),
+            ]),
             timeout_seconds: ROUTER_TIMEOUT_SECONDS,
             memory_mb: ROUTER_MEMORY_MB,
         };

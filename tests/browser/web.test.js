@@ -1,0 +1,269 @@
+/** The page of `streamer web`: a real browser, the client and the local stack. */
+
+import assert from "node:assert/strict";
+import { after, before, describe, test } from "node:test";
+import { lowContrast } from "./contrast.js";
+import {
+  DEADLINE,
+  addDevice,
+  between,
+  caughtUp,
+  click,
+  device,
+  eventually,
+  frames,
+  messages,
+  openPage,
+  sendMessage,
+  signIn,
+  start,
+  startAll,
+} from "./harness.js";
+
+let all;
+before(async () => (all = await startAll()));
+after(() => all?.end());
+
+/** Time after which a test has failed, in milliseconds. */
+const TIMEOUT = 3 * DEADLINE;
+
+let users = 0;
+
+/** Defines a test with a page and a user of its own. Fails if the page reports an error or asks another server. */
+const pageTest = (name, body) =>
+  test(name, { timeout: TIMEOUT }, async () => {
+    const opened = await openPage(all);
+    try {
+      await body(opened.page, `user-${++users}`);
+      assert.deepEqual(opened.faults, []);
+    } finally {
+      await opened.context.close();
+    }
+  });
+
+/** Waits until the newest report of a device has reached a percentage. */
+const reached = (panel, percent) =>
+  eventually(async () => assert.ok((await panel.locator("progress").first().evaluate((bar) => bar.value)) >= percent));
+
+const complete = (panel) => panel.getByText("Complete: 1,280 rows").waitFor();
+
+const shows = (panel, texts) => eventually(async () => assert.deepEqual(await messages(panel), texts));
+
+const hasFrame = (panel, title, verdict) =>
+  eventually(async () => {
+    const found = (await frames(panel)).filter((frame) => frame.title === title && frame.verdict === verdict);
+    assert.equal(found.length, 1, `${title}, ${verdict}`);
+  });
+
+describe("a device", { concurrency: 5 }, () => {
+  pageTest("connects and shows its state", async (page, user) => {
+    await signIn(page, user);
+    const panel = device(page, 1);
+    assert.equal(await panel.locator(".banner").textContent(), "");
+    assert.equal(await panel.locator(".position").textContent(), "#0");
+    const titles = (await frames(panel)).map(({ title }) => title);
+    assert.deepEqual(titles, ["Connection opened", "Sync from the oldest", "Empty page"]);
+  });
+
+  pageTest("moves the bar of every device to the result", async (page, user) => {
+    await signIn(page, user);
+    await addDevice(page, 2);
+    await click(device(page, 1), "Start a report");
+    for (const panel of [device(page, 1), device(page, 2)]) {
+      await complete(panel);
+      assert.equal(await panel.locator("progress").evaluate((bar) => bar.value), 100);
+      const shown = (await frames(panel)).filter(({ verdict }) => verdict === "shown").map(({ title }) => title);
+      const percent = shown.filter((title) => title.startsWith("Progress")).map((title) => Number(title.split(" ")[1]));
+      assert.ok(percent.length >= 5, `${percent}`);
+      assert.deepEqual(percent, [...percent].sort((left, right) => left - right));
+      assert.equal(shown.at(-1), "#1  Report complete: 1280 rows");
+      assert.deepEqual(await messages(panel), []);
+    }
+  });
+
+  pageTest("completes a report after an interruption", async (page, user) => {
+    await signIn(page, user);
+    const panel = device(page, 1);
+    await click(panel, "Start a report");
+    await reached(panel, 20);
+    await click(panel, "Go offline");
+    await hasFrame(panel, "#1  Report complete: 1280 rows", "lost");
+    assert.equal(await panel.getByText("Complete: 1,280 rows").count(), 0);
+    await click(panel, "Come back");
+    await complete(panel);
+    await hasFrame(panel, "Page #1", "1 shown");
+    await caughtUp(panel);
+  });
+
+  pageTest("reads messages of its absence once in order", async (page, user) => {
+    await signIn(page, user);
+    const panel = device(page, 1);
+    await click(panel, "Send me a message");
+    await shows(panel, ["Message 1"]);
+    await click(panel, "Go offline");
+    const expected = ["Message 1"];
+    for (const number of [2, 3, 4]) {
+      await click(panel, "Send me a message");
+      expected.push(`Message ${number}`);
+      // The order of messages that are sent at once is up to the queue.
+      await hasFrame(panel, `#${number}  Message ${number}`, "lost");
+    }
+    // A return to the foreground makes the client check its connection.
+    await page.evaluate(() => document.dispatchEvent(new Event("visibilitychange")));
+    await panel.getByRole("status").getByText("Connection lost. Reconnecting …").waitFor();
+    await click(panel, "Come back");
+    await shows(panel, expected);
+    assert.equal(await panel.locator(".banner").textContent(), "");
+    await click(panel, "Send me a message");
+    await shows(panel, [...expected, "Message 5"]);
+    assert.equal(await panel.getByText("from the mailbox").count(), 3);
+  });
+
+  pageTest("shows messages within seconds after sleep", async (page, user) => {
+    let isAsleep = false;
+    await page.clock.install();
+    // The first connection breaks during the sleep: nothing arrives, and nothing closes it.
+    await between(page, (_frame, pass, socket) => {
+      if (!isAsleep || socket > 1) pass();
+    });
+    await signIn(page, user);
+    const other = await openPage(all);
+    try {
+      await signIn(other.page, user);
+      isAsleep = true;
+      await sendMessage(all, user, "Good morning");
+      await shows(device(other.page, 1), ["Good morning"]);
+      const panel = device(page, 1);
+      assert.deepEqual(await messages(panel), []);
+      await page.clock.fastForward("05:00");
+      await eventually(async () => assert.deepEqual(await messages(panel), ["Good morning"]), 10_000);
+      await hasFrame(panel, "Page #1", "1 shown");
+    } finally {
+      await other.context.close();
+    }
+  });
+
+  pageTest("shows the same order as other devices", async (page, user) => {
+    await signIn(page, user);
+    await addDevice(page, 2);
+    const other = await openPage(all);
+    try {
+      await signIn(other.page, user);
+      const panels = [device(page, 1), device(page, 2), device(other.page, 1)];
+      await Promise.all(Array.from({ length: 12 }, (_, index) => sendMessage(all, user, `Text ${index}`)));
+      await eventually(async () => assert.equal((await messages(panels[0])).length, 12));
+      const order = await messages(panels[0]);
+      for (const panel of panels.slice(1)) await shows(panel, order);
+      assert.equal(new Set(order).size, 12);
+    } finally {
+      await other.context.close();
+    }
+  });
+
+  pageTest("judges frames out of order and twice", async (page, user) => {
+    let withheld;
+    await between(page, (frame, pass) => {
+      if (frame.progress === 10 || (frame.seq === 1 && frame.stream)) {
+        withheld = pass;
+        return;
+      }
+      pass();
+      if (frame.progress === 20 || frame.seq === 2) withheld();
+      if (frame.seq === 3) pass();
+    });
+    await signIn(page, user);
+    const panel = device(page, 1);
+    await sendMessage(all, user, "Text 1");
+    await eventually(() => assert.ok(withheld));
+    await sendMessage(all, user, "Text 2");
+    await shows(panel, ["Text 1", "Text 2"]);
+    await hasFrame(panel, "#2  Text 2", "held, then shown");
+    await sendMessage(all, user, "Text 3");
+    await hasFrame(panel, "#3  Text 3", "shown");
+    await hasFrame(panel, "#3  Text 3", "duplicate");
+    await click(panel, "Start a report");
+    await hasFrame(panel, "Progress 10 %", "late");
+    await shows(panel, ["Text 1", "Text 2", "Text 3"]);
+  });
+
+  pageTest("shows a gap", async (page, user) => {
+    await sendMessage(all, user, "Text 1");
+    await between(page, (frame, pass) => {
+      if (frame.through === 1) pass({ ...frame, messages: [], missing: [{ from: 1, to: 1, reason: "expired" }] });
+      else pass();
+    });
+    await signIn(page, user);
+    await device(page, 1).getByText("Some messages are missing: expired").waitFor();
+    await hasFrame(device(page, 1), "Page #1", "1 gap");
+  });
+
+  pageTest("needs no mouse", async (page, user) => {
+    const focused = () => page.evaluate(() => document.activeElement.textContent.trim() || document.activeElement.name);
+    await page.keyboard.press("Tab");
+    assert.equal(await focused(), "tenant");
+    await page.keyboard.press("Tab");
+    await page.keyboard.press("Control+A");
+    await page.keyboard.type(user);
+    await page.keyboard.press("Tab");
+    assert.equal(await focused(), "Sign in");
+    const outline = await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle);
+    assert.equal(outline, "solid");
+    await page.keyboard.press("Enter");
+    await caughtUp(device(page, 1));
+    await eventually(async () => assert.equal(await focused(), "Start a report"));
+    await page.keyboard.press("Enter");
+    await reached(device(page, 1), 10);
+  });
+
+  pageTest("fits narrow and wide windows, light and dark", async (page, user) => {
+    const fits = async () => {
+      for (const colorScheme of ["light", "dark"]) {
+        await page.emulateMedia({ colorScheme });
+        for (const width of [1280, 400]) {
+          await page.setViewportSize({ width, height: 900 });
+          const [content, window] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
+          assert.ok(content <= window, `${content} > ${window}`);
+          assert.deepEqual(await page.evaluate(lowContrast), [], colorScheme);
+        }
+      }
+    };
+    await fits();
+    await signIn(page, user);
+    await addDevice(page, 2);
+    await sendMessage(all, user, `A long text without spaces: ${"x".repeat(400)}`);
+    const panel = device(page, 1);
+    await eventually(async () => assert.equal((await messages(panel)).length, 1));
+    await panel.getByLabel("Full text").check();
+    await click(device(page, 2), "Go offline");
+    await fits();
+  });
+});
+
+// A killed worker's messages return after the visibility timeout, so no other test runs meanwhile.
+describe("the worker", () => {
+  pageTest("is killed during a report that completes", async (page, user) => {
+    await signIn(page, user);
+    const panel = device(page, 1);
+    await click(panel, "Start a report");
+    await reached(panel, 20);
+    await click(page, "Kill the worker");
+    await page.getByText(/^Killed \d+ worker process/).waitFor();
+    await complete(panel);
+  });
+});
+
+describe("the command", () => {
+  test("ends on SIGTERM", { timeout: TIMEOUT }, async () => {
+    const web = await start(all.state, "web");
+    assert.equal((await fetch(web.value.url)).status, 200);
+    assert.equal(await web.end(), 143);
+    await assert.rejects(fetch(web.value.url));
+  });
+
+  test("ends with the stack", { timeout: TIMEOUT }, async () => {
+    assert.equal(await all.stack.end(), 143);
+    const { code, errors } = await all.web.exited;
+    assert.equal(code, 1);
+    assert.match(errors, /the stack has ended, and with it the page: start one with `streamer up`/);
+  });
+});
