@@ -30,6 +30,8 @@ const KEEP: Duration = Duration::from_secs(3600);
 
 const UPDATES: u8 = 10;
 
+const FAILED: &str = "the request could not be answered";
+
 const ACKNOWLEDGED: &str = "the report is being written";
 
 /// The requests that a client may send.
@@ -101,7 +103,7 @@ async fn route(
             if let Err(error) = answered {
                 // The cause is logged. The client only learns that no further answer will come.
                 log("ERROR", error.to_string());
-                producer.send(reply().error("internal", "the request could not be answered")?).await?;
+                producer.send(reply().error("internal", FAILED)?).await?;
             }
         }
         Err(error) => {
@@ -149,8 +151,16 @@ async fn keep_report(
     // The client has left and sends its request again on its next connection.
     let Some(row) = row else { return Ok(()) };
     let reply = || Message::user(row.tenant_id.as_str(), row.user_id.as_str()).request(request_id.clone());
-    producer.send(reply().acknowledgment(Some(ACKNOWLEDGED))?).await?;
-    write_report(producer.progress(reply().keep(KEEP))?, time).await
+    let written = async {
+        producer.send(reply().acknowledgment(Some(ACKNOWLEDGED))?).await?;
+        write_report(producer.progress(reply().keep(KEEP))?, time).await
+    }
+    .await;
+    if written.is_err() {
+        // Every device of the user waits for the end of the report.
+        producer.send(reply().keep(KEEP).error("internal", FAILED)?).await?;
+    }
+    written
 }
 
 async fn write_report(progress: Progress, time: Duration) -> Result<(), Error> {

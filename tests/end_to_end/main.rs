@@ -43,7 +43,7 @@ use streamer_message::{ConnectionId, TenantId, UserId};
 use streamer_producer::Message;
 use streamer_tests::{
     client::Client,
-    emulator::{connect, producer, stack},
+    emulator::{crowd, producer, stack},
     event, eventually,
 };
 
@@ -61,18 +61,6 @@ async fn rows(stack: &Stack, user: &str) -> anyhow::Result<Vec<IndexedConnection
             return Ok(rows);
         }
     }
-}
-
-/// Returns the connections of a user once there are `number` of them. One whose handshake timed out has a row, too, until
-/// `disconnect-handler` removes it.
-async fn crowd(stack: &Stack, user: &str, number: usize) -> anyhow::Result<Vec<ConnectionId>> {
-    let mut ids = Vec::new();
-    eventually("each socket has a row", async || {
-        ids = rows(stack, user).await?.into_iter().map(|row| row.connection_id).collect();
-        Ok(ids.len() == number)
-    })
-    .await?;
-    Ok(ids)
 }
 
 /// Connects a client of a user without other connections.
@@ -402,9 +390,7 @@ async fn expired_message_is_not_delivered() -> anyhow::Result<()> {
 #[tokio::test]
 async fn broadcast_reaches_100_connections() -> anyhow::Result<()> {
     let stack = stack().await?;
-    let connect = |_| connect(&stack, TENANT, "crowd");
-    let sockets: Vec<_> = stream::iter(0..100).map(connect).buffer_unordered(20).try_collect().await?;
-    let ids = crowd(&stack, "crowd", 100).await?;
+    let (sockets, ids) = crowd(&stack, TENANT, "crowd", 100).await?;
     let message = Message::connections(&ids).response("everybody")?;
     producer(&stack.config, &stack.deployed.queue_url).send(message).await?;
     for socket in sockets {

@@ -19,13 +19,13 @@ use streamer_cli::stack::{
 use streamer_message::dead_letter::{self, Reason};
 use streamer_producer::Message;
 use streamer_tests::{
-    emulator::{VISIBILITY, connect, producer, stack},
+    emulator::{VISIBILITY, crowd, producer, stack},
     eventually, full,
     proxy::{Fault, FaultProxy},
 };
 use tokio::time::Instant;
 
-use crate::{arrivals::Arrivals, crowd};
+use crate::arrivals::Arrivals;
 
 const SOCKETS: usize = 200;
 
@@ -47,9 +47,7 @@ fn fault(random: f64) -> Fault {
 async fn storm_loses_no_message() -> anyhow::Result<()> {
     let (messages, kills) = if full() { (5000, 10) } else { (1000, 3) };
     let stack = stack().await?;
-    let connect = |_| connect(&stack, "path", "storm");
-    let sockets: Vec<_> = stream::iter(0..SOCKETS).map(connect).buffer_unordered(20).try_collect().await?;
-    let ids = crowd(&stack, "storm", SOCKETS).await?;
+    let (sockets, ids) = crowd(&stack, "path", "storm", SOCKETS).await?;
 
     let random = Mutex::new(fastrand::Rng::with_seed(11));
     let origin = &stack.deployed.endpoint_url;

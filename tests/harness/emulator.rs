@@ -1,17 +1,24 @@
 //! The whole stack, started once for each test binary and ended with its process.
 
-use std::{collections::BTreeMap, sync::OnceLock, thread, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::OnceLock,
+    thread,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::anyhow;
 use aws_config::SdkConfig;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use streamer_cli::stack::{Stack, deploy::Overrides, socket::Socket};
+use streamer_message::{ConnectionId, TenantId, UserId};
 use streamer_producer::Producer;
 use tokio::{
     runtime::{Builder, Runtime},
     time::{Instant, sleep},
 };
 
-use crate::DEADLINE;
+use crate::{DEADLINE, eventually};
 
 /// The visibility timeout of the stack's outbound queue: short, because a killed worker's messages stay hidden for as
 /// long. A slow run may exceed it, and then receives messages again.
@@ -52,6 +59,37 @@ pub async fn connect(stack: &Stack, tenant: &str, user: &str) -> anyhow::Result<
             Err(_) => sleep(Duration::from_millis(200)).await,
         }
     }
+}
+
+/// Connects many sockets of a user, and returns their connections once each has its row. A connection whose handshake
+/// timed out has a row, too, until `disconnect-handler` removes it.
+///
+/// # Errors
+/// When a socket can't connect, or the rows differ from the sockets after [`DEADLINE`].
+pub async fn crowd(
+    stack: &Stack,
+    tenant: &str,
+    user: &str,
+    sockets: usize,
+) -> anyhow::Result<(Vec<Socket>, Vec<ConnectionId>)> {
+    let connecting = stream::iter(0..sockets).map(|_| connect(stack, tenant, user));
+    let connected: Vec<_> = connecting.buffer_unordered(20).try_collect().await?;
+    let (tenant, user) = (TenantId::new(tenant)?, UserId::new(user)?);
+    let mut ids = Vec::new();
+    eventually("each socket has a row", async || {
+        ids.clear();
+        let mut after = None;
+        loop {
+            let page = stack.table().by_user(&tenant, &user, after.as_ref(), SystemTime::now()).await?;
+            ids.extend(page.connections.into_iter().map(|row| row.connection_id));
+            after = page.next;
+            if after.is_none() {
+                return Ok(ids.len() == sockets);
+            }
+        }
+    })
+    .await?;
+    Ok((connected, ids))
 }
 
 /// Returns a producer that has [`DEADLINE`] for each send. The default is for production, where 10 s are plenty.

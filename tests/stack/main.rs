@@ -333,17 +333,7 @@ async fn killed_workers_lose_no_message() -> anyhow::Result<()> {
     const SOCKETS: usize = 50;
     const MESSAGES: usize = 30;
     let stack = emulator::stack().await?;
-    let connect = |_| emulator::connect(&stack, "kills", "crowd");
-    let sockets: Vec<_> = stream::iter(0..SOCKETS).map(connect).buffer_unordered(20).try_collect().await?;
-    let (tenant, user) = (TenantId::new("kills")?, UserId::new("crowd")?);
-    let mut ids = Vec::new();
-    eventually("each socket has a row", async || {
-        let now = std::time::SystemTime::now();
-        let rows = stack.table().by_user(&tenant, &user, None, now).await?.connections;
-        ids = rows.into_iter().map(|row| row.connection_id).collect();
-        Ok(ids.len() == SOCKETS)
-    })
-    .await?;
+    let (sockets, ids) = emulator::crowd(&stack, "kills", "crowd", SOCKETS).await?;
 
     let (sender, mut frames) = mpsc::channel(SOCKETS);
     let mut readers = JoinSet::new();

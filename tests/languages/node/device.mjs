@@ -25,7 +25,7 @@ for (const name of ["state", "message", "gap", "caughtUp", "error"]) client.on(n
 
 const commands = {
   async report() {
-    const job = client.request({ type: "report" });
+    const job = client.request({ type: "report", seconds: 3 });
     for await (const { progress } of job) print("progress", { progress });
     print("result", { result: await job });
   },

@@ -125,14 +125,12 @@ mod tests {
     use super::{
         super::{
             faults::Faults,
-            frames::{BINARY, CONTINUATION},
+            frames::{BINARY, CONTINUATION, PING, TEXT},
             limits::{FRAME_BYTES, MESSAGE_BYTES},
         },
         *,
     };
 
-    const TEXT: u8 = 1;
-    const PING: u8 = 9;
     const FRAME: usize = FRAME_BYTES as usize;
     const MINUTE: Duration = Duration::from_secs(60);
     /// Longer than an exchange in memory takes, and shorter than the time of any limit.

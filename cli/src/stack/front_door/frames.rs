@@ -10,6 +10,13 @@ pub(super) const BINARY: u8 = 0x2;
 /// Opcode of a close frame.
 pub(super) const CLOSE: u8 = 0x8;
 
+/// Opcode of a text message's first frame.
+#[cfg(test)]
+pub(super) const TEXT: u8 = 0x1;
+/// Opcode of a ping.
+#[cfg(test)]
+pub(super) const PING: u8 = 0x9;
+
 /// The fields of a header that limits depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Header {

@@ -1,8 +1,8 @@
 //! The limits that API Gateway sets for a connection.
 //!
-//! AWS documents the sizes, the times and the codes 1009 and 1003. The rest is an assumption: that a size is that of
-//! the payload; that a binary frame is refused as such, whatever its size; and that a frame is refused at its header,
-//! before its payload has arrived.
+//! AWS documents the sizes, the times and the codes 1009 and 1003. The rest is an assumption: that a connection which
+//! was idle or has lived for too long is closed with 1001; that a size is that of the payload; that a binary frame is
+//! refused as such, whatever its size; and that a frame is refused at its header, before its payload has arrived.
 
 use std::time::Duration;
 
@@ -42,8 +42,7 @@ pub(super) enum Close {
 }
 
 impl Close {
-    /// Returns the code (RFC 6455, section 7.4.1) and the reason. The only reason of API Gateway's that is known is
-    /// that of 1001.
+    /// Returns the code (RFC 6455, section 7.4.1) and the reason.
     pub(super) fn status(self) -> (u16, &'static str) {
         match self {
             Self::GoingAway => (1001, "Going away"),
@@ -85,10 +84,10 @@ impl ClientFrames {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::frames::CLOSE, *};
-
-    const TEXT: u8 = 1;
-    const PING: u8 = 9;
+    use super::{
+        super::frames::{CLOSE, PING, TEXT},
+        *,
+    };
 
     /// Returns the result of the last of these frames, opcode and length each. The others are within the limits.
     fn last<const N: usize>(frames: [(u8, u64); N]) -> Result<(), Close> {

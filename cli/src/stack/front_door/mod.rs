@@ -157,7 +157,7 @@ mod tests {
     /// How long a test waits. It only limits a failing run.
     const DEADLINE: Duration = Duration::from_secs(120);
 
-    /// The emulator, in the role of which a test answers.
+    /// A server in place of the emulator.
     struct Emulator(TcpListener);
 
     impl Emulator {
