@@ -4,9 +4,6 @@ import { StreamerClient } from "./streamer-client/index.js";
 import { createFrameLog } from "./frames.js";
 import { createNetwork } from "./network.js";
 
-/** Time that a report takes, in seconds: enough to pull the cable in the middle. */
-const REPORT_SECONDS = 5;
-
 /**
  * Creates a device and connects it.
  * @param {string} url
@@ -15,7 +12,8 @@ const REPORT_SECONDS = 5;
  * @param {(event: { state: string }) => void} view.state
  * @param {(message: import("./streamer-client/types.js").Message) => void} view.message
  * @param {(gap: import("./streamer-client/types.js").Gap) => void} view.gap
- * @param {(report: { id: string, progress?: number, result?: any, error?: string }) => void} view.report
+ * @param {(report: { id: string, progress?: number, result?: any, error?: string }) => void} view.report gets only the
+ *   id when a report starts
  * @param {(entry: import("./frames.js").Entry, isNew: boolean) => void} view.frame
  */
 export const createDevice = (url, token, view) => {
@@ -42,7 +40,7 @@ export const createDevice = (url, token, view) => {
       }
       const result = await job;
       log.ended(id);
-      view.report({ id, progress: 100, result });
+      view.report({ id, progress: 100, result: result ?? null });
     } catch (error) {
       log.ended(id);
       view.report({ id, error: error.message });
@@ -64,22 +62,23 @@ export const createDevice = (url, token, view) => {
     view.gap(gap);
   });
   client.on("error", ({ source, error }) => log.note(`${source}: ${error?.message ?? error}`));
-  // The states say how it goes on.
+  // The event `state` reports the outcome.
   client.connect().catch(() => {});
 
   return {
     get position() {
       return client.position;
     },
-    startReport: () => void follow(client.request({ type: "report", seconds: REPORT_SECONDS, keep: true })),
+    /** Starts a report that takes this time. */
+    startReport: (seconds) => void follow(client.request({ type: "report", seconds, keep: true })),
     isOnline: network.isOnline,
     goOffline() {
-      network.pull();
-      log.note("Cable pulled");
+      network.goOffline();
+      log.note("Went offline");
     },
     comeBack() {
-      log.note("Cable plugged in");
-      network.plug();
+      log.note("Came back");
+      network.comeBack();
     },
     close() {
       client.close();

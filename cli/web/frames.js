@@ -9,8 +9,32 @@
  * @property {string} title
  * @property {string} [raw] the frame
  * @property {string} verdict
- * @property {"good" | "plain" | "wait" | "bad"} tone
+ * @property {Tone} tone
+ * @typedef {"good" | "plain" | "wait" | "bad"} Tone
  */
+
+/**
+ * The verdicts, each with its tone. `N` is for a number. A page of kept messages can have several.
+ * @type {Record<string, Tone>}
+ */
+const VERDICTS = {
+  shown: "good",
+  held: "wait",
+  "held, then shown": "good",
+  duplicate: "plain",
+  known: "plain",
+  late: "wait",
+  "not shown": "wait",
+  "N shown": "good",
+  "N gaps": "bad",
+  "caught up": "plain",
+  "nothing new": "plain",
+  alive: "plain",
+  "API error": "bad",
+  sent: "plain",
+  lost: "bad",
+  gap: "bad",
+};
 
 /** Ids and requests that are remembered. */
 const MAX_REMEMBERED = 1000;
@@ -100,17 +124,15 @@ export const createFrameLog = (write, position) => {
   /** The number of received frames. */
   let count = 0;
 
-  /**
-   * @type {(direction: Entry["direction"], title: string, verdict: string, tone: Entry["tone"], raw?: string) => Entry}
-   */
-  const add = (direction, title, verdict, tone, raw) => {
-    const entry = { at: new Date(), direction, title, verdict, tone, raw };
+  /** @type {(direction: Entry["direction"], title: string, verdict: string, raw?: string) => Entry} */
+  const add = (direction, title, verdict, raw) => {
+    const entry = { at: new Date(), direction, title, verdict, tone: VERDICTS[verdict] ?? "plain", raw };
     write(entry, true);
     return entry;
   };
 
-  /** @type {(entry: Entry, verdict: string, tone: Entry["tone"]) => void} */
-  const judge = (entry, verdict, tone) => {
+  /** @type {(entry: Entry, verdict: string, tone?: Tone) => void} */
+  const judge = (entry, verdict, tone = VERDICTS[verdict]) => {
     entry.verdict = verdict;
     entry.tone = tone;
     write(entry, false);
@@ -121,39 +143,39 @@ export const createFrameLog = (write, position) => {
   const judgePage = (entry) => {
     const { frame, items } = entry;
     const [good, gaps] = [items.filter(isShown(entry)).length, frame.missing.length];
+    if (!good && !gaps) return judge(entry, position()?.seq >= frame.top ? "caught up" : "nothing new");
     const results = [good && `${good} shown`, gaps && `${gaps} ${gaps === 1 ? "gap" : "gaps"}`].filter(Boolean);
-    if (!results.length) results.push(position()?.seq >= frame.top ? "caught up" : "nothing new");
-    judge(entry, results.join(", "), gaps ? "bad" : good ? "good" : "plain");
+    judge(entry, results.join(", "), VERDICTS[gaps ? "N gaps" : "N shown"]);
   };
 
   const judgeKept = (entry) => {
     const { frame, before, number } = entry;
     const isOfStream = before?.epoch === frame.epoch;
-    if (isShown(entry)(frame)) judge(entry, shown.get(frame.id) > number ? "held, then shown" : "shown", "good");
-    else if (entry.isRepeated || (isOfStream && frame.seq <= before.seq)) judge(entry, "duplicate", "plain");
+    if (isShown(entry)(frame)) judge(entry, shown.get(frame.id) > number ? "held, then shown" : "shown");
+    else if (entry.isRepeated || (isOfStream && frame.seq <= before.seq)) judge(entry, "duplicate");
     // A message with the same id was shown before, or another copy has ended its request.
-    else if (isOfStream && position()?.seq >= frame.seq) judge(entry, "known", "plain");
+    else if (isOfStream && position()?.seq >= frame.seq) judge(entry, "known");
     else {
-      judge(entry, "held", "wait");
+      judge(entry, "held");
       open = [...open, entry].slice(-MAX_OPEN);
     }
   };
 
   const judgePayload = (entry) => {
     const { frame, newest = 0 } = entry;
-    if (isShown(entry)(frame)) judge(entry, "shown", "good");
-    else if (entry.isRepeated) judge(entry, "duplicate", "plain");
-    else if (frame?.request_id && frame.seq < newest) judge(entry, "late", "wait");
-    else if (frame?.type === "acknowledgment") judge(entry, "shown", "good");
-    else judge(entry, "not shown", "wait");
+    if (isShown(entry)(frame)) judge(entry, "shown");
+    else if (entry.isRepeated) judge(entry, "duplicate");
+    else if (frame?.request_id && frame.seq < newest) judge(entry, "late");
+    else if (frame?.type === "acknowledgment") judge(entry, "shown");
+    else judge(entry, "not shown");
   };
 
   const settle = (entry) => {
     const { frame } = entry;
-    if (frame?.type === "streamer.pong") judge(entry, "alive", "plain");
+    if (frame?.type === "streamer.pong") judge(entry, "alive");
     else if (frame?.type === "streamer.page") judgePage(entry);
     else if (frame?.type === "streamer.message") judgeKept(entry);
-    else if (frame?.connectionId && !frame.type) judge(entry, "API error", "bad");
+    else if (frame?.connectionId && !frame.type) judge(entry, "API error");
     else judgePayload(entry);
   };
 
@@ -171,16 +193,16 @@ export const createFrameLog = (write, position) => {
 
   return {
     sent(text, isLost) {
-      add("out", outgoingTitle(parse(text)), isLost ? "lost" : "sent", isLost ? "bad" : "plain", text);
+      add("out", outgoingTitle(parse(text)), isLost ? "lost" : "sent", text);
     },
 
     received(text, isLost, deliver) {
       const frame = parse(text);
       if (isLost) {
-        add("in", incomingTitle(frame), "lost", "bad", text);
+        add("in", incomingTitle(frame), "lost", text);
         return;
       }
-      const entry = Object.assign(add("in", incomingTitle(frame), "", "plain", text), {
+      const entry = Object.assign(add("in", incomingTitle(frame), "", text), {
         frame,
         items: items(frame),
         before: position(),
@@ -200,13 +222,13 @@ export const createFrameLog = (write, position) => {
 
     changed(name, code) {
       const title = { opened: "Connection opened", closed: "Connection closed", failed: "Connection failed" }[name];
-      add("event", code ? `${title}, code ${code}` : title, "", name === "opened" ? "good" : "bad");
+      add("event", code ? `${title}, code ${code}` : title, "");
     },
 
-    note: (title) => void add("event", title, "", "plain"),
+    note: (title) => void add("event", title, ""),
 
     gap: ({ reason, from, to }) =>
-      void add("event", from ? `Missing ${range(from, to)}: ${reason}` : `Missing messages: ${reason}`, "gap", "bad"),
+      void add("event", from ? `Missing ${range(from, to)}: ${reason}` : `Missing messages: ${reason}`, "gap"),
 
     show,
 

@@ -1,9 +1,9 @@
 /**
- * The network of one device: a `WebSocket` for the client, with a cable that can be pulled.
+ * The network of one device: a `WebSocket` for the client, which can go offline.
  *
- * A pulled cable closes no socket. Frames of either direction are lost, and new sockets fail. A socket that was open
- * stays silent for good, as after a change of network, and the server goes on posting to it. When the cable is back, the
- * device gets the event `online`, like a browser.
+ * Going offline closes no socket. Frames of either direction are lost, and new sockets fail. A socket that was open
+ * stays silent for good, as after a change of network, and the server goes on posting to it. If the client closes it,
+ * the server learns of that when the device is back. The device then gets the event `online`, like a browser.
  */
 
 /**
@@ -29,7 +29,7 @@ export const createNetwork = (observer) => {
       this.socket = socket;
       sockets.add(this);
       socket.onopen = () => {
-        if (this.isCut) return socket.close();
+        if (this.isEnded) return this.end();
         observer.changed("opened");
         this.onopen?.();
       };
@@ -50,11 +50,19 @@ export const createNetwork = (observer) => {
       if (!this.isCut) this.socket?.send(text);
     }
 
-    close(code) {
+    close() {
       if (this.isCut) observer.changed("closed");
-      // A browser warns about a handshake that is given up, so it ends first.
       if (this.isOpening()) this.isCut = true;
-      else this.socket?.close(code);
+      this.end();
+    }
+
+    /**
+     * Closes the browser's socket once the device is online and the handshake has ended: a browser warns about a
+     * handshake that is given up.
+     */
+    end() {
+      this.isEnded = true;
+      if (isOnline && this.socket?.readyState === WebSocket.OPEN) this.socket.close(1000);
     }
 
     isOpening() {
@@ -70,6 +78,7 @@ export const createNetwork = (observer) => {
 
     fail() {
       this.isCut = true;
+      this.end();
       observer.changed("failed");
       this.onerror?.();
       this.onclose?.({ code: 1006 });
@@ -96,22 +105,21 @@ export const createNetwork = (observer) => {
 
     isOnline: () => isOnline,
 
-    /** Pulls the cable. */
-    pull() {
+    goOffline() {
       isOnline = false;
       for (const socket of sockets) socket.cut();
-      events.dispatchEvent(new Event("offline"));
     },
 
-    /** Plugs the cable in again. */
-    plug() {
+    comeBack() {
       isOnline = true;
+      for (const socket of sockets) if (socket.isEnded) socket.end();
       events.dispatchEvent(new Event("online"));
     },
 
-    /** Closes the sockets of a device that is removed. */
+    /** Closes the sockets of a device that is removed, even if it is offline. */
     end() {
-      for (const socket of sockets) socket.close(1000);
+      isOnline = true;
+      for (const socket of sockets) socket.end();
     },
   };
 };

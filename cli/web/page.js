@@ -32,11 +32,11 @@ const showCount = () => {
 };
 
 const addDevice = async () => {
-  const [name, of] = [`Device ${++added}`, user];
+  const of = user;
   const url = await websocketUrl();
-  // The user has signed out meanwhile.
-  if (of !== user) return;
-  const entry = createPanel(name, url, () => fetchToken(of), {
+  // Meanwhile, the user has signed out or added other devices.
+  if (of !== user || panels.size >= MAX_DEVICES) return;
+  const entry = createPanel(`Device ${++added}`, url, () => fetchToken(of), {
     send: () => act(async () => void (await sendMessage(of, `Message ${++sent}`))),
     removed() {
       panels.delete(entry);
@@ -56,7 +56,7 @@ form.addEventListener("submit", (event) => {
     await fetchToken({ tenant, user: name });
     user = { tenant, user: name };
     added = 0;
-    find("who").textContent = `${name}, ${tenant}`;
+    find("signed-in-user").textContent = `${name}, ${tenant}`;
     form.hidden = true;
     session.hidden = false;
     await addDevice();

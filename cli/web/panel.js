@@ -40,6 +40,12 @@ const showBanner = (banner) => {
   };
 };
 
+/** Returns the text for a report with this result. */
+const complete = (result) => {
+  const rows = result?.rows?.toLocaleString("en");
+  return rows === undefined ? "Complete" : `Complete: ${rows} rows`;
+};
+
 /** Shows the reports of a device, the newest one first. */
 const showReports = (list, name) => {
   const rows = new Map();
@@ -60,13 +66,18 @@ const showReports = (list, name) => {
   };
 
   return ({ id, progress, result, error }) => {
-    const { row, bar, text } = rows.get(id) ?? create(id);
+    const [isDone, isFailed] = [result !== undefined, error !== undefined];
+    const isStart = progress === undefined && !isDone && !isFailed;
+    // A report without a row has made way for newer ones.
+    const shown = rows.get(id) ?? (isStart ? create(id) : undefined);
+    if (!shown) return;
+    const { row, bar, text } = shown;
     if (progress !== undefined) bar.value = progress;
-    if (error) text.textContent = `Failed: ${error}`;
-    else if (result) text.textContent = `Complete: ${result.rows.toLocaleString("en")} rows`;
+    if (isFailed) text.textContent = `Failed: ${error}`;
+    else if (isDone) text.textContent = complete(result);
     else if (progress !== undefined) text.textContent = `${progress} %`;
-    row.classList.toggle("done", !!result);
-    row.classList.toggle("failed", !!error);
+    row.classList.toggle("done", isDone);
+    row.classList.toggle("failed", isFailed);
   };
 };
 
@@ -109,7 +120,7 @@ const showFrames = (list) => {
 export const createPanel = (name, url, token, calls) => {
   const panel = document.getElementById("panel").content.firstElementChild.cloneNode(true);
   const find = (selector) => panel.querySelector(selector);
-  const [messages, empty, offline, cable] = [".messages ol", ".empty", ".offline", ".cable"].map(find);
+  const [messages, empty, offline, offlineNotice] = [".messages ol", ".empty", ".offline", ".offline-notice"].map(find);
   const headingId = name.toLowerCase().replaceAll(" ", "-");
   Object.assign(find("h2"), { textContent: name, id: headingId });
   panel.setAttribute("aria-labelledby", headingId);
@@ -147,19 +158,23 @@ export const createPanel = (name, url, token, calls) => {
     },
   });
 
-  const showCable = () => {
+  const showNetwork = () => {
     const isOnline = device.isOnline();
     panel.classList.toggle("is-offline", !isOnline);
     offline.textContent = isOnline ? "Go offline" : "Come back";
-    cable.textContent = isOnline ? "" : "The cable is pulled: no frame gets through, and new connections fail.";
+    offlineNotice.textContent = isOnline
+      ? ""
+      : "The device is offline: no frame gets through, and new connections fail.";
   };
 
-  find(".report").addEventListener("click", device.startReport);
+  find(".report").addEventListener("click", ({ currentTarget }) =>
+    device.startReport(Number(currentTarget.dataset.seconds)),
+  );
   find(".send").addEventListener("click", calls.send);
   offline.addEventListener("click", () => {
     if (device.isOnline()) device.goOffline();
     else device.comeBack();
-    showCable();
+    showNetwork();
   });
   find(".full").addEventListener("change", ({ target }) => find(".frames").classList.toggle("is-full", target.checked));
   const close = () => {

@@ -13,7 +13,7 @@ const workspace = fileURLToPath(new URL("../../", import.meta.url));
 const program = process.env.STREAMER ?? join(workspace, "target/debug/streamer");
 
 /** Time that anything may take on a busy machine, in milliseconds. */
-export const DEADLINE = 30_000;
+export const DEADLINE = 60_000;
 
 const POLL_INTERVAL = 100;
 
@@ -62,6 +62,7 @@ for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => process.e
 
 const launch = () =>
   chromium.launch({
+    // Playwright needs an absolute path.
     executablePath: process.env.BROWSER ?? "/usr/bin/chromium",
     args: [
       "--headless",
@@ -98,7 +99,7 @@ export const startAll = async () => {
   }
 };
 
-/** Opens the page in a context of its own, and notes everything that no test may cause. */
+/** Opens the page in a context of its own, and records page errors and requests to other servers. */
 export const openPage = async ({ browser, url }) => {
   const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, reducedMotion: "reduce" });
   context.setDefaultTimeout(DEADLINE);

@@ -21,7 +21,7 @@ import {
 } from "./harness.js";
 
 let all;
-before(async () => (all = await startAll()));
+before(async () => (all = await startAll()), { timeout: 4 * DEADLINE });
 after(() => all?.end());
 
 /** Time after which a test has failed, in milliseconds. */
@@ -41,6 +41,12 @@ const pageTest = (name, body) =>
     }
   });
 
+/** Starts a report that takes as long as the router permits, so that a busy machine acts before its end. */
+const startLongReport = async (panel) => {
+  await panel.locator(".report").evaluate((button) => (button.dataset.seconds = 20));
+  await click(panel, "Start a report");
+};
+
 /** Waits until the newest report of a device has reached a percentage. */
 const reached = (panel, percent) =>
   eventually(async () => assert.ok((await panel.locator("progress").first().evaluate((bar) => bar.value)) >= percent));
@@ -49,9 +55,11 @@ const complete = (panel) => panel.getByText("Complete: 1,280 rows").waitFor();
 
 const shows = (panel, texts) => eventually(async () => assert.deepEqual(await messages(panel), texts));
 
+/** Waits until a device has one frame with this verdict and this title, a text or a pattern. */
 const hasFrame = (panel, title, verdict) =>
   eventually(async () => {
-    const found = (await frames(panel)).filter((frame) => frame.title === title && frame.verdict === verdict);
+    const isTitle = (text) => (title instanceof RegExp ? title.test(text) : text === title);
+    const found = (await frames(panel)).filter((frame) => isTitle(frame.title) && frame.verdict === verdict);
     assert.equal(found.length, 1, `${title}, ${verdict}`);
   });
 
@@ -60,12 +68,14 @@ describe("a device", { concurrency: 5 }, () => {
     await signIn(page, user);
     const panel = device(page, 1);
     assert.equal(await panel.locator(".banner").textContent(), "");
-    assert.equal(await panel.locator(".position").textContent(), "#0");
-    const titles = (await frames(panel)).map(({ title }) => title);
-    assert.deepEqual(titles, ["Connection opened", "Sync from the oldest", "Empty page"]);
+    // The position and the frames follow the state.
+    await eventually(async () => assert.equal(await panel.locator(".position").textContent(), "#0"));
+    const titles = async () => (await frames(panel)).map(({ title }) => title);
+    const expected = ["Connection opened", "Sync from the oldest", "Empty page"];
+    await eventually(async () => assert.deepEqual(await titles(), expected));
   });
 
-  pageTest("moves the bar of every device to the result", async (page, user) => {
+  pageTest("shows progress on every device", async (page, user) => {
     await signIn(page, user);
     await addDevice(page, 2);
     await click(device(page, 1), "Start a report");
@@ -74,17 +84,29 @@ describe("a device", { concurrency: 5 }, () => {
       assert.equal(await panel.locator("progress").evaluate((bar) => bar.value), 100);
       const shown = (await frames(panel)).filter(({ verdict }) => verdict === "shown").map(({ title }) => title);
       const percent = shown.filter((title) => title.startsWith("Progress")).map((title) => Number(title.split(" ")[1]));
-      assert.ok(percent.length >= 5, `${percent}`);
+      assert.ok(percent.length >= 1, `${percent}`);
       assert.deepEqual(percent, [...percent].sort((left, right) => left - right));
       assert.equal(shown.at(-1), "#1  Report complete: 1280 rows");
       assert.deepEqual(await messages(panel), []);
     }
   });
 
+  pageTest("keeps rows of the newest reports", async (page, user) => {
+    await signIn(page, user);
+    const panel = device(page, 1);
+    for (let report = 0; report < 4; report++) await click(panel, "Start a report");
+    await eventually(async () => {
+      const titles = (await frames(panel)).map(({ title }) => title);
+      assert.equal(new Set(titles.filter((title) => title.endsWith("Report complete: 1280 rows"))).size, 4);
+    });
+    await eventually(async () => assert.equal(await panel.getByText("Complete: 1,280 rows").count(), 3));
+    assert.equal(await panel.locator("progress").count(), 3);
+  });
+
   pageTest("completes a report after an interruption", async (page, user) => {
     await signIn(page, user);
     const panel = device(page, 1);
-    await click(panel, "Start a report");
+    await startLongReport(panel);
     await reached(panel, 20);
     await click(panel, "Go offline");
     await hasFrame(panel, "#1  Report complete: 1280 rows", "lost");
@@ -95,7 +117,7 @@ describe("a device", { concurrency: 5 }, () => {
     await caughtUp(panel);
   });
 
-  pageTest("reads messages of its absence once in order", async (page, user) => {
+  pageTest("reads missed messages once in order", async (page, user) => {
     await signIn(page, user);
     const panel = device(page, 1);
     await click(panel, "Send me a message");
@@ -111,15 +133,19 @@ describe("a device", { concurrency: 5 }, () => {
     // A return to the foreground makes the client check its connection.
     await page.evaluate(() => document.dispatchEvent(new Event("visibilitychange")));
     await panel.getByRole("status").getByText("Connection lost. Reconnecting …").waitFor();
+    // The server has not learned that the client closed the connection.
+    await click(panel, "Send me a message");
+    expected.push("Message 5");
+    await hasFrame(panel, "#5  Message 5", "lost");
     await click(panel, "Come back");
     await shows(panel, expected);
     assert.equal(await panel.locator(".banner").textContent(), "");
     await click(panel, "Send me a message");
-    await shows(panel, [...expected, "Message 5"]);
-    assert.equal(await panel.getByText("from the mailbox").count(), 3);
+    await shows(panel, [...expected, "Message 6"]);
+    assert.equal(await panel.getByText("from the mailbox").count(), 4);
   });
 
-  pageTest("shows messages within seconds after sleep", async (page, user) => {
+  pageTest("shows messages after sleep", async (page, user) => {
     let isAsleep = false;
     await page.clock.install();
     // The first connection breaks during the sleep: nothing arrives, and nothing closes it.
@@ -136,11 +162,31 @@ describe("a device", { concurrency: 5 }, () => {
       const panel = device(page, 1);
       assert.deepEqual(await messages(panel), []);
       await page.clock.fastForward("05:00");
-      await eventually(async () => assert.deepEqual(await messages(panel), ["Good morning"]), 10_000);
+      await shows(panel, ["Good morning"]);
       await hasFrame(panel, "Page #1", "1 shown");
     } finally {
       await other.context.close();
     }
+  });
+
+  pageTest("replaces its connection before the end of it", async (page, user) => {
+    await page.clock.install();
+    // API Gateway's 2 h are almost over, so the client waits for the shortest time, a minute.
+    await between(page, (frame, pass) => pass(frame.expires_in ? { ...frame, expires_in: 1 } : frame));
+    await signIn(page, user);
+    const panel = device(page, 1);
+    await sendMessage(all, user, "Before");
+    await shows(panel, ["Before"]);
+    // In steps, since a jump of more than 30 s is taken for sleep.
+    for (let step = 0; step < 3; step++) await page.clock.fastForward("00:25");
+    const titles = async () => (await frames(panel)).map(({ title }) => title);
+    const isEnd = (title) => title.startsWith("Connection closed");
+    await eventually(async () => assert.ok((await titles()).some(isEnd)));
+    const found = await titles();
+    const handOver = found.slice(found.indexOf("#1  Before") + 1, found.findIndex(isEnd));
+    assert.deepEqual(handOver, ["Connection opened", "Sync after #1", "Empty page"]);
+    await sendMessage(all, user, "After");
+    await shows(panel, ["Before", "After"]);
   });
 
   pageTest("shows the same order as other devices", async (page, user) => {
@@ -161,33 +207,43 @@ describe("a device", { concurrency: 5 }, () => {
   });
 
   pageTest("judges frames out of order and twice", async (page, user) => {
-    let withheld;
+    let text1, progress;
     await between(page, (frame, pass) => {
-      if (frame.progress === 10 || (frame.seq === 1 && frame.stream)) {
-        withheld = pass;
-        return;
+      const isProgress = frame.progress !== undefined;
+      if (frame.stream && frame.seq === 1 && !text1) {
+        text1 = pass;
+      } else if (isProgress && progress === undefined) {
+        progress = pass;
+      } else {
+        pass();
+        if (frame.stream && frame.seq === 2) text1();
+        if (frame.stream && frame.seq === 3) pass();
+        // A busy worker may send no other progress before the end.
+        if (progress && (isProgress || frame.payload?.type === "complete")) {
+          progress();
+          progress = null;
+        }
       }
-      pass();
-      if (frame.progress === 20 || frame.seq === 2) withheld();
-      if (frame.seq === 3) pass();
     });
     await signIn(page, user);
     const panel = device(page, 1);
     await sendMessage(all, user, "Text 1");
-    await eventually(() => assert.ok(withheld));
+    await eventually(() => assert.ok(text1));
     await sendMessage(all, user, "Text 2");
     await shows(panel, ["Text 1", "Text 2"]);
     await hasFrame(panel, "#2  Text 2", "held, then shown");
     await sendMessage(all, user, "Text 3");
     await hasFrame(panel, "#3  Text 3", "shown");
     await hasFrame(panel, "#3  Text 3", "duplicate");
-    await click(panel, "Start a report");
-    await hasFrame(panel, "Progress 10 %", "late");
+    await startLongReport(panel);
+    await hasFrame(panel, /^Progress \d+ %$/, "late");
     await shows(panel, ["Text 1", "Text 2", "Text 3"]);
   });
 
   pageTest("shows a gap", async (page, user) => {
+    await signIn(page, user);
     await sendMessage(all, user, "Text 1");
+    await shows(device(page, 1), ["Text 1"]);
     await between(page, (frame, pass) => {
       if (frame.through === 1) pass({ ...frame, messages: [], missing: [{ from: 1, to: 1, reason: "expired" }] });
       else pass();
@@ -215,7 +271,7 @@ describe("a device", { concurrency: 5 }, () => {
     await reached(device(page, 1), 10);
   });
 
-  pageTest("fits narrow and wide windows, light and dark", async (page, user) => {
+  pageTest("fits every width and colour scheme", async (page, user) => {
     const fits = async () => {
       for (const colorScheme of ["light", "dark"]) {
         await page.emulateMedia({ colorScheme });
@@ -244,7 +300,7 @@ describe("the worker", () => {
   pageTest("is killed during a report that completes", async (page, user) => {
     await signIn(page, user);
     const panel = device(page, 1);
-    await click(panel, "Start a report");
+    await startLongReport(panel);
     await reached(panel, 20);
     await click(page, "Kill the worker");
     await page.getByText(/^Killed \d+ worker process/).waitFor();

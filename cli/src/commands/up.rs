@@ -50,7 +50,7 @@ const LOG_POLL_INTERVAL: Duration = Duration::from_millis(500);
   streamer up                            print logs until Ctrl-C
   streamer up --detach                   return when the stack is ready; `streamer down` ends it
   streamer up --detach --json | jq -r .websocket_url
-  streamer up --connection-lifetime 10s  watch clients reconnect
+  streamer up --connection-lifetime 15s  watch clients reconnect
   streamer up --router target/debug/my-router")]
 pub struct Up {
     /// Return when the stack is ready, and leave it up

@@ -87,6 +87,19 @@ pub(super) fn read() -> anyhow::Result<Option<State>> {
     serde_json::from_slice(&state).map(Some).with_context(|| format!("cannot parse {}", file().display()))
 }
 
+/// Returns the process id of the stack's owner, which may have been killed. `None` if no stack is up, starting or
+/// ending. Cheap: checks the lock and reads one line.
+///
+/// # Errors
+/// When the lock cannot be read, or names no owner for the moment.
+pub fn owner_pid() -> anyhow::Result<Option<u32>> {
+    if !Log::is_locked(&log_path())? {
+        return Ok(None);
+    }
+    let owner = owner::named_in(&log_path());
+    Ok(Some(owner.context("the stack's log names no owner: try again in a few seconds")?.pid))
+}
+
 /// A stack that another process runs.
 #[derive(Debug)]
 pub struct Running {

@@ -75,7 +75,7 @@ impl Action {
     /// Runs the action on a stack.
     ///
     /// # Errors
-    /// When signing, the queue or the list of processes fails. No error has a token.
+    /// When signing, the payload, the queue or the list of processes fails. No error has a token or a text.
     pub(super) async fn run(self, stack: &Stack) -> anyhow::Result<Value> {
         match self {
             Self::Token(User { tenant, user }) => {
@@ -87,7 +87,8 @@ impl Action {
                 let message = if keep { message.keep(KEEP) } else { message };
                 let message = message.payload(&json!({ "type": "note", "text": text }))?;
                 let id = message.id().to_string();
-                stack.producer().send(message).await.context("cannot send the message")?;
+                let sent = stack.producer().send(message).await;
+                sent.context("the stack's queue does not take the message: check it with `streamer status`")?;
                 Ok(json!({ "id": id }))
             }
             Self::KillWorker => Ok(json!({ "killed": stack.processes("delivery")?.kill() })),

@@ -30,18 +30,19 @@ const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resour
 /// The page of a stack.
 #[derive(Debug)]
 pub(super) struct Site {
-    address: SocketAddr,
+    /// The authority of its URL.
+    authority: String,
     stack: Stack,
 }
 
 impl Site {
     pub(super) fn new(address: SocketAddr, stack: Stack) -> Self {
-        Self { address, stack }
+        Self { authority: guard::authority(address), stack }
     }
 
     /// Returns the page's URL.
     pub(super) fn url(&self) -> String {
-        format!("http://{}/", self.address)
+        format!("http://{}/", self.authority)
     }
 
     /// Answers a request.
@@ -67,7 +68,7 @@ impl Site {
         B: Body<Error: Into<Box<dyn Error + Send + Sync>>>,
     {
         let (head, body) = request.into_parts();
-        guard::check(&head, self.address)?;
+        guard::check(&head, &self.authority)?;
         let path = head.uri.path();
         if head.method == Method::GET {
             if path == "/stack" {
@@ -82,16 +83,15 @@ impl Site {
         let action = Action::parse(path, &body.to_bytes()).ok_or(Refusal::NotFound)?;
         let action = action.map_err(|InvalidBody(text)| Failure { status: StatusCode::BAD_REQUEST, text })?;
         let result = action.run(&self.stack).await.map_err(|error| Failure {
-            status: StatusCode::BAD_GATEWAY,
-            text: format!("the stack does not answer: check it with `streamer status`: {error:#}"),
+            status: StatusCode::INTERNAL_SERVER_ERROR,
+            text: format!("{error:#}"),
         })?;
         Ok((JSON, Bytes::from(result.to_string())))
     }
 
     /// Returns the facts that the page needs.
     fn facts(&self) -> Value {
-        let deployed = &self.stack.deployed;
-        json!({ "websocket_url": deployed.websocket_url, "mailbox": !deployed.mailbox_table.is_empty() })
+        json!({ "websocket_url": self.stack.deployed.websocket_url })
     }
 
     fn set_headers(&self, headers: &mut HeaderMap, content_type: &'static str) {
@@ -178,6 +178,15 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn page_answers_on_port_80() {
+        let stack = site().await.stack;
+        let site = Site::new("127.0.0.1:80".parse().unwrap(), stack);
+        assert_eq!(site.url(), "http://127.0.0.1/");
+        let request = Request::get("/").header("host", "127.0.0.1").body(Full::<Bytes>::default()).unwrap();
+        assert_eq!(site.answer(request).await.status(), StatusCode::OK);
+    }
+
+    #[tokio::test]
     async fn unknown_paths_are_not_found() {
         let site = site().await;
         for request in [
@@ -201,6 +210,7 @@ mod tests {
         for (name, value, status) in [
             ("host", "evil.example:8080", StatusCode::MISDIRECTED_REQUEST),
             ("origin", "https://evil.example", StatusCode::FORBIDDEN),
+            ("sec-fetch-site", "cross-site", StatusCode::FORBIDDEN),
             ("content-type", "text/plain", StatusCode::UNSUPPORTED_MEDIA_TYPE),
         ] {
             let mut request = post("/token", body);

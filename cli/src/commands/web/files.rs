@@ -53,6 +53,8 @@ pub(super) fn find(path: &str) -> Option<&'static File> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+    use std::collections::BTreeSet;
+
     use super::*;
 
     /// Returns the quoted texts that follow `mark`.
@@ -92,6 +94,21 @@ mod tests {
         for reference in references {
             assert!(find(reference).is_some(), "the page needs {reference}, which is not served");
         }
+    }
+
+    #[test]
+    fn every_verdict_is_documented() {
+        let script = find("/frames.js").unwrap().content;
+        let (_, verdicts) = script.split_once("const VERDICTS = {\n").unwrap();
+        let (verdicts, _) = verdicts.split_once("};").unwrap();
+        let verdict = |line: &'static str| line.rsplit_once(": ").unwrap().0.trim().trim_matches('"');
+        let verdicts: BTreeSet<_> = verdicts.lines().map(verdict).collect();
+        assert!(verdicts.contains("held, then shown"), "{verdicts:?}");
+        let page = include_str!("../../../../docs/reference/cli.md");
+        let (_, rows) = page.split_once("| verdict on a frame | meaning |\n|---|---|\n").unwrap();
+        let rows = rows.lines().take_while(|line| line.starts_with('|'));
+        let documented: BTreeSet<_> = rows.map(|row| row.split('|').nth(1).unwrap().trim()).collect();
+        assert_eq!(verdicts, documented);
     }
 
     /// The policy of the page forbids both.

@@ -1,9 +1,8 @@
 //! Refuses requests that the page itself did not send.
 //!
 //! Any web site that the user visits can send requests to a port of this machine, and with DNS rebinding even under a
-//! name of its own. The page's requests return tokens, so they must come from the page: by the header `Host`, which
-//! defeats rebinding, by `Origin`, and by a content type that browsers send to other sites only after a preflight,
-//! which this server does not answer.
+//! name of its own. Responses hold tokens. Each request is checked to come from the page: `Host` defeats rebinding,
+//! `Origin` and `Sec-Fetch-Site` other sites, and the content type needs a preflight, which this server refuses.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -19,6 +18,12 @@ pub(super) const MAX_BODY: usize = 16 * 1024;
 /// Time in which the body of a request has to arrive.
 pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The port of `http` URLs that name none.
+const DEFAULT_PORT: u16 = 80;
+
+/// The browser's relation between the site that sends a request and the page's site, as Fetch Metadata names it.
+static FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
 /// The reason why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {
@@ -26,6 +31,8 @@ pub(super) enum Refusal {
     Host,
     /// The header `Origin` names another site.
     Origin,
+    /// The header `Sec-Fetch-Site` names another site.
+    Site,
     ContentType,
     NotFound,
     Method,
@@ -38,7 +45,7 @@ impl Refusal {
     pub(super) fn status(self) -> StatusCode {
         match self {
             Self::Host => StatusCode::MISDIRECTED_REQUEST,
-            Self::Origin => StatusCode::FORBIDDEN,
+            Self::Origin | Self::Site => StatusCode::FORBIDDEN,
             Self::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
@@ -55,6 +62,7 @@ impl Refusal {
             Self::Origin => {
                 "the header Origin names another site: only the page itself may send this request"
             }
+            Self::Site => "the request comes from another site: enter the page's URL in the address bar",
             Self::ContentType => {
                 "the body's type is not JSON: send the header `Content-Type: application/json`"
             }
@@ -65,17 +73,30 @@ impl Refusal {
     }
 }
 
-/// Checks that a request is one of the page at `address`.
+/// Returns the authority of the page's URL, as browsers write it in `Host` and `Origin`: without the default port.
+pub(super) fn authority(address: SocketAddr) -> String {
+    match address.port() {
+        DEFAULT_PORT => address.ip().to_string(),
+        _ => address.to_string(),
+    }
+}
+
+/// Checks that a request comes from the page at `authority`.
 ///
 /// # Errors
 /// The [`Refusal`] to answer with.
-pub(super) fn check(request: &Parts, address: SocketAddr) -> Result<(), Refusal> {
+pub(super) fn check(request: &Parts, authority: &str) -> Result<(), Refusal> {
     let Parts { method, headers, .. } = request;
-    if only(headers, &HOST) != Some(&address.to_string()) {
+    if only(headers, &HOST) != Some(authority) {
         return Err(Refusal::Host);
     }
-    if headers.contains_key(ORIGIN) && only(headers, &ORIGIN) != Some(&format!("http://{address}")) {
+    if headers.contains_key(ORIGIN) && only(headers, &ORIGIN) != Some(&format!("http://{authority}")) {
         return Err(Refusal::Origin);
+    }
+    if headers.contains_key(&FETCH_SITE)
+        && !matches!(only(headers, &FETCH_SITE), Some("same-origin" | "none"))
+    {
+        return Err(Refusal::Site);
     }
     match *method {
         Method::GET => Ok(()),
@@ -109,7 +130,7 @@ mod tests {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        check(&request.body(()).unwrap().into_parts().0, "127.0.0.1:8080".parse().unwrap())
+        check(&request.body(()).unwrap().into_parts().0, "127.0.0.1:8080")
     }
 
     const HOST: (&str, &str) = ("host", "127.0.0.1:8080");
@@ -151,6 +172,28 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn foreign_fetch_site_is_refused() {
+        for site in ["cross-site", "same-site", "", "same-origin, none"] {
+            for method in ["GET", "POST"] {
+                let headers = [HOST, JSON, ("sec-fetch-site", site)];
+                assert_eq!(checked(method, &headers), Err(Refusal::Site), "{site}");
+            }
+        }
+        for site in ["same-origin", "none"] {
+            assert_eq!(checked("GET", &[HOST, ("sec-fetch-site", site)]), Ok(()), "{site}");
+        }
+        let twice = [HOST, ("sec-fetch-site", "none"), ("sec-fetch-site", "cross-site")];
+        assert_eq!(checked("GET", &twice), Err(Refusal::Site));
+    }
+
+    /// Browsers leave the default port out.
+    #[test]
+    fn authority_omits_port_80() {
+        assert_eq!(authority("127.0.0.1:80".parse().unwrap()), "127.0.0.1");
+        assert_eq!(authority("127.0.0.1:8080".parse().unwrap()), "127.0.0.1:8080");
     }
 
     /// A form of another site can have these types without a preflight.

@@ -75,7 +75,8 @@ impl Web {
 
 /// Waits until the stack with this owner has ended.
 async fn stack_ended(pid: u32) {
-    while matches!(state::running().await, Ok(Some(running)) if running.pid == pid) {
+    // After an error, the owner is unknown: the next check has the answer.
+    while !matches!(state::owner_pid(), Ok(owner) if owner != Some(pid)) {
         sleep(STACK_POLL_INTERVAL).await;
     }
 }

@@ -11,15 +11,13 @@ use tokio::{
 };
 
 use super::answer::Site;
+use crate::stack::front_door::ACCEPT_RETRY_DELAY;
 
 /// Connections at a time. A browser opens six for each tab; further ones wait until one ends.
 const MAX_CONNECTIONS: usize = 64;
 
 /// Time in which a client has to send the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Time between two attempts to accept a connection while no file descriptor is left.
-const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// Serves a page. When the future is dropped, its connections end.
 pub(super) async fn serve(listener: TcpListener, site: Site) {

@@ -45,7 +45,7 @@ pub use self::{
 const DESCRIPTORS: u64 = 10_240;
 
 /// Time between two attempts to accept a connection while no file descriptor is left.
-const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
+pub(crate) const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// A server on loopback that passes WebSockets on to a stage of a WebSocket API. When it is dropped, it closes them.
 #[derive(Debug)]
