@@ -61,7 +61,7 @@ for (const [name, retention] of Object.entries(RETENTIONS)) {
   }
   console.log();
 }
-console.log("lost: neither shown nor reported. reported: known to be missing. reloads: any message may be missing, says the client.");
+console.log("lost: neither shown nor reported. reported: known to be missing. reloads: reports that any message may be missing.");
 console.log("commit delay: all messages are stored 5 to 20 ms after their creation. Otherwise, 15 % follow after 0.2 to 4.2 s.");
 console.log("false runs: scripts at whose end the client believes that it has everything, and has lost a message.");
 console.log("misordered: shown after a message that was both created and stored later.");
