@@ -1,7 +1,7 @@
 /**
- * Streamer's client beside other clients and patterns that bring a returning device up to date: the same messages and faults for each.
- * `RUNS=1000 npm run head-to-head` has another number of scripts. All runs but those of socket.io are in virtual time
- * and have the same result each time.
+ * Streamer's client beside other clients and patterns that bring a returning device up to date: the same messages and
+ * faults for each. `RUNS=1000 npm run head-to-head` has another number of scripts. All runs except those of socket.io are
+ * in virtual time and have the same result each time.
  */
 
 import { play } from "./head-to-head/play.js";
@@ -18,7 +18,7 @@ const RETENTIONS = { "15 s, less than the longest absence": 15_000, "longer than
 
 const inVirtualTime = (client) => (script, retention) => play(script, retention, client);
 
-/** Share of messages that are stored late, where all are stored 5 to 20 ms after their creation. */
+/** Share of messages that are stored late: none, as with a server that sets id and time when it stores a message. */
 const COMMIT_DELAY = 0;
 
 /** Functions that run a client, and the share of late messages if it isn't the default. */
