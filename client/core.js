@@ -7,15 +7,10 @@
  */
 
 import { isFrame, isId } from "./frames.js";
-import { GROWTH, IDLE, MAX_REFUSED, MINUTE, OPEN_TIME, PONG_TIME, SECOND, STABLE } from "./limits.js";
+import { IDLE, JITTER, LIFE, MAX_REFUSED, OPEN_TIME, PONG_TIME, SECOND, STABLE } from "./limits.js";
 import { isEnd, isStale, remember } from "./requests.js";
+import { retryDelay, rotationAt } from "./schedule.js";
 import { createStream } from "./stream.js";
-
-/**
- * @typedef {import("./types.js").Effect} Effect
- * @typedef {import("./types.js").Event} Event
- * @typedef {import("./types.js").Status} Status
- */
 
 /**
  * Creates the core of a client.
@@ -23,33 +18,27 @@ import { createStream } from "./stream.js";
  *   there is no mailbox
  */
 export const createCore = (from) => {
-  /** @type {Status} */
+  /** @type {import("./types.js").Status} */
   let status = "idle";
-  let [socket, old, next, last] = Array(4).fill(0);
+  // `idle` is the idle time, and `jitter` the random part of the time of a rotation.
+  let [now, socket, old, next, last, openedAt, idle, jitter, attempts, refused] = Array(10).fill(0);
   let [openBy, retryAt, rotateAt, pongBy, idleAt] = Array(5).fill(Infinity);
-  let openedAt = 0;
-  /** The idle time, and the random part of the time of a rotation. */
-  let idle = 0;
-  let jitter = 0;
   /** Whether the API has the route of pings. The mailbox and pings have their routes together. */
   let hasPongs = false;
-  let attempts = 0;
-  let refused = 0;
   /** The ids of the last messages that were not kept. */
   const seen = new Map();
   /** The progress of the last requests. */
   const shown = new Map();
   /** Requests that have not ended, by id. @type {Map<string, { text?: string, resend?: boolean, isSent?: boolean }>} */
   const jobs = new Map();
-  let now = 0;
   let random = Math.random;
-  /** @type {Effect[]} */
+  /** @type {import("./types.js").Effect[]} */
   let out = [];
 
-  /** @param {Effect} effect */
+  /** @param {import("./types.js").Effect} effect */
   const emit = (...effect) => void out.push(effect);
 
-  /** @type {(state: Status, reason?: string, retryIn?: number) => void} */
+  /** @type {(state: import("./types.js").Status, reason?: string, retryIn?: number) => void} */
   const setStatus = (state, reason, retryIn) => {
     if (status === state && !reason) return;
     status = state;
@@ -65,14 +54,9 @@ export const createCore = (from) => {
     refused %= MAX_REFUSED;
   };
 
-  /**
-   * Schedules the next attempt. API Gateway admits 500 new connections a second for an account, so the first attempts
-   * are spread over a second, and later delays are at most about half of the time since the loss.
-   * @param {string} reason
-   */
+  /** Schedules the next attempt. @param {string} reason */
   const retry = (reason) => {
-    const share = attempts ? 1 - random() / 2 : random();
-    const delay = share * Math.min(MINUTE, SECOND * GROWTH ** attempts++);
+    const delay = retryDelay(attempts++, random);
     if (socket) rotateAt = now + delay;
     else {
       retryAt = now + delay;
@@ -174,17 +158,16 @@ export const createCore = (from) => {
   /** @type {(isNewest: boolean, text: string) => void} */
   const receive = (isNewest, text) => {
     idleAt = now + idle;
-    let frame, isPong, isOurs;
+    let frame, isOurs;
     try {
       frame = JSON.parse(text);
-      isPong = frame?.type === "streamer.pong";
       isOurs = /^streamer\./.test(frame?.type);
-      if (isOurs && !isPong && !isFrame(frame)) return;
+      if (isOurs && !isFrame(frame)) return;
     } catch {
       return;
     }
     hasPongs ||= isOurs;
-    if (isPong) pongBy = Infinity;
+    if (frame?.type === "streamer.pong") pongBy = Infinity;
     else if (isOurs) {
       run("frame", frame, text.length);
       if (isNewest) limitLife(frame.expires_in);
@@ -199,15 +182,11 @@ export const createCore = (from) => {
 
   /** Rotates before API Gateway ends the connection. @param {number} seconds */
   const limitLife = (seconds) => {
-    const at = now + seconds * SECOND - 20 * MINUTE + jitter;
-    // A connection has at least a minute, also if the server's clock is wrong.
-    if (at < rotateAt && !next && !old) rotateAt = Math.max(openedAt + MINUTE, at);
+    const at = rotationAt(openedAt, now, seconds, jitter);
+    if (at < rotateAt) rotateAt = at;
   };
 
-  /**
-   * Checks that the socket is alive, or tries soon to open one.
-   * @param {boolean} wasAway whether the machine was asleep or without a network
-   */
+  /** Checks the socket, or opens one soon. @param {boolean} wasAway whether the machine slept or had no network */
   const check = (wasAway) => {
     if (!socket) retryAt = retryAt < Infinity ? Math.min(retryAt, now + random() * SECOND) : retryAt;
     else if (wasAway && !hasPongs) renew();
@@ -224,12 +203,12 @@ export const createCore = (from) => {
       old = socket;
       socket = next;
       next = refused = 0;
-      openBy = pongBy = Infinity;
+      openBy = pongBy = rotateAt = Infinity;
       openedAt = now;
       idle = IDLE * (0.9 + 0.2 * random());
       idleAt = now + idle;
-      jitter = 15 * MINUTE * random();
-      rotateAt = now + 100 * MINUTE + jitter;
+      jitter = JITTER * random();
+      limitLife(LIFE);
       if (!old) setStatus("connected");
       run("opened");
       // Without a page to wait for, the rotation is complete.
@@ -297,7 +276,7 @@ export const createCore = (from) => {
      * Handles an event and returns its effects.
      * @param {number} at milliseconds of a clock that does not go back
      * @param {() => number} randomly returns numbers from 0 (inclusive) to 1 (exclusive)
-     * @param {Event} event
+     * @param {import("./types.js").Event} event
      */
     step(at, randomly, ...[event, ...values]) {
       now = at;

@@ -10,15 +10,16 @@ export const isId = (value) => !!value && typeof value === "string";
 const isMessage = (message) => isNumber(message.seq) && isId(message.id);
 
 /**
- * Returns whether a frame is a page or a kept message that can be read.
+ * Returns whether a frame is a pong, or a page or a kept message that can be read.
  * @param {any} frame
  * @throws {TypeError} if it can't
  */
 export const isFrame = (frame) =>
-  frame.stream === "user" &&
-  isId(frame.epoch) &&
-  (frame.messages
-    ? [frame.after, frame.through].every(isNumber) &&
-      frame.messages.every(isMessage) &&
-      frame.missing.every((/** @type {any} */ range) => isNumber(range.to))
-    : isMessage(frame));
+  frame.type === "streamer.pong" ||
+  (frame.stream === "user" &&
+    isId(frame.epoch) &&
+    (frame.messages
+      ? [frame.after, frame.through].every(isNumber) &&
+        frame.messages.every(isMessage) &&
+        frame.missing.every((/** @type {any} */ range) => isNumber(range.to))
+      : isMessage(frame)));

@@ -7,6 +7,11 @@ export const MINUTE = 60_000;
 export const OPEN_TIME = 30_000;
 /** Factor by which the longest delay before an attempt grows. `npm run storm` measures it. */
 export const GROWTH = 1.3;
+/** Seconds after which API Gateway ends a connection. */
+export const LIFE = 7200;
+/** Longest time from a rotation to the end of the connection, and the longest random part of it. */
+export const LEAD = 1_200_000;
+export const JITTER = 900_000;
 /** Time after which an open socket shows that the server can be reached. */
 export const STABLE = 10_000;
 /** Handshakes that fail in a row before the token is asked for with `refused`. */

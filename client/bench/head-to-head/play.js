@@ -23,6 +23,7 @@ export async function play(script, retention, contend) {
     network,
     record,
     store,
+    retention,
     random: () => (isQuick ? 0 : numbers()),
     isKept: ({ storedAt }) => window.time - storedAt <= retention,
   });

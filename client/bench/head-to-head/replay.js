@@ -5,7 +5,10 @@
  * - The client subscribes before it reads the list, holds live messages until the list is read, and shows each id once.
  * - It continues after the newest message that it has seen, reads to the end of the list, and retries a failed read.
  * - The list is strongly consistent, and the server pushes each message when it is stored.
+ * - After a time without contact that is longer than the retention, the client reports that any message may be missing.
  */
+
+import { reload } from "./tally.js";
 
 /** Messages of a page. */
 const PAGE = 5;
@@ -14,10 +17,7 @@ const RETRY = 1000;
 const byId = (one, other) => (one.id < other.id ? -1 : 1);
 const byTime = (one, other) => one.at - other.at || byId(one, other);
 
-/**
- * Lists messages after the last id, where ids begin with a time: ULID or UUID version 7. Hotsock documents it for
- * messages that its server stores (`listMessages` with `after`).
- */
+/** Lists messages after the last id, where ids begin with a time: ULID or UUID version 7. */
 const afterId = {
   list: (messages, id) => messages.filter((message) => id === undefined || message.id > id).sort(byId).slice(0, PAGE),
   /** Returns the position after a message. */
@@ -26,8 +26,8 @@ const afterId = {
 };
 
 /**
- * Replays all messages since the time of the last one, this time included, so that none of the same millisecond is
- * left out. Supabase Realtime's `replay: { since }` and ntfy's `since` are of this kind.
+ * Replays all messages since the time of the last one, this time included, so that none of the same millisecond is left
+ * out.
  * @param {number} overlap milliseconds before that time which are read again, for messages that are stored late
  */
 const sinceTime = (overlap) => ({
@@ -37,7 +37,7 @@ const sinceTime = (overlap) => ({
 });
 
 /** Creates a contender of the pattern. */
-const replay = ({ list, move, isLast }) => ({ window, network, random, store, isKept, record }) => {
+const replay = ({ list, move, isLast }) => ({ window, network, random, store, isKept, retention, record }) => {
   const subscribed = new Set();
   network.accept = (peer) => {
     subscribed.add(peer);
@@ -50,6 +50,8 @@ const replay = ({ list, move, isLast }) => ({ window, network, random, store, is
   let isComplete = false;
   let attempts = 0;
   let timer;
+  /** When the client last knew that it had everything: a live message came, or a read began that succeeded. */
+  let contactAt = Infinity;
 
   const show = (message) => {
     position = move(position, message);
@@ -63,8 +65,11 @@ const replay = ({ list, move, isLast }) => ({ window, network, random, store, is
     let at = position;
     while (socket === current) {
       try {
+        const startedAt = window.time;
         const page = await network.request(() => list(store.filter(isKept), at));
         if (socket !== current) return;
+        if (window.time - contactAt > retention) reload(record);
+        contactAt = startedAt;
         page.forEach(show);
         at = page.reduce(move, at);
         if (isLast(page)) break;
@@ -73,7 +78,10 @@ const replay = ({ list, move, isLast }) => ({ window, network, random, store, is
       }
     }
     if (socket !== current) return;
-    current.onmessage = ({ data }) => show(JSON.parse(data));
+    current.onmessage = ({ data }) => {
+      contactAt = window.time;
+      show(JSON.parse(data));
+    };
     held.forEach(show);
     isComplete = true;
   };

@@ -3,7 +3,7 @@
  *
  * @typedef {{ id: string, at: number }} Message `id` begins with the time of its creation, as a ULID does
  * @typedef {{ at: number, kind: "publish", message: Message } | { at: number, kind: "lose" } |
- *   { at: number, kind: "cut", notice: number, isRestart: boolean } |
+ *   { at: number, kind: "cut", notice: number, isQuick: boolean, isRestart: boolean } |
  *   { at: number, kind: "return", isQuick: boolean, isRestart: boolean }} Step
  *   `lose`: frames are lost from now on, and neither side notices. `cut`: the client notices the end of its socket, and the
  *   server after `notice` milliseconds. `return`: connections are possible again.
@@ -25,7 +25,7 @@ function absences(random, add) {
   const between = (least, most) => Math.floor(least + random() * (most - least));
   const notice = () => (random() < 0.5 ? 0 : between(100, 5000));
   const away = (at, ms, { isRestart = false, isQuick = false } = {}) => {
-    add(at, "cut", { notice: isRestart ? 0 : notice(), isRestart });
+    add(at, "cut", { notice: isRestart ? 0 : notice(), isQuick, isRestart });
     add(at + ms, "return", { isQuick, isRestart });
     return at + ms;
   };
@@ -51,8 +51,12 @@ function absences(random, add) {
   return { ends, end: kinds.cut(at + 8000) };
 }
 
-/** @param {number} seed */
-export function createScript(seed) {
+/**
+ * @param {number} seed
+ * @param {number} [late] share of messages whose producer sets id and time 0.2 to 4.2 s before they are stored. For others,
+ *   it is 5 to 20 ms, the time of a commit
+ */
+export function createScript(seed, late = 0.15) {
   const random = seeded(seed);
   /** @type {any[]} */
   const steps = [];
@@ -68,7 +72,7 @@ export function createScript(seed) {
   for (const time of times.slice(0, MESSAGES)) {
     const at = Math.floor(time);
     // A slow producer or a retry: the message is created earlier than it is stored.
-    const delay = random() < 0.15 ? 200 + random() * 4000 : 5 + random() * 15;
+    const delay = random() < late ? 200 + random() * 4000 : 5 + random() * 15;
     add(Math.floor(at + delay), "publish", { message: { id: ulid(at, random), at } });
   }
   steps.sort((one, other) => one.at - other.at);

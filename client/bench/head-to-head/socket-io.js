@@ -1,8 +1,9 @@
 /**
  * socket.io with connection state recovery: the packages from npm, over loopback, in real time that runs faster.
  *
- * All times of the script and of both packages are divided by `SPEED`. The in-memory adapter keeps sessions and packets
- * for `retention`; the default is 2 min. A producer waits while the server restarts, and sends then.
+ * The script's times, pings, reconnect delays and retention are divided by `SPEED`; other times of the packages, such as
+ * the timeout of a handshake, keep their defaults. The in-memory adapter keeps sessions and packets for `retention`; the
+ * default is 2 min. A producer waits while the server restarts, and sends then.
  */
 
 import { once } from "node:events";
@@ -11,7 +12,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { Server } from "socket.io";
 import { io } from "socket.io-client";
 import { Proxy } from "./proxy.js";
-import { newRecord } from "./tally.js";
+import { newRecord, reload } from "./tally.js";
 
 export const SPEED = 20;
 /** Defaults of the packages: a ping each 25 s with 20 s for its answer; attempts after 1 to 5 s. */
@@ -44,10 +45,7 @@ function follow(port, record) {
   socket.on("connect", () => {
     socket.io.reconnectionDelay(LEAST);
     // A connection that was not recovered says that any message before it may be missing.
-    if (!socket.recovered && !isFirst) {
-      record.reloads++;
-      for (const { id } of record.published) record.told.add(id);
-    }
+    if (!socket.recovered && !isFirst) reload(record);
     isFirst = false;
   });
   return socket;
@@ -74,17 +72,17 @@ export async function playSocketIo(script, retention) {
   const kinds = {
     publish: (step) => (server ? emit(step) : waiting.push(step)),
     lose: () => proxy.lose(),
-    async cut({ notice, isRestart }) {
+    async cut({ notice, isRestart, isQuick }) {
+      // A client that reconnects at once, as with another network. The delay is computed when the socket closes.
+      if (isQuick) socket.io.reconnectionDelay(1);
       proxy.cut(notice / SPEED);
       if (!isRestart) return;
       server.close();
       server = undefined;
     },
-    async return({ isQuick, isRestart }) {
+    async return({ isRestart }) {
       if (isRestart) await start();
       proxy.isUp = true;
-      // A client that reconnects at once, as with another network.
-      if (isQuick) socket.io.reconnectionDelay(1);
       waiting.splice(0).forEach(emit);
     },
   };

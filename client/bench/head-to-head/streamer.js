@@ -2,6 +2,7 @@
 
 import { StreamerClient } from "../../index.js";
 import { storage } from "../../test/harness.js";
+import { reload } from "./tally.js";
 
 /** Messages of a page. */
 const PAGE = 5;
@@ -52,8 +53,8 @@ export function streamer({ window, network, random, store, isKept, record }) {
   });
   client.on("message", ({ data }) => void record.shown.push(data.id));
   client.on("gap", ({ from, to, count }) => {
-    if (count) for (const { id } of store.slice(from - 1, to)) record.told.add(id);
-    else record.reloads++;
+    if (count) for (const { id } of store.slice(from - 1, to)) record.reported.add(id);
+    else reload(record);
   });
   client.connect();
   return { push, isComplete: () => client.state === "caughtUp", close: () => client.close() };

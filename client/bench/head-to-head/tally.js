@@ -4,13 +4,19 @@
  * @typedef {object} Record
  * @property {{ id: string, at: number, storedAt: number }[]} published in the order in which they were stored
  * @property {string[]} shown ids in the order of the handler's calls
- * @property {Set<string>} told ids of messages that the application knows to be missing
- * @property {number} reloads how often the application was told that it may have missed anything
+ * @property {Set<string>} reported ids of messages that the application knows to be missing
+ * @property {number} reloads how often the client reported that any message may be missing
  * @property {boolean} isComplete whether the client believes at the end that it has everything
  */
 
 /** @returns {Record} */
-export const newRecord = () => ({ published: [], shown: [], told: new Set(), reloads: 0, isComplete: false });
+export const newRecord = () => ({ published: [], shown: [], reported: new Set(), reloads: 0, isComplete: false });
+
+/** Records that the client reports that any message so far may be missing. @param {Record} record */
+export function reload(record) {
+  record.reloads++;
+  for (const { id } of record.published) record.reported.add(id);
+}
 
 /** Counts messages that are shown after one that was both created and stored later: no order permits it. */
 function countOutOfOrder({ published, shown }) {
@@ -28,13 +34,13 @@ function countOutOfOrder({ published, shown }) {
 export function tally(record) {
   const shown = new Set(record.shown);
   const missing = record.published.filter(({ id }) => !shown.has(id));
-  const told = missing.filter(({ id }) => record.told.has(id)).length;
-  const lost = missing.length - told;
+  const reported = missing.filter(({ id }) => record.reported.has(id)).length;
+  const lost = missing.length - reported;
   return {
     published: record.published.length,
     shown: shown.size,
     lost,
-    told,
+    reported,
     reloads: record.reloads,
     falselyComplete: Number(record.isComplete && lost > 0),
     incomplete: Number(!record.isComplete),

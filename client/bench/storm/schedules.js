@@ -6,7 +6,7 @@
  */
 
 import { createCore } from "../../core.js";
-import { SECOND, STABLE } from "../../limits.js";
+import { MINUTE, SECOND, STABLE } from "../../limits.js";
 
 /** Connects a core, lets the connection become stable, and then has each attempt fail. */
 function streamer(random) {
@@ -40,8 +40,16 @@ const growing = (least) => (random) => {
   return () => Math.min(10_000, min * 1.3 ** retries++);
 };
 
+/** Any time from 0 to a longest delay, which grows by a factor from Streamer's first one to its last one. */
+const fullJitter = (factor) => (random) => {
+  let attempts = 0;
+  return () => random() * Math.min(MINUTE, SECOND * factor ** attempts++);
+};
+
 export const SCHEDULES = {
   "streamer-client": streamer,
+  "factor 2, full jitter": fullJitter(2),
+  "factor 1.3, full jitter": fullJitter(1.3),
   // centrifuge 5.8.0, build/index.js: `backoff` with minReconnectDelay 500 and maxReconnectDelay 20000.
   "centrifuge": (random) => {
     let attempts = 0;

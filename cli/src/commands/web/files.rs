@@ -40,6 +40,7 @@ const FILES: &[File] = files! {
     "/streamer-client/job.js" JAVASCRIPT "../../../../client/job.js"
     "/streamer-client/limits.js" JAVASCRIPT "../../../../client/limits.js"
     "/streamer-client/requests.js" JAVASCRIPT "../../../../client/requests.js"
+    "/streamer-client/schedule.js" JAVASCRIPT "../../../../client/schedule.js"
     "/streamer-client/store.js" JAVASCRIPT "../../../../client/store.js"
     "/streamer-client/stream.js" JAVASCRIPT "../../../../client/stream.js"
 };
