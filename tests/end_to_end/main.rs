@@ -28,7 +28,6 @@ use std::{
 
 use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_sqs::types::Message as QueueMessage;
-use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
 use streamer_cli::stack::{
     Stack,

@@ -9,7 +9,6 @@ use std::{
 };
 
 use anyhow::Context as _;
-use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::Value;
 use streamer_cli::stack::{
     build::build,

@@ -17,7 +17,6 @@ use std::{
     time::Duration,
 };
 
-use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
 use streamer_cli::{
     paths,
@@ -29,7 +28,6 @@ use streamer_cli::{
         socket::Socket,
     },
 };
-use streamer_message::{TenantId, UserId};
 use streamer_producer::Message;
 use streamer_tests::{
     command::{Streamer, output, printed, ready, signal, signal_process},
