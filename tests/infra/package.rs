@@ -245,6 +245,20 @@ async fn terminated_package_ends_its_cargo() -> anyhow::Result<()> {
 
 /// A terminal that cannot move its cursor gets lines instead of a spinner.
 #[tokio::test]
+async fn processes_package_at_the_same_time() -> anyhow::Result<()> {
+    let streamer = Streamer::new("package-together").await?;
+    let arch = Architecture::HERE.to_string();
+    let package = async |number: usize| {
+        let folder = paths::shared(format!("tests/together-{number}-{}", std::process::id()));
+        let output = folder.to_str().unwrap();
+        let packaged = streamer.run(["package", "--quick", "--arch", &arch, "--output", output]).await?;
+        anyhow::ensure!(packaged.success, "{packaged:?}");
+        Ok(fs::remove_dir_all(folder)?)
+    };
+    futures::future::try_join_all((0..4).map(package)).await.map(drop)
+}
+
+#[tokio::test]
 async fn dumb_terminal_shows_that_it_compiles() -> anyhow::Result<()> {
     let streamer = Streamer::new("package-dumb").await?;
     let folder = paths::shared(format!("tests/dumb-{}", std::process::id()));

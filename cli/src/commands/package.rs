@@ -173,13 +173,17 @@ impl Package {
             return Ok(format!("not started (no qemu-user with a C library for {})", self.arch));
         };
         let name = &zip.target.name;
-        let folder = paths::workspace().join("target/package/start").join(name);
-        let started = start::start(content, &folder, &runner, &zip.environment).await;
-        let started = started.with_context(|| {
+        // Another process may package the same function at the same time.
+        let folder = format!("target/package/start/{name}-{}", std::process::id());
+        let folder = paths::workspace().join(folder);
+        let took =
+            start::start(content, &folder, &runner, &zip.environment).await.map(|started| started.took);
+        _ = fs::remove_dir_all(folder);
+        let took = took.with_context(|| {
             let remedy = if self.router.is_some() { " (--env sets a variable that it needs)" } else { "" };
             format!("the package of {name} does not start{remedy}")
         })?;
-        Ok(format!("starts in {} ms", started.took.as_millis()))
+        Ok(format!("starts in {} ms", took.as_millis()))
     }
 
     /// Builds the binaries of `targets`, and returns them in the same order.
