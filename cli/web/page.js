@@ -70,7 +70,8 @@ find("kill").addEventListener("click", () =>
   act(async () => {
     const killed = await killWorker();
     if (!killed) return "No worker is running. The next message starts one: try again while a report is under way.";
-    return `Killed ${killed} worker ${killed === 1 ? "process" : "processes"}. The next message starts another one.`;
+    const processes = killed === 1 ? "process" : "processes";
+    return `Killed ${killed} worker ${processes}. Messages in their hands come back after 3 minutes, others at once.`;
   }),
 );
 

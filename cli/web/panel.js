@@ -49,10 +49,11 @@ const complete = (result) => {
 /** Shows the reports of a device, the newest one first. */
 const showReports = (list, name) => {
   const rows = new Map();
+  let started = 0;
 
   const create = (id) => {
     const row = element("div", "progress");
-    const label = element("label", "", "Report");
+    const label = element("label", "", `Report ${++started}`);
     const bar = element("progress");
     const text = element("output", "", "Waiting for the router …");
     bar.id = `${name}-${id}`.replaceAll(" ", "-");
@@ -164,7 +165,7 @@ export const createPanel = (name, url, token, calls) => {
     offline.textContent = isOnline ? "Go offline" : "Come back";
     offlineNotice.textContent = isOnline
       ? ""
-      : "The device is offline: no frame gets through, and new connections fail.";
+      : "The device is offline: no frame gets through. The client notices when it sends something, or is back.";
   };
 
   find(".report").addEventListener("click", ({ currentTarget }) =>

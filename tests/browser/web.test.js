@@ -284,6 +284,7 @@ describe("a device", { concurrency: 5 }, () => {
       }
     };
     await fits();
+    user = `${user}-${"long".repeat(60)}`;
     await signIn(page, user);
     await addDevice(page, 2);
     await sendMessage(all, user, `A long text without spaces: ${"x".repeat(400)}`);

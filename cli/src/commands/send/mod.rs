@@ -264,7 +264,7 @@ impl Send {
         limit: Duration,
     ) -> anyhow::Result<()> {
         let receipts = log.wait(messages, limit).await?;
-        let (lines, error) = outcome::describe(&receipts, &self.audience(), limit);
+        let (lines, error) = outcome::describe(&receipts, &self.audience(), self.keep.is_some(), limit);
         lines.iter().for_each(|line| Screen::new().line(line));
         error.map_or(Ok(()), |error| Err(error.into()))
     }

@@ -9,8 +9,14 @@ use crate::exit::{Exit, NOT_DELIVERED};
 const MAX_LISTED: usize = 20;
 
 /// Returns the lines about the receipts of messages for `audience`, and the error unless every recipient has its
-/// message, or the mailbox keeps it.
-pub(super) fn describe(receipts: &[Receipt], audience: &str, limit: Duration) -> (Vec<String>, Option<Exit>) {
+/// message, or the mailbox keeps it. A message that `is_to_be_kept` is posted only after it is stored, so it is kept for
+/// a device that is gone.
+pub(super) fn describe(
+    receipts: &[Receipt],
+    audience: &str,
+    is_to_be_kept: bool,
+    limit: Duration,
+) -> (Vec<String>, Option<Exit>) {
     let fates: Vec<_> = receipts.iter().flat_map(|receipt| &receipt.recipients).collect();
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for (_, fate) in &fates {
@@ -31,7 +37,8 @@ pub(super) fn describe(receipts: &[Receipt], audience: &str, limit: Duration) ->
         lines.extend((!counts.is_empty()).then(|| counts.join(", ")));
     }
     let open = receipts.iter().filter(|receipt| !receipt.is_complete).count();
-    let others: Vec<_> = counts.keys().filter(|name| !SUCCESSES.contains(name)).collect();
+    let is_success = |name: &str| SUCCESSES.contains(&name) || (is_to_be_kept && name == "gone");
+    let others: Vec<_> = counts.keys().filter(|name| !is_success(name)).collect();
     if open == 0 && others.is_empty() && !fates.is_empty() {
         return (lines, None);
     }
@@ -90,7 +97,7 @@ mod tests {
     }
 
     fn described(receipts: &[Receipt]) -> (Vec<String>, Option<String>) {
-        let (lines, exit) = describe(receipts, "user anna of tenant acme", LIMIT);
+        let (lines, exit) = describe(receipts, "user anna of tenant acme", false, LIMIT);
         assert!(exit.as_ref().is_none_or(|exit| exit.code == 3));
         (lines, exit.map(|exit| exit.text))
     }
@@ -107,6 +114,16 @@ mod tests {
         assert_eq!((lines, error), (vec!["kept         user anna of tenant acme".to_owned()], None));
         let (_, error) = described(&[receipt(true, &[(None, "no_recipient", None)])]);
         assert!(error.unwrap().contains("no open connection"));
+    }
+
+    #[test]
+    fn kept_message_waits_for_gone_device() {
+        let both = [(Some("a="), "delivered", None), (Some("b="), "gone", None)];
+        let describe = |receipt| describe(&[receipt], "user anna of tenant acme", true, LIMIT);
+        let (lines, exit) = describe(receipt(true, &both));
+        assert_eq!(lines.last().map(String::as_str), Some("1 delivered, 1 gone"));
+        assert!(exit.is_none());
+        assert!(describe(receipt(true, &[(None, "rejected", None)])).1.is_some());
     }
 
     #[test]
