@@ -59,7 +59,7 @@ struct Fields {
 }
 
 impl Action {
-    /// Parses the action at a path. `None` if there is none.
+    /// Parses the action at a path. `None` if the path has no action.
     ///
     /// # Errors
     /// [`InvalidBody`] for a body that the action can't use.

@@ -91,7 +91,7 @@ impl FrontDoor {
         format!("ws://{}/{}", self.address, self.stage)
     }
 
-    /// Returns the faults of this front door, of which there are none at first.
+    /// Returns the faults of this front door. It has no fault at first.
     #[must_use]
     pub fn faults(&self) -> &Faults {
         &self.faults
