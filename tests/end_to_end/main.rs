@@ -42,7 +42,7 @@ use streamer_message::{ConnectionId, TenantId, UserId};
 use streamer_producer::Message;
 use streamer_tests::{
     client::Client,
-    emulator::{crowd, producer, stack},
+    emulator::{self, crowd, producer, stack},
     event, eventually,
 };
 
@@ -50,16 +50,7 @@ const TENANT: &str = "path";
 
 /// Returns the live connections of a user.
 async fn rows(stack: &Stack, user: &str) -> anyhow::Result<Vec<IndexedConnection>> {
-    let (tenant, user) = (TenantId::new(TENANT)?, UserId::new(user)?);
-    let (table, mut rows, mut after) = (stack.table(), Vec::new(), None);
-    loop {
-        let page = table.by_user(&tenant, &user, after.as_ref(), SystemTime::now()).await?;
-        rows.extend(page.connections);
-        after = page.next;
-        if after.is_none() {
-            return Ok(rows);
-        }
-    }
+    emulator::rows(stack, TENANT, user).await
 }
 
 /// Connects a client of a user without other connections.

@@ -11,12 +11,11 @@ use std::{
 };
 
 use aws_sdk_lambda::{Client, primitives::Blob};
-use futures::{StreamExt, TryStreamExt, stream};
 use streamer_cli::stack::{Stack, build::build, deploy::Overrides, socket::Socket};
 use streamer_message::{TenantId, UserId};
 use streamer_producer::Message;
 use streamer_tests::{
-    emulator::{VISIBILITY, producer},
+    emulator::{VISIBILITY, crowd, producer},
     eventually, full,
 };
 
@@ -89,15 +88,10 @@ async fn upgrades_lose_no_message() -> anyhow::Result<()> {
         ..Overrides::default()
     };
     let stack = Stack::start("upgrade", &overrides).await?;
-    let connect = |_| async { stack.connect("upgrade", "open").await };
-    let sockets: Vec<_> = stream::iter(0..SOCKETS).map(connect).buffer_unordered(10).try_collect().await?;
-    let (tenant, user) = (TenantId::new("upgrade")?, UserId::new("open")?);
-    let rows = stack.table().by_user(&tenant, &user, None, SystemTime::now()).await?.connections;
-    assert_eq!(rows.len(), SOCKETS);
+    let (sockets, ids) = crowd(&stack, "upgrade", "open", SOCKETS).await?;
 
     let mut arrivals = Arrivals::of(sockets);
-    let all = (0..messages)
-        .map(|number| Message::connection(&rows[number % SOCKETS].connection_id).payload(&number));
+    let all = (0..messages).map(|number| Message::connection(&ids[number % SOCKETS]).payload(&number));
     let all = all.collect::<Result<Vec<_>, _>>()?;
     let (producer, packages) = (producer(&stack.config, &stack.deployed.queue_url), packages().await?);
     let sending = async { anyhow::Ok(producer.send_all(all).await?) };

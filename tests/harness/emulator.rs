@@ -11,6 +11,7 @@ use anyhow::anyhow;
 use aws_config::SdkConfig;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use streamer_cli::stack::{Stack, deploy::Overrides, socket::Socket};
+use streamer_connections::IndexedConnection;
 use streamer_message::{ConnectionId, TenantId, UserId};
 use streamer_producer::Producer;
 use tokio::{
@@ -61,6 +62,23 @@ pub async fn connect(stack: &Stack, tenant: &str, user: &str) -> anyhow::Result<
     }
 }
 
+/// Returns the live connections of a user.
+///
+/// # Errors
+/// When a call to the connection table fails.
+pub async fn rows(stack: &Stack, tenant: &str, user: &str) -> anyhow::Result<Vec<IndexedConnection>> {
+    let (tenant, user) = (TenantId::new(tenant)?, UserId::new(user)?);
+    let (table, mut rows, mut after) = (stack.table(), Vec::new(), None);
+    loop {
+        let page = table.by_user(&tenant, &user, after.as_ref(), SystemTime::now()).await?;
+        rows.extend(page.connections);
+        after = page.next;
+        if after.is_none() {
+            return Ok(rows);
+        }
+    }
+}
+
 /// Connects many sockets of a user, and returns their connections once each has its row. A connection whose handshake
 /// timed out has a row, too, until `disconnect-handler` removes it.
 ///
@@ -74,19 +92,10 @@ pub async fn crowd(
 ) -> anyhow::Result<(Vec<Socket>, Vec<ConnectionId>)> {
     let connecting = stream::iter(0..sockets).map(|_| connect(stack, tenant, user));
     let connected: Vec<_> = connecting.buffer_unordered(20).try_collect().await?;
-    let (tenant, user) = (TenantId::new(tenant)?, UserId::new(user)?);
     let mut ids = Vec::new();
     eventually("each socket has a row", async || {
-        ids.clear();
-        let mut after = None;
-        loop {
-            let page = stack.table().by_user(&tenant, &user, after.as_ref(), SystemTime::now()).await?;
-            ids.extend(page.connections.into_iter().map(|row| row.connection_id));
-            after = page.next;
-            if after.is_none() {
-                return Ok(ids.len() == sockets);
-            }
-        }
+        ids = rows(stack, tenant, user).await?.into_iter().map(|row| row.connection_id).collect();
+        Ok(ids.len() == sockets)
     })
     .await?;
     Ok((connected, ids))
