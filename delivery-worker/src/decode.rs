@@ -6,8 +6,8 @@ use bytes::Bytes;
 use streamer_events::{Body, SqsRecord};
 use streamer_mailbox::Stream;
 use streamer_message::{
-    Audience, ConnectionId, DecodeError, Envelope, Payload, Position, Retry, StreamName, Texts,
-    frame::ServerFrame,
+    Audience, ConnectionId, DecodeError, Envelope, Payload, Position, ReceiptRequest, Retry, StreamName,
+    Texts, frame::ServerFrame,
 };
 
 use crate::outcome::{Completed, Outcome};
@@ -187,9 +187,9 @@ impl Message {
 
     /// Encodes the message for other recipients, with other notes.
     #[must_use]
-    pub fn encode(&self, to: &Audience, retry: Option<&Retry>) -> String {
+    pub fn encode(&self, to: &Audience, receipt: Option<&ReceiptRequest>, retry: Option<&Retry>) -> String {
         let [payload, to_json, request] = [&self.payload, &self.to_json, &self.request_json].map(text);
-        self.envelope.encode(Texts { payload, to: to_json, request }, to, retry)
+        self.envelope.encode(Texts { payload, to: to_json, request }, to, receipt, retry)
     }
 
     /// Returns the stream of its user.
@@ -205,9 +205,9 @@ impl Message {
     /// for byte.
     #[expect(clippy::expect_used, reason = "the payload was read as JSON, and a frame is valid JSON")]
     pub(crate) fn frame(&self, Position { epoch, seq }: &Position) -> Bytes {
-        let (stream, id) = (StreamName::User, &self.envelope.id);
+        let (stream, id, ack) = (StreamName::User, &self.envelope.id, self.envelope.receipt.is_some());
         let payload: Payload<'_> = serde_json::from_str(self.payload_text()).expect("a payload is JSON");
-        let frame = ServerFrame::Message { stream, epoch, seq: *seq, id, payload };
+        let frame = ServerFrame::Message { stream, epoch, seq: *seq, id, ack, payload };
         let mut bytes = Vec::with_capacity(self.payload.len() + FRAME_BYTES);
         serde_json::to_writer(&mut bytes, &frame).expect("a frame is JSON");
         bytes.into()

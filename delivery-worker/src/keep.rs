@@ -289,6 +289,7 @@ fn new_message(record: &Record, now: SystemTime) -> Option<NewMessage<'_>> {
         id: &message.envelope.id,
         body: message.payload_text(),
         until: message.expires_at.map_or(kept_until, |expires_at| expires_at.min(kept_until)),
+        ack: message.envelope.receipt.is_some(),
         tried_since: may_be_stored.then(|| record.since().unwrap_or(SystemTime::UNIX_EPOCH)),
     })
 }

@@ -83,7 +83,11 @@ impl Outgoing {
     ) -> Self {
         let body = match &record.content {
             Err(_) => record.text().to_owned(),
-            Ok(message) => message.encode(&narrow(message.envelope.to.clone(), unfinished), None),
+            Ok(message) => message.encode(
+                &narrow(message.envelope.to.clone(), unfinished),
+                message.envelope.receipt.as_ref(),
+                None,
+            ),
         };
         let attributes = vec![
             (dead_letter::REASON, why.reason.to_owned()),
@@ -123,7 +127,7 @@ impl Outgoing {
             kept: record.position().cloned(),
         };
         let to = narrow(message.envelope.to.clone(), unfinished);
-        let body = message.encode(&to, Some(&retry));
+        let body = message.encode(&to, message.envelope.receipt.as_ref(), Some(&retry));
         Some(Self { body, delay: why.delay, ..Self::about(index, record) })
     }
 
@@ -135,7 +139,7 @@ impl Outgoing {
         audiences: &'a [Audience],
     ) -> impl Iterator<Item = Self> {
         audiences.iter().enumerate().map(|(index, to)| {
-            let body = message.encode(to, None);
+            let body = message.encode(to, message.envelope.receipt.as_ref(), None);
             Self { body, ..Self::about(index, record) }
         })
     }

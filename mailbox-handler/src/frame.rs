@@ -28,7 +28,7 @@ pub(crate) fn encode(
 ) -> Result<Bytes, PayloadError> {
     let messages = page.messages.iter().map(|(seq, message)| {
         let payload = Payload::from_json(message.body.clone())?;
-        Ok(PageMessage { seq: *seq, id: &message.id, payload })
+        Ok(PageMessage { seq: *seq, id: &message.id, ack: message.ack, payload })
     });
     let end = connected_at + CONNECTION_DURATION;
     let since_epoch = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -65,6 +65,7 @@ mod tests {
             body: body.to_owned(),
             stored_at: CONNECTED_AT,
             until,
+            ack: true,
         };
         Page {
             epoch: "e.0".try_into().unwrap(),
@@ -88,7 +89,7 @@ mod tests {
         let expected = json!({
             "type": "streamer.page", "n": 7, "stream": "user", "epoch": "e.0",
             "after": 1, "through": 4, "top": 9,
-            "messages": [{"seq": 2, "id": "m", "payload": [1]}],
+            "messages": [{"seq": 2, "id": "m", "ack": true, "payload": [1]}],
             "missing": [{"from": 3, "to": 4, "reason": "expired"}],
             "reset": "epoch", "expires_in": 7198, "now": 1500,
         });

@@ -40,6 +40,8 @@ pub struct NewMessage<'a> {
     pub body: &'a str,
     /// When the message expires.
     pub until: SystemTime,
+    /// Whether clients acknowledge that they have handled the message.
+    pub ack: bool,
     /// If an earlier attempt may have stored the message: when the first one began. The append then looks for the
     /// message's id first.
     pub tried_since: Option<SystemTime>,
@@ -161,7 +163,7 @@ impl<T: Table> Mailbox<T> {
         // from number to number until it finds the message. It may store a second copy if DynamoDB removed a message in
         // between.
         let (id, body) = (message.id.clone(), message.body.to_owned());
-        let stored = StoredMessage { id, body, stored_at: now, until: message.until };
+        let stored = StoredMessage { id, body, stored_at: now, until: message.until, ack: message.ack };
         for _ in 0..TRIES {
             let seq = pass.reached + 1;
             let put = self.table.put_message(stream, &pass.head.epoch, seq, &stored).await?;

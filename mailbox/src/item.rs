@@ -15,6 +15,9 @@ use crate::{
     table::{StoredId, StoredMessage, TableError},
 };
 
+/// The attribute of a message that clients acknowledge, which others lack.
+const ACK: &str = "ack";
+
 pub(crate) type Item = HashMap<String, AttributeValue>;
 
 pub(crate) fn text(text: &str) -> AttributeValue {
@@ -54,7 +57,7 @@ pub(crate) fn to_head(item: &Item) -> Result<Head, TableError> {
 }
 
 pub(crate) fn of_message(stream: &Stream, epoch: &Epoch, seq: u64, message: &StoredMessage) -> Item {
-    with(
+    let mut item = with(
         key(stream, &message_key(epoch, seq)),
         [
             ("id", text(message.id.as_str())),
@@ -63,7 +66,11 @@ pub(crate) fn of_message(stream: &Stream, epoch: &Epoch, seq: u64, message: &Sto
             ("until", number(millis(message.until))),
             (EXPIRES_AT, number(seconds(message.expires_at()))),
         ],
-    )
+    );
+    if message.ack {
+        item.insert(ACK.to_owned(), AttributeValue::Bool(true));
+    }
+    item
 }
 
 pub(crate) fn into_message(mut item: Item) -> Result<(u64, StoredMessage), TableError> {
@@ -72,7 +79,8 @@ pub(crate) fn into_message(mut item: Item) -> Result<(u64, StoredMessage), Table
         _ => return Err(TableError::Item("body")),
     };
     let (stored_at, until) = (stored_at(&item)?, read_millis(&item, "until")?);
-    Ok((seq(&item)?, StoredMessage { id: id(&item)?, body, stored_at, until }))
+    let ack = item.get(ACK).is_some_and(|ack| ack.as_bool() == Ok(&true));
+    Ok((seq(&item)?, StoredMessage { id: id(&item)?, body, stored_at, until, ack }))
 }
 
 /// Returns when DynamoDB may remove an item.

@@ -55,7 +55,7 @@ impl<T: Table> Mailbox<T> {
             let (page, through) = self.table.messages(stream, &head.epoch, read + 1..=head.top, READ).await?;
             messages.extend(page.into_iter().filter(|(_, message)| message.until > now).map(
                 |(seq, message)| {
-                    let StoredMessage { id, body, stored_at, until } = message;
+                    let StoredMessage { id, body, stored_at, until, .. } = message;
                     KeptMessage { seq, id, stored_at, until, bytes: body.len() }
                 },
             ));

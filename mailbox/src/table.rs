@@ -35,6 +35,8 @@ pub struct StoredMessage {
     pub stored_at: SystemTime,
     /// When it expires. Readers drop it from then on.
     pub until: SystemTime,
+    /// Whether clients acknowledge that they have handled the message.
+    pub ack: bool,
 }
 
 /// A message in the table without its payload.

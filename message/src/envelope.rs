@@ -10,6 +10,7 @@ use crate::{
     keep::Keep,
     outbound::{OutboundMessage, Request, Retry, Version},
     payload::escape_for_queue,
+    receipt::ReceiptRequest,
 };
 
 /// A message without its payload. It owns everything that a worker needs to send the message again.
@@ -27,6 +28,8 @@ pub struct Envelope {
     pub expires_at: Option<u64>,
     /// Time for which the mailbox keeps the message.
     pub keep: Option<Keep>,
+    /// The request for a receipt, with the notes of earlier workers.
+    pub receipt: Option<ReceiptRequest>,
     /// The notes of the worker that handed it back.
     pub retry: Option<Retry>,
     unknown: UnknownFields<'static>,
@@ -53,15 +56,23 @@ impl Envelope {
         let [payload, to, request] = ["payload", "to", "request"].map(|field| fields.text(field));
         let texts = Texts { payload, to, request };
         let message = OutboundMessage::from_fields(fields)?;
-        let OutboundMessage { id, to, request, supersedable, expires_at, keep, retry, unknown, .. } = message;
+        let OutboundMessage {
+            id, to, request, supersedable, expires_at, keep, receipt, retry, unknown, ..
+        } = message;
         let unknown = unknown.into_owned();
-        Ok((Self { id, to, request, supersedable, expires_at, keep, retry, unknown }, texts))
+        Ok((Self { id, to, request, supersedable, expires_at, keep, receipt, retry, unknown }, texts))
     }
 
     /// Encodes the message for other recipients, with other notes. All other fields keep their values, including
     /// unknown ones at the top level and inside `to` and `request`.
     #[must_use]
-    pub fn encode(&self, texts: Texts<'_>, to: &Audience, retry: Option<&Retry>) -> String {
+    pub fn encode(
+        &self,
+        texts: Texts<'_>,
+        to: &Audience,
+        receipt: Option<&ReceiptRequest>,
+        retry: Option<&Retry>,
+    ) -> String {
         let mut fields = vec![
             object_field("version", &json(&Version)),
             object_field("id", &json(&self.id)),
@@ -76,6 +87,7 @@ impl Envelope {
         }
         fields.extend(self.expires_at.map(|expires_at| object_field("expires_at", &json(&expires_at))));
         fields.extend(self.keep.map(|keep| object_field("keep", &json(&keep))));
+        fields.extend(receipt.map(|receipt| object_field("receipt", &json(receipt))));
         fields.extend(retry.map(|retry| object_field("retry", &json(retry))));
         fields.extend(self.unknown.iter().map(|(name, value)| object_field(name, value.as_str())));
         escape_for_queue(format!("{{{}}}", fields.join(",")))
@@ -95,7 +107,12 @@ mod tests {
 
     fn encode(body: &str, to: Option<&Audience>) -> Value {
         let (envelope, texts) = Envelope::decode(body).unwrap();
-        let encoded = envelope.encode(texts, to.unwrap_or(&envelope.to), envelope.retry.as_ref());
+        let encoded = envelope.encode(
+            texts,
+            to.unwrap_or(&envelope.to),
+            envelope.receipt.as_ref(),
+            envelope.retry.as_ref(),
+        );
         serde_json::from_str(&encoded).unwrap()
     }
 
@@ -110,6 +127,7 @@ mod tests {
             "supersedable": true,
             "expires_at": 1_764_000_000_000_u64,
             "keep": 604_800,
+            "receipt": {"part": "9f.0", "settled": {"delivered": 2}},
             "retry": {"count": 3, "receives": 1, "since": 5, "cause": "503", "done": ["a="], "kept": {"epoch": "e", "seq": 9}},
             "note": true,
         });
@@ -117,7 +135,10 @@ mod tests {
         assert_eq!(encode(&text, None), body);
         let (envelope, texts) = Envelope::decode(&text).unwrap();
         let message = OutboundMessage::decode(&text).unwrap().encode();
-        assert_eq!(envelope.encode(texts, &envelope.to, envelope.retry.as_ref()), message);
+        assert_eq!(
+            envelope.encode(texts, &envelope.to, envelope.receipt.as_ref(), envelope.retry.as_ref()),
+            message
+        );
     }
 
     #[test]
@@ -142,6 +163,6 @@ mod tests {
         let body = format!(r#"{{"version":1,"id":"m","to":{{"connection":"c"}},"payload":1,{retry}}}"#);
         let (envelope, texts) = Envelope::decode(&body).unwrap();
         let expected = r#"{"version":1,"id":"m","to":{"connection":"c"},"payload":1}"#;
-        assert_eq!(envelope.encode(texts, &envelope.to, None), expected);
+        assert_eq!(envelope.encode(texts, &envelope.to, None, None), expected);
     }
 }

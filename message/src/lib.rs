@@ -6,6 +6,8 @@
 //! - [`ClientMessage`]: the payloads that the library builds. A payload may be any other JSON.
 //! - [`Keep`]: how long the mailbox keeps a message for a user who is away, and [`Position`]: a kept message's place in
 //!   the user's stream.
+//! - [`Receipt`]: the outcome of a message, for a producer that asked for it. [`ReceiptEvent`] carries it, and
+//!   [`ReceiptTally`] adds up the receipts of a large audience.
 //! - [`frame`]: the frames that clients and the mailbox exchange.
 //! - [`dead_letter`]: the attributes and reasons of messages on the dead-letter queue.
 //! - [`limits`]: every limit, with the AWS page that it comes from.
@@ -29,6 +31,7 @@ mod outbound;
 mod pack;
 mod payload;
 mod position;
+mod receipt;
 #[cfg(test)]
 mod schema;
 #[doc(hidden)]
@@ -51,6 +54,9 @@ pub use outbound::{OutboundMessage, Request, Version};
 pub use pack::{Limit, pack};
 pub use payload::{Payload, PayloadError};
 pub use position::{Position, StreamName};
+pub use receipt::{
+    OutcomeCounts, Parts, Receipt, ReceiptError, ReceiptEvent, ReceiptOutcome, ReceiptRequest, ReceiptTally,
+};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -49,3 +49,7 @@ pub const PAGE_BYTES: usize = 30 * 1024;
 
 /// Maximum number of streams that one sync names. Streamer's own limit.
 pub const SYNC_STREAMS: usize = 10;
+
+/// Maximum number of messages that one acknowledgment names, so that their receipts fit one SQS batch call. Streamer's
+/// own limit.
+pub const ACK_IDS: usize = QUEUE_BATCH_MESSAGES;

@@ -1,6 +1,6 @@
 //! Messages on the outbound queue.
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use crate::{
     audience::Audience,
@@ -11,6 +11,7 @@ use crate::{
     number::{self, Whole},
     payload::{Payload, escape_for_queue},
     position::Position,
+    receipt::ReceiptRequest,
     time, wrapped,
 };
 
@@ -47,6 +48,11 @@ pub struct OutboundMessage<'a> {
     /// Seconds for which the mailbox keeps the message for a user who is away, from 60 to 2592000. Only for a user.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep: Option<Keep>,
+    /// Whether the worker sends a receipt with the message's outcome to the receipts queue: `true`, or
+    /// `{"part": "1/3"}` in the first of three messages with the same id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<crate::schema::ReceiptField>"))]
+    pub receipt: Option<ReceiptRequest>,
     /// The worker's notes on a message that it handed back. Producers leave it out.
     #[doc(hidden)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -72,6 +78,15 @@ impl Version {
 impl Serialize for Version {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_u64(Self::NUMBER)
+    }
+}
+
+impl<'de> Deserialize<'de> for Version {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Whole::<u64>::deserialize(deserializer)? {
+            Whole(Self::NUMBER) => Ok(Self),
+            Whole(other) => Err(D::Error::custom(format_args!("version {other} is not known here"))),
+        }
     }
 }
 
@@ -146,6 +161,7 @@ impl<'a> OutboundMessage<'a> {
             supersedable: false,
             expires_at: None,
             keep: None,
+            receipt: None,
             retry: None,
             unknown: UnknownFields::default(),
         }
@@ -179,6 +195,7 @@ impl<'a> OutboundMessage<'a> {
             supersedable: fields.optional("supersedable", "true or false")?.unwrap_or(false),
             expires_at: time::optional(&mut fields, "expires_at")?,
             keep: fields.optional("keep", KEEP)?,
+            receipt: ReceiptRequest::read(&mut fields)?,
             retry: fields.optional("retry", "the value that a worker wrote, or no value")?,
             unknown: fields.rest(),
         };
@@ -215,6 +232,7 @@ mod tests {
             "request": {"id": "req_123", "seq": 7},
             "supersedable": true,
             "expires_at": 1_764_000_000_000_u64,
+            "receipt": true,
             "retry": {"count": 3, "receives": 1, "since": 1_763_999_000_000_u64, "cause": "503", "done": ["a="]},
         })
     }
@@ -265,7 +283,7 @@ mod tests {
 
     #[test]
     fn optional_fields_accept_null() {
-        for field in ["request", "supersedable", "expires_at", "keep", "retry"] {
+        for field in ["request", "supersedable", "expires_at", "keep", "receipt", "retry"] {
             assert!(OutboundMessage::decode(&with(field, Value::Null)).is_ok(), "{field}");
         }
     }
@@ -292,6 +310,7 @@ mod tests {
             ("expires_at", json!(-1.5)),
             ("keep", json!(59)),
             ("keep", json!("s3cret")),
+            ("receipt", json!("s3cret")),
             ("retry", json!("s3cret")),
         ] {
             let error = OutboundMessage::decode(&with(field, value)).unwrap_err();

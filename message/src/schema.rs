@@ -11,6 +11,7 @@ use crate::{
     client::ClientMessage,
     frame::{ClientFrame, ServerFrame},
     outbound::{OutboundMessage, Version},
+    receipt::Receipt,
 };
 
 impl JsonSchema for Version {
@@ -21,6 +22,20 @@ impl JsonSchema for Version {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "const": Self::NUMBER })
     }
+}
+
+/// The values of `receipt` that producers write.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "only its schema is used")]
+pub(crate) enum ReceiptField {
+    /// Whether the worker sends a receipt.
+    Wanted(bool),
+    /// The number of the message among those with the same id, from 1, and how many there are.
+    Body {
+        #[schemars(regex(pattern = "^[1-9][0-9]*/[1-9][0-9]*$"))]
+        part: String,
+    },
 }
 
 fn check(file: &str, schema: &Schema) {
@@ -48,6 +63,11 @@ fn client_message_schema_matches_type() {
 fn frame_schemas_match_types() {
     check("client-frame.json", &schema_for!(ClientFrame));
     check("server-frame.json", &schema_for!(ServerFrame<'static>));
+}
+
+#[test]
+fn receipt_schema_matches_type() {
+    check("receipt.v1.json", &schema_for!(Receipt));
 }
 
 /// The pattern of ids of users and tenants, in a language of its own, agrees with the type.

@@ -32,10 +32,23 @@ impl Message {
     /// [`MessageError`] for a body that is not valid, or that only a worker writes: correct it.
     pub fn decode(body: &str) -> Result<Self, MessageError> {
         let OutboundMessage {
-            id, to, payload, request, supersedable, expires_at, keep, retry, unknown, ..
+            id,
+            to,
+            payload,
+            request,
+            supersedable,
+            expires_at,
+            keep,
+            receipt,
+            retry,
+            unknown,
+            ..
         } = OutboundMessage::decode(body)?;
         if retry.is_some() {
             return Err(MessageError::NotOfProducer("`retry`"));
+        }
+        if receipt.as_ref().is_some_and(|receipt| !receipt.is_of_producer()) {
+            return Err(MessageError::NotOfProducer("`receipt` with notes"));
         }
         if !unknown.is_empty() {
             return Err(MessageError::NotOfProducer("a field besides those of the schema"));
@@ -50,7 +63,18 @@ impl Message {
         let payload = Payload::from_json(payload.as_str().to_owned())?;
         check_keep(keep, &to, &payload)?;
         let (fair_queue_tenant, trace) = (None, None);
-        Ok(Self { to, fair_queue_tenant, id, payload, request, supersedable, expires_at, keep, trace })
+        Ok(Self {
+            to,
+            fair_queue_tenant,
+            id,
+            payload,
+            request,
+            supersedable,
+            expires_at,
+            keep,
+            receipt,
+            trace,
+        })
     }
 }
 

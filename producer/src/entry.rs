@@ -64,10 +64,13 @@ pub(crate) fn entries(message: Message, is_fifo: bool) -> impl Iterator<Item = E
         }
         Recipients::Tenant(tenant) => vec![Audience::Tenant(tenant.clone())],
     };
-    audiences.into_iter().map(move |to| entry(&message, to, is_fifo))
+    let bodies = audiences.len();
+    let numbered = (1..).zip(audiences);
+    numbered.map(move |(number, to)| entry(&message, to, (number, bodies), is_fifo))
 }
 
-fn entry(message: &Message, to: Audience, is_fifo: bool) -> Entry {
+/// Writes the body with this number, of so many bodies.
+fn entry(message: &Message, to: Audience, (number, bodies): (usize, usize), is_fifo: bool) -> Entry {
     let (group, deduplication, key) = if is_fifo {
         let audience = audience_id(&to);
         let deduplication = format!("{}:{audience}", encode(message.id.as_str()));
@@ -88,6 +91,7 @@ fn entry(message: &Message, to: Audience, is_fifo: bool) -> Entry {
     outbound.supersedable = message.supersedable;
     outbound.expires_at = message.expires_at;
     outbound.keep = message.keep;
+    outbound.receipt = message.receipt.clone().map(|receipt| receipt.of_body(number, bodies));
     Entry { body: outbound.encode(), group, deduplication, trace: message.trace.clone(), key }
 }
 

@@ -124,8 +124,9 @@ pub use message::{Message, MessageBuilder};
 pub use producer::Producer;
 pub use progress::{EndError, Progress};
 pub use streamer_message::{
-    ClientContent, ClientError, ConnectionId, DecodeError, InvalidId, InvalidKeep, MessageId, PayloadError,
-    Percent, PercentOutOfRange, RequestId, TenantId, UserId, limits,
+    ClientContent, ClientError, ConnectionId, DecodeError, InvalidId, InvalidKeep, MessageId, OutcomeCounts,
+    Parts, PayloadError, Percent, PercentOutOfRange, Receipt, ReceiptError, ReceiptEvent, ReceiptOutcome,
+    ReceiptTally, RequestId, TenantId, UserId, limits,
 };
 
 #[cfg(doctest)]

@@ -9,7 +9,7 @@ use std::{
 use serde::Serialize;
 use streamer_message::{
     ClientContent, ClientError, ClientMessage, ConnectionId, InvalidId, InvalidKeep, Keep, MessageId,
-    Payload, PayloadError, Percent, PercentOutOfRange, Request, RequestId, TenantId, UserId,
+    Payload, PayloadError, Percent, PercentOutOfRange, ReceiptRequest, Request, RequestId, TenantId, UserId,
     limits::KEPT_PAYLOAD_BYTES,
 };
 
@@ -46,6 +46,7 @@ pub struct Message {
     pub(crate) supersedable: bool,
     pub(crate) expires_at: Option<u64>,
     pub(crate) keep: Option<Keep>,
+    pub(crate) receipt: Option<ReceiptRequest>,
     pub(crate) trace: Option<String>,
 }
 
@@ -78,6 +79,7 @@ pub struct MessageBuilder {
     supersedable: Option<bool>,
     expires_in: Option<Duration>,
     keep: Result<Option<Keep>, InvalidKeep>,
+    receipt: bool,
     trace: Option<String>,
 }
 
@@ -160,8 +162,8 @@ impl fmt::Debug for Message {
 impl MessageBuilder {
     fn new(to: Result<Option<Recipients>, InvalidId>) -> Self {
         let (fair_queue_tenant, id, request) = (Ok(None), Ok(None), Ok(None));
-        let (supersedable, expires_in, keep, trace) = (None, None, Ok(None), None);
-        Self { to, fair_queue_tenant, id, request, supersedable, expires_in, keep, trace }
+        let (supersedable, expires_in, keep, receipt, trace) = (None, None, Ok(None), false, None);
+        Self { to, fair_queue_tenant, id, request, supersedable, expires_in, keep, receipt, trace }
     }
 
     /// Sets the tenant of the connections, for SQS fair queues: on a standard queue, SQS delays the messages of a
@@ -239,6 +241,25 @@ impl MessageBuilder {
         self
     }
 
+    /// Asks for a receipt: the worker sends the message's outcome to the deployment's receipts queue, from which
+    /// [`Receipt::decode`](crate::Receipt::decode) reads it. A message for more than 100 connections has a receipt for
+    /// each 100, and a message for a large audience one for each part; [`ReceiptTally`](crate::ReceiptTally) adds them
+    /// up. A kept message has another one, `acknowledged`, for each client that has handled it.
+    ///
+    /// A deployment without a receipts queue delivers the message and counts the receipt in the metric
+    /// `ReceiptsWithoutQueue`.
+    ///
+    /// ```
+    /// # use streamer_producer::Message;
+    /// let message = Message::user("acme", "anna").id("order-7").receipt().payload("shipped")?;
+    /// # drop(message);
+    /// # Ok::<_, streamer_producer::MessageError>(())
+    /// ```
+    pub fn receipt(mut self) -> Self {
+        self.receipt = true;
+        self
+    }
+
     /// Sets whether a later message of the same request makes this one worthless. The default is true for progress, and
     /// false for all other content.
     pub fn supersedable(mut self, supersedable: bool) -> Self {
@@ -259,9 +280,9 @@ impl MessageBuilder {
         self
     }
 
-    /// Removes the time for which the message is kept.
-    pub(crate) fn without_keep(mut self) -> Self {
-        self.keep = Ok(None);
+    /// Removes the wishes that concern the end of a request: to keep the message, and a receipt.
+    pub(crate) fn as_update(mut self) -> Self {
+        (self.keep, self.receipt) = (Ok(None), false);
         self
     }
 
@@ -405,6 +426,7 @@ impl MessageBuilder {
             trace: trace.filter(|header| is_trace(header)),
             payload,
             keep,
+            receipt: self.receipt.then(ReceiptRequest::default),
             id,
             request,
             supersedable: self.supersedable.unwrap_or(supersedable),

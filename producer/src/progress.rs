@@ -35,7 +35,8 @@ const SAFE_BYTES: usize = limits::PAYLOAD_BYTES / 8;
 /// # }
 /// ```
 ///
-/// If the builder [keeps](MessageBuilder::keep) the message, that applies to the end, and not to the updates.
+/// If the builder [keeps](MessageBuilder::keep) the message or asks for a [receipt](MessageBuilder::receipt), that
+/// applies to the end, and not to the updates.
 ///
 /// An end first sends the pending update. If that fails within half the producer's [timeout](Producer::timeout), the
 /// end drops the update. Dropping the handle, or the future of an end, also drops the pending update.
@@ -96,7 +97,7 @@ impl Producer {
         drop(to.clone().acknowledgment(None)?);
         Ok(Progress {
             producer: self.clone(),
-            update: to.clone().without_id().without_keep(),
+            update: to.clone().without_id().as_update(),
             end: to.with_id(),
             min_interval: MIN_INTERVAL,
             left_at: None,

@@ -60,7 +60,7 @@ impl Operations {
     fn message(&mut self) -> StoredMessage {
         let id = MessageId::new(format!("m{}", self.rng.u32(..))).unwrap();
         let body = format!("{{\"é\":\"{}\"}}", "x".repeat(self.rng.usize(..200)));
-        StoredMessage { id, body, stored_at: self.time(), until: self.time() }
+        StoredMessage { id, body, stored_at: self.time(), until: self.time(), ack: self.rng.bool() }
     }
 
     /// Performs the next operation, which the seed determines, and returns its name and its result as text.

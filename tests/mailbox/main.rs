@@ -41,7 +41,7 @@ fn mailbox<T: Table>(table: T, max_messages: u64) -> Mailbox<T> {
 
 /// A message that is kept for 600 s from the beginning.
 fn message<'a>(id: &'a MessageId, body: &'a str) -> NewMessage<'a> {
-    NewMessage { id, body, until: at(600), tried_since: None }
+    NewMessage { id, body, until: at(600), ack: false, tried_since: None }
 }
 
 /// Appends messages with these ids at the beginning.

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    id::Epoch,
-    limits::{PAGE_BYTES, SYNC_STREAMS},
+    id::{Epoch, MessageId},
+    limits::{ACK_IDS, PAGE_BYTES, SYNC_STREAMS},
     number,
     position::{Position, StreamName},
 };
@@ -20,6 +20,9 @@ pub enum ClientFrame {
     /// Asks for the messages after the client's position.
     #[serde(rename = "streamer.sync")]
     Sync(SyncFrame),
+    /// Says that the client has handled messages whose producers want to know.
+    #[serde(rename = "streamer.ack")]
+    Ack(AckFrame),
     /// Asks for a [`ServerFrame::Pong`](super::ServerFrame::Pong).
     #[serde(rename = "streamer.ping")]
     Ping,
@@ -42,6 +45,24 @@ pub struct SyncFrame {
     /// Maximum size of the answer in bytes, 30720 by default and at most. A single message may be larger.
     #[serde(default, deserialize_with = "number::optional_whole", skip_serializing_if = "Option::is_none")]
     pub max: Option<usize>,
+}
+
+/// Messages that the client has handled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[non_exhaustive]
+pub struct AckFrame {
+    /// The ids of the messages, at most 10.
+    #[cfg_attr(test, schemars(length(min = 1, max = ACK_IDS)))]
+    pub ids: Vec<MessageId>,
+}
+
+impl AckFrame {
+    /// Returns the acknowledgment of these messages, 1 to 10.
+    #[must_use]
+    pub fn new(ids: Vec<MessageId>) -> Self {
+        Self { ids }
+    }
 }
 
 /// A stream, and the client's position in it.
@@ -89,7 +110,9 @@ pub enum Start {
 #[non_exhaustive]
 pub enum InvalidFrame {
     /// The frame is not a JSON object with a `type` or an `action` that is known here.
-    #[error("the frame has no `type` that is known here: send `streamer.sync` or `streamer.ping`")]
+    #[error(
+        "the frame has no `type` that is known here: send `streamer.sync`, `streamer.ack` or `streamer.ping`"
+    )]
     Type,
     /// A field of the frame is missing or not valid.
     #[error(
@@ -104,6 +127,9 @@ pub enum InvalidFrame {
     /// The frame names no stream, or too many.
     #[error("a sync names 1 to {SYNC_STREAMS} streams, got {0}")]
     Streams(usize),
+    /// The frame names no message, or too many.
+    #[error("an acknowledgment names 1 to {ACK_IDS} messages, got {0}")]
+    Ids(usize),
 }
 
 /// The two fields that may name a frame.
@@ -124,17 +150,29 @@ impl ClientFrame {
         let names: Names<'_> = serde_json::from_str(text).map_err(|_| InvalidFrame::Type)?;
         match names.kind.or(names.action).as_deref() {
             Some("streamer.sync") => {
-                let sync: SyncFrame = serde_json::from_str(text)
-                    .map_err(|error| InvalidFrame::Field { line: error.line(), column: error.column() })?;
+                let sync: SyncFrame = fields(text)?;
                 match sync.streams.len() {
                     1..=SYNC_STREAMS => Ok(Self::Sync(sync)),
                     streams => Err(InvalidFrame::Streams(streams)),
+                }
+            }
+            Some("streamer.ack") => {
+                let ack: AckFrame = fields(text)?;
+                match ack.ids.len() {
+                    1..=ACK_IDS => Ok(Self::Ack(ack)),
+                    ids => Err(InvalidFrame::Ids(ids)),
                 }
             }
             Some("streamer.ping") => Ok(Self::Ping),
             _ => Err(InvalidFrame::Type),
         }
     }
+}
+
+fn fields<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, InvalidFrame> {
+    let invalid =
+        |error: serde_json::Error| InvalidFrame::Field { line: error.line(), column: error.column() };
+    serde_json::from_str(text).map_err(invalid)
 }
 
 impl SyncFrame {
@@ -224,6 +262,23 @@ mod tests {
         assert!(of(1).is_ok() && of(10).is_ok());
         assert_eq!(of(0), Err(InvalidFrame::Streams(0)));
         assert_eq!(of(11), Err(InvalidFrame::Streams(11)));
+    }
+
+    #[test]
+    fn acknowledgment_names_1_to_10_messages() {
+        let of = |count: usize| {
+            let ids = vec![r#""m""#; count].join(",");
+            ClientFrame::decode(&format!(r#"{{"type":"streamer.ack","ids":[{ids}]}}"#))
+        };
+        let ack = AckFrame::new(vec!["m".try_into().unwrap(), "m".try_into().unwrap()]);
+        assert_eq!(of(2), Ok(ClientFrame::Ack(ack)));
+        assert!(of(10).is_ok());
+        assert_eq!((of(0), of(11)), (Err(InvalidFrame::Ids(0)), Err(InvalidFrame::Ids(11))));
+        let error = ClientFrame::decode(r#"{"type":"streamer.ack","ids":["s3cret",""]}"#).unwrap_err();
+        assert!(
+            matches!(error, InvalidFrame::Field { .. }) && !error.to_string().contains("s3cret"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -6,5 +6,5 @@
 mod client;
 mod server;
 
-pub use client::{Beginning, ClientFrame, InvalidFrame, Start, StreamRequest, SyncFrame};
+pub use client::{AckFrame, Beginning, ClientFrame, InvalidFrame, Start, StreamRequest, SyncFrame};
 pub use server::{Missing, MissingReason, PageFrame, PageMessage, Reset, ServerFrame};

@@ -25,6 +25,10 @@ pub enum ServerFrame<'a> {
         seq: u64,
         /// The id of the message.
         id: &'a MessageId,
+        /// Whether the client sends a `streamer.ack` with the id once it has handled the message.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        #[cfg_attr(test, serde(default))]
+        ack: bool,
         /// The JSON value that the producer wrote.
         #[cfg_attr(test, schemars(with = "serde_json::Value"))]
         payload: Payload<'a>,
@@ -76,6 +80,10 @@ pub struct PageMessage<'a> {
     pub seq: u64,
     /// The id of the message.
     pub id: &'a MessageId,
+    /// Whether the client sends a `streamer.ack` with the id once it has handled the message.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[cfg_attr(test, serde(default))]
+    pub ack: bool,
     /// The JSON value that the producer wrote.
     #[cfg_attr(test, schemars(with = "serde_json::Value"))]
     pub payload: Payload<'a>,
@@ -124,11 +132,17 @@ mod tests {
     fn payload_keeps_its_bytes() {
         let (epoch, id) = (Epoch::new("e").unwrap(), MessageId::new("m").unwrap());
         let payload = Payload::from_json(r#"{ "b": 1.0, "a": 1e400 }"#.to_owned()).unwrap();
-        let frame =
-            ServerFrame::Message { stream: StreamName::User, epoch: &epoch, seq: 42, id: &id, payload };
+        let frame = ServerFrame::Message {
+            stream: StreamName::User,
+            epoch: &epoch,
+            seq: 42,
+            id: &id,
+            ack: true,
+            payload,
+        };
         assert_eq!(
             serde_json::to_string(&frame).unwrap(),
-            r#"{"type":"streamer.message","stream":"user","epoch":"e","seq":42,"id":"m","payload":{ "b": 1.0, "a": 1e400 }}"#
+            r#"{"type":"streamer.message","stream":"user","epoch":"e","seq":42,"id":"m","ack":true,"payload":{ "b": 1.0, "a": 1e400 }}"#
         );
     }
 
@@ -143,7 +157,7 @@ mod tests {
             after: 41,
             through: 44,
             top: 80,
-            messages: vec![PageMessage { seq: 42, id: &id, payload }],
+            messages: vec![PageMessage { seq: 42, id: &id, ack: false, payload }],
             missing: vec![Missing { from: 43, to: 44, reason: MissingReason::Expired }],
             reset: Some(Reset::Ahead),
             expires_in: 6912,

@@ -52,7 +52,9 @@ impl Item {
             Self::Message { message, .. } => {
                 let time = |time| number(unix(time).as_millis() as u64);
                 let names = "idbodystored_atuntil".len();
+                let ack = if message.ack { "ack".len() + 1 } else { 0 };
                 names
+                    + ack
                     + message.id.as_str().len()
                     + message.body.len()
                     + time(message.stored_at)

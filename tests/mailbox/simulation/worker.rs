@@ -60,7 +60,7 @@ pub(crate) async fn work(world: Rc<World>, batch: Vec<Received>) -> bool {
 
 fn to_append<'a>(world: &World, message: &'a Received) -> NewMessage<'a> {
     let tried_since = message.tried_since.filter(|_| world.mutant != Some(Mutant::AppendsAgain));
-    NewMessage { id: &message.id, body: "1", until: message.until, tried_since }
+    NewMessage { id: &message.id, body: "1", until: message.until, ack: false, tried_since }
 }
 
 fn frame(position: &Position, id: &MessageId) -> String {
@@ -102,7 +102,7 @@ async fn numbered(
 ) -> Option<Position> {
     let (table, stream) = (world.table.yielding(), stream());
     let (id, body) = (message.id.clone(), message.body.to_owned());
-    let stored = StoredMessage { id, body, stored_at: now, until: message.until };
+    let stored = StoredMessage { id, body, stored_at: now, until: message.until, ack: false };
     let head = table.head(&stream).await.ok()??;
     let position = |seq| Position { epoch: format!("{}.0", head.epoch).try_into().unwrap(), seq };
     if message.tried_since.is_some() {

@@ -12,7 +12,7 @@ use crate::{LIMITS, append, at, id, ids, mailbox, page, page_at, stream};
 /// Appends a message with a body of so many bytes that is kept until a second.
 async fn add(mailbox: &Mailbox<MemoryTable>, text: &str, bytes: usize, until: u64) -> Position {
     let (id, body) = (id(text), "1".repeat(bytes));
-    let new = NewMessage { id: &id, body: &body, until: at(until), tried_since: None };
+    let new = NewMessage { id: &id, body: &body, until: at(until), ack: false, tried_since: None };
     mailbox.append(&stream(), &[new], at(0)).await.positions.remove(0)
 }
 

@@ -27,7 +27,7 @@ async fn units_are_as_documented() {
         let body = "1".repeat(bytes);
         let ids: Vec<_> =
             (0..count).map(|_| id(&format!("0190a1b2-c3d4-7e5f-8a9b-{:012x}", fastrand::u32(..)))).collect();
-        let new = |id| NewMessage { id, body: &body, until: at(600), tried_since: None };
+        let new = |id| NewMessage { id, body: &body, until: at(600), ack: false, tried_since: None };
         let messages: Vec<_> = ids.iter().map(new).collect();
         assert!(mailbox.append(&stream, &messages, at(0)).await.failure.is_none());
         mailbox.devices(&stream, at(0)).await.unwrap();

@@ -1,0 +1,108 @@
+//! The field `receipt` of a message on the outbound queue.
+
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::{OutcomeCounts, ReceiptEvent};
+use crate::{error::DecodeError, fields::Fields};
+
+/// A producer's request for a receipt, with the notes of the workers that have handled the message since.
+///
+/// A producer writes `true`, or `{"part": "1/3"}` into the first of three bodies of one message. A worker adds notes to a message that it hands back or splits, so that the last receipt
+/// counts every connection.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
+#[allow(clippy::exhaustive_structs, reason = "the worker builds it")]
+pub struct ReceiptRequest {
+    /// The name of the part. `None` for the whole message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<String>,
+    /// The connections that settled in earlier attempts.
+    #[doc(hidden)]
+    #[serde(default, skip_serializing_if = "OutcomeCounts::is_empty")]
+    pub settled: OutcomeCounts,
+    /// Why connections were rejected or exhausted in earlier attempts.
+    #[doc(hidden)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+    /// The receipt of a message that has ended: the receipts queue has not confirmed it.
+    #[doc(hidden)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due: Option<Box<ReceiptEvent>>,
+}
+
+impl ReceiptRequest {
+    /// Returns the request of one of the bodies of a message, whose connections do not fit one. Numbers begin at 1.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn of_body(self, number: usize, bodies: usize) -> Self {
+        match bodies {
+            1 => self,
+            _ => Self { part: Some(format!("{number}/{bodies}")), ..self },
+        }
+    }
+
+    /// Returns whether a producer may have written it: it has no notes of a worker.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn is_of_producer(&self) -> bool {
+        self.settled.is_empty() && self.cause.is_none() && self.due.is_none()
+    }
+
+    /// Reads the field, in which `false` and `null` count as absent.
+    pub(crate) fn read(fields: &mut Fields<'_>) -> Result<Option<Self>, DecodeError> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Field {
+            Flag(bool),
+            Notes(#[serde(with = "ReceiptRequest")] ReceiptRequest),
+        }
+        Ok(match fields.optional("receipt", "true or false")? {
+            None | Some(Field::Flag(false)) => None,
+            Some(Field::Flag(true)) => Some(Self::default()),
+            Some(Field::Notes(notes)) => Some(notes),
+        })
+    }
+}
+
+impl Serialize for ReceiptRequest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match *self == Self::default() {
+            true => serializer.serialize_bool(true),
+            false => Self::serialize(self, serializer),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(value: &str) -> Result<Option<ReceiptRequest>, DecodeError> {
+        let body = format!(r#"{{"receipt":{value}}}"#);
+        ReceiptRequest::read(&mut Fields::read(&body).unwrap())
+    }
+
+    #[test]
+    fn producers_write_true_or_false() {
+        assert_eq!(read("true"), Ok(Some(ReceiptRequest::default())));
+        assert_eq!((read("false"), read("null")), (Ok(None), Ok(None)));
+        assert_eq!(serde_json::to_string(&ReceiptRequest::default()).unwrap(), "true");
+        for value in ["1", "\"s3cret\"", "[1]"] {
+            let error = read(value).unwrap_err().to_string();
+            assert_eq!(error, "`receipt` is not valid; expected true or false", "{value}");
+        }
+    }
+
+    #[test]
+    fn notes_round_trip() {
+        let event = r#"{"specversion":"1.0","id":"e","source":"/streamer/local","type":"streamer.receipt","subject":"m","time":"1970-01-01T00:00:00.001Z","datacontenttype":"application/json","data":{"version":1,"id":"m","at":1,"outcome":"gone","connections":{"gone":1}}}"#;
+        for notes in [
+            r#"{"part":"9f3c.0"}"#.to_owned(),
+            r#"{"settled":{"delivered":2,"gone":1},"cause":"413"}"#.to_owned(),
+            format!(r#"{{"due":{event}}}"#),
+        ] {
+            let request = read(&notes).unwrap().unwrap();
+            assert_eq!(serde_json::to_string(&request).unwrap(), notes);
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Adds up the receipts of one message.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Range,
+};
+
+use super::{OutcomeCounts, Parts, Receipt, ReceiptOutcome};
+
+/// The receipts of one message, added up over its parts.
+///
+/// Receipts may be added twice and in any order. Parts of an attempt that another attempt replaced are not counted. It
+/// holds one receipt for each part: a tenant with 100 000 connections has about 1000 of them.
+///
+/// ```
+/// use streamer_message::{Receipt, ReceiptOutcome, ReceiptTally};
+///
+/// let receipt = |fields: &str| {
+///     Receipt::decode(&format!(
+///         r#"{{"specversion":"1.0","id":"e","source":"/streamer/production","type":"streamer.receipt",
+///             "data":{{"version":1,"id":"m","at":1764000000000,{fields}}}}}"#
+///     ))
+/// };
+/// let mut tally = ReceiptTally::default();
+/// tally.add(receipt(r#""outcome":"expanded","connections":{},"parts":{"prefix":"9f","count":2}"#)?);
+/// tally.add(receipt(r#""outcome":"delivered","connections":{"delivered":98,"gone":2},"part":"9f.0""#)?);
+/// assert!(!tally.is_complete());
+/// tally.add(receipt(r#""outcome":"delivered","connections":{"delivered":7},"part":"9f.1""#)?);
+/// assert!(tally.is_complete());
+/// assert_eq!(tally.connections()[&ReceiptOutcome::Delivered], 105);
+/// # Ok::<_, streamer_message::ReceiptError>(())
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ReceiptTally {
+    /// The best receipt for each part, and for the message itself (`None`).
+    receipts: HashMap<Option<String>, Receipt>,
+}
+
+impl ReceiptTally {
+    /// Adds a receipt of the message. An acknowledgment is about a client and is not counted.
+    pub fn add(&mut self, receipt: Receipt) {
+        if receipt.outcome == ReceiptOutcome::Acknowledged {
+            return;
+        }
+        let known = self.receipts.get(&receipt.part);
+        if known.is_none_or(|known| receipt.outcome.is_better_than(known.outcome)) {
+            self.receipts.insert(receipt.part.clone(), receipt);
+        }
+    }
+
+    /// Returns whether the receipts of the message and of all its parts are there.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.counted().1
+    }
+
+    /// Returns the number of connections for each outcome, in the receipts so far.
+    #[must_use]
+    pub fn connections(&self) -> OutcomeCounts {
+        let mut counts = OutcomeCounts::new();
+        for receipt in self.counted().0 {
+            for (outcome, number) in &receipt.connections {
+                *counts.entry(*outcome).or_default() += number;
+            }
+        }
+        counts
+    }
+
+    /// Returns the outcome of the message: the best one of its parts. `None` without any of their receipts.
+    #[must_use]
+    pub fn outcome(&self) -> Option<ReceiptOutcome> {
+        let outcomes = self.counted().0.into_iter().map(|receipt| receipt.outcome);
+        let whole = self.receipts.get(&None).map(|receipt| receipt.outcome);
+        outcomes.filter(|outcome| *outcome != ReceiptOutcome::Expanded).min().or(whole)
+    }
+
+    /// Returns the receipts of the message and of the parts that they name, and whether there are all of them.
+    fn counted(&self) -> (Vec<&Receipt>, bool) {
+        let families = self.families();
+        let (mut counted, mut is_complete) = (Vec::new(), true);
+        let mut waiting: Vec<&Receipt> = Vec::new();
+        let mut add_family = |family: Family<'_>, numbers: Range<u64>, waiting: &mut Vec<_>| {
+            let count = numbers.end - numbers.start;
+            let members =
+                families.get(&family).into_iter().flat_map(|members| members.range(numbers.clone()));
+            let before = waiting.len();
+            waiting.extend(members.map(|(_, receipt)| *receipt));
+            is_complete &= u64::try_from(waiting.len() - before) == Ok(count);
+        };
+        match (self.receipts.get(&None), families.keys().find_map(Family::bodies)) {
+            (Some(whole), _) => waiting.push(whole),
+            (None, Some(bodies)) => {
+                add_family(Family::Bodies(bodies), 1..bodies.saturating_add(1), &mut waiting)
+            }
+            (None, None) => return (counted, false),
+        }
+        while let Some(receipt) = waiting.pop() {
+            counted.push(receipt);
+            if let Some(Parts { prefix, count }) = &receipt.parts {
+                add_family(Family::Parts(prefix), 0..*count, &mut waiting);
+            }
+        }
+        (counted, is_complete)
+    }
+
+    /// Groups the receipts of parts by the beginning of their names.
+    fn families(&self) -> HashMap<Family<'_>, BTreeMap<u64, &Receipt>> {
+        let mut families: HashMap<_, BTreeMap<_, _>> = HashMap::new();
+        for (name, receipt) in &self.receipts {
+            if let Some((family, number)) = name.as_deref().and_then(Family::of) {
+                families.entry(family).or_default().insert(number, receipt);
+            }
+        }
+        families
+    }
+}
+
+/// Parts that one receipt names, or the bodies of one message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Family<'a> {
+    Parts(&'a str),
+    Bodies(u64),
+}
+
+impl<'a> Family<'a> {
+    /// Returns the family of a part with this name, and its number in it.
+    fn of(name: &'a str) -> Option<(Self, u64)> {
+        if let Some((prefix, number)) = name.rsplit_once('.') {
+            return Some((Self::Parts(prefix), number.parse().ok()?));
+        }
+        let (number, bodies) = name.split_once('/')?;
+        Some((Self::Bodies(bodies.parse().ok()?), number.parse().ok()?))
+    }
+
+    fn bodies(&self) -> Option<u64> {
+        match self {
+            Self::Bodies(bodies) => Some(*bodies),
+            Self::Parts(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn receipt(part: Option<&str>, outcome: &str, delivered: u64, parts: Option<(&str, u64)>) -> Receipt {
+        let parts = parts.map(|(prefix, count)| json!({"prefix": prefix, "count": count}));
+        let connections = if delivered == 0 { json!({}) } else { json!({"delivered": delivered}) };
+        let receipt = json!({
+            "version": 1, "id": "m", "at": 1, "outcome": outcome, "connections": connections,
+            "part": part, "parts": parts,
+        });
+        serde_json::from_value(receipt).unwrap()
+    }
+
+    fn tally(receipts: impl IntoIterator<Item = Receipt>) -> ReceiptTally {
+        let mut tally = ReceiptTally::default();
+        receipts.into_iter().for_each(|receipt| tally.add(receipt));
+        tally
+    }
+
+    fn delivered(tally: &ReceiptTally) -> u64 {
+        tally.connections().get(&ReceiptOutcome::Delivered).copied().unwrap_or_default()
+    }
+
+    #[test]
+    fn message_without_parts_needs_one_receipt() {
+        assert!(!tally([]).is_complete());
+        assert_eq!(tally([]).outcome(), None);
+        let tally = tally([receipt(None, "delivered", 2, None)]);
+        assert_eq!(
+            (tally.is_complete(), delivered(&tally), tally.outcome()),
+            (true, 2, Some(ReceiptOutcome::Delivered))
+        );
+    }
+
+    #[test]
+    fn better_outcome_replaces_earlier_one() {
+        let receipts = [receipt(None, "exhausted", 0, None), receipt(None, "delivered", 1, None)];
+        for order in [receipts.clone(), [receipts[1].clone(), receipts[0].clone()]] {
+            assert_eq!(tally(order).outcome(), Some(ReceiptOutcome::Delivered));
+        }
+    }
+
+    #[test]
+    fn acknowledgment_is_not_an_outcome() {
+        let receipts = [receipt(None, "kept", 0, None), receipt(None, "acknowledged", 0, None)];
+        assert_eq!(tally(receipts).outcome(), Some(ReceiptOutcome::Kept));
+    }
+
+    #[test]
+    fn absurd_number_of_parts_is_never_complete() {
+        let tally = tally([receipt(None, "expanded", 0, Some(("a", u64::MAX)))]);
+        assert_eq!((tally.is_complete(), tally.outcome()), (false, Some(ReceiptOutcome::Expanded)));
+    }
+
+    #[test]
+    fn bodies_of_a_message_are_added_up() {
+        let body = |name| receipt(Some(name), "delivered", 100, None);
+        let mut tally = tally([body("1/3"), body("3/3")]);
+        assert_eq!((tally.is_complete(), delivered(&tally)), (false, 200));
+        tally.add(body("2/3"));
+        assert_eq!((tally.is_complete(), delivered(&tally)), (true, 300));
+    }
+
+    /// The receipts of a tenant's message with parts of parts, and of an attempt that was replaced.
+    fn receipts() -> Vec<Receipt> {
+        vec![
+            receipt(None, "expanded", 0, Some(("a", 2))),
+            receipt(Some("a.0"), "delivered", 3, None),
+            receipt(Some("a.1"), "expanded", 0, Some(("b", 2))),
+            receipt(Some("b.0"), "delivered", 100, None),
+            receipt(Some("b.1"), "no_recipient", 0, None),
+            receipt(Some("old.0"), "delivered", 1000, None),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn order_and_duplicates_change_nothing(
+            order in Just(receipts().into_iter().chain(receipts()).collect::<Vec<_>>()).prop_shuffle(),
+        ) {
+            let tally = tally(order);
+            prop_assert!(tally.is_complete());
+            prop_assert_eq!(delivered(&tally), 103);
+            prop_assert_eq!(tally.outcome(), Some(ReceiptOutcome::Delivered));
+        }
+
+        #[test]
+        fn tally_is_complete_with_every_part_alone(missing in 0..5_usize) {
+            let mut receipts = receipts();
+            receipts.remove(missing);
+            prop_assert!(!tally(receipts).is_complete());
+        }
+    }
+}
