@@ -11,9 +11,6 @@ pub const MAX_POSTS: u32 = 3;
 /// Window before the first retry within an invocation.
 const INITIAL_RETRY_WINDOW: Duration = Duration::from_millis(50);
 
-/// Largest window between two attempts of a call.
-const MAX_CALL_WINDOW: Duration = Duration::from_secs(1);
-
 /// Largest window of a hand-back, in seconds.
 const MAX_HAND_BACK_WINDOW: u32 = 60;
 
@@ -44,13 +41,6 @@ pub fn deadline_hand_back(random: f64) -> u32 {
     seconds(1, random)
 }
 
-/// Returns the delay between two attempts of a call to a queue: up to 50 ms after the first attempt, and up to
-/// twice as long after each further one, up to 1 s.
-#[must_use]
-pub fn queue_call(attempts: u32, random: f64) -> Duration {
-    in_place_retry(attempts, 1.0).min(MAX_CALL_WINDOW).mul_f64(random)
-}
-
 /// Returns a whole number of seconds from 0 to `window`, all equally likely.
 fn seconds(window: u32, random: f64) -> u32 {
     ((f64::from(window + 1) * random) as u32).min(window)
@@ -69,13 +59,6 @@ mod tests {
         assert_eq!(in_place_retry(1, 0.5), Duration::from_millis(25));
         assert!(in_place_retry(2, JUST_UNDER_1) > Duration::from_millis(99));
         assert!(in_place_retry(2, JUST_UNDER_1) <= Duration::from_millis(100));
-    }
-
-    #[test]
-    fn call_window_doubles_up_to_1_s() {
-        let delays = [1, 2, 5, 6, 40, u32::MAX].map(|attempts| queue_call(attempts, 1.0).as_millis());
-        assert_eq!(delays, [50, 100, 800, 1000, 1000, 1000]);
-        assert_eq!(queue_call(6, 0.5), Duration::from_millis(500));
     }
 
     #[test]

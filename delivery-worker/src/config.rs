@@ -5,9 +5,10 @@ use std::{ops::RangeInclusive, time::Duration};
 use streamer_connections::{CONNECT_GRACE_SECONDS, Endpoints, connect_grace};
 use streamer_environment::{Environment, EnvironmentError, Faulty, Variable, values};
 use streamer_mailbox::{MAILBOX_GENERATION, MAILBOX_MAX_MESSAGES, MAILBOX_TABLE};
+use streamer_queue::{QueueKind, RECEIPTS_QUEUE_URL, receipts_queue_url};
 use streamer_telemetry::{LOG_LEVEL, STAGE, Settings};
 
-use crate::{policy::Policy, queue_kind::QueueKind, time};
+use crate::{policy::Policy, time};
 
 const WEBSOCKET_ENDPOINT: Variable = Variable {
     name: "WEBSOCKET_ENDPOINT",
@@ -59,11 +60,12 @@ const TIMEOUT_SECONDS: Variable = Variable {
 };
 
 /// Everything that `delivery-worker` reads from its environment.
-pub const VARIABLES: [Variable; 15] = [
+pub const VARIABLES: [Variable; 16] = [
     WEBSOCKET_ENDPOINT,
     WEBSOCKET_ENDPOINT_ALIASES,
     QUEUE_URL,
     DEAD_LETTER_QUEUE_URL,
+    RECEIPTS_QUEUE_URL,
     CONNECT_GRACE_SECONDS,
     AWAY_GRACE_SECONDS,
     MAX_AGE_SECONDS,
@@ -95,6 +97,8 @@ pub struct Config {
     pub queue_url: String,
     /// The dead-letter queue's URL.
     pub dead_letter_queue_url: String,
+    /// The receipts queue's URL. `None` where receipts are not sent.
+    pub receipts_queue_url: Option<String>,
     /// When to retry and when to give up.
     pub policy: Policy,
     /// Posts that an execution environment may begin in a second, if limited.
@@ -124,6 +128,7 @@ impl Config {
             values::http_url(text).filter(|url| QueueKind::of_url(url) == queue_kind || queue_url.is_err())
         };
         let dead_letter_queue_url = environment.required(&DEAD_LETTER_QUEUE_URL, of_same_kind);
+        let receipts_queue_url = receipts_queue_url(&mut environment);
         let hour = at_most(Duration::from_secs(3600));
         let connect_grace = connect_grace(&mut environment);
         let away_grace = environment.or(&AWAY_GRACE_SECONDS, hour, || Duration::from_secs(30));
@@ -149,6 +154,7 @@ impl Config {
                 endpoints: Endpoints::new(endpoint?, aliases?),
                 queue_url: queue_url?,
                 dead_letter_queue_url: dead_letter_queue_url?,
+                receipts_queue_url: receipts_queue_url?,
                 policy: Policy { queue_kind, connect_grace, away_grace, max_age },
                 posts_per_second: posts_per_second?,
                 timeout: timeout?,
@@ -258,6 +264,18 @@ mod tests {
         assert_eq!((settings.generation.as_str(), settings.max_messages), ("2", 500));
         let faulty = with("MAILBOX_GENERATION", "a.b").unwrap_err().to_string();
         assert!(faulty.contains("MAILBOX_GENERATION is malformed"), "{faulty}");
+    }
+
+    #[test]
+    fn receipts_queue_is_optional_and_standard() {
+        let url = |value: &str| with("RECEIPTS_QUEUE_URL", value).map(|config| config.receipts_queue_url);
+        assert_eq!(url("").unwrap(), None);
+        assert_eq!(url(QUEUE.1).unwrap().as_deref(), Some(QUEUE.1));
+        let error = url("https://sqs.example.com/receipts.fifo").unwrap_err().to_string();
+        assert!(
+            error.contains("RECEIPTS_QUEUE_URL is malformed") && error.contains("a standard queue"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -10,7 +10,10 @@ use streamer_message::{
     Texts, frame::ServerFrame,
 };
 
-use crate::outcome::{Completed, Outcome};
+use crate::{
+    due_receipt::DueReceipt,
+    outcome::{Completed, Outcome},
+};
 
 /// Why a record has no message. It becomes a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -44,6 +47,8 @@ pub struct Record {
     pub receives: u32,
     /// The message, or why there is none.
     pub content: Result<Message, Poison>,
+    /// A receipt that an earlier worker could not send. It is no message.
+    pub due: Option<Box<DueReceipt>>,
 }
 
 /// Bytes of a frame besides its payload, for most ids.
@@ -105,6 +110,7 @@ impl Record {
             }
             Body::Unreadable(json) => (Bytes::from(json), Err(Poison::NoBody)),
         };
+        let due = content.as_ref().err().and_then(|_| DueReceipt::read(text(&body)));
         Self {
             id: record.message_id,
             receipt_handle: record.receipt_handle,
@@ -114,6 +120,7 @@ impl Record {
             first_received_at: time("ApproximateFirstReceiveTimestamp"),
             receives: attribute("ApproximateReceiveCount").and_then(|count| count.parse().ok()).unwrap_or(1),
             content,
+            due,
             body,
         }
     }
@@ -127,7 +134,8 @@ impl Record {
     /// Returns the note of the worker that handed the message back.
     #[must_use]
     pub fn retry(&self) -> Option<&Retry> {
-        self.content.as_ref().ok().and_then(|message| message.envelope.retry.as_ref())
+        let due = || self.due.as_ref().and_then(|due| due.retry.as_ref());
+        self.content.as_ref().ok().and_then(|message| message.envelope.retry.as_ref()).or_else(due)
     }
 
     /// Returns the connections that already have the message.

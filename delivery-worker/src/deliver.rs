@@ -10,6 +10,7 @@ use futures::{FutureExt, StreamExt, future::join_all, stream};
 use streamer_connections::{ConnectionTable, Removal};
 use streamer_gateway::{Gateway, PostResult};
 use streamer_message::ConnectionId;
+use streamer_queue::QueueKind;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
@@ -21,7 +22,6 @@ use crate::{
     keep::no_answer,
     outcome::{Cause, Completed, Outcome},
     plan::{Lane, Planned},
-    queue_kind::QueueKind,
     time::Time,
 };
 

@@ -10,6 +10,7 @@ use streamer_message::{
     Audience, ConnectionId,
     limits::{CONNECTIONS, PAYLOAD_BYTES},
 };
+use streamer_queue::QueueKind;
 
 use crate::{
     Worker,
@@ -18,7 +19,6 @@ use crate::{
     keep::KeptDevices,
     outcome::{Cause, Completed, Outcome, Rejection},
     policy::Policy,
-    queue_kind::QueueKind,
     source::{Source, SourcePage},
     time::Time,
 };
@@ -67,7 +67,7 @@ pub async fn expand<'a, G>(
     let pages: HashMap<_, _> = join_all(sources.into_iter().map(read)).await.into_iter().collect();
 
     let mut expanded = Expanded::default();
-    for (index, record) in records.iter().enumerate() {
+    for (index, record) in records.iter().enumerate().filter(|(_, record)| record.due.is_none()) {
         let route = match record.is_to_be_kept() {
             true => route_kept(&worker.policy, record, kept.remove(&index), time.now()),
             false => route(worker, record, &pages, time.now()),

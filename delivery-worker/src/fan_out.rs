@@ -9,13 +9,13 @@ use std::{ops::ControlFlow, panic::AssertUnwindSafe, time::Duration};
 
 use futures::{FutureExt as _, StreamExt as _, stream};
 use streamer_connections::SHARDS;
-use streamer_message::{Audience, ConnectionId, limits::CONNECTIONS};
+use streamer_message::{Audience, ConnectionId, Parts, limits::CONNECTIONS};
 
 use crate::{
     Worker,
     decode::{Message, Record},
     outcome::{Cause, Completed, Outcome},
-    outgoing::Outgoing,
+    outgoing::for_audiences,
     source::{Source, SourcePage},
     time::Time,
 };
@@ -49,9 +49,10 @@ pub async fn fan_out_all<G>(
     time: &Time,
 ) -> Vec<Completed> {
     let running = stream::iter(fan_outs).map(|FanOut { index, message, source }| {
-        let run = Run { worker, record: &records[*index], message, time };
+        let prefix = parts_prefix(message);
+        let run = Run { worker, record: &records[*index], message, prefix, time };
         AssertUnwindSafe(run.complete(source.as_ref())).catch_unwind().map(|completed| {
-            let panicked = |_| (None, 0, Outcome::HandedBack(Cause::Panic));
+            let panicked = |_| (None, None, Outcome::HandedBack(Cause::Panic));
             let (after, parts, outcome) = completed.unwrap_or_else(panicked);
             Completed { after, parts, ..Completed::unposted(*index, None, outcome) }
         })
@@ -64,6 +65,8 @@ struct Run<'a, G> {
     worker: &'a Worker<G>,
     record: &'a Record,
     message: &'a Message,
+    /// The beginning of the names of its parts in receipts.
+    prefix: String,
     time: &'a Time,
 }
 
@@ -77,31 +80,37 @@ struct Progress {
     /// The last connection of the pages whose messages SQS has confirmed.
     confirmed: Option<ConnectionId>,
     /// Number of messages that SQS has confirmed.
-    sent: usize,
+    sent: u64,
     /// Another endpoint at which the audience has connections.
     elsewhere: Option<String>,
 }
 
 impl<G> Run<'_, G> {
-    /// Returns the connection after which a later invocation continues, the number of messages that were sent, and the
-    /// outcome.
-    async fn complete(self, source: Option<&Source<'_>>) -> (Option<ConnectionId>, usize, Outcome) {
+    /// Returns the connection after which a later invocation continues, the messages that were sent, and the outcome.
+    async fn complete(self, source: Option<&Source<'_>>) -> (Option<ConnectionId>, Option<Parts>, Outcome) {
         let Some(source) = source else {
             let outcome = self.split_tenant().await;
-            return (None, if outcome == Outcome::Expanded { SHARDS.into() } else { 0 }, outcome);
+            let sent = if outcome == Outcome::Expanded { SHARDS.into() } else { 0 };
+            return (None, self.parts(sent), outcome);
         };
         let mut progress = Progress::default();
         loop {
             if let ControlFlow::Break(outcome) = self.step(source, &mut progress).await {
-                return (progress.confirmed, progress.sent, outcome);
+                let parts = self.parts(progress.sent);
+                return (progress.confirmed, parts, outcome);
             }
         }
+    }
+
+    /// Returns the parts, so many.
+    fn parts(&self, count: u64) -> Option<Parts> {
+        (count > 0).then(|| Parts { prefix: self.prefix.clone(), count })
     }
 
     async fn split_tenant(&self) -> Outcome {
         let sent = match self.time.remaining().is_zero() {
             true => Err(Cause::Deadline),
-            false => self.send(shards(&self.message.envelope.to)).await,
+            false => self.send(shards(&self.message.envelope.to), 0).await,
         };
         sent.map_or_else(Outcome::HandedBack, |()| Outcome::Expanded)
     }
@@ -121,8 +130,8 @@ impl<G> Run<'_, G> {
         let reads_on = progress.read.is_some() && stopped_by.is_none();
         if !reads_on || progress.collected.len() >= COLLECTED {
             let audiences: Vec<_> = Audience::split(&progress.collected, CONNECTIONS).collect();
-            let parts = audiences.len();
-            if let Err(cause) = self.send(audiences).await {
+            let parts = audiences.len() as u64;
+            if let Err(cause) = self.send(audiences, progress.sent).await {
                 return ControlFlow::Break(Outcome::HandedBack(cause));
             }
             progress.confirm(parts);
@@ -152,10 +161,11 @@ impl<G> Run<'_, G> {
         }
     }
 
-    /// Sends a message for each audience. SQS must confirm all of them within 5 s, and within half of the time that is
+    /// Sends a message for each audience, the parts from number `first` on. SQS must confirm all of them within 5 s, and within half of the time that is
     /// reserved for settling.
-    async fn send(&self, audiences: Vec<Audience>) -> Result<(), Cause> {
-        let messages: Vec<_> = Outgoing::for_audiences(self.record, self.message, &audiences).collect();
+    async fn send(&self, audiences: Vec<Audience>, first: u64) -> Result<(), Cause> {
+        let names = (first..).map(|number| format!("{}.{number}", self.prefix));
+        let messages: Vec<_> = for_audiences(self.record, self.message, &audiences, names).collect();
         let unsent = self.worker.outbound.send(&messages, self.time.fan_out_deadline()).await;
         if unsent.is_empty() { Ok(()) } else { Err(Cause::Unconfirmed) }
     }
@@ -170,7 +180,7 @@ impl Progress {
     }
 
     /// Notes that SQS has confirmed the messages for all collected connections.
-    fn confirm(&mut self, parts: usize) {
+    fn confirm(&mut self, parts: u64) {
         self.sent += parts;
         self.collected.clear();
         self.confirmed.clone_from(&self.read);
@@ -181,6 +191,14 @@ impl Progress {
     fn cause(&mut self, cause: Cause) -> Cause {
         let elsewhere = self.elsewhere.take().filter(|_| self.sent == 0);
         elsewhere.map_or(cause, Cause::Elsewhere)
+    }
+}
+
+/// Returns the beginning of the names of a message's parts, which differs for each attempt. Only receipts name parts.
+fn parts_prefix(message: &Message) -> String {
+    match message.envelope.receipt {
+        Some(_) => format!("{:016x}", fastrand::u64(..)),
+        None => String::new(),
     }
 }
 

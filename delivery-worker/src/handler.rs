@@ -5,19 +5,23 @@ use std::collections::BTreeSet;
 use aws_lambda_events::sqs::SqsBatchResponse;
 use streamer_events::SqsEvent;
 use streamer_gateway::Gateway;
+use streamer_message::ReceiptEvent;
+use streamer_queue::{Outgoing, QueueKind, SentReceipts};
 
 use crate::{
     Worker,
-    decode::Record,
+    decode::{Record, millis},
     deliver::deliver,
+    due_receipt::hand_back_receipts,
     expand::expand,
     fan_out::fan_out_all,
     keep::{Kept, keep},
     outcome::Completed,
+    outgoing::about,
     plan::{plan, withhold_behind},
-    queue_kind::QueueKind,
-    report::report,
-    settle::{review, settle},
+    receipts::{Accounts, accounts, count_pairs},
+    report::{Sent, report},
+    settle::{Settlement, review, settle},
     time::Time,
 };
 
@@ -44,6 +48,7 @@ impl<G: Gateway> Worker<G> {
         let Kept { devices, appends } = keep(self, &mut records, &time).await;
         let expanded = expand(self, &records, devices, &time).await;
         let (mut pairs, mut completed) = (expanded.pairs, expanded.completed);
+        let numbers = count_pairs(&records, &pairs);
         if self.policy.queue_kind == QueueKind::Fifo {
             withhold_behind(&records, &mut pairs, &mut completed);
         }
@@ -56,20 +61,74 @@ impl<G: Gateway> Worker<G> {
         completed.extend(delivered.into_iter().chain(fanned_out));
 
         let completed = review(&self.policy, &records, completed, time.now());
-        let unacknowledged = self.settle(&records, &completed, &time).await;
-        report(&self.telemetry, &records, &completed, &unacknowledged, &appends, &self.gate, &time);
+        let accounts = accounts(&records, &completed, &numbers);
+        let (unacknowledged, receipts) = self.settle(&records, &completed, &accounts, &time).await;
+        let sent = Sent { appends, receipts };
+        report(&self.telemetry, &records, &completed, &unacknowledged, &sent, &self.gate, &time);
         batch_response(&records, &unacknowledged)
     }
 
-    /// Writes the settlement to the queues and returns the indexes of the records that are not acknowledged.
-    async fn settle(&self, records: &[Record], completed: &[Completed], time: &Time) -> BTreeSet<usize> {
-        let settlement = settle(&self.policy, records, completed, time.now(), fastrand::f64);
+    /// Writes the settlement to the queues, and then the receipts. Returns the indexes of the records that are not
+    /// acknowledged.
+    async fn settle(
+        &self,
+        records: &[Record],
+        completed: &[Completed],
+        accounts: &Accounts,
+        time: &Time,
+    ) -> (BTreeSet<usize>, SentReceipts) {
+        let settlement = settle(&self.policy, records, completed, accounts, time.now(), fastrand::f64);
+        let mut unacknowledged = self.write(settlement, time).await;
+        // A receipt says that its message has ended, so everything else about the message is confirmed first.
+        let due = self.due_receipts(records, accounts, &unacknowledged, time);
+        let messages: Vec<_> = due
+            .iter()
+            .enumerate()
+            .map(|(position, (index, event))| Outgoing {
+                body: event.encode(),
+                ..about(position, &records[*index])
+            })
+            .collect();
+        let sent = self.receipts.send(&messages, time.settle_deadline()).await;
+        let unconfirmed =
+            due.into_iter().enumerate().filter(|(position, _)| sent.unconfirmed.contains(position));
+        let unconfirmed: Vec<_> = unconfirmed.map(|(_, receipt)| receipt).collect();
+        if !unconfirmed.is_empty() {
+            let handed_back =
+                hand_back_receipts(&self.policy, records, unconfirmed, time.now(), fastrand::f64);
+            unacknowledged.extend(self.write(handed_back, time).await);
+        }
+        (unacknowledged, sent)
+    }
+
+    /// Writes a settlement to the queues, and returns the indexes of the records that are not acknowledged.
+    async fn write(&self, settlement: Settlement, time: &Time) -> BTreeSet<usize> {
         let (handed_back, dead, ()) = tokio::join!(
             self.outbound.send(&settlement.handed_back, time.settle_deadline()),
             self.dead_letters.send(&settlement.dead_letters, time.settle_deadline()),
             self.outbound.change_visibility(&settlement.visibility_changes, time.settle_deadline()),
         );
         settlement.reported.into_iter().chain(handed_back).chain(dead).collect()
+    }
+
+    /// Returns the receipts to send, each with the index of its record.
+    fn due_receipts(
+        &self,
+        records: &[Record],
+        accounts: &Accounts,
+        unacknowledged: &BTreeSet<usize>,
+        time: &Time,
+    ) -> Vec<(usize, ReceiptEvent)> {
+        let handed_back = records.iter().enumerate().filter_map(|(index, record)| {
+            let due = record.due.as_ref()?;
+            Some((index, due.event.clone()))
+        });
+        let ended = accounts.iter().filter(|(index, _)| !unacknowledged.contains(index));
+        let ended = ended.flat_map(|(index, account)| {
+            let receipts = account.receipts(&records[*index], millis(time.now()));
+            receipts.into_iter().map(|receipt| (*index, self.receipts.event(receipt)))
+        });
+        handed_back.chain(ended).collect()
     }
 }
 

@@ -14,13 +14,13 @@ use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use streamer_mailbox::{Appended, DynamoTable, Mailbox, NewMessage, Stream};
 use streamer_message::{Audience, ConnectionId, Keep, Position, limits::KEPT_PAYLOAD_BYTES};
+use streamer_queue::QueueKind;
 use tokio::time::{Instant, timeout};
 
 use crate::{
     Worker,
     decode::{Message, Record, Stored},
     outcome::{Cause, Outcome, Rejection},
-    queue_kind::QueueKind,
     time::Time,
 };
 
@@ -107,6 +107,9 @@ fn forget_old_position(mailbox: &Mailbox<DynamoTable>, record: &mut Record) {
     if retry.kept.as_ref().is_some_and(|position| !mailbox.is_current(position)) {
         retry.kept = None;
         retry.done.clear();
+        if let Some(receipt) = &mut message.envelope.receipt {
+            receipt.settled.clear();
+        }
     }
 }
 

@@ -9,7 +9,7 @@
 //!
 //! The core is pure, a function of values and an instant: [`mod@decode`], [`mod@plan`], [`mod@classify`], [`policy`],
 //! [`backoff`], [`outgoing`], [`mod@settle`] and the state machines of [`admission`]. The shell around it does the
-//! I/O: [`mod@keep`], [`mod@expand`], [`mod@fan_out`], [`mod@deliver`], [`queue`] and [`streamer_gateway`].
+//! I/O: [`mod@keep`], [`mod@expand`], [`mod@fan_out`], [`mod@deliver`], [`streamer_queue`] and [`streamer_gateway`].
 //! [`Worker::handle`] runs the stages in order.
 //!
 //! Every pair of a message and a connection completes with exactly one [`Outcome`](outcome::Outcome). The worker
@@ -22,6 +22,7 @@ pub mod config;
 pub mod decode;
 mod delay;
 pub mod deliver;
+pub mod due_receipt;
 pub mod expand;
 pub mod fan_out;
 mod handler;
@@ -30,8 +31,7 @@ pub mod outcome;
 pub mod outgoing;
 pub mod plan;
 pub mod policy;
-pub mod queue;
-pub mod queue_kind;
+pub mod receipts;
 mod report;
 pub mod served;
 pub mod settle;

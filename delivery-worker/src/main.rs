@@ -6,7 +6,6 @@ use delivery_worker::{
     Worker,
     admission::{Gate, concurrency},
     config::Config,
-    queue::Queue,
     served::Served,
     time::Time,
 };
@@ -16,6 +15,7 @@ use streamer_environment::{Environment, aws};
 use streamer_events::SqsEvent;
 use streamer_gateway::ManagementApi;
 use streamer_mailbox::{DynamoTable, Mailbox};
+use streamer_queue::{Queue, ReceiptsQueue};
 use streamer_telemetry::Telemetry;
 
 #[tokio::main(flavor = "current_thread")]
@@ -24,6 +24,7 @@ async fn main() -> Result<(), Error> {
         endpoints,
         queue_url,
         dead_letter_queue_url,
+        receipts_queue_url,
         policy,
         posts_per_second,
         timeout,
@@ -40,7 +41,8 @@ async fn main() -> Result<(), Error> {
         table: table.map(|name| ConnectionTable::new(dynamo.clone(), name)),
         mailbox: mailbox.map(|(table, settings)| Mailbox::new(DynamoTable::new(dynamo, table), settings)),
         outbound: Queue::new(sqs.clone(), queue_url),
-        dead_letters: Queue::new(sqs, dead_letter_queue_url),
+        dead_letters: Queue::new(sqs.clone(), dead_letter_queue_url),
+        receipts: ReceiptsQueue::new(receipts_queue_url.map(|url| Queue::new(sqs, url)), telemetry.stage()),
         policy,
         gate: Gate::new(posts_per_second),
         served: Served::default(),

@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use streamer_message::{
-    ConnectionId,
+    ConnectionId, Parts,
     dead_letter::Reason,
     limits::{KEPT_PAYLOAD_BYTES, PAYLOAD_BYTES},
 };
@@ -104,15 +104,15 @@ pub struct Completed {
     pub age: Option<Duration>,
     /// The last connection of a large audience up to which all have their messages.
     pub after: Option<ConnectionId>,
-    /// The number of messages for parts of a large audience that are on the queue.
-    pub parts: usize,
+    /// The messages for parts of a large audience that are on the queue.
+    pub parts: Option<Parts>,
 }
 
 impl Completed {
     /// Returns a pair that completed without a post.
     #[must_use]
     pub fn unposted(index: usize, connection: Option<ConnectionId>, outcome: Outcome) -> Self {
-        Self { index, connection, outcome, posts: 0, age: None, after: None, parts: 0 }
+        Self { index, connection, outcome, posts: 0, age: None, after: None, parts: None }
     }
 }
 

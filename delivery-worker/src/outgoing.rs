@@ -2,7 +2,8 @@
 
 use std::time::SystemTime;
 
-use streamer_message::{Audience, ConnectionId, Connections, Retry, dead_letter};
+use streamer_message::{Audience, ConnectionId, Connections, ReceiptRequest, Retry, dead_letter};
+use streamer_queue::Outgoing;
 
 use crate::{
     decode::{Message, Record, millis},
@@ -14,23 +15,6 @@ const DETAIL_BYTES: usize = 1024;
 
 /// Stands for the rest of a text that was cut.
 const ELLIPSIS: &str = "…";
-
-/// A message to send.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Outgoing {
-    /// The index of the record that it is about.
-    pub index: usize,
-    /// The body.
-    pub body: String,
-    /// The message attributes. None of them is empty, as SQS requires.
-    pub attributes: Vec<(&'static str, String)>,
-    /// The delay on the queue, in seconds.
-    pub delay: u32,
-    /// The message group.
-    pub group: Option<String>,
-    /// The X-Ray trace header.
-    pub trace: Option<String>,
-}
 
 /// A record's unfinished part: the message for fewer recipients.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -50,6 +34,8 @@ pub struct HandBack {
     pub delay: u32,
     /// A user's connections that need no further post.
     pub done: Vec<ConnectionId>,
+    /// The notes of a message whose producer asked for a receipt.
+    pub receipt: Option<ReceiptRequest>,
 }
 
 /// Why a message is a dead letter.
@@ -61,93 +47,84 @@ pub struct DeadLetter<'a> {
     pub detail: &'a str,
 }
 
-impl Outgoing {
-    /// Returns the size as SQS counts it: the body, and each attribute's name, type and value.
-    ///
-    /// Source: "Message size" in
-    /// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html>.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        let bytes = |(name, value): &(&str, String)| name.len() + "String".len() + value.len();
-        self.body.len() + self.attributes.iter().map(bytes).sum::<usize>()
-    }
+/// Writes a dead letter: the message for its unfinished connections, or a poison body unchanged. `receipt` has the notes
+/// of a message whose producer asked for a receipt.
+#[must_use]
+pub fn dead_letter(
+    index: usize,
+    record: &Record,
+    unfinished: Unfinished,
+    why: DeadLetter<'_>,
+    receipt: Option<&ReceiptRequest>,
+    now: SystemTime,
+) -> Outgoing {
+    let body = match (&record.content, &record.due) {
+        (Ok(message), _) => message.encode(&narrow(message.envelope.to.clone(), unfinished), receipt, None),
+        (Err(_), Some(due)) => due.event.encode(),
+        (Err(_), None) => record.text().to_owned(),
+    };
+    let attributes = vec![
+        (dead_letter::REASON, why.reason.to_owned()),
+        (dead_letter::DETAIL, clean(why.detail)),
+        (dead_letter::ATTEMPTS, record.attempts().to_string()),
+        (dead_letter::SINCE, millis(record.since().unwrap_or(now)).to_string()),
+    ];
+    let attributes = attributes.into_iter().filter(|(_, value)| !value.is_empty()).collect();
+    Outgoing { body, attributes, ..about(index, record) }
+}
 
-    /// Writes a dead letter: the message for its unfinished connections, or a poison body unchanged.
-    #[must_use]
-    pub fn dead_letter(
-        index: usize,
-        record: &Record,
-        unfinished: Unfinished,
-        why: DeadLetter<'_>,
-        now: SystemTime,
-    ) -> Self {
-        let body = match &record.content {
-            Err(_) => record.text().to_owned(),
-            Ok(message) => message.encode(
-                &narrow(message.envelope.to.clone(), unfinished),
-                message.envelope.receipt.as_ref(),
-                None,
-            ),
-        };
-        let attributes = vec![
-            (dead_letter::REASON, why.reason.to_owned()),
-            (dead_letter::DETAIL, clean(why.detail)),
-            (dead_letter::ATTEMPTS, record.attempts().to_string()),
-            (dead_letter::SINCE, millis(record.since().unwrap_or(now)).to_string()),
-        ];
-        let attributes = attributes.into_iter().filter(|(_, value)| !value.is_empty()).collect();
-        Self { body, attributes, ..Self::about(index, record) }
-    }
+/// Writes the message for its unfinished connections, with a `retry` note for the worker that receives it. `None` if the
+/// record has no valid message.
+#[must_use]
+pub fn hand_back(
+    index: usize,
+    record: &Record,
+    unfinished: Unfinished,
+    why: HandBack,
+    now: SystemTime,
+) -> Option<Outgoing> {
+    let message = record.content.as_ref().ok()?;
+    let before = record.retry();
+    let retry = Retry {
+        count: before.map_or(0, |retry| retry.count).saturating_add(1),
+        receives: record.suspicious_receives().saturating_sub(1),
+        since: millis(record.since().unwrap_or(now)),
+        cause: with_elsewhere(clean(&why.cause), before),
+        done: why.done,
+        // A shard's audience has the cursor itself.
+        after: match message.envelope.to {
+            Audience::User { .. } => {
+                unfinished.after.clone().or_else(|| before.and_then(|retry| retry.after.clone()))
+            }
+            _ => None,
+        },
+        kept: record.position().cloned(),
+    };
+    let to = narrow(message.envelope.to.clone(), unfinished);
+    let body = message.encode(&to, why.receipt.as_ref(), Some(&retry));
+    Some(Outgoing { body, delay: why.delay, ..about(index, record) })
+}
 
-    /// Writes the message for its unfinished connections, with a `retry` note for the worker that receives it. `None`
-    /// if the record has no valid message.
-    #[must_use]
-    pub fn hand_back(
-        index: usize,
-        record: &Record,
-        unfinished: Unfinished,
-        why: HandBack,
-        now: SystemTime,
-    ) -> Option<Self> {
-        let message = record.content.as_ref().ok()?;
-        let before = record.retry();
-        let retry = Retry {
-            count: before.map_or(0, |retry| retry.count).saturating_add(1),
-            receives: record.suspicious_receives().saturating_sub(1),
-            since: millis(record.since().unwrap_or(now)),
-            cause: with_elsewhere(clean(&why.cause), before),
-            done: why.done,
-            // A shard's audience has the cursor itself.
-            after: match message.envelope.to {
-                Audience::User { .. } => {
-                    unfinished.after.clone().or_else(|| before.and_then(|retry| retry.after.clone()))
-                }
-                _ => None,
-            },
-            kept: record.position().cloned(),
-        };
-        let to = narrow(message.envelope.to.clone(), unfinished);
-        let body = message.encode(&to, message.envelope.receipt.as_ref(), Some(&retry));
-        Some(Self { body, delay: why.delay, ..Self::about(index, record) })
-    }
+/// Writes the message for each of these audiences, as if its producer had addressed them. The `index` of each is its
+/// position in `audiences`. If its producer asked for a receipt, each has the next of `names`.
+pub fn for_audiences<'a>(
+    record: &'a Record,
+    message: &'a Message,
+    audiences: &'a [Audience],
+    names: impl Iterator<Item = String> + 'a,
+) -> impl Iterator<Item = Outgoing> {
+    audiences.iter().enumerate().zip(names).map(|((index, to), name)| {
+        let asked = message.envelope.receipt.as_ref();
+        let receipt = asked.map(|_| ReceiptRequest { part: Some(name), ..ReceiptRequest::default() });
+        let body = message.encode(to, receipt.as_ref(), None);
+        Outgoing { body, ..about(index, record) }
+    })
+}
 
-    /// Writes the message for each of these audiences, as if its producer had addressed them. The `index` of each is
-    /// its position in `audiences`.
-    pub fn for_audiences<'a>(
-        record: &'a Record,
-        message: &'a Message,
-        audiences: &'a [Audience],
-    ) -> impl Iterator<Item = Self> {
-        audiences.iter().enumerate().map(|(index, to)| {
-            let body = message.encode(to, message.envelope.receipt.as_ref(), None);
-            Self { body, ..Self::about(index, record) }
-        })
-    }
-
-    fn about(index: usize, record: &Record) -> Self {
-        let Record { group, trace, .. } = record;
-        Self { index, group: group.clone(), trace: trace.clone(), ..Self::default() }
-    }
+/// Returns an empty message about a record.
+pub(crate) fn about(index: usize, record: &Record) -> Outgoing {
+    let Record { group, trace, .. } = record;
+    Outgoing { index, group: group.clone(), trace: trace.clone(), ..Outgoing::default() }
 }
 
 /// Narrows an audience to its unfinished connections. A shard that was resolved becomes these connections, and one that
@@ -178,7 +155,7 @@ fn with_elsewhere(cause: String, before: Option<&Retry>) -> String {
 }
 
 /// Cuts a text to 1 KiB, with an ellipsis for the rest, and removes characters that SQS refuses.
-fn clean(text: &str) -> String {
+pub(crate) fn clean(text: &str) -> String {
     let is_allowed = |character: &char| match character {
         '\t' | '\n' | '\r' => true,
         '\u{FFFE}' | '\u{FFFF}' => false,

@@ -3,11 +3,11 @@
 use std::{collections::HashMap, time::SystemTime};
 
 use streamer_message::{Audience, ConnectionId};
+use streamer_queue::QueueKind;
 
 use crate::{
     decode::{Pair, Record},
     outcome::{Cause, Completed, Outcome},
-    queue_kind::QueueKind,
 };
 
 /// Pairs that keep their order. A lane posts one message at a time. Lanes run concurrently.

@@ -6,11 +6,11 @@ use std::{
 };
 
 use streamer_message::Audience;
+use streamer_queue::QueueKind;
 
 use crate::{
     decode::Record,
     outcome::{Cause, Completed, Outcome},
-    queue_kind::QueueKind,
 };
 
 /// Receives after which a message is suspected of crashing workers.
@@ -103,14 +103,19 @@ impl Policy {
     /// suspected of crashing workers, is exhausted instead. One that is stored and too old is kept, on any queue.
     #[must_use]
     pub fn hand_back_or_exhaust(&self, record: &Record, cause: Cause, now: SystemTime) -> Outcome {
-        let is_standard = self.queue_kind == QueueKind::Standard;
-        let is_suspicious = is_standard && record.suspicious_receives() >= SUSPICIOUS_RECEIVES;
-        let gives_up = is_suspicious || self.is_too_old(record, now);
-        match (gives_up, record.position()) {
+        match (self.gives_up(record, now), record.position()) {
             (true, Some(_)) => Outcome::Kept,
-            (true, None) if is_standard => Outcome::Exhausted(cause),
+            (true, None) if self.queue_kind == QueueKind::Standard => Outcome::Exhausted(cause),
             (_, _) => Outcome::HandedBack(cause),
         }
+    }
+
+    /// Returns whether a message is too old or, on a standard queue, suspected of crashing workers.
+    #[must_use]
+    pub fn gives_up(&self, record: &Record, now: SystemTime) -> bool {
+        let is_standard = self.queue_kind == QueueKind::Standard;
+        let is_suspicious = is_standard && record.suspicious_receives() >= SUSPICIOUS_RECEIVES;
+        is_suspicious || self.is_too_old(record, now)
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, json};
 use streamer_message::{ConnectionId, MessageId};
+use streamer_queue::SentReceipts;
 use streamer_telemetry::{Metric, Metrics, Telemetry, metric};
 
 use crate::{
@@ -15,6 +16,15 @@ use crate::{
     time::Time,
 };
 
+/// The messages that an invocation has written besides its outcomes.
+#[derive(Debug, Default)]
+pub(crate) struct Sent {
+    /// The appends to mailboxes.
+    pub(crate) appends: Appends,
+    /// The receipts.
+    pub(crate) receipts: SentReceipts,
+}
+
 /// Logs each pair that was not delivered and a summary, and emits the metrics. Pairs that are handed back again share a
 /// line for each cause. At debug level, it also logs delivered pairs, each pair that is handed back again, and records.
 pub(crate) fn report(
@@ -22,7 +32,7 @@ pub(crate) fn report(
     records: &[Record],
     completed: &[Completed],
     unacknowledged: &BTreeSet<usize>,
-    appends: &Appends,
+    sent: &Sent,
     gate: &Gate,
     time: &Time,
 ) {
@@ -35,10 +45,13 @@ pub(crate) fn report(
         });
         metrics.property("causes", causes.collect::<Map<_, _>>());
     }
-    for latency in &appends.latencies {
+    for latency in &sent.appends.latencies {
         metrics.time(metric::MAILBOX_APPEND_LATENCY, *latency);
     }
-    metrics.count(metric::MAILBOX_COLLISIONS, usize::try_from(appends.collisions).unwrap_or(usize::MAX));
+    metrics.count(metric::MAILBOX_COLLISIONS, usize::try_from(sent.appends.collisions).unwrap_or(usize::MAX));
+    metrics.count(metric::RECEIPTS, sent.receipts.confirmed);
+    metrics.count(metric::RECEIPTS_HANDED_BACK, sent.receipts.unconfirmed.len());
+    metrics.count(metric::RECEIPTS_WITHOUT_QUEUE, sent.receipts.without_queue);
     measure(&mut metrics, &mut gate.admission());
     telemetry.emit(&metrics);
     let mut outcomes: BTreeMap<&str, usize> = BTreeMap::new();
@@ -112,12 +125,12 @@ fn log_records(records: &[Record], completed: &[Completed]) {
     let mut left = vec![(0, false); records.len()];
     for pair in completed {
         let (parts, is_handed_back) = &mut left[pair.index];
-        *parts += pair.parts;
+        *parts += pair.parts.as_ref().map_or(0, |parts| parts.count);
         *is_handed_back |= matches!(pair.outcome, Outcome::HandedBack(_));
     }
     for (record, (parts, is_handed_back)) in records.iter().zip(left) {
         let Ok(message) = &record.content else { continue };
-        let further_messages: usize = parts + usize::from(is_handed_back);
+        let further_messages = parts + u64::from(is_handed_back);
         let (message_id, record_id) = (message.envelope.id.as_str(), &record.id);
         tracing::debug!(message_id, record_id, further_messages, "record");
     }
@@ -288,10 +301,14 @@ mod tests {
         let completed: Vec<_> = completed
             .map(|(index, cause)| Completed::unposted(index, None, Outcome::HandedBack(cause)))
             .collect();
-        report(&telemetry, &records, &completed, &BTreeSet::new(), &appends, &Gate::default(), &time);
+        let receipts = SentReceipts { confirmed: 2, without_queue: 1, unconfirmed: [4].into() };
+        let sent = Sent { appends, receipts };
+        report(&telemetry, &records, &completed, &BTreeSet::new(), &sent, &Gate::default(), &time);
         let line: Value = serde_json::from_slice(&lines.0.lock().unwrap()).unwrap();
         assert_eq!(line["HandedBackAge"], 60_000.0);
         assert_eq!((&line["MailboxAppendLatency"], &line["MailboxCollisions"]), (&json!(7.0), &json!(3.0)));
+        let receipts = ["Receipts", "ReceiptsHandedBack", "ReceiptsWithoutQueue"].map(|name| &line[name]);
+        assert_eq!(receipts, [&json!(2.0), &json!(1.0), &json!(1.0)]);
         let expected = json!({
             "429": { "count": 2, "max_age_ms": 30_000 },
             "timeout": { "count": 1, "max_age_ms": 60_000 },

@@ -9,16 +9,16 @@ use std::{
 };
 
 use streamer_message::{Audience, ConnectionId};
+use streamer_queue::{Outgoing, QueueKind, VisibilityChange};
 
 use crate::{
     backoff,
     decode::Record,
     outcome::{Cause, Completed, Outcome},
-    outgoing::{DeadLetter, HandBack, Outgoing, Unfinished},
+    outgoing::{self, DeadLetter, HandBack, Unfinished},
     plan::hand_back_behind,
     policy::Policy,
-    queue::VisibilityChange,
-    queue_kind::QueueKind,
+    receipts::{Account, Accounts},
 };
 
 /// Everything that a batch writes to the queues.
@@ -82,13 +82,14 @@ pub fn settle(
     policy: &Policy,
     records: &[Record],
     completed: &[Completed],
+    accounts: &Accounts,
     now: SystemTime,
     random: impl FnMut() -> f64,
 ) -> Settlement {
     let unsettled = by_record(completed, |pair| !pair.outcome.is_settled());
     match policy.queue_kind {
-        QueueKind::Standard => settle_standard(records, &unsettled, now, random),
-        QueueKind::Fifo => settle_fifo(records, &unsettled, now, random),
+        QueueKind::Standard => settle_standard(records, &unsettled, accounts, now, random),
+        QueueKind::Fifo => settle_fifo(records, &unsettled, accounts, now, random),
     }
 }
 
@@ -96,6 +97,7 @@ pub fn settle(
 fn settle_standard(
     records: &[Record],
     unsettled: &BTreeMap<usize, Vec<&Completed>>,
+    accounts: &Accounts,
     now: SystemTime,
     mut random: impl FnMut() -> f64,
 ) -> Settlement {
@@ -112,17 +114,18 @@ fn settle_standard(
                 cause: root_cause(&causes).to_string(),
                 delay: delay(count, is_stuck(record, pairs), &causes, random()),
                 done: done(record, pairs),
+                receipt: accounts.get(index).map(Account::notes_of_hand_back),
             };
             let unfinished = Unfinished {
                 connections: connections(pairs, |pair| handed_back(pair).is_some()),
                 after: pairs.iter().find_map(|pair| pair.after.clone()),
             };
-            match Outgoing::hand_back(*index, record, unfinished, why, now) {
+            match outgoing::hand_back(*index, record, unfinished, why, now) {
                 Some(message) => settlement.handed_back.push(message),
                 None => _ = settlement.reported.insert(*index),
             }
         }
-        settlement.add_dead_letters(*index, record, pairs, now);
+        settlement.add_dead_letters(*index, record, pairs, accounts.get(index), now);
     }
     settlement
 }
@@ -132,6 +135,7 @@ fn settle_standard(
 fn settle_fifo(
     records: &[Record],
     unsettled: &BTreeMap<usize, Vec<&Completed>>,
+    accounts: &Accounts,
     now: SystemTime,
     mut random: impl FnMut() -> f64,
 ) -> Settlement {
@@ -148,7 +152,7 @@ fn settle_fifo(
                 }
             });
         if causes.is_empty() {
-            settlement.add_dead_letters(*index, record, pairs, now);
+            settlement.add_dead_letters(*index, record, pairs, accounts.get(index), now);
         } else {
             let change = |receipt_handle| VisibilityChange { receipt_handle, seconds };
             settlement.visibility_changes.extend(record.receipt_handle.clone().map(change));
@@ -160,19 +164,29 @@ fn settle_fifo(
 
 impl Settlement {
     /// Adds one dead letter for each reason among a record's pairs.
-    fn add_dead_letters(&mut self, index: usize, record: &Record, pairs: &[&Completed], now: SystemTime) {
-        let mut reasons: BTreeMap<&str, (String, Vec<ConnectionId>)> = BTreeMap::new();
+    fn add_dead_letters(
+        &mut self,
+        index: usize,
+        record: &Record,
+        pairs: &[&Completed],
+        account: Option<&Account>,
+        now: SystemTime,
+    ) {
+        let mut reasons: BTreeMap<&str, (&Outcome, String, Vec<ConnectionId>)> = BTreeMap::new();
         for pair in pairs {
             if let Some(detail) = pair.outcome.dead_letter_detail() {
-                let (_, unfinished) = reasons.entry(pair.outcome.name()).or_insert((detail, Vec::new()));
+                let reason = (&pair.outcome, detail, Vec::new());
+                let (_, _, unfinished) = reasons.entry(pair.outcome.name()).or_insert(reason);
                 unfinished.extend(pair.connection.clone());
             }
         }
-        for (reason, (detail, connections)) in reasons {
+        for (reason, (outcome, detail, connections)) in reasons {
             let after = pairs.iter().find_map(|pair| pair.after.clone());
             let why = DeadLetter { reason, detail: &detail };
+            let receipt = account.map(|account| account.notes_of_dead_letter(outcome, connections.len()));
             let unfinished = Unfinished { connections, after };
-            self.dead_letters.push(Outgoing::dead_letter(index, record, unfinished, why, now));
+            let letter = outgoing::dead_letter(index, record, unfinished, why, receipt.as_ref(), now);
+            self.dead_letters.push(letter);
         }
     }
 }
@@ -266,7 +280,10 @@ mod tests {
             Completed { after, ..completed }
         };
         let completed: Vec<_> = causes.iter().enumerate().map(pair).collect();
-        let settled = settle(&POLICY, &[record], &completed, SystemTime::UNIX_EPOCH, || 1.0 - f64::EPSILON);
+        let settled =
+            settle(&POLICY, &[record], &completed, &Accounts::new(), SystemTime::UNIX_EPOCH, || {
+                1.0 - f64::EPSILON
+            });
         let [message] = &settled.handed_back[..] else { panic!("{settled:?}") };
         (OutboundMessage::decode(&message.body).unwrap().retry.unwrap(), message.delay)
     }

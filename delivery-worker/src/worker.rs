@@ -2,9 +2,10 @@
 
 use streamer_connections::{ConnectionTable, Endpoints};
 use streamer_mailbox::{DynamoTable, Mailbox};
+use streamer_queue::{Queue, ReceiptsQueue};
 use streamer_telemetry::Telemetry;
 
-use crate::{admission::Gate, policy::Policy, queue::Queue, served::Served};
+use crate::{admission::Gate, policy::Policy, served::Served};
 
 /// The resources that one execution environment keeps between invocations.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub struct Worker<G> {
     pub outbound: Queue,
     /// The queue for messages that cannot be delivered.
     pub dead_letters: Queue,
+    /// The queue for receipts.
+    pub receipts: ReceiptsQueue,
     /// When to retry and when to give up.
     pub policy: Policy,
     /// Decides which posts may begin.

@@ -75,6 +75,12 @@ impl Settings {
         let stage = environment.or(&STAGE, values::text, || "local".to_owned());
         Ok(Self { level: level?, stage: stage? })
     }
+
+    /// Returns the deployment's name.
+    #[must_use]
+    pub fn stage(&self) -> &str {
+        &self.stage
+    }
 }
 
 impl Telemetry {

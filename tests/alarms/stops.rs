@@ -6,8 +6,8 @@ mod normal;
 
 use std::{collections::BTreeMap, sync::LazyLock, thread};
 
-use delivery_worker::queue_kind::QueueKind;
 use streamer_gateway::PostResult;
+use streamer_queue::QueueKind;
 use streamer_tests::gateway::status;
 use tokio::runtime::Builder;
 

@@ -10,9 +10,10 @@ use std::{
     time::Duration,
 };
 
-use delivery_worker::{admission::Gate, queue_kind::QueueKind};
+use delivery_worker::admission::Gate;
 use streamer_connections::Connection;
 use streamer_gateway::PostResult;
+use streamer_queue::QueueKind;
 use streamer_tests::{
     doubles::{Entry, TableDouble, connection},
     event::epoch,

@@ -12,7 +12,6 @@ use bytes::Bytes;
 use delivery_worker::{
     Worker,
     admission::{Gate, concurrency},
-    queue::Queue,
     time::Time,
 };
 use futures::{StreamExt, stream};
@@ -22,6 +21,7 @@ use streamer_environment::aws;
 use streamer_gateway::{Gateway, ManagementApi};
 use streamer_message::{ConnectionId, MessageId};
 use streamer_producer::{Message, Producer};
+use streamer_queue::{Queue, ReceiptsQueue};
 use streamer_tests::{
     event::batch,
     worker::{POLICY, telemetry},
@@ -62,6 +62,7 @@ pub(crate) async fn run(name: &str, endpoint: &str, number: usize) -> anyhow::Re
                 mailbox: None,
                 outbound: Queue::new(aws_sdk_sqs::Client::new(&aws), "http://127.0.0.1:9/"),
                 dead_letters: Queue::new(aws_sdk_sqs::Client::new(&aws), "http://127.0.0.1:9/"),
+                receipts: ReceiptsQueue::new(None, "test"),
                 policy: POLICY,
                 gate: Gate::default(),
                 served: delivery_worker::served::Served::default(),

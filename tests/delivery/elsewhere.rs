@@ -6,9 +6,9 @@ use std::{
 };
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use delivery_worker::queue_kind::QueueKind;
 use serde_json::{Value, json};
 use streamer_connections::{Connection, Endpoints, shard_of};
+use streamer_queue::QueueKind;
 use streamer_tests::{
     doubles::{QueueDouble, Row, TableDouble, connection},
     event::{EPOCH_MILLIS, batch, epoch, message},

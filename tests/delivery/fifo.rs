@@ -6,9 +6,10 @@ use std::{
     time::Duration,
 };
 
-use delivery_worker::{admission::Gate, queue_kind::QueueKind};
+use delivery_worker::admission::Gate;
 use serde_json::{Value, json};
 use streamer_events::SqsEvent;
+use streamer_queue::QueueKind;
 use streamer_tests::{
     doubles::{Entry, QueueDouble, TableDouble},
     event::{EPOCH_MILLIS, batch, message},

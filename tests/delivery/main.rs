@@ -16,6 +16,7 @@ mod kept;
 mod model;
 mod outage;
 mod outcomes;
+mod receipts;
 mod retries;
 mod settling;
 mod simulation;

@@ -28,10 +28,10 @@ use std::{
     time::Duration,
 };
 
-use delivery_worker::queue_kind::QueueKind;
 use proptest::prelude::*;
 use serde_json::Value;
 use streamer_events::SqsEvent;
+use streamer_queue::QueueKind;
 use streamer_tests::{
     cases,
     doubles::{Entry, MailboxDouble, MailboxFault, QueueDouble, TableDouble},

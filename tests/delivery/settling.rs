@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use delivery_worker::queue::Queue;
 use serde_json::json;
 use streamer_events::SqsEvent;
+use streamer_queue::Queue;
 use streamer_tests::{
     doubles::{Answer, CallsDouble, Entry, Told},
     event::{batch, message},

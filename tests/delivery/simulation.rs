@@ -31,8 +31,8 @@ use std::{
     time::Duration,
 };
 
-use delivery_worker::queue_kind::QueueKind;
 use proptest::prelude::*;
+use streamer_queue::QueueKind;
 use streamer_tests::{
     cases,
     doubles::{Entry, MailboxDouble, MailboxFault, QueueDouble, TableDouble},

@@ -7,14 +7,13 @@ use std::{
 
 use aws_lambda_events::sqs::SqsBatchResponse;
 use aws_sdk_sqs::types::{MessageSystemAttributeNameForSends, SendMessageBatchRequestEntry};
-use delivery_worker::{
-    Worker, admission::Gate, policy::Policy, queue::Queue, queue_kind::QueueKind, served::Served, time::Time,
-};
+use delivery_worker::{Worker, admission::Gate, policy::Policy, served::Served, time::Time};
 use serde_json::Value;
 use streamer_environment::Environment;
 use streamer_events::SqsEvent;
 use streamer_gateway::Gateway;
-use streamer_message::sqs::FIFO_SUFFIX;
+use streamer_message::{Receipt, sqs::FIFO_SUFFIX};
+use streamer_queue::{Queue, QueueKind, ReceiptsQueue};
 use streamer_telemetry::{Settings, Telemetry};
 
 use crate::{
@@ -58,6 +57,8 @@ pub struct Rig<G = MemoryGateway> {
     pub outbound: QueueDouble,
     /// The dead-letter queue.
     pub dead_letters: QueueDouble,
+    /// The receipts queue.
+    pub receipts: QueueDouble,
 }
 
 /// A message that was sent.
@@ -111,6 +112,7 @@ impl<G: Gateway> Rig<G> {
         let queue = |queue: &QueueDouble, name: &str| {
             Queue::new(queue.client(), format!("https://sqs.example.com/{name}{suffix}"))
         };
+        let receipts = QueueDouble::taking();
         let worker = Worker {
             gateway,
             endpoints: ENDPOINT.into(),
@@ -118,12 +120,13 @@ impl<G: Gateway> Rig<G> {
             mailbox: None,
             outbound: queue(&outbound, "outbound"),
             dead_letters: queue(&dead_letters, "dead-letters"),
+            receipts: receipts_queue(&receipts),
             policy: Policy { queue_kind, ..POLICY },
             gate: Gate::default(),
             served: Served::default(),
             telemetry: telemetry("delivery-worker"),
         };
-        Self { worker, table, outbound, dead_letters }
+        Self { worker, table, outbound, dead_letters, receipts }
     }
 
     /// Creates a worker whose table and queues never answer.
@@ -189,11 +192,32 @@ impl<G: Gateway> Rig<G> {
         self.outbound.entries().into_iter().map(Sent::from).collect()
     }
 
+    /// Replaces the receipts queue.
+    pub fn set_receipts(&mut self, receipts: QueueDouble) {
+        self.worker.receipts = receipts_queue(&receipts);
+        self.receipts = receipts;
+    }
+
+    /// Returns the receipts that the receipts queue has accepted.
+    ///
+    /// # Panics
+    /// When a message on the receipts queue is no receipt.
+    #[must_use]
+    #[expect(clippy::expect_used, reason = "a test fails by panicking")]
+    pub fn receipts(&self) -> Vec<Receipt> {
+        let taken = self.receipts.taken();
+        taken.iter().map(|entry| Receipt::decode(entry.message_body()).expect("a receipt")).collect()
+    }
+
     /// Returns the dead letters.
     #[must_use]
     pub fn dead(&self) -> Vec<Sent> {
         self.dead_letters.entries().into_iter().map(Sent::from).collect()
     }
+}
+
+fn receipts_queue(receipts: &QueueDouble) -> ReceiptsQueue {
+    ReceiptsQueue::new(Some(Queue::new(receipts.client(), "https://sqs.example.com/receipts")), "test")
 }
 
 impl From<SendMessageBatchRequestEntry> for Sent {

@@ -10,13 +10,13 @@ use aws_sdk_sqs::{
     error::ProvideErrorMetadata as _,
     types::{MessageSystemAttributeName, QueueAttributeName, SendMessageBatchRequestEntry},
 };
-use delivery_worker::{queue::Queue, queue_kind::QueueKind};
 use futures::future::join_all;
 use serde_json::{Value, json};
 use streamer_cli::dead_letters::{DeadLetterQueue, Outcome};
 use streamer_events::{Body, SqsEvent, SqsRecord};
 use streamer_message::{Limit, OutboundMessage, limits, pack};
 use streamer_producer::{Message, Producer, SendError};
+use streamer_queue::{Queue, QueueKind};
 use streamer_tests::{
     doubles::{QueueDouble, TableDouble},
     gateway::{MemoryGateway, status},

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::{OutcomeCounts, ReceiptEvent};
+use super::OutcomeCounts;
 use crate::{error::DecodeError, fields::Fields};
 
 /// A producer's request for a receipt, with the notes of the workers that have handled the message since.
@@ -24,10 +24,6 @@ pub struct ReceiptRequest {
     #[doc(hidden)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
-    /// The receipt of a message that has ended: the receipts queue has not confirmed it.
-    #[doc(hidden)]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub due: Option<Box<ReceiptEvent>>,
 }
 
 impl ReceiptRequest {
@@ -45,7 +41,7 @@ impl ReceiptRequest {
     #[doc(hidden)]
     #[must_use]
     pub fn is_of_producer(&self) -> bool {
-        self.settled.is_empty() && self.cause.is_none() && self.due.is_none()
+        self.settled.is_empty() && self.cause.is_none()
     }
 
     /// Reads the field, in which `false` and `null` count as absent.
@@ -95,13 +91,10 @@ mod tests {
 
     #[test]
     fn notes_round_trip() {
-        let event = r#"{"specversion":"1.0","id":"e","source":"/streamer/local","type":"streamer.receipt","subject":"m","time":"1970-01-01T00:00:00.001Z","datacontenttype":"application/json","data":{"version":1,"id":"m","at":1,"outcome":"gone","connections":{"gone":1}}}"#;
-        for notes in [
-            r#"{"part":"9f3c.0"}"#.to_owned(),
-            r#"{"settled":{"delivered":2,"gone":1},"cause":"413"}"#.to_owned(),
-            format!(r#"{{"due":{event}}}"#),
-        ] {
-            let request = read(&notes).unwrap().unwrap();
+        for notes in
+            [r#"{"part":"9f3c.0"}"#, r#"{"part":"1/3","settled":{"delivered":2,"gone":1},"cause":"413"}"#]
+        {
+            let request = read(notes).unwrap().unwrap();
             assert_eq!(serde_json::to_string(&request).unwrap(), notes);
         }
     }

@@ -1,6 +1,6 @@
 //! Hours without a stop, and stops without an alarm.
 
-use delivery_worker::queue_kind::QueueKind;
+use streamer_queue::QueueKind;
 use streamer_tests::gateway::status;
 
 use super::{Extent::Nothing, Play, Stop, connects, delivery};

@@ -9,8 +9,8 @@ use std::{
     time::Duration,
 };
 
-use delivery_worker::queue::Queue;
 use serde_json::json;
+use streamer_queue::Queue;
 use streamer_tests::{
     doubles::{Answer, Call, CallsDouble, Crowd, Entry, QueueDouble, TableDouble, Told},
     event::{batch, epoch, message},

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use delivery_worker::queue_kind::QueueKind;
 use serde_json::Value;
 use streamer_events::SqsEvent;
+use streamer_queue::QueueKind;
 use streamer_tests::{
     doubles::{MailboxDouble, MailboxFault, QueueDouble, TableDouble},
     event::{batch, epoch, message},

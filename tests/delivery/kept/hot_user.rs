@@ -5,9 +5,9 @@
 
 use std::{collections::BTreeSet, sync::Mutex, time::Duration};
 
-use delivery_worker::queue_kind::QueueKind;
 use futures::future::join_all;
 use streamer_mailbox::Settings;
+use streamer_queue::QueueKind;
 use streamer_tests::{
     doubles::{Entry, MailboxDouble, MailboxFault, TableDouble},
     event::epoch,

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use delivery_worker::queue_kind::QueueKind;
 use serde_json::json;
 use streamer_connections::Connection;
 use streamer_events::SqsEvent;
 use streamer_message::Position;
+use streamer_queue::QueueKind;
 use streamer_tests::{
     doubles::{MailboxDouble, MailboxFault, connection},
     event::{EPOCH_MILLIS, batch, epoch, message},

@@ -19,7 +19,7 @@ use streamer_message::{
 };
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::{backoff, outgoing::Outgoing, queue_kind::QueueKind};
+use crate::{Outgoing, QueueKind, backoff};
 
 /// Time limit of one call to SQS, which usually answers within 20 ms. It leaves time for another attempt when a
 /// connection hangs.
@@ -159,7 +159,7 @@ impl Queue {
                 }
                 Err(_) => tracing::warn!(queue = self.url, attempts, "queue did not answer in time"),
             }
-            let pause = backoff::queue_call(attempts, fastrand::f64());
+            let pause = backoff::delay(attempts, fastrand::f64());
             if entries.is_empty() || Instant::now() + pause >= until {
                 break;
             }

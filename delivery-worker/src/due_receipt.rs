@@ -1,0 +1,107 @@
+//! Receipts that the receipts queue has not confirmed.
+//!
+//! They travel on the outbound queue, so that nothing waits for the receipts queue: the worker that receives one has
+//! only to send it.
+
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use streamer_message::{ReceiptEvent, Retry, dead_letter::Reason};
+use streamer_queue::{Outgoing, QueueKind, VisibilityChange};
+
+use crate::{
+    backoff,
+    decode::{Record, millis},
+    outgoing::{DeadLetter, Unfinished, about, dead_letter},
+    policy::Policy,
+    settle::Settlement,
+};
+
+/// The cause of the hand-back.
+const CAUSE: &str = "the receipts queue did not confirm the receipt";
+
+/// A receipt on the outbound queue: its event, with a worker's note.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DueReceipt {
+    /// The event.
+    #[serde(flatten)]
+    pub event: ReceiptEvent,
+    /// The note of the worker that handed it back. Absent after a redrive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
+}
+
+impl DueReceipt {
+    /// Reads a body that is no message. `None` if it is no receipt either.
+    pub(crate) fn read(body: &str) -> Option<Box<Self>> {
+        serde_json::from_str(body).ok().filter(|_| body.contains("streamer.receipt"))
+    }
+
+    #[expect(clippy::expect_used, reason = "an event and a note are JSON")]
+    fn encode(&self) -> String {
+        serde_json::to_string(self).expect("a receipt is valid JSON")
+    }
+}
+
+/// Decides what becomes of receipts that the receipts queue did not confirm. Each comes with the index of its record.
+///
+/// The receipt of a message is handed back alone. One that was handed back before waits longer each time, and becomes a
+/// dead letter once it is too old.
+#[must_use]
+pub fn hand_back_receipts(
+    policy: &Policy,
+    records: &[Record],
+    unconfirmed: Vec<(usize, ReceiptEvent)>,
+    now: SystemTime,
+    mut random: impl FnMut() -> f64,
+) -> Settlement {
+    let mut settlement = Settlement::default();
+    for (index, event) in unconfirmed {
+        let record = &records[index];
+        let is_fifo = policy.queue_kind == QueueKind::Fifo;
+        if record.due.is_some() && policy.gives_up(record, now) {
+            let why = DeadLetter { reason: Reason::Exhausted.as_str(), detail: CAUSE };
+            let letter = dead_letter(index, record, Unfinished::default(), why, None, now);
+            settlement.dead_letters.push(letter);
+            let message_id = event.receipt.id.as_str();
+            tracing::error!(message_id, cause = CAUSE, "a receipt becomes a dead letter");
+        } else if record.due.is_some() && is_fifo {
+            let seconds = backoff::hand_back(record.receives, Duration::ZERO, random());
+            let change = |receipt_handle| VisibilityChange { receipt_handle, seconds };
+            settlement.visibility_changes.extend(record.receipt_handle.clone().map(change));
+            settlement.reported.insert(index);
+        } else {
+            settlement.handed_back.push(hand_back(index, record, event, is_fifo, now, random()));
+        }
+    }
+    settlement
+}
+
+fn hand_back(
+    index: usize,
+    record: &Record,
+    event: ReceiptEvent,
+    is_fifo: bool,
+    now: SystemTime,
+    random: f64,
+) -> Outgoing {
+    let before = record.retry().filter(|_| record.due.is_some());
+    let count = before.map_or(0, |retry| retry.count);
+    let retry = Retry {
+        count: count.saturating_add(1),
+        receives: if record.due.is_some() { record.suspicious_receives().saturating_sub(1) } else { 0 },
+        since: before.map_or(millis(now), |retry| retry.since),
+        cause: CAUSE.to_owned(),
+        done: Vec::new(),
+        after: None,
+        kept: None,
+    };
+    let group = format!("receipt.{}", event.event_id);
+    let body = DueReceipt { event, retry: Some(retry) }.encode();
+    let message = Outgoing { body, ..about(index, record) };
+    match is_fifo {
+        // A group of its own, so that no message waits behind it. A FIFO queue takes no delay for one message.
+        true => Outgoing { group: Some(group), ..message },
+        false => Outgoing { delay: backoff::hand_back(count, Duration::ZERO, random), ..message },
+    }
+}
