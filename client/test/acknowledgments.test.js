@@ -168,6 +168,16 @@ test("answer behind a message waits for it", async () => {
   assert.deepEqual(acknowledged(socket), [["m2"]]);
 });
 
+test("superseded answer is acknowledged", async () => {
+  const { client, window, start } = rig({ mailbox: {} });
+  const socket = await start();
+  const seen = [];
+  client.on("message", ({ id }) => seen.push(id));
+  for (const seq of [1, 2]) socket.frame(wanted(seq, { type: "complete", request_id: "r", result: seq }));
+  await rest(window);
+  assert.deepEqual([seen, acknowledged(socket)], [["m1"], [["m1", "m2"]]]);
+});
+
 test("loop acknowledges when it moves on", async () => {
   const { client, window, start } = rig({ mailbox: {} });
   const socket = await start();
