@@ -168,7 +168,7 @@ test("answer behind a message waits for it", async () => {
   assert.deepEqual(acknowledged(socket), [["m2"]]);
 });
 
-test("superseded answer is acknowledged", async () => {
+test("answer dropped for a later one is acknowledged", async () => {
   const { client, window, start } = rig({ mailbox: {} });
   const socket = await start();
   const seen = [];
