@@ -178,7 +178,7 @@ impl Line {
             match self.entries.pop_front() {
                 None => return,
                 Some(Entry::Message(message)) => {
-                    let Message { seq, id, payload } = message.clone();
+                    let Message { seq, id, payload, .. } = message.clone();
                     effects.push(Effect::Deliver { epoch: self.stored.epoch.clone(), seq, id, payload });
                     self.entries.push_front(Entry::Message(message));
                     self.is_handling = true;
