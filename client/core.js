@@ -21,15 +21,15 @@ export const createCore = (from) => {
   /** @type {import("./types.js").Status} */
   let status = "idle";
   // `idle` is the idle time, and `jitter` the random part of the time of a rotation.
-  let [now, socket, old, next, last, openedAt, idle, jitter, attempts, refused] = Array(10).fill(0);
-  let [openBy, retryAt, rotateAt, pongBy, idleAt] = Array(5).fill(Infinity);
+  let now = 0, socket = 0, old = 0, next = 0, last = 0, openedAt = 0, idle = 0, jitter = 0, attempts = 0, refused = 0;
+  let openBy = Infinity, retryAt = Infinity, rotateAt = Infinity, pongBy = Infinity, idleAt = Infinity;
   /** Whether the API has the route of pings. The mailbox and pings have their routes together. */
   let hasPongs = false;
   /** The ids of the last messages that were not kept. */
   const seen = new Map();
   /** The progress of the last requests. */
   const shown = new Map();
-  /** Requests that have not ended, by id. @type {Map<string, { text?: string, resend?: boolean, isSent?: boolean }>} */
+  /** Requests that have not ended, and the text to send. @type {Map<string, { text?: string, resend?: boolean }>} */
   const jobs = new Map();
   let random = Math.random;
   /** @type {import("./types.js").Effect[]} */
@@ -112,24 +112,25 @@ export const createCore = (from) => {
     sendFrame("streamer.ping");
   };
 
-  /** Sends a request, unless it may have arrived. @param {{ text?: string, resend?: boolean, isSent?: boolean }} job */
+  /** Sends a request, unless it may have arrived. @param {{ text?: string, resend?: boolean }} job */
   const sendRequest = (job) => {
-    if (!socket || !job.text || (job.isSent && !job.resend)) return;
-    job.isSent = true;
+    if (!socket || !job.text) return;
     send(job.text);
+    if (!job.resend) job.text = "";
   };
 
   /** Gives an answer to its request, if one waits for it. @param {any} payload */
   const answer = (payload) => {
     const end = isEnd(payload);
-    const job = jobs.get(payload?.request_id);
-    if (end === undefined || !job) return false;
-    job.resend = false;
-    if (!isStale(shown, payload)) {
-      if (end) jobs.delete(payload.request_id);
-      emit("answer", payload);
+    const job = end !== undefined && jobs.get(payload.request_id);
+    if (job) {
+      job.text = "";
+      if (!isStale(shown, payload)) {
+        if (end) jobs.delete(payload.request_id);
+        emit("answer", payload);
+      }
     }
-    return true;
+    return !!job;
   };
 
   const stream = createStream(from, {
@@ -144,7 +145,7 @@ export const createCore = (from) => {
       setStatus(status, "unsupported");
     },
     answer,
-    deliver: (message) => answer(message.data) || isStale(shown, message.data) || !!emit("deliver", message),
+    deliver: (message) => answer(message.data) || isStale(shown, message.data) || emit("deliver", message),
     emit(effect, value) {
       emit(effect, value);
       if (effect === "caughtUp") setStatus(effect);
@@ -155,8 +156,9 @@ export const createCore = (from) => {
   /** @type {(event: string, ...values: any[]) => void} */
   const run = (event, ...values) => stream.step(now, event, ...values);
 
-  /** @type {(isNewest: boolean, text: string) => void} */
-  const receive = (isNewest, text) => {
+  /** @type {(id: number, text: string) => void} */
+  const receive = (id, text) => {
+    if (id !== socket && id !== old) return;
     idleAt = now + idle;
     let frame, isOurs;
     try {
@@ -170,7 +172,7 @@ export const createCore = (from) => {
     if (frame?.type === "streamer.pong") pongBy = Infinity;
     else if (isOurs) {
       run("frame", frame, text.length);
-      if (isNewest) limitLife(frame.expires_in);
+      if (id === socket) limitLife(frame.expires_in);
     } else if (frame?.connectionId && frame.requestId && !frame.type) {
       // API Gateway itself answers. A function that failed may answer the next time; a route that is absent never does.
       if (frame.message !== "Internal server error") run("refused");
@@ -228,9 +230,7 @@ export const createCore = (from) => {
         else if (!socket) setStatus("connecting");
       }
     },
-    frame(id, text) {
-      if (id === socket || id === old) receive(id === socket, text);
-    },
+    frame: receive,
     send(text) {
       if (socket) send(text);
     },
@@ -261,24 +261,23 @@ export const createCore = (from) => {
       run("woken");
     },
     end(state, reason) {
+      run("ended");
       abandon();
       close(next);
       next = 0;
       openBy = retryAt = Infinity;
       jobs.clear();
-      run("ended");
       setStatus(state, reason);
     },
   };
 
   return {
     /**
-     * Handles an event and returns its effects.
-     * @param {number} at milliseconds of a clock that does not go back
-     * @param {() => number} randomly returns numbers from 0 (inclusive) to 1 (exclusive)
-     * @param {import("./types.js").Event} event
+     * Handles an event and returns its effects. `at` is in milliseconds, of a clock that does not go back. `randomly`
+     * returns numbers from 0 (inclusive) to 1 (exclusive).
+     * @type {(at: number, randomly: () => number, ...event: import("./types.js").Event) => typeof out}
      */
-    step(at, randomly, ...[event, ...values]) {
+    step(at, randomly, event, ...values) {
       now = at;
       random = randomly;
       out = [];

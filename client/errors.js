@@ -15,18 +15,16 @@ export const TooLargeError = named("TooLargeError");
 /** No connection is open: send again when the state is `connected`, or use `request`. */
 export const ClosedError = named("ClosedError");
 
-class ServerError extends named("RequestError") {
-  /** @param {{ code?: string, message?: string, details?: any }} error */
-  constructor(error) {
-    super(error.message);
-    Object.assign(this, error);
-  }
-}
-
 /**
  * The server answered a request with an error. `code` is for programs, such as `invalid_request`.
  * @typedef {Error & { code?: string, details?: any }} RequestError
  */
 export const RequestError = /** @type {new (error: { code?: string, message?: string, details?: any }) => RequestError} */ (
-  ServerError
+  class extends named("RequestError") {
+    /** @param {{ code?: string, message?: string, details?: any }} error */
+    constructor(error) {
+      super(error.message);
+      Object.assign(this, error);
+    }
+  }
 );

@@ -19,7 +19,8 @@ export const isFrame = (frame) =>
   (frame.stream === "user" &&
     isId(frame.epoch) &&
     (frame.messages
-      ? [frame.after, frame.through].every(isNumber) &&
+      ? isNumber(frame.after) &&
+        isNumber(frame.through) &&
         frame.messages.every(isMessage) &&
         frame.missing.every((/** @type {any} */ range) => isNumber(range.to))
       : isMessage(frame)));

@@ -99,8 +99,7 @@ function createClient(url, options) {
   /** @param {import("./types.js").Message} message */
   const deliver = async (message) => {
     while (message.kept && !calls.message?.size) await news.promise;
-    await emit("message", message);
-    step("handled");
+    step("handled", (await emit("message", message)).includes(true));
   };
 
   /** @type {Record<string, (...values: any[]) => unknown>} */
@@ -117,7 +116,7 @@ function createClient(url, options) {
     state(event) {
       if (end) {
         listen("removeEventListener");
-        for (const { fail } of jobs.values()) fail(end);
+        jobs.forEach(({ fail }) => fail(end));
       }
       emit("state", event);
       notify();
@@ -126,10 +125,7 @@ function createClient(url, options) {
 
   /** @type {(id: string, text?: string, resend?: boolean) => import("./types.js").Job<any>} */
   const start = (id, text, resend) => {
-    const entry = createJob(id, (error) => {
-      step("cancel", id);
-      entry.fail(error);
-    });
+    const entry = createJob(id, () => step("cancel", id));
     const stop = () => jobs.delete(id);
     try {
       checkSize(text);
@@ -176,7 +172,7 @@ function createClient(url, options) {
     emit("error", { source, error });
   };
 
-  /** @type {(name: string, event: object) => Promise<unknown>} */
+  /** Returns for each call whether it threw. @type {(name: string, event: object) => Promise<(true | undefined)[]>} */
   const emit = (name, event) =>
     Promise.all(
       [...(calls[name] ?? [])].map(async (call) => {
@@ -184,6 +180,7 @@ function createClient(url, options) {
           await call(event);
         } catch (error) {
           if (name !== "error") report("handler", error);
+          return true;
         }
       }),
     );
@@ -213,24 +210,24 @@ function createClient(url, options) {
       }),
     async *messages() {
       let message;
-      let left = defer();
+      /** @type {(value?: any) => void} */
+      let left = () => {};
       const leave = this.on("message", (next) => {
         message = next;
-        left = defer();
         notify();
-        return left.promise;
+        return new Promise((resolve) => (left = resolve));
       });
       try {
         while (!end) {
           if (message) {
             yield message;
             message = undefined;
-            left.resolve();
+            left();
           } else await news.promise;
         }
       } finally {
         leave();
-        left.resolve();
+        left();
       }
     },
     request(request, { resend = true } = {}) {

@@ -19,15 +19,16 @@ export const defer = () => {
 /**
  * Creates a job, and the functions that end it.
  * @param {string} id
- * @param {(error: Error) => void} cancel
+ * @param {() => void} forget ends the wait for an answer
  */
-export const createJob = (id, cancel) => {
+export const createJob = (id, forget) => {
   const result = defer();
   const acknowledged = defer();
   let news = defer();
   /** @type {any} */
   let latest;
-  let isEnded = false;
+  /** @type {boolean | undefined} */
+  let isEnded;
 
   const wake = () => {
     news.resolve();
@@ -37,7 +38,7 @@ export const createJob = (id, cancel) => {
   async function* progress() {
     for (let shown; ; ) {
       if (shown !== latest) yield (shown = latest);
-      else if (isEnded) return await result.promise;
+      else if (isEnded) return result.promise;
       else await news.promise;
     }
   }
@@ -53,11 +54,10 @@ export const createJob = (id, cancel) => {
   /** @param {any} answer an answer of the server */
   const take = (answer) => {
     acknowledged.resolve();
-    if (answer.type === "error") return fail(new RequestError(answer.error ?? {}));
-    if (isEnd(answer)) {
-      isEnded = true;
-      result.resolve(answer.type === "complete" ? answer.result : answer.data);
-    } else if (answer.type === "progress") latest = answer;
+    isEnded = isEnd(answer);
+    if (answer.type === "error") result.reject(new RequestError(answer.error ?? {}));
+    else if (isEnded) result.resolve(answer.type === "complete" ? answer.result : answer.data);
+    else if (answer.type === "progress") latest = answer;
     wake();
   };
 
@@ -65,7 +65,10 @@ export const createJob = (id, cancel) => {
   const job = Object.assign(result.promise, {
     id,
     acknowledged: acknowledged.promise,
-    cancel: () => cancel(new ClosedError("cancelled")),
+    cancel() {
+      forget();
+      fail(new ClosedError("cancelled"));
+    },
     [Symbol.asyncIterator]: progress,
   });
   return { job, take, fail };

@@ -45,3 +45,5 @@ export const MAX_MESSAGES = 1000;
 export const MAX_BYTES = 4_194_304;
 /** Ids that are stored with the position. */
 export const IDS = 128;
+/** Ids in an acknowledgment. */
+export const ACK_IDS = 10;

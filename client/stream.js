@@ -4,17 +4,12 @@
  * Frames lead to messages and gaps in the order of the stream. These wait in a line, and the handler gets one after
  * the other. Messages that are not kept use the same line.
  *
- * @typedef {import("./types.js").Message} Message
  * @typedef {import("./types.js").Position} Position
- * @typedef {import("./types.js").Stored} Stored
- * @typedef {{ message: Message, bytes: number, skip?: boolean }} Entry `skip`: the message needs no handler, since it is
- *   a repeated one, or the answer of a request
- * @typedef {import("./types.js").Gap} Gap
+ * @typedef {import("./types.js").Entry} Entry
  * @typedef {import("./types.js").PageFrame} PageFrame
- * @typedef {ReturnType<typeof createStream>} Stream
  */
 
-import { HOLE, IDS, MAX_BYTES, MAX_DELAY, MAX_FIRST_SYNCS, MAX_MESSAGES, MAX_SYNCS, PAGE } from "./limits.js";
+import { ACK_IDS, HOLE, IDS, MAX_BYTES, MAX_DELAY, MAX_FIRST_SYNCS, MAX_MESSAGES, MAX_SYNCS, PAGE } from "./limits.js";
 
 /**
  * Creates a stream.
@@ -22,7 +17,7 @@ import { HOLE, IDS, MAX_BYTES, MAX_DELAY, MAX_FIRST_SYNCS, MAX_MESSAGES, MAX_SYN
  * @param {import("./types.js").Host} host
  */
 export const createStream = (from, host) => {
-  const { emit } = host;
+  const { emit, send } = host;
   /** The position of the last message in the line. @type {Position | undefined} */
   let position;
   /** The position of the last message that was handled. @type {Position | undefined} */
@@ -31,44 +26,46 @@ export const createStream = (from, host) => {
   let ids = new Set();
   /** Messages before their turn, by number. @type {Map<number, Entry>} */
   const held = new Map();
-  /** @type {(Entry | { gap: Gap, after: Position } | {})[]} */
+  /** @type {(Entry | { gap: import("./types.js").Gap, after: Position } | {})[]} */
   const line = [];
   /** The ids of kept messages in the line. @type {Set<string>} */
   const waiting = new Set();
+  /** The ids of handled messages that are not acknowledged yet. @type {string[]} */
+  const acks = [];
   /** The bytes of the messages in `held` and `line`. */
   let bytes = 0;
   /** `isBehind`: the client knows of messages that it could not hold. */
-  let [isHandling, isOpen, isRegistered, isUnsupported, isBehind] = Array(5).fill(false);
+  let isHandling = false, isOpen = false, isRegistered = false, isUnsupported = false, isBehind = false;
   /** The entry of the line at whose turn the client is caught up. @type {{} | undefined} */
   let caughtUp;
   /** The number of the last sync. */
   let n = 0;
   /** Until when a page is awaited, and when the next sync is due. */
-  let pageBy = 0;
-  let syncAt = 0;
+  let pageBy = 0, syncAt = 0;
   /** Syncs without a page since the last page, over all sockets. */
   let failed = 0;
   /** Since when a message is missing before those that are held, or the client is behind. */
   let holeSince = Infinity;
   /** Messages of pages since the client was caught up. */
-  let replayed = 0;
-  let now = 0;
+  let replayed = 0, now = 0;
 
   const isSupported = () => !!from && !isUnsupported;
-
-  const hasRoom = (extra = 1) => line.length + held.size < MAX_MESSAGES && bytes + extra <= MAX_BYTES;
-
+  const hasRoom = (extra = 1) => line.length + held.size + acks.length < MAX_MESSAGES && bytes + extra <= MAX_BYTES;
   const store = () => emit("store", { ...handled, ids: [...ids] });
 
   /** Sends a sync. */
   const ask = () => {
     if (!isOpen || !isSupported()) return;
-    const stream = { stream: "user", ...(position ?? { from }) };
     pageBy = now + PAGE;
     syncAt = 0;
     isBehind = false;
     holeSince = Infinity;
-    host.send("streamer.sync", { n: ++n, hello: !isRegistered, streams: [stream] });
+    send("streamer.sync", { n: ++n, hello: !isRegistered, streams: [{ stream: "user", ...(position ?? { from }) }] });
+  };
+
+  /** Acknowledges handled messages. Without a socket, they wait for the next one. */
+  const acknowledge = () => {
+    while (isOpen && acks[0]) send("streamer.ack", { ids: acks.splice(0, ACK_IDS) });
   };
 
   /** Takes the mailbox for absent, until the next socket is open. */
@@ -79,9 +76,9 @@ export const createStream = (from, host) => {
   };
 
   /** @type {(message: import("./types.js").PageMessage, size: number, replayed: boolean) => void} */
-  const hold = ({ seq, id, payload }, size, replayed) => {
+  const hold = ({ seq, id, payload, ack }, size, replayed) => {
     if (held.has(seq)) return;
-    held.set(seq, { message: { id, seq, kept: true, replayed, data: payload }, bytes: size });
+    held.set(seq, { message: { id, seq, kept: true, replayed, data: payload }, bytes: size, ack });
     bytes += size;
   };
 
@@ -122,7 +119,7 @@ export const createStream = (from, host) => {
     if (!position || position.epoch !== frame.epoch) {
       // Only a page says where the stream begins. The page may have been read already.
       isBehind = true;
-      if (position && !pageBy && !syncAt) ask();
+      if (position) events.idle();
     } else if (frame.seq > position.seq) {
       if (hasRoom(size)) {
         hold(frame, size, false);
@@ -140,13 +137,13 @@ export const createStream = (from, host) => {
       if (position) {
         unhold(Infinity);
         caughtUp = undefined;
-        line.push({ gap: { reason: page.reset }, after: { ...start } });
+        line.push({ gap: { reason: page.reset }, after: start });
       } else {
         // It is stored, so that messages that expire from now on are told as a gap.
-        handled = { ...start };
+        handled = start;
         store();
       }
-      position = start;
+      position = { ...start };
     } else if (position.epoch !== page.epoch || page.after > position.seq) return;
     takeRange(position, page, size);
     takeHeld(position);
@@ -169,7 +166,7 @@ export const createStream = (from, host) => {
       if (!missing) return;
       // A message that arrived live before it expired is no gap.
       unhold(at.seq);
-      at.seq = Math.min(missing.to, ...[...held.keys()].map((seq) => seq - 1));
+      at.seq = Math.min(missing.to + 1, ...held.keys()) - 1;
       line.push({ gap: { reason: missing.reason, from, to: at.seq, count: at.seq - from + 1 }, after: { ...at } });
     }
   };
@@ -178,27 +175,28 @@ export const createStream = (from, host) => {
   const answered = (page) => {
     pageBy = syncAt = failed = 0;
     // The client is not caught up with an older page while a newer one is in the line.
-    if (caughtUp && line.includes(caughtUp)) caughtUp = undefined;
+    if (line.includes(/** @type {{}} */ (caughtUp))) caughtUp = undefined;
     if (!isRegistered) host.registered();
     // A new stream may not have the connection's registration, so the next sync is a hello again.
     isRegistered = !page.reset;
-    if (page.reset || (page.through < page.top && hasRoom())) ask();
-    else if (page.through < page.top) isBehind = true;
+    if (page.reset) ask();
+    else if (page.through < page.top) hasRoom() ? ask() : (isBehind = true);
     else if (!caughtUp) line.push((caughtUp = {}));
   };
 
-  /** Completes the message at the head of the line. */
-  const complete = () => {
-    const { message, bytes: size } = /** @type {Entry} */ (line.shift());
+  /** Completes the message at the head of the line. @param {boolean} [failed] whether its handler threw */
+  const complete = (failed) => {
+    const { message, bytes: size, ack } = /** @type {Entry} */ (line.shift());
     bytes -= size;
-    if (!message.kept || !handled) return;
+    if (!message.kept) return;
     const { id, seq } = /** @type {{ id: string, seq: number }} */ (message);
-    handled.seq = seq;
+    /** @type {Position} */ (handled).seq = seq;
     // An earlier message had the id.
     if (!waiting.delete(id)) return;
     ids.add(id);
-    if (ids.size > IDS) ids.delete(/** @type {string} */ (ids.values().next().value));
+    if (ids.size > IDS) ids.delete(/** @type {string} */ (ids.keys().next().value));
     store();
+    if (ack && !failed) acks.push(id);
   };
 
   /** Moves on to the next message that the handler has to handle. */
@@ -225,7 +223,7 @@ export const createStream = (from, host) => {
     }
   };
 
-  const wakeAt = () => syncAt || pageBy || holeSince + HOLE;
+  const wakeAt = () => (acks[0] ? now : syncAt || pageBy || holeSince + HOLE);
 
   /** @type {Record<string, (...values: any[]) => void>} */
   const events = {
@@ -235,6 +233,7 @@ export const createStream = (from, host) => {
       ids = new Set(list);
     },
     ended() {
+      acknowledge();
       line.splice(+isHandling);
     },
     opened() {
@@ -259,9 +258,9 @@ export const createStream = (from, host) => {
         line.push({ message: { id: data?.id, kept: false, replayed: false, data }, bytes: size });
       } else emit("gap", { reason: "dropped", count: 1 });
     },
-    handled() {
-      if (isHandling) complete();
+    handled(failed) {
       isHandling = false;
+      complete(failed);
     },
     idle() {
       if (!pageBy && !syncAt) ask();
@@ -270,11 +269,11 @@ export const createStream = (from, host) => {
       if (pageBy) giveUp();
     },
     woken() {
+      acknowledge();
       if (wakeAt() > now) return;
       if (pageBy) {
         pageBy = 0;
-        failed++;
-        if (failed >= MAX_FIRST_SYNCS && !position) giveUp();
+        if (++failed >= MAX_FIRST_SYNCS && !position) giveUp();
         else if (failed % MAX_SYNCS) syncAt = now + Math.min(MAX_DELAY, 1000 * 2 ** (failed - 1));
         else host.reconnect();
       } // Without room, the handler is slow.

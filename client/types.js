@@ -91,10 +91,15 @@
  * @property {() => void} reconnect Closes all sockets and opens another one.
  * @property {() => void} unsupported Tells that there is no mailbox.
  * @property {(payload: any) => boolean} answer Gives a payload to the request that waits for it, if one does.
- * @property {(message: Message) => boolean} deliver Hands a message to the handler, unless it returns `true`. The next
+ * @property {(message: Message) => boolean | void} deliver Hands a message to the handler, unless it returns `true`. The next
  *   one follows after the event `handled`.
  * @property {(effect: "gap" | "caughtUp" | "store", value: any) => void} emit Tells the application of a gap, or that
  *   it has everything; or stores a position with ids.
+ */
+
+/**
+ * @typedef {{ message: Message, bytes: number, skip?: boolean, ack?: boolean }} Entry a message of a stream. `skip`: it
+ *   needs no handler, since it is a repeated one, or the answer of a request. `ack`: the producer wants an acknowledgment
  */
 
 /**
@@ -106,8 +111,8 @@
  *   ["gap", Gap] | ["caughtUp", { replayed: number }] | ["error", ErrorEvent] |
  *   ["state", StateEvent]} Effect
  * @typedef {["connect"] | ["restored", Stored] | ["opened", socket: number] |
- *   ["closed", socket: number, reason?: string] | ["frame", socket: number, text: any] | ["handled"] |
- *   ["send", text: string] | ["request", id: string, text?: string, resend?: boolean] | ["cancel", id: string] |
+ *   ["closed", socket: number, reason?: string] | ["frame", socket: number, text: any] |
+ *   ["handled", failed?: boolean] | ["send", text: string] | ["request", id: string, text?: string, resend?: boolean] | ["cancel", id: string] |
  *   ["check", wasAway: boolean] | ["woken"] | ["end", "closed" | "failed", reason?: string]} Event
  */
 
@@ -116,8 +121,9 @@
  *
  * @typedef {{ stream: "user", epoch?: string | null, seq?: number | null, from?: "oldest" | "now" | null }} StreamRequest
  * @typedef {{ type: "streamer.sync", n?: number, hello?: boolean, max?: number | null, streams: StreamRequest[] }} SyncFrame
- * @typedef {SyncFrame | { type: "streamer.ping" }} ClientFrame
- * @typedef {{ seq: number, id: string, payload: unknown }} PageMessage
+ * @typedef {{ type: "streamer.ack", ids: string[] }} AckFrame
+ * @typedef {SyncFrame | AckFrame | { type: "streamer.ping" }} ClientFrame
+ * @typedef {{ seq: number, id: string, payload: unknown, ack?: boolean }} PageMessage
  * @typedef {{ type: "streamer.message", stream: "user", epoch: string } & PageMessage} MessageFrame
  * @typedef {{ from: number, to: number, reason: "expired" | "overflow" }} Missing
  * @typedef {{ type: "streamer.page", n: number, stream: "user", epoch: string, after: number, through: number, top: number,

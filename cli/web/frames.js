@@ -79,6 +79,8 @@ export const describe = (payload) => {
   }
 };
 
+const counted = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
+
 const range = (from, to) => (from === to ? `#${from}` : `#${from} to #${to}`);
 
 /** Returns the title of a frame that the device receives. */
@@ -95,6 +97,7 @@ const incomingTitle = (frame) => {
 /** Returns the title of a frame that the device sends. */
 const outgoingTitle = (frame) => {
   if (frame?.type === "streamer.ping") return "Ping";
+  if (frame?.type === "streamer.ack") return `Acknowledgment of ${counted(frame.ids.length, "message")}`;
   if (frame?.type !== "streamer.sync") return `Request: ${frame?.type}`;
   const [{ seq, from }] = frame.streams;
   return seq === undefined ? `Sync from the ${from}` : `Sync after #${seq}`;
@@ -144,7 +147,7 @@ export const createFrameLog = (write, position) => {
     const { frame, items } = entry;
     const [good, gaps] = [items.filter(isShown(entry)).length, frame.missing.length];
     if (!good && !gaps) return judge(entry, position()?.seq >= frame.top ? "caught up" : "nothing new");
-    const results = [good && `${good} shown`, gaps && `${gaps} ${gaps === 1 ? "gap" : "gaps"}`].filter(Boolean);
+    const results = [good && `${good} shown`, gaps && counted(gaps, "gap")].filter(Boolean);
     judge(entry, results.join(", "), VERDICTS[gaps ? "N gaps" : "N shown"]);
   };
 

@@ -19,6 +19,7 @@ test("each message once, in order, or a gap", () => {
       world.rest();
       assert.equal(world.core.status(), "caughtUp");
       assert.equal(world.core.position().seq, world.messages.length);
+      assert.deepEqual([...world.due], []);
     }),
     { numRuns: runs },
   );

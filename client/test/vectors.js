@@ -35,7 +35,8 @@ export function run({ stored, steps }) {
   return steps.map(({ at, event, frame }) => {
     effects = [];
     if (event === "woken") assert.equal(stream.wakeAt(), at, "when the client wakes");
-    if (event !== "frame") stream.step(at, event);
+    if (event === "failed") stream.step(at, "handled", true);
+    else if (event !== "frame") stream.step(at, event);
     else if (isKnown(frame)) stream.step(at, event, structuredClone(frame), JSON.stringify(frame).length);
     return structuredClone(effects);
   });

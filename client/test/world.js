@@ -23,6 +23,9 @@ export class World {
   covered;
   shown = new Set();
   completed = new Set();
+  /** The ids of messages whose acknowledgment is due, and of those that were acknowledged. */
+  due = new Set();
+  acknowledged = new Set();
   /** The number of the last sync, and the newest message when it was answered. */
   n = 0;
   top = 0;
@@ -39,6 +42,7 @@ export class World {
   #boot() {
     this.core = createCore("oldest");
     this.handling = undefined;
+    this.due.clear();
     this.top = 0;
     if (this.stored) this.step("restored", JSON.parse(JSON.stringify(this.stored)));
     this.covered = this.stored?.seq;
@@ -63,6 +67,7 @@ export class World {
     const socket = this.sockets.get(id);
     this.n = JSON.parse(text).n ?? this.n;
     assert.ok(socket?.isOpen, "a frame on a socket that is not open");
+    if (JSON.parse(text).type === "streamer.ack") return this.#acknowledge(JSON.parse(text).ids);
     if (socket.isStalled || (!this.isHealthy && this.random() < 0.2)) return;
     const { type, n, hello, streams } = JSON.parse(text);
     if (type === "streamer.ping") return void socket.inbox.push({ type: "streamer.pong" });
@@ -73,11 +78,20 @@ export class World {
     const page = { type: "streamer.page", n, stream: "user", epoch: "e", after, through: after, top: this.messages.length, messages: [], missing: [], expires_in: 7200, now: 0 };
     while (page.through < page.top && page.messages.length < PAGE) {
       const message = this.messages[page.through++];
-      if (!message.isExpired) page.messages.push({ seq: page.through, id: message.id, payload: message.payload });
+      if (!message.isExpired) page.messages.push({ seq: page.through, id: message.id, payload: message.payload, ack: message.ack });
       else if (page.missing.at(-1)?.to === page.through - 1) page.missing.at(-1).to++;
       else page.missing.push({ from: page.through, to: page.through, reason: "expired" });
     }
     socket.inbox.push(page);
+  }
+
+  #acknowledge(ids) {
+    assert.ok(ids.length > 0 && ids.length <= 10);
+    for (const id of ids) {
+      assert.ok(this.due.delete(id), `${id} is not due`);
+      assert.ok(!this.acknowledged.has(id), `${id} is acknowledged again`);
+      this.acknowledged.add(id);
+    }
   }
 
   deliver({ seq, id, kept }) {
@@ -133,9 +147,9 @@ export class World {
       case "publish": {
         const isRepeated = pick % 7 === 0 && this.messages.length > 0;
         const id = isRepeated ? this.messages.at(-1).id : `m${this.messages.length}`;
-        const message = { id, payload: pick % 50 === 0 ? LARGE : pick, isExpired: isRepeated && this.messages.at(-1).isExpired };
+        const message = { id, payload: pick % 50 === 0 ? LARGE : pick, ack: pick % 3 > 0, isExpired: isRepeated && this.messages.at(-1).isExpired };
         this.messages.push(message);
-        const frame = { type: "streamer.message", stream: "user", epoch: "e", seq: this.messages.length, id, payload: message.payload };
+        const frame = { type: "streamer.message", stream: "user", epoch: "e", seq: this.messages.length, id, payload: message.payload, ack: message.ack };
         for (const { isRegistered, isStalled, inbox } of this.sockets.values()) if (isRegistered && !isStalled) inbox.push(frame);
         break;
       }
@@ -169,9 +183,7 @@ export class World {
         break;
       case "handle":
         if (!this.handling) break;
-        this.completed.add(this.handling.id);
-        this.handling = undefined;
-        this.step("handled");
+        this.#handle(pick % 4 === 1);
         break;
       case "reload":
         // The handler had its effect, and the position was not stored: the message is shown again.
@@ -186,6 +198,14 @@ export class World {
     }
     const open = [...this.sockets.values()].filter(({ isOpen }) => isOpen);
     assert.ok(this.sockets.size <= 2 && open.length <= 2);
+  }
+
+  #handle(failed) {
+    const { seq, id } = this.handling;
+    this.completed.add(id);
+    this.handling = undefined;
+    if (this.messages[seq - 1]?.ack && !failed) this.due.add(id);
+    this.step("handled", failed);
   }
 
   #receive(id, frame) {

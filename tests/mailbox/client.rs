@@ -52,6 +52,8 @@ pub(crate) struct Client {
     is_behind: bool,
     /// Since when a message is missing before those that are held, or the client is behind.
     hole_since: Option<u64>,
+    /// The time of the last event.
+    now: u64,
 }
 
 /// The state of syncs on the newest socket.
@@ -80,12 +82,14 @@ impl Client {
             failed: 0,
             is_behind: false,
             hole_since: None,
+            now: 0,
         }
     }
 
     /// Handles an event at `now`.
     pub(crate) fn handle(&mut self, event: &Event, now: u64) -> Vec<Effect> {
         let mut effects = Vec::new();
+        self.now = now;
         match event {
             Event::Opened => {
                 (self.is_open, self.is_registered) = (true, false);
@@ -102,7 +106,8 @@ impl Client {
                 Frame::Page(page) => self.page(page, now, &mut effects),
                 Frame::Other => {}
             },
-            Event::Handled => self.line.handled(&mut effects),
+            Event::Handled => self.line.handled(true, &mut effects),
+            Event::Failed => self.line.handled(false, &mut effects),
             Event::Idle if self.sync == Sync::None => self.ask(now, &mut effects),
             Event::Idle => {}
             Event::Woken => self.woken(now, &mut effects),
@@ -114,12 +119,14 @@ impl Client {
     /// Returns when [`Event::Woken`] is due.
     pub(crate) fn wake_at(&self) -> Option<u64> {
         match self.sync {
+            _ if self.is_open && self.line.has_acks() => Some(self.now),
             Sync::Awaited(at) | Sync::Delayed(at) => Some(at),
             Sync::None => self.hole_since.map(|since| since + HOLE_MILLIS),
         }
     }
 
     fn woken(&mut self, now: u64, effects: &mut Vec<Effect>) {
+        self.line.acknowledge(effects);
         match self.sync {
             Sync::Awaited(until) if until <= now => {
                 self.failed += 1;

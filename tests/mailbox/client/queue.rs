@@ -2,6 +2,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use streamer_message::{
+    MessageId,
+    frame::{AckFrame, ClientFrame},
+    limits::ACK_IDS,
+};
+
 use super::wire::{Effect, Message, Stored};
 
 /// Ids that are stored with the position.
@@ -44,6 +50,8 @@ pub(super) struct Line {
     is_handling: bool,
     bytes: usize,
     stored: Stored,
+    /// The ids of handled messages that are not acknowledged yet.
+    acks: Vec<String>,
 }
 
 fn bytes(message: &Message) -> usize {
@@ -97,7 +105,8 @@ impl Line {
 
     /// Returns whether more messages may wait.
     pub(super) fn has_room(&self, held: &Held) -> bool {
-        self.entries.len() + held.messages.len() < MAX_MESSAGES && self.bytes + held.bytes < MAX_BYTES
+        self.entries.len() + held.messages.len() + self.acks.len() < MAX_MESSAGES
+            && self.bytes + held.bytes < MAX_BYTES
     }
 
     /// Adds the next message of the stream.
@@ -130,14 +139,15 @@ impl Line {
         effects.push(Effect::Store(self.stored.clone()));
     }
 
-    /// Completes the message that was delivered last.
-    pub(super) fn handled(&mut self, effects: &mut Vec<Effect>) {
+    /// Completes the message that was delivered last. Only one that `succeeded` is acknowledged.
+    pub(super) fn handled(&mut self, succeeded: bool, effects: &mut Vec<Effect>) {
         if !std::mem::take(&mut self.is_handling) {
             return;
         }
         if let Some(Entry::Message(message)) = self.entries.pop_front() {
             self.bytes -= bytes(&message);
             self.stored.seq = message.seq;
+            self.acks.extend((message.ack && succeeded).then(|| message.id.clone()));
             self.stored.ids.push(message.id);
             let excess = self.stored.ids.len().saturating_sub(IDS);
             self.stored.ids.drain(..excess);
@@ -146,13 +156,29 @@ impl Line {
         self.advance(effects);
     }
 
+    /// Returns whether an acknowledgment is due.
+    pub(super) fn has_acks(&self) -> bool {
+        !self.acks.is_empty()
+    }
+
+    /// Acknowledges handled messages.
+    pub(super) fn acknowledge(&mut self, effects: &mut Vec<Effect>) {
+        let ids: Vec<_> = self.acks.drain(..).filter_map(|id| MessageId::try_from(id).ok()).collect();
+        for ids in ids.chunks(ACK_IDS) {
+            // Serializing these types cannot fail.
+            let text =
+                serde_json::to_string(&ClientFrame::Ack(AckFrame::new(ids.to_vec()))).unwrap_or_default();
+            effects.push(Effect::Send { text });
+        }
+    }
+
     /// Moves on to the next message that the handler has to handle.
     pub(super) fn advance(&mut self, effects: &mut Vec<Effect>) {
         while !self.is_handling {
             match self.entries.pop_front() {
                 None => return,
                 Some(Entry::Message(message)) => {
-                    let Message { seq, id, payload } = message.clone();
+                    let Message { seq, id, payload, .. } = message.clone();
                     effects.push(Effect::Deliver { epoch: self.stored.epoch.clone(), seq, id, payload });
                     self.entries.push_front(Entry::Message(message));
                     self.is_handling = true;

@@ -64,5 +64,5 @@ fn reference_passes_the_vectors() {
             events.insert(step.event.clone());
         }
     }
-    assert_eq!(events.len(), 6, "{events:?}");
+    assert_eq!(events.len(), 7, "{events:?}");
 }

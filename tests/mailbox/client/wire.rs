@@ -18,6 +18,9 @@ pub(crate) enum Event {
     },
     /// The handler of the message that was delivered last has resolved.
     Handled,
+    /// The handler of the message that was delivered last has failed. The message counts as handled, and is not
+    /// acknowledged.
+    Failed,
     /// The connection was idle for a long time.
     Idle,
     /// The time of `Client::wake_at` has come.
@@ -101,6 +104,9 @@ pub(super) struct Message {
     pub(super) seq: u64,
     pub(super) id: String,
     pub(super) payload: Value,
+    /// Whether the producer wants an acknowledgment.
+    #[serde(default)]
+    pub(super) ack: bool,
 }
 
 #[derive(Debug, Deserialize)]

@@ -63,6 +63,7 @@ fn frame(page: &Page, n: u64) -> String {
     let messages = page.messages.iter().map(|(seq, message)| PageMessage {
         seq: *seq,
         id: &message.id,
+        ack: false,
         payload: Payload::from_json(message.body.clone()).unwrap(),
     });
     let frame = ServerFrame::Page(PageFrame {

@@ -65,7 +65,8 @@ fn to_append<'a>(world: &World, message: &'a Received) -> NewMessage<'a> {
 
 fn frame(position: &Position, id: &MessageId) -> String {
     let (epoch, payload) = (&position.epoch, Payload::new(&1).unwrap());
-    let frame = ServerFrame::Message { stream: StreamName::User, epoch, seq: position.seq, id, payload };
+    let frame =
+        ServerFrame::Message { stream: StreamName::User, epoch, seq: position.seq, id, ack: false, payload };
     serde_json::to_string(&frame).unwrap()
 }
 
