@@ -89,7 +89,7 @@ impl<G: Gateway> Worker<G> {
                 ..about(position, &records[*index])
             })
             .collect();
-        let sent = self.receipts.send(&messages, time.settle_deadline()).await;
+        let sent = self.receipts.send(&messages, time.now(), time.settle_deadline()).await;
         let unconfirmed =
             due.into_iter().enumerate().filter(|(position, _)| sent.unconfirmed.contains(position));
         let unconfirmed: Vec<_> = unconfirmed.map(|(_, receipt)| receipt).collect();

@@ -6,7 +6,7 @@ use std::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use streamer_environment::{Environment, Faulty, Variable, values};
@@ -45,8 +45,9 @@ pub struct ReceiptsQueue {
     queue: Option<Queue>,
     /// The deployment's stage, which events name as their source.
     stage: String,
-    /// When receipts are sent again after a failure.
-    paused_until: Mutex<Option<Instant>>,
+    /// When receipts are sent again after a failure, by the wall clock: the monotonic clock may stop while Lambda
+    /// freezes the environment.
+    paused_until: Mutex<Option<SystemTime>>,
     /// Whether the missing queue was logged.
     has_warned: AtomicBool,
 }
@@ -80,10 +81,11 @@ impl ReceiptsQueue {
         ReceiptEvent::new(&self.stage, receipt)
     }
 
-    /// Sends receipts for up to 2 s, and not after `until`. After a failure, it sends none for 10 s.
+    /// Sends receipts for up to 2 s, and not after `until`. After a failure, it sends none for 10 s. `now` is the wall
+    /// clock.
     ///
     /// Without a receipts queue, it drops them, and logs a warning the first time.
-    pub async fn send(&self, receipts: &[Outgoing], until: Instant) -> SentReceipts {
+    pub async fn send(&self, receipts: &[Outgoing], now: SystemTime, until: Instant) -> SentReceipts {
         if receipts.is_empty() {
             return SentReceipts::default();
         }
@@ -95,18 +97,18 @@ impl ReceiptsQueue {
             }
             return SentReceipts { without_queue: receipts.len(), ..SentReceipts::default() };
         };
-        let now = Instant::now();
-        if self.paused_until().is_some_and(|until| now < until) {
+        // A clock that was set back must not lengthen the pause.
+        if self.paused_until().is_some_and(|until| now < until && until <= now + PAUSE) {
             let unconfirmed = receipts.iter().map(|receipt| receipt.index).collect();
             return SentReceipts { unconfirmed, ..SentReceipts::default() };
         }
-        let unconfirmed = queue.send(receipts, until.min(now + SEND_TIME)).await;
+        let unconfirmed = queue.send(receipts, until.min(Instant::now() + SEND_TIME)).await;
         let confirmed = receipts.iter().filter(|receipt| !unconfirmed.contains(&receipt.index)).count();
-        *self.paused_until() = (confirmed == 0).then(|| Instant::now() + PAUSE);
+        *self.paused_until() = (confirmed == 0).then(|| now + PAUSE);
         SentReceipts { confirmed, unconfirmed, without_queue: 0 }
     }
 
-    fn paused_until(&self) -> MutexGuard<'_, Option<Instant>> {
+    fn paused_until(&self) -> MutexGuard<'_, Option<SystemTime>> {
         self.paused_until.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

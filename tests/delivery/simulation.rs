@@ -19,6 +19,8 @@
 //!   panic.
 //! - Without a fault that loses an answer, nothing arrives twice on a standard queue.
 //! - On a FIFO queue, no message of a group overtakes another one for the same client.
+//! - The receipts of every message that asks for one are complete, and count every connection that the message names,
+//!   or every client that is there, once.
 //!
 //! `case.rs` generates the cases; `world.rs` has the clients and the crashes.
 
@@ -32,6 +34,7 @@ use std::{
 };
 
 use proptest::prelude::*;
+use streamer_message::{Receipt, ReceiptOutcome, ReceiptTally};
 use streamer_queue::QueueKind;
 use streamer_tests::{
     cases,
@@ -43,7 +46,7 @@ use streamer_tests::{
 use tokio::runtime::Builder;
 
 use self::{
-    case::{CONNECTIONS, Case, Client, Message, SendFault, To, addresses, case},
+    case::{CONNECTIONS, Case, Client, Message, PostFault, SendFault, To, addresses, case},
     world::{Clients, Crash},
 };
 
@@ -66,7 +69,8 @@ proptest! {
             simulation.check_arrivals()?;
             simulation.check_duplicates()?;
             simulation.check_order()?;
-            simulation.check_mailbox()
+            simulation.check_mailbox()?;
+            simulation.check_receipts()
         })?;
     }
 }
@@ -76,8 +80,12 @@ struct Simulation<'a> {
     sqs: Sqs,
     crash: Crash,
     mailbox: MailboxDouble,
+    receipts: Receipts,
     rig: Rig<Clients>,
 }
+
+/// The receipts that the receipts queue has accepted.
+type Receipts = Arc<Mutex<Vec<Receipt>>>;
 
 impl<'a> Simulation<'a> {
     /// Sets up the world, with all messages on the queue.
@@ -85,7 +93,7 @@ impl<'a> Simulation<'a> {
         fastrand::seed(case.seed);
         let (sqs, crash) = (Sqs::new(case.fifo), Crash::default());
         crash.schedule(None);
-        let (outbound, dead_letters) = queues(case, &sqs, &crash);
+        let (outbound, dead_letters, receipts_queue, receipts) = queues(case, &sqs, &crash);
         let rows = CONNECTIONS
             .into_iter()
             .zip(case.clients)
@@ -97,11 +105,12 @@ impl<'a> Simulation<'a> {
         let mailbox = mailbox(case, &crash);
         let mut rig = Rig::of(order, clients, table, outbound, dead_letters);
         rig.worker.mailbox = Some(mailbox.mailbox());
+        rig.set_receipts(receipts_queue);
         for (index, message) in case.messages.iter().enumerate() {
             let group = if message.group { "g" } else { "h" };
             sqs.send(message.body(index), Some(group), Duration::ZERO);
         }
-        Self { case, sqs, crash, mailbox, rig }
+        Self { case, sqs, crash, mailbox, receipts, rig }
     }
 
     /// Invokes workers until the queue is empty.
@@ -248,6 +257,41 @@ impl<'a> Simulation<'a> {
         Ok(())
     }
 
+    /// Checks that receipts add up to the pairs of each message that asks for one, and that no other message has any. A
+    /// message that panics workers ends without a receipt.
+    fn check_receipts(&self) -> Result<(), TestCaseError> {
+        let receipts = self.receipts.lock().unwrap();
+        let dead = self.sqs.dead();
+        for (index, message) in self.case.messages.iter().enumerate() {
+            let (id, mut tally) = (index.to_string(), ReceiptTally::default());
+            let of_message: Vec<_> = receipts.iter().filter(|receipt| receipt.id.as_str() == id).collect();
+            of_message.iter().for_each(|receipt| tally.add(Receipt::clone(receipt)));
+            if !message.receipt || matches!(message.to, To::Poison) {
+                prop_assert!(of_message.is_empty(), "{} asks for no receipt: {:?}", index, of_message);
+                continue;
+            }
+            let panics = self.case.post_faults.contains(&PostFault::Panic);
+            let is_dead = CONNECTIONS.iter().any(|one| dead.iter().any(|body| addresses(body, index, one)));
+            if panics && is_dead {
+                continue;
+            }
+            prop_assert!(tally.is_complete(), "{}: {:?}", index, of_message);
+            let counts = tally.connections();
+            let count = |outcome| counts.get(&outcome).copied().unwrap_or_default();
+            let (all, delivered) = (counts.values().sum::<u64>(), count(ReceiptOutcome::Delivered));
+            let reached = all - count(ReceiptOutcome::Gone);
+            let recipients = message.recipients();
+            let there = recipients.iter().filter(|one| self.is_there(message, **one)).count() as u64;
+            let is_right = match message.to {
+                To::Connections(_) => all == recipients.len() as u64,
+                // A connection that is gone may be superseded or rejected.
+                _ => delivered <= there && there <= reached,
+            };
+            prop_assert!(is_right, "{}: {} clients are there: {:?}", index, there, of_message);
+        }
+        Ok(())
+    }
+
     /// Returns the number of a message that clients see in the mailbox.
     fn seq(&self, message: usize) -> Option<u64> {
         let (top, id) = (self.mailbox.top("anna"), message.to_string());
@@ -284,8 +328,9 @@ fn mailbox(case: &Case, crash: &Crash) -> MailboxDouble {
     mailbox
 }
 
-/// Returns the outbound and the dead-letter queue as the worker sees them, with the faults of the case.
-fn queues(case: &Case, sqs: &Sqs, crash: &Crash) -> (QueueDouble, QueueDouble) {
+/// Returns the outbound, the dead-letter and the receipts queue as the worker sees them, with the faults of the case, and
+/// the receipts.
+fn queues(case: &Case, sqs: &Sqs, crash: &Crash) -> (QueueDouble, QueueDouble, QueueDouble, Receipts) {
     let faults = Arc::new(Mutex::new(case.send_faults.clone().into_iter()));
     let decide = || {
         let (faults, crash) = (Arc::clone(&faults), crash.clone());
@@ -301,5 +346,15 @@ fn queues(case: &Case, sqs: &Sqs, crash: &Crash) -> (QueueDouble, QueueDouble) {
         }
     };
     let hide = crash.clone();
-    (sqs.outbound(decide(), move || hide.survives_call()), sqs.dead_letters(decide()))
+    let (receipts, decide_receipt) = (Receipts::default(), decide());
+    let accepted = Arc::clone(&receipts);
+    let receipts_queue = QueueDouble::new(move |entry| {
+        let (is_accepted, answer) = decide_receipt(entry);
+        if is_accepted {
+            accepted.lock().unwrap().push(Receipt::decode(entry.message_body()).unwrap());
+        }
+        answer
+    });
+    let outbound = sqs.outbound(decide(), move || hide.survives_call());
+    (outbound, sqs.dead_letters(decide()), receipts_queue, receipts)
 }

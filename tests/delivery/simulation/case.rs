@@ -37,6 +37,8 @@ pub(super) struct Message {
     pub(super) group: bool,
     /// Whether a later message of the only request supersedes it. `seq` is the index of the message.
     pub(super) supersedable: bool,
+    /// Whether its producer asks for a receipt.
+    pub(super) receipt: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -90,10 +92,10 @@ pub(super) fn case() -> impl Strategy<Value = Case> {
         2 => Just(To::Tenant),
         1 => Just(To::Poison),
     ];
-    let message = (to, any::<bool>(), any::<bool>(), prop::bool::weighted(0.3));
-    let message = message.prop_map(|(to, keep, group, supersedable)| {
+    let message = (to, any::<bool>(), any::<bool>(), prop::bool::weighted(0.3), any::<bool>());
+    let message = message.prop_map(|(to, keep, group, supersedable, receipt)| {
         let keep = keep && matches!(to, To::User);
-        Message { to, keep, group, supersedable }
+        Message { to, keep, group, supersedable, receipt }
     });
     let post_fault = prop_oneof![
         4 => Just(PostFault::None),
@@ -159,6 +161,9 @@ impl Message {
         });
         if self.keep {
             body["keep"] = json!(604_800);
+        }
+        if self.receipt {
+            body["receipt"] = true.into();
         }
         body.to_string()
     }
