@@ -7,6 +7,7 @@ locals {
 
   table_arn      = one(aws_dynamodb_table.connections[*].arn)
   mailbox_arn    = one(aws_dynamodb_table.mailbox[*].arn)
+  receipts_arn   = one(aws_sqs_queue.receipts[*].arn)
   management_arn = "${local.execution_arn}/${local.api_stage}"
 
   policies = {
@@ -152,6 +153,16 @@ data "aws_iam_policy_document" "delivery" {
     resources = [aws_sqs_queue.outbound.arn, aws_sqs_queue.dead_letter.arn]
   }
 
+  dynamic "statement" {
+    for_each = var.receipts ? [true] : []
+
+    content {
+      sid       = "SendReceipts"
+      actions   = ["sqs:SendMessage"]
+      resources = [local.receipts_arn]
+    }
+  }
+
   # On a FIFO queue the worker hides unfinished messages instead of handing them back, to keep their order.
   dynamic "statement" {
     for_each = var.fifo ? [true] : []
@@ -255,6 +266,27 @@ data "aws_iam_policy_document" "mailbox" {
     sid       = "PostPages"
     actions   = ["execute-api:ManageConnections"]
     resources = ["${local.management_arn}/POST/@connections/*"]
+  }
+
+  # Receipts of messages that clients have acknowledged.
+  dynamic "statement" {
+    for_each = var.receipts ? [true] : []
+
+    content {
+      sid       = "SendReceipts"
+      actions   = ["sqs:SendMessage"]
+      resources = [local.receipts_arn]
+    }
+  }
+
+  dynamic "statement" {
+    for_each = var.receipts && local.encrypts ? [true] : []
+
+    content {
+      sid       = "EncryptReceipts"
+      actions   = ["kms:GenerateDataKey"]
+      resources = [var.kms_key_arn]
+    }
   }
 }
 

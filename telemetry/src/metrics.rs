@@ -105,6 +105,12 @@ pub mod metric {
     pub const MAILBOX_APPEND_LATENCY: Metric = time("MailboxAppendLatency");
     /// Numbers in users' streams that another worker took first. Each costs a write.
     pub const MAILBOX_COLLISIONS: Metric = count("MailboxCollisions");
+    /// Receipts that the receipts queue has confirmed.
+    pub const RECEIPTS: Metric = count("Receipts");
+    /// Receipts that the receipts queue did not confirm. The worker sends them again later.
+    pub const RECEIPTS_HANDED_BACK: Metric = count("ReceiptsHandedBack");
+    /// Receipts that were asked for and dropped, because no receipts queue is configured.
+    pub const RECEIPTS_WITHOUT_QUEUE: Metric = count("ReceiptsWithoutQueue");
     /// Connections that `$connect` accepted.
     pub const CONNECTIONS_OPENED: Metric = count("ConnectionsOpened");
     /// Connections that `$connect` refused. The property `reason` gives the reason.
@@ -131,11 +137,13 @@ pub mod metric {
     pub const INVALID_FRAMES: Metric = count("InvalidFrames");
     /// Syncs on connections that have no live row in the connection table.
     pub const UNKNOWN_CONNECTIONS: Metric = count("UnknownConnections");
+    /// Kept messages that clients have handled, and whose receipts the receipts queue has confirmed.
+    pub const ACKNOWLEDGMENTS: Metric = count("Acknowledgments");
     /// Time from the start of a sync's invocation until API Gateway accepted the page.
     pub const PAGE_LATENCY: Metric = time("PageLatency");
 
     /// Every metric.
-    pub const ALL: [Metric; 40] = [
+    pub const ALL: [Metric; 44] = [
         DELIVERED,
         GONE,
         EXPIRED,
@@ -162,6 +170,9 @@ pub mod metric {
         QUEUE_AGE,
         MAILBOX_APPEND_LATENCY,
         MAILBOX_COLLISIONS,
+        RECEIPTS,
+        RECEIPTS_HANDED_BACK,
+        RECEIPTS_WITHOUT_QUEUE,
         CONNECTIONS_OPENED,
         CONNECTIONS_REFUSED,
         CONNECTIONS_FAILED,
@@ -175,6 +186,7 @@ pub mod metric {
         GAPS,
         INVALID_FRAMES,
         UNKNOWN_CONNECTIONS,
+        ACKNOWLEDGMENTS,
         PAGE_LATENCY,
     ];
 }
