@@ -3,14 +3,11 @@
 locals {
   alarm_actions = var.alarm_topic_arn == null ? [] : [var.alarm_topic_arn]
 
-  most_dead_letters = "(FILL(most, 0) + FILL(received, 0))"
-
-  worker_dimensions = { service = "delivery-worker", stage = local.stage }
-
+  worker_dimensions  = { service = "delivery-worker", stage = local.stage }
   connect_dimensions = { service = "connect-handler", stage = local.stage }
-
   mailbox_dimensions = { service = "mailbox-handler", stage = local.stage }
 
+  most_dead_letters  = "(FILL(most, 0) + FILL(received, 0))"
   syncs_without_page = "(FILL(syncs, 0) - FILL(pages, 0))"
 
   # Alarms on messages and connections, by the suffix of the alarm's name.

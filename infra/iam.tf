@@ -1,4 +1,4 @@
-# A role for each function, which allows the calls that the function makes and no others, and a policy for producers.
+# A role for each function, which allows the calls that the function makes and no others.
 
 locals {
   # $connect reads and closes a user's other connections only if their number is limited.
@@ -288,29 +288,4 @@ data "aws_iam_policy_document" "mailbox" {
       resources = [var.kms_key_arn]
     }
   }
-}
-
-data "aws_iam_policy_document" "producer" {
-  statement {
-    sid       = "SendMessages"
-    actions   = ["sqs:SendMessage"]
-    resources = [aws_sqs_queue.outbound.arn]
-  }
-
-  dynamic "statement" {
-    for_each = local.encrypts ? [true] : []
-
-    content {
-      sid       = "EncryptMessages"
-      actions   = ["kms:GenerateDataKey", "kms:Decrypt"]
-      resources = [var.kms_key_arn]
-    }
-  }
-}
-
-resource "aws_iam_policy" "producer" {
-  name        = "${local.global_name}-producer"
-  description = "Send messages to the outbound queue"
-  policy      = data.aws_iam_policy_document.producer.json
-  tags        = var.tags
 }
