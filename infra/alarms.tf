@@ -3,14 +3,11 @@
 locals {
   alarm_actions = var.alarm_topic_arn == null ? [] : [var.alarm_topic_arn]
 
-  most_dead_letters = "(FILL(most, 0) + FILL(received, 0))"
-
-  worker_dimensions = { service = "delivery-worker", stage = local.stage }
-
+  worker_dimensions  = { service = "delivery-worker", stage = local.stage }
   connect_dimensions = { service = "connect-handler", stage = local.stage }
-
   mailbox_dimensions = { service = "mailbox-handler", stage = local.stage }
 
+  most_dead_letters  = "(FILL(most, 0) + FILL(received, 0))"
   syncs_without_page = "(FILL(syncs, 0) - FILL(pages, 0))"
 
   # Alarms on messages and connections, by the suffix of the alarm's name.
@@ -127,13 +124,36 @@ locals {
       # Two periods, and not a single sync: a client that closes meanwhile receives no page.
       expression = "IF(${local.syncs_without_page} >= ${var.alarms.failed_sync_minimum}, 100 * ${local.syncs_without_page} / FILL(syncs, 0), 0)"
     }
+    receipts-unread = {
+      description        = "A receipt has been on the receipts queue for a long time: its consumer does not run, does not keep up, or fails. Check your program that reads the queue. Messages are delivered meanwhile, and SQS deletes receipts after 14 days."
+      namespace          = "AWS/SQS"
+      metric_name        = "ApproximateAgeOfOldestMessage"
+      dimensions         = { QueueName = local.receipts_name }
+      statistic          = "Maximum"
+      period             = 60
+      evaluation_periods = 2
+      threshold          = var.alarms.unread_receipt_seconds
+    }
+    receipts-handed-back = {
+      description         = "The worker cannot send receipts, so it hands them back to the outbound queue and tries again until max_age_seconds have passed; then they are dead letters. Messages are delivered meanwhile. The worker's log names the cause: a receipts queue that does not exist, a policy or a key that denies the call, or a fault of SQS."
+      namespace           = "Streamer"
+      metric_name         = "ReceiptsHandedBack"
+      dimensions          = local.worker_dimensions
+      statistic           = "Sum"
+      period              = 60
+      evaluation_periods  = 5
+      datapoints_to_alarm = 3
+      threshold           = 0
+    }
   }
 
-  # Without a table, no message waits for connections at another endpoint. Without a mailbox, no client syncs.
+  # Without a table, no message waits for connections at another endpoint. Without a mailbox, no client syncs. Without
+  # their queue, there are no receipts.
   absent_alarms = concat(
     local.creates_table ? [] : ["elsewhere"],
     local.creates_function.connect ? [] : ["failed-connects"],
     local.creates_function.mailbox ? [] : ["failed-syncs"],
+    var.receipts ? [] : ["receipts-unread", "receipts-handed-back"],
   )
 
   refused_connects = "(FILL(refused, 0) - FILL(failed, 0))"

@@ -1,4 +1,4 @@
-# One dashboard: outcomes and latency of messages, causes of delays, queue, functions, connections, and the mailbox.
+# One dashboard: outcomes and latency of messages, causes of delays, queue, functions, connections, the mailbox, and receipts.
 
 locals {
   # Rows of widgets, with those of functions that are not created.
@@ -18,6 +18,7 @@ locals {
           ["Streamer", "Elsewhere", "service", "delivery-worker", "stage", local.stage],
           ["Streamer", "NoRecipient", "service", "delivery-worker", "stage", local.stage],
           ["Streamer", "Expanded", "service", "delivery-worker", "stage", local.stage],
+          ["Streamer", "ReceiptsWithoutQueue", "service", "delivery-worker", "stage", local.stage],
         ]
       },
       {
@@ -157,6 +158,7 @@ locals {
           ["AWS/Lambda", "Duration", "FunctionName", local.function_names["mailbox"], { stat = "p99", yAxis = "right" }],
           ["Streamer", "InvalidFrames", "service", "mailbox-handler", "stage", local.stage],
           ["Streamer", "UnknownConnections", "service", "mailbox-handler", "stage", local.stage],
+          ["Streamer", "ReceiptsWithoutQueue", "service", "mailbox-handler", "stage", local.stage],
         ]
       },
       {
@@ -178,6 +180,26 @@ locals {
         ]
       },
     ],
+    [
+      {
+        title = "Receipts"
+        stat  = "Sum"
+        metrics = [
+          ["Streamer", "Receipts", "service", "delivery-worker", "stage", local.stage],
+          ["Streamer", "ReceiptsHandedBack", "service", "delivery-worker", "stage", local.stage],
+          ["Streamer", "Acknowledgments", "service", "mailbox-handler", "stage", local.stage],
+        ]
+      },
+      {
+        title = "Receipts queue"
+        stat  = "Maximum"
+        metrics = [
+          ["AWS/SQS", "ApproximateNumberOfMessagesVisible", "QueueName", local.receipts_name],
+          ["AWS/SQS", "ApproximateNumberOfMessagesNotVisible", "QueueName", local.receipts_name],
+          ["AWS/SQS", "ApproximateAgeOfOldestMessage", "QueueName", local.receipts_name, { yAxis = "right" }],
+        ]
+      },
+    ],
   ]
 
   # The second element of a metric is its name, and the fourth is the value of its first dimension: a service or a
@@ -188,6 +210,7 @@ locals {
       if !contains(keys(local.functions), short)
     ]),
     var.mailbox ? [] : [local.mailbox_name, "Kept", "MailboxAppendLatency", "MailboxCollisions"],
+    var.receipts ? ["ReceiptsWithoutQueue"] : [local.receipts_name, "Receipts", "ReceiptsHandedBack", "Acknowledgments"],
   )
   present_widget_rows = [
     for widgets in local.all_widget_rows : [

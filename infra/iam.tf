@@ -1,4 +1,4 @@
-# A role for each function, which allows the calls that the function makes and no others, and a policy for producers.
+# A role for each function, which allows the calls that the function makes and no others.
 
 locals {
   # $connect reads and closes a user's other connections only if their number is limited.
@@ -7,6 +7,7 @@ locals {
 
   table_arn      = one(aws_dynamodb_table.connections[*].arn)
   mailbox_arn    = one(aws_dynamodb_table.mailbox[*].arn)
+  receipts_arn   = one(aws_sqs_queue.receipts[*].arn)
   management_arn = "${local.execution_arn}/${local.api_stage}"
 
   policies = {
@@ -152,6 +153,16 @@ data "aws_iam_policy_document" "delivery" {
     resources = [aws_sqs_queue.outbound.arn, aws_sqs_queue.dead_letter.arn]
   }
 
+  dynamic "statement" {
+    for_each = var.receipts ? [true] : []
+
+    content {
+      sid       = "SendReceipts"
+      actions   = ["sqs:SendMessage"]
+      resources = [local.receipts_arn]
+    }
+  }
+
   # On a FIFO queue the worker hides unfinished messages instead of handing them back, to keep their order.
   dynamic "statement" {
     for_each = var.fifo ? [true] : []
@@ -256,29 +267,25 @@ data "aws_iam_policy_document" "mailbox" {
     actions   = ["execute-api:ManageConnections"]
     resources = ["${local.management_arn}/POST/@connections/*"]
   }
-}
 
-data "aws_iam_policy_document" "producer" {
-  statement {
-    sid       = "SendMessages"
-    actions   = ["sqs:SendMessage"]
-    resources = [aws_sqs_queue.outbound.arn]
+  # Receipts of messages that clients have acknowledged.
+  dynamic "statement" {
+    for_each = var.receipts ? [true] : []
+
+    content {
+      sid       = "SendReceipts"
+      actions   = ["sqs:SendMessage"]
+      resources = [local.receipts_arn]
+    }
   }
 
   dynamic "statement" {
-    for_each = local.encrypts ? [true] : []
+    for_each = var.receipts && local.encrypts ? [true] : []
 
     content {
-      sid       = "EncryptMessages"
-      actions   = ["kms:GenerateDataKey", "kms:Decrypt"]
+      sid       = "EncryptReceipts"
+      actions   = ["kms:GenerateDataKey"]
       resources = [var.kms_key_arn]
     }
   }
-}
-
-resource "aws_iam_policy" "producer" {
-  name        = "${local.global_name}-producer"
-  description = "Send messages to the outbound queue"
-  policy      = data.aws_iam_policy_document.producer.json
-  tags        = var.tags
 }

@@ -53,6 +53,16 @@ output "mailbox_table_arn" {
   value       = one(aws_dynamodb_table.mailbox[*].arn)
 }
 
+output "receipts_queue_url" {
+  description = "URL of the receipts queue, which a program of yours reads; null without `receipts`."
+  value       = one(aws_sqs_queue.receipts[*].url)
+}
+
+output "receipts_queue_arn" {
+  description = "ARN of the receipts queue; null without `receipts`."
+  value       = one(aws_sqs_queue.receipts[*].arn)
+}
+
 output "functions" {
   description = "Names of the functions, by short name (`connect`, `disconnect`, `delivery`, `mailbox`)."
   value       = { for short, function in aws_lambda_function.this : short => function.function_name }

@@ -5,18 +5,20 @@
 # destroyed first for that reason, refuses.
 
 locals {
-  # Null without the table.
+  # Null without the table or the queue.
   data = {
     outbound    = local.outbound_name
     dead_letter = local.dead_letter_name
     table       = local.creates_table ? local.table_name : null
     mailbox     = var.mailbox ? local.mailbox_name : null
+    receipts    = var.receipts ? local.receipts_name : null
   }
   arns = {
     outbound    = aws_sqs_queue.outbound.arn
     dead_letter = aws_sqs_queue.dead_letter.arn
     table       = one(aws_dynamodb_table.connections[*].arn)
     mailbox     = one(aws_dynamodb_table.mailbox[*].arn)
+    receipts    = one(aws_sqs_queue.receipts[*].arn)
   }
   protected = {
     for key, name in local.data : key => name != null && var.deletion_protection && !contains(var.abandon, coalesce(name, "-"))
@@ -24,8 +26,8 @@ locals {
 }
 
 # The names and their protection as they were deployed: a change of input is ignored, so that a plan sees the old ones.
-# They are recorded again when the protection changes. A table that is removed has no protection, so the guard alone
-# refuses that.
+# They are recorded again when the protection changes. A table or a queue that is removed has no protection, so the guard
+# alone refuses that.
 resource "terraform_data" "deployed" {
   for_each = local.data
 
@@ -37,7 +39,7 @@ resource "terraform_data" "deployed" {
 
     postcondition {
       condition     = !self.output.protected || self.output.name == each.value
-      error_message = "This would delete ${coalesce(self.output.name, "-")} with the messages or connections in it: keep name and fifo as they are, or drain it, list it in abandon, and apply that before this change."
+      error_message = "This would delete ${coalesce(self.output.name, "-")} with the messages, receipts or connections in it: keep name and fifo as they are, or drain it, list it in abandon, and apply that before this change."
     }
   }
 
@@ -46,6 +48,7 @@ resource "terraform_data" "deployed" {
     aws_dynamodb_table.mailbox,
     aws_sqs_queue.dead_letter,
     aws_sqs_queue.outbound,
+    aws_sqs_queue.receipts,
   ]
 }
 
@@ -91,6 +94,7 @@ resource "terraform_data" "guard" {
     aws_lambda_permission.route,
     aws_sqs_queue.dead_letter,
     aws_sqs_queue.outbound,
+    aws_sqs_queue.receipts,
     aws_sqs_queue_policy.this,
     aws_sqs_queue_redrive_policy.outbound,
     terraform_data.deployed,

@@ -1,8 +1,11 @@
-# The outbound queue and its dead-letter queue.
+# The outbound queue, its dead-letter queue, and the receipts queue.
 
 locals {
   queue_arn_prefix = "arn:${local.partition}:sqs:${local.region}:${local.account}"
-  queues           = { outbound = aws_sqs_queue.outbound, dead_letter = aws_sqs_queue.dead_letter }
+  queues = merge(
+    { outbound = aws_sqs_queue.outbound, dead_letter = aws_sqs_queue.dead_letter },
+    { for queue in aws_sqs_queue.receipts : "receipts" => queue },
+  )
 }
 
 resource "aws_sqs_queue" "outbound" {
@@ -76,6 +79,19 @@ resource "aws_sqs_queue" "dead_letter" {
   }
 }
 
+# Receipts need no order, so the queue is a standard one beside FIFO queues, too. A redrive policy is up to the consumer.
+resource "aws_sqs_queue" "receipts" {
+  count = var.receipts ? 1 : 0
+
+  name                       = local.receipts_name
+  visibility_timeout_seconds = local.stack.queues.receipts.visibility_timeout_seconds
+  message_retention_seconds  = local.stack.queues.receipts.retention_seconds
+  tags                       = var.tags
+
+  sqs_managed_sse_enabled = var.kms_key_arn == null ? true : null
+  kms_master_key_id       = var.kms_key_arn
+}
+
 # A separate resource, so that the provider waits for both queues at the same time.
 resource "aws_sqs_queue_redrive_policy" "outbound" {
   queue_url = aws_sqs_queue.outbound.url
@@ -88,8 +104,8 @@ resource "aws_sqs_queue_redrive_policy" "outbound" {
 locals {
   # Policy documents of each queue, in addition to the statement that denies calls without TLS.
   queue_policies = {
-    for queue, documents in { outbound = var.queue_policy_documents, dead_letter = [] } : queue => documents
-    if var.require_tls || length(documents) > 0
+    for queue, documents in { outbound = var.queue_policy_documents, dead_letter = [], receipts = [] } : queue => documents
+    if contains(keys(local.queues), queue) && (var.require_tls || length(documents) > 0)
   }
 }
 

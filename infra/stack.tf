@@ -30,6 +30,7 @@ locals {
   mailbox_name     = "${local.name}${trimprefix(local.stack.mailbox.name, local.stack.api.name)}"
   outbound_name    = "${local.name}${trimprefix(local.stack.queues.outbound.name, local.stack.api.name)}${local.queue_suffix}"
   dead_letter_name = "${local.name}${trimprefix(local.stack.queues.dead_letter.name, local.stack.api.name)}${local.queue_suffix}"
+  receipts_name    = "${local.name}${trimprefix(local.stack.queues.receipts.name, local.stack.api.name)}"
 
   # Names of roles, policies and dashboards are unique in the account, not in the Region.
   global_name = "${local.name}-${local.region}"
@@ -88,15 +89,17 @@ locals {
     mailbox_table         = one(aws_dynamodb_table.mailbox[*].name)
     management_endpoint   = local.management_endpoint
     queue_url             = aws_sqs_queue.outbound.url
+    receipts_queue_url    = one(aws_sqs_queue.receipts[*].url)
   }
   values = merge({ for name, value in local.settings : name => tostring(value) }, local.resource_values)
 
-  # The functions have defaults for unset variables. Without a table, the worker delivers to connections only, and
-  # without a mailbox it keeps no messages.
+  # The functions have defaults for unset variables. Without a table, the worker delivers to connections only, without a
+  # mailbox it keeps no messages, and without a queue for them it sends no receipts.
   unset = concat(
     [for name, value in local.settings : name if value == null],
     local.creates_table ? [] : ["connections_table"],
     var.mailbox ? [] : ["mailbox_table"],
+    var.receipts ? [] : ["receipts_queue_url"],
   )
   environment = {
     for short, function in local.stack.functions : short => {

@@ -46,7 +46,7 @@ variable "architecture" {
 }
 
 variable "deletion_protection" {
-  description = "Whether the queues and the tables are protected from deletion: by `terraform destroy`, and by a change of name or fifo or one that removes a table. Set false and apply before you destroy."
+  description = "Whether the queues and the tables are protected from deletion: by `terraform destroy`, and by a change of name or fifo or one that removes a table or the receipts queue. Set false and apply before you destroy."
   type        = bool
   default     = true
 }
@@ -194,8 +194,8 @@ variable "routes" {
   }
 
   validation {
-    condition     = !var.mailbox || length(setintersection(keys(var.routes), ["streamer.sync", "streamer.ping"])) == 0
-    error_message = "routes must not contain streamer.sync or streamer.ping: the mailbox has these routes. Choose other route keys, or set mailbox to false."
+    condition     = !var.mailbox || length(setintersection(keys(var.routes), ["streamer.sync", "streamer.ack", "streamer.ping"])) == 0
+    error_message = "routes must not contain streamer.sync, streamer.ack or streamer.ping: the mailbox has these routes. Choose other route keys, or set mailbox to false."
   }
 }
 
@@ -608,7 +608,7 @@ variable "batching_window_seconds" {
 # Mailbox
 
 variable "mailbox" {
-  description = "Whether to create the mailbox: a table of kept messages, the function that sends them to clients which were away, and the routes `streamer.sync` and `streamer.ping`. It needs the connection table. Beside an `api` whose stage does not deploy automatically, deploy it after a change."
+  description = "Whether to create the mailbox: a table of kept messages, the function that sends them to clients which were away, and the routes `streamer.sync`, `streamer.ack` and `streamer.ping`. It needs the connection table. Beside an `api` whose stage does not deploy automatically, deploy it after a change."
   type        = bool
   default     = false
 
@@ -644,6 +644,14 @@ variable "mailbox_max_messages" {
     condition     = floor(var.mailbox_max_messages) == var.mailbox_max_messages && var.mailbox_max_messages >= 100 && var.mailbox_max_messages <= 10000
     error_message = "mailbox_max_messages must be a whole number from 100 to 10000."
   }
+}
+
+# Receipts
+
+variable "receipts" {
+  description = "Whether to create the receipts queue. For a message whose producer asks for a receipt, it gets the message's outcome, and with the mailbox the acknowledgments of clients. A program of yours must read it: SQS deletes receipts after 14 days."
+  type        = bool
+  default     = false
 }
 
 # Request rate and concurrency
@@ -755,6 +763,7 @@ variable "alarms" {
     refused_connect_majority_minimum = optional(number, 3)
     failed_sync_percent              = optional(number, 20)
     failed_sync_minimum              = optional(number, 2)
+    unread_receipt_seconds           = optional(number, 3600)
     errors                           = optional(number, 0)
     throttles                        = optional(number, 0)
     delivery_latency_p99_ms          = optional(number, 10000)
@@ -769,5 +778,10 @@ variable "alarms" {
   validation {
     condition     = alltrue([for minimum in [var.alarms.refused_connect_minimum, var.alarms.refused_connect_majority_minimum, var.alarms.undelivered_minimum, var.alarms.failed_sync_minimum] : minimum >= 1])
     error_message = "refused_connect_minimum, refused_connect_majority_minimum, undelivered_minimum and failed_sync_minimum must be at least 1."
+  }
+
+  validation {
+    condition     = var.alarms.unread_receipt_seconds > 0 && var.alarms.unread_receipt_seconds < 1209600
+    error_message = "unread_receipt_seconds must be above 0 and below 1209600: SQS deletes receipts after 14 days."
   }
 }

@@ -72,6 +72,8 @@ pub struct Queues {
     pub outbound: OutboundQueue,
     /// The queue of messages that cannot be delivered.
     pub dead_letter: DeadLetterQueue,
+    /// The queue of receipts.
+    pub receipts: ReceiptsQueue,
 }
 
 /// The queue that producers send to.
@@ -97,6 +99,18 @@ pub struct DeadLetterQueue {
     /// The name.
     pub name: String,
     /// How long SQS keeps a message.
+    pub retention_seconds: u64,
+}
+
+/// The queue of receipts: a standard queue, also beside FIFO queues.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReceiptsQueue {
+    /// The name.
+    pub name: String,
+    /// How long a received receipt is hidden from other consumers.
+    pub visibility_timeout_seconds: u64,
+    /// How long SQS keeps a receipt.
     pub retention_seconds: u64,
 }
 
@@ -170,10 +184,10 @@ impl Spec {
     /// Appends `suffix` to every name, so that several deployments can share an endpoint.
     pub(crate) fn rename(&mut self, suffix: &str) {
         let Self { table, mailbox, queues, functions: _, mapping: _, api } = self;
-        let Queues { outbound, dead_letter } = queues;
-        for name in
-            [&mut table.name, &mut mailbox.name, &mut outbound.name, &mut dead_letter.name, &mut api.name]
-        {
+        let Queues { outbound, dead_letter, receipts } = queues;
+        let tables = [&mut table.name, &mut mailbox.name];
+        let queues = [&mut outbound.name, &mut dead_letter.name, &mut receipts.name];
+        for name in tables.into_iter().chain(queues).chain([&mut api.name]) {
             name.push_str(suffix);
         }
     }

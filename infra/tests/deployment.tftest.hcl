@@ -102,6 +102,7 @@ run "variables_reach_function_environment" {
     management_endpoint_aliases = ["https://ws.example.com/production"]
     max_age_seconds             = 600
     mailbox                     = true
+    receipts                    = true
   }
 
   # jwt_jwks_url excludes jwt_public_key, so it is the only unset variable.

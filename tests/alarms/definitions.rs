@@ -1,4 +1,4 @@
-//! The alarms' definitions, from Terraform's plan of `infra/` with the mailbox and the default settings.
+//! The alarms' definitions, from Terraform's plan of `infra/` with the mailbox, receipts and the default settings.
 
 use std::{collections::BTreeMap, ffi::OsStr, sync::LazyLock};
 
@@ -19,6 +19,7 @@ pub(crate) const STAGE: &str = "production";
 /// Names of the queues.
 pub(crate) const OUTBOUND: &str = "streamer-outbound";
 pub(crate) const DEAD_LETTERS: &str = "streamer-dead-letters";
+pub(crate) const RECEIPTS: &str = "streamer-receipts";
 
 /// The topic of all actions.
 pub(crate) const TOPIC: &str = "arn:aws:sns:eu-central-1:123456789012:alarms";
@@ -36,6 +37,7 @@ variables {
   jwt_audiences   = ["streamer"]
   packages        = "."
   mailbox         = true
+  receipts        = true
   alarm_topic_arn = "TOPIC"
 }
 

@@ -35,17 +35,17 @@ pub(crate) const EQUIVALENT: [(&str, &[&str], &[&str]); 8] = [
     ),
     (
         "no zeros are written, so each statistic of counts is above zero",
-        &["circuit-opened", "elsewhere", "failed-connects"],
+        &["circuit-opened", "elsewhere", "failed-connects", "receipts-handed-back"],
         &["Average of", "Maximum of", "Minimum of", "p50 of", "p99 of"],
     ),
     (
         "no zeros are written, so zero is the lowest threshold",
-        &["circuit-opened", "elsewhere"],
+        &["circuit-opened", "elsewhere", "receipts-handed-back"],
         &["threshold lowered", "threshold always reached", "comparison GreaterOrEqual"],
     ),
     (
         "SQS writes one value a minute",
-        &["oldest-message"],
+        &["oldest-message", "receipts-unread"],
         &["Sum of", "Average of", "Minimum of", "p50 of", "p99 of"],
     ),
     (

@@ -3,6 +3,7 @@
 mod connections;
 mod mailbox;
 mod normal;
+mod receipts;
 
 use std::{collections::BTreeMap, sync::LazyLock, thread};
 
@@ -57,6 +58,9 @@ enum Play {
     Aws(Metric),
     /// Clients send this number of syncs in a minute, and receive this number of pages.
     Syncs(fn(usize) -> [u32; 2]),
+    /// The oldest receipt on the queue has this age in seconds, and the worker hands this number of receipts back in a
+    /// minute.
+    Receipts(fn(usize) -> [u32; 2]),
     /// The dead-letter queue has these numbers of visible and of received messages in a minute.
     DeadLetters(fn(usize) -> [Option<f64>; 2]),
 }
@@ -93,6 +97,7 @@ impl Stop {
                 Play::Connects(clients) => clients.play().await,
                 Play::Aws(metric) => Ok(connections::aws_values(metric)),
                 Play::Syncs(counts) => Ok(mailbox::sync_values(*counts)),
+                Play::Receipts(counts) => Ok(receipts::receipt_values(*counts)),
                 Play::DeadLetters(depths) => Ok(normal::dead_letter_values(*depths)),
             }
         });
@@ -126,7 +131,8 @@ fn connects(name: &'static str, extent: Extent, clients: Clients) -> Stop {
 fn stops() -> Vec<Stop> {
     let delivery = posts().into_iter().chain(worker()).chain(parts()).chain(delays());
     let stops = delivery.chain(connections::connections()).chain(mailbox::mailbox());
-    stops.chain(normal::unseen()).chain(normal::normal()).chain(mailbox::normal()).collect()
+    let normal = normal::normal().into_iter().chain(mailbox::normal()).chain(receipts::normal());
+    stops.chain(receipts::receipts()).chain(normal::unseen()).chain(normal).collect()
 }
 
 fn posts() -> Vec<Stop> {

@@ -17,9 +17,18 @@ use crate::{
     definitions::{NAME, STAGE},
 };
 
+/// Returns a metric of delivery-worker.
+pub(crate) fn of_worker(name: &str) -> Metric {
+    of_service("delivery-worker", name)
+}
+
 /// Returns a metric of mailbox-handler.
 pub(crate) fn of_mailbox(name: &str) -> Metric {
-    let dimensions = [("service", "mailbox-handler"), ("stage", STAGE)];
+    of_service("mailbox-handler", name)
+}
+
+fn of_service(service: &str, name: &str) -> Metric {
+    let dimensions = [("service", service), ("stage", STAGE)];
     let dimensions = dimensions.map(|(name, value)| (name.to_owned(), value.to_owned()));
     Metric { namespace: NAMESPACE.to_owned(), name: name.to_owned(), dimensions: dimensions.into() }
 }

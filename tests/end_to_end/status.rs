@@ -66,6 +66,8 @@ async fn shows_a_whole_deployment() -> anyhow::Result<()> {
     for reason in ["exhausted", "exhausted", "rejected"] {
         deployment.send_dead_letter("{}", &[("reason", reason), ("since", &since)]).await?;
     }
+    let sqs = aws_sdk_sqs::Client::new(&deployment.stack.config);
+    sqs.send_message().queue_url(&deployment.delivery.receipts_queue_url).message_body("{}").send().await?;
     // An invalid event. The emulator measures direct invocations only.
     let invoke = lambda.invoke().function_name(&deployment.delivery.function).payload(Blob::new("1"));
     assert!(invoke.send().await?.function_error.is_some());
@@ -80,6 +82,7 @@ async fn shows_a_whole_deployment() -> anyhow::Result<()> {
     let shown = status(&deployment, name, []).await?;
     assert!(shown.success, "{shown:?}");
     assert_eq!(line(&shown, "outbound"), ["outbound", "0", "0", "0", "-"]);
+    assert_eq!(line(&shown, "receipts"), ["receipts", "1", "0", "0", "unknown"]);
     assert_eq!(line(&shown, "dead letters"), ["dead", "letters", "3", "0", "0", "1day", "1h"]);
     assert_eq!(line(&shown, "exhausted"), ["exhausted", "2"]);
     assert_eq!(line(&shown, "rejected"), ["rejected", "1"]);
@@ -90,7 +93,7 @@ async fn shows_a_whole_deployment() -> anyhow::Result<()> {
     assert_eq!(deployment.dead_letters().await?, (3, 0), "letters are still hidden");
 
     let object: Value = serde_json::from_str(&status(&deployment, name, ["--json"]).await?.out)?;
-    assert_eq!(object["dead_letters"]["waiting"], 3);
+    assert_eq!((&object["dead_letters"]["waiting"], &object["receipts"]["waiting"]), (&3.into(), &1.into()));
     assert_eq!(object["reasons"], serde_json::json!({ "exhausted": 2, "rejected": 1 }));
     assert_eq!(object["functions"]["delivery"]["errors"], 1);
     assert_eq!(object["circuit"], serde_json::json!({ "open": false, "opened": 0 }));

@@ -64,6 +64,7 @@ impl Streamer {
         command
             .env("STREAMER_STATE", &self.state)
             .env_remove("QUEUE_URL")
+            .env_remove("RECEIPTS_QUEUE_URL")
             .env_remove("CONNECTIONS_TABLE")
             .env_remove("MAILBOX_TABLE")
             .env_remove("AWS_ENDPOINT_URL")

@@ -11,9 +11,13 @@ mod privileges;
 mod protection;
 mod terraform;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fs};
 
-use streamer_cli::spec::{Pace, Spec};
+use serde_json::Value;
+use streamer_cli::{
+    paths,
+    spec::{Pace, Spec},
+};
 use streamer_environment::Variable;
 
 fn variables(function: &str) -> Vec<Variable> {
@@ -50,6 +54,19 @@ fn routes_have_functions_or_mock_responses() {
     for (route, response) in &spec.api.mock_responses {
         assert!(response["type"].is_string(), "{route}: {response}");
     }
+}
+
+/// A frame without a route would reach the user's router.
+#[test]
+fn every_client_frame_has_a_route() {
+    let schema = paths::workspace().join("message/schema/client-frame.json");
+    let schema: Value = serde_json::from_slice(&fs::read(schema).unwrap()).unwrap();
+    let frames = schema["oneOf"].as_array().unwrap().iter();
+    let frames: BTreeSet<_> =
+        frames.map(|frame| frame["properties"]["type"]["const"].as_str().unwrap()).collect();
+    let api = Spec::read().unwrap().api;
+    let routes = api.routes.keys().chain(api.mock_responses.keys()).map(String::as_str);
+    assert_eq!(frames, routes.filter(|route| !route.starts_with('$')).collect());
 }
 
 #[test]

@@ -24,12 +24,13 @@ const EMPTY_ZIP: [u8; 22] = *b"PK\x05\x06\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
 /// Hides a message from the worker for the whole test.
 const DELAY_SECONDS: i32 = 900;
 
-/// A root module with the smallest deployment that has an API, both tables and queues. Its variables are the changes.
+/// A root module with the smallest deployment that has an API, both tables and all queues. Its variables are the changes.
 const MODULE: &str = r#"
 variable "packages" {}
 variable "architecture" {}
 variable "table" { default = true }
 variable "mailbox" { default = true }
+variable "receipts" { default = true }
 variable "deletion_protection" { default = true }
 
 module "streamer" {
@@ -39,6 +40,7 @@ module "streamer" {
   architecture        = var.architecture
   table               = var.table
   mailbox             = var.mailbox && var.table
+  receipts            = var.receipts
   connect             = false
   disconnect          = false
   require_tls         = false
@@ -47,6 +49,7 @@ module "streamer" {
 
 output "queue_url" { value = module.streamer.queue_url }
 output "dead_letter_queue_url" { value = module.streamer.dead_letter_queue_url }
+output "receipts_queue_url" { value = module.streamer.receipts_queue_url }
 "#;
 
 fn provider(url: &str) -> String {
@@ -70,8 +73,8 @@ struct Deployed {
     api: String,
     functions: Vec<String>,
     mappings: usize,
-    /// Whether the worker knows both tables.
-    worker_uses_tables: bool,
+    /// Whether the worker knows both tables, and the receipts queue.
+    worker_uses_all: bool,
     tables: Vec<String>,
     /// Messages on each queue, by its URL.
     messages: BTreeMap<String, usize>,
@@ -105,8 +108,8 @@ impl Deployed {
                 .map(str::to_owned)
                 .collect(),
             mappings: mappings.event_source_mappings().len(),
-            worker_uses_tables: variables.clone().any(|variables| {
-                ["QUEUE_URL", "CONNECTIONS_TABLE", "MAILBOX_TABLE"]
+            worker_uses_all: variables.clone().any(|variables| {
+                ["QUEUE_URL", "CONNECTIONS_TABLE", "MAILBOX_TABLE", "RECEIPTS_QUEUE_URL"]
                     .iter()
                     .all(|name| variables.contains_key(*name))
             }),
@@ -162,26 +165,28 @@ async fn protected_data_outlives_destroy() -> anyhow::Result<()> {
 async fn play(terraform: &Terraform, config: &SdkConfig) -> anyhow::Result<()> {
     terraform.apply().await?;
     let sqs = aws_sdk_sqs::Client::new(config);
-    for queue in ["queue_url", "dead_letter_queue_url"] {
+    for queue in ["queue_url", "dead_letter_queue_url", "receipts_queue_url"] {
         let Value::String(url) = terraform.output(queue).await? else {
             anyhow::bail!("{queue} is no string")
         };
         sqs.send_message().queue_url(url).message_body("{}").delay_seconds(DELAY_SECONDS).send().await?;
     }
     let deployed = Deployed::read(config).await?;
-    assert!(!deployed.api.is_empty() && deployed.worker_uses_tables, "{deployed:?}");
+    assert!(!deployed.api.is_empty() && deployed.worker_uses_all, "{deployed:?}");
     assert_eq!(
         (deployed.functions.len(), deployed.mappings, deployed.tables.len()),
         (2, 1, 2),
         "{deployed:?}"
     );
-    assert_eq!(deployed.messages.values().collect::<Vec<_>>(), [&1, &1], "{deployed:?}");
+    assert_eq!(deployed.messages.values().collect::<Vec<_>>(), [&1, &1, &1], "{deployed:?}");
 
     let held = (config, &deployed);
     if full() {
         assert_refused(terraform, ("apply", "table=false"), "streamer_connections is protected", held)
             .await?;
         assert_refused(terraform, ("apply", "mailbox=false"), "streamer_mailbox is protected", held).await?;
+        assert_refused(terraform, ("apply", "receipts=false"), "streamer-receipts is protected", held)
+            .await?;
         // A replacement, also one that a provider forces, keeps the name.
         let replace = "-replace=module.streamer.aws_sqs_queue.outbound";
         assert_refused(terraform, ("apply", replace), "streamer-outbound is protected", held).await?;

@@ -26,12 +26,13 @@ use streamer_tests::{
 
 use crate::privileges;
 
-const MODULES: [&str; 6] = [
+const MODULES: [&str; 7] = [
     ".",
     "examples/cognito",
     "examples/complete",
     "examples/emulator",
     "examples/existing-api",
+    "examples/receipts",
     "examples/router",
 ];
 

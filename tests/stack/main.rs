@@ -178,7 +178,7 @@ async fn start_detached(streamer: &Streamer, free_port: u16) -> anyhow::Result<V
     assert!(started.success, "{started:?}");
     let up: Value = serde_json::from_str(&started.out)?;
     assert_eq!(port(&up), free_port);
-    let queues = ["queue_url", "dead_letter_queue_url"];
+    let queues = ["queue_url", "dead_letter_queue_url", "receipts_queue_url"];
     for field in
         ["region", "management_endpoint", "connections_table", "mailbox_table"].into_iter().chain(queues)
     {
@@ -287,18 +287,19 @@ async fn logged_connection(streamer: &Streamer) -> anyhow::Result<String> {
 async fn shell_uses_stack_through_env() -> anyhow::Result<()> {
     const PRINT: &str = r#"
         eval "$(streamer env)"
-        printf '%s\n' "$AWS_ENDPOINT_URL" "$QUEUE_URL" "$DEAD_LETTER_QUEUE_URL" "$CONNECTIONS_TABLE" "$MAILBOX_TABLE" "$WEBSOCKET_URL"
+        printf '%s\n' "$AWS_ENDPOINT_URL" "$QUEUE_URL" "$DEAD_LETTER_QUEUE_URL" "$RECEIPTS_QUEUE_URL" "$CONNECTIONS_TABLE" "$MAILBOX_TABLE" "$WEBSOCKET_URL"
         eval "$(streamer env --unset)"
-        echo "${QUEUE_URL-unset} ${AWS_ACCESS_KEY_ID-unset}""#;
+        echo "${QUEUE_URL-unset} ${RECEIPTS_QUEUE_URL-unset} ${AWS_ACCESS_KEY_ID-unset}""#;
     let streamer = Streamer::new("env").await?;
     let up = start(&streamer).await?;
     let printed = streamer.run_script(PRINT).await?;
-    let queues = ["endpoint_url", "queue_url", "dead_letter_queue_url"];
+    let queues = ["endpoint_url", "queue_url", "dead_letter_queue_url", "receipts_queue_url"];
     let fields = queues.into_iter().chain(["connections_table", "mailbox_table", "websocket_url"]);
-    let expected: Vec<_> = fields.map(|field| text(&up, field)).chain(["unset unset"]).collect();
+    let expected: Vec<_> = fields.map(|field| text(&up, field)).chain(["unset unset unset"]).collect();
     assert_eq!(printed.out.lines().collect::<Vec<_>>(), expected, "{printed:?}");
     let object: Value = serde_json::from_str(&streamer.run(["env", "--json"]).await?.out)?;
     assert_eq!(object["QUEUE_URL"], up["queue_url"]);
+    assert_eq!(object["RECEIPTS_QUEUE_URL"], up["receipts_queue_url"]);
 
     let aws = streamer.run_script(r#"eval "$(streamer env)"; streamer connections --aws"#).await?;
     assert!(aws.success && aws.out == "0 connections\n", "{aws:?}");

@@ -245,6 +245,7 @@ fn variables(environment: &BTreeMap<String, String>) -> anyhow::Result<BTreeMap<
         ("mailbox_table", "streamer_mailbox"),
         ("management_endpoint", "https://a1b2c3d4e5.execute-api.us-east-1.amazonaws.com/production"),
         ("queue_url", "https://sqs.us-east-1.amazonaws.com/000000000000/outbound"),
+        ("receipts_queue_url", "https://sqs.us-east-1.amazonaws.com/000000000000/receipts"),
     ]);
     let given = environment
         .iter()

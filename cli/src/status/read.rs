@@ -50,6 +50,8 @@ pub struct Deployment {
 /// The resources that the worker's environment variables name.
 struct WorkerConfig {
     queue_url: String,
+    /// `None` if the worker sends no receipts.
+    receipts_queue_url: Option<String>,
     /// `None` if the worker delivers to connections only.
     table: Option<String>,
     stage: String,
@@ -70,11 +72,18 @@ pub async fn read(
     let (now, previous) = (SystemTime::now(), previous.as_ref());
     let cloudwatch = CloudWatch::new(config);
     let (functions_status, worker_config) = read_functions(deployment, worker, &cloudwatch, now).await?;
-    let WorkerConfig { queue_url, table, stage } = worker_config;
+    let WorkerConfig { queue_url, receipts_queue_url, table, stage } = worker_config;
 
     let sqs = aws_sdk_sqs::Client::new(config);
-    let mut outbound = read_queue(&sqs, &queue_url).await?;
-    outbound.oldest_seconds = cloudwatch.oldest_message(&queue_url, now).await?;
+    let with_age = async |url: &str| {
+        let oldest_seconds = cloudwatch.oldest_message(url, now).await?;
+        anyhow::Ok(Queue { oldest_seconds, ..read_queue(&sqs, url).await? })
+    };
+    let outbound = with_age(&queue_url).await?;
+    let receipts = match &receipts_queue_url {
+        Some(url) => Some(with_age(url).await?),
+        None => None,
+    };
     let (dead_letters, reasons) = read_dead_letters(&sqs, queue_url, previous, now).await?;
     let table = table.map(|name| ConnectionTable::new(aws_sdk_dynamodb::Client::new(config), name));
     let (connections, all_connections, counted_at) = match table {
@@ -91,6 +100,7 @@ pub async fn read(
         outbound,
         dead_letters,
         reasons,
+        receipts,
         connections,
         all_connections,
         counted_at,
@@ -167,6 +177,7 @@ impl WorkerConfig {
         };
         Ok(Self {
             queue_url: required("QUEUE_URL")?,
+            receipts_queue_url: optional("RECEIPTS_QUEUE_URL").filter(|url| !url.is_empty()),
             table: optional("CONNECTIONS_TABLE").filter(|name| !name.is_empty()),
             stage: optional("STAGE").unwrap_or_else(|| "local".to_owned()),
         })

@@ -21,6 +21,8 @@ pub struct DeploymentStatus {
     pub(super) dead_letters: Queue,
     /// Number of dead letters by reason.
     pub(super) reasons: BTreeMap<String, usize>,
+    /// `None` without a receipts queue.
+    pub(super) receipts: Option<Queue>,
     /// Number of live connections. `None` without a connection table.
     pub(super) connections: Option<usize>,
     /// Whether `connections` counts the whole table.

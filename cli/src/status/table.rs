@@ -36,7 +36,13 @@ impl DeploymentStatus {
             Column::right("DELAYED", 8),
             Column::left("OLDEST", 0),
         ]);
-        for (name, queue) in [("outbound", &self.outbound), ("dead letters", &self.dead_letters)] {
+        let queues = [
+            ("outbound", Some(&self.outbound)),
+            ("receipts", self.receipts.as_ref()),
+            ("dead letters", Some(&self.dead_letters)),
+        ];
+        for (name, queue) in queues {
+            let Some(queue) = queue else { continue };
             let Queue { waiting, in_flight, delayed, oldest_seconds } = queue;
             let oldest = oldest_seconds.map(Duration::from_secs).map_or_else(|| "unknown".to_owned(), age);
             let oldest = if waiting + in_flight + delayed == 0 { "-".to_owned() } else { oldest };
@@ -91,8 +97,7 @@ mod tests {
 
     use super::{super::snapshot::Function, *};
 
-    #[test]
-    fn every_line_fits_a_narrow_terminal() {
+    fn status() -> DeploymentStatus {
         let queue = Queue { waiting: 120_000, in_flight: 1, delayed: 2, oldest_seconds: Some(180_000) };
         let function = Function {
             invocations: Some(1_000_000),
@@ -101,24 +106,40 @@ mod tests {
             updated: "2026-11-25 04:11:52".to_owned(),
             code_sha256: "PdCxqZGkT7rSvxfr".to_owned(),
         };
-        let status = DeploymentStatus {
+        DeploymentStatus {
             at: SystemTime::UNIX_EPOCH,
             name: "the stack on this machine".to_owned(),
             region: "us-east-1".to_owned(),
             outbound: queue.clone(),
-            dead_letters: queue,
+            dead_letters: queue.clone(),
+            receipts: Some(queue),
             reasons: BTreeMap::from([("crashed_or_throttled".to_owned(), 1000)]),
             connections: Some(5),
             all_connections: false,
             counted_at: SystemTime::UNIX_EPOCH,
             functions: BTreeMap::from([("delivery".to_owned(), function)]),
             circuit: Circuit { open: Some(true), opened: 2 },
-        };
-        let narrow = status.lines(Some(60)).join("\n");
+        }
+    }
+
+    #[test]
+    fn every_line_fits_a_narrow_terminal() {
+        let narrow = status().lines(Some(60)).join("\n");
         assert!(narrow.lines().all(|line| line.chars().count() <= 60), "{narrow}");
         for cell in ["2days 2h", "1000000", "2026-11-25 04:11:52", "PdCxqZGk", "of the first 1000"] {
             assert!(narrow.contains(cell), "{cell}: {narrow}");
         }
+    }
+
+    #[test]
+    fn receipts_have_a_row_with_a_queue() {
+        let first_words = |status: &DeploymentStatus| -> Vec<String> {
+            let lines = status.queue_lines(None);
+            lines.iter().filter_map(|line| line.split_whitespace().next().map(str::to_owned)).collect()
+        };
+        let (with, without) = (status(), DeploymentStatus { receipts: None, ..status() });
+        assert_eq!(first_words(&with)[..4], ["QUEUE", "outbound", "receipts", "dead"]);
+        assert_eq!(first_words(&without)[..3], ["QUEUE", "outbound", "dead"]);
     }
 
     #[test]

@@ -5,13 +5,14 @@ data "aws_iam_policy_document" "batches" {
   statement {
     sid       = "SendBatches"
     actions   = ["sqs:SendMessageBatch"]
-    resources = [module.streamer.queue_arn, module.streamer.dead_letter_queue_arn]
+    resources = [module.streamer.queue_arn, module.streamer.dead_letter_queue_arn, module.streamer.receipts_queue_arn]
   }
 }
 
 resource "aws_iam_role_policy" "batches" {
   for_each = {
     delivery = module.streamer.roles["delivery"]
+    mailbox  = module.streamer.roles["mailbox"]
     router   = aws_iam_role.router.name
   }
 

@@ -62,6 +62,7 @@ module "streamer" {
   # The smallest maximum, so that tests reach it soon.
   mailbox              = true
   mailbox_max_messages = 100
+  receipts             = true
 
   # Short, so that messages of a crashed worker become visible again within seconds.
   worker_timeout_seconds     = var.worker_timeout_seconds

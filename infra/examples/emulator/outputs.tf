@@ -13,6 +13,7 @@ output "deployed" {
     management_endpoint   = module.streamer.management_endpoint
     queue_url             = module.streamer.queue_url
     dead_letter_queue_url = module.streamer.dead_letter_queue_url
+    receipts_queue_url    = module.streamer.receipts_queue_url
     connections_table     = module.streamer.connections_table
     mailbox_table         = module.streamer.mailbox_table
     functions             = merge(module.streamer.functions, { router = aws_lambda_function.router.function_name })

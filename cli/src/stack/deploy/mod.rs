@@ -45,6 +45,8 @@ pub struct Deployed {
     pub queue_url: String,
     /// URL of the dead-letter queue.
     pub dead_letter_queue_url: String,
+    /// URL of the receipts queue.
+    pub receipts_queue_url: String,
     /// Name of the connection table.
     pub connections_table: String,
     /// Name of the mailbox table.
@@ -64,6 +66,8 @@ pub struct Delivery {
     pub queue_url: String,
     /// URL of the dead-letter queue.
     pub dead_letter_queue_url: String,
+    /// URL of the receipts queue.
+    pub receipts_queue_url: String,
     /// The worker's function name.
     pub function: String,
 }
@@ -118,6 +122,7 @@ pub async fn deploy(config: &SdkConfig, input: DeployInput<'_>) -> anyhow::Resul
         ("mailbox_table", spec.mailbox.name.as_str()),
         ("management_endpoint", management_endpoint.as_str()),
         ("queue_url", queues.outbound_url.as_str()),
+        ("receipts_queue_url", queues.receipts_url.as_str()),
         ("stage", STAGE),
     ]);
     let creating = spec.functions.iter().map(async |(name, function)| {
@@ -143,6 +148,7 @@ pub async fn deploy(config: &SdkConfig, input: DeployInput<'_>) -> anyhow::Resul
         management_endpoint: management_endpoint.clone(),
         queue_url: queues.outbound_url.clone(),
         dead_letter_queue_url: queues.dead_letter_url.clone(),
+        receipts_queue_url: queues.receipts_url.clone(),
         connections_table: spec.table.name.clone(),
         mailbox_table: spec.mailbox.name.clone(),
         functions: functions.into_keys().map(|name| (name.clone(), spec.function_name(&name))).collect(),
@@ -167,7 +173,7 @@ pub async fn deploy_delivery(
     let (table, mailbox) = (spec.table.name.clone(), spec.mailbox.name.clone());
     spec.rename(suffix);
     let deployer = Deployer::new(config, &spec, overrides);
-    let Queues { outbound_url, outbound_arn, dead_letter_url } =
+    let Queues { outbound_url, outbound_arn, dead_letter_url, receipts_url } =
         deployer.create_queues().await.context("cannot create the queues")?;
     let values = BTreeMap::from([
         ("connections_table", table.as_str()),
@@ -175,6 +181,7 @@ pub async fn deploy_delivery(
         ("mailbox_table", mailbox.as_str()),
         ("management_endpoint", management_endpoint),
         ("queue_url", outbound_url.as_str()),
+        ("receipts_queue_url", receipts_url.as_str()),
         ("stage", STAGE),
     ]);
     let name = &spec.mapping.function;
@@ -185,6 +192,7 @@ pub async fn deploy_delivery(
     Ok(Delivery {
         queue_url: outbound_url,
         dead_letter_queue_url: dead_letter_url,
+        receipts_queue_url: receipts_url,
         function: spec.function_name(name),
     })
 }
@@ -204,7 +212,7 @@ pub async fn remove(config: &SdkConfig, deployed: &Deployed) -> anyhow::Result<(
         delete.with_context(|| format!("cannot remove the function {function}"))?;
     }
     let sqs = aws_sdk_sqs::Client::new(config);
-    for queue in [&deployed.queue_url, &deployed.dead_letter_queue_url] {
+    for queue in [&deployed.queue_url, &deployed.dead_letter_queue_url, &deployed.receipts_queue_url] {
         let delete = sqs.delete_queue().queue_url(queue).send().await;
         delete.with_context(|| format!("cannot remove the queue {queue}"))?;
     }

@@ -12,12 +12,14 @@ use serde_json::json;
 use streamer_message::sqs::FIFO_SUFFIX;
 
 use super::deployer::Deployer;
+use crate::spec;
 
 /// The created queues.
 pub(super) struct Queues {
     pub outbound_url: String,
     pub outbound_arn: String,
     pub dead_letter_url: String,
+    pub receipts_url: String,
 }
 
 impl Deployer<'_> {
@@ -66,14 +68,16 @@ impl Deployer<'_> {
         Ok(())
     }
 
-    /// Creates the dead-letter queue and the outbound queue.
+    /// Creates the dead-letter queue, the outbound queue and the receipts queue.
     pub(super) async fn create_queues(&self) -> anyhow::Result<Queues> {
-        let (outbound, dead_letter) = (&self.spec.queues.outbound, &self.spec.queues.dead_letter);
+        let spec::Queues { outbound, dead_letter, receipts } = &self.spec.queues;
+        let fifo = self.overrides.fifo;
         let attributes =
             [(QueueAttributeName::MessageRetentionPeriod, dead_letter.retention_seconds.to_string())];
-        let (dead_letter_url, dead_letter_arn) = self.create_queue(&dead_letter.name, attributes).await?;
+        let (dead_letter_url, dead_letter_arn) =
+            self.create_queue(&dead_letter.name, fifo, attributes).await?;
         let max_receive_count =
-            if self.overrides.fifo { outbound.fifo_max_receive_count } else { outbound.max_receive_count };
+            if fifo { outbound.fifo_max_receive_count } else { outbound.max_receive_count };
 
         let visibility_timeout = self
             .overrides
@@ -85,17 +89,24 @@ impl Deployer<'_> {
             (QueueAttributeName::MessageRetentionPeriod, outbound.retention_seconds.to_string()),
             (QueueAttributeName::RedrivePolicy, redrive.to_string()),
         ];
-        let (outbound_url, outbound_arn) = self.create_queue(&outbound.name, attributes).await?;
-        Ok(Queues { outbound_url, outbound_arn, dead_letter_url })
+        let (outbound_url, outbound_arn) = self.create_queue(&outbound.name, fifo, attributes).await?;
+
+        let attributes = [
+            (QueueAttributeName::VisibilityTimeout, receipts.visibility_timeout_seconds.to_string()),
+            (QueueAttributeName::MessageRetentionPeriod, receipts.retention_seconds.to_string()),
+        ];
+        let (receipts_url, _) = self.create_queue(&receipts.name, false, attributes).await?;
+        Ok(Queues { outbound_url, outbound_arn, dead_letter_url, receipts_url })
     }
 
     /// Creates a queue and returns its URL and ARN.
     async fn create_queue<const N: usize>(
         &self,
         name: &str,
+        fifo: bool,
         attributes: [(QueueAttributeName, String); N],
     ) -> anyhow::Result<(String, String)> {
-        let (fifo, mut attributes) = (self.overrides.fifo, HashMap::from(attributes));
+        let mut attributes = HashMap::from(attributes);
         if fifo {
             attributes.insert(QueueAttributeName::FifoQueue, "true".to_owned());
         }
