@@ -36,7 +36,7 @@ pub enum ReceiptError {
     /// The text is not a CloudEvents event in JSON.
     #[error(
         "the text is not a CloudEvents 1.0 event in JSON (line {line}, column {column}): pass the body of a message from \
-         the receipts queue, or the `detail` of an EventBridge event"
+         the receipts queue"
     )]
     NotAnEvent {
         /// The line of the fault, from 1.
