@@ -20,6 +20,7 @@ mod status;
 mod storm;
 mod terminal;
 mod upgrade;
+mod worker_receipts;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -28,36 +28,46 @@ use tokio::sync::watch;
 const VISIBILITY: Duration = Duration::from_secs(30);
 
 /// Queues and a worker of the test's own, and the gateway that the worker posts to.
-struct Deployment {
-    stack: Stack,
-    sqs: aws_sdk_sqs::Client,
-    delivery: Delivery,
-    gateway: WireGateway,
+pub(crate) struct Deployment {
+    pub(crate) stack: Stack,
+    pub(crate) sqs: aws_sdk_sqs::Client,
+    pub(crate) delivery: Delivery,
+    pub(crate) gateway: WireGateway,
 }
 
 impl Deployment {
-    async fn start(
+    pub(crate) async fn start(
         name: &str,
         script: impl Fn(usize, &Request) -> Reply + Send + Sync + 'static,
     ) -> anyhow::Result<Self> {
         Self::with(name, false, &[], script).await
     }
 
-    async fn with(
+    pub(crate) async fn with(
         name: &str,
         fifo: bool,
         variables: &[(&'static str, &str)],
         script: impl Fn(usize, &Request) -> Reply + Send + Sync + 'static,
     ) -> anyhow::Result<Self> {
-        let stack = stack().await?;
-        let gateway = WireGateway::answering(script).await?;
         let variables = variables.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
         let overrides = Overrides {
-            visibility_timeout: Some(VISIBILITY),
             fifo,
             environment: BTreeMap::from([("delivery", variables)]),
             ..Overrides::default()
         };
+        Self::of(name, overrides, script).await
+    }
+
+    /// Deploys with these settings, and the tests' visibility timeout unless they have one.
+    pub(crate) async fn of(
+        name: &str,
+        overrides: Overrides,
+        script: impl Fn(usize, &Request) -> Reply + Send + Sync + 'static,
+    ) -> anyhow::Result<Self> {
+        let stack = stack().await?;
+        let gateway = WireGateway::answering(script).await?;
+        let visibility_timeout = overrides.visibility_timeout.or(Some(VISIBILITY));
+        let overrides = Overrides { visibility_timeout, ..overrides };
         let (suffix, endpoint) = (format!("-{name}-{}", std::process::id()), gateway.endpoint());
         let delivery =
             deploy_delivery(&stack.config, &suffix, &overrides, &build().await?, &endpoint).await?;
@@ -65,14 +75,14 @@ impl Deployment {
         Ok(Self { stack, sqs, delivery, gateway })
     }
 
-    async fn send(&self, body: &Value) -> anyhow::Result<()> {
+    pub(crate) async fn send(&self, body: &Value) -> anyhow::Result<()> {
         let send = self.sqs.send_message().queue_url(&self.delivery.queue_url).message_body(body.to_string());
         send.send().await?;
         Ok(())
     }
 
     /// Sends messages of one group in a single call, so that a batch holds all of them or none.
-    async fn send_to_group(&self, group: &str, bodies: &[&dyn ToString]) -> anyhow::Result<()> {
+    pub(crate) async fn send_to_group(&self, group: &str, bodies: &[&dyn ToString]) -> anyhow::Result<()> {
         let mut send = self.sqs.send_message_batch().queue_url(&self.delivery.queue_url);
         for (index, body) in bodies.iter().enumerate() {
             let entry = SendMessageBatchRequestEntry::builder().id(index.to_string()).message_group_id(group);
@@ -90,7 +100,7 @@ impl Deployment {
         self.wait_until_empty().await
     }
 
-    async fn wait_until_empty(&self) -> anyhow::Result<()> {
+    pub(crate) async fn wait_until_empty(&self) -> anyhow::Result<()> {
         eventually("the queue is empty", async || self.stack.is_empty(&self.delivery.queue_url).await).await
     }
 
@@ -109,7 +119,7 @@ impl Deployment {
     }
 
     /// The connections that were posted to, one per post.
-    fn posts(&self) -> Vec<String> {
+    pub(crate) fn posts(&self) -> Vec<String> {
         self.gateway.requests().iter().map(|request| request.connection().to_owned()).collect()
     }
 
@@ -120,10 +130,15 @@ impl Deployment {
 
     /// Writes the row of a connection that this gateway accepted a minute ago.
     async fn row(&self, connection: &str, user: &str) -> anyhow::Result<()> {
+        self.row_of("outcomes", user, connection).await
+    }
+
+    /// Writes the row of a user's connection that this gateway accepted a minute ago.
+    pub(crate) async fn row_of(&self, tenant: &str, user: &str, connection: &str) -> anyhow::Result<()> {
         let connection = Connection {
             connection_id: connection.try_into()?,
             user_id: user.try_into()?,
-            tenant_id: "outcomes".try_into()?,
+            tenant_id: tenant.try_into()?,
             endpoint: self.gateway.endpoint(),
             connected_at: SystemTime::now() - Duration::from_secs(60),
             expires_at: SystemTime::now() + Duration::from_secs(3600),
@@ -135,7 +150,7 @@ impl Deployment {
     }
 }
 
-fn message(id: &str, to: Value) -> Value {
+pub(crate) fn message(id: &str, to: Value) -> Value {
     json!({ "version": 1, "id": id, "to": to, "payload": id, "note": [1.0] })
 }
 
@@ -144,7 +159,7 @@ fn attribute<'a>(letter: &'a Message, name: &str) -> &'a str {
     attributes.and_then(|attributes| attributes.get(name)?.string_value()).unwrap_or_default()
 }
 
-fn ok() -> Reply {
+pub(crate) fn ok() -> Reply {
     Reply::Answer(200, String::new())
 }
 

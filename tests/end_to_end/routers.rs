@@ -58,7 +58,7 @@ async fn router_of_the_guide_answers_invalid_requests() -> anyhow::Result<()> {
     let stack = stack().await?;
     let (mut client, connection) = connected(&stack, "guide").await?;
     let mut api = RuntimeApi::listen().await?;
-    let mut router = Command::new(build_hello().await?)
+    let mut router = Command::new(build_example("hello").await?)
         .env_clear()
         .envs(api.variables()?)
         .envs([
@@ -94,12 +94,12 @@ async fn router_of_the_guide_answers_invalid_requests() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Builds the guide's router with the features of the other binaries, so that no crate is built twice.
-async fn build_hello() -> anyhow::Result<std::path::PathBuf> {
+/// Builds an example with the features of the other binaries, so that no crate is built twice.
+pub(crate) async fn build_example(name: &str) -> anyhow::Result<std::path::PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .current_dir(paths::workspace())
-        .args(["build", "--workspace", "--bins", "--example", "hello", "--message-format", "json"])
+        .args(["build", "--workspace", "--bins", "--example", name, "--message-format", "json"])
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output()
@@ -107,8 +107,8 @@ async fn build_hello() -> anyhow::Result<std::path::PathBuf> {
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let artifacts = String::from_utf8(output.stdout)?;
     let artifacts = artifacts.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let hello = artifacts
-        .filter(|artifact| artifact["target"]["name"] == "hello")
+    let example = artifacts
+        .filter(|artifact| artifact["target"]["name"] == name)
         .find_map(|artifact| Some(artifact["executable"].as_str()?.into()));
-    hello.context("cargo built no example")
+    example.context("cargo built no example")
 }
