@@ -14,9 +14,9 @@ use futures::future::join_all;
 use serde_json::{Value, json};
 use streamer_cli::dead_letters::{DeadLetterQueue, Outcome};
 use streamer_events::{Body, SqsEvent, SqsRecord};
-use streamer_message::{Limit, OutboundMessage, limits, pack};
+use streamer_message::{Limit, OutboundMessage, OutcomeCounts, Receipt, ReceiptOutcome, limits, pack};
 use streamer_producer::{Message, Producer, SendError};
-use streamer_queue::{Queue, QueueKind};
+use streamer_queue::{Queue, QueueKind, ReceiptsQueue};
 use streamer_tests::{
     doubles::{QueueDouble, TableDouble},
     gateway::{MemoryGateway, status},
@@ -230,6 +230,41 @@ async fn worker_hands_back_and_dead_letters() -> anyhow::Result<()> {
         assert_eq!(rig.worker.gateway.texts(connection), vec!["\"\\uffff\""; attempts], "{connection}");
     }
     assert!(receive_now(&sqs, &url).await?.is_empty());
+    Ok(())
+}
+
+/// SQS takes ten receipts at once, so a larger batch needs several calls.
+#[tokio::test]
+async fn receipts_of_a_batch_are_taken() -> anyhow::Result<()> {
+    const MESSAGES: usize = 13;
+    let sqs = sqs_or_return!();
+    let (url, dead) = (queue(&sqs, "receipted", &[]).await?, queue(&sqs, "dead-letters", &[]).await?);
+    let receipts = queue(&sqs, "receipts", &[]).await?;
+    let gateway = MemoryGateway::scripted(|connection, _| {
+        (Duration::ZERO, status(if connection.starts_with("gone") { 410 } else { 200 }))
+    });
+    let mut rig = worker(&sqs, QueueKind::Standard, &url, &dead, gateway);
+    rig.worker.receipts = ReceiptsQueue::new(Some(Queue::new(sqs.clone(), &receipts)), "local");
+    // SQS refuses this character, unless the receipt escapes it.
+    let name = |number: usize| format!("\u{FFFE} {number}");
+    let messages = (0..MESSAGES).map(|number| {
+        Message::connections([format!("here-{number}"), format!("gone-{number}")])
+            .id(name(number))
+            .receipt()
+            .payload(&number)
+    });
+    Producer::new(&sqs, &url).send_all(messages.collect::<Result<Vec<_>, _>>()?).await?;
+
+    assert_eq!(invoke(&rig, &sqs, &url, MESSAGES).await?, BTreeSet::new());
+    let read = drain(&sqs, &receipts, MESSAGES).await?;
+    let read = read.iter().map(|body| Receipt::decode(body)).collect::<Result<Vec<_>, _>>()?;
+    let counts = OutcomeCounts::from([(ReceiptOutcome::Delivered, 1), (ReceiptOutcome::Gone, 1)]);
+    for receipt in &read {
+        assert_eq!((receipt.outcome, &receipt.connections), (ReceiptOutcome::Delivered, &counts));
+    }
+    let ids: BTreeSet<_> = read.iter().map(|receipt| receipt.id.to_string()).collect();
+    assert_eq!((read.len(), ids), (MESSAGES, (0..MESSAGES).map(name).collect()));
+    assert!(receive_now(&sqs, &receipts).await?.is_empty());
     Ok(())
 }
 
