@@ -45,6 +45,9 @@ pub struct Deployed {
     pub queue_url: String,
     /// URL of the dead-letter queue.
     pub dead_letter_queue_url: String,
+    /// URL of the receipts queue.
+    #[serde(default)]
+    pub receipts_queue_url: String,
     /// Name of the connection table.
     pub connections_table: String,
     /// Name of the mailbox table.
@@ -143,6 +146,7 @@ pub async fn deploy(config: &SdkConfig, input: DeployInput<'_>) -> anyhow::Resul
         management_endpoint: management_endpoint.clone(),
         queue_url: queues.outbound_url.clone(),
         dead_letter_queue_url: queues.dead_letter_url.clone(),
+        receipts_queue_url: String::new(),
         connections_table: spec.table.name.clone(),
         mailbox_table: spec.mailbox.name.clone(),
         functions: functions.into_keys().map(|name| (name.clone(), spec.function_name(&name))).collect(),
