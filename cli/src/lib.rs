@@ -4,6 +4,7 @@
 //!
 //! - [`commands`]: one file per command.
 //! - [`status`]: reads the state of a deployment. [`dead_letters`]: reads and re-sends dead letters.
+//!   [`receipts`]: reads and awaits receipts.
 //! - [`stack`]: installs and starts an emulator of AWS, and deploys the Lambda functions to it.
 //! - [`package`]: builds the zips that Lambda runs.
 //! - [`spec`]: the resources that `infra/stack.json` describes. [`paths`]: the workspace's folders.
@@ -28,6 +29,7 @@ pub mod paint;
 pub mod paths;
 pub mod private_key;
 pub mod queue;
+pub mod receipts;
 mod recent;
 pub mod screen;
 pub mod shutdown;
