@@ -7,14 +7,9 @@ mod outcome;
 mod sender;
 mod summary;
 mod unsent;
+mod wait;
 
-use std::{
-    fs::File,
-    future::pending,
-    io::stdin,
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::{fs::File, io::stdin, path::PathBuf, time::Instant};
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
@@ -31,18 +26,14 @@ use self::{
     sender::Sender,
     summary::End,
     unsent::UnsentFile,
+    wait::Outcomes,
 };
 use super::target::Target;
 use crate::{
     exit::Exit,
-    queue::HeldQueue,
-    receipts::{self, Wait},
-    screen::{Screen, counter, print_error},
-    shutdown::{self, Signal, signals},
+    screen::{Screen, counter},
+    shutdown::signals,
 };
-
-/// How long receipts of other messages stay hidden if this process is killed while it waits.
-const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Send messages to connections, a user or a tenant
 ///
@@ -209,19 +200,19 @@ impl Send {
     }
 
     async fn send_one(&self, message: Message) -> anyhow::Result<()> {
-        let (producer, receipts) = (self.target.producer().await?, self.receipts_queue().await?);
+        let (producer, outcomes) = (self.target.producer().await?, self.outcomes().await?);
         let (screen, id) = (Screen::new(), message.id().clone());
         let sent = producer.send(message).await;
         sent.map_err(|error| anyhow!("message {id}: {}", explain(&error, self.target.aws_queue())))?;
         screen.line(format!("queued {id}"));
-        match receipts {
-            Some((queue, limit)) => self.print_outcomes(queue, [id], limit, shutdown::requested()).await,
+        match outcomes {
+            Some(outcomes) => outcomes.print([id], &self.audience(), signals()?).await,
             None => Ok(()),
         }
     }
 
     async fn send_lines(&self) -> anyhow::Result<()> {
-        let (producer, receipts) = (self.target.producer().await?, self.receipts_queue().await?);
+        let (producer, outcomes) = (self.target.producer().await?, self.outcomes().await?);
         let chunks = match &self.content.retry {
             Some(path) => {
                 let unreadable = || format!("cannot read {}", path.display());
@@ -233,7 +224,7 @@ impl Send {
         let unsent = self.failed.as_deref().map(UnsentFile::open).transpose()?;
         let (bar, started) = (counter(" {spinner} {pos} messages, {per_sec}"), Instant::now());
         let sender = Sender::new(bar.clone(), unsent);
-        let sender = if receipts.is_some() { sender.keeping_ids() } else { sender };
+        let sender = if outcomes.is_some() { sender.keeping_ids() } else { sender };
         let parse = |line: &str| match self.content.retry {
             Some(_) => self.unsent(line),
             None => self.builder().json(line).map_err(|error| describe(&error, line, Place::Line)),
@@ -247,15 +238,9 @@ impl Send {
         if let End::Interrupted(signal) = summary.end {
             return Err(Exit { code: signal.exit_code(), text: error.unwrap_or_default() }.into());
         }
-        let outcomes = match (receipts, summary.queued.ids) {
-            (Some((queue, limit)), Some(ids)) if !ids.is_empty() => {
-                let signal = async {
-                    match signals.next().await {
-                        Some(signal) => signal,
-                        None => pending().await,
-                    }
-                };
-                self.print_outcomes(queue, ids, limit, signal).await
+        let outcomes = match (outcomes, summary.queued.ids) {
+            (Some(outcomes), Some(ids)) if !ids.is_empty() => {
+                outcomes.print(ids, &self.audience(), signals).await
             }
             _ => Ok(()),
         };
@@ -275,34 +260,11 @@ impl Send {
         Ok(message)
     }
 
-    /// Returns the receipts queue and the time to wait, with `--wait`.
-    async fn receipts_queue(&self) -> anyhow::Result<Option<(HeldQueue, Duration)>> {
-        let Some(limit) = self.wait else { return Ok(None) };
-        let (client, url) = self.target.receipts_queue().await?;
-        Ok(Some((receipts::queue(client, url, VISIBILITY_TIMEOUT), limit.into())))
-    }
-
-    /// Waits for the receipts of messages and prints their outcomes, unless a signal ends the wait.
-    async fn print_outcomes(
-        &self,
-        mut queue: HeldQueue,
-        ids: impl IntoIterator<Item = MessageId>,
-        limit: Duration,
-        signal: impl Future<Output = Signal>,
-    ) -> anyhow::Result<()> {
-        let mut wait = Wait::new(ids);
-        let ended = wait.run(&mut queue, limit, signal).await;
-        queue.release().await;
-        if let Some(signal) = ended? {
-            let text = "interrupted while waiting for the outcome".to_owned();
-            return Err(Exit { code: signal.exit_code(), text }.into());
+    /// Returns the wait for outcomes, with `--wait`.
+    async fn outcomes(&self) -> anyhow::Result<Option<Outcomes>> {
+        match self.wait {
+            Some(limit) => Ok(Some(Outcomes::of(&self.target, limit.into()).await?)),
+            None => Ok(None),
         }
-        for cause in &wait.causes {
-            print_error(&format!("receipts stay on their queue: {cause}"), None);
-        }
-        let (lines, error) =
-            outcome::describe(&wait.outcomes(), &self.audience(), limit, self.target.is_aws());
-        lines.iter().for_each(|line| Screen::new().line(line));
-        error.map_or(Ok(()), |error| Err(error.into()))
     }
 }
