@@ -119,6 +119,9 @@ impl Receipts {
     }
 
     async fn list(&self, listing: &mut Listing, queue: &mut HeldQueue) -> anyhow::Result<End<Signal>> {
+        if self.follow && !self.json {
+            print_error("waiting for receipts, until Ctrl-C: `streamer send --receipt` asks for one", None);
+        }
         let mut lines = ReceiptLines::new(Paint::stdout());
         let show = |body: &str, event: &ReceiptEvent| -> io::Result<()> {
             let line = match self.json {
@@ -131,12 +134,12 @@ impl Receipts {
         listing.run(queue, shutdown::requested(), show).await
     }
 
-    /// Prints to standard error what is no receipt, and, if standard output has receipts only, that there are none.
+    /// Prints notes to standard error: about messages that are no receipts, and with --json about an empty queue.
     fn report(&self, listing: &Listing) {
         if let Some(line) = others(&listing.others) {
             print_error(&line, None);
         }
-        if self.is_quiet() && listing.totals.receipts == 0 {
+        if self.json && !self.follow && listing.totals.receipts == 0 {
             print_error(NONE, None);
         }
     }

@@ -204,9 +204,10 @@ impl Send {
         let (screen, id) = (Screen::new(), message.id().clone());
         let sent = producer.send(message).await;
         sent.map_err(|error| anyhow!("message {id}: {}", explain(&error, self.target.aws_queue())))?;
+        let outcomes = outcomes.map(|outcomes| signals().map(|signals| (outcomes, signals))).transpose()?;
         screen.line(format!("queued {id}"));
         match outcomes {
-            Some(outcomes) => outcomes.print([id], &self.audience(), signals()?).await,
+            Some((outcomes, signals)) => outcomes.print([id], &self.audience(), signals).await,
             None => Ok(()),
         }
     }
