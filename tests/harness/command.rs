@@ -66,7 +66,6 @@ impl Streamer {
             .env_remove("QUEUE_URL")
             .env_remove("CONNECTIONS_TABLE")
             .env_remove("MAILBOX_TABLE")
-            .env_remove("RECEIPTS_QUEUE_URL")
             .env_remove("AWS_ENDPOINT_URL")
             .env_remove("STREAMER_TOKEN");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
