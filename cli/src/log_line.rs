@@ -48,7 +48,7 @@ const OMITTED_FIELDS: [&str; 10] = [
 const PLATFORM_LINES: [&str; 4] =
     ["START RequestId: ", "END RequestId: ", "REPORT RequestId: ", "INIT_START "];
 
-/// The text of the worker's line for each SQS record, from which `send --wait` learns that a message is complete.
+/// The text of the worker's line for each SQS record.
 const RECORD: &str = "record";
 
 /// Formats the lines of functions' logs.
