@@ -85,6 +85,9 @@ impl ReceiptsQueue {
     /// them later. `now` is the wall clock. Without a receipts queue, it drops them like
     /// [`send_until`](Self::send_until).
     pub async fn send(&self, receipts: &[Outgoing], now: SystemTime, until: Instant) -> SentReceipts {
+        if receipts.is_empty() {
+            return SentReceipts::default();
+        }
         // A clock that was set back must not lengthen the pause.
         if self.paused_until().is_some_and(|until| now < until && until <= now + PAUSE) {
             let unconfirmed = receipts.iter().map(|receipt| receipt.index).collect();
@@ -100,9 +103,6 @@ impl ReceiptsQueue {
     ///
     /// Without a receipts queue, it drops them, and logs a warning the first time.
     pub async fn send_until(&self, receipts: &[Outgoing], until: Instant) -> SentReceipts {
-        if receipts.is_empty() {
-            return SentReceipts::default();
-        }
         let Some(queue) = &self.queue else {
             if !self.has_warned.swap(true, Ordering::Relaxed) {
                 tracing::warn!(
