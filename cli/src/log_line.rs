@@ -48,9 +48,6 @@ const OMITTED_FIELDS: [&str; 10] = [
 const PLATFORM_LINES: [&str; 4] =
     ["START RequestId: ", "END RequestId: ", "REPORT RequestId: ", "INIT_START "];
 
-/// The text of the worker's line for each SQS record, from which `send --wait` learns that a message is complete.
-const RECORD: &str = "record";
-
 /// Formats the lines of functions' logs.
 #[derive(Debug, Clone, Copy)]
 pub struct LogFormat {
@@ -114,10 +111,6 @@ impl LogFormat {
     }
 }
 
-fn is_record(object: &Map<String, Value>) -> bool {
-    object.get("message").and_then(Value::as_str) == Some(RECORD) && object.contains_key("record_id")
-}
-
 impl Event {
     /// Reads an event. Returns `None` for a line that people need not see.
     fn read(line: Line) -> Option<Self> {
@@ -128,7 +121,7 @@ impl Event {
         let Ok(mut object) = serde_json::from_str::<Map<String, Value>>(&text) else {
             return Some(Self { at, function, content: Content::Text(text.replace('\t', " ")) });
         };
-        if object.contains_key("_aws") || is_record(&object) {
+        if object.contains_key("_aws") {
             return None;
         }
         if let Some(Value::Object(nested)) = object.remove("fields") {
@@ -268,7 +261,6 @@ mod tests {
             "REPORT RequestId: 1\tDuration: 3 ms",
             "INIT_START Runtime Version: provided:al2023.v1",
             r#"{"_aws":{"CloudWatchMetrics":[]},"Delivered":1}"#,
-            r#"{"level":"DEBUG","message":"record","message_id":"m","record_id":"r","further_messages":0}"#,
             "",
         ] {
             assert_eq!(plain(text), "", "{text}");

@@ -13,7 +13,7 @@ use streamer_cli::{
     commands::{
         completions::Completions, connections::Connections, demo, disconnect::Disconnect, down::Down,
         env::Env, forget::Forget, listen::Listen, logs::Logs, mailbox::Mailbox, man::Man, package::Package,
-        redrive::Redrive, send::Send, status::Status, token::Token, up::Up, web::Web,
+        receipts::Receipts, redrive::Redrive, send::Send, status::Status, token::Token, up::Up, web::Web,
     },
     exit::Exit,
     screen::print_error,
@@ -65,6 +65,7 @@ Any deployment (the local stack, or AWS with --aws):
   disconnect  List or close the connections of a tenant or user
   mailbox     List the messages that are kept for a user
   forget      List or erase the personal data of a user
+  receipts    List the outcomes of messages
   redrive     List dead letters, send them back or drop them
   status      Show queues, dead letters, connections, functions and circuit breaker
 
@@ -96,6 +97,7 @@ enum Command {
     Disconnect(Disconnect),
     Mailbox(Mailbox),
     Forget(Forget),
+    Receipts(Receipts),
     Redrive(Redrive),
     Status(Status),
     Package(Package),
@@ -120,6 +122,7 @@ async fn main() -> ExitCode {
         Some(Command::Disconnect(disconnect)) => disconnect.run().boxed_local(),
         Some(Command::Mailbox(mailbox)) => mailbox.run().boxed_local(),
         Some(Command::Forget(forget)) => forget.run().boxed_local(),
+        Some(Command::Receipts(receipts)) => receipts.run().boxed_local(),
         Some(Command::Redrive(redrive)) => redrive.run().boxed_local(),
         Some(Command::Status(status)) => status.run().boxed_local(),
         Some(Command::Package(package)) => package.run().boxed_local(),

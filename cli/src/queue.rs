@@ -1,9 +1,13 @@
-//! The number of messages on a queue.
+//! A queue whose messages are inspected: their number, and the messages themselves.
+
+mod held;
 
 use anyhow::Context as _;
 use aws_sdk_sqs::{Client, types::QueueAttributeName};
 
 use crate::aws::Call;
+
+pub use held::{Deletion, HeldQueue, Received};
 
 /// Approximate message counts of a queue. SQS's counts are eventually consistent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

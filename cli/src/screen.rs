@@ -160,6 +160,22 @@ fn sanitize_lines(text: &str) -> String {
     text.split('\n').map(line).collect::<Vec<_>>().join("\n")
 }
 
+/// Returns JSON in one line, with the same value: line breaks become spaces, and characters that could change what a
+/// terminal shows become escapes. Of the control characters, JSON allows only white space outside of strings, and only
+/// DEL and those from U+0080 inside.
+#[must_use]
+pub fn single_line_json(json: &str) -> String {
+    let mut line = String::with_capacity(json.len());
+    for character in json.chars() {
+        match character {
+            '\n' | '\r' | '\t' => line.push(' '),
+            other if is_unsafe(other) => line.push_str(&format!("\\u{:04x}", u32::from(other))),
+            other => line.push(other),
+        }
+    }
+    line
+}
+
 /// Returns whether a character could change what a terminal shows.
 #[must_use]
 pub fn is_unsafe(character: char) -> bool {

@@ -7,6 +7,7 @@ use std::{
 
 use crate::{
     decode::Record,
+    due_receipt::UNCONFIRMED_RECEIPT,
     outcome::{Cause, Completed, Outcome},
 };
 
@@ -83,8 +84,12 @@ pub(crate) fn delayed(
             *first = first.or(Some(cause).filter(|cause| cause.is_fault()));
         }
     }
-    let unconfirmed = unacknowledged.iter().filter(|index| !causes.contains_key(index));
-    let unconfirmed = unconfirmed.map(|index| (*index, UNCONFIRMED_DEAD_LETTER.to_owned()));
+    let dead: BTreeSet<_> =
+        completed.iter().filter(|pair| !pair.outcome.is_settled()).map(|pair| pair.index).collect();
+    let unconfirmed = unacknowledged.iter().filter(|index| !causes.contains_key(index)).map(|index| {
+        let cause = if dead.contains(index) { UNCONFIRMED_DEAD_LETTER } else { UNCONFIRMED_RECEIPT };
+        (*index, cause.to_owned())
+    });
     let faults = causes.iter().filter_map(|(index, cause)| Some((*index, (*cause)?.to_string())));
     let mut by_cause: BTreeMap<String, Delayed> = BTreeMap::new();
     for (index, cause) in faults.chain(unconfirmed) {
@@ -212,6 +217,8 @@ mod tests {
         let rejected = [0, 1].map(|index| pair(index, Outcome::Rejected(Rejection::Audience)));
         assert_eq!(delayed(&rejected, &[]), []);
         assert_eq!(delayed(&rejected, &[0, 1]), [(UNCONFIRMED_DEAD_LETTER.to_owned(), 2, 90)]);
+        let delivered = [pair(0, Outcome::Delivered)];
+        assert_eq!(delayed(&delivered, &[0]), [(UNCONFIRMED_RECEIPT.to_owned(), 1, 90)]);
     }
 
     #[test]

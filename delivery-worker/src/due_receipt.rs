@@ -17,8 +17,8 @@ use crate::{
     settle::Settlement,
 };
 
-/// The cause of the hand-back.
-const CAUSE: &str = "the receipts queue did not confirm the receipt";
+/// The cause for a receipt, or its message, that stays on the queue.
+pub(crate) const UNCONFIRMED_RECEIPT: &str = "the receipts queue did not confirm the receipt";
 
 /// A receipt on the outbound queue: its event, with a worker's note.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,11 +60,11 @@ pub fn hand_back_receipts(
         let record = &records[index];
         let is_fifo = policy.queue_kind == QueueKind::Fifo;
         if record.due.is_some() && policy.gives_up(record, now) {
-            let why = DeadLetter { reason: Reason::Exhausted.as_str(), detail: CAUSE };
+            let why = DeadLetter { reason: Reason::Exhausted.as_str(), detail: UNCONFIRMED_RECEIPT };
             let letter = dead_letter(index, record, Unfinished::default(), why, None, now);
             settlement.dead_letters.push(letter);
             let message_id = event.receipt.id.as_str();
-            tracing::error!(message_id, cause = CAUSE, "a receipt becomes a dead letter");
+            tracing::error!(message_id, cause = UNCONFIRMED_RECEIPT, "a receipt becomes a dead letter");
         } else if record.due.is_some() && is_fifo {
             let seconds = backoff::hand_back(record.receives, Duration::ZERO, random());
             let change = |receipt_handle| VisibilityChange { receipt_handle, seconds };
@@ -91,7 +91,7 @@ fn hand_back(
         count: count.saturating_add(1),
         receives: if record.due.is_some() { record.suspicious_receives().saturating_sub(1) } else { 0 },
         since: before.map_or(millis(now), |retry| retry.since),
-        cause: CAUSE.to_owned(),
+        cause: UNCONFIRMED_RECEIPT.to_owned(),
         done: Vec::new(),
         after: None,
         kept: None,

@@ -8,12 +8,12 @@
 //! ```
 //!
 //! The core is pure, a function of values and an instant: [`mod@decode`], [`mod@plan`], [`mod@classify`], [`policy`],
-//! [`backoff`], [`outgoing`], [`mod@settle`] and the state machines of [`admission`]. The shell around it does the
+//! [`backoff`], [`outgoing`], [`mod@settle`], [`receipts`], [`due_receipt`] and the state machines of [`admission`]. The shell around it does the
 //! I/O: [`mod@keep`], [`mod@expand`], [`mod@fan_out`], [`mod@deliver`], [`streamer_queue`] and [`streamer_gateway`].
 //! [`Worker::handle`] runs the stages in order.
 //!
 //! Every pair of a message and a connection completes with exactly one [`Outcome`](outcome::Outcome). The worker
-//! acknowledges a message only when all its pairs have settled and SQS has confirmed every outgoing message about it.
+//! acknowledges a message only when all its pairs have settled and SQS has confirmed every outgoing message about it, its receipt included.
 
 pub mod admission;
 pub mod backoff;

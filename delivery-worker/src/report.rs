@@ -26,7 +26,7 @@ pub(crate) struct Sent {
 }
 
 /// Logs each pair that was not delivered and a summary, and emits the metrics. Pairs that are handed back again share a
-/// line for each cause. At debug level, it also logs delivered pairs, each pair that is handed back again, and records.
+/// line for each cause. At debug level, it also logs delivered pairs, and each pair that is handed back again.
 pub(crate) fn report(
     telemetry: &Telemetry,
     records: &[Record],
@@ -64,7 +64,6 @@ pub(crate) fn report(
         let (outcome, max_age_ms) = ("handed_back", retries.max_age.as_millis() as u64);
         tracing::warn!(outcome, cause, pairs, max_age_ms, examples, "handed back again");
     }
-    log_records(records, completed);
     let number = |outcome: &str| outcomes.get(outcome).copied().unwrap_or_default();
     tracing::info!(
         messages = records.len(),
@@ -112,27 +111,6 @@ fn log_pair(record: &Record, pair: &Completed) {
             tracing::error!(message_id, connection_id, request_id, outcome, %cause);
         }
         Outcome::Poison(cause) => tracing::error!(record_id, outcome, %cause),
-    }
-}
-
-/// Logs each message with the number of messages that it leaves on the queue: a hand-back, and the parts of a large
-/// audience. A reader of the log can tell from these when a message has its last outcome.
-fn log_records(records: &[Record], completed: &[Completed]) {
-    if !tracing::enabled!(tracing::Level::DEBUG) {
-        return;
-    }
-    // For each record, its parts, and whether it is handed back.
-    let mut left = vec![(0, false); records.len()];
-    for pair in completed {
-        let (parts, is_handed_back) = &mut left[pair.index];
-        *parts += pair.parts.as_ref().map_or(0, |parts| parts.count);
-        *is_handed_back |= matches!(pair.outcome, Outcome::HandedBack(_));
-    }
-    for (record, (parts, is_handed_back)) in records.iter().zip(left) {
-        let Ok(message) = &record.content else { continue };
-        let further_messages = parts + u64::from(is_handed_back);
-        let (message_id, record_id) = (message.envelope.id.as_str(), &record.id);
-        tracing::debug!(message_id, record_id, further_messages, "record");
     }
 }
 

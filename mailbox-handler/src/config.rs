@@ -4,6 +4,7 @@ use std::{ops::RangeInclusive, time::Duration};
 
 use streamer_environment::{Environment, EnvironmentError, Variable, values};
 use streamer_mailbox::{MAILBOX_GENERATION, MAILBOX_TABLE, generation, required_mailbox_table};
+use streamer_queue::{RECEIPTS_QUEUE_URL, receipts_queue_url};
 use streamer_telemetry::{LOG_LEVEL, STAGE, Settings};
 
 const WEBSOCKET_ENDPOINT: Variable = Variable {
@@ -23,11 +24,12 @@ const TIMEOUT_SECONDS: Variable = Variable {
 };
 
 /// Everything that `mailbox-handler` reads from its environment.
-pub const VARIABLES: [Variable; 7] = [
+pub const VARIABLES: [Variable; 8] = [
     WEBSOCKET_ENDPOINT,
     CONNECTIONS_TABLE,
     MAILBOX_TABLE,
     MAILBOX_GENERATION,
+    RECEIPTS_QUEUE_URL,
     TIMEOUT_SECONDS,
     LOG_LEVEL,
     STAGE,
@@ -55,6 +57,8 @@ pub struct Config {
     pub mailbox: String,
     /// The part of epochs that changes when the mailbox's table was restored from a backup.
     pub generation: String,
+    /// The receipts queue's URL. `None` where receipts are not sent.
+    pub receipts_queue_url: Option<String>,
     /// The function's timeout, which bounds an invocation where this machine's clock differs from Lambda's.
     pub timeout: Duration,
     /// The settings of logs and metrics.
@@ -71,6 +75,7 @@ impl Config {
         let connections = environment.required(&CONNECTIONS_TABLE, values::text);
         let mailbox = required_mailbox_table(&mut environment);
         let generation = generation(&mut environment);
+        let receipts_queue_url = receipts_queue_url(&mut environment);
         let timeout = |text: &str| values::seconds(text).filter(|timeout| TIMEOUTS.contains(timeout));
         let timeout = environment.or(&TIMEOUT_SECONDS, timeout, || DEFAULT_TIMEOUT);
         let telemetry = Settings::read(&mut environment);
@@ -80,6 +85,7 @@ impl Config {
                 connections: connections?,
                 mailbox: mailbox?,
                 generation: generation?,
+                receipts_queue_url: receipts_queue_url?,
                 timeout: timeout?,
                 telemetry: telemetry?,
             })
@@ -129,5 +135,14 @@ mod tests {
             [generation("7"), generation(""), generation("a.b")],
             [Some("7".to_owned()), Some("0".to_owned()), None]
         );
+    }
+
+    #[test]
+    fn receipts_queue_is_optional_and_standard() {
+        let url = |value: &str| with("RECEIPTS_QUEUE_URL", value).map(|config| config.receipts_queue_url);
+        let standard = "https://sqs.example.com/receipts";
+        assert_eq!((url("").unwrap(), url(standard).unwrap().as_deref()), (None, Some(standard)));
+        let error = url("https://sqs.example.com/receipts.fifo").unwrap_err().to_string();
+        assert!(error.contains("RECEIPTS_QUEUE_URL is malformed"), "{error}");
     }
 }

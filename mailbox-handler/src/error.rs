@@ -5,10 +5,10 @@ use streamer_message::PayloadError;
 
 use crate::post::PostError;
 
-/// Why a sync failed. The client asks again, so a transient fault costs it a few seconds.
+/// Why a frame was not handled. A client repeats its sync, so a transient fault costs it a few seconds.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum SyncError {
+pub enum HandlerError {
     /// The connection table failed.
     #[error(transparent)]
     Connections(#[from] streamer_connections::TableError),
@@ -24,10 +24,21 @@ pub enum SyncError {
          execute-api:ManageConnections"
     )]
     Post(#[from] PostError),
+    /// The receipts queue did not confirm the receipts of acknowledged messages.
+    #[error(
+        "the receipts queue did not confirm {unconfirmed} of {messages} acknowledgments: check RECEIPTS_QUEUE_URL, and \
+         that the role may call sqs:SendMessage, and kms:GenerateDataKey if the queue has a key"
+    )]
+    Receipts {
+        /// The number of receipts that are not confirmed.
+        unconfirmed: usize,
+        /// The number of messages that the client has acknowledged.
+        messages: usize,
+    },
     /// The invocation's time was up.
     #[error(
-        "the sync was not answered in the invocation's time: check the latency of the tables and of API Gateway, or raise \
-         the function's timeout and TIMEOUT_SECONDS"
+        "the frame was not handled in the invocation's time: check the latency of the tables and of API Gateway, or \
+         raise the function's timeout and TIMEOUT_SECONDS"
     )]
     Deadline,
 }

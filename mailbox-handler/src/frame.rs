@@ -9,6 +9,8 @@ use streamer_message::{
     frame::{PageFrame, PageMessage, ServerFrame},
 };
 
+use crate::time::millis;
+
 /// Time after which API Gateway ends a connection.
 ///
 /// Source: "Connection duration for WebSocket API" in
@@ -31,7 +33,6 @@ pub(crate) fn encode(
         Ok(PageMessage { seq: *seq, id: &message.id, ack: message.ack, payload })
     });
     let end = connected_at + CONNECTION_DURATION;
-    let since_epoch = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let frame = ServerFrame::Page(PageFrame {
         n,
         stream,
@@ -43,7 +44,7 @@ pub(crate) fn encode(
         missing: page.missing.clone(),
         reset: page.reset,
         expires_in: end.duration_since(now).unwrap_or_default().as_secs(),
-        now: u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX),
+        now: millis(now),
     });
     Ok(serde_json::to_vec(&frame).map_err(PayloadError::NotJson)?.into())
 }

@@ -9,6 +9,7 @@ use streamer_environment::{Environment, aws};
 use streamer_events::WebSocketEvent;
 use streamer_gateway::ManagementApi;
 use streamer_mailbox::{DynamoTable, Mailbox, Settings};
+use streamer_queue::{Queue, ReceiptsQueue};
 use streamer_telemetry::Telemetry;
 
 /// An invocation makes one post at a time.
@@ -16,10 +17,10 @@ const MAX_IDLE: usize = 1;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    let Config { endpoint, connections, mailbox, generation, timeout, telemetry } =
+    let Config { endpoint, connections, mailbox, generation, receipts_queue_url, timeout, telemetry } =
         Config::read(Environment::of_process())?;
-    let telemetry = Telemetry::start("mailbox-handler", telemetry);
     let aws = aws::load().await;
+    let receipts_queue = receipts_queue_url.map(|url| Queue::new(aws_sdk_sqs::Client::new(&aws), url));
     let dynamodb = aws_sdk_dynamodb::Client::new(&aws);
     let settings = Settings { generation, ..Settings::default() };
     let handler = MailboxHandler {
@@ -27,7 +28,8 @@ async fn main() -> Result<(), Error> {
         mailbox: Mailbox::new(DynamoTable::new(dynamodb, mailbox), settings),
         gateway: ManagementApi::new(&aws, &endpoint, MAX_IDLE)?,
         endpoint,
-        telemetry,
+        receipts: ReceiptsQueue::new(receipts_queue, telemetry.stage()),
+        telemetry: Telemetry::start("mailbox-handler", telemetry),
     };
     run(service_fn(async |event: LambdaEvent<WebSocketEvent>| {
         let deadline = SystemTime::UNIX_EPOCH + Duration::from_millis(event.context.deadline);

@@ -66,6 +66,12 @@ impl Time {
     }
 }
 
+/// Returns a time in milliseconds since the epoch.
+pub(crate) fn millis(time: SystemTime) -> u64 {
+    let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -281,7 +281,7 @@ impl MessageBuilder {
     }
 
     /// Removes the wishes that concern the end of a request: to keep the message, and a receipt.
-    pub(crate) fn as_update(mut self) -> Self {
+    pub(crate) fn into_update(mut self) -> Self {
         (self.keep, self.receipt) = (Ok(None), false);
         self
     }

@@ -97,7 +97,7 @@ impl Producer {
         drop(to.clone().acknowledgment(None)?);
         Ok(Progress {
             producer: self.clone(),
-            update: to.clone().without_id().as_update(),
+            update: to.clone().without_id().into_update(),
             end: to.with_id(),
             min_interval: MIN_INTERVAL,
             left_at: None,

@@ -133,9 +133,9 @@ pub mod metric {
     pub const PAGE_MESSAGES: Metric = count("PageMessages");
     /// Ranges of missing messages on these pages. The property `gaps` has the number of ranges by reason.
     pub const GAPS: Metric = count("Gaps");
-    /// Messages to the mailbox's route that are not valid syncs.
+    /// Messages to the mailbox's routes that are neither valid syncs nor valid acknowledgments.
     pub const INVALID_FRAMES: Metric = count("InvalidFrames");
-    /// Syncs on connections that have no live row in the connection table.
+    /// Syncs and acknowledgments on connections that have no live row in the connection table.
     pub const UNKNOWN_CONNECTIONS: Metric = count("UnknownConnections");
     /// Kept messages that clients have handled, and whose receipts the receipts queue has confirmed.
     pub const ACKNOWLEDGMENTS: Metric = count("Acknowledgments");

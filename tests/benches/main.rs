@@ -1,12 +1,12 @@
 //! Compares Streamer with its peers in one run: `cargo bench -p streamer-tests`.
 //!
 //! Servers run on one core, measured processes on the other. All figures are of the same run, and ratios are to the AWS
-//! SDK for Rust. `cargo bench -p streamer-tests -- kept` measures kept messages alone.
+//! SDK for Rust. `cargo bench -p streamer-tests -- options` measures kept messages and receipts alone.
 
 mod client;
 mod connect;
-mod kept;
 mod lambda;
+mod options;
 mod process;
 mod stub;
 mod table;
@@ -46,7 +46,7 @@ async fn main() -> anyhow::Result<()> {
         }
         ["connect", algorithm] => connect::run(algorithm).await,
         ["client", name, endpoint, number] => client::run(name, endpoint, number.parse()?).await,
-        ["kept", ..] => kept::run().await,
+        ["options", ..] => options::run().await,
         _ => measure().await,
     }
 }
@@ -64,7 +64,7 @@ async fn measure() -> anyhow::Result<()> {
     posts(&peers, false)?;
     posts(&peers, true)?;
     broadcasts()?;
-    kept::run().await?;
+    options::run().await?;
     invocations(&lambdas).await?;
     connects()?;
     sends()?;

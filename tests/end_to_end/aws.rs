@@ -22,10 +22,11 @@ const FORGET: [&str; 10] =
     ["forget", "--aws", "--table", "rows", "--mailbox-table", "kept", "--tenant", "acme", "--user", "anna"];
 
 /// Every command with `--aws`.
-const COMMANDS: [&[&str]; 8] = [
+const COMMANDS: [&[&str]; 9] = [
     &["status", "--aws"],
     &["send", "--aws", "--queue-url", QUEUE, "--connection", "c", "--payload", "1"],
     &["redrive", "--aws", "--queue-url", QUEUE],
+    &["receipts", "--aws", "--receipts-queue-url", QUEUE],
     &["connections", "--aws", "--table", "rows"],
     &["disconnect", "--aws", "--table", "rows", "--tenant", "acme"],
     &["disconnect", "--aws", "--table", "rows", "--tenant", "acme", "--close"],
@@ -160,6 +161,7 @@ mod commands_explain {
             (refusing("QueueDoesNotExist").await?, refusing("ResourceNotFoundException").await?);
         let expected = [
             (&other, "there is no function streamer-delivery: check --name and the Region"),
+            (&queue, "there is no queue https://sqs."),
             (&queue, "there is no queue https://sqs."),
             (&queue, "there is no queue https://sqs."),
             (&other, "there is no connection table rows: check the name"),

@@ -12,6 +12,7 @@ mod javascript;
 mod languages;
 mod mailbox;
 mod outcomes;
+mod receipts;
 mod redrive;
 mod routers;
 mod send;

@@ -9,6 +9,7 @@ use streamer_cli::stack::socket::Socket;
 use streamer_tests::{
     DEADLINE,
     command::{Output, Streamer, output, signal},
+    eventually,
 };
 use sysinfo::Signal;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -28,7 +29,7 @@ async fn up(name: &str) -> anyhow::Result<(Streamer, Socket, String)> {
     Ok((streamer, socket, live["connection"].as_str().unwrap().to_owned()))
 }
 
-/// On the local stack, `--wait` prints the outcome of a message for each recipient.
+/// `--wait` prints the outcome of a message from its receipts, and `receipts` lists those of other messages.
 #[tokio::test]
 async fn wait_tells_gone_from_delivered() -> anyhow::Result<()> {
     let (streamer, mut socket, id) = up("wait").await?;
@@ -39,18 +40,20 @@ async fn wait_tells_gone_from_delivered() -> anyhow::Result<()> {
     };
     let payload = ["--payload", "\"waited\""];
 
-    for recipients in
-        [&["--connection", &id][..], &["--tenant", "acme", "--user", "anna"], &["--tenant", "acme"]]
-    {
+    for (recipients, audience) in [
+        (&["--connection", &id][..], id.as_str()),
+        (&["--tenant", "acme", "--user", "anna"], "user anna of tenant acme"),
+        (&["--tenant", "acme"], "tenant acme"),
+    ] {
         let sent = send(recipients, &payload).await?;
         assert!(sent.success && sent.out.starts_with("queued "), "{sent:?}");
-        assert!(sent.out.ends_with(&format!("\ndelivered    {id}\n")), "{sent:?}");
+        assert!(sent.out.ends_with(&format!("\ndelivered    {audience}\n")), "{sent:?}");
         assert_eq!(socket.next(DEADLINE).await?.text, "\"waited\"");
     }
 
     let sent = send(&["--connections", &format!("{id},mistyped")], &payload).await?;
     assert_eq!(sent.code, Some(3), "{sent:?}");
-    assert!(sent.out.ends_with("\ngone         mistyped\n1 delivered, 1 gone\n"), "{sent:?}");
+    assert!(sent.out.ends_with("\ndelivered    2 connections\n1 delivered, 1 gone\n"), "{sent:?}");
     assert!(sent.err.contains("gone: the connection has ended or never existed"), "{sent:?}");
 
     let sent = send(&["--tenant", "nowhere"], &payload).await?;
@@ -66,6 +69,14 @@ async fn wait_tells_gone_from_delivered() -> anyhow::Result<()> {
     let lines = ["send", "--connection", &id, "--stdin", "--wait", &time];
     let sent = streamer.run_with(lines, "1\n2\n3\n").await?;
     assert!(sent.success && sent.out.ends_with("\n3 delivered\n"), "{sent:?}");
+
+    let arguments = ["send", "--connection", &id, "--payload", "1", "--id", "asked", "--receipt"];
+    assert_eq!(streamer.run(arguments).await?.out, "queued asked\n");
+    eventually("the receipt is listed", async || {
+        let listed = streamer.run(["receipts", "--id", "asked"]).await?;
+        Ok(listed.out.contains(&format!("  delivered     asked  {id}\n")))
+    })
+    .await?;
     assert!(streamer.run(["down"]).await?.success);
     Ok(())
 }
@@ -189,7 +200,7 @@ async fn errors_show_how_to_write_arguments() -> anyhow::Result<()> {
         (&["--payload", "1"], "--tenant <ID>"),
         (&["--connection", "c"], "--payload <JSON>"),
         (&["--retry", "f", "--connection", "c"], "cannot be used with"),
-        (&["--aws", "--connection", "c", "--payload", "1", "--wait"], "--wait reads the local stack's log"),
+        (&["--retry", "f", "--receipt"], "cannot be used with"),
     ] {
         let failed = with(arguments).await?;
         assert!(failed.code == Some(2) && failed.err.contains(text), "{arguments:?}: {failed:?}");

@@ -2,7 +2,13 @@
 
 use streamer_tests::command::{Output, Streamer};
 
-use crate::{connected, redrive::Deployment};
+use serde_json::json;
+
+use crate::{
+    connected,
+    receipts::{Queues, receipt},
+    redrive::Deployment,
+};
 
 const COLUMNS: u16 = 60;
 
@@ -21,7 +27,8 @@ fn words(text: &str) -> Vec<&str> {
 #[tokio::test]
 async fn help_fits_narrow_terminals() -> anyhow::Result<()> {
     let streamer = Streamer::new("narrow-help").await?;
-    let deployments = ["send", "connections", "disconnect", "mailbox", "forget", "redrive", "status"];
+    let deployments =
+        ["send", "connections", "disconnect", "mailbox", "forget", "receipts", "redrive", "status"];
     let commands = ["up", "down", "logs", "token", "package"].into_iter().chain(deployments);
     for command in [None].into_iter().chain(commands.map(Some)) {
         let arguments: Vec<_> = command.into_iter().chain(["--help"]).collect();
@@ -83,6 +90,26 @@ async fn tables_fit_narrow_terminals() -> anyhow::Result<()> {
         for word in expected {
             assert!(shown.contains(&word), "{word}: {}", narrow.out);
         }
+    }
+    Ok(())
+}
+
+/// A receipt continues on the next line between two words, and keeps every word.
+#[tokio::test]
+async fn receipts_fit_narrow_terminals() -> anyhow::Result<()> {
+    let queues = Queues::new("narrow-receipts").await?;
+    let (id, user) = ("a".repeat(60), "b".repeat(60));
+    let cause = "the payload has 140000 bytes, API Gateway delivers 131072";
+    let to = json!({"user": {"tenant": "acme", "user": user}});
+    queues.send_receipt(&receipt(&id, "rejected", &json!({"to": to, "cause": cause}))).await?;
+    queues.send_receipt("no receipt").await?;
+    let narrow = queues.streamer.run_in_terminal(COLUMNS, Some(&queues.endpoint), queues.receipts()).await?;
+    assert!(narrow.success, "{narrow:?}");
+    assert_fits(&narrow.out, "receipts");
+    assert_fits(&narrow.err, "other messages");
+    let shown = words(&narrow.out);
+    for word in words(&format!("rejected {id} user {user} of acme ({cause})")) {
+        assert!(shown.contains(&word), "{word}: {}", narrow.out);
     }
     Ok(())
 }

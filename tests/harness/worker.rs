@@ -216,7 +216,9 @@ impl<G: Gateway> Rig<G> {
     }
 }
 
-fn receipts_queue(receipts: &QueueDouble) -> ReceiptsQueue {
+/// Returns the receipts queue of the stage `test`.
+#[must_use]
+pub fn receipts_queue(receipts: &QueueDouble) -> ReceiptsQueue {
     ReceiptsQueue::new(Some(Queue::new(receipts.client(), "https://sqs.example.com/receipts")), "test")
 }
 

@@ -1,6 +1,7 @@
 //! Least privilege: each permission of each function, and the step that fails without it.
 
 mod mailbox;
+mod receipts;
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -43,6 +44,10 @@ enum Step {
     Replay,
     /// The oldest messages of a stream with too many are removed.
     Trim,
+    /// The worker sends a receipt.
+    Receipt,
+    /// A client acknowledges a kept message, and the producer learns it.
+    Acknowledge,
 }
 
 /// The reason for a permission.
@@ -56,8 +61,8 @@ enum Reason {
 
 use Reason::{NeededFor, Unchecked};
 use Step::{
-    Broadcast, Connect, Devices, Disconnect, Echo, Keep, KeepGone, Limit, LimitGone, Poison, Replay, Stale,
-    Trim,
+    Acknowledge, Broadcast, Connect, Devices, Disconnect, Echo, Keep, KeepGone, Limit, LimitGone, Poison,
+    Receipt, Replay, Stale, Trim,
 };
 
 const POLLS: &str = "its event source mappings poll without a role";
@@ -67,7 +72,7 @@ const CLOSES: &str = "the client would have to close between its sync and the pa
 const RENEWS: &str = "a stream is renewed when its last message is two weeks old";
 
 /// All permissions of all functions: role, action, suffix of the resource's ARN, and reason.
-const PERMISSIONS: [(&str, &str, &str, Reason); 44] = [
+const PERMISSIONS: [(&str, &str, &str, Reason); 46] = [
     ("connect", "dynamodb:DeleteItem", "table/streamer_connections", NeededFor(LimitGone)),
     ("connect", "dynamodb:PutItem", "table/streamer_connections", NeededFor(Connect)),
     ("connect", "dynamodb:Query", "table/streamer_connections/index/by_user", NeededFor(Limit)),
@@ -93,6 +98,7 @@ const PERMISSIONS: [(&str, &str, &str, Reason); 44] = [
     ("delivery", "sqs:ReceiveMessage", ":streamer-outbound", Unchecked(POLLS)),
     ("delivery", "sqs:SendMessage", ":streamer-dead-letters", NeededFor(Poison)),
     ("delivery", "sqs:SendMessage", ":streamer-outbound", NeededFor(Broadcast)),
+    ("delivery", "sqs:SendMessage", ":streamer-receipts", NeededFor(Receipt)),
     ("delivery", "xray:PutTelemetryRecords", "*", Unchecked(TRACES)),
     ("delivery", "xray:PutTraceSegments", "*", Unchecked(TRACES)),
     ("disconnect", "dynamodb:DeleteItem", "table/streamer_connections", NeededFor(Disconnect)),
@@ -109,6 +115,7 @@ const PERMISSIONS: [(&str, &str, &str, Reason); 44] = [
     ("mailbox", "execute-api:ManageConnections", "/local/POST/@connections/*", NeededFor(Replay)),
     ("mailbox", "logs:CreateLogStream", "/aws/lambda/streamer-mailbox:*", Unchecked(LOGS)),
     ("mailbox", "logs:PutLogEvents", "/aws/lambda/streamer-mailbox:*", Unchecked(LOGS)),
+    ("mailbox", "sqs:SendMessage", ":streamer-receipts", NeededFor(Acknowledge)),
     ("mailbox", "xray:PutTelemetryRecords", "*", Unchecked(TRACES)),
     ("mailbox", "xray:PutTraceSegments", "*", Unchecked(TRACES)),
     ("router", "sqs:SendMessage", ":streamer-outbound", NeededFor(Echo)),
@@ -156,8 +163,9 @@ pub(crate) async fn assert_each_is_necessary(
         }
     }
     let of_mailbox = [Keep, KeepGone, Replay, Trim];
+    let of_receipts = [Receipt, Acknowledge];
     let others = [Connect, Echo, Devices, Broadcast, Poison, Stale, Disconnect, Limit, LimitGone];
-    for step in others.into_iter().chain(of_mailbox) {
+    for step in others.into_iter().chain(of_mailbox).chain(of_receipts) {
         steps.run(step, STEP_TIMEOUT).await.with_context(|| format!("{step:?}, with all permissions"))?;
     }
     Ok(())
@@ -295,6 +303,8 @@ impl Steps<'_> {
             KeepGone => self.keep_gone(user, unlimited).await,
             Replay => self.replay(user, unlimited).await,
             Trim => self.trim(user).await,
+            Receipt => self.receipt(user).await,
+            Acknowledge => self.acknowledge(user, unlimited).await,
         }
     }
 

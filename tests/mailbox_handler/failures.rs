@@ -1,6 +1,6 @@
 //! Tables that fail or do not answer.
 
-use mailbox_handler::SyncError;
+use mailbox_handler::HandlerError;
 use serde_json::json;
 use streamer_tests::{
     doubles::TableDouble,
@@ -17,7 +17,7 @@ async fn denied_connections_fail_the_invocation() {
     rig.handler.connections = TableDouble::failing().client();
     let (result, log) = logged(Level::ERROR, rig.sync(true, &json!({}))).await;
     let error = result.unwrap_err();
-    assert!(matches!(error, SyncError::Connections(_)), "{error}");
+    assert!(matches!(error, HandlerError::Connections(_)), "{error}");
     assert!(error.to_string().contains("dynamodb:GetItem"), "{error}");
     assert_eq!((log.lines().len(), rig.frames().len(), rig.metric("Syncs")), (1, 0, vec![1.0]));
 }
@@ -32,7 +32,7 @@ async fn denied_mailbox_fails_the_invocation() {
         }
         rig.mailbox.inject_into(call, [Fault::Fails]);
         let error = rig.sync(true, &json!({})).await.unwrap_err();
-        assert!(matches!(error, SyncError::Mailbox(_)), "{call:?}: {error}");
+        assert!(matches!(error, HandlerError::Mailbox(_)), "{call:?}: {error}");
         assert_eq!(rig.frames().len(), 0, "{call:?}");
     }
 }
@@ -42,7 +42,7 @@ async fn stored_text_that_is_not_json_fails() {
     let rig = Rig::accepting();
     rig.keep("anna", "m", "s3cret", HOUR).await;
     let (result, log) = logged(Level::ERROR, rig.sync(true, &json!({}))).await;
-    assert!(matches!(result, Err(SyncError::Payload(_))), "{result:?}");
+    assert!(matches!(result, Err(HandlerError::Payload(_))), "{result:?}");
     assert_eq!((rig.frames().len(), log.lines().len()), (0, 1));
     assert!(!log.text().contains("s3cret"), "{}", log.text());
 }
@@ -57,7 +57,7 @@ async fn silent_tables_end_before_lambda() {
         }
         let began = Instant::now();
         let error = rig.sync(true, &json!({})).await.unwrap_err();
-        assert!(matches!(error, SyncError::Deadline | SyncError::Connections(_)), "{error}");
+        assert!(matches!(error, HandlerError::Deadline | HandlerError::Connections(_)), "{error}");
         assert!(began.elapsed() < TIMEOUT, "{:?}", began.elapsed());
         assert_eq!((rig.frames().len(), rig.metric("Syncs")), (0, vec![1.0]));
     }

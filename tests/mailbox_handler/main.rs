@@ -1,7 +1,9 @@
-//! `streamer.sync`, called as a function on test doubles: the pages posted, the devices registered, and the failures.
+//! `streamer.sync` and `streamer.ack`, called as a function on test doubles: the pages posted, the devices registered,
+//! the receipts sent, and the failures.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod acknowledgments;
 mod failures;
 mod pages;
 mod posts;
@@ -11,16 +13,16 @@ mod written;
 use std::time::{Duration, SystemTime};
 
 use aws_lambda_events::apigw::ApiGatewayProxyResponse;
-use mailbox_handler::{MailboxHandler, SyncError, time::Time};
+use mailbox_handler::{HandlerError, MailboxHandler, time::Time};
 use serde_json::{Value, json};
 use streamer_mailbox::{Device, Mailbox, NewMessage, Settings, Stream};
 use streamer_message::MessageId;
 use streamer_tests::{
-    doubles::TableDouble,
+    doubles::{QueueDouble, TableDouble},
     event::{CONNECTION, client_message, epoch},
     gateway::{MemoryGateway, status},
     mailbox::MemoryTable,
-    worker::{ENDPOINT, telemetry},
+    worker::{ENDPOINT, receipts_queue, telemetry},
 };
 
 use self::written::Written;
@@ -34,6 +36,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 struct Rig {
     handler: MailboxHandler<MemoryGateway, MemoryTable>,
     mailbox: MemoryTable,
+    receipts: QueueDouble,
     metrics: Written,
 }
 
@@ -50,15 +53,17 @@ fn stream_of(user: &str) -> Stream {
 impl Rig {
     fn new(gateway: MemoryGateway) -> Self {
         let (mailbox, metrics) = (MemoryTable::default(), Written::default());
+        let receipts = QueueDouble::taking();
         let connections = TableDouble::of_user([(CONNECTION, connected_at())], || true);
         let handler = MailboxHandler {
             connections: connections.client(),
             mailbox: Mailbox::new(mailbox.clone(), Settings::default()),
             gateway,
             endpoint: ENDPOINT.to_owned(),
+            receipts: receipts_queue(&receipts),
             telemetry: telemetry("mailbox-handler").with_metrics_to(metrics.clone()),
         };
-        Self { handler, mailbox, metrics }
+        Self { handler, mailbox, receipts, metrics }
     }
 
     /// Creates a handler whose gateway accepts every page.
@@ -69,7 +74,11 @@ impl Rig {
     /// Appends a message for the user, which expires `keep` after the epoch.
     async fn keep(&self, user: &str, id: &str, body: &str, keep: Duration) {
         let id = MessageId::new(id).unwrap();
-        let message = NewMessage { id: &id, body, until: epoch() + keep, tried_since: None };
+        self.append(user, NewMessage { id: &id, body, until: epoch() + keep, ack: false, tried_since: None })
+            .await;
+    }
+
+    async fn append(&self, user: &str, message: NewMessage<'_>) {
         let mailbox = Mailbox::new(self.mailbox.clone(), Settings::default());
         let appended = mailbox.append(&stream_of(user), &[message], epoch()).await;
         assert_eq!(appended.positions.len(), 1, "{:?}", appended.failure);
@@ -88,13 +97,15 @@ impl Rig {
         }
     }
 
-    async fn send(&self, body: &str) -> Result<ApiGatewayProxyResponse, SyncError> {
-        let event = client_message("streamer.sync", body);
+    /// Sends a frame to the route that it names.
+    async fn send(&self, body: &str) -> Result<ApiGatewayProxyResponse, HandlerError> {
+        let route = if body.contains("streamer.ack") { "streamer.ack" } else { "streamer.sync" };
+        let event = client_message(route, body);
         self.handler.handle(event, Time::start(epoch(), epoch() + TIMEOUT, TIMEOUT)).await
     }
 
     /// Sends a sync of the user's stream with these fields of the stream's request.
-    async fn sync(&self, hello: bool, fields: &Value) -> Result<ApiGatewayProxyResponse, SyncError> {
+    async fn sync(&self, hello: bool, fields: &Value) -> Result<ApiGatewayProxyResponse, HandlerError> {
         let mut request = json!({ "stream": "user" });
         request.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
         let sync = json!({ "type": "streamer.sync", "n": 7, "hello": hello, "streams": [request] });

@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use streamer_mailbox::{Raise, Table as _};
-use streamer_message::limits::{ID_CHARACTERS, KEPT_PAYLOAD_BYTES, PAGE_BYTES, PAYLOAD_BYTES};
-use streamer_tests::event::{CONNECTION, EPOCH_MILLIS};
+use streamer_mailbox::{NewMessage, Raise, Table as _};
+use streamer_message::{
+    MessageId,
+    limits::{ID_CHARACTERS, KEPT_PAYLOAD_BYTES, PAGE_BYTES, PAYLOAD_BYTES},
+};
+use streamer_tests::event::{CONNECTION, EPOCH_MILLIS, epoch};
 use tracing::Level;
 
 use crate::{HOUR, Rig, stream_of, written::logged};
@@ -99,6 +102,22 @@ async fn missing_ranges_are_told_and_counted() {
     assert_eq!((line["Gaps"].as_f64(), &line["gaps"]), (Some(2.0), &json!({ "expired": 1, "overflow": 1 })));
     assert_eq!((line["PagesPosted"].as_f64(), line["PageMessages"].as_f64()), (Some(1.0), Some(3.0)));
     assert!(line["PageLatency"].is_number());
+}
+
+/// Only for messages whose producers ask for a receipt.
+#[tokio::test(start_paused = true)]
+async fn page_asks_for_acknowledgments() {
+    let rig = Rig::accepting();
+    let id = MessageId::new("asks").unwrap();
+    let asks = NewMessage { id: &id, body: "1", until: epoch() + HOUR, ack: true, tried_since: None };
+    rig.append("anna", asks).await;
+    rig.keep("anna", "other", "2", HOUR).await;
+    let page = rig.page_after(0).await;
+    let messages = json!([
+        { "seq": 1, "id": "asks", "ack": true, "payload": 1 },
+        { "seq": 2, "id": "other", "payload": 2 },
+    ]);
+    assert_eq!(page["messages"], messages);
 }
 
 /// API Gateway ends a connection 2 h after it was made.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mailbox_handler::{PostError, SyncError};
+use mailbox_handler::{HandlerError, PostError};
 use serde_json::json;
 use streamer_gateway::PostResult;
 use streamer_tests::{
@@ -60,7 +60,7 @@ async fn last_failure_fails_the_invocation() {
     for answer in &transient()[1..] {
         let rig = Rig::new(MemoryGateway::always(answer.clone()));
         let error = rig.sync(true, &json!({})).await.unwrap_err();
-        assert!(matches!(error, SyncError::Post(_)), "{error}");
+        assert!(matches!(error, HandlerError::Post(_)), "{error}");
         assert_eq!(
             (rig.frames().len(), rig.metric("Syncs"), rig.metric("PagesPosted").len()),
             (3, vec![1.0], 0)
@@ -81,7 +81,7 @@ async fn other_statuses_are_not_retried() {
     for code in [400, 403, 413] {
         let rig = Rig::new(MemoryGateway::always(status(code)));
         let error = rig.sync(true, &json!({})).await.unwrap_err();
-        assert!(matches!(error, SyncError::Post(PostError::Status(found)) if found == code), "{error}");
+        assert!(matches!(error, HandlerError::Post(PostError::Status(found)) if found == code), "{error}");
         assert_eq!(rig.frames().len(), 1);
     }
 }
@@ -92,7 +92,7 @@ async fn unanswered_posts_end_before_lambda() {
     let rig = Rig::new(MemoryGateway::scripted(|_, _| (Duration::from_secs(60), status(200))));
     let began = Instant::now();
     let error = rig.sync(true, &json!({})).await.unwrap_err();
-    assert!(matches!(error, SyncError::Post(PostError::Timeout)), "{error}");
+    assert!(matches!(error, HandlerError::Post(PostError::Timeout)), "{error}");
     let posts = rig.handler.gateway.posts();
     assert_eq!(posts.len(), 2);
     assert_eq!(posts[0].ended_at.unwrap() - posts[0].at, Duration::from_secs(5));

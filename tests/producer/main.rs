@@ -5,6 +5,7 @@
 mod batching;
 mod localstack;
 mod progress;
+mod receipts;
 mod redrive;
 mod redrive_totals;
 mod sending;

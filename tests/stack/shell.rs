@@ -5,7 +5,7 @@ use std::fs;
 use streamer_tests::command::Streamer;
 
 /// Every command.
-pub(super) const COMMANDS: [&str; 16] = [
+pub(super) const COMMANDS: [&str; 17] = [
     "up",
     "down",
     "logs",
@@ -17,6 +17,7 @@ pub(super) const COMMANDS: [&str; 16] = [
     "disconnect",
     "mailbox",
     "forget",
+    "receipts",
     "redrive",
     "status",
     "package",

@@ -14,6 +14,7 @@ pub mod logs;
 pub mod mailbox;
 pub mod man;
 pub mod package;
+pub mod receipts;
 pub mod redrive;
 pub mod send;
 pub mod set_up;

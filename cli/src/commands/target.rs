@@ -11,8 +11,13 @@ use tokio::sync::OnceCell;
 
 use crate::{
     aws,
+    exit::Exit,
     stack::{self, Stack, state},
 };
+
+/// The error of `--aws` without the URL of the receipts queue.
+const NO_RECEIPTS_QUEUE: &str = "receipts are on a queue of their own: name it with --receipts-queue-url, or the variable RECEIPTS_QUEUE_URL; a \
+     deployment has one with `receipts = true` in Terraform, as its output `receipts_queue_url`";
 
 /// The deployment a command works on: the stack on this machine, or with `--aws` a deployment on AWS.
 #[derive(Debug, Args)]
@@ -30,6 +35,9 @@ pub struct Target {
     /// Name of the mailbox table on AWS
     #[arg(long, env = "MAILBOX_TABLE", value_name = "NAME")]
     mailbox_table: Option<String>,
+    /// URL of the receipts queue on AWS
+    #[arg(long, env = "RECEIPTS_QUEUE_URL", value_name = "URL")]
+    receipts_queue_url: Option<String>,
     #[arg(skip)]
     loaded: OnceCell<SdkConfig>,
 }
@@ -67,6 +75,20 @@ impl Target {
         }
         let stack = local_stack().await?;
         Ok((Client::new(&stack.config), stack.deployed.queue_url))
+    }
+
+    /// Returns a client for the receipts queue, and its URL.
+    ///
+    /// # Errors
+    /// When no stack is up, or `--aws` is set without the queue's URL, a Region or credentials.
+    pub(super) async fn receipts_queue(&self) -> anyhow::Result<(Client, String)> {
+        if self.aws {
+            let url =
+                self.receipts_queue_url.clone().ok_or_else(|| Exit::invalid_argument(NO_RECEIPTS_QUEUE))?;
+            return Ok((Client::new(&self.config().await?), url));
+        }
+        let stack = local_stack().await?;
+        Ok((Client::new(&stack.config), stack.deployed.receipts_queue_url))
     }
 
     /// Returns the connection table.

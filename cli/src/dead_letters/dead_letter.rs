@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
+use aws_sdk_sqs::types::MessageSystemAttributeName;
 use humantime::format_rfc3339_millis;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -14,6 +14,8 @@ use streamer_message::{
     dead_letter::{self, Reason},
 };
 use streamer_producer::tenant_group;
+
+use crate::{audience, queue::Received};
 
 /// Digits of an HTTP status, which a cause keeps. Numbers of another length are sizes or positions.
 const STATUS_DIGITS: usize = 3;
@@ -27,8 +29,6 @@ const CAUSE_CHARACTERS: usize = 48;
 pub struct DeadLetter {
     /// SQS's id of the message.
     pub message_id: String,
-    /// The handle with which it is deleted or released.
-    pub receipt_handle: String,
     /// The reason, as the worker names it.
     pub reason: String,
     /// The worker's description of the cause. Empty if there is none.
@@ -56,9 +56,8 @@ pub struct Envelope {
     pub to: Audience,
 }
 
-impl DeadLetter {
-    /// Reads a received message. Returns `None` if it has no body, id or receipt handle.
-    pub(super) fn from_message(message: Message) -> Option<Self> {
+impl From<Received> for DeadLetter {
+    fn from(Received { id, body, message }: Received) -> Self {
         use MessageSystemAttributeName::{
             ApproximateReceiveCount, AwsTraceHeader, MessageGroupId, SentTimestamp,
         };
@@ -73,10 +72,8 @@ impl DeadLetter {
         let (group, trace) = (system(MessageGroupId), system(AwsTraceHeader));
         let receives =
             system(ApproximateReceiveCount).and_then(|count| count.parse().ok()).unwrap_or_default();
-        let body = message.body?;
-        Some(Self {
-            message_id: message.message_id?,
-            receipt_handle: message.receipt_handle?,
+        Self {
+            message_id: id,
             reason,
             detail,
             since: SystemTime::UNIX_EPOCH + Duration::from_millis(since),
@@ -85,9 +82,11 @@ impl DeadLetter {
             trace: trace.filter(|trace| !trace.is_empty()),
             receives,
             body,
-        })
+        }
     }
+}
 
+impl DeadLetter {
     /// Returns the start of the detail, with every number replaced except HTTP statuses, so that dead letters of one
     /// cause have the same text.
     #[must_use]
@@ -194,15 +193,7 @@ impl Envelope {
 
 impl fmt::Display for Envelope {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.to {
-            Audience::Connection(id) => write!(formatter, "{} to {id}", self.id),
-            Audience::Connections(ids) => {
-                write!(formatter, "{} to {} connections", self.id, ids.as_slice().len())
-            }
-            Audience::User { tenant, user } => write!(formatter, "{} to user {user} of {tenant}", self.id),
-            Audience::Tenant(tenant) => write!(formatter, "{} to tenant {tenant}", self.id),
-            Audience::Shard { tenant, .. } => write!(formatter, "{} to a shard of tenant {tenant}", self.id),
-        }
+        write!(formatter, "{} to {}", self.id, audience::describe(&self.to))
     }
 }
 
@@ -210,7 +201,7 @@ impl fmt::Display for Envelope {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-    use aws_sdk_sqs::types::MessageAttributeValue;
+    use aws_sdk_sqs::types::{Message, MessageAttributeValue};
 
     use super::*;
 
@@ -242,7 +233,7 @@ mod tests {
     fn attributes_give_reason_cause_and_time() {
         let message = with(message(TO_USER), "streamer.reason", "exhausted");
         let message = with(with(message, "streamer.detail", "503"), "streamer.since", "1764000000000");
-        let letter = DeadLetter::from_message(message).unwrap();
+        let letter = DeadLetter::from(Received::read(message).unwrap());
         assert_eq!((letter.reason.as_str(), letter.cause().as_str()), ("exhausted", "503"));
         assert_eq!(letter.since, at(1_764_000_000_000));
         assert_eq!(
@@ -257,7 +248,7 @@ mod tests {
         let message =
             Message::builder().attributes(MessageSystemAttributeName::SentTimestamp, "1764000000000");
         let message = message.message_id("m").receipt_handle("r").body("no message").build();
-        let letter = DeadLetter::from_message(message).unwrap();
+        let letter = DeadLetter::from(Received::read(message).unwrap());
         assert_eq!((letter.reason.as_str(), letter.since), ("crashed_or_throttled", at(1_764_000_000_000)));
         assert_eq!(letter.id(), "m", "it has no id of its own");
     }
@@ -266,17 +257,18 @@ mod tests {
     fn invalid_message_keeps_its_id_and_audience() {
         let invalid = TO_USER.replace("\"later\":[1]", "\"expires_at\":1764000000");
         assert!(OutboundMessage::decode(&invalid).is_err());
-        let letter = DeadLetter::from_message(message(&invalid)).unwrap();
+        let letter = DeadLetter::from(Received::read(message(&invalid)).unwrap());
         assert_eq!((letter.id(), letter.tenant().map(TenantId::as_str)), ("a", Some("acme")));
         for body in [r#"{"version":1,"id":"a"}"#, r#"{"id":7,"to":{"connection":"c"}}"#, "a"] {
-            assert_eq!(DeadLetter::from_message(message(body)).unwrap().id(), "m", "{body}");
+            assert_eq!(DeadLetter::from(Received::read(message(body)).unwrap()).id(), "m", "{body}");
         }
     }
 
     #[test]
     fn causes_ignore_sizes_and_positions() {
-        let cause =
-            |detail| DeadLetter { detail, ..DeadLetter::from_message(message(TO_USER)).unwrap() }.cause();
+        let cause = |detail| {
+            DeadLetter { detail, ..DeadLetter::from(Received::read(message(TO_USER)).unwrap()) }.cause()
+        };
         assert_eq!(
             cause("the payload has 140000 bytes, API Gateway delivers 131072".to_owned()),
             "the payload has N bytes, API Gateway delivers N"
@@ -292,7 +284,8 @@ mod tests {
     #[test]
     fn redrive_body_resets_the_retry_state() {
         let with_retry = |retry: &str| TO_USER.replace("\"later\"", &format!("{retry},\"later\""));
-        let redriven = |body: &str| DeadLetter::from_message(message(body)).unwrap().redrive_body(at(7));
+        let redriven =
+            |body: &str| DeadLetter::from(Received::read(message(body)).unwrap()).redrive_body(at(7));
         let crashed = with_retry(r#""retry":{"count":9,"receives":9,"since":1,"cause":"503"}"#);
         assert_eq!(redriven(&crashed), TO_USER);
         let partial = r#""retry":{"count":9,"receives":9,"since":1,"cause":"503","done":["c"]}"#;
@@ -304,7 +297,7 @@ mod tests {
             r#""retry":{"count":0,"receives":0,"since":7,"cause":"503","kept":{"epoch":"e.0","seq":4}}"#;
         assert_eq!(redriven(&with_retry(kept)), with_retry(reset), "it would be stored twice");
         let without_retry =
-            |body: &str| DeadLetter::from_message(message(body)).unwrap().body_without_retry();
+            |body: &str| DeadLetter::from(Received::read(message(body)).unwrap()).body_without_retry();
         assert_eq!(without_retry(&with_retry(partial)), TO_USER, "the retry state makes no difference");
         let future = r#"{"version":2}"#;
         assert_eq!((redriven(future), without_retry(future)), (future.to_owned(), future.to_owned()));

@@ -43,10 +43,11 @@ mod tests {
     use aws_sdk_sqs::types::Message;
 
     use super::*;
+    use crate::queue::Received;
 
     fn dead_letter(body: &str) -> DeadLetter {
         let message = Message::builder().message_id("m").receipt_handle("r").body(body).build();
-        DeadLetter::from_message(message).unwrap()
+        DeadLetter::from(Received::read(message).unwrap())
     }
 
     fn at(millis: u64) -> SystemTime {

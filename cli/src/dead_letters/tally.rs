@@ -102,10 +102,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::queue::Received;
 
     fn letter(reason: &str, detail: &str) -> DeadLetter {
         let message = Message::builder().message_id("m").receipt_handle("r").body("{}").build();
-        let letter = DeadLetter::from_message(message).unwrap();
+        let letter = DeadLetter::from(Received::read(message).unwrap());
         DeadLetter { reason: reason.to_owned(), detail: detail.to_owned(), ..letter }
     }
 

@@ -18,10 +18,9 @@ use streamer_tests::{
     worker::{Rig, Sent},
 };
 use tokio::time::Instant;
-use tracing::Level;
 
-use super::{event, recipients, rig, rig_with_queue, to_shard, to_tenant};
-use crate::{ids, telemetry::Log};
+use super::{event, recipients, rig, rig_with_queue, to_shard};
+use crate::ids;
 
 /// Invokes workers, one after another, until no message for the shard is left. Returns how often each connection is
 /// named, and the number of invocations.
@@ -209,19 +208,5 @@ async fn delays_other_tenants_by_two_pages() -> anyhow::Result<()> {
     println!("beside a tenant of 100 000, which takes {whole:?}, a message arrives after {waited:?}");
     // Two pages of each source are read before the first post.
     assert_eq!((posts.len(), waited), (1, Duration::from_millis(110)));
-    Ok(())
-}
-
-/// The debug log counts the messages that a tenant or a shard becomes.
-#[tokio::test(start_paused = true)]
-async fn parts_are_counted_in_debug_log() -> anyhow::Result<()> {
-    let crowd = Crowd::new([("acme", 8 * 1050)]);
-    for (body, parts) in [(to_tenant(), 8), (to_shard(None), 11)] {
-        let rig = rig_with_queue(&crowd, QueueDouble::taking());
-        let run = async { rig.invoke(event(body)).await.map(drop) };
-        let (lines, _) = Log::capture(Level::DEBUG, run).await?;
-        let record = lines.iter().find(|line| line["message"] == "record").unwrap();
-        assert_eq!((&record["further_messages"], rig.outbound.taken().len()), (&json!(parts), parts));
-    }
     Ok(())
 }

@@ -116,6 +116,7 @@ async fn queue_that_hangs_delays_one_invocation() -> anyhow::Result<()> {
         let (started, now) = (Instant::now(), epoch() + Duration::from_secs(seconds));
         assert_eq!(rig.invoke_at(now, batch([asking(message("m", &["200-a"]))])).await?, ids([]));
         waited.push(started.elapsed().as_secs());
+        assert_eq!(rig.invoke_at(now, batch([message("n", &["200-a"]).to_string()])).await?, ids([]));
     }
     assert_eq!(waited, [2, 0, 0, 2, 2], "the last clock was set back");
     assert_eq!(rig.handed_back().len(), 5);

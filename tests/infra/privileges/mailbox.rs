@@ -109,7 +109,7 @@ impl Steps<'_> {
 }
 
 /// Registers the socket's connection as a device, and returns the first page.
-async fn sync(socket: &mut Socket, limit: Duration) -> anyhow::Result<Value> {
+pub(super) async fn sync(socket: &mut Socket, limit: Duration) -> anyhow::Result<Value> {
     let stream = json!({ "stream": "user", "from": "oldest" });
     let frame = json!({
         "type": "streamer.sync", "action": "streamer.sync", "n": 1, "hello": true, "streams": [stream],

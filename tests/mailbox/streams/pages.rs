@@ -7,7 +7,7 @@ use streamer_message::{
 };
 use streamer_tests::mailbox::{Call, MemoryTable};
 
-use crate::{LIMITS, append, at, id, ids, mailbox, page, page_at, stream};
+use crate::{LIMITS, append, at, id, ids, mailbox, message, page, page_at, stream};
 
 /// Appends a message with a body of so many bytes that is kept until a second.
 async fn add(mailbox: &Mailbox<MemoryTable>, text: &str, bytes: usize, until: u64) -> Position {
@@ -18,6 +18,18 @@ async fn add(mailbox: &Mailbox<MemoryTable>, text: &str, bytes: usize, until: u6
 
 fn expired(from: u64, to: u64) -> Missing {
     Missing { from, to, reason: MissingReason::Expired }
+}
+
+#[tokio::test]
+async fn page_has_requests_for_acknowledgments() {
+    let mailbox = mailbox(MemoryTable::default(), 100);
+    for (text, ack) in [("a", true), ("b", false)] {
+        let id = id(text);
+        mailbox.append(&stream(), &[NewMessage { ack, ..message(&id, "1") }], at(0)).await;
+    }
+    let page = page(&mailbox, Start::Oldest).await;
+    let acks = page.messages.iter().map(|(_, message)| (message.id.as_str(), message.ack));
+    assert_eq!(acks.collect::<Vec<_>>(), [("a", true), ("b", false)]);
 }
 
 /// Two messages of one byte ids and 100 bytes fit into 2 * (48 + 1 + 100) bytes, and not into a byte less.

@@ -1,9 +1,6 @@
 //! Prints frames, for people or as JSON, and marks duplicates.
 
-use std::{
-    collections::{BTreeMap, HashSet, VecDeque},
-    time::SystemTime,
-};
+use std::{collections::BTreeMap, time::SystemTime};
 
 use anstyle::Style;
 use humantime::format_rfc3339_millis;
@@ -12,7 +9,8 @@ use serde_json::{Value, value::RawValue};
 use super::mailbox;
 use crate::{
     paint::{CYAN, DIM, GREEN, PLAIN, Paint, RED, YELLOW},
-    screen::{clock, is_unsafe, sanitize},
+    recent::Recent,
+    screen::{clock, sanitize, single_line_json},
 };
 
 /// Ids that are remembered, to recognize duplicates.
@@ -25,9 +23,7 @@ const BAR: usize = 20;
 pub(super) struct Frames {
     paint: Paint,
     json: bool,
-    seen: HashSet<String>,
-    /// The ids in [`Self::seen`], oldest first.
-    order: VecDeque<String>,
+    seen: Recent,
 }
 
 /// A frame, as a line of output.
@@ -52,13 +48,13 @@ struct ClientMessage {
 
 impl Frames {
     pub(super) fn new(paint: Paint, json: bool) -> Self {
-        Self { paint, json, seen: HashSet::new(), order: VecDeque::new() }
+        Self { paint, json, seen: Recent::new(MAX_IDS) }
     }
 
     /// Formats a text frame.
     pub(super) fn text(&mut self, text: &str, at: SystemTime) -> Line {
         let message = ClientMessage::parse(text);
-        let duplicate = message.as_ref().is_some_and(|message| !self.is_new(&message.id));
+        let duplicate = message.as_ref().is_some_and(|message| !self.seen.insert(&message.id));
         let text =
             if self.json { object(text, at, duplicate) } else { self.line(text, message, at, duplicate) };
         Line { text, duplicate }
@@ -72,19 +68,6 @@ impl Frames {
             self.columns(at, PLAIN, "binary", "", &format!("{bytes} bytes"))
         };
         Line { text, duplicate: false }
-    }
-
-    fn is_new(&mut self, id: &str) -> bool {
-        let is_new = self.seen.insert(id.to_owned());
-        if is_new {
-            self.order.push_back(id.to_owned());
-        }
-        if self.order.len() > MAX_IDS
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.seen.remove(&oldest);
-        }
-        is_new
     }
 
     fn line(&self, text: &str, message: Option<ClientMessage>, at: SystemTime, duplicate: bool) -> String {
@@ -168,23 +151,9 @@ fn json_line(at: SystemTime, duplicate: bool, name: &str, value: &str) -> String
 /// spaces, and characters that could change what a terminal shows become escapes, both of which keep its value.
 fn object(text: &str, at: SystemTime, duplicate: bool) -> String {
     if serde_json::from_str::<&RawValue>(text).is_err() {
-        return json_line(at, duplicate, "text", &escaped(&Value::from(text).to_string()));
+        return json_line(at, duplicate, "text", &single_line_json(&Value::from(text).to_string()));
     }
-    json_line(at, duplicate, "frame", &escaped(text.trim()))
-}
-
-/// Escapes characters of JSON. Of the control characters, JSON allows only white space outside of strings, and only
-/// DEL and those from U+0080 inside.
-fn escaped(json: &str) -> String {
-    let mut escaped = String::with_capacity(json.len());
-    for character in json.chars() {
-        match character {
-            '\n' | '\r' | '\t' => escaped.push(' '),
-            other if is_unsafe(other) => escaped.push_str(&format!("\\u{:04x}", u32::from(other))),
-            other => escaped.push(other),
-        }
-    }
-    escaped
+    json_line(at, duplicate, "frame", &single_line_json(text.trim()))
 }
 
 #[cfg(test)]
@@ -261,7 +230,7 @@ mod tests {
         ] {
             for json in [false, true] {
                 let line = frames(json).text(&text, SystemTime::now()).text;
-                assert!(!line.contains(is_unsafe), "{line:?}");
+                assert!(!line.contains(crate::screen::is_unsafe), "{line:?}");
             }
         }
     }
@@ -285,17 +254,6 @@ mod tests {
         for _ in 0..2 {
             assert!(!frames.text(r#"{"id":"sensor-1"}"#, SystemTime::now()).duplicate);
         }
-    }
-
-    #[test]
-    fn only_the_last_ids_are_remembered() {
-        let mut frames = frames(false);
-        assert!(frames.is_new("first"));
-        for id in 0..MAX_IDS {
-            assert!(!frames.is_new("first"));
-            frames.is_new(&id.to_string());
-        }
-        assert!(frames.is_new("first") && frames.seen.len() == MAX_IDS);
     }
 
     #[test]

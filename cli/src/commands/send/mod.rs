@@ -4,23 +4,18 @@ mod errors;
 mod input;
 mod lines;
 mod outcome;
-mod receipts;
 mod sender;
 mod summary;
 mod unsent;
+mod wait;
 
-use std::{
-    fs::File,
-    io::stdin,
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::{fs::File, io::stdin, path::PathBuf, time::Instant};
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
-use futures::{Stream, StreamExt as _};
+use futures::StreamExt as _;
 use indicatif::ProgressBar;
-use streamer_message::Keep;
+use streamer_message::{Keep, OutboundMessage};
 use streamer_producer::{
     ConnectionId, Message, MessageBuilder, MessageId, Percent, RequestId, TenantId, UserId,
 };
@@ -28,22 +23,22 @@ use streamer_producer::{
 use self::{
     errors::{Place, describe, explain},
     lines::Lines,
-    receipts::WorkerLog,
     sender::Sender,
     summary::End,
     unsent::UnsentFile,
+    wait::Outcomes,
 };
-use super::target::{Target, local_stack};
+use super::target::Target;
 use crate::{
     exit::Exit,
     screen::{Screen, counter},
-    shutdown::{Signal, signals},
+    shutdown::signals,
 };
 
 /// Send messages to connections, a user or a tenant
 ///
 /// Puts one message on the outbound queue, or with --stdin one message for each line of standard input, as soon as the
-/// line is there. Prints `queued` when the queue has the message; with --wait, also the outcome for each recipient.
+/// line is there. Prints `queued` when the queue has the message; with --wait, also the outcome.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   streamer send --connection L0SM9cOFvHcCIhw= --payload '{\"hello\":\"world\"}'
@@ -55,7 +50,11 @@ use crate::{
   generate | streamer send --connections a=,b= --stdin --expires-in 5m --failed unsent.jsonl
   streamer send --retry unsent.jsonl
   cat notes.txt | jq -R . | streamer send --tenant acme --stdin      each line of text as a string
+  streamer send --tenant acme --user anna --payload '{\"report\":7}' --receipt && streamer receipts --follow
   streamer send --aws --queue-url https://sqs.… --connection … --payload '\"hello\"'
+
+--wait takes the message's receipts from the receipts queue. Another consumer of that queue may take them before. On AWS
+it needs sqs:ReceiveMessage, sqs:DeleteMessage and sqs:ChangeMessageVisibility on the receipts queue.
 
 Exit codes: 0 queued, or with --wait delivered to every recipient or kept; 1 not queued; 2 invalid arguments;
 3 not delivered (--wait); 130 after Ctrl-C and 143 after SIGTERM, which send the lines that were read.")]
@@ -88,7 +87,10 @@ pub struct Send {
     /// Write the messages that were not sent to this file, for --retry
     #[arg(long, value_name = "FILE", conflicts_with_all = ["payload", "progress"])]
     failed: Option<PathBuf>,
-    /// Wait until the worker of the local stack has logged the outcome [default TIME: 10s]
+    /// Ask for a receipt, which `streamer receipts` prints
+    #[arg(long, conflicts_with = "retry")]
+    receipt: bool,
+    /// Ask for a receipt, wait for it and print the outcome [default TIME: 10s]
     #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "10s")]
     wait: Option<humantime::Duration>,
     #[command(flatten)]
@@ -146,14 +148,6 @@ impl Send {
     /// # Errors
     /// When a message is invalid, was not sent, or with `--wait` was not delivered.
     pub async fn run(self) -> anyhow::Result<()> {
-        if self.wait.is_some() && self.target.is_aws() {
-            return Err(Exit::invalid_argument(
-                "--wait reads the local stack's log, not that of a worker on AWS: send without it. The log group \
-                 /aws/lambda/NAME-delivery has a line for each message that was not delivered; the metric Delivered \
-                 counts the others",
-            )
-            .into());
-        }
         match (&self.content.payload, self.content.progress) {
             (Some(payload), _) => {
                 let message = self.builder().json(payload.as_str()).map_err(|error| {
@@ -186,32 +180,40 @@ impl Send {
         if let Some(keep) = self.keep {
             builder = builder.keep(keep.duration());
         }
+        if self.receipt || self.wait.is_some() {
+            builder = builder.receipt();
+        }
         builder
     }
 
-    /// Describes recipients that have no connection id.
+    /// Describes the recipients.
     fn audience(&self) -> String {
-        match (&self.recipients.tenant, &self.user) {
-            (Some(tenant), Some(user)) => format!("user {user} of tenant {tenant}"),
-            (Some(tenant), None) => format!("tenant {tenant}"),
-            (None, _) => "the message".to_owned(),
+        let Recipients { connection, connections, tenant } = &self.recipients;
+        let connections: Vec<_> = connection.iter().chain(connections).collect();
+        match (tenant, &self.user, &connections[..]) {
+            (Some(tenant), Some(user), _) => format!("user {user} of tenant {tenant}"),
+            (Some(tenant), None, _) => format!("tenant {tenant}"),
+            (None, _, [connection]) => connection.to_string(),
+            (None, _, []) => "the message".to_owned(),
+            (None, _, several) => format!("{} connections", several.len()),
         }
     }
 
     async fn send_one(&self, message: Message) -> anyhow::Result<()> {
-        let (producer, log) = (self.target.producer().await?, self.worker_log().await?);
-        let (screen, id, bodies) = (Screen::new(), message.id().clone(), message.encode().len());
+        let (producer, outcomes) = (self.target.producer().await?, self.outcomes().await?);
+        let (screen, id) = (Screen::new(), message.id().clone());
         let sent = producer.send(message).await;
         sent.map_err(|error| anyhow!("message {id}: {}", explain(&error, self.target.aws_queue())))?;
+        let outcomes = outcomes.map(|outcomes| signals().map(|signals| (outcomes, signals))).transpose()?;
         screen.line(format!("queued {id}"));
-        match log {
-            Some((log, limit)) => self.print_outcomes(&log, &[(id, bodies)], limit).await,
+        match outcomes {
+            Some((outcomes, signals)) => outcomes.print([id], &self.audience(), signals).await,
             None => Ok(()),
         }
     }
 
     async fn send_lines(&self) -> anyhow::Result<()> {
-        let (producer, log) = (self.target.producer().await?, self.worker_log().await?);
+        let (producer, outcomes) = (self.target.producer().await?, self.outcomes().await?);
         let chunks = match &self.content.retry {
             Some(path) => {
                 let unreadable = || format!("cannot read {}", path.display());
@@ -223,9 +225,9 @@ impl Send {
         let unsent = self.failed.as_deref().map(UnsentFile::open).transpose()?;
         let (bar, started) = (counter(" {spinner} {pos} messages, {per_sec}"), Instant::now());
         let sender = Sender::new(bar.clone(), unsent);
-        let sender = if log.is_some() { sender.keeping_ids() } else { sender };
+        let sender = if outcomes.is_some() { sender.keeping_ids() } else { sender };
         let parse = |line: &str| match self.content.retry {
-            Some(_) => Message::decode(line).map_err(|error| format!("{:#}", anyhow::Error::from(error))),
+            Some(_) => self.unsent(line),
             None => self.builder().json(line).map_err(|error| describe(&error, line, Place::Line)),
         };
         let send = async |message| producer.send(message).await;
@@ -237,9 +239,9 @@ impl Send {
         if let End::Interrupted(signal) = summary.end {
             return Err(Exit { code: signal.exit_code(), text: error.unwrap_or_default() }.into());
         }
-        let outcomes = match (log, summary.queued.ids) {
-            (Some((log, limit)), Some(ids)) if !ids.is_empty() => {
-                self.print_outcomes_until(&log, &ids, limit, signals).await
+        let outcomes = match (outcomes, summary.queued.ids) {
+            (Some(outcomes), Some(ids)) if !ids.is_empty() => {
+                outcomes.print(ids, &self.audience(), signals).await
             }
             _ => Ok(()),
         };
@@ -249,40 +251,21 @@ impl Send {
         }
     }
 
-    /// Returns the worker's log and the time to wait, with `--wait`.
-    async fn worker_log(&self) -> anyhow::Result<Option<(WorkerLog, Duration)>> {
-        match self.wait {
-            Some(limit) => Ok(Some((WorkerLog::of(&local_stack().await?)?, limit.into()))),
-            None => Ok(None),
+    /// Decodes a message of the file that `--failed` wrote.
+    fn unsent(&self, line: &str) -> Result<Message, String> {
+        let message = Message::decode(line).map_err(|error| format!("{:#}", anyhow::Error::from(error)))?;
+        let asks = || OutboundMessage::decode(line).is_ok_and(|message| message.receipt.is_some());
+        if self.wait.is_some() && !asks() {
+            return Err("the message asks for no receipt to wait for: send it without --wait".to_owned());
         }
+        Ok(message)
     }
 
-    async fn print_outcomes(
-        &self,
-        log: &WorkerLog,
-        messages: &[(MessageId, usize)],
-        limit: Duration,
-    ) -> anyhow::Result<()> {
-        let receipts = log.wait(messages, limit).await?;
-        let (lines, error) = outcome::describe(&receipts, &self.audience(), self.keep.is_some(), limit);
-        lines.iter().for_each(|line| Screen::new().line(line));
-        error.map_or(Ok(()), |error| Err(error.into()))
-    }
-
-    /// Prints the outcomes, unless a signal ends the wait.
-    async fn print_outcomes_until(
-        &self,
-        log: &WorkerLog,
-        messages: &[(MessageId, usize)],
-        limit: Duration,
-        mut signals: impl Stream<Item = Signal> + Unpin,
-    ) -> anyhow::Result<()> {
-        tokio::select! {
-            Some(signal) = signals.next() => {
-                let text = "interrupted while waiting for the outcome".to_owned();
-                Err(Exit { code: signal.exit_code(), text }.into())
-            }
-            printed = self.print_outcomes(log, messages, limit) => printed,
+    /// Returns the wait for outcomes, with `--wait`.
+    async fn outcomes(&self) -> anyhow::Result<Option<Outcomes>> {
+        match self.wait {
+            Some(limit) => Ok(Some(Outcomes::of(&self.target, limit.into()).await?)),
+            None => Ok(None),
         }
     }
 }

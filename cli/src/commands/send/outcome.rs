@@ -1,153 +1,176 @@
 //! Describes the outcomes of messages.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
-use super::receipts::{Fate, Receipt};
-use crate::exit::{Exit, NOT_DELIVERED};
+use streamer_message::{OutcomeCounts, ReceiptOutcome};
 
-/// Maximum number of recipients that are listed.
-const MAX_LISTED: usize = 20;
+use crate::{
+    exit::{Exit, NOT_DELIVERED},
+    receipts::{Outcome, counts},
+    screen::sanitize,
+};
 
-/// Returns the lines about the receipts of messages for `audience`, and the error unless every recipient has its
-/// message, or the mailbox keeps it. A message that `is_to_be_kept` is posted only after it is stored, so it is kept for
-/// a device that is gone.
+/// Returns the lines about the outcomes of messages for `audience`, and the error unless every recipient has its message,
+/// or the mailbox keeps it. A kept message is posted only after it is stored, so a device that is gone gets it later.
 pub(super) fn describe(
-    receipts: &[Receipt],
+    outcomes: &[Outcome],
     audience: &str,
-    is_to_be_kept: bool,
     limit: Duration,
+    is_aws: bool,
 ) -> (Vec<String>, Option<Exit>) {
-    let fates: Vec<_> = receipts.iter().flat_map(|receipt| &receipt.recipients).collect();
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for (_, fate) in &fates {
-        *counts.entry(name(fate)).or_default() += 1;
+    let (mut totals, mut failures) = (OutcomeCounts::new(), Vec::<&ReceiptOutcome>::new());
+    for outcome in outcomes {
+        for (name, number) in &outcome.counts {
+            let total = totals.entry(*name).or_default();
+            *total = total.saturating_add(*number);
+        }
+        failures.extend(outcome.counts.keys().filter(|name| !is_success(**name, outcome.is_kept)));
     }
-    let mut lines = Vec::new();
-    if let [_] = receipts
-        && fates.len() <= MAX_LISTED
-    {
-        lines.extend(fates.iter().map(|(connection, fate)| {
-            let to = connection.as_deref().unwrap_or(audience);
-            let cause = fate.cause.as_ref().map(|cause| format!(" ({cause})")).unwrap_or_default();
-            format!("{:<12} {to}{cause}", name(fate))
-        }));
-    }
-    if lines.is_empty() || fates.len() > 1 {
-        let counts: Vec<_> = counts.iter().map(|(name, number)| format!("{number} {name}")).collect();
-        lines.extend((!counts.is_empty()).then(|| counts.join(", ")));
-    }
-    let open = receipts.iter().filter(|receipt| !receipt.is_complete).count();
-    let is_success = |name: &str| SUCCESSES.contains(&name) || (is_to_be_kept && name == "gone");
-    let others: Vec<_> = counts.keys().filter(|name| !is_success(name)).collect();
-    if open == 0 && others.is_empty() && !fates.is_empty() {
+    failures.sort_unstable();
+    failures.dedup();
+    let lines = lines(outcomes, &totals, audience);
+    let open = outcomes.iter().filter(|outcome| !outcome.is_complete).count();
+    if open == 0 && failures.is_empty() {
         return (lines, None);
     }
-    let mut parts: Vec<_> = others.iter().map(|name| format!("{name}: {}", remedy(name))).collect();
-    if open > 0 && !counts.contains_key(STILL_TRYING) {
-        let messages = if receipts.len() == 1 {
-            String::new()
-        } else {
-            format!(" of {open} of {} messages", receipts.len())
-        };
-        parts.push(format!(
-            "no outcome{messages} after {}: `streamer status` shows the queue, and `streamer logs delivery` the worker",
-            humantime::format_duration(limit)
-        ));
-    } else if open > 0 {
-        parts.push(format!("waited for {}", humantime::format_duration(limit)));
+    let mut parts: Vec<_> = failures.iter().map(|name| format!("{name}: {}", remedy(**name))).collect();
+    if open > 0 {
+        parts.push(missing(outcomes, open, limit, is_aws));
     }
-    let text = format!("not delivered to every recipient; {}", parts.join("; "));
-    (lines, Some(Exit { code: NOT_DELIVERED, text }))
+    let head =
+        if failures.is_empty() { "not known to be delivered" } else { "not delivered to every recipient" };
+    (lines, Some(Exit { code: NOT_DELIVERED, text: format!("{head}; {}", parts.join("; ")) }))
 }
 
-/// The outcomes after which nothing is left to do. A message is kept only if its sender asked for it.
-const SUCCESSES: [&str; 2] = ["delivered", "kept"];
-
-/// The name of `handed_back` for people.
-const STILL_TRYING: &str = "still trying";
-
-fn name(fate: &Fate) -> &str {
-    if fate.is_pending() { STILL_TRYING } else { &fate.outcome }
+fn lines(outcomes: &[Outcome], totals: &OutcomeCounts, audience: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let [Outcome { best: Some(best), cause, .. }] = outcomes {
+        let cause = cause.as_ref().map(|cause| format!(" ({})", sanitize(cause))).unwrap_or_default();
+        lines.push(format!("{:<12} {audience}{cause}", best.as_str()));
+    }
+    let total = totals.values().fold(0, |total: u64, number| total.saturating_add(*number));
+    if total > 1 || (lines.is_empty() && total > 0) {
+        lines.push(counts(totals));
+    }
+    lines
 }
 
-/// Returns the reason of an outcome, and what to do.
-fn remedy(outcome: &str) -> &'static str {
+/// Returns whether nothing is left to do after this outcome.
+fn is_success(outcome: ReceiptOutcome, is_kept: bool) -> bool {
+    outcome.is_success() || (is_kept && outcome == ReceiptOutcome::Gone)
+}
+
+/// Describes the end of the time with `open` messages whose receipts have not all come.
+fn missing(outcomes: &[Outcome], open: usize, limit: Duration, is_aws: bool) -> String {
+    let receipts = match outcomes {
+        [Outcome { best: Some(_), .. }] => "the receipts of some parts are missing".to_owned(),
+        [_] => "no receipt".to_owned(),
+        all => format!("receipts of {open} of {} messages are missing", all.len()),
+    };
+    let worker = match is_aws {
+        true => {
+            "`streamer status --aws` shows the queue, and the log group /aws/lambda/NAME-delivery the worker"
+        }
+        false => "`streamer status` shows the queue, and `streamer logs delivery` the worker",
+    };
+    format!(
+        "{receipts} after {}: the worker may still be trying, or another consumer has taken the receipt; {worker}",
+        humantime::format_duration(limit)
+    )
+}
+
+/// Returns the reason of an outcome, and the remedy.
+fn remedy(outcome: ReceiptOutcome) -> &'static str {
     match outcome {
-        "gone" => "the connection has ended or never existed, `streamer connections` lists the open ones",
-        "no_recipient" => "the audience has no open connection, `streamer connections` lists them",
-        "expired" => "the time of --expires-in was over before it could be posted",
-        "superseded" => "a later message of the same request replaced it",
-        STILL_TRYING => "the worker goes on, `streamer logs delivery --follow` shows it",
+        ReceiptOutcome::Gone => {
+            "the connection has ended or never existed, `streamer connections` lists the open ones"
+        }
+        ReceiptOutcome::NoRecipient => {
+            "the audience has no open connection, `streamer connections` lists them"
+        }
+        ReceiptOutcome::Expired => "the time of --expires-in was over before it could be posted",
+        ReceiptOutcome::Superseded => "a later message of the same request replaced it",
         _ => "it is a dead letter, `streamer redrive` lists it",
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use ReceiptOutcome::{Delivered, Gone, Kept, NoRecipient, Rejected};
+
     use super::*;
 
     const LIMIT: Duration = Duration::from_secs(10);
 
-    fn receipt(is_complete: bool, recipients: &[(Option<&str>, &str, Option<&str>)]) -> Receipt {
-        let recipients = recipients.iter().map(|(to, outcome, cause)| {
-            let (outcome, cause) = ((*outcome).to_owned(), cause.map(str::to_owned));
-            (to.map(str::to_owned), Fate { outcome, cause })
-        });
-        Receipt { is_complete, recipients: recipients.collect() }
+    fn outcome(best: ReceiptOutcome, counts: &[(ReceiptOutcome, u64)]) -> Outcome {
+        let (best, counts) = (Some(best), counts.iter().copied().collect());
+        Outcome { is_complete: true, best, counts, ..Outcome::default() }
     }
 
-    fn described(receipts: &[Receipt]) -> (Vec<String>, Option<String>) {
-        let (lines, exit) = describe(receipts, "user anna of tenant acme", false, LIMIT);
+    fn described(outcomes: &[Outcome]) -> (Vec<String>, Option<String>) {
+        let (lines, exit) = describe(outcomes, "user anna of tenant acme", LIMIT, false);
         assert!(exit.as_ref().is_none_or(|exit| exit.code == 3));
         (lines, exit.map(|exit| exit.text))
     }
 
     #[test]
     fn only_delivery_to_all_succeeds() {
-        let (lines, error) = described(&[receipt(true, &[(Some("a="), "delivered", None)])]);
-        assert_eq!((lines, error), (vec!["delivered    a=".to_owned()], None));
-        let both = [(Some("a="), "delivered", None), (Some("b="), "gone", None)];
-        let (lines, error) = described(&[receipt(true, &both)]);
-        assert_eq!(lines, ["delivered    a=", "gone         b=", "1 delivered, 1 gone"]);
+        let (lines, error) = described(&[outcome(Delivered, &[(Delivered, 1)])]);
+        assert_eq!((lines, error), (vec!["delivered    user anna of tenant acme".to_owned()], None));
+        let (lines, error) = described(&[outcome(Delivered, &[(Delivered, 1), (Gone, 1)])]);
+        assert_eq!(lines, ["delivered    user anna of tenant acme", "1 delivered, 1 gone"]);
         assert!(error.unwrap().contains("gone: the connection has ended or never existed"));
-        let (lines, error) = described(&[receipt(true, &[(None, "kept", None)])]);
+        let (lines, error) = described(&[outcome(Kept, &[(Kept, 1)])]);
         assert_eq!((lines, error), (vec!["kept         user anna of tenant acme".to_owned()], None));
-        let (_, error) = described(&[receipt(true, &[(None, "no_recipient", None)])]);
+        let (_, error) = described(&[outcome(NoRecipient, &[(NoRecipient, 1)])]);
         assert!(error.unwrap().contains("no open connection"));
     }
 
     #[test]
+    fn cause_of_failure_is_printed() {
+        let rejected = Outcome { cause: Some("413\n".to_owned()), ..outcome(Rejected, &[(Rejected, 1)]) };
+        let (lines, error) = described(&[rejected]);
+        assert_eq!(lines, ["rejected     user anna of tenant acme (413\u{fffd})"]);
+        assert!(error.unwrap().contains("rejected: it is a dead letter, `streamer redrive` lists it"));
+    }
+
+    #[test]
     fn kept_message_waits_for_gone_device() {
-        let both = [(Some("a="), "delivered", None), (Some("b="), "gone", None)];
-        let describe = |receipt| describe(&[receipt], "user anna of tenant acme", true, LIMIT);
-        let (lines, exit) = describe(receipt(true, &both));
+        let kept = |best, counts: &[_]| Outcome { is_kept: true, ..outcome(best, counts) };
+        let (lines, error) = described(&[kept(Delivered, &[(Delivered, 1), (Gone, 1)])]);
         assert_eq!(lines.last().map(String::as_str), Some("1 delivered, 1 gone"));
-        assert!(exit.is_none());
-        assert!(describe(receipt(true, &[(None, "rejected", None)])).1.is_some());
+        assert_eq!(error, None);
+        assert!(described(&[kept(Rejected, &[(Rejected, 1)])]).1.is_some());
     }
 
     #[test]
     fn end_of_wait_is_explained() {
-        let (lines, error) = described(&[receipt(false, &[])]);
+        let (lines, error) = described(&[Outcome::default()]);
         assert!(lines.is_empty());
-        assert!(error.unwrap().contains("no outcome after 10s: `streamer status` shows the queue"));
-        let away = receipt(false, &[(None, "handed_back", Some("user away"))]);
-        let (lines, error) = described(&[away]);
-        assert_eq!(lines, ["still trying user anna of tenant acme (user away)"]);
+        let error = error.unwrap();
         assert!(
-            error
-                .unwrap()
-                .ends_with("the worker goes on, `streamer logs delivery --follow` shows it; waited for 10s")
+            error.starts_with("not known to be delivered; no receipt after 10s: the worker may"),
+            "{error}"
         );
+        assert!(
+            error.contains("or another consumer has taken the receipt; `streamer status` shows"),
+            "{error}"
+        );
+        let (_, exit) = describe(&[Outcome::default()], "tenant acme", LIMIT, true);
+        assert!(exit.unwrap().text.contains("`streamer status --aws`"));
+
+        let partial = Outcome { is_complete: false, ..outcome(Delivered, &[(Delivered, 7)]) };
+        let (lines, error) = described(&[partial]);
+        assert_eq!(lines.last().map(String::as_str), Some("7 delivered"));
+        assert!(error.unwrap().contains("the receipts of some parts are missing after 10s"));
     }
 
     #[test]
     fn many_messages_are_counted_by_outcome() {
-        let delivered = receipt(true, &[(Some("a="), "delivered", None)]);
-        let gone = receipt(true, &[(Some("b="), "gone", None)]);
-        let (lines, error) = described(&[delivered.clone(), gone, delivered.clone(), receipt(false, &[])]);
+        let (delivered, gone) = (outcome(Delivered, &[(Delivered, 1)]), outcome(Gone, &[(Gone, 1)]));
+        let (lines, error) = described(&[delivered.clone(), gone, delivered.clone(), Outcome::default()]);
         assert_eq!(lines, ["2 delivered, 1 gone"]);
-        assert!(error.unwrap().contains("no outcome of 1 of 4 messages after 10s"));
+        assert!(error.unwrap().contains("receipts of 1 of 4 messages are missing after 10s"));
         assert_eq!(described(&[delivered.clone(), delivered]), (vec!["2 delivered".to_owned()], None));
     }
 }

@@ -32,8 +32,8 @@ pub(super) struct Summary {
 #[derive(Debug, Default)]
 pub(super) struct Queued {
     pub number: usize,
-    /// Their ids and the numbers of their bodies, if they are kept.
-    pub ids: Option<Vec<(MessageId, usize)>>,
+    /// Their ids, if they are kept.
+    pub ids: Option<Vec<MessageId>>,
 }
 
 /// Why a run ended.
@@ -56,7 +56,7 @@ impl Queued {
     pub(super) fn push(&mut self, message: &Message) {
         self.number += 1;
         if let Some(ids) = &mut self.ids {
-            ids.push((message.id().clone(), message.encode().len()));
+            ids.push(message.id().clone());
         }
     }
 }

@@ -32,7 +32,7 @@ impl Overrides {
         configured.and_then(|list| values::list(list)).unwrap_or_default()
     }
 
-    /// Makes the worker log delivered messages, too, unless its log level is set. `send --wait` reads these lines.
+    /// Makes the worker log delivered messages, too, unless its log level is set. `streamer logs` shows them.
     #[must_use]
     pub fn with_deliveries_logged(mut self) -> Self {
         let worker = self.environment.entry("delivery").or_default();

@@ -1,4 +1,4 @@
-//! The cost of kept messages: batches of ten messages on test doubles, in one process and in turn, so that the machine's
+//! The cost of kept messages and of receipts: batches of ten messages on test doubles, in one process and in turn, so that the machine's
 //! speed affects all alike.
 
 use std::time::{Duration, Instant, SystemTime};
@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use streamer_events::SqsEvent;
 use streamer_gateway::{Gateway, PostResult};
 use streamer_message::ConnectionId;
+use streamer_queue::ReceiptsQueue;
 use streamer_tests::{
     doubles::{MailboxDouble, QueueDouble, TableDouble},
     event::batch,
@@ -37,23 +38,33 @@ impl Gateway for Accepting {
 struct Case {
     name: &'static str,
     has_mailbox: bool,
+    has_receipts_queue: bool,
     message: fn(usize) -> Value,
 }
 
-const CASES: [Case; 5] = [
-    Case { name: "for connections, no mailbox configured", has_mailbox: false, message: to_connection },
-    Case { name: "for connections, mailbox configured", has_mailbox: true, message: to_connection },
-    Case { name: "for ten users", has_mailbox: true, message: |nth| to_user(nth, None) },
-    Case { name: "kept, for ten users", has_mailbox: true, message: |nth| to_user(nth, Some(3600)) },
-    Case { name: "kept, for one user", has_mailbox: true, message: |_| to_user(0, Some(3600)) },
+const PLAIN: Case = Case { name: "", has_mailbox: false, has_receipts_queue: false, message: to_connection };
+
+const CASES: [Case; 7] = [
+    Case { name: "for connections", ..PLAIN },
+    Case { name: "the same, with a receipts queue", has_receipts_queue: true, ..PLAIN },
+    Case {
+        name: "the same, each asks for a receipt",
+        has_receipts_queue: true,
+        message: |nth| json!({ "to": { "connection": connection(nth) }, "receipt": true }),
+        ..PLAIN
+    },
+    Case { name: "for connections, with a mailbox", has_mailbox: true, ..PLAIN },
+    Case { name: "for ten users", has_mailbox: true, message: |nth| to_user(nth, None), ..PLAIN },
+    Case { name: "kept, for ten users", has_mailbox: true, message: |nth| to_user(nth, Some(3600)), ..PLAIN },
+    Case { name: "kept, for one user", has_mailbox: true, message: |_| to_user(0, Some(3600)), ..PLAIN },
 ];
 
 fn to_connection(nth: usize) -> Value {
-    json!({ "connection": connection(nth) })
+    json!({ "to": { "connection": connection(nth) } })
 }
 
 fn to_user(nth: usize, keep: Option<u32>) -> Value {
-    json!({ "user": { "tenant": "acme", "user": user(nth) }, "keep": keep })
+    json!({ "to": { "user": { "tenant": "acme", "user": user(nth) } }, "keep": keep })
 }
 
 fn connection(nth: usize) -> String {
@@ -68,12 +79,10 @@ impl Case {
     fn event(&self) -> SqsEvent {
         let payload = "x".repeat(PAYLOAD - 2);
         batch((0..10).map(|nth| {
-            let mut to = (self.message)(nth);
-            let keep = to.as_object_mut().and_then(|to| to.remove("keep")).unwrap_or_default();
-            let mut body = json!({ "version": 1, "id": format!("m{nth}"), "to": to, "payload": payload });
-            if !keep.is_null() {
-                body["keep"] = keep;
-            }
+            let mut body = (self.message)(nth);
+            body["version"] = 1.into();
+            body["id"] = format!("m{nth}").into();
+            body["payload"] = payload.as_str().into();
             body.to_string()
         }))
     }
@@ -92,6 +101,9 @@ impl Case {
         }
         if self.has_mailbox {
             rig.worker.mailbox = Some(mailbox.mailbox());
+        }
+        if !self.has_receipts_queue {
+            rig.worker.receipts = ReceiptsQueue::new(None, "bench");
         }
         Ok(rig)
     }
