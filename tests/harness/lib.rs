@@ -91,3 +91,8 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/guide/router.md")]
 struct RouterGuide;
+
+/// Compiles the examples of the guide to receipts.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide/receipts.md")]
+struct ReceiptsGuide;

@@ -9,7 +9,10 @@ use std::{
 
 use serde_json::{Map, Value};
 use streamer_cli::stack::build;
-use streamer_message::dead_letter::{self, Reason};
+use streamer_message::{
+    OutboundMessage, Receipt, ReceiptEvent, ReceiptOutcome, ReceiptTally,
+    dead_letter::{self, Reason},
+};
 use streamer_telemetry::metric;
 
 use super::variables;
@@ -425,6 +428,48 @@ fn guide_shows_the_tested_router() {
     let shown = page.split("```").nth(1).and_then(|block| block.strip_prefix("rust,no_run\n")).unwrap();
     let (_, code) = example.split_once("\n\n").unwrap();
     assert_eq!(shown, code);
+}
+
+/// Returns the code of the blocks in this language.
+fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
+    let blocks = page.split("\n```").skip(1).step_by(2).filter_map(|block| block.split_once('\n'));
+    blocks.filter(|(found, _)| *found == language).map(|(_, code)| code).collect()
+}
+
+#[test]
+fn guide_to_receipts_has_valid_json() -> anyhow::Result<()> {
+    let page = read("docs/guide/receipts.md");
+    let blocks = blocks(&page, "json");
+    let values =
+        blocks.iter().flat_map(|block| serde_json::Deserializer::from_str(block).into_iter::<Value>());
+    let values = values.collect::<Result<Vec<_>, _>>()?;
+    let (messages, others): (Vec<_>, Vec<_>) =
+        values.into_iter().partition(|value| value.get("payload").is_some());
+    let (events, others): (Vec<_>, Vec<_>) =
+        others.into_iter().partition(|value| value.get("type").is_some());
+    let (receipts, patterns): (Vec<_>, Vec<_>) =
+        others.into_iter().partition(|value| value.get("outcome").is_some());
+
+    assert!(OutboundMessage::decode(&messages[0].to_string())?.receipt.is_some());
+    let event = ReceiptEvent::decode(&events[0].to_string())?;
+    assert_eq!(serde_json::to_value(&event)?, events[0]);
+    assert_eq!((messages.len(), events.len(), receipts.len(), patterns.len()), (1, 1, 4, 1));
+
+    let mut tally = ReceiptTally::default();
+    for receipt in receipts {
+        let read: Receipt = serde_json::from_value(receipt.clone())?;
+        assert_eq!(serde_json::to_value(&read)?, receipt);
+        if read.id.as_str() == "notice-3" {
+            tally.add(read);
+        }
+    }
+    assert!(tally.is_complete());
+    let expected = [(ReceiptOutcome::Delivered, 105), (ReceiptOutcome::Gone, 2)];
+    assert_eq!(tally.connections(), expected.into());
+    let names: Vec<_> = ReceiptOutcome::ALL.iter().map(|outcome| outcome.as_str()).collect();
+    let pattern = patterns[0]["detail"]["outcome"].as_array().unwrap();
+    assert!(pattern.iter().all(|outcome| names.contains(&outcome.as_str().unwrap())));
+    Ok(())
 }
 
 #[test]
