@@ -3,6 +3,8 @@
 //! A slow run exceeds the visibility timeout, and SQS delivers a message again. So a message may have several receipts,
 //! of which the best one counts.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod consumer;
 
 use std::{
