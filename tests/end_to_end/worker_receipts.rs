@@ -173,7 +173,8 @@ async fn superseded_update_has_its_receipt() -> anyhow::Result<()> {
 async fn parts_of_large_audiences_add_up() -> anyhow::Result<()> {
     const TENANT: &str = "receipts-parts";
     let deployment = Deployment::with("receipts-parts", false, &[], by_name).await?;
-    let names = (0..120).map(|number| format!("{}-part-{number}", if number % 12 == 0 { 410 } else { 200 }));
+    // A worker expands a user with up to 200 connections itself, and a producer's body names up to 100.
+    let names = (0..240).map(|number| format!("{}-part-{number}", if number % 12 == 0 { 410 } else { 200 }));
     let names: Vec<_> = names.collect();
     try_join_all(names.iter().map(|name| deployment.row_of(TENANT, "anna", name))).await?;
 
@@ -185,7 +186,7 @@ async fn parts_of_large_audiences_add_up() -> anyhow::Result<()> {
         (expanded.outcome, tenant.tally.outcome()),
         (ReceiptOutcome::Expanded, Some(ReceiptOutcome::Delivered))
     );
-    assert_eq!(tenant.connections(), json!({ "delivered": 110, "gone": 10 }));
+    assert_eq!(tenant.connections(), json!({ "delivered": 220, "gone": 20 }));
     for receipt in &tenant.receipts {
         assert_eq!(json!(receipt.to), json!({ "tenant": TENANT }), "{receipt:?}");
     }
@@ -195,11 +196,12 @@ async fn parts_of_large_audiences_add_up() -> anyhow::Result<()> {
     let named = Message::connections(names.iter().map(String::as_str)).id("named").receipt();
     producer(&deployment.stack.config, &deployment.delivery.queue_url).send(named.payload(&1)?).await?;
     let received = receipts(&deployment, ["user", "named"]).await?;
-    assert_eq!(received["user"].connections(), json!({ "delivered": 110 }));
-    assert_eq!(received["named"].connections(), json!({ "delivered": 110, "gone": 10 }));
+    assert_eq!(received["user"].connections(), json!({ "delivered": 220 }));
+    assert!(received["user"].receipts.iter().any(|receipt| receipt.outcome == ReceiptOutcome::Expanded));
+    assert_eq!(received["named"].connections(), json!({ "delivered": 220, "gone": 20 }));
     let parts: BTreeSet<_> =
         received["named"].receipts.iter().filter_map(|receipt| receipt.part.as_deref()).collect();
-    assert_eq!(parts, BTreeSet::from(["1/2", "2/2"]));
+    assert_eq!(parts, BTreeSet::from(["1/3", "2/3", "3/3"]));
     Ok(())
 }
 
