@@ -218,7 +218,7 @@ mod tests {
         assert_eq!(delayed(&rejected, &[]), []);
         assert_eq!(delayed(&rejected, &[0, 1]), [(UNCONFIRMED_DEAD_LETTER.to_owned(), 2, 90)]);
         let delivered = [pair(0, Outcome::Delivered)];
-        assert_eq!(delayed(&delivered, &[0]), [(UNCONFIRMED_RECEIPT.to_owned(), 1, 90)]);
+        assert_eq!(delayed(&delivered, &[0]), [(UNCONFIRMED_RECEIPT.to_owned(), 1, 30)]);
     }
 
     #[test]
