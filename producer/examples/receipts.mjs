@@ -15,7 +15,7 @@ const OUTCOMES = [
   "poison", "expired", "superseded", "gone", "no_recipient",
 ];
 
-/** Returns the receipt in a message of the receipts queue, or undefined if the message is none. */
+/** Returns the receipt in a message of the receipts queue, or undefined for any other message. */
 function receiptOf(body) {
   try {
     const { type, data } = JSON.parse(body);

@@ -19,7 +19,7 @@ OUTCOMES = [
 
 
 def receipt_of(body):
-    """Returns the receipt in a message of the receipts queue, or None if the message is none."""
+    """Returns the receipt in a message of the receipts queue, or None for any other message."""
     try:
         event = json.loads(body)
         receipt = event["data"] if event["type"] == "streamer.receipt" else None
