@@ -86,7 +86,9 @@ pub(crate) fn delayed(
     }
     let dead: BTreeSet<_> =
         completed.iter().filter(|pair| !pair.outcome.is_settled()).map(|pair| pair.index).collect();
-    let unconfirmed = unacknowledged.iter().filter(|index| !causes.contains_key(index)).map(|index| {
+    // A receipt that waits on a FIFO queue delays no message.
+    let waits = |index: &usize| records[*index].due.is_some() || causes.contains_key(index);
+    let unconfirmed = unacknowledged.iter().filter(|index| !waits(index)).map(|index| {
         let cause = if dead.contains(index) { UNCONFIRMED_DEAD_LETTER } else { UNCONFIRMED_RECEIPT };
         (*index, cause.to_owned())
     });

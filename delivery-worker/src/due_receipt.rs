@@ -6,7 +6,7 @@
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
-use streamer_message::{ReceiptEvent, Retry, dead_letter::Reason};
+use streamer_message::{ReceiptEvent, Retry, dead_letter::Reason, encode_receipt};
 use streamer_queue::{Outgoing, QueueKind, VisibilityChange};
 
 use crate::{
@@ -34,12 +34,7 @@ pub struct DueReceipt {
 impl DueReceipt {
     /// Reads a body that is no message. `None` if it is no receipt either.
     pub(crate) fn read(body: &str) -> Option<Box<Self>> {
-        serde_json::from_str(body).ok().filter(|_| body.contains("streamer.receipt"))
-    }
-
-    #[expect(clippy::expect_used, reason = "an event and a note are JSON")]
-    fn encode(&self) -> String {
-        serde_json::to_string(self).expect("a receipt is valid JSON")
+        serde_json::from_str(body).ok()
     }
 }
 
@@ -97,7 +92,7 @@ fn hand_back(
         kept: None,
     };
     let group = format!("receipt.{}", event.event_id);
-    let body = DueReceipt { event, retry: Some(retry) }.encode();
+    let body = encode_receipt(&DueReceipt { event, retry: Some(retry) });
     let message = Outgoing { body, ..about(index, record) };
     match is_fifo {
         // A group of its own, so that no message waits behind it. A FIFO queue takes no delay for one message.

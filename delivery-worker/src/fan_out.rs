@@ -102,9 +102,9 @@ impl<G> Run<'_, G> {
         }
     }
 
-    /// Returns the parts, so many.
+    /// Returns the parts that were sent.
     fn parts(&self, count: u64) -> Option<Parts> {
-        (count > 0).then(|| Parts { prefix: self.prefix.clone(), count })
+        (count > 0).then(|| Parts { prefix: self.prefix.clone(), count, rest: false })
     }
 
     async fn split_tenant(&self) -> Outcome {

@@ -1,14 +1,15 @@
 //! Decides from the outcomes of a batch which receipts are due.
 //!
 //! A record that ends has one receipt, over all its attempts: a message that is handed back carries the counts of the
-//! connections that have settled. A record whose audience became parts has a receipt that names them. What is left of
-//! such an audience, if it could not be read to its end, is its last part.
+//! connections that have settled. A record whose audience became parts has a receipt that names them. The rest of such
+//! an audience, if it could not be read to its end, is a part of its own.
 
 use std::collections::{BTreeMap, HashMap};
 
 use serde_json::Value;
 use streamer_message::{
     Audience, MessageId, OutcomeCounts, Parts, Receipt, ReceiptOutcome, ReceiptRequest, Request, Version,
+    is_part_name,
 };
 
 use crate::{
@@ -64,7 +65,8 @@ impl Asked {
     fn of_poison(body: &str) -> Option<Self> {
         let body: Value = serde_json::from_str(body).ok()?;
         let field = |name| body.get(name).cloned().unwrap_or_default();
-        let part = body.pointer("/receipt/part").and_then(Value::as_str).map(str::to_owned);
+        let part = body.pointer("/receipt/part").and_then(Value::as_str);
+        let part = part.filter(|part| is_part_name(part)).map(str::to_owned);
         let is_asked = field("receipt") == true || part.is_some();
         Some(Self {
             id: serde_json::from_value(field("id")).ok().filter(|_| is_asked)?,
@@ -150,15 +152,15 @@ impl Account {
         }
     }
 
-    /// Returns the parts, with one for the rest of the audience if there is a rest.
+    /// Returns the parts, with the rest of the audience if there is one.
     fn all_parts(&self) -> Option<Parts> {
         let has_rest = self.is_handed_back || self.rest.is_some();
-        self.parts.clone().map(|parts| Parts { count: parts.count + u64::from(has_rest), ..parts })
+        self.parts.clone().map(|parts| Parts { rest: has_rest, ..parts })
     }
 
     /// Returns the name of the rest of the audience, if the message became parts.
     fn rest_name(&self) -> Option<String> {
-        self.parts.as_ref().map(|parts| parts.name(parts.count))
+        self.parts.as_ref().map(Parts::rest_name)
     }
 
     /// Returns the notes for the message that is handed back.
@@ -174,9 +176,14 @@ impl Account {
     }
 
     /// Returns the notes for a dead letter with so many connections of this outcome, so that the receipt of the
-    /// redriven message counts all connections that had settled by then.
+    /// redriven message counts all connections that had settled by then. A redrive of a user's message posts to all
+    /// connections of the user again.
     #[must_use]
     pub fn notes_of_dead_letter(&self, outcome: &Outcome, connections: usize) -> ReceiptRequest {
+        let part = self.asked.notes.part.clone();
+        if let Some(Audience::User { .. }) = self.asked.to {
+            return ReceiptRequest { part, ..ReceiptRequest::default() };
+        }
         if let Some(name) = self.rest_name() {
             return ReceiptRequest { part: Some(name), ..ReceiptRequest::default() };
         }
@@ -187,7 +194,7 @@ impl Account {
             settled.insert(outcome, others);
             settled.retain(|_, number| *number > 0);
         }
-        ReceiptRequest { part: self.asked.notes.part.clone(), settled, cause: None }
+        ReceiptRequest { part, settled, cause: None }
     }
 
     /// Returns the receipts that are due once the record is settled at `at`, in milliseconds since the epoch: none

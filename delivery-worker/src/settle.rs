@@ -26,7 +26,7 @@ use crate::{
 pub struct Settlement {
     /// Messages for the dead-letter queue.
     pub dead_letters: Vec<Outgoing>,
-    /// Messages for the outbound queue. Empty on a FIFO queue, where they would lose their order.
+    /// Messages for the outbound queue. On a FIFO queue, where messages would lose their order, only receipts.
     pub handed_back: Vec<Outgoing>,
     /// Records that stay on a FIFO queue, and when SQS delivers them again.
     pub visibility_changes: Vec<VisibilityChange>,

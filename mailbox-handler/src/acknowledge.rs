@@ -1,4 +1,4 @@
-//! Tells producers that a client has handled their messages.
+//! Sends receipts for the messages that a client has handled.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,8 @@ use crate::{
 };
 
 impl<G: Gateway, T: Table> MailboxHandler<G, T> {
-    /// Sends a receipt for each message that the client names, in one batch, until the invocation's cutoff.
+    /// Sends a receipt for each message that the client names, in one batch. Tries for 2 s, so that a receipts queue that
+    /// is away does not keep the function from answering syncs.
     pub(crate) async fn acknowledge(
         &self,
         ack: AckFrame,
@@ -31,7 +32,7 @@ impl<G: Gateway, T: Table> MailboxHandler<G, T> {
             let event = self.receipts.event(acknowledged(id, connection, at));
             Outgoing { index, body: event.encode(), ..Outgoing::default() }
         });
-        let sent = self.receipts.send_until(&receipts.collect::<Vec<_>>(), time.cutoff()).await;
+        let sent = self.receipts.send(&receipts.collect::<Vec<_>>(), time.now(), time.cutoff()).await;
         metrics.count(metric::ACKNOWLEDGMENTS, sent.confirmed);
         metrics.count(metric::RECEIPTS_WITHOUT_QUEUE, sent.without_queue);
         match sent.unconfirmed.len() {

@@ -5,7 +5,8 @@ use streamer_message::PayloadError;
 
 use crate::post::PostError;
 
-/// Why a frame was not handled. A client repeats its sync, so a transient fault costs it a few seconds.
+/// Why a frame was not handled. A client repeats its sync, so a transient fault costs it a few seconds. It does not repeat
+/// an acknowledgment.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HandlerError {

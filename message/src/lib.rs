@@ -57,6 +57,8 @@ pub use position::{Position, StreamName};
 pub use receipt::{
     OutcomeCounts, Parts, Receipt, ReceiptError, ReceiptEvent, ReceiptOutcome, ReceiptRequest, ReceiptTally,
 };
+#[doc(hidden)]
+pub use receipt::{encode as encode_receipt, is_part_name};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -81,10 +81,12 @@ impl ReceiptsQueue {
         ReceiptEvent::new(&self.stage, receipt)
     }
 
-    /// Sends receipts for up to 2 s, and not after `until`. After a failure, it sends none for 10 s, so its caller sends
-    /// them later. `now` is the wall clock. Without a receipts queue, it drops them like
-    /// [`send_until`](Self::send_until).
-    pub async fn send(&self, receipts: &[Outgoing], now: SystemTime, until: Instant) -> SentReceipts {
+    /// Sends receipts for up to 2 s, and for up to half of the time until `deadline`, so that its caller has the other
+    /// half to put those that are not confirmed elsewhere. After a failure, it sends none for 10 s. `now` is the wall
+    /// clock.
+    ///
+    /// Without a receipts queue, it drops them, and logs a warning the first time.
+    pub async fn send(&self, receipts: &[Outgoing], now: SystemTime, deadline: Instant) -> SentReceipts {
         if receipts.is_empty() {
             return SentReceipts::default();
         }
@@ -93,16 +95,6 @@ impl ReceiptsQueue {
             let unconfirmed = receipts.iter().map(|receipt| receipt.index).collect();
             return SentReceipts { unconfirmed, ..SentReceipts::default() };
         }
-        let sent = self.send_until(receipts, until.min(Instant::now() + SEND_TIME)).await;
-        let has_failed = sent.confirmed == 0 && !sent.unconfirmed.is_empty();
-        *self.paused_until() = has_failed.then(|| now + PAUSE);
-        sent
-    }
-
-    /// Sends receipts until `until`, also after a failure, for a caller that cannot send them later.
-    ///
-    /// Without a receipts queue, it drops them, and logs a warning the first time.
-    pub async fn send_until(&self, receipts: &[Outgoing], until: Instant) -> SentReceipts {
         let Some(queue) = &self.queue else {
             if !self.has_warned.swap(true, Ordering::Relaxed) {
                 tracing::warn!(
@@ -111,8 +103,11 @@ impl ReceiptsQueue {
             }
             return SentReceipts { without_queue: receipts.len(), ..SentReceipts::default() };
         };
-        let unconfirmed = queue.send(receipts, until).await;
+        let began = Instant::now();
+        let half = deadline.saturating_duration_since(began) / 2;
+        let unconfirmed = queue.send(receipts, began + half.min(SEND_TIME)).await;
         let confirmed = receipts.iter().filter(|receipt| !unconfirmed.contains(&receipt.index)).count();
+        *self.paused_until() = (confirmed == 0).then(|| now + PAUSE);
         SentReceipts { confirmed, unconfirmed, without_queue: 0 }
     }
 

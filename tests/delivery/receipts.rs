@@ -86,7 +86,7 @@ mod outcomes {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn gone_connection_is_told() -> anyhow::Result<()> {
+    async fn gone_connection_is_reported() -> anyhow::Result<()> {
         let rig = Rig::new(by_name());
         rig.invoke(batch([asking(message("m", &["410-a"]))])).await?;
         assert_eq!(only(&rig), (ReceiptOutcome::Gone, counts([(ReceiptOutcome::Gone, 1)])));
@@ -94,7 +94,7 @@ mod outcomes {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn expired_message_is_told() -> anyhow::Result<()> {
+    async fn expired_message_is_reported() -> anyhow::Result<()> {
         let rig = Rig::new(by_name());
         let mut body = message("m", &["200-a"]);
         body["expires_at"] = (EPOCH_MILLIS - 1).into();
@@ -104,7 +104,7 @@ mod outcomes {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn superseded_message_is_told() -> anyhow::Result<()> {
+    async fn superseded_message_is_reported() -> anyhow::Result<()> {
         let rig = Rig::new(by_name());
         let progress = |id: &str, seq: u64| {
             let mut body = message(id, &["200-a"]);
@@ -121,7 +121,7 @@ mod outcomes {
 
     /// Only after the away grace.
     #[tokio::test(start_paused = true)]
-    async fn absent_user_is_told_once() -> anyhow::Result<()> {
+    async fn absent_user_is_reported_once() -> anyhow::Result<()> {
         let rig = Rig::new(by_name());
         let event = || batch([asking(message_to_anna("m"))]);
         rig.invoke(event()).await?;
@@ -133,7 +133,7 @@ mod outcomes {
 
     /// The dead letter has API Gateway's answer, the receipt only its status.
     #[tokio::test(start_paused = true)]
-    async fn rejected_message_is_told_with_cause() -> anyhow::Result<()> {
+    async fn rejected_message_is_reported_with_cause() -> anyhow::Result<()> {
         let answer = streamer_gateway::PostResult::Status { status: 413, message: "s3cret".into() };
         let rig = Rig::new(MemoryGateway::always(answer));
         rig.invoke(batch([asking(message("m", &["a"]))])).await?;
@@ -144,7 +144,7 @@ mod outcomes {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn exhausted_message_is_told_with_cause() -> anyhow::Result<()> {
+    async fn exhausted_message_is_reported_with_cause() -> anyhow::Result<()> {
         let rig = Rig::new(by_name());
         let mut body = message("m", &["429-a"]);
         body["retry"] = json!({ "count": 9, "receives": 0, "since": 0, "cause": "429" });
@@ -157,7 +157,7 @@ mod outcomes {
 
     /// As far as its id and its request for a receipt can be read.
     #[tokio::test(start_paused = true)]
-    async fn poison_is_told_if_it_has_an_id() -> anyhow::Result<()> {
+    async fn poison_is_reported_if_it_has_an_id() -> anyhow::Result<()> {
         let rig = Rig::new(by_name());
         let mut seconds = message("m", &["200-a"]);
         seconds["expires_at"] = 1_764_000_000.into();
@@ -224,6 +224,20 @@ mod attempts {
         assert_eq!(receipts[0].connections, expected);
         let (receipts, _) = run(dead[0].clone(), &[|_| 200]).await?;
         assert_eq!(receipts[0].connections, counts([(ReceiptOutcome::Delivered, 3)]));
+        Ok(())
+    }
+
+    /// A redrive posts to all connections of the user again.
+    #[tokio::test(start_paused = true)]
+    async fn redriven_user_is_counted_once() -> anyhow::Result<()> {
+        let rig = Rig::new(by_name());
+        connect(&rig, &["200-a", "413-b"]).await;
+        rig.invoke(batch([asking(message_to_anna("m"))])).await?;
+        let dead = rig.dead().remove(0).body;
+        let rig = Rig::new(by_name());
+        connect(&rig, &["200-a", "200-b"]).await;
+        rig.invoke(batch([dead])).await?;
+        assert_eq!(only(&rig), (ReceiptOutcome::Delivered, counts([(ReceiptOutcome::Delivered, 2)])));
         Ok(())
     }
 

@@ -263,9 +263,12 @@ impl<'a> Simulation<'a> {
         let receipts = self.receipts.lock().unwrap();
         let dead = self.sqs.dead();
         for (index, message) in self.case.messages.iter().enumerate() {
-            let (id, mut tally) = (index.to_string(), ReceiptTally::default());
+            let id = index.to_string();
             let of_message: Vec<_> = receipts.iter().filter(|receipt| receipt.id.as_str() == id).collect();
+            let (mut tally, mut backwards) = (ReceiptTally::default(), ReceiptTally::default());
             of_message.iter().for_each(|receipt| tally.add(Receipt::clone(receipt)));
+            of_message.iter().rev().for_each(|receipt| backwards.add(Receipt::clone(receipt)));
+            prop_assert_eq!(&tally, &backwards, "{}", index);
             if !message.receipt || matches!(message.to, To::Poison) {
                 prop_assert!(of_message.is_empty(), "{} asks for no receipt: {:?}", index, of_message);
                 continue;
@@ -285,7 +288,7 @@ impl<'a> Simulation<'a> {
             let is_right = match message.to {
                 To::Connections(_) => all == recipients.len() as u64,
                 // A connection that is gone may be superseded or rejected.
-                _ => delivered <= there && there <= reached,
+                _ => delivered <= there && there <= reached && all <= recipients.len() as u64,
             };
             prop_assert!(is_right, "{}: {} clients are there: {:?}", index, there, of_message);
         }

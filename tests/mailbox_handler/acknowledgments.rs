@@ -15,9 +15,6 @@ use tracing::Level;
 
 use crate::{HOUR, Rig, TIMEOUT, written::logged};
 
-/// The time at which the handler stops: half a second before Lambda does.
-const CUTOFF: Duration = Duration::from_millis(9500);
-
 /// Returns the frame that acknowledges these messages.
 fn frame(ids: &[&str]) -> String {
     json!({ "type": "streamer.ack", "ids": ids }).to_string()
@@ -147,30 +144,23 @@ async fn receipts_without_queue_are_counted() {
     assert_eq!((rig.metric("ReceiptsWithoutQueue"), rig.metric("Acknowledgments")), (vec![2.0; 2], vec![]));
 }
 
-/// The worker gives up after 2 s. This handler cannot send the receipts later.
 #[tokio::test(start_paused = true)]
-async fn receipts_are_retried_through_an_outage() {
-    let rig = rig_away_for(Duration::from_secs(5));
-    let began = Instant::now();
+async fn receipts_are_retried_for_2_s() {
+    let rig = rig_away_for(Duration::from_secs(1));
     rig.send(&frame(&["a", "b"])).await.unwrap();
-    assert!((5..7).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
     assert_eq!((ids(&rig).len(), rig.metric("Acknowledgments")), (2, vec![2.0]));
     assert!(events(&rig).iter().all(|event| event["data"]["at"] == EPOCH_MILLIS), "the time of the frame");
 }
 
-/// The next frame waits for no pause.
+/// While the queue is away, acknowledgments take no time from syncs.
 #[tokio::test(start_paused = true)]
-async fn outage_until_the_cutoff_is_an_error() {
-    let rig = rig_away_for(Duration::from_secs(12));
+async fn outage_is_an_error_within_2_s() {
+    let rig = rig_away_for(Duration::from_secs(60));
     let began = Instant::now();
     let (result, log) = logged(Level::ERROR, rig.send(&frame(&["s3cret", "b", "c"]))).await;
     let error = result.unwrap_err();
     assert!(matches!(error, HandlerError::Receipts { unconfirmed: 3, messages: 3 }), "{error}");
-    assert!(
-        (CUTOFF - Duration::from_secs(1)..=CUTOFF).contains(&began.elapsed()),
-        "{:?} of {TIMEOUT:?}",
-        began.elapsed()
-    );
+    assert!(began.elapsed() <= Duration::from_secs(2), "{:?}", began.elapsed());
     assert_eq!((rig.metric("Acknowledgments"), ids(&rig).len()), (vec![], 0));
     let lines = log.lines();
     let line = lines.iter().find(|line| line["message"] == "failed to handle a frame").unwrap();
@@ -179,8 +169,9 @@ async fn outage_until_the_cutoff_is_an_error() {
     assert!(line["error"].as_str().unwrap().contains("3 of 3 acknowledgments"), "{line}");
     assert!(!log.text().contains("s3cret"), "{}", log.text());
 
-    rig.send(&frame(&["d"])).await.unwrap();
-    assert_eq!((ids(&rig), rig.metric("Acknowledgments")), (vec!["d".to_owned()], vec![1.0]));
+    let began = Instant::now();
+    rig.send(&frame(&["d"])).await.unwrap_err();
+    assert_eq!(began.elapsed(), Duration::ZERO, "no call for 10 s");
 }
 
 #[tokio::test(start_paused = true)]

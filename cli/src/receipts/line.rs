@@ -1,9 +1,6 @@
 //! Receipts for people, one line each.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, SystemTime},
-};
+use std::{collections::HashMap, time::SystemTime};
 
 use anstyle::Style;
 use streamer_message::{OutcomeCounts, Parts, Receipt, ReceiptOutcome};
@@ -13,9 +10,6 @@ use crate::{
     paint::{DIM, GREEN, Paint, RED},
     screen::{clock, sanitize},
 };
-
-/// The latest time that a date can show: the end of the year 9999, in milliseconds since the epoch.
-const LATEST: u64 = 253_402_300_799_999;
 
 /// Maximum number of messages that became parts whose numbers of parts are remembered. At the limit, all are forgotten,
 /// and lines about parts lack the total.
@@ -39,10 +33,9 @@ impl ReceiptLines {
     /// Returns the line of a receipt: time, outcome, id, audience, part, counts if there are several connections, and
     /// cause.
     pub fn line(&mut self, receipt: &Receipt, now: SystemTime) -> String {
-        let at = SystemTime::UNIX_EPOCH + Duration::from_millis(receipt.at.min(LATEST));
         let outcome = format!("{:<12}", receipt.outcome.as_str());
         let mut columns = vec![
-            self.paint.paint(DIM, &clock(at, now)),
+            self.paint.paint(DIM, &clock(receipt.time(), now)),
             self.paint.paint(style(receipt.outcome), &outcome),
             sanitize(receipt.id.as_str()),
         ];
@@ -55,23 +48,24 @@ impl ReceiptLines {
         columns.join("  ")
     }
 
-    fn split(&mut self, Parts { prefix, count }: &Parts) -> String {
+    fn split(&mut self, Parts { prefix, count, rest }: &Parts) -> String {
         if self.parts.len() >= MAX_PREFIXES {
             self.parts.clear();
         }
-        self.parts.insert(prefix.clone(), *count);
-        if *count == 1 { "1 part".to_owned() } else { format!("{count} parts") }
+        let total = count.saturating_add(u64::from(*rest));
+        self.parts.insert(prefix.clone(), total);
+        if total == 1 { "1 part".to_owned() } else { format!("{total} parts") }
     }
 
-    /// Returns a part's number, counted from 1, and the total if it is known. The names of a worker count from 0.
+    /// Returns a part's number, counted from 1, and the total if it is known. The names of a worker count from 0, and the
+    /// rest of an audience is the last part.
     fn part(&self, name: &str) -> String {
-        let numbered =
-            name.rsplit_once('.').and_then(|(prefix, number)| Some((prefix, number.parse::<u64>().ok()?)));
-        let Some((prefix, number)) = numbered else { return format!("part {name}") };
-        let number = number.saturating_add(1);
-        match self.parts.get(prefix) {
-            Some(count) => format!("part {number}/{count}"),
-            None => format!("part {number}"),
+        let Some((prefix, number)) = name.rsplit_once('.') else { return format!("part {name}") };
+        match (number.parse::<u64>(), self.parts.get(prefix)) {
+            (Ok(number), Some(total)) => format!("part {}/{total}", number.saturating_add(1)),
+            (Ok(number), None) => format!("part {}", number.saturating_add(1)),
+            (Err(_), Some(total)) => format!("part {total}/{total}"),
+            (Err(_), None) => format!("part {number}"),
         }
     }
 }

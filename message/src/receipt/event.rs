@@ -1,7 +1,5 @@
 //! The event that carries a receipt.
 
-use std::time::{Duration, SystemTime};
-
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use serde_json::Value;
 
@@ -11,9 +9,6 @@ use crate::{id::MessageId, payload::escape_for_queue};
 const SPEC_VERSION: &str = "1.0";
 const TYPE: &str = "streamer.receipt";
 const CONTENT_TYPE: &str = "application/json";
-
-/// The latest time that a date can show: the end of the year 9999, in milliseconds since the epoch.
-const LATEST: u64 = 253_402_300_799_999;
 
 /// A receipt as a CloudEvents 1.0 event in JSON, of type `streamer.receipt`.
 ///
@@ -97,10 +92,17 @@ impl ReceiptEvent {
 
     /// Encodes the event, in characters that SQS accepts.
     #[must_use]
-    #[expect(clippy::missing_panics_doc, clippy::expect_used, reason = "every part is JSON")]
     pub fn encode(&self) -> String {
-        escape_for_queue(serde_json::to_string(self).expect("an event is valid JSON"))
+        encode(self)
     }
+}
+
+/// Encodes a value, in characters that SQS accepts.
+#[doc(hidden)]
+#[must_use]
+#[expect(clippy::expect_used, reason = "every key is a string")]
+pub fn encode(value: &impl Serialize) -> String {
+    escape_for_queue(serde_json::to_string(value).expect("a receipt is valid JSON"))
 }
 
 impl Read {
@@ -137,14 +139,13 @@ impl Receipt {
 
 impl Serialize for ReceiptEvent {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let at = SystemTime::UNIX_EPOCH + Duration::from_millis(self.receipt.at.min(LATEST));
         let written = Written {
             specversion: SPEC_VERSION,
             id: &self.event_id,
             source: &self.source,
             r#type: TYPE,
             subject: self.receipt.id.as_str(),
-            time: humantime::format_rfc3339_millis(at).to_string(),
+            time: humantime::format_rfc3339_millis(self.receipt.time()).to_string(),
             datacontenttype: CONTENT_TYPE,
             data: &self.receipt,
         };

@@ -4,7 +4,12 @@ mod event;
 mod request;
 mod tally;
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    cmp::Reverse,
+    collections::BTreeMap,
+    fmt,
+    time::{Duration, SystemTime},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -16,9 +21,19 @@ use crate::{
     position::Position,
 };
 
+#[doc(hidden)]
+pub use event::encode;
 pub use event::{ReceiptError, ReceiptEvent};
 pub use request::ReceiptRequest;
+#[doc(hidden)]
+pub use request::is_part_name;
 pub use tally::ReceiptTally;
+
+/// The end of the year 9999, in milliseconds since the epoch.
+const LATEST: u64 = 253_402_300_799_999;
+
+/// The end of the name of the part for the rest of an audience.
+const REST: &str = "rest";
 
 /// The number of connections for each outcome.
 pub type OutcomeCounts = BTreeMap<ReceiptOutcome, u64>;
@@ -29,7 +44,7 @@ pub type OutcomeCounts = BTreeMap<ReceiptOutcome, u64>;
 /// receipt with [`parts`](Self::parts) names them. [`ReceiptTally`] adds them up.
 ///
 /// Receipts arrive at least once, and in any order. Two receipts are about the same thing if `id`, `part` and
-/// `connection` are equal; the one with the better [outcome](ReceiptOutcome::is_better_than) counts.
+/// `connection` are equal; the [better](Self::is_better_than) one counts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[allow(clippy::exhaustive_structs, reason = "the worker, the handler of the mailbox and the tests build it")]
@@ -74,16 +89,41 @@ pub struct Receipt {
     pub parts: Option<Parts>,
 }
 
-/// The parts of a message: `count` parts with the names `{prefix}.0`, `{prefix}.1` and so on.
+/// The parts of a message: `count` parts with the names `{prefix}.0`, `{prefix}.1` and so on, and with `rest` one more,
+/// `{prefix}.rest`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[allow(clippy::exhaustive_structs, reason = "the worker builds it")]
 pub struct Parts {
     /// The beginning of each name. Different for each attempt to split a message.
     pub prefix: String,
-    /// The number of parts.
+    /// The number of numbered parts.
     #[serde(deserialize_with = "number::whole")]
     pub count: u64,
+    /// Whether there is a part for the rest of the audience, which could not be read to its end at once.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rest: bool,
+}
+
+impl Receipt {
+    /// Returns whether the receipt replaces another one about the same message, part and connection: it has the better
+    /// outcome, or the same with better counts, or it is later. So the order in which they are read does not matter.
+    #[must_use]
+    pub fn is_better_than(&self, other: &Self) -> bool {
+        let counts = |receipt: &Self| {
+            ReceiptOutcome::ALL.map(|outcome| receipt.connections.get(&outcome).copied().unwrap_or_default())
+        };
+        let rank = |receipt: &Self| (Reverse(receipt.outcome), counts(receipt), receipt.at);
+        let texts =
+            |receipt: &Self| (receipt.attempts, receipt.parts.as_ref().map(|parts| parts.prefix.clone()));
+        (rank(self), texts(self)) > (rank(other), texts(other))
+    }
+
+    /// Returns the time of the outcome, at most the end of the year 9999, the latest that a date can show.
+    #[must_use]
+    pub fn time(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_millis(self.at.min(LATEST))
+    }
 }
 
 impl Parts {
@@ -91,6 +131,12 @@ impl Parts {
     #[must_use]
     pub fn name(&self, number: u64) -> String {
         format!("{}.{number}", self.prefix)
+    }
+
+    /// Returns the name of the part for the rest of the audience.
+    #[must_use]
+    pub fn rest_name(&self) -> String {
+        format!("{}.{REST}", self.prefix)
     }
 }
 
@@ -209,12 +255,13 @@ mod tests {
             "version": 1, "id": "order-7", "at": 1_764_000_000_000_u64, "outcome": "delivered",
             "to": {"user": {"tenant": "acme", "user": "anna"}}, "connections": {"delivered": 2, "gone": 1},
             "kept": {"epoch": "e.0", "seq": 42}, "attempts": 1, "cause": "503",
-            "request": {"id": "req_1", "seq": 9}, "part": "9f3c.0", "parts": {"prefix": "ab", "count": 2},
+            "request": {"id": "req_1", "seq": 9}, "part": "9f3c.0", "parts": {"prefix": "ab", "count": 2, "rest": true},
             "connection": "L0SM9cOFvHcCIhw=",
         });
         let read: Receipt = serde_json::from_value(receipt.clone()).unwrap();
         assert_eq!(serde_json::to_value(&read).unwrap(), receipt);
-        assert_eq!(read.parts.unwrap().name(1), "ab.1");
+        let parts = read.parts.unwrap();
+        assert_eq!((parts.name(1), parts.rest_name()), ("ab.1".to_owned(), "ab.rest".to_owned()));
         let small = json!({"version": 1, "id": "m", "at": 1, "outcome": "gone", "connections": {}});
         let read: Receipt = serde_json::from_value(small.clone()).unwrap();
         assert_eq!(serde_json::to_value(&read).unwrap(), small);

@@ -5,6 +5,19 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::OutcomeCounts;
 use crate::{error::DecodeError, fields::Fields};
 
+const FIELD: &str = "receipt";
+const EXPECTED: &str = "true or false, or {\"part\": \"1/3\"} in the first of three bodies of one message";
+
+/// Maximum number of characters of a part's name. A worker writes up to 22.
+const PART_CHARACTERS: usize = 64;
+
+/// Returns whether a text may be the name of a part.
+#[doc(hidden)]
+#[must_use]
+pub fn is_part_name(text: &str) -> bool {
+    (1..=PART_CHARACTERS).contains(&text.chars().count())
+}
+
 /// A producer's request for a receipt, with the notes of the workers that have handled the message since.
 ///
 /// A producer writes `true`, or `{"part": "1/3"}` into the first of three bodies of one message. A worker adds notes to a message that it hands back or splits, so that the last receipt
@@ -52,10 +65,11 @@ impl ReceiptRequest {
             Flag(bool),
             Notes(#[serde(with = "ReceiptRequest")] ReceiptRequest),
         }
-        Ok(match fields.optional("receipt", "true or false")? {
+        Ok(match fields.optional(FIELD, EXPECTED)? {
             None | Some(Field::Flag(false)) => None,
             Some(Field::Flag(true)) => Some(Self::default()),
-            Some(Field::Notes(notes)) => Some(notes),
+            Some(Field::Notes(notes)) if notes.part.as_deref().is_none_or(is_part_name) => Some(notes),
+            Some(Field::Notes(_)) => return Err(DecodeError::Invalid { field: FIELD, expected: EXPECTED }),
         })
     }
 }
@@ -83,9 +97,11 @@ mod tests {
         assert_eq!(read("true"), Ok(Some(ReceiptRequest::default())));
         assert_eq!((read("false"), read("null")), (Ok(None), Ok(None)));
         assert_eq!(serde_json::to_string(&ReceiptRequest::default()).unwrap(), "true");
+        let part = |length| read(&format!(r#"{{"part":"{}"}}"#, "x".repeat(length)));
+        assert!(part(64).is_ok() && part(0).is_err() && part(65).is_err());
         for value in ["1", "\"s3cret\"", "[1]"] {
             let error = read(value).unwrap_err().to_string();
-            assert_eq!(error, "`receipt` is not valid; expected true or false", "{value}");
+            assert_eq!(error, format!("`receipt` is not valid; expected {EXPECTED}"), "{value}");
         }
     }
 

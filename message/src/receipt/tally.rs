@@ -1,11 +1,11 @@
 //! Adds up the receipts of one message.
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    ops::Range,
+    collections::{BTreeMap, HashMap, HashSet},
+    ops::RangeInclusive,
 };
 
-use super::{OutcomeCounts, Parts, Receipt, ReceiptOutcome};
+use super::{OutcomeCounts, Parts, REST, Receipt, ReceiptOutcome};
 
 /// The receipts of one message, added up over its parts.
 ///
@@ -43,7 +43,7 @@ impl ReceiptTally {
             return;
         }
         let known = self.receipts.get(&receipt.part);
-        if known.is_none_or(|known| receipt.outcome.is_better_than(known.outcome)) {
+        if known.is_none_or(|known| receipt.is_better_than(known)) {
             self.receipts.insert(receipt.part.clone(), receipt);
         }
     }
@@ -77,28 +77,33 @@ impl ReceiptTally {
     /// Returns the receipts of the message and of the parts that they name, and whether there are all of them.
     fn counted(&self) -> (Vec<&Receipt>, bool) {
         let families = self.families();
-        let (mut counted, mut is_complete) = (Vec::new(), true);
-        let mut waiting: Vec<&Receipt> = Vec::new();
-        let mut add_family = |family: Family<'_>, numbers: Range<u64>, waiting: &mut Vec<_>| {
-            let count = numbers.end - numbers.start;
-            let members =
-                families.get(&family).into_iter().flat_map(|members| members.range(numbers.clone()));
-            let before = waiting.len();
-            waiting.extend(members.map(|(_, receipt)| *receipt));
-            is_complete &= u64::try_from(waiting.len() - before) == Ok(count);
+        let (mut counted, mut seen, mut is_complete) = (Vec::new(), HashSet::new(), true);
+        let members = |family: Family<'_>, numbers: RangeInclusive<u64>| {
+            let members = families.get(&family).into_iter();
+            members.flat_map(|members| members.range(numbers.clone())).map(|(_, receipt)| *receipt).collect()
         };
-        match (self.receipts.get(&None), families.keys().find_map(Family::bodies)) {
-            (Some(whole), _) => waiting.push(whole),
-            (None, Some(bodies)) => {
-                add_family(Family::Bodies(bodies), 1..bodies.saturating_add(1), &mut waiting)
-            }
-            (None, None) => return (counted, false),
-        }
+        let mut waiting: Vec<&Receipt> =
+            match (self.receipts.get(&None), families.keys().find_map(Family::bodies)) {
+                (Some(whole), _) => vec![whole],
+                (None, Some(bodies)) => {
+                    let members: Vec<_> = members(Family::Bodies(bodies), 1..=bodies);
+                    is_complete = u64::try_from(members.len()) == Ok(bodies);
+                    members
+                }
+                (None, None) => return (counted, false),
+            };
         while let Some(receipt) = waiting.pop() {
-            counted.push(receipt);
-            if let Some(Parts { prefix, count }) = &receipt.parts {
-                add_family(Family::Parts(prefix), 0..*count, &mut waiting);
+            // A part that names itself, or a part of which it is one, is counted once.
+            if !seen.insert(&receipt.part) {
+                continue;
             }
+            counted.push(receipt);
+            let Some(Parts { prefix, count, rest }) = &receipt.parts else { continue };
+            let numbered = count.checked_sub(1).map(|last| members(Family::Parts(prefix), 0..=last));
+            let rests = rest.then(|| members(Family::Rest(prefix), 0..=0));
+            let parts: Vec<_> = numbered.into_iter().chain(rests).flatten().collect();
+            is_complete &= u64::try_from(parts.len()) == Ok(count.saturating_add(u64::from(*rest)));
+            waiting.extend(parts);
         }
         (counted, is_complete)
     }
@@ -119,14 +124,17 @@ impl ReceiptTally {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Family<'a> {
     Parts(&'a str),
+    Rest(&'a str),
     Bodies(u64),
 }
 
 impl<'a> Family<'a> {
     /// Returns the family of a part with this name, and its number in it.
     fn of(name: &'a str) -> Option<(Self, u64)> {
-        if let Some((prefix, number)) = name.rsplit_once('.') {
-            return Some((Self::Parts(prefix), number.parse().ok()?));
+        match name.rsplit_once('.') {
+            Some((prefix, REST)) => return Some((Self::Rest(prefix), 0)),
+            Some((prefix, number)) => return Some((Self::Parts(prefix), number.parse().ok()?)),
+            None => {}
         }
         let (number, bodies) = name.split_once('/')?;
         Some((Self::Bodies(bodies.parse().ok()?), number.parse().ok()?))
@@ -135,7 +143,7 @@ impl<'a> Family<'a> {
     fn bodies(&self) -> Option<u64> {
         match self {
             Self::Bodies(bodies) => Some(*bodies),
-            Self::Parts(_) => None,
+            Self::Parts(_) | Self::Rest(_) => None,
         }
     }
 }
@@ -198,6 +206,27 @@ mod tests {
         assert_eq!((tally.is_complete(), tally.outcome()), (false, Some(ReceiptOutcome::Expanded)));
     }
 
+    /// A part of the rest is no part with a number: a fan-out may have sent more parts than its receipt names.
+    #[test]
+    fn rest_is_apart_from_numbered_parts() {
+        let mut whole = receipt(None, "expanded", 0, Some(("a", 1)));
+        whole.parts.as_mut().unwrap().rest = true;
+        let parts = ["a.0", "a.1"].map(|name| receipt(Some(name), "delivered", 100, None));
+        let mut tally = tally(parts.into_iter().chain([whole]));
+        assert_eq!((tally.is_complete(), delivered(&tally)), (false, 100));
+        tally.add(receipt(Some("a.rest"), "delivered", 7, None));
+        assert_eq!((tally.is_complete(), delivered(&tally)), (true, 107));
+    }
+
+    #[test]
+    fn part_that_names_itself_is_counted_once() {
+        let receipts = [
+            receipt(None, "expanded", 0, Some(("a", 1))),
+            receipt(Some("a.0"), "expanded", 5, Some(("a", 1))),
+        ];
+        assert_eq!(delivered(&tally(receipts)), 5);
+    }
+
     #[test]
     fn bodies_of_a_message_are_added_up() {
         let body = |name| receipt(Some(name), "delivered", 100, None);
@@ -213,6 +242,8 @@ mod tests {
             receipt(None, "expanded", 0, Some(("a", 2))),
             receipt(Some("a.0"), "delivered", 3, None),
             receipt(Some("a.1"), "expanded", 0, Some(("b", 2))),
+            // Another account of the same part, which met fewer connections.
+            receipt(Some("a.0"), "delivered", 2, None),
             receipt(Some("b.0"), "delivered", 100, None),
             receipt(Some("b.1"), "no_recipient", 0, None),
             receipt(Some("old.0"), "delivered", 1000, None),
@@ -231,10 +262,10 @@ mod tests {
         }
 
         #[test]
-        fn tally_is_complete_with_every_part_alone(missing in 0..5_usize) {
+        fn tally_is_complete_with_every_part_alone(missing in prop::sample::select(vec![0, 2, 4, 5])) {
             let mut receipts = receipts();
             receipts.remove(missing);
-            prop_assert!(!tally(receipts).is_complete());
+            prop_assert!(!tally(receipts).is_complete(), "without {}", missing);
         }
     }
 }
