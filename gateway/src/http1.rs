@@ -2,7 +2,7 @@
 //!
 //! A general client passes each request to the task that drives the connection, and the response back. Here the
 //! post itself drives the connection, with one write and usually one read. A connection is reused only after a
-//! response that declares its length and was read to its end. After any other response it is closed.
+//! response that declares its length, or is chunked, and was read to its end. After any other response it is closed.
 
 use std::{io, time::SystemTime};
 
@@ -16,6 +16,7 @@ use tokio::{
 use tokio_rustls::client::TlsStream;
 
 use crate::{
+    chunked::ChunkedBody,
     post::{BODY_TIMEOUT, MAX_BODY_BYTES, PostRequest, PostResponse},
     sign::CONTENT_TYPE,
     skew,
@@ -25,7 +26,7 @@ use crate::{
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 
 /// Maximum number of headers of a response.
-const MAX_HEADERS: usize = 64;
+pub(crate) const MAX_HEADERS: usize = 64;
 
 /// Payloads up to this number of bytes are appended to the head, so that one write sends both.
 const MAX_COPIED_BYTES: usize = 4 * 1024;
@@ -47,12 +48,22 @@ pub enum Stream {
 /// The head of a response.
 struct Head {
     status: u16,
-    /// The body's length, if the head declares one.
-    body_length: Option<usize>,
+    framing: Framing,
     /// Whether the connection can be reused after this response.
     is_reusable: bool,
     /// The header `Date`, if the status is 403.
     date: Option<SystemTime>,
+}
+
+/// How the end of a response's body is found (RFC 9112, section 6.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Framing {
+    /// By its length.
+    Length(usize),
+    /// By its last chunk.
+    Chunked,
+    /// By the end of the connection.
+    Close,
 }
 
 impl Stream {
@@ -103,11 +114,25 @@ impl Http1 {
         }
         self.buffer.clear();
         let head = self.read_head().await?;
-        // The body usually arrives with the head.
-        let is_complete = head.body_length == Some(self.buffer.len())
-            || timeout(BODY_TIMEOUT, self.read_body(head.body_length)).await.unwrap_or(false);
-        let body = &self.buffer[..self.buffer.len().min(head.body_length.unwrap_or(MAX_BODY_BYTES))];
-        let message = String::from_utf8_lossy(body).into_owned();
+        let (message, is_complete) = match head.framing {
+            // The body usually arrives with the head.
+            Framing::Length(length) if length == self.buffer.len() => (self.text(length), true),
+            Framing::Length(length) => {
+                let is_complete = timeout(BODY_TIMEOUT, self.read_body(length)).await.unwrap_or(false);
+                (self.text(length), is_complete && self.buffer.len() == length)
+            }
+            Framing::Chunked => {
+                let mut body = ChunkedBody::default();
+                let read = timeout(BODY_TIMEOUT, self.read_chunks(&mut body)).await;
+                (String::from_utf8_lossy(&body.data).into_owned(), read.unwrap_or(false))
+            }
+            // The status alone decides, and the end may be far.
+            Framing::Close if (200..300).contains(&head.status) => (String::new(), false),
+            Framing::Close => {
+                _ = timeout(BODY_TIMEOUT, self.read_body(MAX_BODY_BYTES)).await;
+                (self.text(MAX_BODY_BYTES), false)
+            }
+        };
         let response = PostResponse { status: head.status, message, date: head.date };
         Ok((response, is_complete && head.is_reusable))
     }
@@ -170,16 +195,34 @@ impl Http1 {
         }
     }
 
-    /// Reads the body, and returns whether it is complete and no bytes follow it. A body without a declared length is
-    /// never complete.
-    async fn read_body(&mut self, length: Option<usize>) -> bool {
-        let needed = length.unwrap_or(MAX_BODY_BYTES).min(MAX_BODY_BYTES);
-        while self.buffer.len() < needed {
+    /// Returns up to so many bytes of the body as text.
+    fn text(&self, length: usize) -> String {
+        let body = &self.buffer[..self.buffer.len().min(length).min(MAX_BODY_BYTES)];
+        String::from_utf8_lossy(body).into_owned()
+    }
+
+    /// Reads so many bytes of the body, or as many as matter, and returns whether there are as many.
+    async fn read_body(&mut self, length: usize) -> bool {
+        while self.buffer.len() < length.min(MAX_BODY_BYTES) {
             if self.stream.read(&mut self.buffer).await.is_err() {
                 return false;
             }
         }
-        length == Some(self.buffer.len())
+        true
+    }
+
+    /// Reads a chunked body, and returns whether it is complete and no bytes follow it.
+    async fn read_chunks(&mut self, body: &mut ChunkedBody) -> bool {
+        loop {
+            match body.decode(&self.buffer) {
+                Ok(Some(length)) => return length == self.buffer.len(),
+                Ok(None) => {}
+                Err(_) => return false,
+            }
+            if self.stream.read(&mut self.buffer).await.is_err() {
+                return false;
+            }
+        }
     }
 }
 
@@ -192,17 +235,17 @@ fn parse(buffer: &[u8]) -> io::Result<Option<(Head, usize)>> {
         .map_err(|error| io::Error::other(format!("the response is not HTTP: {error}")))?;
     let (httparse::Status::Complete(length), Some(status)) = (parsed, response.code) else { return Ok(None) };
     let is_http_1_1 = response.version == Some(1);
-    let mut head = Head { status, body_length: None, is_reusable: is_http_1_1, date: None };
+    let (mut body_length, mut codings) = (None, None);
+    let mut head = Head { status, framing: Framing::Close, is_reusable: is_http_1_1, date: None };
     for header in response.headers.iter() {
         if header.name.eq_ignore_ascii_case("content-length") {
             let length = content_length(header.value);
             // After an invalid length, or two that differ, the start of the next response is unknown.
-            head.is_reusable &=
-                length.is_some() && head.body_length.is_none_or(|other| Some(other) == length);
-            head.body_length = length;
+            head.is_reusable &= length.is_some() && body_length.is_none_or(|other| Some(other) == length);
+            body_length = length;
         } else if header.name.eq_ignore_ascii_case("transfer-encoding") {
-            // It overrides the length (RFC 9112, section 6.3), and this client does not decode it.
-            head.is_reusable = false;
+            // A second field would add a coding.
+            codings = Some(if codings.is_none() { header.value.trim_ascii() } else { b"" });
         } else if status == 403 && header.name.eq_ignore_ascii_case("date") {
             head.date = skew::read_date(header.value);
         } else if header.name.eq_ignore_ascii_case("connection") {
@@ -210,10 +253,18 @@ fn parse(buffer: &[u8]) -> io::Result<Option<(Head, usize)>> {
             head.is_reusable &= !options.any(|option| option.eq_ignore_ascii_case(b"close"));
         }
     }
-    // 204 and 304 have no body (RFC 9112, section 6.3).
-    if matches!(status, 204 | 304) {
-        head.body_length = Some(0);
-    }
+    // In the order of RFC 9112, section 6.3. A response with both a coding and a length may be an attempt to smuggle
+    // another response, so its connection is not reused.
+    head.framing = match (codings, body_length) {
+        _ if matches!(status, 204 | 304) => Framing::Length(0),
+        (Some(codings), length) => {
+            let is_chunked = is_http_1_1 && codings.eq_ignore_ascii_case(b"chunked");
+            head.is_reusable &= is_chunked && length.is_none();
+            if is_chunked { Framing::Chunked } else { Framing::Close }
+        }
+        (None, Some(length)) => Framing::Length(length),
+        (None, None) => Framing::Close,
+    };
     Ok(Some((head, length)))
 }
 

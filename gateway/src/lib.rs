@@ -11,6 +11,7 @@
 //! The client supports this one call, because the orchestration of a general client dominates the cost of a post. The
 //! parts that all requests share are prepared once.
 
+mod chunked;
 pub mod clock;
 pub mod connection;
 mod dial;

@@ -143,6 +143,65 @@ async fn goaway_during_many_posts_is_harmless() {
     assert!(gateway.connections() <= 15, "posts without a connection wait for the one being opened");
 }
 
+/// RFC 9112, section 7.1. The last chunk ends the answer, so the next post uses the connection.
+#[tokio::test]
+async fn chunked_answers_keep_the_connection() {
+    let gone = r#"{"message":"GoneException"}"#;
+    for (answer, expected) in [
+        ("200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_owned(), status(200, "")),
+        (
+            "200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
+                .to_owned(),
+            status(200, "{}"),
+        ),
+        (
+            format!("410 Gone\r\ntransfer-encoding: Chunked\r\n\r\n1b;x=y\r\n{gone}\r\n0\r\nTrailer: t\r\n\r\n"),
+            status(410, gone),
+        ),
+        ("204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned(), status(204, "")),
+    ] {
+        let reply = format!("HTTP/1.1 {answer}");
+        let gateway = WireGateway::start(move |_| Reply::Raw(reply.clone().into())).await.unwrap();
+        let api = api(&gateway.endpoint()).await;
+        for _ in 0..3 {
+            assert_eq!(post(&api, "c").await, expected, "{answer}");
+        }
+        assert_eq!(gateway.connections(), 1, "{answer}");
+    }
+}
+
+/// The status counts. The start of the next answer is unknown, so the connection is not reused.
+#[tokio::test]
+async fn answer_that_is_not_chunked_closes_its_connection() {
+    for body in ["{}", "2\r\n{}", "2\r\n{}x\r\n0\r\n\r\n", "0\r\n\r\nHTTP/1.1 410 Gone\r\n\r\n"] {
+        let reply = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{body}");
+        let gateway = WireGateway::start(move |_| Reply::Raw(reply.clone().into())).await.unwrap();
+        let api = api(&gateway.endpoint()).await;
+        for number in 1..=2 {
+            assert!(matches!(post(&api, "c").await, PostResult::Status { status: 200, .. }), "{body}");
+            assert_eq!(gateway.connections(), number, "{body}");
+        }
+    }
+    let gzip = "HTTP/1.1 400 Bad\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n";
+    let gateway = WireGateway::start(move |_| Reply::Raw(gzip.into())).await.unwrap();
+    let api = api(&gateway.endpoint()).await;
+    for number in 1..=2 {
+        assert!(matches!(post(&api, "c").await, PostResult::Status { status: 400, .. }));
+        assert_eq!(gateway.connections(), number);
+    }
+}
+
+/// The post does not wait for the end of the connection, and so it does not have the body.
+#[tokio::test]
+async fn accepted_post_without_length_is_delivered_at_once() {
+    let gateway = WireGateway::start(|_| Reply::Raw(b"HTTP/1.1 200 OK\r\n\r\n{}".to_vec())).await.unwrap();
+    let api = api(&gateway.endpoint()).await;
+    for number in 1..=3 {
+        assert_eq!(post(&api, "c").await, status(200, ""));
+        assert_eq!(gateway.connections(), number);
+    }
+}
+
 /// The status counts, and the connection is not reused.
 #[tokio::test]
 async fn endless_body_is_abandoned() {
