@@ -5,6 +5,8 @@
 //!
 //! A batch without such messages makes no call.
 
+mod calls;
+
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     time::{Duration, SystemTime},
@@ -12,11 +14,12 @@ use std::{
 
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
-use streamer_mailbox::{Appended, DynamoTable, Mailbox, NewMessage, Stream};
-use streamer_message::{Audience, ConnectionId, Keep, Position, limits::KEPT_PAYLOAD_BYTES};
+use streamer_mailbox::{DynamoTable, Mailbox, Stream};
+use streamer_message::{Audience, ConnectionId, Position, limits::KEPT_PAYLOAD_BYTES};
 use streamer_queue::QueueKind;
-use tokio::time::{Instant, timeout};
 
+pub(crate) use self::calls::no_answer;
+use self::calls::{Append, Devices, Share, append, devices};
 use crate::{
     Worker,
     decode::{Message, Record, Stored},
@@ -26,9 +29,6 @@ use crate::{
 
 /// Streams that are read or written concurrently.
 const STREAMS: usize = 16;
-
-/// Maximum duration of an append, which makes several calls, as a multiple of that of one call.
-const APPEND_CALLS: u32 = 3;
 
 /// For each message that is to be kept and has not expired, by the index of its record: the devices to post to, or the
 /// outcome of a message that is not posted.
@@ -50,53 +50,6 @@ pub struct Appends {
     pub latencies: Vec<Duration>,
     /// Numbers in streams that other workers took first.
     pub collisions: u64,
-}
-
-/// The result of an append.
-struct Append {
-    /// The positions of the first messages.
-    stored: Vec<Position>,
-    /// Why the others are not stored, or not known to be.
-    rest: Result<(), Cause>,
-    /// Numbers that other workers took first.
-    collisions: u64,
-    /// The duration, if it began.
-    latency: Option<Duration>,
-}
-
-/// A user's devices, as this worker sees them.
-struct Devices {
-    /// Those at the worker's endpoint.
-    here: Vec<ConnectionId>,
-    /// Another endpoint at which the user has devices.
-    elsewhere: Option<String>,
-}
-
-/// The part of an invocation's time in which it stores messages: half of what is left, so that a slow mailbox leaves
-/// time to the batch's other messages.
-struct Share<'a> {
-    whole: &'a Time,
-    until: Instant,
-}
-
-impl<'a> Share<'a> {
-    fn half_of(whole: &'a Time) -> Self {
-        Self { whole, until: Instant::now() + whole.remaining() / 2 }
-    }
-
-    /// Returns the cause for which messages are handed back once the time is over.
-    fn end(&self) -> Option<Cause> {
-        if self.whole.remaining().is_zero() {
-            return Some(Cause::Deadline);
-        }
-        let is_over = Instant::now() >= self.until;
-        is_over.then(|| Cause::Mailbox("the mailbox took half of the invocation's time".to_owned()))
-    }
-
-    /// Returns how long so many calls, one after another, may take.
-    fn calls_timeout(&self, calls: u32) -> Duration {
-        self.whole.calls_timeout(calls).min(self.until.saturating_duration_since(Instant::now()))
-    }
 }
 
 /// Removes a position of another generation: the table was restored from a backup, which may lack the message. It is
@@ -250,86 +203,6 @@ fn by_stream(records: &[Record], indexes: impl IntoIterator<Item = usize>) -> Ve
     streams
 }
 
-/// Appends messages to a stream.
-async fn append(
-    mailbox: &Mailbox<DynamoTable>,
-    stream: &Stream,
-    records: &[Record],
-    indexes: &[usize],
-    time: &Share<'_>,
-) -> Append {
-    if let Some(cause) = time.end() {
-        return Append { stored: Vec::new(), rest: Err(cause), collisions: 0, latency: None };
-    }
-    let now = time.whole.now();
-    let messages: Vec<_> = indexes.iter().filter_map(|index| new_message(&records[*index], now)).collect();
-    let (began, limit) = (Instant::now(), time.calls_timeout(APPEND_CALLS));
-    let (appended, rest) = match timeout(limit, mailbox.append(stream, &messages, now)).await {
-        Ok(mut appended) => {
-            let failure = appended.failure.take();
-            (appended, failure.map_or(Ok(()), |failure| Err(Cause::Mailbox(failure.to_string()))))
-        }
-        // Messages may be stored all the same.
-        Err(_) => (Appended::default(), Err(no_answer("append", limit, time.whole))),
-    };
-    let Appended { positions, collisions, .. } = appended;
-    let (latency, stored) = (began.elapsed(), positions.len());
-    let duration_ms = latency.as_millis();
-    tracing::debug!(messages = messages.len(), stored, collisions, duration_ms, "appended to a stream");
-    if let Err(cause) = &rest {
-        let messages = messages.len() - stored;
-        tracing::warn!(messages, collisions, %cause, "failed to store messages");
-    }
-    Append { stored: positions, rest, collisions, latency: Some(latency) }
-}
-
-/// Returns a message as the mailbox stores it. If an earlier attempt may have stored it, the mailbox looks for it.
-fn new_message(record: &Record, now: SystemTime) -> Option<NewMessage<'_>> {
-    let message = record.content.as_ref().ok()?;
-    let kept_until = now + message.envelope.keep.map(Keep::duration)?;
-    let may_be_stored = record.receives > 1 || record.retry().is_some();
-    Some(NewMessage {
-        id: &message.envelope.id,
-        body: message.payload_text(),
-        until: message.expires_at.map_or(kept_until, |expires_at| expires_at.min(kept_until)),
-        ack: message.envelope.receipt.is_some(),
-        tried_since: may_be_stored.then(|| record.since().unwrap_or(SystemTime::UNIX_EPOCH)),
-    })
-}
-
-/// Reads the devices of a user.
-async fn devices<G>(
-    worker: &Worker<G>,
-    mailbox: &Mailbox<DynamoTable>,
-    stream: &Stream,
-    time: &Share<'_>,
-) -> Result<Devices, Cause> {
-    if let Some(cause) = time.end() {
-        return Err(cause);
-    }
-    let limit = time.calls_timeout(1);
-    let devices = match timeout(limit, mailbox.devices(stream, time.whole.now())).await {
-        Ok(devices) => devices.map_err(|error| Cause::Mailbox(error.to_string())),
-        Err(_) => Err(no_answer("Query", limit, time.whole)),
-    };
-    let (here, elsewhere): (Vec<_>, Vec<_>) = devices
-        .inspect_err(|cause| tracing::warn!(%cause, "failed to read the devices of a user"))?
-        .into_iter()
-        .partition(|device| worker.endpoints.include(&device.endpoint));
-    Ok(Devices {
-        here: here.into_iter().map(|device| device.connection).collect(),
-        elsewhere: elsewhere.into_iter().next().map(|device| device.endpoint),
-    })
-}
-
-/// Returns the cause of a hand-back for which `call` just took longer than `limit`.
-pub(crate) fn no_answer(call: &str, limit: Duration, time: &Time) -> Cause {
-    match time.is_past_cutoff() {
-        true => Cause::Deadline,
-        false => Cause::Mailbox(format!("{call} on the mailbox: no answer within {} s", limit.as_secs())),
-    }
-}
-
 /// Returns the devices that no earlier worker has posted the message to.
 fn unserved(devices: &[ConnectionId], message: &Message) -> Vec<ConnectionId> {
     devices.iter().filter(|id| !message.done().contains(id)).cloned().collect()
@@ -340,8 +213,6 @@ mod tests {
     use streamer_events::{Body, SqsRecord};
 
     use super::*;
-
-    const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
     /// Returns a message for a user, kept for a minute.
     fn record(group: &str, user: &str, more: &str) -> Record {
@@ -367,33 +238,5 @@ mod tests {
         let streams = by_stream(&records, now).into_iter();
         let streams: Vec<_> = streams.map(|(stream, indexes)| (stream.user.to_string(), indexes)).collect();
         assert_eq!(streams, [("anna".to_owned(), vec![0, 3]), ("bob".to_owned(), vec![1, 2, 4])]);
-    }
-
-    #[test]
-    fn only_later_attempts_search() {
-        let millis = |millis| NOW + Duration::from_millis(millis);
-        let since = |record: &Record| new_message(record, NOW).unwrap().tried_since;
-        let mut first = record("g", "anna", "");
-        first.first_received_at = Some(millis(7));
-        assert_eq!(since(&first), None);
-        first.receives = 2;
-        assert_eq!(since(&first), Some(millis(7)));
-        first.first_received_at = None;
-        assert_eq!(since(&first), Some(NOW), "the whole stream");
-        let retry = r#","retry":{"count":1,"receives":0,"since":9,"cause":"503"}"#;
-        assert_eq!(since(&record("g", "anna", retry)), Some(millis(9)));
-    }
-
-    #[test]
-    fn earlier_expiry_counts() {
-        let until = |more| {
-            let until = new_message(&record("g", "anna", more), NOW + Duration::from_secs(1_764_000_000))
-                .unwrap()
-                .until;
-            until.duration_since(NOW).unwrap().as_secs()
-        };
-        assert_eq!(until(""), 1_764_000_060);
-        assert_eq!(until(r#","expires_at":1764000059000"#), 1_764_000_059);
-        assert_eq!(until(r#","expires_at":1764000061000"#), 1_764_000_060);
     }
 }

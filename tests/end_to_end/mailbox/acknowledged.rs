@@ -68,7 +68,12 @@ async fn acknowledged_messages_have_receipts() -> anyhow::Result<()> {
     }
     // Neither the function nor API Gateway has answered the frame.
     socket.send(&json!({ "type": "streamer.ping" })).await?;
-    let next: Value = socket.next(DEADLINE).await?.json()?;
-    assert_eq!(next["type"], "streamer.pong");
-    Ok(())
+    loop {
+        let next: Value = socket.next(DEADLINE).await?.json()?;
+        if next["type"] == "streamer.pong" {
+            return Ok(());
+        }
+        // SQS may deliver a message twice.
+        assert_eq!((&next["type"], &next["id"]), (&json!("streamer.message"), &live["id"]));
+    }
 }
