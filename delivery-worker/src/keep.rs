@@ -62,6 +62,7 @@ fn forget_old_position(mailbox: &Mailbox<DynamoTable>, record: &mut Record) {
         retry.done.clear();
         if let Some(receipt) = &mut message.envelope.receipt {
             receipt.settled.clear();
+            receipt.gone.clear();
         }
     }
 }

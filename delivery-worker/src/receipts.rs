@@ -4,12 +4,12 @@
 //! connections that have settled. A record whose audience became parts has a receipt that names them. The rest of such
 //! an audience, if it could not be read to its end, is a part of its own.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde_json::Value;
 use streamer_message::{
-    Audience, MessageId, OutcomeCounts, Parts, Receipt, ReceiptOutcome, ReceiptRequest, Request, Version,
-    is_part_name,
+    Audience, ConnectionId, MessageId, OutcomeCounts, Parts, Receipt, ReceiptOutcome, ReceiptRequest,
+    Request, Version, is_part_name,
 };
 
 use crate::{
@@ -27,6 +27,8 @@ pub struct Account {
     asked: Asked,
     /// The connections that have settled, this time and before.
     settled: OutcomeCounts,
+    /// The connections of a user that are counted as gone.
+    gone: BTreeSet<ConnectionId>,
     /// The best outcome of this time and before. `None` if nothing has settled.
     outcome: Option<ReceiptOutcome>,
     cause: Option<String>,
@@ -123,9 +125,9 @@ fn may_ask(record: &Record) -> bool {
 
 impl Account {
     fn new(asked: Asked) -> Self {
-        let (settled, cause) = (asked.notes.settled.clone(), asked.notes.cause.clone());
+        let ReceiptRequest { settled, gone, cause, .. } = asked.notes.clone();
         let outcome = settled.keys().min().copied();
-        Self { asked, settled, outcome, cause, parts: None, rest: None, is_handed_back: false }
+        Self { asked, settled, gone, outcome, cause, parts: None, rest: None, is_handed_back: false }
     }
 
     fn add(&mut self, pair: &Completed) {
@@ -140,8 +142,20 @@ impl Account {
             self.rest = Some(outcome).filter(|outcome| *outcome != ReceiptOutcome::Expanded);
             return;
         }
-        self.settle(outcome, u64::from(pair.connection.is_some()));
+        if !self.is_counted(outcome, pair.connection.as_ref()) {
+            self.settle(outcome, u64::from(pair.connection.is_some()));
+        }
         self.outcome = Some(self.outcome.map_or(outcome, |best| best.min(outcome)));
+    }
+
+    /// Returns whether an earlier attempt has counted a user's connection as gone, and notes those that are gone now.
+    fn is_counted(&mut self, outcome: ReceiptOutcome, connection: Option<&ConnectionId>) -> bool {
+        match (&self.asked.to, outcome, connection) {
+            (Some(Audience::User { .. }), ReceiptOutcome::Gone, Some(connection)) => {
+                !self.gone.insert(connection.clone())
+            }
+            _ => false,
+        }
     }
 
     /// Counts connections with an outcome.
@@ -170,7 +184,8 @@ impl Account {
             Some(name) => ReceiptRequest { part: Some(name), ..ReceiptRequest::default() },
             None => {
                 let part = self.asked.notes.part.clone();
-                ReceiptRequest { part, settled: self.settled.clone(), cause: self.cause.clone() }
+                let (settled, gone) = (self.settled.clone(), self.gone.clone());
+                ReceiptRequest { part, settled, gone, cause: self.cause.clone() }
             }
         }
     }
@@ -194,7 +209,7 @@ impl Account {
             settled.insert(outcome, others);
             settled.retain(|_, number| *number > 0);
         }
-        ReceiptRequest { part, settled, cause: None }
+        ReceiptRequest { part, settled, ..ReceiptRequest::default() }
     }
 
     /// Returns the receipts that are due once the record is settled at `at`, in milliseconds since the epoch: none

@@ -289,6 +289,21 @@ mod attempts {
         Ok(())
     }
 
+    /// A connection of which a lane knows that it is gone keeps its device, and a later attempt posts to it again.
+    #[tokio::test(start_paused = true)]
+    async fn gone_connection_of_a_user_counts_once() -> anyhow::Result<()> {
+        let rig = Rig::new(by_name());
+        connect(&rig, &["410-a", "429-b"]).await;
+        rig.invoke(batch([asking(message_to_anna("m"))])).await?;
+        let back = rig.handed_back().remove(0).body;
+        let later = Rig::new(answering(|connection| status(if connection == "410-a" { 410 } else { 200 })));
+        connect(&later, &["410-a", "429-b"]).await;
+        later.invoke(batch([back])).await?;
+        let expected = counts([(ReceiptOutcome::Delivered, 1), (ReceiptOutcome::Gone, 1)]);
+        assert_eq!(only(&later), (ReceiptOutcome::Delivered, expected));
+        Ok(())
+    }
+
     /// The counts of a user's message span its connections, also of a client that reconnects.
     #[tokio::test(start_paused = true)]
     async fn reconnected_user_is_counted() -> anyhow::Result<()> {

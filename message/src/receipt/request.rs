@@ -1,9 +1,11 @@
 //! The field `receipt` of a message on the outbound queue.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::OutcomeCounts;
-use crate::{error::DecodeError, fields::Fields};
+use crate::{error::DecodeError, fields::Fields, id::ConnectionId};
 
 const FIELD: &str = "receipt";
 const EXPECTED: &str = "true or false, or {\"part\": \"1/3\"} in the first of three bodies of one message";
@@ -33,6 +35,11 @@ pub struct ReceiptRequest {
     #[doc(hidden)]
     #[serde(default, skip_serializing_if = "OutcomeCounts::is_empty")]
     pub settled: OutcomeCounts,
+    /// The connections of a user that are among the settled ones as gone, so that each is counted once: an index or the
+    /// mailbox may still show them in a later attempt.
+    #[doc(hidden)]
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub gone: BTreeSet<ConnectionId>,
     /// Why connections were rejected or exhausted in earlier attempts.
     #[doc(hidden)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -54,7 +61,7 @@ impl ReceiptRequest {
     #[doc(hidden)]
     #[must_use]
     pub fn is_of_producer(&self) -> bool {
-        self.settled.is_empty() && self.cause.is_none()
+        self.settled.is_empty() && self.gone.is_empty() && self.cause.is_none()
     }
 
     /// Reads the field, in which `false` and `null` count as absent.
@@ -107,9 +114,10 @@ mod tests {
 
     #[test]
     fn notes_round_trip() {
-        for notes in
-            [r#"{"part":"9f3c.0"}"#, r#"{"part":"1/3","settled":{"delivered":2,"gone":1},"cause":"413"}"#]
-        {
+        for notes in [
+            r#"{"part":"9f3c.0"}"#,
+            r#"{"part":"1/3","settled":{"delivered":2,"gone":1},"gone":["a="],"cause":"413"}"#,
+        ] {
             let request = read(notes).unwrap().unwrap();
             assert_eq!(serde_json::to_string(&request).unwrap(), notes);
         }
