@@ -113,11 +113,14 @@ impl Case {
         let now = SystemTime::now();
         let (rig, event) = (self.rig(now).await?, self.event());
         let mut elapsed = Duration::ZERO;
-        for _ in 0..BATCHES {
+        // The first batch sets up the clients, and warms the caches that the case before has used.
+        for nth in 0..=BATCHES {
             let (event, timeout) = (event.clone(), Duration::from_secs(30));
             let began = Instant::now();
             let response = rig.worker.handle(event, Time::start(now, now + timeout, timeout)).await?;
-            elapsed += began.elapsed();
+            if nth > 0 {
+                elapsed += began.elapsed();
+            }
             anyhow::ensure!(response.batch_item_failures.is_empty(), "a message was not delivered");
         }
         Ok(elapsed / BATCHES)
