@@ -145,7 +145,7 @@ impl Account {
         if !self.is_counted(outcome, pair.connection.as_ref()) {
             self.settle(outcome, u64::from(pair.connection.is_some()));
         }
-        self.outcome = Some(self.outcome.map_or(outcome, |best| best.min(outcome)));
+        self.improve(outcome);
     }
 
     /// Returns whether an earlier attempt has counted a user's connection as gone, and notes those that are gone now.
@@ -162,8 +162,13 @@ impl Account {
     fn settle(&mut self, outcome: ReceiptOutcome, connections: u64) {
         if connections > 0 {
             *self.settled.entry(outcome).or_default() += connections;
-            self.outcome = Some(self.outcome.map_or(outcome, |best| best.min(outcome)));
+            self.improve(outcome);
         }
+    }
+
+    /// Notes an outcome, of which the best one stays.
+    fn improve(&mut self, outcome: ReceiptOutcome) {
+        self.outcome = Some(self.outcome.map_or(outcome, |best| best.min(outcome)));
     }
 
     /// Returns the parts, with the rest of the audience if there is one.

@@ -13,8 +13,8 @@
 //! 2. It encodes the page (`frame`) and posts it to the connection (`post`) within the invocation's [`time`].
 //!
 //! For an acknowledgment, the handler sends one receipt `acknowledged` for each distinct id to the receipts queue
-//! (`acknowledge`), and retries until the invocation's cutoff. It does not look the ids up: each receipt names the
-//! client's user, so one with the id of another user's message is only a claim of this user.
+//! (`acknowledge`), and retries for up to 2 s. It does not look the ids up: each receipt names the client's user, so one
+//! with the id of another user's message is only a claim of this user.
 //!
 //! The function keeps no state. Lambda may end it anywhere: the client asks again when no page arrives, and a receipt
 //! `acknowledged` is sent at best effort.
