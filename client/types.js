@@ -15,7 +15,7 @@
  * @typedef {{ epoch: string, seq: number }} Position
  * @typedef {Position & { ids: string[] }} Stored a position and the ids of the last messages before it
  * @typedef {{ reason: string, from?: number, to?: number, count?: number }} Gap messages that can't be shown any more.
- *   `reason` is `expired`, `overflow`, `epoch` or `ahead` for kept messages, and `dropped` for others that the handler
+ *   `reason` is `expired`, `overflow`, `too_large`, `epoch` or `ahead` for kept messages, and `dropped` for others that the handler
  *   was too slow for. Without `count`, their number is unknown.
  * @typedef {{ error: any, source: "handler" | "storage" | "token" | "server" }} ErrorEvent
  */
@@ -125,7 +125,7 @@
  * @typedef {SyncFrame | AckFrame | { type: "streamer.ping" }} ClientFrame
  * @typedef {{ seq: number, id: string, payload: unknown, ack?: boolean }} PageMessage
  * @typedef {{ type: "streamer.message", stream: "user", epoch: string } & PageMessage} MessageFrame
- * @typedef {{ from: number, to: number, reason: "expired" | "overflow" }} Missing
+ * @typedef {{ from: number, to: number, reason: "expired" | "overflow" | "too_large" }} Missing
  * @typedef {{ type: "streamer.page", n: number, stream: "user", epoch: string, after: number, through: number, top: number,
  *   messages: PageMessage[], missing: Missing[], reset?: "epoch" | "ahead" | null, expires_in: number, now: number
  *   }} PageFrame

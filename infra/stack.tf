@@ -74,6 +74,7 @@ locals {
     management_endpoint_aliases = var.management_endpoint_aliases == null ? null : join(",", var.management_endpoint_aliases)
     max_age_seconds             = var.max_age_seconds
     max_connections_per_user    = var.max_connections_per_user
+    max_payload_bytes           = var.max_payload_bytes
     max_posts_per_second        = local.max_posts_per_second
     permissions_claim           = var.permissions_claim
     required_permission         = var.required_permission

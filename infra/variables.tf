@@ -583,6 +583,17 @@ variable "max_message_bytes" {
   }
 }
 
+variable "max_payload_bytes" {
+  description = "Maximum size of a payload that is posted to a connection; null uses API Gateway's limit, 131072. AWS limits WebSocket frames to 32768 bytes and does not document whether API Gateway splits a larger payload into frames: `streamer doctor` shows what it does. If it closes the connection, set 32768; a larger payload then becomes a dead letter."
+  type        = number
+  default     = null
+
+  validation {
+    condition     = var.max_payload_bytes == null || try(floor(var.max_payload_bytes) == var.max_payload_bytes && var.max_payload_bytes >= 8192 && var.max_payload_bytes <= 131072, false)
+    error_message = "max_payload_bytes must be a whole number from 8192 to 131072 (128 KiB), API Gateway's limit."
+  }
+}
+
 variable "batch_size" {
   description = "Maximum number of messages in an invocation; null uses the value in stack.json. More than 10 require a batching window and a standard queue."
   type        = number

@@ -4,6 +4,7 @@ use std::{ops::RangeInclusive, time::Duration};
 
 use streamer_connections::{CONNECT_GRACE_SECONDS, Endpoints, connect_grace};
 use streamer_environment::{Environment, EnvironmentError, Faulty, Variable, values};
+use streamer_gateway::{MAX_PAYLOAD_BYTES, PayloadLimit};
 use streamer_mailbox::{MAILBOX_GENERATION, MAILBOX_MAX_MESSAGES, MAILBOX_TABLE};
 use streamer_queue::{QueueKind, RECEIPTS_QUEUE_URL, receipts_queue_url};
 use streamer_telemetry::{LOG_LEVEL, STAGE, Settings};
@@ -60,7 +61,7 @@ const TIMEOUT_SECONDS: Variable = Variable {
 };
 
 /// Everything that `delivery-worker` reads from its environment.
-pub const VARIABLES: [Variable; 16] = [
+pub const VARIABLES: [Variable; 17] = [
     WEBSOCKET_ENDPOINT,
     WEBSOCKET_ENDPOINT_ALIASES,
     QUEUE_URL,
@@ -70,6 +71,7 @@ pub const VARIABLES: [Variable; 16] = [
     AWAY_GRACE_SECONDS,
     MAX_AGE_SECONDS,
     MAX_POSTS_PER_SECOND,
+    MAX_PAYLOAD_BYTES,
     TIMEOUT_SECONDS,
     CONNECTIONS_TABLE,
     MAILBOX_TABLE,
@@ -103,6 +105,8 @@ pub struct Config {
     pub policy: Policy,
     /// Posts that an execution environment may begin in a second, if limited.
     pub posts_per_second: Option<u32>,
+    /// The maximum size of a payload.
+    pub payloads: PayloadLimit,
     /// The function's timeout, which bounds an invocation where this machine's clock differs from Lambda's.
     pub timeout: Duration,
     /// The connection table's name. `None` where only messages for connections are delivered.
@@ -140,6 +144,7 @@ impl Config {
         let max_age = environment.or(&MAX_AGE_SECONDS, max_age, || MAX_AGE);
         let pace = |text: &str| text.parse().ok().filter(|posts| (1..=10_000).contains(posts));
         let posts_per_second = environment.optional(&MAX_POSTS_PER_SECOND, pace);
+        let payloads = PayloadLimit::read(&mut environment);
         let timeout = |text: &str| {
             values::seconds(text)
                 .filter(|timeout| (Duration::from_secs(1)..=time::MAX_TIMEOUT).contains(timeout))
@@ -157,6 +162,7 @@ impl Config {
                 receipts_queue_url: receipts_queue_url?,
                 policy: Policy { queue_kind, connect_grace, away_grace, max_age },
                 posts_per_second: posts_per_second?,
+                payloads: payloads?,
                 timeout: timeout?,
                 table: table?,
                 mailbox: mailbox?,

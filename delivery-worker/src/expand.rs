@@ -6,10 +6,7 @@ use std::{
 };
 
 use futures::future::join_all;
-use streamer_message::{
-    Audience, ConnectionId,
-    limits::{CONNECTIONS, PAYLOAD_BYTES},
-};
+use streamer_message::{Audience, ConnectionId, limits::CONNECTIONS};
 use streamer_queue::QueueKind;
 
 use crate::{
@@ -96,7 +93,7 @@ fn source_of(record: &Record, kind: QueueKind, now: SystemTime) -> Option<Source
 
 /// Returns the route of a record's message, or the outcome of a record that has none.
 fn route<'a, G>(
-    Worker { policy, table, .. }: &Worker<G>,
+    Worker { policy, payloads, table, .. }: &Worker<G>,
     record: &'a Record,
     pages: &HashMap<Source<'a>, FirstPages>,
     now: SystemTime,
@@ -104,8 +101,9 @@ fn route<'a, G>(
     let message = record.content.as_ref().map_err(|error| Outcome::Poison(error.clone()))?;
     // An expired message needs no dead letter.
     if !message.is_expired(now) {
-        if message.payload.len() > PAYLOAD_BYTES {
-            return Err(Outcome::Rejected(Rejection::Payload(message.payload.len())));
+        let (bytes, limit) = (message.payload.len(), payloads.bytes());
+        if bytes > limit {
+            return Err(Outcome::Rejected(Rejection::Payload { bytes, limit }));
         }
         if policy.queue_kind == QueueKind::Fifo && policy.is_too_old(record, now) {
             return Err(Outcome::Exhausted(cause_on_fifo(message, pages)));

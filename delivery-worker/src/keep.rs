@@ -15,7 +15,7 @@ use std::{
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use streamer_mailbox::{DynamoTable, Mailbox, Stream};
-use streamer_message::{Audience, ConnectionId, Position, limits::KEPT_PAYLOAD_BYTES};
+use streamer_message::{Audience, ConnectionId, Position};
 use streamer_queue::QueueKind;
 
 pub(crate) use self::calls::no_answer;
@@ -105,14 +105,14 @@ impl Kept {
     /// Returns the messages that are to be kept and have not expired, in order of arrival. Rejects those that cannot be
     /// kept.
     fn admit<G>(&mut self, worker: &Worker<G>, records: &[Record], now: SystemTime) -> Vec<usize> {
-        let mut valid = Vec::new();
+        let (mut valid, limit) = (Vec::new(), worker.payloads.kept_bytes());
         for (index, record) in records.iter().enumerate() {
             let Ok(message) = &record.content else { continue };
             if message.envelope.keep.is_none() || message.is_expired(now) {
                 continue;
             }
             let rejection = match (message.payload.len(), &worker.mailbox) {
-                (bytes, _) if bytes > KEPT_PAYLOAD_BYTES => Rejection::KeptPayload(bytes),
+                (bytes, _) if bytes > limit => Rejection::KeptPayload { bytes, limit },
                 (_, None) => Rejection::NoMailbox,
                 _ => {
                     valid.push(index);

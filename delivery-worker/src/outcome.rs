@@ -2,11 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use streamer_message::{
-    ConnectionId, Parts,
-    dead_letter::Reason,
-    limits::{KEPT_PAYLOAD_BYTES, PAYLOAD_BYTES},
-};
+use streamer_message::{ConnectionId, Parts, dead_letter::Reason};
 
 use crate::decode::Poison;
 
@@ -40,16 +36,26 @@ pub enum Outcome {
 /// Why no attempt to deliver a message can succeed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rejection {
-    /// The payload has this many bytes, more than API Gateway delivers. It was not posted.
-    Payload(usize),
+    /// The payload is larger than the worker posts. It was not posted.
+    Payload {
+        /// Its size.
+        bytes: usize,
+        /// The maximum size.
+        limit: usize,
+    },
     /// API Gateway answered with this status and this body.
     Status(u16, String),
     /// The audience is a tenant, which a FIFO queue does not support.
     Audience,
     /// The audience is a user or a tenant, and the worker has no connection table.
     NoTable,
-    /// The payload has this many bytes, more than can be kept. It was neither stored nor posted.
-    KeptPayload(usize),
+    /// The payload is larger than can be kept. It was neither stored nor posted.
+    KeptPayload {
+        /// Its size.
+        bytes: usize,
+        /// The maximum size.
+        limit: usize,
+    },
     /// The message is to be kept, and the worker has no mailbox.
     NoMailbox,
 }
@@ -249,15 +255,15 @@ impl fmt::Display for Cause {
 impl fmt::Display for Rejection {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Payload(bytes) => {
-                write!(formatter, "the payload has {bytes} bytes, API Gateway delivers {PAYLOAD_BYTES}")
+            Self::Payload { bytes, limit } => {
+                write!(formatter, "the payload has {bytes} bytes, at most {limit} are posted")
             }
             Self::Status(status, _) => write!(formatter, "{status}"),
             Self::NoTable => formatter.write_str(
                 "no connection table is configured, so only messages for connections are delivered: set CONNECTIONS_TABLE",
             ),
-            Self::KeptPayload(bytes) => {
-                write!(formatter, "the payload has {bytes} bytes, at most {KEPT_PAYLOAD_BYTES} can be kept: send it without `keep`, or a reference to it")
+            Self::KeptPayload { bytes, limit } => {
+                write!(formatter, "the payload has {bytes} bytes, at most {limit} can be kept: send it without `keep`, or a reference to it")
             }
             Self::NoMailbox => {
                 formatter.write_str("no mailbox is configured, so no message can be kept: set MAILBOX_TABLE")

@@ -1,6 +1,7 @@
 //! The resources that one execution environment keeps between invocations.
 
 use streamer_connections::{ConnectionTable, Endpoints};
+use streamer_gateway::PayloadLimit;
 use streamer_mailbox::{DynamoTable, Mailbox};
 use streamer_queue::{Queue, ReceiptsQueue};
 use streamer_telemetry::Telemetry;
@@ -27,6 +28,8 @@ pub struct Worker<G> {
     pub receipts: ReceiptsQueue,
     /// When to retry and when to give up.
     pub policy: Policy,
+    /// The maximum size of a payload. A larger one is rejected.
+    pub payloads: PayloadLimit,
     /// Decides which posts may begin.
     pub gate: Gate,
     /// Connections that have already received a FIFO queue's message.

@@ -6,6 +6,7 @@
 //! - [`pool`] keeps connections: it opens each [`connection`] and replaces a lost one. [`http1`] and [`http2`] send a
 //!   [`post`] on it.
 //! - [`sign`] signs each post by AWS Signature Version 4, corrected by the skew of this machine's clock.
+//! - [`PayloadLimit`] bounds the payloads that the functions post.
 //! - [`clock`] measures ages across a freeze of the execution environment.
 //!
 //! The client supports this one call, because the orchestration of a general client dominates the cost of a post. The
@@ -18,6 +19,7 @@ mod dial;
 pub mod http1;
 pub mod http2;
 mod management;
+mod payload_limit;
 pub mod pool;
 pub mod post;
 pub mod sign;
@@ -27,6 +29,7 @@ use bytes::Bytes;
 use streamer_message::ConnectionId;
 
 pub use management::{InvalidEndpoint, ManagementApi};
+pub use payload_limit::{MAX_PAYLOAD_BYTES, PayloadLimit};
 
 /// Posts payloads to connections: over the network, or in memory for tests in virtual time.
 pub trait Gateway: Send + Sync {

@@ -101,6 +101,7 @@ run "variables_reach_function_environment" {
     connect_grace_seconds       = 0
     management_endpoint_aliases = ["https://ws.example.com/production"]
     max_age_seconds             = 600
+    max_payload_bytes           = 32768
     mailbox                     = true
     receipts                    = true
   }

@@ -70,6 +70,26 @@ run "rejects_dead_letter_retention_not_above_retention" {
   expect_failures = [aws_sqs_queue.dead_letter]
 }
 
+run "rejects_small_limit_of_payloads" {
+  command = plan
+
+  variables {
+    max_payload_bytes = 8191
+  }
+
+  expect_failures = [var.max_payload_bytes]
+}
+
+run "rejects_limit_of_payloads_above_api_gateways" {
+  command = plan
+
+  variables {
+    max_payload_bytes = 131073
+  }
+
+  expect_failures = [var.max_payload_bytes]
+}
+
 run "rejects_large_batch_without_window" {
   command = plan
 

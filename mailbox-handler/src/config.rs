@@ -3,6 +3,7 @@
 use std::{ops::RangeInclusive, time::Duration};
 
 use streamer_environment::{Environment, EnvironmentError, Variable, values};
+use streamer_gateway::{MAX_PAYLOAD_BYTES, PayloadLimit};
 use streamer_mailbox::{MAILBOX_GENERATION, MAILBOX_TABLE, generation, required_mailbox_table};
 use streamer_queue::{RECEIPTS_QUEUE_URL, receipts_queue_url};
 use streamer_telemetry::{LOG_LEVEL, STAGE, Settings};
@@ -24,13 +25,14 @@ const TIMEOUT_SECONDS: Variable = Variable {
 };
 
 /// Everything that `mailbox-handler` reads from its environment.
-pub const VARIABLES: [Variable; 8] = [
+pub const VARIABLES: [Variable; 9] = [
     WEBSOCKET_ENDPOINT,
     CONNECTIONS_TABLE,
     MAILBOX_TABLE,
     MAILBOX_GENERATION,
     RECEIPTS_QUEUE_URL,
     TIMEOUT_SECONDS,
+    MAX_PAYLOAD_BYTES,
     LOG_LEVEL,
     STAGE,
 ];
@@ -59,6 +61,8 @@ pub struct Config {
     pub generation: String,
     /// The receipts queue's URL. `None` where receipts are not sent.
     pub receipts_queue_url: Option<String>,
+    /// The maximum size of a page, and of a kept payload with its position.
+    pub payloads: PayloadLimit,
     /// The function's timeout, which bounds an invocation where this machine's clock differs from Lambda's.
     pub timeout: Duration,
     /// The settings of logs and metrics.
@@ -78,6 +82,7 @@ impl Config {
         let receipts_queue_url = receipts_queue_url(&mut environment);
         let timeout = |text: &str| values::seconds(text).filter(|timeout| TIMEOUTS.contains(timeout));
         let timeout = environment.or(&TIMEOUT_SECONDS, timeout, || DEFAULT_TIMEOUT);
+        let payloads = PayloadLimit::read(&mut environment);
         let telemetry = Settings::read(&mut environment);
         environment.finish(|| {
             Ok(Self {
@@ -86,6 +91,7 @@ impl Config {
                 mailbox: mailbox?,
                 generation: generation?,
                 receipts_queue_url: receipts_queue_url?,
+                payloads: payloads?,
                 timeout: timeout?,
                 telemetry: telemetry?,
             })

@@ -34,7 +34,7 @@ use aws_lambda_events::apigw::ApiGatewayProxyResponse;
 use streamer_connections::{Connection, ConnectionTable, TableError};
 use streamer_environment::aws::chain;
 use streamer_events::WebSocketEvent;
-use streamer_gateway::Gateway;
+use streamer_gateway::{Gateway, PayloadLimit};
 use streamer_mailbox::{DynamoTable, Mailbox, Table};
 use streamer_message::{
     ConnectionId,
@@ -59,6 +59,8 @@ pub struct MailboxHandler<G, T = DynamoTable> {
     pub gateway: G,
     /// The management endpoint behind the gateway, which registered devices have.
     pub endpoint: String,
+    /// The maximum size of a page, and of a kept payload with its position.
+    pub payloads: PayloadLimit,
     /// The queue for receipts of acknowledged messages.
     pub receipts: ReceiptsQueue,
     /// Logs and metrics.

@@ -17,8 +17,16 @@ const MAX_IDLE: usize = 1;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    let Config { endpoint, connections, mailbox, generation, receipts_queue_url, timeout, telemetry } =
-        Config::read(Environment::of_process())?;
+    let Config {
+        endpoint,
+        connections,
+        mailbox,
+        generation,
+        receipts_queue_url,
+        payloads,
+        timeout,
+        telemetry,
+    } = Config::read(Environment::of_process())?;
     let aws = aws::load().await;
     let receipts_queue = receipts_queue_url.map(|url| Queue::new(aws_sdk_sqs::Client::new(&aws), url));
     let dynamodb = aws_sdk_dynamodb::Client::new(&aws);
@@ -28,6 +36,7 @@ async fn main() -> Result<(), Error> {
         mailbox: Mailbox::new(DynamoTable::new(dynamodb, mailbox), settings),
         gateway: ManagementApi::new(&aws, &endpoint, MAX_IDLE)?,
         endpoint,
+        payloads,
         receipts: ReceiptsQueue::new(receipts_queue, telemetry.stage()),
         telemetry: Telemetry::start("mailbox-handler", telemetry),
     };

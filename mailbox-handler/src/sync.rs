@@ -36,7 +36,9 @@ impl<G: Gateway, T: Table> MailboxHandler<G, T> {
         let Some(request) = sync.streams.iter().find(|request| request.stream == StreamName::User) else {
             return Ok(());
         };
-        let limits = PageLimits { bytes: sync.max_bytes(), reads: MAX_READS };
+        let payload_bytes = self.payloads.kept_bytes();
+        let limits =
+            PageLimits { bytes: sync.max_bytes().min(payload_bytes), payload_bytes, reads: MAX_READS };
         let page = self.mailbox.page(&stream, &request.start(), limits, time.now()).await?;
         let frame = frame::encode(sync.n, request.stream, &page, connection.connected_at, time.now());
         let id = &connection.connection_id;
@@ -78,8 +80,12 @@ fn report(connection: &ConnectionId, sync: &SyncFrame, page: &Page, time: &Time,
     metrics.count(metric::GAPS, page.missing.len());
     metrics.time(metric::PAGE_LATENCY, time.elapsed());
     if !page.missing.is_empty() {
-        let (expired, overflow) = (ranges(MissingReason::Expired), ranges(MissingReason::Overflow));
-        metrics.property("gaps", serde_json::json!({ "expired": expired, "overflow": overflow }));
+        let gaps = serde_json::json!({
+            "expired": ranges(MissingReason::Expired),
+            "overflow": ranges(MissingReason::Overflow),
+            "too_large": ranges(MissingReason::TooLarge),
+        });
+        metrics.property("gaps", gaps);
     }
     tracing::info!(
         connection_id = %connection,

@@ -27,7 +27,7 @@ const MAX_READ: usize = 100;
 /// Bytes of a message on a page besides its id and its payload: `{"seq":1000000000000,"id":"","payload":},`.
 const MESSAGE_BYTES: usize = 48;
 
-/// Bytes of a missing range on a page: `{"from":1000000000000,"to":1000000000000,"reason":"overflow"},`.
+/// Bytes of a missing range on a page: `{"from":1000000000000,"to":1000000000000,"reason":"too_large"},`.
 const MISSING_BYTES: usize = 64;
 
 /// The bounds of a page.
@@ -36,6 +36,8 @@ pub struct PageLimits {
     /// Maximum size of its messages and of its missing ranges in bytes, give or take two ranges. A single message may be
     /// larger.
     pub bytes: usize,
+    /// Maximum size of the payload of one message in bytes. The client is told that a larger one is missing.
+    pub payload_bytes: usize,
     /// Maximum number of calls for its messages. Each reads up to 1 MB.
     pub reads: usize,
 }
@@ -103,7 +105,7 @@ impl<T: Table> Mailbox<T> {
             Start::Oldest => (None, None),
             Start::Now => (Some(head.top), None),
         };
-        let mut builder = Builder::new(&head, after, limits.bytes, now);
+        let mut builder = Builder::new(&head, after, limits, now);
         let mut has_read = false;
         for _ in 0..limits.reads.max(1) {
             let Some((range, limit)) = builder.next_read() else { break };
@@ -130,7 +132,7 @@ struct Builder {
     floor: u64,
     /// Whether the client is told which messages before the first one are missing.
     has_claim: bool,
-    max_bytes: usize,
+    limits: PageLimits,
     /// Whether numbers before the first message are left out.
     skips: bool,
     after: u64,
@@ -145,14 +147,14 @@ struct Builder {
 
 impl Builder {
     /// Begins a page behind a client's position. Without one, the page begins with the first message.
-    fn new(head: &Head, after: Option<u64>, max_bytes: usize, now: SystemTime) -> Self {
+    fn new(head: &Head, after: Option<u64>, limits: PageLimits, now: SystemTime) -> Self {
         let start = after.unwrap_or(head.floor);
         Self {
             now,
             top: head.top,
             floor: head.floor,
             has_claim: after.is_some(),
-            max_bytes,
+            limits,
             skips: after.is_none(),
             after: start,
             through: start,
@@ -173,7 +175,7 @@ impl Builder {
             0 => self.blind_read,
             count => {
                 let average = (self.bytes / count).max(1);
-                (self.max_bytes.saturating_sub(self.bytes) / average + 1).clamp(1, MAX_READ)
+                (self.limits.bytes.saturating_sub(self.bytes) / average + 1).clamp(1, MAX_READ)
             }
         };
         (!done).then_some((range, limit))
@@ -185,11 +187,16 @@ impl Builder {
             if message.until <= self.now {
                 continue;
             }
+            if message.body.len() > self.limits.payload_bytes {
+                self.advance(seq - 1);
+                self.pass(seq, MissingReason::TooLarge);
+                continue;
+            }
             let bytes = MESSAGE_BYTES + message.id.as_str().len() + message.body.len();
             let has_gap = !self.skips && self.through + 1 < seq;
             let is_alone = self.messages.is_empty() && self.missing.is_empty() && !has_gap;
             self.advance(seq - 1);
-            if !is_alone && self.bytes + bytes > self.max_bytes {
+            if !is_alone && self.bytes + bytes > self.limits.bytes {
                 self.is_full = true;
                 return;
             }
@@ -204,31 +211,28 @@ impl Builder {
 
     /// Moves on to `seq`, past numbers without a message.
     fn advance(&mut self, seq: u64) {
-        if seq <= self.through {
-            return;
-        }
-        let from = self.through + 1;
-        self.through = seq;
-        if self.skips {
-            self.after = seq;
-            return;
-        }
-        let overflow = seq.min(self.floor);
-        if from <= overflow {
-            self.miss(Missing { from, to: overflow, reason: MissingReason::Overflow });
-        }
-        let from = from.max(overflow + 1);
-        if from <= seq {
-            match self.missing.last_mut() {
-                Some(last) if last.reason == MissingReason::Expired && last.to + 1 == from => last.to = seq,
-                _ => self.miss(Missing { from, to: seq, reason: MissingReason::Expired }),
-            }
-        }
+        self.pass(seq.min(self.floor), MissingReason::Overflow);
+        self.pass(seq, MissingReason::Expired);
     }
 
-    fn miss(&mut self, missing: Missing) {
-        self.bytes += MISSING_BYTES;
-        self.missing.push(missing);
+    /// Moves on to `to`, past numbers that are missing for a reason.
+    fn pass(&mut self, to: u64, reason: MissingReason) {
+        let from = self.through + 1;
+        if to < from {
+            return;
+        }
+        self.through = to;
+        if self.skips {
+            self.after = to;
+            return;
+        }
+        match self.missing.last_mut() {
+            Some(last) if last.reason == reason && last.to + 1 == from => last.to = to,
+            _ => {
+                self.bytes += MISSING_BYTES;
+                self.missing.push(Missing { from, to, reason });
+            }
+        }
     }
 
     /// Leaves out the numbers up to `floor`.

@@ -64,6 +64,7 @@ pub(crate) async fn run(name: &str, endpoint: &str, number: usize) -> anyhow::Re
                 dead_letters: Queue::new(aws_sdk_sqs::Client::new(&aws), "http://127.0.0.1:9/"),
                 receipts: ReceiptsQueue::new(None, "test"),
                 policy: POLICY,
+                payloads: PayloadLimit::default(),
                 gate: Gate::default(),
                 served: delivery_worker::served::Served::default(),
                 telemetry: telemetry("delivery-worker"),

@@ -8,7 +8,7 @@ use streamer_tests::{
     doubles::{Entry, QueueDouble, TableDouble},
     event::{EPOCH_MILLIS, batch, message},
     gateway::{MemoryGateway, status},
-    worker::{Rig, TIMEOUT},
+    worker::{Rig, TIMEOUT, payload_limit},
 };
 use tokio::time::Instant;
 
@@ -32,8 +32,26 @@ mod rejected {
         let dead = rig.dead();
         assert_eq!((dead.len(), &dead[0].json()), (1, &serde_json::from_str(&bodies[1])?));
         assert_eq!(dead[0].attribute("streamer.reason"), "rejected");
-        let detail = "the payload has 131073 bytes, API Gateway delivers 131072";
+        let detail = "the payload has 131073 bytes, at most 131072 are posted";
         assert_eq!(dead[0].attribute("streamer.detail"), detail);
+        Ok(())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lower_limit_of_payloads_holds() -> anyhow::Result<()> {
+        let mut rig = Rig::new(MemoryGateway::always(status(200)));
+        rig.worker.payloads = payload_limit(32 * 1024);
+        let body = |bytes: usize| {
+            let mut body = message("m", &["a"]);
+            body["payload"] = "x".repeat(bytes - 2).into();
+            body.to_string()
+        };
+        let bodies = [body(32 * 1024), body(32 * 1024 + 1)];
+        assert_eq!(rig.invoke(batch(bodies)).await?, ids([]));
+        assert_eq!(rig.worker.gateway.posts().len(), 1);
+        let [dead] = &rig.dead()[..] else { panic!("one dead letter") };
+        let detail = "the payload has 32769 bytes, at most 32768 are posted";
+        assert_eq!(dead.attribute("streamer.detail"), detail);
         Ok(())
     }
 

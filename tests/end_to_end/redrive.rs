@@ -136,7 +136,7 @@ async fn lists_and_redrives_selected_dead_letters() -> anyhow::Result<()> {
         deployment.send_dead_letter(&Deployment::body(letter, &id).await?, &exhausted(cause)).await?;
     }
     for (letter, bytes) in [("large", 140_000), ("larger", 150_000)] {
-        let detail = format!("the payload has {bytes} bytes, API Gateway delivers 131072");
+        let detail = format!("the payload has {bytes} bytes, at most 131072 are posted");
         deployment
             .send_dead_letter(
                 &Deployment::body(letter, &id).await?,
@@ -157,7 +157,7 @@ async fn lists_and_redrives_selected_dead_letters() -> anyhow::Result<()> {
         };
         assert!(has(&["2", "exhausted", "1day", "1h"], &format!("to {id} 503")), "{}", listed.out);
         assert!(has(&["1", "exhausted", "1day", "1h"], &format!("to {id} timeout")), "{}", listed.out);
-        assert!(has(&["2", "rejected"], "has 140000 bytes, API Gateway delivers 131072"), "{}", listed.out);
+        assert!(has(&["2", "rejected"], "has 140000 bytes, at most 131072 are posted"), "{}", listed.out);
         assert!(has(&["1", "crashed_or_throttled"], &format!("moved to {id} -")), "{}", listed.out);
         assert!(listed.out.contains("6 dead letters, matching: 6; nothing was sent"), "{}", listed.out);
         assert_eq!(deployment.dead_letters().await?, (6, 0));

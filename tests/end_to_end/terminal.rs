@@ -68,7 +68,7 @@ async fn errors_fit_narrow_terminals() -> anyhow::Result<()> {
 async fn tables_fit_narrow_terminals() -> anyhow::Result<()> {
     let deployment = Deployment::new("narrow-tables").await?;
     let (_client, id) = connected(&deployment.stack, "narrow").await?;
-    let cause = "the payload has 140000 bytes, API Gateway delivers 131072";
+    let cause = "the payload has 140000 bytes, at most 131072 are posted";
     let body = Deployment::body("large", &id).await?;
     deployment.send_dead_letter(&body, &[("reason", "rejected"), ("detail", cause)]).await?;
     let Deployment { stack, streamer, delivery, .. } = &deployment;
@@ -99,7 +99,7 @@ async fn tables_fit_narrow_terminals() -> anyhow::Result<()> {
 async fn receipts_fit_narrow_terminals() -> anyhow::Result<()> {
     let queues = Queues::new("narrow-receipts").await?;
     let (id, user) = ("a".repeat(60), "b".repeat(60));
-    let cause = "the payload has 140000 bytes, API Gateway delivers 131072";
+    let cause = "the payload has 140000 bytes, at most 131072 are posted";
     let to = json!({"user": {"tenant": "acme", "user": user}});
     queues.send_receipt(&receipt(&id, "rejected", &json!({"to": to, "cause": cause}))).await?;
     queues.send_receipt("no receipt").await?;

@@ -11,7 +11,7 @@ use delivery_worker::{Worker, admission::Gate, policy::Policy, served::Served, t
 use serde_json::Value;
 use streamer_environment::Environment;
 use streamer_events::SqsEvent;
-use streamer_gateway::Gateway;
+use streamer_gateway::{Gateway, PayloadLimit};
 use streamer_message::{Receipt, sqs::FIFO_SUFFIX};
 use streamer_queue::{Queue, QueueKind, ReceiptsQueue};
 use streamer_telemetry::{Settings, Telemetry};
@@ -122,6 +122,7 @@ impl<G: Gateway> Rig<G> {
             dead_letters: queue(&dead_letters, "dead-letters"),
             receipts: receipts_queue(&receipts),
             policy: Policy { queue_kind, ..POLICY },
+            payloads: PayloadLimit::default(),
             gate: Gate::default(),
             served: Served::default(),
             telemetry: telemetry("delivery-worker"),
@@ -214,6 +215,17 @@ impl<G: Gateway> Rig<G> {
     pub fn dead(&self) -> Vec<Sent> {
         self.dead_letters.entries().into_iter().map(Sent::from).collect()
     }
+}
+
+/// Returns the limit that `MAX_PAYLOAD_BYTES` sets to so many bytes.
+///
+/// # Panics
+/// When the variable does not accept them.
+#[must_use]
+pub fn payload_limit(bytes: usize) -> PayloadLimit {
+    let bytes = bytes.to_string();
+    #[expect(clippy::expect_used, reason = "a bug in the tests")]
+    PayloadLimit::read(&mut Environment::of([("MAX_PAYLOAD_BYTES", bytes.as_str())])).expect("a limit")
 }
 
 /// Returns the receipts queue of the stage `test`.

@@ -14,7 +14,7 @@ use streamer_mailbox::{Appended, Device, Mailbox, NewMessage, Page, PageLimits, 
 use streamer_message::{ConnectionId, MessageId, frame::Start};
 use streamer_tests::mailbox::MemoryTable;
 
-const LIMITS: PageLimits = PageLimits { bytes: 30 * 1024, reads: 4 };
+const LIMITS: PageLimits = PageLimits { bytes: 30 * 1024, payload_bytes: 127 * 1024, reads: 4 };
 
 /// Returns a time so many seconds after the tests begin.
 fn at(seconds: u64) -> SystemTime {

@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 use aws_lambda_events::apigw::ApiGatewayProxyResponse;
 use mailbox_handler::{HandlerError, MailboxHandler, time::Time};
 use serde_json::{Value, json};
+use streamer_gateway::PayloadLimit;
 use streamer_mailbox::{Device, Mailbox, NewMessage, Settings, Stream};
 use streamer_message::MessageId;
 use streamer_tests::{
@@ -60,6 +61,7 @@ impl Rig {
             mailbox: Mailbox::new(mailbox.clone(), Settings::default()),
             gateway,
             endpoint: ENDPOINT.to_owned(),
+            payloads: PayloadLimit::default(),
             receipts: receipts_queue(&receipts),
             telemetry: telemetry("mailbox-handler").with_metrics_to(metrics.clone()),
         };

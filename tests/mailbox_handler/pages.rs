@@ -8,7 +8,10 @@ use streamer_message::{
     MessageId,
     limits::{ID_CHARACTERS, KEPT_PAYLOAD_BYTES, PAGE_BYTES, PAYLOAD_BYTES},
 };
-use streamer_tests::event::{CONNECTION, EPOCH_MILLIS, epoch};
+use streamer_tests::{
+    event::{CONNECTION, EPOCH_MILLIS, epoch},
+    worker::payload_limit,
+};
 use tracing::Level;
 
 use crate::{HOUR, Rig, stream_of, written::logged};
@@ -83,6 +86,39 @@ async fn largest_message_is_alone() {
     assert!(bytes > KEPT_PAYLOAD_BYTES && bytes <= PAYLOAD_BYTES, "{bytes}");
 }
 
+/// A client whose connection is closed by a large frame would connect and ask for it again and again.
+#[tokio::test(start_paused = true)]
+async fn lower_limit_of_payloads_makes_a_gap() {
+    let mut rig = Rig::accepting();
+    rig.handler.payloads = payload_limit(32 * 1024);
+    let sized = |bytes: usize| json!("x".repeat(bytes - 2)).to_string();
+    for (id, bytes) in
+        [("small", 3), ("large", 31 * 1024 + 1), ("larger", KEPT_PAYLOAD_BYTES), ("most", 31 * 1024)]
+    {
+        rig.keep("anna", id, &sized(bytes), HOUR).await;
+    }
+    let first = rig.page_after(0).await;
+    let missing = json!([{ "from": 2, "to": 3, "reason": "too_large" }]);
+    assert_eq!((&first["missing"], seqs(&first), range(&first)), (&missing, vec![1], [0, 3, 4]));
+    let second = rig.page_after(3).await;
+    assert_eq!((seqs(&second), range(&second)), (vec![4], [3, 4, 4]));
+    let texts = rig.handler.gateway.texts(CONNECTION);
+    assert!(texts.iter().all(|text| text.len() <= 32 * 1024));
+    assert_eq!(rig.metrics.lines()[0]["gaps"]["too_large"], 1);
+}
+
+/// Without a position there is no claim to a message, so there is no gap.
+#[tokio::test(start_paused = true)]
+async fn new_device_skips_large_messages() {
+    let mut rig = Rig::accepting();
+    rig.handler.payloads = payload_limit(8 * 1024);
+    rig.keep("anna", "large", &json!("x".repeat(8 * 1024)).to_string(), HOUR).await;
+    rig.keep("anna", "small", "1", HOUR).await;
+    rig.send(r#"{"type":"streamer.sync","streams":[{"stream":"user"}]}"#).await.unwrap();
+    let page = rig.frames().pop().unwrap();
+    assert_eq!((&page["missing"], seqs(&page), range(&page)), (&json!([]), vec![2], [1, 2, 2]));
+}
+
 #[tokio::test(start_paused = true)]
 async fn missing_ranges_are_told_and_counted() {
     let rig = Rig::accepting();
@@ -99,7 +135,10 @@ async fn missing_ranges_are_told_and_counted() {
     ]);
     assert_eq!((&page["missing"], seqs(&page), range(&page)), (&missing, vec![4, 5, 7], [1, 7, 7]));
     let line = rig.metrics.lines().pop().unwrap();
-    assert_eq!((line["Gaps"].as_f64(), &line["gaps"]), (Some(2.0), &json!({ "expired": 1, "overflow": 1 })));
+    assert_eq!(
+        (line["Gaps"].as_f64(), &line["gaps"]),
+        (Some(2.0), &json!({ "expired": 1, "overflow": 1, "too_large": 0 }))
+    );
     assert_eq!((line["PagesPosted"].as_f64(), line["PageMessages"].as_f64()), (Some(1.0), Some(3.0)));
     assert!(line["PageLatency"].is_number());
 }

@@ -270,8 +270,8 @@ mod tests {
             DeadLetter { detail, ..DeadLetter::from(Received::read(message(TO_USER)).unwrap()) }.cause()
         };
         assert_eq!(
-            cause("the payload has 140000 bytes, API Gateway delivers 131072".to_owned()),
-            "the payload has N bytes, API Gateway delivers N"
+            cause("the payload has 140000 bytes, at most 131072 are posted".to_owned()),
+            "the payload has N bytes, at most N are posted"
         );
         assert_eq!(cause("é".repeat(100)), "é".repeat(48));
         assert_eq!(cause("no object (line 1, column 12)".to_owned()), "no object (line N, column N)");

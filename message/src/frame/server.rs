@@ -111,6 +111,8 @@ pub enum MissingReason {
     Expired,
     /// The stream had more messages than are kept for one user.
     Overflow,
+    /// Its payload is larger than what the deployment posts: the limit was lowered after it was kept.
+    TooLarge,
 }
 
 /// Why a page does not begin at the client's position.

@@ -15,7 +15,7 @@ use streamer_tests::{
     doubles::{MailboxDouble, MailboxFault, TableDouble},
     event::{EPOCH_MILLIS, batch, epoch, message},
     gateway::{MemoryGateway, status},
-    worker::{Rig, Sent},
+    worker::{Rig, Sent, payload_limit},
 };
 
 use super::{frames, kept, kept_for, numbered, register, rig, with_devices};
@@ -138,6 +138,30 @@ async fn payload_of_127_kib_is_kept() -> anyhow::Result<()> {
     assert!((KEPT_PAYLOAD_BYTES..=128 * 1024).contains(&frame.len()), "{}", frame.len());
     let [dead] = &rig.dead()[..] else { panic!("one dead letter") };
     assert!(dead.attribute("streamer.detail").contains("at most 130048 can be kept"));
+    Ok(())
+}
+
+/// The frame with the position stays within the limit.
+#[tokio::test(start_paused = true)]
+async fn lower_limit_of_payloads_bounds_kept_frames() -> anyhow::Result<()> {
+    let mailbox = with_devices(&["a"]);
+    let mut rig = rig(accepting(), &mailbox);
+    rig.worker.payloads = payload_limit(32 * 1024);
+    let sized = |id: &str, bytes: usize| {
+        let mut message = kept(id);
+        message["payload"] = "x".repeat(bytes - 2).into();
+        message.to_string()
+    };
+    let longest_id = "\u{1}".repeat(128);
+    assert_eq!(
+        rig.invoke(batch([sized(&longest_id, 31 * 1024), sized("large", 31 * 1024 + 1)])).await?,
+        ids([])
+    );
+    assert_eq!(mailbox.messages("anna"), [(1, longest_id)]);
+    let [frame] = &rig.worker.gateway.texts("a")[..] else { panic!("one post") };
+    assert!((31 * 1024..=32 * 1024).contains(&frame.len()), "{}", frame.len());
+    let [dead] = &rig.dead()[..] else { panic!("one dead letter") };
+    assert!(dead.attribute("streamer.detail").contains("at most 31744 can be kept"));
     Ok(())
 }
 

@@ -53,7 +53,7 @@ pub(crate) enum Effect {
         epoch: String,
         /// The first and the last number; `None` if the number of messages is unknown.
         range: Option<(u64, u64)>,
-        /// Why: `expired`, `overflow`, `epoch` or `ahead`.
+        /// Why: `expired`, `overflow`, `too_large`, `epoch` or `ahead`.
         reason: String,
     },
     /// Tell the application that it has everything.

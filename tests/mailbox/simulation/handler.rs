@@ -16,7 +16,7 @@ use super::{
 use crate::stream;
 
 /// About four messages.
-const LIMITS: PageLimits = PageLimits { bytes: 240, reads: 2 };
+const LIMITS: PageLimits = PageLimits { bytes: 240, payload_bytes: 127 * 1024, reads: 2 };
 
 /// Answers a sync. A call that fails ends it without an answer.
 pub(crate) async fn answer(world: Rc<World>, socket: u32, text: String) {

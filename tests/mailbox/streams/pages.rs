@@ -216,7 +216,7 @@ async fn missing_ranges_fill_a_page() {
     append(&mailbox, &texts.iter().map(String::as_str).collect::<Vec<_>>()).await;
     table.remove_expired(at(9000), |key| key.starts_with('m') && key.ends_with(['1', '3', '5', '7', '9']));
     let epoch = page(&mailbox, Start::Now).await.epoch;
-    let limits = PageLimits { bytes: 5000, reads: 8 };
+    let limits = PageLimits { bytes: 5000, reads: 8, ..LIMITS };
     let page = page_at(&mailbox, Start::After(Position { epoch, seq: 0 }), limits, 0).await;
     let messages = page.messages.iter().map(|(seq, message)| {
         format!("{{\"seq\":{seq},\"id\":\"{}\",\"payload\":{}}},", message.id, message.body).len()
