@@ -14,6 +14,7 @@ mod fifo;
 mod hand_back;
 mod kept;
 mod model;
+mod null_fields;
 mod outage;
 mod outcomes;
 mod receipts;
@@ -21,6 +22,7 @@ mod retries;
 mod settling;
 mod simulation;
 mod telemetry;
+mod throttling;
 
 use std::{collections::BTreeSet, time::SystemTime};
 
