@@ -5,12 +5,13 @@ use std::{
     time::SystemTime,
 };
 
-use futures::future::join_all;
+use futures::{StreamExt as _, stream};
 use streamer_message::{
     Audience, ConnectionId,
     limits::{CONNECTIONS, PAYLOAD_BYTES},
 };
 use streamer_queue::QueueKind;
+use tokio::time::Instant;
 
 use crate::{
     Worker,
@@ -25,6 +26,12 @@ use crate::{
 
 /// Pages that are read to find out whether one message can name all connections of a source.
 const FIRST_PAGES: usize = 2;
+
+/// Users and shards that are read concurrently. A batch may have thousands, and Lambda allows a process 1 024 open
+/// files, which the posts need, too.
+///
+/// Source: <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>.
+const SOURCES: usize = 128;
 
 /// A batch with its audiences resolved.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -60,11 +67,17 @@ pub async fn expand<'a, G>(
     let kind = worker.policy.queue_kind;
     let sources: HashSet<_> =
         records.iter().filter_map(|record| source_of(record, kind, time.now())).collect();
+    // Messages for connections wait for as long as one call may take.
+    let until = Instant::now() + time.call_timeout();
     let read = |source: Source<'a>| async move {
-        let pages = first_pages(worker, &source, time).await;
+        let pages = match Instant::now() < until {
+            true => first_pages(worker, &source, time).await,
+            false => Err(Cause::Deadline),
+        };
         (source, pages)
     };
-    let pages: HashMap<_, _> = join_all(sources.into_iter().map(read)).await.into_iter().collect();
+    let pages = stream::iter(sources.into_iter().map(read)).buffer_unordered(SOURCES);
+    let pages: HashMap<_, _> = pages.collect().await;
 
     let mut expanded = Expanded::default();
     for (index, record) in records.iter().enumerate().filter(|(_, record)| record.due.is_none()) {

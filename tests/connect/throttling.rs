@@ -33,7 +33,9 @@ async fn throttled_row_write_gets_500() {
     ] {
         let index = "arn:aws:dynamodb:eu-central-1:123456789012:table/streamer_connections/index/by_user";
         let reason = json!({ "reason": "IndexWriteKeyRangeThroughputExceeded", "resource": index });
-        let dynamo = DynamoDouble::new(move |_, _| Err((code, json!({ "throttlingReasons": [reason] }))));
+        // DynamoDB writes the name as `throttlingReasons` in one of the errors.
+        let reasons = json!({ "ThrottlingReasons": [reason], "throttlingReasons": [reason] });
+        let dynamo = DynamoDouble::new(move |_, _| Err((code, reasons.clone())));
         let key = PublicKey::from_pem(&issuer.public_key).unwrap();
         let verifier = Verifier::new(Keys::One(key), Rules::of(ISSUER, Audience::of("streamer")));
         let handler =

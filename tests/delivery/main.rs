@@ -13,6 +13,7 @@ mod elsewhere;
 mod fifo;
 mod hand_back;
 mod kept;
+mod large_batches;
 mod model;
 mod null_fields;
 mod outage;

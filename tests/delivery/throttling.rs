@@ -13,7 +13,7 @@ use streamer_tests::{
     doubles::{DynamoAnswer, DynamoDouble, MailboxDouble, MailboxFault, QueueDouble, TableDouble},
     event::{EPOCH_MILLIS, batch, epoch, message},
     gateway::{MemoryGateway, status},
-    worker::{ENDPOINT, POLICY, Rig},
+    worker::{ENDPOINT, POLICY, Rig, Sent},
 };
 use tracing::Level;
 
@@ -162,40 +162,40 @@ fn page(input: &Value) -> Value {
     json!({ "Items": rows, "LastEvaluatedKey": if last < 2000 { key } else { Value::Null } })
 }
 
-/// Every third page is throttled. Messages that SQS has confirmed are final, and the next worker reads on behind them.
+/// Messages that SQS has confirmed are final, and the next worker reads on behind them. Two queries find out that the
+/// audience is large.
 #[tokio::test(start_paused = true)]
 async fn throttled_pages_repeat_no_connection() -> anyhow::Result<()> {
-    let calls = AtomicUsize::new(0);
-    let dynamo = DynamoDouble::new(move |_, input| match calls.fetch_add(1, Ordering::Relaxed) % 3 {
-        2 => index_is_full("by_tenant"),
-        _ => Ok(page(input)),
-    });
-    let mut rig = Rig::new(MemoryGateway::always(status(200)));
-    rig.worker.table = Some(dynamo.table());
-    let mut body = json!({ "version": 1, "id": "m", "to": { "tenant": "acme", "shard": 0 }, "payload": "m" });
-    let mut invocations = 0;
-    let mut seen = 0;
-    loop {
-        assert_eq!(rig.invoke(batch([body.to_string()])).await?, ids([]));
-        invocations += 1;
-        assert!(invocations < 100, "the fan-out does not end");
-        let sent = rig.handed_back();
-        let rest = sent[seen..].iter().map(streamer_tests::worker::Sent::json);
-        let rest: Vec<_> = rest.filter(|body| body["to"]["tenant"].is_string()).collect();
-        seen = sent.len();
-        match &rest[..] {
-            [] => break,
-            [one] => body = one.clone(),
-            several => panic!("{several:?}"),
+    for every in [4, 5, 7, 12] {
+        let calls = AtomicUsize::new(1);
+        let dynamo = DynamoDouble::new(move |_, input| match calls.fetch_add(1, Ordering::Relaxed) % every {
+            0 => index_is_full("by_tenant"),
+            _ => Ok(page(input)),
+        });
+        let mut rig = Rig::new(MemoryGateway::always(status(200)));
+        rig.worker.table = Some(dynamo.table());
+        let to = json!({ "tenant": "acme", "shard": 0 });
+        let mut rest = vec![json!({ "version": 1, "id": "m", "to": to, "payload": "m" })];
+        let (mut invocations, mut seen) = (0, 0);
+        while let Some(body) = rest.pop() {
+            invocations += 1;
+            assert!(rest.is_empty() && invocations < 100, "the fan-out does not end");
+            assert_eq!(rig.invoke(batch([body.to_string()])).await?, ids([]));
+            let sent = rig.handed_back();
+            rest.extend(sent[seen..].iter().map(Sent::json).filter(|body| body["to"]["tenant"].is_string()));
+            seen = sent.len();
         }
-    }
-    let mut named = BTreeMap::<String, usize>::new();
-    for sent in rig.handed_back() {
-        for id in sent.json()["to"]["connections"].as_array().into_iter().flatten() {
-            *named.entry(id.as_str().unwrap().to_owned()).or_default() += 1;
+        // The last page has posts.
+        let mut named: BTreeMap<_, usize> =
+            rig.worker.gateway.posts().into_iter().map(|post| (post.connection, 1)).collect();
+        for sent in rig.handed_back() {
+            for id in sent.json()["to"]["connections"].as_array().into_iter().flatten() {
+                *named.entry(id.as_str().unwrap().to_owned()).or_default() += 1;
+            }
         }
+        assert_eq!((named.len(), named.values().max()), (2000, Some(&1)), "after {invocations} invocations");
+        assert!(invocations > 1);
     }
-    assert_eq!((named.len(), named.values().max()), (2000, Some(&1)), "after {invocations} invocations");
     Ok(())
 }
 

@@ -143,7 +143,7 @@ async fn log_is_complete_at_response() -> anyhow::Result<()> {
     let log = function.log()?;
     let metrics: Vec<_> = log.iter().filter(|line| line["_aws"].is_object()).collect();
     let [metrics] = &metrics[..] else { panic!("{log:?}") };
-    assert_eq!(metrics["Delivered"], 2, "{metrics}");
+    assert_eq!(metrics["Delivered"], 2.0, "{metrics}");
     assert_eq!(
         log.last().map(|line| (&line["message"], &line["delivered"])),
         Some((&"batch".into(), &2.into()))

@@ -4,7 +4,7 @@ use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
-use streamer_tests::{event::CONNECTION, worker::ENDPOINT};
+use streamer_tests::worker::ENDPOINT;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::TcpListener,
@@ -82,7 +82,10 @@ fn result(operation: &str, input: &Value) -> Value {
         }
         "query" => match input["ExpressionAttributeNames"]["#key"].as_str() {
             Some("tenant_shard") => shard(&input["ExclusiveStartKey"]["connection_id"]["S"]),
-            Some(_) => json!({ "Items": [row(CONNECTION)] }),
+            Some(_) => {
+                let user = input["ExpressionAttributeValues"][":value"]["S"].as_str().unwrap_or_default();
+                json!({ "Items": [row(user)] })
+            }
             None => json!({ "Items": [] }),
         },
         "updateitem" => {

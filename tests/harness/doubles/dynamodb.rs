@@ -1,6 +1,12 @@
 //! DynamoDB with scripted answers: all code above the SDK's HTTP client is real, and reads errors from their JSON.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_smithy_runtime_api::client::{
@@ -10,6 +16,7 @@ use aws_smithy_runtime_api::client::{
 use aws_smithy_types::body::SdkBody;
 use serde_json::{Value, json};
 use streamer_connections::ConnectionTable;
+use tokio::time::sleep;
 
 /// An answer, or an error's code and the other fields of its body.
 pub type Answer = Result<Value, (&'static str, Value)>;
@@ -21,12 +28,35 @@ type Script = dyn Fn(&str, &Value) -> Answer + Send + Sync;
 pub struct DynamoDouble {
     calls: Arc<Mutex<Vec<String>>>,
     script: Arc<Script>,
+    /// Latency of a call.
+    each: Duration,
+    in_flight: Arc<AtomicUsize>,
+    most_in_flight: Arc<AtomicUsize>,
 }
 
 impl DynamoDouble {
     /// Creates a service that answers each call according to `script`, by its operation and input.
     pub fn new(script: impl Fn(&str, &Value) -> Answer + Send + Sync + 'static) -> Self {
-        Self { calls: Arc::default(), script: Arc::new(script) }
+        let (in_flight, most_in_flight) = (Arc::default(), Arc::default());
+        Self {
+            calls: Arc::default(),
+            script: Arc::new(script),
+            each: Duration::ZERO,
+            in_flight,
+            most_in_flight,
+        }
+    }
+
+    /// Sets the latency of a call.
+    #[must_use]
+    pub fn after(self, each: Duration) -> Self {
+        Self { each, ..self }
+    }
+
+    /// Returns the largest number of concurrent calls.
+    #[must_use]
+    pub fn most_in_flight(&self) -> usize {
+        self.most_in_flight.load(Ordering::Relaxed)
     }
 
     /// Returns the operations of all calls so far.
@@ -66,7 +96,23 @@ impl HttpConnector for DynamoDouble {
             request.body().bytes().and_then(|body| serde_json::from_slice(body).ok()).unwrap_or_default();
         let answer = (self.script)(&operation, &input);
         self.locked().push(operation);
-        HttpConnectorFuture::ready(Ok(response(answer)))
+        let in_flight = self.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
+        self.most_in_flight.fetch_max(in_flight, Ordering::Relaxed);
+        let (guard, each) = (InFlight(Arc::clone(&self.in_flight)), self.each);
+        HttpConnectorFuture::new(async move {
+            let _guard = guard;
+            sleep(each).await;
+            Ok(response(answer))
+        })
+    }
+}
+
+/// Ends a call when it is dropped, so also when the caller cancels it.
+struct InFlight(Arc<AtomicUsize>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
