@@ -33,6 +33,9 @@ const FIRST_PAGES: usize = 2;
 /// Source: <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>.
 const SOURCES: usize = 128;
 
+/// Pairs of an invocation, which need about 1 KB each. More posts than these take an environment minutes.
+pub const MAX_PAIRS: usize = 100_000;
+
 /// A batch with its audiences resolved.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Expanded<'a> {
@@ -79,13 +82,23 @@ pub async fn expand<'a, G>(
     let pages = stream::iter(sources.into_iter().map(read)).buffer_unordered(SOURCES);
     let pages: HashMap<_, _> = pages.collect().await;
 
-    let mut expanded = Expanded::default();
+    let (mut expanded, mut is_full) = (Expanded::default(), false);
     for (index, record) in records.iter().enumerate().filter(|(_, record)| record.due.is_none()) {
         let route = match record.is_to_be_kept() {
             true => route_kept(&worker.policy, record, kept.remove(&index), time.now()),
             false => route(worker, record, &pages, time.now()),
         };
         match route {
+            // The first message always has its turn. None overtakes one that is handed back.
+            Ok(Route::Post(_, connections))
+                if is_full
+                    || (!expanded.pairs.is_empty()
+                        && expanded.pairs.len() + connections.len() > MAX_PAIRS) =>
+            {
+                is_full = true;
+                let outcome = Outcome::HandedBack(Cause::Deadline);
+                expanded.completed.push(Completed::unposted(index, None, outcome));
+            }
             Ok(Route::Post(message, connections)) => {
                 let pair = |connection| Pair { index, message, connection };
                 expanded.pairs.extend(connections.into_iter().map(pair));

@@ -76,7 +76,7 @@ impl Queue {
     }
 
     /// Sends messages, and returns the indexes of those that SQS did not confirm by `until` or refused, or that it would
-    /// refuse: because they are too large with their attributes, or have no group on a FIFO queue.
+    /// refuse: because they are empty, too large with their attributes, or have no group on a FIFO queue.
     ///
     /// One attempt takes up to 2 s. Unconfirmed entries alone are retried until the time is over. An entry that SQS
     /// accepted without an answer is then on a standard queue twice, with the same message id. On a FIFO queue it keeps
@@ -92,7 +92,7 @@ impl Queue {
     /// Returns whether SQS accepts a message. It refuses the whole call for one that it does not accept.
     fn accepts(&self, message: &Outgoing) -> bool {
         let has_group = self.kind == QueueKind::Standard || message.group.is_some();
-        has_group && message.bytes() <= limits::QUEUE_MESSAGE_BYTES
+        has_group && !message.body.is_empty() && message.bytes() <= limits::QUEUE_MESSAGE_BYTES
     }
 
     /// Sends one batch, and returns the unconfirmed messages.

@@ -101,7 +101,7 @@ const SHAPES: [Shape; 19] = [
         messages: 100,
         payload: LARGE,
         to: To::Connections(100),
-        status: 429,
+        status: 503,
         ..ONE
     },
     Shape {

@@ -3,13 +3,20 @@
 
 use std::time::Duration;
 
+use delivery_worker::{
+    decode::Record,
+    expand::{MAX_PAIRS, expand},
+    keep::KeptDevices,
+    outcome::{Cause, Outcome},
+    time::Time,
+};
 use serde_json::{Value, json};
 use streamer_queue::Queue;
 use streamer_tests::{
     doubles::{CallsDouble, DynamoDouble},
-    event::{EPOCH_MILLIS, batch, message},
+    event::{EPOCH_MILLIS, batch, epoch, message},
     gateway::{MemoryGateway, status},
-    worker::{ENDPOINT, Rig},
+    worker::{ENDPOINT, Rig, TIMEOUT},
 };
 use tokio::time::Instant;
 
@@ -85,5 +92,24 @@ async fn queue_gets_32_calls_at_a_time() -> anyhow::Result<()> {
     };
     assert_eq!((calls.len(), calls.iter().map(|call| in_flight(call.at)).max()), (100, Some(32)));
     assert_eq!(queue.taken().len(), 1000);
+    Ok(())
+}
+
+/// A thousand messages for 100 connections each fill an invocation. No later message is posted, not even for a single
+/// connection: it might overtake one that is handed back.
+#[tokio::test(start_paused = true)]
+async fn invocation_has_100_000_pairs_at_most() -> anyhow::Result<()> {
+    let rig = Rig::new(MemoryGateway::always(status(200)));
+    let connections: Vec<_> = (0..100).map(|id| format!("c{id}")).collect();
+    let connections: Vec<_> = connections.iter().map(String::as_str).collect();
+    let large = (0..1002).map(|nth| message(&format!("m{nth}"), &connections).to_string());
+    let event = batch(large.chain([message("last", &["a"]).to_string()]));
+    let records: Vec<_> = event.records.into_iter().map(Record::read).collect();
+    let time = Time::start(epoch(), epoch() + TIMEOUT, TIMEOUT);
+    let expanded = expand(&rig.worker, &records, KeptDevices::default(), &time).await;
+    assert_eq!((expanded.pairs.len(), expanded.pairs.last().unwrap().index), (MAX_PAIRS, 999));
+    let completed: Vec<_> = expanded.completed.iter().map(|pair| (pair.index, &pair.outcome)).collect();
+    let handed_back = Outcome::HandedBack(Cause::Deadline);
+    assert_eq!(completed, [1000, 1001, 1002].map(|index| (index, &handed_back)));
     Ok(())
 }
