@@ -21,6 +21,7 @@ mod row;
 pub mod schema;
 pub mod subprotocol;
 mod table;
+mod throttling;
 
 #[cfg(feature = "close")]
 pub use close::{CloseError, CloseOutcome};

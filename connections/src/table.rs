@@ -12,11 +12,13 @@ use streamer_environment::{aws, failure::FailureKind};
 use streamer_message::{ConnectionId, TenantId, UserId};
 
 use crate::{
+    config::CONNECTIONS_TABLE,
     endpoints::Endpoints,
     key::{tenant_shard, tenant_user},
     removal::Removal,
     row::{self, Connection, IndexedConnection, InvalidRow, Row, number, since_epoch},
     schema::{BY_TENANT, BY_USER, CONNECTION_ID, EXPIRES_AT, Index},
+    throttling::exceeded_limits,
 };
 
 /// Maximum rows that one call reads from an index, which bounds a page's memory: as many as one message may name.
@@ -46,8 +48,8 @@ pub struct Page<T = IndexedConnection> {
 pub enum TableError {
     /// DynamoDB refused the call or did not answer.
     #[error(
-        "{operation} on table {table} failed: {cause}; check CONNECTIONS_TABLE, and that the role may call \
-         dynamodb:{operation}"
+        "{operation} on table {table} failed: {cause}; {}",
+        kind.remedy_for_table(CONNECTIONS_TABLE.name, operation)
     )]
     Call {
         /// The operation, as DynamoDB names it.
@@ -275,7 +277,12 @@ impl ConnectionTable {
         E: ProvideErrorMetadata + std::error::Error + 'static,
         R: std::fmt::Debug + 'static,
     {
-        let (kind, cause) = (FailureKind::of(error), aws::cause(error));
+        let mut cause = aws::cause(error);
+        let limits = exceeded_limits(error);
+        if !limits.is_empty() {
+            cause = format!("{cause} ({})", limits.join(", "));
+        }
+        let kind = FailureKind::of(error);
         TableError::Call { operation, table: self.name.clone(), kind, cause }
     }
 }

@@ -5,9 +5,10 @@ use std::{
     time::SystemTime,
 };
 
-use futures::future::join_all;
+use futures::{StreamExt as _, stream};
 use streamer_message::{Audience, ConnectionId, limits::CONNECTIONS};
 use streamer_queue::QueueKind;
+use tokio::time::Instant;
 
 use crate::{
     Worker,
@@ -22,6 +23,15 @@ use crate::{
 
 /// Pages that are read to find out whether one message can name all connections of a source.
 const FIRST_PAGES: usize = 2;
+
+/// Users and shards that are read concurrently. A batch may have thousands, and Lambda allows a process 1 024 open
+/// files, which the posts need, too.
+///
+/// Source: <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>.
+const SOURCES: usize = 128;
+
+/// Pairs of an invocation, which need about 1 KB each. More posts than these take an environment minutes.
+pub const MAX_PAIRS: usize = 100_000;
 
 /// A batch with its audiences resolved.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -57,19 +67,35 @@ pub async fn expand<'a, G>(
     let kind = worker.policy.queue_kind;
     let sources: HashSet<_> =
         records.iter().filter_map(|record| source_of(record, kind, time.now())).collect();
+    // Messages for connections wait for as long as one call may take.
+    let until = Instant::now() + time.call_timeout();
     let read = |source: Source<'a>| async move {
-        let pages = first_pages(worker, &source, time).await;
+        let pages = match Instant::now() < until {
+            true => first_pages(worker, &source, time).await,
+            false => Err(Cause::Deadline),
+        };
         (source, pages)
     };
-    let pages: HashMap<_, _> = join_all(sources.into_iter().map(read)).await.into_iter().collect();
+    let pages = stream::iter(sources.into_iter().map(read)).buffer_unordered(SOURCES);
+    let pages: HashMap<_, _> = pages.collect().await;
 
-    let mut expanded = Expanded::default();
+    let (mut expanded, mut is_full) = (Expanded::default(), false);
     for (index, record) in records.iter().enumerate().filter(|(_, record)| record.due.is_none()) {
         let route = match record.is_to_be_kept() {
             true => route_kept(&worker.policy, record, kept.remove(&index), time.now()),
             false => route(worker, record, &pages, time.now()),
         };
         match route {
+            // The first message always has its turn. None overtakes one that is handed back.
+            Ok(Route::Post(_, connections))
+                if is_full
+                    || (!expanded.pairs.is_empty()
+                        && expanded.pairs.len() + connections.len() > MAX_PAIRS) =>
+            {
+                is_full = true;
+                let outcome = Outcome::HandedBack(Cause::Deadline);
+                expanded.completed.push(Completed::unposted(index, None, outcome));
+            }
             Ok(Route::Post(message, connections)) => {
                 let pair = |connection| Pair { index, message, connection };
                 expanded.pairs.extend(connections.into_iter().map(pair));

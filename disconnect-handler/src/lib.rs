@@ -35,7 +35,12 @@ impl DisconnectHandler {
         let id = event.connection_id.as_deref().unwrap_or_default();
         let (status, reason) = (event.disconnect_status_code, event.disconnect_reason.as_deref());
         match self.remove(id).await {
-            Ok(Some(connection)) => {
+            None => tracing::warn!(
+                connection_id = id,
+                "the event has no valid requestContext.connectionId, and no row was removed: invoke the function by the \
+                 route $disconnect of a WebSocket API"
+            ),
+            Some(Ok(Some(connection))) => {
                 let duration = SystemTime::now().duration_since(connection.connected_at).unwrap_or_default();
                 metrics.time(metric::CONNECTION_DURATION, duration);
                 tracing::info!(
@@ -48,13 +53,13 @@ impl DisconnectHandler {
                     "disconnected"
                 );
             }
-            Ok(None) => {
+            Some(Ok(None)) => {
                 tracing::info!(connection_id = id, status, reason, "disconnected; the row was already gone")
             }
-            Err(error @ TableError::Row(_)) => {
+            Some(Err(error @ TableError::Row(_))) => {
                 tracing::warn!(connection_id = id, status, reason, %error, "disconnected; the row was malformed");
             }
-            Err(error @ TableError::Call { .. }) => {
+            Some(Err(error @ TableError::Call { .. })) => {
                 tracing::error!(connection_id = id, status, reason, %error, "disconnected; the row may remain");
             }
         }
@@ -66,9 +71,9 @@ impl DisconnectHandler {
         response
     }
 
-    async fn remove(&self, id: &str) -> Result<Option<Connection>, TableError> {
-        // Without a connection id there is no row to remove.
-        let Ok(id) = ConnectionId::new(id) else { return Ok(None) };
-        self.table.delete(&id).await
+    /// Removes the row of a connection. `None` if the id is not valid, so that there is no row.
+    async fn remove(&self, id: &str) -> Option<Result<Option<Connection>, TableError>> {
+        let id = ConnectionId::new(id).ok()?;
+        Some(self.table.delete(&id).await)
     }
 }

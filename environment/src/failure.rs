@@ -87,6 +87,26 @@ impl FailureKind {
         }
     }
 
+    /// Returns what a function's operator can do about a failed `operation` on the DynamoDB table that the environment
+    /// variable `variable` names.
+    #[must_use]
+    pub fn remedy_for_table(self, variable: &str, operation: &str) -> String {
+        match self {
+            Self::Throttled => {
+                "DynamoDB limits the rate of calls: if that lasts, raise the maximum or provisioned \
+                                capacity of the table and of its indexes"
+                    .to_owned()
+            }
+            Self::Unreachable => "check the function's network and the health of DynamoDB".to_owned(),
+            Self::NoCredentials
+            | Self::Expired
+            | Self::NotAccepted
+            | Self::Denied
+            | Self::NotFound
+            | Self::Other => format!("check {variable}, and that the role may call dynamodb:{operation}"),
+        }
+    }
+
     /// Returns whether the same call with the same credentials can succeed later.
     #[must_use]
     pub fn is_transient(self) -> bool {
@@ -113,10 +133,24 @@ mod tests {
             ("ExpiredTokenException", FailureKind::Expired),
             ("UnrecognizedClientException", FailureKind::NotAccepted),
             ("ThrottlingException", FailureKind::Throttled),
+            ("ProvisionedThroughputExceededException", FailureKind::Throttled),
+            ("RequestLimitExceeded", FailureKind::Throttled),
             ("InternalError", FailureKind::Other),
         ];
         for (code, kind) in kinds {
             assert_eq!(FailureKind::of_code(code), kind, "{code}");
         }
+    }
+
+    #[test]
+    fn throttled_call_blames_no_setting() {
+        let remedy = |kind: FailureKind| kind.remedy_for_table("CONNECTIONS_TABLE", "Query");
+        assert!(remedy(FailureKind::Throttled).contains("capacity of the table and of its indexes"));
+        assert!(remedy(FailureKind::Unreachable).contains("the function's network"));
+        let denied = "check CONNECTIONS_TABLE, and that the role may call dynamodb:Query";
+        assert_eq!(
+            (remedy(FailureKind::Denied), remedy(FailureKind::NotFound)),
+            (denied.into(), denied.into())
+        );
     }
 }

@@ -9,6 +9,7 @@ use streamer_environment::failure::FailureKind;
 use streamer_message::{ConnectionId, Epoch, MessageId};
 
 use crate::{
+    config::MAILBOX_TABLE,
     head::Head,
     stream::{Device, Stream},
 };
@@ -98,8 +99,8 @@ pub enum FreshHead {
 pub enum TableError {
     /// DynamoDB refused the call or did not answer.
     #[error(
-        "{operation} on table {table} failed: {cause}; check MAILBOX_TABLE, and that the role may call \
-         dynamodb:{operation}"
+        "{operation} on table {table} failed: {cause}; {}",
+        kind.remedy_for_table(MAILBOX_TABLE.name, operation)
     )]
     Call {
         /// The operation, as DynamoDB names it.

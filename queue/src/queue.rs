@@ -11,7 +11,7 @@ use aws_sdk_sqs::{
         SendMessageBatchRequestEntry,
     },
 };
-use futures::future::join_all;
+use futures::{StreamExt as _, stream};
 use streamer_environment::aws::cause;
 use streamer_message::{
     Limit, MessageId, limits, pack,
@@ -24,6 +24,10 @@ use crate::{Outgoing, QueueKind, backoff};
 /// Time limit of one call to SQS, which usually answers within 20 ms. It leaves time for another attempt when a
 /// connection hangs.
 const ATTEMPT: Duration = Duration::from_secs(2);
+
+/// Calls to a queue at the same time. A batch of thousands of messages needs hundreds, and each has a connection and a
+/// copy of its messages.
+const CALLS: usize = 32;
 
 /// An SQS queue.
 #[derive(Debug, Clone)]
@@ -71,19 +75,24 @@ impl Queue {
         Self { client: Client::from_conf(config.build()), kind: QueueKind::of_url(&url), url }
     }
 
-    /// Sends messages, and returns the indexes of those that SQS did not confirm by `until` or refused, or that are too
-    /// large with their attributes.
+    /// Sends messages, and returns the indexes of those that SQS did not confirm by `until` or refused, or that it would
+    /// refuse: because they are empty, too large with their attributes, or have no group on a FIFO queue.
     ///
     /// One attempt takes up to 2 s. Unconfirmed entries alone are retried until the time is over. An entry that SQS
     /// accepted without an answer is then on a standard queue twice, with the same message id. On a FIFO queue it keeps
     /// its deduplication id over all attempts, so SQS accepts it once.
     pub async fn send(&self, messages: &[Outgoing], until: Instant) -> BTreeSet<usize> {
-        let (fitting, unfit): (Vec<_>, Vec<_>) =
-            messages.iter().partition(|message| message.bytes() <= limits::QUEUE_MESSAGE_BYTES);
+        let (fitting, unfit): (Vec<_>, Vec<_>) = messages.iter().partition(|message| self.accepts(message));
         let batches = pack(fitting, Limit::QUEUE_BATCH, |message| message.bytes());
         let batches = batches.map(|batch| self.send_batch(batch, until));
-        let unsent = join_all(batches).await.into_iter().flatten();
+        let unsent: Vec<_> = stream::iter(batches).buffer_unordered(CALLS).concat().await;
         unfit.into_iter().chain(unsent).map(|message| message.index).collect()
+    }
+
+    /// Returns whether SQS accepts a message. It refuses the whole call for one that it does not accept.
+    fn accepts(&self, message: &Outgoing) -> bool {
+        let has_group = self.kind == QueueKind::Standard || message.group.is_some();
+        has_group && !message.body.is_empty() && message.bytes() <= limits::QUEUE_MESSAGE_BYTES
     }
 
     /// Sends one batch, and returns the unconfirmed messages.
@@ -113,7 +122,8 @@ impl Queue {
     /// for which this fails is delivered again after the queue's own visibility timeout.
     pub async fn change_visibility(&self, changes: &[VisibilityChange], until: Instant) {
         let batches = changes.chunks(limits::QUEUE_BATCH_MESSAGES);
-        join_all(batches.map(|batch| self.change_visibility_batch(batch, until))).await;
+        let batches = batches.map(|batch| self.change_visibility_batch(batch, until));
+        stream::iter(batches).buffer_unordered(CALLS).collect().await
     }
 
     async fn change_visibility_batch(&self, batch: &[VisibilityChange], until: Instant) {

@@ -7,7 +7,8 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use streamer_cli::package::runtime_api::{Answer, RuntimeApi};
+use streamer_cli::package::runtime_api::Answer;
+pub(crate) use streamer_cli::package::runtime_api::RuntimeApi;
 
 use crate::process::{CLIENT, clean, cpu, pinned, resident};
 
@@ -33,7 +34,19 @@ fn spawn(api: &RuntimeApi, mut command: Command, variables: &[(&str, &str)]) -> 
     Ok(command.spawn()?)
 }
 
-async fn invoke(api: &mut RuntimeApi, event: &str) -> anyhow::Result<()> {
+/// Starts a Lambda, and waits until it requests its first invocation.
+pub(crate) async fn started(
+    command: Command,
+    variables: &[(&str, &str)],
+) -> anyhow::Result<(RuntimeApi, Child)> {
+    let mut api = RuntimeApi::listen().await?;
+    let child = spawn(&api, command, variables)?;
+    api.poll().await?;
+    Ok((api, child))
+}
+
+/// Makes an invocation, and waits until the Lambda requests the next one.
+pub(crate) async fn invoke(api: &mut RuntimeApi, event: &str) -> anyhow::Result<()> {
     let answer = api.invoke(event).await?;
     ensure!(matches!(answer, Answer::Response(_)), "the invocation failed: {answer:?}");
     api.poll().await

@@ -1,13 +1,15 @@
 //! Compares Streamer with its peers in one run: `cargo bench -p streamer-tests`.
 //!
 //! Servers run on one core, measured processes on the other. All figures are of the same run, and ratios are to the AWS
-//! SDK for Rust. `cargo bench -p streamer-tests -- options` measures kept messages and receipts alone.
+//! SDK for Rust. `cargo bench -p streamer-tests -- options` measures kept messages and receipts alone,
+//! and `-- shapes` the worker's memory.
 
 mod client;
 mod connect;
 mod lambda;
 mod options;
 mod process;
+mod shapes;
 mod stub;
 mod table;
 
@@ -44,6 +46,8 @@ async fn main() -> anyhow::Result<()> {
             let tls = if *tls == "tls" { Some(server_config()?) } else { None };
             stub::serve(Duration::from_millis(delay.parse()?), tls).await
         }
+        ["aws", status, _] => shapes::aws::serve(status.parse()?, server_config()?).await,
+        ["shapes", ..] => shapes().await,
         ["connect", algorithm] => connect::run(algorithm).await,
         ["client", name, endpoint, number] => client::run(name, endpoint, number.parse()?).await,
         ["options", ..] => options::run().await,
@@ -53,6 +57,17 @@ async fn main() -> anyhow::Result<()> {
 
 fn place(name: &str) -> PathBuf {
     paths::shared("bench").join(name)
+}
+
+/// Measures the worker's memory, also that of another build.
+async fn shapes() -> anyhow::Result<()> {
+    fs::create_dir_all(place(""))?;
+    certificate()?;
+    machine();
+    match env::var_os("OTHER_WORKER") {
+        Some(worker) => shapes::run(Path::new(&worker)).await,
+        None => shapes::run(&build()?["delivery-worker"]).await,
+    }
 }
 
 async fn measure() -> anyhow::Result<()> {
@@ -66,6 +81,7 @@ async fn measure() -> anyhow::Result<()> {
     broadcasts()?;
     options::run().await?;
     invocations(&lambdas).await?;
+    shapes::run(&lambdas["delivery-worker"]).await?;
     connects()?;
     sends()?;
     starts(&lambdas).await
@@ -346,8 +362,13 @@ struct Stub {
 
 impl Stub {
     fn start(delay: u64, tls: bool) -> anyhow::Result<Self> {
+        Self::run(["stub", &delay.to_string(), if tls { "tls" } else { "plain" }], tls)
+    }
+
+    /// Starts this program in the role of a stub.
+    fn run(arguments: [&str; 3], tls: bool) -> anyhow::Result<Self> {
         let mut command = pinned(SERVER, env::current_exe()?);
-        command.args(["stub", &delay.to_string(), if tls { "tls" } else { "plain" }]).stdout(Stdio::piped());
+        command.args(arguments).stdout(Stdio::piped());
         let mut process = command.spawn()?;
         let mut address = String::new();
         BufReader::new(process.stdout.take().context("no output")?).read_line(&mut address)?;

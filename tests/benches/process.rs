@@ -54,7 +54,16 @@ pub(crate) fn cpu(pid: u32) -> io::Result<Duration> {
 
 /// Returns a process's resident memory in KiB.
 pub(crate) fn resident(pid: u32) -> io::Result<u64> {
+    memory(pid, "VmRSS:")
+}
+
+/// Returns the peak of a process's resident memory in KiB.
+pub(crate) fn peak(pid: u32) -> io::Result<u64> {
+    memory(pid, "VmHWM:")
+}
+
+fn memory(pid: u32, field: &str) -> io::Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap_or_default();
     Ok(line.trim().trim_end_matches(" kB").parse().unwrap_or(0))
 }

@@ -6,11 +6,13 @@ mod authorizer;
 mod issuers;
 mod keys;
 mod limit;
+mod null_fields;
 mod presence;
 mod providers;
 mod random;
 mod refusals;
 mod setup;
+mod throttling;
 mod tokens;
 
 use std::{

@@ -23,13 +23,13 @@ use crate::{
     setup::{access, claims, logged, seconds_from_now},
 };
 
-struct Rig {
-    issuer: Issuer,
-    handler: ConnectHandler,
-    table: TableDouble,
+pub(crate) struct Rig {
+    pub(crate) issuer: Issuer,
+    pub(crate) handler: ConnectHandler,
+    pub(crate) table: TableDouble,
 }
 
-fn rig(audience: Option<&str>, access: Access) -> Rig {
+pub(crate) fn rig(audience: Option<&str>, access: Access) -> Rig {
     let (issuer, table) = (Issuer::generate().unwrap(), TableDouble::default());
     let key = PublicKey::from_pem(&issuer.public_key).unwrap();
     let verifier =
@@ -45,7 +45,7 @@ impl Rig {
     }
 }
 
-fn event(json: &Value) -> WebSocketEvent {
+pub(crate) fn event(json: &Value) -> WebSocketEvent {
     serde_json::from_str(&json.to_string()).unwrap()
 }
 

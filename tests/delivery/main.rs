@@ -13,7 +13,9 @@ mod elsewhere;
 mod fifo;
 mod hand_back;
 mod kept;
+mod large_batches;
 mod model;
+mod null_fields;
 mod outage;
 mod outcomes;
 mod receipts;
@@ -21,6 +23,7 @@ mod retries;
 mod settling;
 mod simulation;
 mod telemetry;
+mod throttling;
 
 use std::{collections::BTreeSet, time::SystemTime};
 

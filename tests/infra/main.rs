@@ -9,6 +9,7 @@ mod migration;
 mod package;
 mod privileges;
 mod protection;
+mod shutdown;
 mod terraform;
 
 use std::{collections::BTreeSet, fs};

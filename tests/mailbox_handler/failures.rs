@@ -62,3 +62,26 @@ async fn silent_tables_end_before_lambda() {
         assert_eq!((rig.frames().len(), rig.metric("Syncs")), (0, vec![1.0]));
     }
 }
+
+/// The client syncs again. A page is complete or does not come.
+#[tokio::test(start_paused = true)]
+async fn throttled_tables_fail_the_invocation() {
+    let mut rig = Rig::accepting();
+    let throttled = TableDouble::failing().failing_with("ThrottlingException");
+    rig.handler.connections = throttled.client();
+    let error = rig.sync(true, &json!({})).await.unwrap_err().to_string();
+    assert!(error.contains("GetItem") && error.contains("DynamoDB limits the rate"), "{error}");
+    for call in [Call::PutDevice, Call::Head, Call::CreateHead, Call::Messages] {
+        let rig = Rig::accepting();
+        if call == Call::Messages {
+            rig.keep("anna", "m", "1", HOUR).await;
+        }
+        rig.mailbox.inject_into(call, [Fault::Throttled]);
+        let error = rig.sync(true, &json!({})).await.unwrap_err();
+        assert!(matches!(error, HandlerError::Mailbox(_)), "{call:?}: {error}");
+        assert!(error.to_string().contains("DynamoDB limits the rate"), "{call:?}: {error}");
+        assert_eq!(rig.frames().len(), 0, "{call:?}");
+        rig.sync(true, &json!({})).await.unwrap();
+        assert_eq!(rig.frames().len(), 1, "{call:?}: the client's next sync is answered");
+    }
+}

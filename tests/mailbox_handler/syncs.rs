@@ -118,3 +118,41 @@ async fn invalid_frames_are_ignored() {
     assert!(rig.frames().is_empty() && rig.mailbox.calls().is_empty());
     assert!(rig.metric("Syncs").is_empty());
 }
+
+/// Fields that are absent, null or of another type. Only the connection id and the body are needed.
+#[tokio::test(start_paused = true)]
+async fn null_fields_of_event_fail_nothing() {
+    let body = r#"{"type":"streamer.sync","streams":[{"stream":"user"}]}"#;
+    let whole = json!({
+        "headers": {}, "multiValueHeaders": {}, "queryStringParameters": {}, "isBase64Encoded": false, "body": body,
+        "requestContext": {
+            "connectionId": CONNECTION, "routeKey": "streamer.sync", "eventType": "MESSAGE", "identity": {},
+            "connectedAt": 0, "messageId": "m",
+        },
+    });
+    let context: Vec<_> = whole["requestContext"].as_object().unwrap().keys().cloned().collect();
+    let fields: Vec<_> = whole.as_object().unwrap().keys().cloned().collect();
+    let pointers =
+        fields.iter().map(|name| ("", name)).chain(context.iter().map(|name| ("/requestContext", name)));
+    for (object, name) in pointers {
+        for form in [None, Some(json!(null)), Some(json!(7)), Some(json!([]))] {
+            let mut event = whole.clone();
+            let fields = event.pointer_mut(object).unwrap().as_object_mut().unwrap();
+            fields.remove(name);
+            fields.extend(form.clone().map(|value| (name.clone(), value)));
+            let event = serde_json::from_str(&event.to_string()).unwrap();
+            let rig = Rig::accepting();
+            let time = Time::start(epoch(), epoch() + TIMEOUT, TIMEOUT);
+            let response = rig.handler.handle(event, time).await.unwrap();
+            let is_needed = ["body", "requestContext", "connectionId"].contains(&name.as_str());
+            let counted = (rig.metric("InvalidFrames").len(), rig.metric("UnknownConnections").len());
+            let expected = match name.as_str() {
+                "body" => (1, 0),
+                "requestContext" | "connectionId" => (0, 1),
+                _ => (0, 0),
+            };
+            assert_eq!((response.status_code, counted), (200, expected), "{name} {form:?}");
+            assert_eq!(rig.frames().len(), usize::from(!is_needed), "{name} {form:?}");
+        }
+    }
+}

@@ -12,12 +12,13 @@ use std::{
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_smithy_runtime_api::client::{
     http::{HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn},
-    orchestrator::{HttpRequest, HttpResponse},
+    orchestrator::HttpRequest,
 };
-use aws_smithy_types::body::SdkBody;
 use serde_json::{Map, Value, json};
 use streamer_mailbox::{DynamoTable, Mailbox, Settings};
 use tokio::time::sleep;
+
+use super::dynamodb::{self, Answer};
 
 /// The result of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub enum MailboxFault {
     None,
     /// DynamoDB refuses the call, which has no effect.
     Refused,
+    /// DynamoDB answers with this error, and the call has no effect.
+    Error(&'static str),
     /// The call has its effect, but the answer is an error.
     AnswerLost,
     /// The call has no effect, and no answer comes.
@@ -205,6 +208,7 @@ impl HttpConnector for MailboxDouble {
             let refused = Err(("AccessDeniedException", json!({})));
             let answer = match fault {
                 MailboxFault::Refused => refused,
+                MailboxFault::Error(code) => Err((code, json!({}))),
                 MailboxFault::Silence => std::future::pending().await,
                 MailboxFault::AnswerLost => double.locked().answer(&operation, &input).and(refused),
                 MailboxFault::Conflict => {
@@ -213,25 +217,9 @@ impl HttpConnector for MailboxDouble {
                 }
                 MailboxFault::None => double.locked().answer(&operation, &input),
             };
-            Ok(response(answer))
+            Ok(dynamodb::response(answer))
         })
     }
-}
-
-/// An answer, or an error's code and the other fields of its body.
-type Answer = Result<Value, (&'static str, Value)>;
-
-#[expect(clippy::unwrap_used, reason = "these are statuses")]
-fn response(answer: Answer) -> HttpResponse {
-    let (status, body) = match answer {
-        Ok(body) => (200_u16, body),
-        Err((code, mut body)) => {
-            body["__type"] = json!(format!("com.amazonaws.dynamodb.v20120810#{code}"));
-            body["message"] = json!("scripted");
-            (400, body)
-        }
-    };
-    HttpResponse::new(status.try_into().unwrap(), SdkBody::from(body.to_string()))
 }
 
 impl State {

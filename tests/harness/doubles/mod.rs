@@ -2,6 +2,7 @@
 
 mod calls;
 mod crowd;
+mod dynamodb;
 mod mailbox;
 mod management;
 mod queue;
@@ -12,6 +13,7 @@ use aws_sdk_dynamodb::error::ErrorMetadata;
 pub use self::{
     calls::{Answer, Call, CallsDouble, SentEntry, Told},
     crowd::Crowd,
+    dynamodb::{Answer as DynamoAnswer, DynamoDouble},
     mailbox::{MailboxCall, MailboxDouble, MailboxFault},
     management::ManagementDouble,
     queue::{Entry, QueueDouble},
