@@ -1,0 +1,1 @@
+//! Queues, functions, tables and the clock.
