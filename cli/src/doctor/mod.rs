@@ -12,4 +12,4 @@ pub mod settings;
 mod subject;
 
 pub use report::{Check, Report, Verdict};
-pub use subject::Subject;
+pub use subject::{Function, Subject};
