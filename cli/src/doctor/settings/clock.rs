@@ -108,7 +108,11 @@ mod tests {
     fn offset(ahead: i64) -> Check {
         let sent = SystemTime::UNIX_EPOCH + SENT;
         let date = SENT.as_secs() as i64 - ahead;
-        compare(sent, sent + Duration::from_secs(2), SystemTime::UNIX_EPOCH + Duration::from_secs(date as u64))
+        compare(
+            sent,
+            sent + Duration::from_secs(2),
+            SystemTime::UNIX_EPOCH + Duration::from_secs(date as u64),
+        )
     }
 
     #[test]

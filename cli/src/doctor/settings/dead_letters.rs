@@ -34,7 +34,10 @@ pub(super) fn checks(
     if let Some(outbound) = outbound {
         let least = outbound.number(&Name::MaximumMessageSize).unwrap_or(MIN_MESSAGE_BYTES);
         checks.extend([
-            retention(queue.number(&Name::MessageRetentionPeriod), outbound.number(&Name::MessageRetentionPeriod)),
+            retention(
+                queue.number(&Name::MessageRetentionPeriod),
+                outbound.number(&Name::MessageRetentionPeriod),
+            ),
             kind(queue.is_fifo(), outbound.is_fifo()),
             message_size("dead_letters.size", queue.number(&Name::MaximumMessageSize), least),
             allows(queue.text(&Name::RedriveAllowPolicy), outbound.arn()),
@@ -48,7 +51,9 @@ fn waiting(queue: &Attributes, is_local: bool) -> Check {
     let rule = Rule::new(
         "dead_letters.waiting",
         "no dead letters",
-        format!("list them and their reasons with `{command}`, fix the cause, then send them back with `--send`"),
+        format!(
+            "list them and their reasons with `{command}`, fix the cause, then send them back with `--send`"
+        ),
     );
     let names = [
         Name::ApproximateNumberOfMessages,
@@ -87,7 +92,9 @@ fn allows(policy: Option<&str>, outbound: Option<&str>) -> Check {
         "add the outbound queue's ARN to sourceQueueArns of the redrive allow policy (`terraform apply` does): SQS cannot move \
          messages here",
     );
-    let (Some(policy), Some(outbound)) = (policy, outbound) else { return rule.ok("no redrive allow policy") };
+    let (Some(policy), Some(outbound)) = (policy, outbound) else {
+        return rule.ok("no redrive allow policy");
+    };
     let policy: Value = serde_json::from_str(policy).unwrap_or_default();
     let sources = policy["sourceQueueArns"].as_array();
     match policy["redrivePermission"].as_str() {
@@ -112,7 +119,10 @@ mod tests {
         let letters = |visible, hidden, delayed| {
             let visible = (Name::ApproximateNumberOfMessages, visible);
             let hidden = (Name::ApproximateNumberOfMessagesNotVisible, hidden);
-            waiting(&Attributes::of("q", [visible, hidden, (Name::ApproximateNumberOfMessagesDelayed, delayed)]), false)
+            waiting(
+                &Attributes::of("q", [visible, hidden, (Name::ApproximateNumberOfMessagesDelayed, delayed)]),
+                false,
+            )
         };
         assert_eq!(letters("0", "0", "0").verdict, Verdict::Ok);
         let check = letters("1", "2", "4");
@@ -132,12 +142,16 @@ mod tests {
         assert_eq!(kind(true, true).verdict, Verdict::Ok);
         assert_eq!(kind(false, false).verdict, Verdict::Ok);
         let check = kind(false, true);
-        assert_eq!((check.verdict, check.expected.as_str()), (Verdict::Failed, "a FIFO queue, as the outbound queue"));
+        assert_eq!(
+            (check.verdict, check.expected.as_str()),
+            (Verdict::Failed, "a FIFO queue, as the outbound queue")
+        );
     }
 
     #[test]
     fn allow_policy_admits_outbound_queue() {
-        let by_queue = |arn: &str| json!({ "redrivePermission": "byQueue", "sourceQueueArns": [arn] }).to_string();
+        let by_queue =
+            |arn: &str| json!({ "redrivePermission": "byQueue", "sourceQueueArns": [arn] }).to_string();
         let verdict = |policy: Option<&str>| allows(policy, Some(ARN)).verdict;
         assert_eq!(verdict(None), Verdict::Ok);
         assert_eq!(verdict(Some(r#"{"redrivePermission":"allowAll"}"#)), Verdict::Ok);

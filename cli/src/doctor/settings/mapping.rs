@@ -33,7 +33,11 @@ pub(super) struct Mappings {
 
 impl Mappings {
     /// Reads the worker's mappings, and those of the outbound queue if its ARN is known.
-    pub(super) async fn read(lambda: &Client, subject: &Subject, queue_arn: Option<&str>) -> Result<Self, Unread> {
+    pub(super) async fn read(
+        lambda: &Client,
+        subject: &Subject,
+        queue_arn: Option<&str>,
+    ) -> Result<Self, Unread> {
         let worker = &subject.worker().name;
         let queue = match queue_arn {
             Some(arn) => list(lambda, None, Some(arn)).await?,
@@ -166,7 +170,8 @@ fn batch(mapping: &Mapping, is_fifo: bool) -> Check {
     } else {
         "up to 10 messages, or up to 10000 with a window of at least 1 s"
     };
-    let remedy = "change `batch_size` or `batching_window_seconds` in Terraform: Lambda does not fill the batches";
+    let remedy =
+        "change `batch_size` or `batching_window_seconds` in Terraform: Lambda does not fill the batches";
     let holds = if is_fifo { size <= 10 && window == 0 } else { size <= 10 || window >= 1 };
     Rule::new("mapping.batch", expected, remedy).require(holds, format!("{size} messages, window {window} s"))
 }
@@ -177,9 +182,9 @@ fn limited(mapping: &Mapping) -> Check {
                   letters of messages, and other functions of the account are throttled";
     let rule = Rule::new("mapping.concurrency", "a maximum concurrency, or provisioned pollers", remedy);
     match concurrency(mapping) {
-        Some(concurrency) => {
-            rule.ok(format!("{concurrency} invocations at once")).with_values(json!({ "invocations": concurrency }))
-        }
+        Some(concurrency) => rule
+            .ok(format!("{concurrency} invocations at once"))
+            .with_values(json!({ "invocations": concurrency })),
         None => rule.failed("no maximum"),
     }
 }
@@ -213,7 +218,10 @@ fn filter(mapping: &Mapping) -> Check {
     let remedy = "remove the mapping's filter criteria: Lambda deletes messages that match none of them";
     let rule = Rule::new("mapping.filter", "no filter", remedy);
     let filters = mapping.filter_criteria().map_or(0, |criteria| criteria.filters().len());
-    rule.require(filters == 0, if filters == 0 { "no filter".to_owned() } else { format!("{filters} filters") })
+    rule.require(
+        filters == 0,
+        if filters == 0 { "no filter".to_owned() } else { format!("{filters} filters") },
+    )
 }
 
 #[cfg(test)]
@@ -248,7 +256,13 @@ mod tests {
         assert_eq!(of(Vec::new(), Vec::new()).seen, "the worker reads from nothing");
         let other = mapping().event_source_arn(format!("{QUEUE}-2")).build();
         let check = of(vec![other], Vec::new());
-        assert_eq!((check.verdict, check.seen.as_str()), (Verdict::Failed, "the worker reads from arn:aws:sqs:eu-central-1:123456789012:streamer-outbound-2"));
+        assert_eq!(
+            (check.verdict, check.seen.as_str()),
+            (
+                Verdict::Failed,
+                "the worker reads from arn:aws:sqs:eu-central-1:123456789012:streamer-outbound-2"
+            )
+        );
         let thief = mapping().function_arn(FUNCTION.replace("delivery", "other")).build();
         assert!(of(vec![one()], vec![one(), thief]).seen.ends_with("streamer-other"));
     }
@@ -271,7 +285,8 @@ mod tests {
     #[test]
     fn large_batches_need_a_window() {
         let verdict = |size, window, is_fifo| {
-            batch(&mapping().batch_size(size).maximum_batching_window_in_seconds(window).build(), is_fifo).verdict
+            batch(&mapping().batch_size(size).maximum_batching_window_in_seconds(window).build(), is_fifo)
+                .verdict
         };
         assert_eq!(verdict(10, 0, false), Verdict::Ok);
         assert_eq!(verdict(11, 0, false), Verdict::Failed);

@@ -42,15 +42,16 @@ pub async fn examine(subject: &Subject, done: &mut impl FnMut(Check)) {
     let sqs = aws_sdk_sqs::Client::new(&subject.config);
     let lambda = aws_sdk_lambda::Client::new(&subject.config);
     let outbound = queue::read_variable(&sqs, subject, "QUEUE_URL").await;
-    let mappings = Mappings::read(&lambda, subject, outbound.as_ref().ok().and_then(queue::Attributes::arn)).await;
+    let mappings =
+        Mappings::read(&lambda, subject, outbound.as_ref().ok().and_then(queue::Attributes::arn)).await;
     let mapping = mappings.as_ref().ok().and_then(Mappings::of_worker);
     queue::checks(subject, outbound.as_ref(), mapping).into_iter().for_each(&mut *done);
     let letters = queue::read_variable(&sqs, subject, "DEAD_LETTER_QUEUE_URL").await;
     dead_letters::checks(subject, letters.as_ref(), outbound.as_ref().ok()).into_iter().for_each(&mut *done);
     receipts::examine(&sqs, subject, done).await;
     mapping::checks(subject, mappings.as_ref()).into_iter().for_each(&mut *done);
-    functions::examine(&lambda, subject, mapping, done).await;
+    let reserved = functions::examine(&lambda, subject, mapping, done).await;
     table::examine(subject, done).await;
     api::examine(subject, done).await;
-    quotas::examine(&lambda, subject, mapping, done).await;
+    quotas::examine(&lambda, subject, mapping, reserved, done).await;
 }

@@ -61,7 +61,8 @@ mod tests {
     #[test]
     fn denial_under_a_condition_is_fine() {
         let condition = json!({ "Bool": { "aws:SecureTransport": "false" } });
-        let statement = json!([{ "Effect": "Deny", "Principal": "*", "Action": "sqs:*", "Condition": condition }]);
+        let statement =
+            json!([{ "Effect": "Deny", "Principal": "*", "Action": "sqs:*", "Condition": condition }]);
         assert_eq!(verdict(statement), (Verdict::Ok, "1 statements".to_owned()));
         assert_eq!(check("queue.policy", None).verdict, Verdict::Ok);
     }
@@ -70,8 +71,12 @@ mod tests {
     fn denial_of_everyone_fails() {
         let principals = [json!("*"), json!({ "AWS": "*" }), json!({ "AWS": ["*"] })];
         for principal in principals {
-            let statement = json!({ "Effect": "Deny", "Principal": principal, "Action": ["sqs:SendMessage"] });
-            assert_eq!(verdict(statement), (Verdict::Failed, "everyone is denied sqs:SendMessage".to_owned()));
+            let statement =
+                json!({ "Effect": "Deny", "Principal": principal, "Action": ["sqs:SendMessage"] });
+            assert_eq!(
+                verdict(statement),
+                (Verdict::Failed, "everyone is denied sqs:SendMessage".to_owned())
+            );
         }
     }
 

@@ -64,7 +64,11 @@ impl Attributes {
 }
 
 /// Reads the queue that one of the worker's variables names.
-pub(super) async fn read_variable(sqs: &Client, subject: &Subject, variable: &str) -> Result<Attributes, Unread> {
+pub(super) async fn read_variable(
+    sqs: &Client,
+    subject: &Subject,
+    variable: &str,
+) -> Result<Attributes, Unread> {
     let missing = || Unread::Unknown(format!("the worker has no variable {variable}"));
     let url = subject.variable(variable).ok_or_else(missing)?;
     let get = sqs.get_queue_attributes().queue_url(url).attribute_names(Name::All);
@@ -125,10 +129,16 @@ pub(super) fn checks(
 fn visibility(visibility: Option<u64>, timeout: Option<i32>, window: i32) -> Check {
     const NAME: &str = "queue.visibility";
     let (Some(visibility), Some(timeout)) = (visibility, timeout) else {
-        return Check::skipped(NAME, "six times the worker's timeout", "the visibility timeout or the timeout is unknown");
+        return Check::skipped(
+            NAME,
+            "six times the worker's timeout",
+            "the visibility timeout or the timeout is unknown",
+        );
     };
     let least = 6 * u64::from(timeout.unsigned_abs()) + u64::from(window.unsigned_abs());
-    let expected = format!("at least {least} s: six times the worker's timeout ({timeout} s) plus the window ({window} s)");
+    let expected = format!(
+        "at least {least} s: six times the worker's timeout ({timeout} s) plus the window ({window} s)"
+    );
     let remedy = format!(
         "raise the outbound queue's visibility timeout to {least} s (`visibility_timeout_seconds` in Terraform), or lower \
          the worker's timeout: messages are delivered twice"
@@ -140,7 +150,11 @@ fn visibility(visibility: Option<u64>, timeout: Option<i32>, window: i32) -> Che
 fn retention(retention: Option<u64>, max_age: Option<u64>) -> Check {
     const NAME: &str = "queue.retention";
     let (Some(retention), Some(max_age)) = (retention, max_age) else {
-        return Check::skipped(NAME, "more than MAX_AGE_SECONDS", "the retention or MAX_AGE_SECONDS is unknown");
+        return Check::skipped(
+            NAME,
+            "more than MAX_AGE_SECONDS",
+            "the retention or MAX_AGE_SECONDS is unknown",
+        );
     };
     let expected = format!("more than the worker's MAX_AGE_SECONDS, {}", seconds(max_age));
     let remedy = "raise `retention_seconds`, or lower `max_age_seconds` in Terraform: SQS deletes messages that the worker \
@@ -166,14 +180,20 @@ fn max_receive_count(queue: &Attributes, least: u32) -> Check {
     let rule = Rule::new(
         "queue.max_receive_count",
         format!("at least {least}"),
-        format!("set maxReceiveCount of the redrive policy to {least}: messages that were only delayed become dead letters"),
+        format!(
+            "set maxReceiveCount of the redrive policy to {least}: messages that were only delayed become dead letters"
+        ),
     );
     let Some(policy) = queue.redrive() else { return rule.skipped("no redrive policy") };
     let count = policy.max_receive_count;
     let count = count.as_u64().or_else(|| count.as_str()?.parse().ok()).unwrap_or_default();
     let holds = count >= u64::from(least);
     // A standard queue's messages are not received while they wait for others.
-    if queue.is_fifo() { rule.require(holds, count.to_string()) } else { rule.prefer(holds, count.to_string()) }
+    if queue.is_fifo() {
+        rule.require(holds, count.to_string())
+    } else {
+        rule.prefer(holds, count.to_string())
+    }
 }
 
 pub(super) fn message_size(name: &'static str, bytes: Option<u64>, least: u64) -> Check {
@@ -249,7 +269,10 @@ mod tests {
         assert_eq!(visibility(Some(185), Some(30), 5).verdict, Verdict::Ok);
         let check = visibility(Some(184), Some(30), 5);
         assert_eq!((check.verdict, check.seen.as_str()), (Verdict::Failed, "184 s"));
-        assert!(check.expected.starts_with("at least 185 s: six times the worker's timeout (30 s)"), "{check:?}");
+        assert!(
+            check.expected.starts_with("at least 185 s: six times the worker's timeout (30 s)"),
+            "{check:?}"
+        );
         assert_eq!(visibility(None, Some(30), 0).verdict, Verdict::Skipped);
     }
 
@@ -308,7 +331,9 @@ mod tests {
 
     #[test]
     fn encryption_takes_either_key() {
-        let verdict = |name, value, local| encryption("queue.encryption", &Attributes::of(URL, [(name, value)]), local).verdict;
+        let verdict = |name, value, local| {
+            encryption("queue.encryption", &Attributes::of(URL, [(name, value)]), local).verdict
+        };
         assert_eq!(verdict(Name::SqsManagedSseEnabled, "true", false), Verdict::Ok);
         assert_eq!(verdict(Name::KmsMasterKeyId, "key", false), Verdict::Ok);
         assert_eq!(verdict(Name::SqsManagedSseEnabled, "false", false), Verdict::Warning);

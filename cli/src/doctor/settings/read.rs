@@ -94,7 +94,10 @@ mod tests {
     async fn silent_service_is_given_up() {
         let unread = read("sqs:GetQueueAttributes", "queue q", pending::<Answer>()).await.err();
         let Some(Unread::Unknown(reason)) = unread else { panic!("{unread:?}") };
-        assert!(reason.contains("cannot reach SQS for queue q") && reason.contains("within 10 s"), "{reason}");
+        assert!(
+            reason.contains("cannot reach SQS for queue q") && reason.contains("within 10 s"),
+            "{reason}"
+        );
     }
 
     #[tokio::test]
@@ -111,7 +114,11 @@ mod tests {
         for code in ["AWS.SimpleQueueService.NonExistentQueue", "NotFoundException"] {
             let Some(unread) = refused(code).await else { panic!("the call succeeded") };
             let check = unread.check(Rule::new("queue.exists", "a queue", "create it"), "queue q");
-            assert_eq!((check.verdict, check.seen.as_str()), (Verdict::Failed, "there is no queue q"), "{code}");
+            assert_eq!(
+                (check.verdict, check.seen.as_str()),
+                (Verdict::Failed, "there is no queue q"),
+                "{code}"
+            );
         }
     }
 }

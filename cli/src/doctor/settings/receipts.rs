@@ -35,13 +35,16 @@ pub(super) async fn examine(sqs: &Client, subject: &Subject, done: &mut impl FnM
 
 /// The worker sends receipts without a message group, which a FIFO queue refuses.
 fn kind(is_fifo: bool) -> Check {
-    let remedy = "create a standard queue for receipts, also beside FIFO queues: a FIFO queue refuses every receipt";
+    let remedy =
+        "create a standard queue for receipts, also beside FIFO queues: a FIFO queue refuses every receipt";
     let seen = if is_fifo { "a FIFO queue" } else { "a standard queue" };
     Rule::new("receipts.kind", "a standard queue", remedy).require(!is_fifo, seen)
 }
 
 fn retention(queue: &Attributes, least: u64) -> Check {
-    let remedy = format!("raise the receipts queue's retention to {least} s: SQS deletes receipts that wait for longer");
+    let remedy = format!(
+        "raise the receipts queue's retention to {least} s: SQS deletes receipts that wait for longer"
+    );
     let rule = Rule::new("receipts.retention", format!("at least {}", seconds(least)), remedy);
     match queue.number(&Name::MessageRetentionPeriod) {
         None => rule.skipped("the retention is unknown"),

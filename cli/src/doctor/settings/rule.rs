@@ -11,11 +11,7 @@ pub(super) struct Rule {
 }
 
 impl Rule {
-    pub(super) fn new(
-        name: &'static str,
-        expected: impl Into<String>,
-        remedy: impl Into<String>,
-    ) -> Self {
+    pub(super) fn new(name: &'static str, expected: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { name, expected: expected.into(), remedy: remedy.into() }
     }
 

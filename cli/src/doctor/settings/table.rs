@@ -55,7 +55,9 @@ pub(super) async fn examine(subject: &Subject, done: &mut impl FnMut(Check)) {
     let dynamodb = Client::new(&subject.config);
     let (connections, mailbox) = (&subject.spec.table, &subject.spec.mailbox);
     match subject.variable("CONNECTIONS_TABLE") {
-        None => done(Check::skipped(CONNECTIONS.exists, "a table", "the worker delivers to connections only")),
+        None => {
+            done(Check::skipped(CONNECTIONS.exists, "a table", "the worker delivers to connections only"))
+        }
         Some(name) => {
             let key = vec![(connections.hash_key.as_str(), KeyType::Hash)];
             let expected = Expected { names: &CONNECTIONS, key, ttl_attribute: &connections.ttl_attribute };
@@ -67,7 +69,10 @@ pub(super) async fn examine(subject: &Subject, done: &mut impl FnMut(Check)) {
     match subject.variable("MAILBOX_TABLE") {
         None => done(Check::skipped(MAILBOX.exists, "a table", "the worker keeps no messages")),
         Some(name) => {
-            let key = vec![(mailbox.hash_key.as_str(), KeyType::Hash), (mailbox.range_key.as_str(), KeyType::Range)];
+            let key = vec![
+                (mailbox.hash_key.as_str(), KeyType::Hash),
+                (mailbox.range_key.as_str(), KeyType::Range),
+            ];
             let expected = Expected { names: &MAILBOX, key, ttl_attribute: &mailbox.ttl_attribute };
             examine_table(&dynamodb, name, &expected, subject.is_local, done).await;
         }
@@ -157,7 +162,9 @@ fn capacity(name: &'static str, table: &TableDescription) -> Check {
 }
 
 fn ttl_rule(name: &'static str, attribute: &str) -> Rule {
-    let remedy = format!("turn on time to live for `{attribute}` (`terraform apply` does): expired items stay, and cost");
+    let remedy = format!(
+        "turn on time to live for `{attribute}` (`terraform apply` does): expired items stay, and cost"
+    );
     Rule::new(name, format!("time to live on {attribute}"), remedy)
 }
 
@@ -187,7 +194,9 @@ fn indexes(table: &TableDescription, expected: &[Index], projection: &[String]) 
     let faults = expected.iter().filter_map(|expected| {
         let found = table.global_secondary_indexes().iter();
         let found = found.clone().find(|index| index.index_name() == Some(&expected.name));
-        let Some(found) = found else { return Some((Verdict::Failed, format!("no index {}", expected.name))) };
+        let Some(found) = found else {
+            return Some((Verdict::Failed, format!("no index {}", expected.name)));
+        };
         let (verdict, fault) = index(found, &expected.hash_key, projection)?;
         Some((verdict, format!("{}: {fault}", expected.name)))
     });

@@ -49,13 +49,34 @@ const SHARED: [Shared; 6] = [
         defaults: &[("connect", TABLE), ("delivery", ""), ("disconnect", TABLE), ("mailbox", "")],
         verdict: Verdict::Failed,
     },
-    Shared { name: "CONNECT_GRACE_SECONDS", defaults: &[("connect", "5"), ("delivery", "5")], verdict: Verdict::Warning },
-    Shared { name: "MAILBOX_GENERATION", defaults: &[("delivery", "0"), ("mailbox", "0")], verdict: Verdict::Failed },
-    Shared { name: "MAILBOX_TABLE", defaults: &[("delivery", ""), ("mailbox", "")], verdict: Verdict::Failed },
-    Shared { name: "RECEIPTS_QUEUE_URL", defaults: &[("delivery", ""), ("mailbox", "")], verdict: Verdict::Warning },
+    Shared {
+        name: "CONNECT_GRACE_SECONDS",
+        defaults: &[("connect", "5"), ("delivery", "5")],
+        verdict: Verdict::Warning,
+    },
+    Shared {
+        name: "MAILBOX_GENERATION",
+        defaults: &[("delivery", "0"), ("mailbox", "0")],
+        verdict: Verdict::Failed,
+    },
+    Shared {
+        name: "MAILBOX_TABLE",
+        defaults: &[("delivery", ""), ("mailbox", "")],
+        verdict: Verdict::Failed,
+    },
+    Shared {
+        name: "RECEIPTS_QUEUE_URL",
+        defaults: &[("delivery", ""), ("mailbox", "")],
+        verdict: Verdict::Warning,
+    },
     Shared {
         name: "STAGE",
-        defaults: &[("connect", "local"), ("delivery", "local"), ("disconnect", "local"), ("mailbox", "local")],
+        defaults: &[
+            ("connect", "local"),
+            ("delivery", "local"),
+            ("disconnect", "local"),
+            ("mailbox", "local"),
+        ],
         verdict: Verdict::Warning,
     },
 ];
@@ -76,7 +97,9 @@ fn valid(functions: &Functions) -> Check {
     for (short, function) in functions {
         let mut fault = |text: String| faults.push((Verdict::Failed, format!("{short}: {text}")));
         let required = REQUIRED.iter().filter(|(of, _)| of == short).flat_map(|(_, names)| names.iter());
-        required.filter(|name| function.variable(name).is_none()).for_each(|name| fault(format!("{name} is missing")));
+        required
+            .filter(|name| function.variable(name).is_none())
+            .for_each(|name| fault(format!("{name} is missing")));
         for (name, range) in &NUMBERS {
             let number = function.variable(name).map(values::whole);
             if number.is_some_and(|number| !number.is_some_and(|number| range.contains(&number))) {
@@ -101,7 +124,8 @@ fn valid(functions: &Functions) -> Check {
 /// Returns the rules between the worker's variables that are broken.
 fn worker(function: &Function) -> Vec<String> {
     let mut faults = Vec::new();
-    let or = |name: &str, default| function.variable(name).map_or(Some(default), values::whole).unwrap_or(default);
+    let or =
+        |name: &str, default| function.variable(name).map_or(Some(default), values::whole).unwrap_or(default);
     let longest = or("AWAY_GRACE_SECONDS", 30).max(or("CONNECT_GRACE_SECONDS", 5));
     if or("MAX_AGE_SECONDS", 7800) < longest {
         faults.push("MAX_AGE_SECONDS is less than AWAY_GRACE_SECONDS or CONNECT_GRACE_SECONDS".to_owned());
@@ -139,7 +163,8 @@ fn keys(function: &Function) -> Vec<String> {
 
 /// Checks that functions agree.
 fn shared(functions: &Functions) -> Check {
-    let names = SHARED.iter().map(|shared| shared.name).chain(["WEBSOCKET_ENDPOINT"]).collect::<Vec<_>>().join(", ");
+    let names =
+        SHARED.iter().map(|shared| shared.name).chain(["WEBSOCKET_ENDPOINT"]).collect::<Vec<_>>().join(", ");
     let rule = Rule::new(
         "functions.shared",
         format!("the same value in all functions that read it: {names}"),
@@ -161,9 +186,9 @@ fn differences(values: Vec<(&str, &str)>) -> Option<String> {
     if rest.iter().all(|(_, value)| value == first) {
         return None;
     }
-    let values = values.iter().map(|(short, value)| {
-        format!("{short} has {}", if value.is_empty() { "none" } else { value })
-    });
+    let values = values
+        .iter()
+        .map(|(short, value)| format!("{short} has {}", if value.is_empty() { "none" } else { value }));
     Some(values.collect::<Vec<_>>().join(", "))
 }
 
@@ -177,7 +202,9 @@ fn endpoints(functions: &Functions) -> Vec<(Verdict, String)> {
     let others = functions.iter().filter_map(|(short, function)| Some((short, function.variable(NAME)?)));
     let others = others.filter(|(_, endpoint)| !known.include(endpoint));
     others
-        .map(|(short, endpoint)| (Verdict::Failed, format!("{NAME}: delivery has {own}, {short} has {endpoint}")))
+        .map(|(short, endpoint)| {
+            (Verdict::Failed, format!("{NAME}: delivery has {own}, {short} has {endpoint}"))
+        })
         .collect()
 }
 

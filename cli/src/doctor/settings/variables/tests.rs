@@ -71,7 +71,8 @@ fn max_age_covers_both_graces() {
 fn queues_have_the_same_kind() {
     let fifo = [("QUEUE_URL", "https://sqs.example.com/1/q.fifo"), ("WEBSOCKET_ENDPOINT", ENDPOINT)];
     let verdict = |letters| {
-        valid(&[function("delivery", &[&fifo[..], &[("DEAD_LETTER_QUEUE_URL", letters)]].concat())].into()).verdict
+        valid(&[function("delivery", &[&fifo[..], &[("DEAD_LETTER_QUEUE_URL", letters)]].concat())].into())
+            .verdict
     };
     assert_eq!(verdict("https://sqs.example.com/1/d.fifo"), Verdict::Ok);
     assert_eq!(verdict("https://sqs.example.com/1/d"), Verdict::Failed);
@@ -95,7 +96,8 @@ fn tokens_have_one_source_of_keys() {
 #[test]
 fn authorizer_excludes_token_variables() {
     let of = |variables: &[(&str, &str)]| {
-        valid(&[function("connect", &[&[("IDENTITY_SOURCE", "authorizer")], variables].concat())].into()).verdict
+        valid(&[function("connect", &[&[("IDENTITY_SOURCE", "authorizer")], variables].concat())].into())
+            .verdict
     };
     assert_eq!(of(&[]), Verdict::Ok);
     assert_eq!(of(&[("JWT_PUBLIC_KEY", "key")]), Verdict::Failed);
@@ -128,12 +130,13 @@ fn differing_graces_are_a_warning() {
 
 #[test]
 fn endpoints_agree_or_are_aliases() {
+    let slash = format!("{ENDPOINT}/");
     let verdict = |aliases: &[(&str, &str)], endpoint| {
         let worker = worker_with(&[aliases, &[("CONNECTIONS_TABLE", TABLE)]].concat());
         shared(&[worker, function("connect", &[("WEBSOCKET_ENDPOINT", endpoint)])].into()).verdict
     };
     assert_eq!(verdict(&[], ENDPOINT), Verdict::Ok);
-    assert_eq!(verdict(&[], &format!("{ENDPOINT}/")), Verdict::Ok);
+    assert_eq!(verdict(&[], &slash), Verdict::Ok);
     assert_eq!(verdict(&[], ""), Verdict::Ok, "connect takes the event's");
     let other = "https://ws.example.com";
     assert_eq!(verdict(&[], other), Verdict::Failed);
