@@ -1,5 +1,7 @@
 //! Queues, functions, tables and the clock.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod deployment;
 
 use std::time::{Duration, SystemTime};
@@ -50,6 +52,34 @@ async fn deployment_on_aws_has_further_rules() -> anyhow::Result<()> {
     ];
     assert_eq!(names, expected, "{checks:#?}");
     assert_eq!(found(&checks, "quotas.concurrency").verdict, Verdict::Ok);
+    Ok(())
+}
+
+/// A read that the credentials do not permit is skipped, and its action named.
+#[tokio::test]
+async fn missing_permissions_are_skipped_by_action() -> anyhow::Result<()> {
+    let deployment = Deployment::lock().await?;
+    let checks = deployment.examine_without_permissions().await?;
+    let findings: Vec<_> = checks.iter().filter(|check| check.remedy.is_some()).collect();
+    assert!(findings.is_empty(), "{findings:#?}");
+    let denied = checks.iter().filter_map(|check| {
+        let (_, action) = check.seen.split_once("the AWS credentials do not permit ")?;
+        assert_eq!(check.verdict, Verdict::Skipped, "{check:?}");
+        Some((check.name, action.split(' ').next()?))
+    });
+    let expected = [
+        ("clock.offset", "lambda:GetAccountSettings"),
+        ("queue.exists", "sqs:GetQueueAttributes"),
+        ("dead_letters.exists", "sqs:GetQueueAttributes"),
+        ("receipts.exists", "sqs:GetQueueAttributes"),
+        ("mapping.exists", "lambda:ListEventSourceMappings"),
+        ("functions.reserved", "lambda:GetFunctionConcurrency"),
+        ("table.exists", "dynamodb:DescribeTable"),
+        ("mailbox_table.exists", "dynamodb:DescribeTable"),
+        ("api.exists", "apigateway:GET"),
+        ("quotas.concurrency", "lambda:GetAccountSettings"),
+    ];
+    assert_eq!(denied.collect::<Vec<_>>(), expected, "{checks:#?}");
     Ok(())
 }
 

@@ -5,6 +5,8 @@ use std::{collections::HashMap, sync::OnceLock, thread};
 use anyhow::{Context as _, anyhow};
 use aws_sdk_lambda::types::{Environment, LastUpdateStatus};
 use aws_sdk_sqs::types::QueueAttributeName;
+use aws_smithy_http_client::test_util::infallible_client_fn;
+use http::Response;
 use streamer_cli::{
     doctor::{Check, Subject, Verdict, settings},
     stack::{Stack, deploy::Overrides},
@@ -16,14 +18,14 @@ use tokio::{
 };
 
 /// The stack, while no other test uses it.
-pub struct Deployment {
-    pub stack: Stack,
+pub(super) struct Deployment {
+    pub(super) stack: Stack,
     _lock: MutexGuard<'static, ()>,
 }
 
 impl Deployment {
     /// Starts the stack once, and waits until no other test uses it.
-    pub async fn lock() -> anyhow::Result<Self> {
+    pub(super) async fn lock() -> anyhow::Result<Self> {
         static LOCK: Mutex<()> = Mutex::const_new(());
         static STACK: OnceLock<anyhow::Result<(Runtime, Stack)>> = OnceLock::new();
         let lock = LOCK.lock().await;
@@ -44,25 +46,38 @@ impl Deployment {
     }
 
     /// Runs the checks of the settings.
-    pub async fn examine(&self) -> anyhow::Result<Vec<Check>> {
+    pub(super) async fn examine(&self) -> anyhow::Result<Vec<Check>> {
         self.examine_as(true).await
     }
 
     /// Runs the checks of the settings, with those that the stack on this machine does not have.
-    pub async fn examine_as_on_aws(&self) -> anyhow::Result<Vec<Check>> {
+    pub(super) async fn examine_as_on_aws(&self) -> anyhow::Result<Vec<Check>> {
         self.examine_as(false).await
     }
 
+    /// Runs the checks of the settings with credentials that permit nothing but the functions' configurations.
+    pub(super) async fn examine_without_permissions(&self) -> anyhow::Result<Vec<Check>> {
+        let mut subject = self.subject(false).await?;
+        let denied = infallible_client_fn(|_| {
+            let response =
+                Response::builder().status(403).header("x-amzn-errortype", "AccessDeniedException");
+            response.body(r#"{"__type":"AccessDeniedException"}"#).unwrap()
+        });
+        subject.config = subject.config.into_builder().http_client(denied).build();
+        Ok(checks(&subject).await)
+    }
+
     async fn examine_as(&self, is_local: bool) -> anyhow::Result<Vec<Check>> {
+        Ok(checks(&self.subject(is_local).await?).await)
+    }
+
+    async fn subject(&self, is_local: bool) -> anyhow::Result<Subject> {
         let (config, functions) = (self.stack.config.clone(), &self.stack.deployed.functions);
-        let subject = Subject::read("streamer".to_owned(), is_local, config, functions).await?;
-        let mut checks = Vec::new();
-        settings::examine(&subject, &mut |check| checks.push(check)).await;
-        Ok(checks)
+        Subject::read("streamer".to_owned(), is_local, config, functions).await
     }
 
     /// Asserts that one check alone found a fault, and that it finds none in the deployment as it is now.
-    pub async fn assert_finding(
+    pub(super) async fn assert_finding(
         &self,
         checks: &[Check],
         name: &str,
@@ -82,13 +97,13 @@ impl Deployment {
         Ok(())
     }
 
-    pub async fn attribute(&self, url: &str, name: QueueAttributeName) -> anyhow::Result<String> {
+    pub(super) async fn attribute(&self, url: &str, name: QueueAttributeName) -> anyhow::Result<String> {
         let sqs = aws_sdk_sqs::Client::new(&self.stack.config);
         let get = sqs.get_queue_attributes().queue_url(url).attribute_names(name.clone()).send().await?;
         get.attributes.and_then(|mut all| all.remove(&name)).context("the queue lacks the attribute")
     }
 
-    pub async fn set_attribute(
+    pub(super) async fn set_attribute(
         &self,
         url: &str,
         name: QueueAttributeName,
@@ -100,7 +115,7 @@ impl Deployment {
     }
 
     /// Returns the id of the worker's event source mapping.
-    pub async fn mapping(&self) -> anyhow::Result<String> {
+    pub(super) async fn mapping(&self) -> anyhow::Result<String> {
         let lambda = aws_sdk_lambda::Client::new(&self.stack.config);
         let worker = &self.stack.deployed.functions["delivery"];
         let listed = lambda.list_event_source_mappings().function_name(worker).send().await?;
@@ -108,13 +123,13 @@ impl Deployment {
         mapping.and_then(|mapping| mapping.uuid).context("the worker has no mapping")
     }
 
-    pub async fn variables(&self, function: &str) -> anyhow::Result<HashMap<String, String>> {
+    pub(super) async fn variables(&self, function: &str) -> anyhow::Result<HashMap<String, String>> {
         let lambda = aws_sdk_lambda::Client::new(&self.stack.config);
         let got = lambda.get_function_configuration().function_name(function).send().await?;
         got.environment.and_then(|environment| environment.variables).context("no variables")
     }
 
-    pub async fn set_variables(
+    pub(super) async fn set_variables(
         &self,
         function: &str,
         variables: HashMap<String, String>,
@@ -136,8 +151,14 @@ impl Deployment {
     }
 }
 
+async fn checks(subject: &Subject) -> Vec<Check> {
+    let mut checks = Vec::new();
+    settings::examine(subject, &mut |check| checks.push(check)).await;
+    checks
+}
+
 /// Returns the check with a name.
-pub fn found<'a>(checks: &'a [Check], name: &str) -> &'a Check {
+pub(super) fn found<'a>(checks: &'a [Check], name: &str) -> &'a Check {
     let check = checks.iter().find(|check| check.name == name);
     check.unwrap_or_else(|| panic!("no check {name}: {checks:#?}"))
 }

@@ -78,8 +78,8 @@ fn states(functions: &BTreeMap<String, Function>) -> Check {
 fn state(state: Option<&State>, update: Option<&LastUpdateStatus>) -> Option<(Verdict, String)> {
     match state {
         Some(State::Active) | None => {}
-        Some(State::Pending | State::Inactive) => {
-            return Some((Verdict::Warning, format!("state {}", state?.as_str())));
+        Some(state @ (State::Pending | State::Inactive)) => {
+            return Some((Verdict::Warning, format!("state {}", state.as_str())));
         }
         Some(state) => return Some((Verdict::Failed, format!("state {}", state.as_str()))),
     }

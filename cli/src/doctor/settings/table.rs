@@ -192,8 +192,8 @@ fn indexes(table: &TableDescription, expected: &[Index], projection: &[String]) 
          messages for tenants by_tenant",
     );
     let faults = expected.iter().filter_map(|expected| {
-        let found = table.global_secondary_indexes().iter();
-        let found = found.clone().find(|index| index.index_name() == Some(&expected.name));
+        let mut indexes = table.global_secondary_indexes().iter();
+        let found = indexes.find(|index| index.index_name() == Some(&expected.name));
         let Some(found) = found else {
             return Some((Verdict::Failed, format!("no index {}", expected.name)));
         };
