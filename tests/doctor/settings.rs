@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod deployment;
+mod permissions;
 
 use std::time::{Duration, SystemTime};
 
@@ -14,11 +15,26 @@ use aws_sdk_dynamodb::types::{
 use aws_sdk_lambda::types::FunctionResponseType;
 use aws_sdk_sqs::types::QueueAttributeName;
 use streamer_cli::{
-    doctor::{Verdict, settings},
+    doctor::{Check, Verdict, settings},
     spec::Spec,
 };
 
-use self::deployment::{Deployment, found};
+use self::{
+    deployment::{Deployment, found},
+    permissions::Needed,
+};
+
+/// The actions that the checks need, and the checks that are skipped without each.
+const ACTIONS: [(&str, &[&str]); 8] = [
+    ("apigateway:GET", &["api.exists"]),
+    ("dynamodb:DescribeContinuousBackups", &["table.backups", "mailbox_table.backups"]),
+    ("dynamodb:DescribeTable", &["table.exists", "mailbox_table.exists"]),
+    ("dynamodb:DescribeTimeToLive", &["table.ttl", "mailbox_table.ttl"]),
+    ("lambda:GetAccountSettings", &["quotas.concurrency"]),
+    ("lambda:GetFunctionConcurrency", &["functions.reserved"]),
+    ("lambda:ListEventSourceMappings", &["mapping.exists"]),
+    ("sqs:GetQueueAttributes", &["queue.exists", "dead_letters.exists", "receipts.exists"]),
+];
 
 /// Without a fault, nothing is found.
 #[tokio::test]
@@ -55,31 +71,28 @@ async fn deployment_on_aws_has_further_rules() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A read that the credentials do not permit is skipped, and its action named.
+/// A read that the credentials do not permit is skipped, and its action named. Other checks run, and find no more.
 #[tokio::test]
-async fn missing_permissions_are_skipped_by_action() -> anyhow::Result<()> {
+async fn each_missing_permission_is_skipped() -> anyhow::Result<()> {
     let deployment = Deployment::lock().await?;
-    let checks = deployment.examine_without_permissions().await?;
-    let findings: Vec<_> = checks.iter().filter(|check| check.remedy.is_some()).collect();
-    assert!(findings.is_empty(), "{findings:#?}");
-    let denied = checks.iter().filter_map(|check| {
-        let (_, action) = check.seen.split_once("the AWS credentials do not permit ")?;
-        assert_eq!(check.verdict, Verdict::Skipped, "{check:?}");
-        Some((check.name, action.split(' ').next()?))
-    });
-    let expected = [
-        ("clock.offset", "lambda:GetAccountSettings"),
-        ("queue.exists", "sqs:GetQueueAttributes"),
-        ("dead_letters.exists", "sqs:GetQueueAttributes"),
-        ("receipts.exists", "sqs:GetQueueAttributes"),
-        ("mapping.exists", "lambda:ListEventSourceMappings"),
-        ("functions.reserved", "lambda:GetFunctionConcurrency"),
-        ("table.exists", "dynamodb:DescribeTable"),
-        ("mailbox_table.exists", "dynamodb:DescribeTable"),
-        ("api.exists", "apigateway:GET"),
-        ("quotas.concurrency", "lambda:GetAccountSettings"),
-    ];
-    assert_eq!(denied.collect::<Vec<_>>(), expected, "{checks:#?}");
+    let needed = Needed::default();
+    let permitted = deployment.examine_without(None, &needed).await?;
+    assert_eq!(needed.actions(), ACTIONS.map(|(action, _)| action), "{permitted:#?}");
+    let findings = |checks: &[Check]| -> Vec<&str> {
+        checks.iter().filter(|check| check.remedy.is_some()).map(|check| check.name).collect()
+    };
+    let expected = findings(&permitted);
+    for (action, names) in ACTIONS {
+        let checks = deployment.examine_without(Some(action), &needed).await?;
+        let more: Vec<_> = findings(&checks).into_iter().filter(|name| !expected.contains(name)).collect();
+        assert!(more.is_empty(), "{action}: {more:?} of {checks:#?}");
+        let text = format!("the AWS credentials do not permit {action} on ");
+        let skipped = checks.iter().filter(|check| check.seen.starts_with(&text));
+        let skipped: Vec<_> = skipped.map(|check| (check.name, check.verdict)).collect();
+        let names: Vec<_> = names.iter().map(|name| (*name, Verdict::Skipped)).collect();
+        assert_eq!(skipped, names, "{action}: {checks:#?}");
+        assert_eq!(found(&checks, "clock.offset").verdict, Verdict::Ok, "a denial has its time");
+    }
     Ok(())
 }
 
@@ -225,6 +238,26 @@ async fn differing_timeout_variable_is_a_warning() -> anyhow::Result<()> {
     deployment
         .assert_finding(&checks, "functions.timeout", Verdict::Warning, seen, "worker_timeout_seconds")
         .await
+}
+
+/// Functions that post to an API that does not exist.
+#[tokio::test]
+async fn endpoint_of_no_api_fails() -> anyhow::Result<()> {
+    let deployment = Deployment::lock().await?;
+    let worker = &deployment.stack.deployed.functions["delivery"];
+    let original = deployment.variables(worker).await?;
+    let (mut changed, endpoint) =
+        (original.clone(), "https://gone.execute-api.eu-central-1.amazonaws.com/local");
+    changed.insert("WEBSOCKET_ENDPOINT".to_owned(), endpoint.to_owned());
+    deployment.set_variables(worker, changed).await?;
+    let checks = deployment.examine().await?;
+    deployment.set_variables(worker, original).await?;
+    let check = found(&checks, "api.exists");
+    assert_eq!((check.verdict, check.seen.as_str()), (Verdict::Failed, "there is no API gone"));
+    assert!(check.remedy.as_ref().unwrap().contains("WEBSOCKET_ENDPOINT"), "{check:?}");
+    let check = found(&checks, "functions.shared");
+    assert_eq!(check.verdict, Verdict::Failed, "connect has another endpoint");
+    Ok(())
 }
 
 /// The clock is compared with the header `Date` of an answer.

@@ -5,8 +5,6 @@ use std::{collections::HashMap, sync::OnceLock, thread};
 use anyhow::{Context as _, anyhow};
 use aws_sdk_lambda::types::{Environment, LastUpdateStatus};
 use aws_sdk_sqs::types::QueueAttributeName;
-use aws_smithy_http_client::test_util::infallible_client_fn;
-use http::Response;
 use streamer_cli::{
     doctor::{Check, Subject, Verdict, settings},
     stack::{Stack, deploy::Overrides},
@@ -16,6 +14,8 @@ use tokio::{
     runtime::{Builder, Runtime},
     sync::{Mutex, MutexGuard},
 };
+
+use super::permissions::{Needed, without};
 
 /// The stack, while no other test uses it.
 pub(super) struct Deployment {
@@ -55,15 +55,14 @@ impl Deployment {
         self.examine_as(false).await
     }
 
-    /// Runs the checks of the settings with credentials that permit nothing but the functions' configurations.
-    pub(super) async fn examine_without_permissions(&self) -> anyhow::Result<Vec<Check>> {
+    /// Runs the checks of the settings as on AWS, without the permission for an action.
+    pub(super) async fn examine_without(
+        &self,
+        denied: Option<&'static str>,
+        needed: &Needed,
+    ) -> anyhow::Result<Vec<Check>> {
         let mut subject = self.subject(false).await?;
-        let denied = infallible_client_fn(|_| {
-            let response =
-                Response::builder().status(403).header("x-amzn-errortype", "AccessDeniedException");
-            response.body(r#"{"__type":"AccessDeniedException"}"#).unwrap()
-        });
-        subject.config = subject.config.into_builder().http_client(denied).build();
+        subject.config = without(&subject.config, denied, needed);
         Ok(checks(&subject).await)
     }
 
