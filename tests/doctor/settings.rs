@@ -154,7 +154,7 @@ async fn dead_letters_are_counted() -> anyhow::Result<()> {
             &checks,
             "dead_letters.waiting",
             Verdict::Warning,
-            "1 dead letters",
+            "dead letters: 1",
             "`streamer redrive`",
         )
         .await

@@ -61,7 +61,7 @@ fn waiting(queue: &Attributes, is_local: bool) -> Check {
         Name::ApproximateNumberOfMessagesDelayed,
     ];
     let letters = names.iter().filter_map(|name| queue.number(name)).sum::<u64>();
-    rule.prefer(letters == 0, format!("{letters} dead letters")).with_values(json!({ "letters": letters }))
+    rule.prefer(letters == 0, format!("dead letters: {letters}")).with_values(json!({ "letters": letters }))
 }
 
 /// A message that SQS moves from a standard queue keeps its age.
@@ -126,7 +126,7 @@ mod tests {
         };
         assert_eq!(letters("0", "0", "0").verdict, Verdict::Ok);
         let check = letters("1", "2", "4");
-        assert_eq!((check.verdict, check.seen.as_str()), (Verdict::Warning, "7 dead letters"));
+        assert_eq!((check.verdict, check.seen.as_str()), (Verdict::Warning, "dead letters: 7"));
         assert!(check.remedy.is_some_and(|remedy| remedy.contains("`streamer redrive --aws`")));
     }
 

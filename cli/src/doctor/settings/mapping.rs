@@ -127,7 +127,7 @@ fn exists(mappings: &Mappings, worker: &str) -> Check {
             let sources = if sources.is_empty() { "nothing".to_owned() } else { sources.join(", ") };
             rule.failed(format!("the worker reads from {sources}"))
         }
-        several => rule.failed(format!("{} mappings", several.len())),
+        several => rule.failed(format!("mappings: {}", several.len())),
     }
 }
 
@@ -220,7 +220,7 @@ fn filter(mapping: &Mapping) -> Check {
     let filters = mapping.filter_criteria().map_or(0, |criteria| criteria.filters().len());
     rule.require(
         filters == 0,
-        if filters == 0 { "no filter".to_owned() } else { format!("{filters} filters") },
+        if filters == 0 { "no filter".to_owned() } else { format!("filters: {filters}") },
     )
 }
 
@@ -252,7 +252,7 @@ mod tests {
         assert_eq!(of(vec![one()], vec![one()]).verdict, Verdict::Ok);
         let alias = mapping().function_arn(format!("{FUNCTION}:live")).build();
         assert_eq!(of(vec![one()], vec![alias]).verdict, Verdict::Ok);
-        assert_eq!(of(vec![one(), one()], vec![one(), one()]).seen, "2 mappings");
+        assert_eq!(of(vec![one(), one()], vec![one(), one()]).seen, "mappings: 2");
         assert_eq!(of(Vec::new(), Vec::new()).seen, "the worker reads from nothing");
         let other = mapping().event_source_arn(format!("{QUEUE}-2")).build();
         let check = of(vec![other], Vec::new());

@@ -20,7 +20,7 @@ pub(super) fn check(name: &'static str, policy: Option<&str>) -> Check {
     };
     let statements = list(&policy["Statement"]);
     let broad: Vec<_> = statements.iter().filter_map(|statement| of_everyone(statement)).collect();
-    rule.worst(broad, format!("{} statements", statements.len()))
+    rule.worst(broad, format!("statements: {}", statements.len()))
 }
 
 /// Returns the result of a statement that concerns every caller.
@@ -63,7 +63,7 @@ mod tests {
         let condition = json!({ "Bool": { "aws:SecureTransport": "false" } });
         let statement =
             json!([{ "Effect": "Deny", "Principal": "*", "Action": "sqs:*", "Condition": condition }]);
-        assert_eq!(verdict(statement), (Verdict::Ok, "1 statements".to_owned()));
+        assert_eq!(verdict(statement), (Verdict::Ok, "statements: 1".to_owned()));
         assert_eq!(check("queue.policy", None).verdict, Verdict::Ok);
     }
 
