@@ -8,6 +8,9 @@ pub const INVALID_ARGUMENT: u8 = 2;
 /// Exit code of `send --wait` when a message was not delivered.
 pub const NOT_DELIVERED: u8 = 3;
 
+/// Exit code of `doctor` when a check failed.
+pub const CHECK_FAILED: u8 = 4;
+
 /// An error that ends the command with this exit code instead of 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exit {

@@ -5,6 +5,7 @@
 //! - [`commands`]: one file per command.
 //! - [`status`]: reads the state of a deployment. [`dead_letters`]: reads and re-sends dead letters.
 //!   [`receipts`]: reads and awaits receipts.
+//! - [`doctor`]: examines a deployment.
 //! - [`stack`]: installs and starts an emulator of AWS, and deploys the Lambda functions to it.
 //! - [`package`]: builds the zips that Lambda runs.
 //! - [`spec`]: the resources that `infra/stack.json` describes. [`paths`]: the workspace's folders.
@@ -20,6 +21,7 @@ pub mod aws;
 mod cargo;
 pub mod commands;
 pub mod dead_letters;
+pub mod doctor;
 pub mod exit;
 pub mod layout;
 mod log_events;

@@ -11,9 +11,10 @@ use futures::FutureExt as _;
 use streamer_cli::{
     arguments,
     commands::{
-        completions::Completions, connections::Connections, demo, disconnect::Disconnect, down::Down,
-        env::Env, forget::Forget, listen::Listen, logs::Logs, mailbox::Mailbox, man::Man, package::Package,
-        receipts::Receipts, redrive::Redrive, send::Send, status::Status, token::Token, up::Up, web::Web,
+        completions::Completions, connections::Connections, demo, disconnect::Disconnect, doctor::Doctor,
+        down::Down, env::Env, forget::Forget, listen::Listen, logs::Logs, mailbox::Mailbox, man::Man,
+        package::Package, receipts::Receipts, redrive::Redrive, send::Send, status::Status, token::Token,
+        up::Up, web::Web,
     },
     exit::Exit,
     screen::print_error,
@@ -68,6 +69,7 @@ Any deployment (the local stack, or AWS with --aws):
   receipts    List the outcomes of messages
   redrive     List dead letters, send them back or drop them
   status      Show queues, dead letters, connections, functions and circuit breaker
+  doctor      Examine a deployment: settings, connections, delivery, API Gateway's answers
 
 Deployment to AWS:
   package     Build the deployment packages
@@ -100,6 +102,7 @@ enum Command {
     Receipts(Receipts),
     Redrive(Redrive),
     Status(Status),
+    Doctor(Doctor),
     Package(Package),
     Completions(Completions),
     Man(Man),
@@ -125,6 +128,7 @@ async fn main() -> ExitCode {
         Some(Command::Receipts(receipts)) => receipts.run().boxed_local(),
         Some(Command::Redrive(redrive)) => redrive.run().boxed_local(),
         Some(Command::Status(status)) => status.run().boxed_local(),
+        Some(Command::Doctor(doctor)) => doctor.run().boxed_local(),
         Some(Command::Package(package)) => package.run().boxed_local(),
         Some(Command::Completions(completions)) => ready(completions.run(Streamer::command())).boxed_local(),
         Some(Command::Man(man)) => ready(man.run(Streamer::command())).boxed_local(),

@@ -6,6 +6,7 @@ pub mod completions;
 pub mod connections;
 pub mod demo;
 pub mod disconnect;
+pub mod doctor;
 pub mod down;
 pub mod env;
 pub mod forget;

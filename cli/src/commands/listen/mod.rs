@@ -7,6 +7,7 @@ mod mailbox;
 mod outgoing;
 mod run;
 mod source;
+pub(super) mod token;
 
 use std::{
     io::{IsTerminal as _, stdin},

@@ -1,15 +1,13 @@
 //! The place that `listen` connects to, and its token.
 
-use std::{env, fs, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use streamer_connections::ConnectionTable;
 use streamer_message::{TenantId, UserId};
 
+use super::token;
 use crate::stack::state;
-
-/// The variable that has the token for `--url`.
-const TOKEN_VARIABLE: &str = "STREAMER_TOKEN";
 
 /// Lifetime of a token for the stack on this machine. Each connection gets a new one.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
@@ -44,17 +42,8 @@ impl Source {
             Self::Url { url, token_file } => {
                 let is_websocket = url.starts_with("wss://") || url.starts_with("ws://");
                 ensure!(is_websocket, "--url must begin with wss:// or ws://");
-                let token = match token_file {
-                    Some(path) => fs::read_to_string(path)
-                        .with_context(|| format!("cannot read a token from {}", path.display()))?,
-                    None => env::var(TOKEN_VARIABLE).ok().with_context(|| {
-                        format!("--url needs a token: --token-file FILE, or the variable {TOKEN_VARIABLE}")
-                    })?,
-                };
-                let token = token.trim();
-                let is_token = !token.is_empty() && token.chars().all(|c| c.is_ascii_graphic());
-                ensure!(is_token, "the token is empty or has characters that no token has");
-                Ok(Access { url: url.clone(), token: token.to_owned(), table: None })
+                let token = token::read(token_file.as_deref(), "--url")?;
+                Ok(Access { url: url.clone(), token, table: None })
             }
         }
     }

@@ -1,0 +1,1 @@
+//! Connections, delivery and answers.
