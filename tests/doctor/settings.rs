@@ -78,7 +78,7 @@ async fn each_missing_permission_is_skipped() -> anyhow::Result<()> {
     let needed = Needed::default();
     let permitted = deployment.examine_without(None, &needed).await?;
     assert_eq!(needed.actions(), ACTIONS.map(|(action, _)| action), "{permitted:#?}");
-    let findings = |checks: &[Check]| -> Vec<&str> {
+    let findings = |checks: &[Check]| -> Vec<&'static str> {
         checks.iter().filter(|check| check.remedy.is_some()).map(|check| check.name).collect()
     };
     let expected = findings(&permitted);

@@ -17,10 +17,9 @@ use aws_smithy_runtime_api::client::{
 use aws_smithy_types::{DateTime, body::SdkBody, date_time::Format};
 
 /// Paths of services that do not name the action in a header, and the actions as IAM names them.
-const PATHS: [(&str, &str); 5] = [
+const PATHS: [(&str, &str); 4] = [
     ("/account-settings", "lambda:GetAccountSettings"),
     ("/concurrency", "lambda:GetFunctionConcurrency"),
-    ("/configuration", "lambda:GetFunctionConfiguration"),
     ("/event-source-mappings", "lambda:ListEventSourceMappings"),
     ("/v2/apis", "apigateway:GET"),
 ];
@@ -83,7 +82,7 @@ fn action(request: &HttpRequest) -> String {
 /// Returns the answer to a call that is not permitted, with its time, as AWS gives it.
 fn denial() -> HttpResponse {
     let body = SdkBody::from(r#"{"__type":"AccessDeniedException","message":"not authorized"}"#);
-    let mut response = HttpResponse::new(403.try_into().unwrap(), body);
+    let mut response = HttpResponse::new(403_u16.try_into().unwrap(), body);
     let date = DateTime::from(SystemTime::now()).fmt(Format::HttpDate).unwrap();
     response.headers_mut().insert("date", date);
     response.headers_mut().insert("x-amzn-errortype", "AccessDeniedException");

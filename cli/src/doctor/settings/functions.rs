@@ -8,7 +8,7 @@ use aws_sdk_lambda::{
 };
 use serde_json::json;
 
-use super::{Rule, mapping, read, variables};
+use super::{Rule, mapping::Limit, read, variables};
 use crate::doctor::{Check, Function, Subject, Verdict};
 
 /// The longest timeout, which the worker assumes without `TIMEOUT_SECONDS`, and API Gateway's, which `mailbox` assumes.
@@ -20,7 +20,7 @@ pub(super) async fn examine(
     subject: &Subject,
     mapping: Option<&EventSourceMappingConfiguration>,
     done: &mut impl FnMut(Check),
-) -> Option<i32> {
+) -> Limit {
     let functions = &subject.functions;
     let names: Vec<_> = functions.keys().map(String::as_str).collect();
     done(exist(&names, subject.variable("MAILBOX_TABLE").is_some()));
@@ -29,7 +29,8 @@ pub(super) async fn examine(
     done(memory(subject));
     done(packages(functions));
     variables::checks(subject).into_iter().for_each(&mut *done);
-    let concurrency = mapping.and_then(mapping::concurrency);
+    done(release(functions));
+    let concurrency = Limit::of_mapping(mapping);
     let mut reserved = BTreeMap::new();
     for (short, function) in functions {
         let get = lambda.get_function_concurrency().function_name(&function.name).send();
@@ -38,14 +39,13 @@ pub(super) async fn examine(
             Ok(answer) => _ = reserved.insert(short.as_str(), answer.reserved_concurrent_executions),
             Err(unread) => {
                 done(reserved_rule(concurrency).skipped(unread.reason(&resource)));
-                return None;
+                return Limit::Unknown;
             }
         }
     }
     let worker = subject.spec.mapping.function.as_str();
     done(reservations(&reserved, worker, concurrency));
-    done(release(functions));
-    reserved.get(worker).copied().flatten()
+    Limit::of(reserved.get(worker).copied().flatten())
 }
 
 /// Beside an API that existed before, `connect` and `disconnect` may be absent: its own functions write the rows.
@@ -170,22 +170,31 @@ fn package(short: &str, runtime: &str, handler: &str) -> Vec<(Verdict, String)> 
     faults
 }
 
-fn reserved_rule(concurrency: Option<i32>) -> Rule {
-    let invocations = concurrency.map_or_else(|| "all".to_owned(), |concurrency| concurrency.to_string());
+fn reserved_rule(concurrency: Limit) -> Rule {
+    let below = match concurrency {
+        Limit::Unknown => String::new(),
+        Limit::Unlimited => ", and none for the worker, whose mapping has no limit".to_owned(),
+        Limit::UpTo(invocations) => {
+            format!(", and for the worker none below the {invocations} invocations of its mapping")
+        }
+    };
     Rule::new(
         "functions.reserved",
-        format!(
-            "no reservation of 0, and for the worker none below the {invocations} invocations of its mapping"
-        ),
+        format!("no reservation of 0{below}"),
         "raise the reserved concurrency (`reserved_concurrency` and `mailbox_concurrency` in Terraform), or remove it: a throttled \
          invocation counts as a receive of its messages, which then become dead letters",
     )
 }
 
-fn reservations(reserved: &BTreeMap<&str, Option<i32>>, worker: &str, concurrency: Option<i32>) -> Check {
+fn reservations(reserved: &BTreeMap<&str, Option<i32>>, worker: &str, concurrency: Limit) -> Check {
     let rule = reserved_rule(concurrency);
     let is_low = |short: &str, reserved: i32| {
-        reserved == 0 || short == worker && concurrency.is_none_or(|concurrency| reserved < concurrency)
+        let is_below = match concurrency {
+            Limit::Unknown => false,
+            Limit::Unlimited => true,
+            Limit::UpTo(invocations) => reserved < invocations,
+        };
+        reserved == 0 || short == worker && is_below
     };
     let reserved: Vec<_> =
         reserved.iter().filter_map(|(short, reserved)| Some((*short, (*reserved)?))).collect();
@@ -290,10 +299,11 @@ mod tests {
             reservations(&[("delivery", worker), ("mailbox", mailbox)].into(), "delivery", concurrency)
                 .verdict
         };
-        assert_eq!(verdict(None, None, Some(2)), Verdict::Ok);
-        assert_eq!(verdict(Some(2), Some(1), Some(2)), Verdict::Ok);
-        assert_eq!(verdict(Some(1), None, Some(2)), Verdict::Failed);
-        assert_eq!(verdict(Some(5), None, None), Verdict::Failed, "the mapping has no limit");
-        assert_eq!(verdict(None, Some(0), Some(2)), Verdict::Failed);
+        assert_eq!(verdict(None, None, Limit::UpTo(2)), Verdict::Ok);
+        assert_eq!(verdict(Some(2), Some(1), Limit::UpTo(2)), Verdict::Ok);
+        assert_eq!(verdict(Some(1), None, Limit::UpTo(2)), Verdict::Failed);
+        assert_eq!(verdict(Some(5), None, Limit::Unlimited), Verdict::Failed, "the mapping has no limit");
+        assert_eq!(verdict(Some(5), None, Limit::Unknown), Verdict::Ok);
+        assert_eq!(verdict(None, Some(0), Limit::UpTo(2)), Verdict::Failed);
     }
 }

@@ -59,13 +59,13 @@ impl Mappings {
 
 /// Lists the mappings of a function, or those of a source.
 async fn list(lambda: &Client, function: Option<&str>, source: Option<&str>) -> Result<Vec<Mapping>, Unread> {
-    let resource = function.or(source).unwrap_or_default();
+    let resource = format!("the mappings of {}", function.or(source).unwrap_or_default());
     let (mut mappings, mut marker) = (Vec::new(), None);
     for _ in 0..MAX_PAGES {
         let list = lambda.list_event_source_mappings().set_marker(marker);
         let list = list.set_function_name(function.map(str::to_owned));
         let list = list.set_event_source_arn(source.map(str::to_owned));
-        let page = read("lambda:ListEventSourceMappings", resource, list.send()).await?;
+        let page = read("lambda:ListEventSourceMappings", &resource, list.send()).await?;
         mappings.extend(page.event_source_mappings.unwrap_or_default());
         marker = page.next_marker.filter(|marker| !marker.is_empty());
         if marker.is_none() {
@@ -76,10 +76,33 @@ async fn list(lambda: &Client, function: Option<&str>, source: Option<&str>) -> 
 }
 
 /// Returns the maximum number of concurrent invocations that a mapping makes, if it is limited.
-pub(super) fn concurrency(mapping: &Mapping) -> Option<i32> {
+fn concurrency(mapping: &Mapping) -> Option<i32> {
     let pollers = mapping.provisioned_poller_config().and_then(|pollers| pollers.maximum_pollers());
     let maximum = mapping.scaling_config().and_then(|scaling| scaling.maximum_concurrency());
     pollers.map(|pollers| pollers * INVOCATIONS_OF_A_POLLER).or(maximum)
+}
+
+/// A limit on concurrent invocations: that of a mapping, or a function's reserved concurrency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Limit {
+    /// It could not be read.
+    Unknown,
+    /// There is none.
+    Unlimited,
+    /// At most so many.
+    UpTo(i32),
+}
+
+impl Limit {
+    /// Returns the limit that is set, if one is.
+    pub(super) fn of(limit: Option<i32>) -> Self {
+        limit.map_or(Self::Unlimited, Self::UpTo)
+    }
+
+    /// Returns the limit of a mapping, if there is one that could be read.
+    pub(super) fn of_mapping(mapping: Option<&Mapping>) -> Self {
+        mapping.map_or(Self::Unknown, |mapping| Self::of(concurrency(mapping)))
+    }
 }
 
 /// Returns the checks of the mapping.

@@ -6,37 +6,28 @@ use aws_sdk_lambda::{
 };
 use serde_json::json;
 
-use super::{Rule, mapping, read};
+use super::{Rule, mapping::Limit, read};
 use crate::doctor::{Check, Subject};
 
 /// Lambda's quota of concurrent executions in new accounts.
 const NEW_ACCOUNT: i32 = 10;
-
-/// The worker's concurrency.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Concurrency {
-    /// Invocations that the mapping makes at once, if that is limited.
-    pub(super) mapping: Option<i32>,
-    /// The worker's reserved concurrency, if it has any.
-    pub(super) reserved: Option<i32>,
-}
 
 /// Reads and checks the quotas.
 pub(super) async fn examine(
     lambda: &Client,
     subject: &Subject,
     mapping: Option<&EventSourceMappingConfiguration>,
-    reserved: Option<i32>,
+    reserved: Limit,
     done: &mut impl FnMut(Check),
 ) {
-    let concurrency = Concurrency { mapping: mapping.and_then(mapping::concurrency), reserved };
-    let rule = executions_rule(concurrency.mapping);
+    let mapping = Limit::of_mapping(mapping);
+    let rule = executions_rule(mapping);
     if subject.is_local {
         done(rule.skipped("the stack on this machine has no quota"));
     } else {
         let get = lambda.get_account_settings().send();
         done(match read("lambda:GetAccountSettings", "the account", get).await {
-            Ok(answer) => executions(rule, answer.account_limit(), concurrency),
+            Ok(answer) => executions(rule, answer.account_limit(), mapping, reserved),
             Err(unread) => rule.skipped(unread.reason("account")),
         });
     }
@@ -47,12 +38,15 @@ pub(super) async fn examine(
     ));
 }
 
-fn executions_rule(mapping: Option<i32>) -> Rule {
-    let invocations = mapping.map_or("any number of".to_owned(), |mapping| mapping.to_string());
+fn executions_rule(mapping: Limit) -> Rule {
+    let invocations = match mapping {
+        Limit::UpTo(invocations) => format!("the {invocations} invocations"),
+        Limit::Unknown | Limit::Unlimited => "the invocations".to_owned(),
+    };
     Rule::new(
         "quotas.concurrency",
         format!(
-            "more than {NEW_ACCOUNT} concurrent executions, and twice the {invocations} invocations of the mapping unless the worker \
+            "more than {NEW_ACCOUNT} concurrent executions, and twice {invocations} of the mapping unless the worker \
              has reserved concurrency"
         ),
         "request a larger quota \"Concurrent executions\" (L-B99A9384 in Service Quotas), which is free, and set \
@@ -61,14 +55,14 @@ fn executions_rule(mapping: Option<i32>) -> Rule {
 }
 
 /// Half of the account stays for the other functions: API Gateway answers their throttled invocations with an error.
-fn executions(rule: Rule, limit: Option<&AccountLimit>, concurrency: Concurrency) -> Check {
+fn executions(rule: Rule, limit: Option<&AccountLimit>, mapping: Limit, reserved: Limit) -> Check {
     let Some(limit) = limit else { return rule.skipped("Lambda names no limit") };
     let executions = limit.concurrent_executions();
     let unreserved = limit.unreserved_concurrent_executions().unwrap_or(executions);
-    let fits = match concurrency {
-        Concurrency { reserved: Some(_), .. } => true,
-        Concurrency { mapping: None, .. } => false,
-        Concurrency { mapping: Some(mapping), .. } => 2 * mapping <= unreserved,
+    let fits = match (reserved, mapping) {
+        (Limit::Unlimited, Limit::Unlimited) => false,
+        (Limit::Unlimited, Limit::UpTo(mapping)) => 2 * mapping <= unreserved,
+        _ => true,
     };
     let seen = format!("{executions}, of which {unreserved} are unreserved");
     let check = if fits { rule.prefer(executions > NEW_ACCOUNT, seen) } else { rule.failed(seen) };
@@ -80,29 +74,36 @@ mod tests {
     use super::*;
     use crate::doctor::Verdict;
 
-    fn verdict(limit: i32, unreserved: i32, mapping: Option<i32>, reserved: Option<i32>) -> Verdict {
+    fn verdict(limit: i32, unreserved: i32, mapping: Limit, reserved: Limit) -> Verdict {
         let limit = AccountLimit::builder().concurrent_executions(limit);
         let limit = limit.unreserved_concurrent_executions(unreserved).build();
-        executions(executions_rule(mapping), Some(&limit), Concurrency { mapping, reserved }).verdict
+        executions(executions_rule(mapping), Some(&limit), mapping, reserved).verdict
     }
 
     #[test]
     fn quota_of_a_new_account_is_a_warning() {
-        assert_eq!(verdict(10, 10, Some(2), None), Verdict::Warning);
-        assert_eq!(verdict(11, 11, Some(2), None), Verdict::Ok);
+        assert_eq!(verdict(10, 10, Limit::UpTo(2), Limit::Unlimited), Verdict::Warning);
+        assert_eq!(verdict(11, 11, Limit::UpTo(2), Limit::Unlimited), Verdict::Ok);
     }
 
     #[test]
     fn half_of_the_account_stays_unreserved() {
-        assert_eq!(verdict(1000, 20, Some(10), None), Verdict::Ok);
-        assert_eq!(verdict(1000, 19, Some(10), None), Verdict::Failed);
-        assert_eq!(verdict(1000, 100, Some(900), Some(900)), Verdict::Ok);
-        assert_eq!(verdict(1000, 1000, None, None), Verdict::Failed);
+        assert_eq!(verdict(1000, 20, Limit::UpTo(10), Limit::Unlimited), Verdict::Ok);
+        assert_eq!(verdict(1000, 19, Limit::UpTo(10), Limit::Unlimited), Verdict::Failed);
+        assert_eq!(verdict(1000, 100, Limit::UpTo(900), Limit::UpTo(900)), Verdict::Ok);
+        assert_eq!(verdict(1000, 1000, Limit::Unlimited, Limit::Unlimited), Verdict::Failed);
+    }
+
+    /// A limit that could not be read breaks no rule.
+    #[test]
+    fn unknown_concurrency_is_no_fault() {
+        assert_eq!(verdict(1000, 19, Limit::Unknown, Limit::Unlimited), Verdict::Ok);
+        assert_eq!(verdict(1000, 19, Limit::UpTo(10), Limit::Unknown), Verdict::Ok);
     }
 
     #[test]
     fn unknown_limit_is_skipped() {
-        let concurrency = Concurrency { mapping: Some(2), reserved: None };
-        assert_eq!(executions(executions_rule(Some(2)), None, concurrency).verdict, Verdict::Skipped);
+        let check = executions(executions_rule(Limit::Unknown), None, Limit::Unknown, Limit::Unknown);
+        assert_eq!(check.verdict, Verdict::Skipped);
     }
 }
