@@ -255,6 +255,43 @@ async fn cli_lists_every_command_and_flag() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Returns the checks of `streamer doctor` that a page's tables name in the column `check`.
+fn checks_in(page: &str) -> BTreeSet<String> {
+    let mut checks = BTreeSet::new();
+    for table in tables(page) {
+        if let Some(column) = table.header.iter().position(|name| name == "check") {
+            checks.extend(table.rows.iter().flat_map(|row| quoted(&row[column])).map(str::to_owned));
+        }
+    }
+    checks
+}
+
+#[test]
+fn cli_lists_every_check_of_doctor() {
+    let is_name = |word: &&str| {
+        let lower = |part: &str| {
+            !part.is_empty() && part.chars().all(|c| c == '_' || c.is_ascii_lowercase() || c.is_ascii_digit())
+        };
+        word.split_once('.').is_some_and(|(group, rest)| lower(group) && lower(rest) && group != "streamer")
+    };
+    let mut checks = BTreeSet::new();
+    for file in files(&workspace().join("cli/src/doctor"), "rs") {
+        let source = fs::read_to_string(file).unwrap();
+        let code = source.split("#[cfg(test)]").next().unwrap();
+        checks.extend(code.split('"').filter(is_name).map(str::to_owned));
+    }
+    assert_eq!(checks_in(&read("docs/reference/cli.md")), checks);
+}
+
+#[test]
+fn assumptions_name_existing_checks() {
+    let documented = checks_in(&read("docs/reference/cli.md"));
+    let named = checks_in(&read("docs/reference/assumptions.md"));
+    assert!(!named.is_empty());
+    let unknown: Vec<_> = named.difference(&documented).collect();
+    assert!(unknown.is_empty(), "{unknown:?}");
+}
+
 fn properties(schema: &Value) -> &Map<String, Value> {
     schema["properties"].as_object().unwrap()
 }
