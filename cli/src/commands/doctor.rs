@@ -91,7 +91,7 @@ impl Doctor {
         }
         let (subject, client) = if self.aws { self.on_aws().await? } else { self.on_this_machine().await? };
         let mut report = Report { deployment: subject.name.clone(), checks: Vec::new() };
-        {
+        let signal = {
             let mut done = |check: Check| {
                 if !self.json {
                     // A closed pipe does not end the checks, which remove what they made.
@@ -103,11 +103,14 @@ impl Doctor {
                 report.checks.push(check);
             };
             settings::examine(&subject, &mut done).await;
-            live::examine(&subject, &client, &mut done).await;
-        }
+            live::examine(&subject, &client, &mut done).await
+        };
         match self.json {
             true => writeln!(stdout(), "{}", serde_json::to_string(&report)?)?,
             false => writeln!(stdout(), "\n{}", report.summary())?,
+        }
+        if let Some(signal) = signal {
+            return Err(signal.interrupted("the checks are incomplete, and what they made is removed"));
         }
         match report.count(Verdict::Failed) {
             0 => Ok(()),

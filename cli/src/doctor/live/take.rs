@@ -1,0 +1,51 @@
+//! Takes the run's own messages off a queue.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::run::Run;
+use crate::queue::{HeldQueue, Received};
+
+/// How long other consumers do not see a message that was received and, after a crash, not released.
+const VISIBILITY: Duration = Duration::from_secs(20);
+
+/// Messages of others that one look may receive. Each counts as a receive.
+const MAX_OTHERS: usize = 200;
+
+impl Run<'_> {
+    /// Receives messages of a queue until `wanted` of the run's have come, the queue is empty or `limit` has passed.
+    /// Deletes those of the run, and releases the others.
+    ///
+    /// # Errors
+    /// When SQS does not answer.
+    pub(super) async fn take(
+        &self,
+        name: &'static str,
+        url: &str,
+        wanted: usize,
+        limit: Duration,
+    ) -> anyhow::Result<Vec<Received>> {
+        let mut queue = HeldQueue::new(self.sqs.clone(), name, url.to_owned(), VISIBILITY);
+        let (deadline, mut own) = (Instant::now() + limit, Vec::new());
+        let result = loop {
+            if own.len() >= wanted || Instant::now() >= deadline || queue.held() >= MAX_OTHERS {
+                break Ok(());
+            }
+            let received = match queue.poll().await {
+                Ok(received) => received,
+                Err(error) => break Err(error),
+            };
+            let found: Vec<_> =
+                received.into_iter().filter(|message| message.body.contains(&self.id)).collect();
+            let ids: Vec<_> = found.iter().map(|message| message.id.as_str()).collect();
+            let deletion = queue.delete(&ids).await;
+            if let (Some(cause), true) = (deletion.causes.first(), deletion.deleted.is_empty()) {
+                break Err(anyhow::anyhow!("{cause}"));
+            }
+            own.extend(found);
+        };
+        queue.release().await;
+        result.map(|()| own)
+    }
+}
