@@ -149,7 +149,7 @@ pub(super) async fn row(
                 expected,
                 format!("no row within {} s", LAG.as_secs()),
                 format!(
-                    "check that {} and {} use one table, and that its index by_user exists (infra/table.tf)",
+                    "pass the token's own --user and --tenant; check that {} and {} use one table, and that it has the index by_user (infra/table.tf)",
                     run.function("connect"),
                     run.worker()
                 ),

@@ -187,9 +187,9 @@ async fn measure(run: &Run<'_>, session: &mut Session) -> (Vec<Sent>, Vec<(Strin
 
 /// Checks that all messages arrived.
 async fn whole(run: &Run<'_>, name: &'static str, sent: &[Sent], times: &Times, duplicates: usize) -> Check {
-    let expected = "all of 50 messages arrive";
+    let expected = "all of 50 messages arrive, each soon after it was sent";
     let (arrived, [p50, p99]) = (times.0.len(), [0.5, 0.99].map(|part| times.percentile(part)));
-    let seen = format!("{arrived} of {MESSAGES}, p50 {}, p99 {} from send to frame", shown(p50), shown(p99));
+    let seen = format!("{arrived} of {MESSAGES}; p50 {}, p99 {}", shown(p50), shown(p99));
     let values = json!({
         "sent": sent.len(), "arrived": arrived, "duplicates": duplicates,
         "p50_ms": ms(p50), "p99_ms": ms(p99), "max_ms": ms(times.percentile(1.0)),
@@ -245,7 +245,8 @@ async fn direct(run: &Run<'_>, probe: &Probe, session: &mut Session) -> Times {
 
 /// Shows of which parts the time of a message consists.
 fn breakdown(name: &'static str, sent: &[Sent], times: &Times, direct: &Times) -> Check {
-    let expected = "most of the time from send to frame is that of the calls of SQS and API Gateway";
+    let expected =
+        "the time from send to frame is that of the call to SQS, of queue and worker, and of a post";
     let calls = Times::new(sent.iter().map(|sent| sent.call).collect());
     if times.0.is_empty() {
         return Check::skipped(name, expected, "no message arrived");
@@ -257,8 +258,7 @@ fn breakdown(name: &'static str, sent: &[Sent], times: &Times, direct: &Times) -
         true => ("unknown".to_owned(), "unknown".to_owned()),
         false => (shown(post), shown(rest)),
     };
-    let seen =
-        format!("p50 of send call {}, queue and worker {rest_text}, post to frame {post_text}", shown(call));
+    let seen = format!("p50: call {}, queue {rest_text}, post {post_text}", shown(call));
     let mut values = json!({ "send_p50_ms": ms(call), "send_p99_ms": ms(call_p99) });
     if !direct.0.is_empty() {
         values["queue_and_worker_p50_ms"] = ms(rest);

@@ -118,7 +118,7 @@ pub(super) async fn answers(
             return false;
         }
     };
-    let check = judge(run, &answer, session.is_some(), expected);
+    let check = judge(run, &answer, time, session.is_some(), expected);
     let works = check.verdict == crate::doctor::Verdict::Ok;
     done(check.with_values(json!({
         "version": answer.version, "status": answer.status, "error_type": answer.error_type,
@@ -134,7 +134,7 @@ pub(super) async fn answers(
 }
 
 /// Judges the answer to a signed post.
-fn judge(run: &Run<'_>, answer: &Answer, is_connected: bool, expected: &str) -> Check {
+fn judge(run: &Run<'_>, answer: &Answer, time: Duration, is_connected: bool, expected: &str) -> Check {
     const NAME: &str = ANSWERS[0];
     let seen = match answer.message() {
         Some(message) if !answer.is_success() => {
@@ -146,7 +146,7 @@ fn judge(run: &Run<'_>, answer: &Answer, is_connected: bool, expected: &str) -> 
     let message = answer.message().unwrap_or_default();
     let is_denied = kind.starts_with("AccessDenied") || message.contains("not authorized");
     match answer.status {
-        200..=299 => Check::ok(NAME, expected, seen),
+        200..=299 => Check::ok(NAME, expected, format!("{seen} in {}", shown(time))),
         410 if !is_connected => Check::ok(NAME, expected, seen),
         410 => Check::failed(NAME, expected, format!("{seen} for a client that is connected"), remedy(run)),
         403 if is_denied => Check::skipped(
@@ -205,10 +205,8 @@ async fn keep_alive(probe: &Probe, wire: &mut Wire, id: &str, first: &Answer) ->
     tokio::time::sleep(CLOSE_DELAY).await;
     let began = Instant::now();
     match probe.post(wire, id, r#"{"id":"second"}"#).await {
-        Ok((_, time)) => {
-            Check::ok(NAME, expected, format!("a second post on the same connection took {}", shown(time)))
-                .with_values(json!({ "kept": true, "second_post_ms": ms(time) }))
-        }
+        Ok((_, time)) => Check::ok(NAME, expected, format!("kept; a second post took {}", shown(time)))
+            .with_values(json!({ "kept": true, "second_post_ms": ms(time) })),
         Err(error) => {
             let seen = format!("the connection was closed after one post: {error}");
             lost(seen, json!({ "kept": false, "failed_after_ms": ms(began.elapsed()) }))

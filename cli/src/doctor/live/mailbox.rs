@@ -157,7 +157,10 @@ async fn kept(run: &Run<'_>, page: &Value, done: &mut dyn FnMut(Check)) -> Optio
         return None;
     };
     let id = format!("{}-kept", run.id);
-    let to = Message::user(run.client.tenant.as_str(), run.client.user.as_str()).id(&id).keep(KEEP).expires_in(EXPIRY);
+    let to = Message::user(run.client.tenant.as_str(), run.client.user.as_str())
+        .id(&id)
+        .keep(KEEP)
+        .expires_in(EXPIRY);
     let to = match run.subject.variable("RECEIPTS_QUEUE_URL") {
         Some(_) => to.receipt(),
         None => to,

@@ -2,13 +2,19 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::run::Run;
 use crate::queue::{HeldQueue, Received};
 
 /// How long other consumers do not see a message that was received and, after a crash, not released.
 const VISIBILITY: Duration = Duration::from_secs(20);
+
+/// Longest time for which messages of others are held.
+const PASS: Duration = Duration::from_millis(500);
+
+/// Minimum time in which others can take the messages that were released, and half of its maximum.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Messages of others that one look may receive. Each counts as a receive.
 const MAX_OTHERS: usize = 200;
@@ -28,6 +34,7 @@ impl Run<'_> {
     ) -> anyhow::Result<Vec<Received>> {
         let mut queue = HeldQueue::new(self.sqs.clone(), name, url.to_owned(), VISIBILITY);
         let (deadline, mut own) = (Instant::now() + limit, Vec::new());
+        let mut pass = Instant::now();
         let result = loop {
             if own.len() >= wanted || Instant::now() >= deadline || queue.held() >= MAX_OTHERS {
                 break Ok(());
@@ -44,6 +51,12 @@ impl Run<'_> {
                 break Err(anyhow::anyhow!("{cause}"));
             }
             own.extend(found);
+            // Another run may wait for a message that this one holds.
+            if pass.elapsed() >= PASS && own.len() < wanted {
+                queue.release().await;
+                sleep(PAUSE.mul_f64(1.0 + fastrand::f64())).await;
+                pass = Instant::now();
+            }
         };
         queue.release().await;
         result.map(|()| own)
