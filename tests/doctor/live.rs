@@ -67,14 +67,17 @@ impl Patient {
         variables: &[(&'static str, &str)],
     ) -> anyhow::Result<Self> {
         let stack = stack().await?;
-        let own = [("CONNECT_GRACE_SECONDS", "0"), ("MAILBOX_TABLE", "")];
+        let here = stack.deployed.management_endpoint.clone();
+        let alias = if endpoint.is_some_and(|url| url.ends_with("/local")) { here.as_str() } else { "" };
+        let own =
+            [("CONNECT_GRACE_SECONDS", "0"), ("MAILBOX_TABLE", ""), ("WEBSOCKET_ENDPOINT_ALIASES", alias)];
         let variables = own.iter().chain(variables).map(|(name, value)| (*name, (*value).to_owned()));
         let overrides = Overrides {
             visibility_timeout: Some(Duration::from_secs(30)),
             environment: BTreeMap::from([("delivery", variables.collect())]),
             ..Overrides::default()
         };
-        let endpoint = endpoint.unwrap_or(&stack.deployed.management_endpoint);
+        let endpoint = endpoint.unwrap_or(&here);
         let (config, binaries) = (&stack.config, build().await?);
         let delivery = deploy_delivery(config, &format!("-{name}"), &overrides, &binaries, endpoint).await?;
         let Delivery { queue_url, dead_letter_queue_url, receipts_queue_url, function } = delivery;
@@ -123,7 +126,8 @@ impl Patient {
             eventually(&format!("{queue} is empty"), async || {
                 Ok(MessageCounts::read(&sqs, queue).await?.total() == 0)
             })
-            .await?;
+            .await
+            .with_context(|| format!("{} of {}", self.tenant, self.name))?;
         }
         let left = rows(&self.stack, &self.tenant, USER).await?;
         assert!(left.is_empty(), "rows: {left:?}");

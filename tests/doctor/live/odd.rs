@@ -169,9 +169,7 @@ async fn forward(head: &str, body: &[u8], api: &str) -> std::io::Result<(u16, St
 #[tokio::test]
 async fn odd_gateway_is_described() -> anyhow::Result<()> {
     let gateway = Gateway::start(Oddity::Frames).await?;
-    let mut patient =
-        Patient::with_worker("doctor-odd", Some(&gateway.endpoint), &[("WEBSOCKET_ENDPOINT_ALIASES", "")])
-            .await?;
+    let mut patient = Patient::with_worker("doctor-odd", Some(&gateway.endpoint), &[]).await?;
     patient.url = gateway.url.clone();
     let report = patient.examine().await?;
     assert_eq!(report.values("endpoint.framing")["framing"], "chunked");

@@ -22,7 +22,7 @@ async fn each_missing_right_is_named() -> anyhow::Result<()> {
     let report = patient.examine().await?;
     assert_eq!((report.verdict("delivery.first"), report.verdict("delivery.queue")), ("ok", "ok"));
     report.assert_named("delivery.user", "failed", "dynamodb:Query");
-    report.assert_named("delivery.tenant", "failed", "dynamodb:Query");
+    report.assert_named("delivery.tenant", "failed", "sqs:SendMessage on the outbound queue");
     report.assert_named("permissions.gone_row", "failed", "dynamodb:DeleteItem on the connection table");
     report.assert_named("permissions.dead_letter", "failed", "sqs:SendMessage on the dead-letter queue");
     report.assert_named("permissions.receipt", "failed", "sqs:SendMessage on the receipts queue");

@@ -9,7 +9,7 @@ use super::{Patient, TOKEN_LIFETIME, USER};
 
 #[tokio::test]
 async fn unreachable_endpoint_is_named() -> anyhow::Result<()> {
-    let patient = Patient::with_worker("doctor-unreachable", Some("http://127.0.0.1:9/local"), &[]).await?;
+    let patient = Patient::with_worker("doctor-unreachable", Some("http://127.0.0.1:9/stage"), &[]).await?;
     let report = patient.examine().await?;
     report.assert_named(
         "endpoint.address",

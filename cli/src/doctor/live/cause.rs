@@ -75,7 +75,7 @@ impl Run<'_> {
         if mappings.is_empty() {
             return Some(Cause::new(
                 format!("no event source mapping invokes {worker}"),
-                "create the event source mapping from the outbound queue (infra/worker.tf)",
+                "create the event source mapping from the outbound queue (infra/mapping.tf)",
             ));
         }
         let mapping = mappings.iter().find(|mapping| mapping.state() != Some("Enabled"))?;
@@ -141,8 +141,7 @@ fn remedy(cause: &str, worker: &str) -> String {
         }
         "no_recipient" => {
             format!(
-                "check that the indexes of CONNECTIONS_TABLE have the rows that the connect function writes, and {}",
-                role("dynamodb:Query", "the table's indexes")
+                "check that WEBSOCKET_ENDPOINT of {worker} is that of the rows, and that the indexes of CONNECTIONS_TABLE have them"
             )
         }
         _ if cause.starts_with("connection:") => {

@@ -10,12 +10,13 @@ use tokio::time::{sleep, timeout};
 
 use super::{
     connect::rows_of_run,
+    expected::expected,
     run::{EXPIRY, Run},
 };
 use crate::doctor::Check;
 
 /// The check's name.
-const NAME: &str = "cleanup";
+pub(super) const NAME: &str = "cleanup";
 
 /// Maximum time for the whole cleanup.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -36,7 +37,7 @@ struct Result {
 
 /// Removes everything that the checks made.
 pub(super) async fn clean(run: &Run<'_>) -> Check {
-    let expected = "no row, message, receipt or kept message of the checks is left";
+    let expected = expected(NAME);
     let mut result = Result::default();
     let steps = async {
         if run.made.stream.get() {

@@ -12,6 +12,7 @@ use tokio::time::sleep;
 
 use super::{
     Client,
+    expected::expected,
     run::{Run, Session, ms, shown, table_failure},
     socket::{NotConnected, Socket},
 };
@@ -34,7 +35,7 @@ const MAX_PAGES: usize = 10;
 pub(super) async fn let_in(run: &Run<'_>, done: &mut dyn FnMut(Check)) -> Option<(Socket, Instant)> {
     const NAME: &str = "connect.token";
     let Client { url, token, .. } = run.client;
-    let expected = "$connect lets a client with a valid token in";
+    let expected = expected(NAME);
     let began = Instant::now();
     let remedy = match Socket::connect(url, Some(token), &run.user_agent()).await {
         Ok(socket) => {
@@ -98,10 +99,8 @@ async fn refusal(run: &Run<'_>) -> Option<String> {
 pub(super) async fn refuse(run: &Run<'_>, done: &mut dyn FnMut(Check)) {
     let Client { url, token, .. } = run.client;
     let damaged = damage(token);
-    for (name, token, expected) in [
-        ("connect.no_token", None, "a client without a token is refused"),
-        ("connect.damaged_token", Some(damaged.as_str()), "a client with a damaged token is refused"),
-    ] {
+    for (name, token) in [("connect.no_token", None), ("connect.damaged_token", Some(damaged.as_str()))] {
+        let expected = expected(name);
         let connect = run.function("connect");
         let check = match Socket::connect(url, token, &run.user_agent()).await {
             Ok(socket) => {
@@ -140,7 +139,7 @@ pub(super) async fn row(
     done: &mut dyn FnMut(Check),
 ) -> Option<Session> {
     let [row_name, user_name, tenant_name, endpoint_name] = ROW;
-    let expected = "the index by_user shows the row of a new connection";
+    let expected = expected(user_name);
     let row = match find_row(run).await {
         Ok(Some(row)) => row,
         Ok(None) => {
@@ -162,7 +161,7 @@ pub(super) async fn row(
         }
     };
     let lag = opened.elapsed();
-    let expected_row = "a consistent read finds the row, with the token's user and tenant";
+    let expected_row = expected(row_name);
     done(if row.tenant_id == run.client.tenant && row.user_id == run.client.user {
         Check::ok(row_name, expected_row, "found")
     } else {
@@ -184,7 +183,7 @@ pub(super) async fn row(
 
 /// Checks that the row has the endpoint that the worker posts to.
 fn endpoint(run: &Run<'_>, name: &'static str, row: &Connection) -> Check {
-    let expected = "the row has the management endpoint of the worker, or an alias of it";
+    let expected = expected(name);
     let aliases = run.subject.variable("WEBSOCKET_ENDPOINT_ALIASES").unwrap_or_default();
     let aliases = aliases.split(',').map(|alias| alias.trim().to_owned());
     let endpoints = Endpoints::new(run.endpoint().unwrap_or_default(), aliases);
@@ -204,7 +203,7 @@ fn endpoint(run: &Run<'_>, name: &'static str, row: &Connection) -> Check {
 }
 
 async fn tenant_index(run: &Run<'_>, name: &'static str, id: &ConnectionId, opened: Instant) -> Check {
-    let expected = "the index by_tenant shows the row of a new connection";
+    let expected = expected(name);
     let Some(table) = &run.table else { return Check::skipped(name, expected, "there is no table") };
     while opened.elapsed() < LAG {
         match is_in_shard(run, table, id).await {
@@ -290,7 +289,7 @@ pub(super) async fn rows_of_run(
 /// Checks that `$disconnect` removes the row of a connection that was closed.
 pub(super) async fn removal(run: &Run<'_>, id: &ConnectionId, closed: Instant) -> Check {
     const NAME: &str = "connect.disconnect";
-    let expected = "$disconnect removes the row of a closed connection";
+    let expected = expected(NAME);
     let Some(table) = &run.table else { return Check::skipped(NAME, expected, "there is no table") };
     while closed.elapsed() < LAG {
         match table.get(id, SystemTime::now()).await {

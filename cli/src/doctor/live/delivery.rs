@@ -9,6 +9,7 @@ use streamer_producer::Message;
 
 use super::{
     cause::Cause,
+    expected::expected,
     probe::Probe,
     run::{Run, Session, ms, shown, table_failure},
     socket::{Arrival, Ended, Socket},
@@ -80,15 +81,12 @@ pub(super) async fn through_queue(
     done: &mut dyn FnMut(Check),
 ) -> bool {
     let [first, queue, parts, user, tenant] = NAMES;
-    let expected = "a message through the outbound queue reaches the client";
+    let expected = expected(first);
     let to = Message::connection(&session.row.connection_id);
     match deliver(run, &mut session.socket, first, "first", to, FIRST_LIMIT, expected).await {
         Ok(check) => done(check),
         Err(check) => {
             done(check);
-            for name in &NAMES[1..] {
-                done(Check::skipped(name, "", "no message arrives"));
-            }
             return false;
         }
     }
@@ -187,7 +185,7 @@ async fn measure(run: &Run<'_>, session: &mut Session) -> (Vec<Sent>, Vec<(Strin
 
 /// Checks that all messages arrived.
 async fn whole(run: &Run<'_>, name: &'static str, sent: &[Sent], times: &Times, duplicates: usize) -> Check {
-    let expected = "all of 50 messages arrive, each soon after it was sent";
+    let expected = expected(name);
     let (arrived, [p50, p99]) = (times.0.len(), [0.5, 0.99].map(|part| times.percentile(part)));
     let seen = format!("{arrived} of {MESSAGES}; p50 {}, p99 {}", shown(p50), shown(p99));
     let values = json!({
@@ -245,8 +243,7 @@ async fn direct(run: &Run<'_>, probe: &Probe, session: &mut Session) -> Times {
 
 /// Shows of which parts the time of a message consists.
 fn breakdown(name: &'static str, sent: &[Sent], times: &Times, direct: &Times) -> Check {
-    let expected =
-        "the time from send to frame is that of the call to SQS, of queue and worker, and of a post";
+    let expected = expected(name);
     let calls = Times::new(sent.iter().map(|sent| sent.call).collect());
     if times.0.is_empty() {
         return Check::skipped(name, expected, "no message arrived");
@@ -270,7 +267,7 @@ fn breakdown(name: &'static str, sent: &[Sent], times: &Times, direct: &Times) -
 
 /// Checks a message for the user, unless another client would receive it.
 async fn to_user(run: &Run<'_>, name: &'static str, session: &mut Session) -> Check {
-    let expected = "a message for the user reaches the client";
+    let expected = expected(name);
     let Some(table) = &run.table else { return Check::skipped(name, expected, "the worker has no table") };
     let (tenant, user) = (&run.client.tenant, &run.client.user);
     let page = match table.by_user(tenant, user, None, SystemTime::now()).await {
@@ -290,7 +287,7 @@ async fn to_user(run: &Run<'_>, name: &'static str, session: &mut Session) -> Ch
 
 /// Checks a message for the tenant, unless another client would receive it.
 async fn to_tenant(run: &Run<'_>, name: &'static str, session: &mut Session) -> Check {
-    let expected = "a message for the tenant reaches the client";
+    let expected = expected(name);
     let tenant = &run.client.tenant;
     if run.subject.variable("QUEUE_URL").is_some_and(is_fifo) {
         return Check::skipped(name, expected, "a FIFO queue takes no message for a tenant");

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::{
     answer::{Answer, Framing},
+    expected::expected,
     probe::{HTTP1, HTTP2, Probe, Wire},
     run::{Run, Session, ms, shown},
 };
@@ -24,7 +25,7 @@ const CLOSE_DELAY: Duration = Duration::from_millis(100);
 /// Checks that the endpoint can be reached. Returns a probe if so.
 pub(super) async fn reach(run: &Run<'_>, done: &mut dyn FnMut(Check)) -> Option<Probe> {
     const NAME: &str = "endpoint.address";
-    let expected = "WEBSOCKET_ENDPOINT of the worker is a URL whose host resolves and accepts connections";
+    let expected = expected(NAME);
     let remedy = remedy(run);
     let failed = |seen: String| Check::failed(NAME, expected, seen, remedy.clone());
     let Some(endpoint) = run.endpoint() else {
@@ -75,7 +76,7 @@ fn remedy(run: &Run<'_>) -> String {
 /// Checks the protocols that ALPN negotiates.
 async fn protocols(probe: &Probe, both: Option<super::net::Handshake>) -> Check {
     const NAME: &str = "endpoint.alpn";
-    let expected = "TLS with HTTP/2 or HTTP/1.1";
+    let expected = expected(NAME);
     let Some(both) = both else { return Check::skipped(NAME, expected, "the endpoint has no TLS") };
     let mut alone = [None, None];
     for (found, protocol) in alone.iter_mut().zip([HTTP2, HTTP1]) {
@@ -101,7 +102,7 @@ pub(super) async fn answers(
     session: Option<&mut Session>,
     done: &mut dyn FnMut(Check),
 ) -> bool {
-    let expected = "a signed post gets 200, or 410 for a connection that does not exist";
+    let expected = expected(ANSWERS[0]);
     let id = session.as_ref().map_or(UNKNOWN, |session| session.row.connection_id.as_str()).to_owned();
     let payload = json!({ "id": format!("{}-endpoint", run.id) }).to_string();
     let mut wire = match probe.open().await {
@@ -176,7 +177,7 @@ fn judge(run: &Run<'_>, answer: &Answer, time: Duration, is_connected: bool, exp
 /// Checks how the end of an answer is known.
 fn framing(answer: &Answer) -> Check {
     const NAME: &str = ANSWERS[1];
-    let expected = "the end of an answer is known: content-length, chunked or no body";
+    let expected = expected(NAME);
     let values = json!({ "framing": answer.framing.name(), "body_bytes": answer.body.len() });
     let seen = format!("{}, {}", answer.framing.name(), answer.shape());
     let check = match answer.framing {
@@ -195,7 +196,7 @@ fn framing(answer: &Answer) -> Check {
 /// Checks that a connection takes a second post.
 async fn keep_alive(probe: &Probe, wire: &mut Wire, id: &str, first: &Answer) -> Check {
     const NAME: &str = ANSWERS[2];
-    let expected = "a connection takes more than one post";
+    let expected = expected(NAME);
     let remedy = "each post opens a connection: remove proxies between the worker and API Gateway, or raise memory_mb, \
                   because TLS handshakes take CPU";
     let lost = |seen: String, values: Value| Check::warning(NAME, expected, seen, remedy).with_values(values);
@@ -217,7 +218,7 @@ async fn keep_alive(probe: &Probe, wire: &mut Wire, id: &str, first: &Answer) ->
 /// Checks a post over HTTP/2.
 async fn http2(probe: &Probe, id: &str) -> Check {
     const NAME: &str = ANSWERS[3];
-    let expected = "if the endpoint speaks HTTP/2, it answers posts over it";
+    let expected = expected(NAME);
     if !probe.server.has_tls {
         return Check::skipped(NAME, expected, "the endpoint has no TLS");
     }

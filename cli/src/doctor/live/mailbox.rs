@@ -13,6 +13,7 @@ use super::{
     DEFAULT_USER,
     cause::Cause,
     delivery::failed,
+    expected::expected,
     permissions::crowded,
     run::{EXPIRY, Run, Session, ms, shown},
     socket::{Ended, Socket},
@@ -38,17 +39,16 @@ pub(super) async fn round_trip(
     done: &mut dyn FnMut(Check),
 ) -> Option<Session> {
     if let Some(reason) = reason_to_skip(run).await {
-        NAMES.iter().for_each(|name| done(Check::skipped(name, "", reason.clone())));
+        NAMES.iter().for_each(|name| done(Check::skipped(name, expected(name), reason.clone())));
         return Some(session);
     }
     run.made.stream.set(true);
-    let expected = "a client that sends streamer.sync gets a page";
+    let expected = expected(NAMES[0]);
     let began = Instant::now();
     let page = match sync(&mut session.socket, 1, Start::Oldest, None).await {
         Ok(page) => page,
         Err(seen) => {
             done(failed(NAMES[0], expected, cause(run, seen).await));
-            NAMES[1..].iter().for_each(|name| done(Check::skipped(name, "", "no page arrives")));
             return Some(session);
         }
     };
@@ -144,7 +144,7 @@ async fn cause(run: &Run<'_>, seen: String) -> Cause {
 /// Keeps a message while the client is away, and reads it with a new connection.
 async fn kept(run: &Run<'_>, page: &Value, done: &mut dyn FnMut(Check)) -> Option<(Session, String)> {
     const NAME: &str = NAMES[1];
-    let expected = "a message that was kept while the client was away is on its next page";
+    let expected = expected(NAME);
     let epoch = page["epoch"].as_str().and_then(|epoch| Epoch::new(epoch).ok());
     let position = epoch.zip(page["through"].as_u64()).map(|(epoch, seq)| Position { epoch, seq });
     let Some(position) = position else {
@@ -209,7 +209,7 @@ async fn kept(run: &Run<'_>, page: &Value, done: &mut dyn FnMut(Check)) -> Optio
 /// Checks that an acknowledgment becomes a receipt.
 async fn acknowledged(run: &Run<'_>, socket: &mut Socket, id: &str) -> Check {
     const NAME: &str = NAMES[2];
-    let expected = "a client's acknowledgment becomes a receipt";
+    let expected = expected(NAME);
     let Some(receipts) = run.subject.variable("RECEIPTS_QUEUE_URL") else {
         return Check::skipped(NAME, expected, "the worker has no RECEIPTS_QUEUE_URL");
     };

@@ -12,6 +12,7 @@ use tokio::time::sleep;
 use super::{
     cause::Cause,
     delivery::failed,
+    expected::expected,
     run::{EXPIRY, Run, ms, shown, table_failure},
 };
 use crate::{doctor::Check, queue::MessageCounts};
@@ -32,7 +33,7 @@ const MAX_OTHERS: usize = 100;
 /// Checks that the worker removes the row of a connection that does not exist, by writing the row of a closed one again.
 pub(super) async fn gone_row(run: &Run<'_>, row: &Connection) -> Check {
     const NAME: &str = NAMES[0];
-    let expected = "the worker removes the row of a connection that API Gateway does not know";
+    let expected = expected(NAME);
     let Some(table) = &run.table else { return Check::skipped(NAME, expected, "the worker has no table") };
     let id = &row.connection_id;
     let hour_ago = SystemTime::now() - Duration::from_secs(3600);
@@ -75,7 +76,7 @@ pub(super) async fn gone_row(run: &Run<'_>, row: &Connection) -> Check {
 /// Checks that the worker writes dead letters, with a payload that no connection takes.
 pub(super) async fn dead_letter(run: &Run<'_>, row: &Connection) -> Check {
     const NAME: &str = NAMES[1];
-    let expected = "a message that cannot be delivered becomes a dead letter with its reason";
+    let expected = expected(NAME);
     let (Some(queue), Some(letters)) =
         (run.subject.variable("QUEUE_URL"), run.subject.variable("DEAD_LETTER_QUEUE_URL"))
     else {
@@ -128,7 +129,7 @@ pub(super) async fn dead_letter(run: &Run<'_>, row: &Connection) -> Check {
 /// Checks that the worker sends receipts.
 pub(super) async fn receipt(run: &Run<'_>, row: &Connection) -> Check {
     const NAME: &str = NAMES[2];
-    let expected = "a message whose producer asks for a receipt gets one";
+    let expected = expected(NAME);
     let Some(receipts) = run.subject.variable("RECEIPTS_QUEUE_URL") else {
         return Check::skipped(NAME, expected, "the worker has no RECEIPTS_QUEUE_URL");
     };

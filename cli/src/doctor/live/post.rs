@@ -8,6 +8,7 @@ use streamer_message::limits::PAYLOAD_BYTES;
 use super::{
     answer::Answer,
     connect,
+    expected::expected,
     probe::Probe,
     run::{Run, Session, ms},
     socket::{Arrival, Ended},
@@ -57,7 +58,7 @@ pub(super) async fn sizes(
 ) -> Option<Session> {
     let mut session = Some(session);
     for (name, bytes) in NAMES.into_iter().zip([31 * 1024, 33 * 1024, PAYLOAD_BYTES]) {
-        let expected = "the payload arrives whole, and the connection stays open";
+        let expected = expected(name);
         let mut open = match session.take() {
             Some(open) => open,
             None => match run.connect().await {
@@ -154,7 +155,7 @@ fn judge(name: &'static str, expected: &str, bytes: usize, fate: &Fate, limit: O
 /// Checks that a payload of one byte too many is refused.
 async fn too_large(run: &Run<'_>, probe: &Probe, session: Option<&Session>) -> Check {
     const NAME: &str = NAMES[3];
-    let expected = "a payload of 128 KiB and one byte is refused with 413";
+    let expected = expected(NAME);
     let Some(session) = session else { return Check::skipped(NAME, expected, "no client is connected") };
     let payload = payload(&format!("{}-over", run.id), PAYLOAD_BYTES + 1);
     match probe.post_once(session.row.connection_id.as_str(), payload).await {
@@ -181,7 +182,7 @@ async fn too_large(run: &Run<'_>, probe: &Probe, session: Option<&Session>) -> C
 /// Checks the answer to a post to an id that no connection can have.
 async fn malformed(run: &Run<'_>, probe: &Probe) -> Check {
     const NAME: &str = NAMES[4];
-    let expected = "a post to a malformed connection id gets 400 (BadRequestException)";
+    let expected = expected(NAME);
     match probe.post_once("not-a-connection", "{}").await {
         Ok(answer) if answer.status == 400 => {
             Check::ok(NAME, expected, answer.describe()).with_values(shape(&answer))
@@ -217,10 +218,8 @@ pub(super) async fn gone(
     }
     done(removal);
     const NAME: &str = NAMES[6];
-    let expected = "a post to a closed connection gets 410 (GoneException)";
-    let Some(probe) = probe else {
-        return done(Check::skipped(NAME, expected, "no endpoint can be posted to"));
-    };
+    let expected = expected(NAME);
+    let Some(probe) = probe else { return };
     let mut last = None;
     while last.is_none() || closed.elapsed() < GONE_LIMIT {
         let answer = probe.post_once(row.connection_id.as_str(), "{}").await;
