@@ -123,11 +123,15 @@ impl Patient {
     async fn assert_nothing_left(&self) -> anyhow::Result<()> {
         let sqs = aws_sdk_sqs::Client::new(&self.stack.config);
         for queue in &self.queues {
-            eventually(&format!("{queue} is empty"), async || {
+            let empty = eventually(&format!("{queue} is empty"), async || {
                 Ok(MessageCounts::read(&sqs, queue).await?.total() == 0)
-            })
-            .await
-            .with_context(|| format!("{} of {}", self.tenant, self.name))?;
+            });
+            if let Err(error) = empty.await {
+                let left = sqs.receive_message().queue_url(queue).max_number_of_messages(10).send().await?;
+                let left = left.messages().iter().filter_map(|message| message.body());
+                let left: Vec<_> = left.map(|body| body.chars().take(300).collect::<String>()).collect();
+                anyhow::bail!("{error}: {left:?}");
+            }
         }
         let left = rows(&self.stack, &self.tenant, USER).await?;
         assert!(left.is_empty(), "rows: {left:?}");

@@ -12,6 +12,7 @@ use super::{
     connect::rows_of_run,
     expected::expected,
     run::{EXPIRY, Run},
+    take::Others,
 };
 use crate::doctor::Check;
 
@@ -85,7 +86,7 @@ async fn take_messages(run: &Run<'_>, result: &mut Result) {
     for (name, variable) in [("dead-letter queue", "DEAD_LETTER_QUEUE_URL"), ("outbound queue", "QUEUE_URL")]
     {
         let (Some(url), true) = (run.subject.variable(variable), missing > 0) else { continue };
-        if let Ok(taken) = run.take(name, url, missing, TAKE).await {
+        if let Ok(taken) = run.take(name, url, missing, TAKE, others).await {
             missing = missing.saturating_sub(taken.len());
             if !taken.is_empty() {
                 result.removed.push(items(taken.len(), "message", "messages"));
@@ -108,7 +109,7 @@ async fn take_receipts(run: &Run<'_>, result: &mut Result) {
     if wanted == 0 {
         return;
     }
-    if let Ok(taken) = run.take("receipts queue", url, wanted, TAKE).await {
+    if let Ok(taken) = run.take("receipts queue", url, wanted, TAKE, Others::Awaited).await {
         if !taken.is_empty() {
             result.removed.push(items(taken.len(), "receipt", "receipts"));
         }

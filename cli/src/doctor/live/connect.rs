@@ -139,7 +139,7 @@ pub(super) async fn row(
     done: &mut dyn FnMut(Check),
 ) -> Option<Session> {
     let [row_name, user_name, tenant_name, endpoint_name] = ROW;
-    let expected = expected(user_name);
+    let (expected_row, expected) = (expected(row_name), expected(user_name));
     let row = match find_row(run).await {
         Ok(Some(row)) => row,
         Ok(None) => {
@@ -148,7 +148,8 @@ pub(super) async fn row(
                 expected,
                 format!("no row within {} s", LAG.as_secs()),
                 format!(
-                    "pass the token's own --user and --tenant; check that {} and {} use one table, and that it has the index by_user (infra/table.tf)",
+                    "pass the token's own --user and --tenant; check that {} and {} use one table, and that it has the \
+                     index by_user (infra/table.tf)",
                     run.function("connect"),
                     run.worker()
                 ),
@@ -161,7 +162,6 @@ pub(super) async fn row(
         }
     };
     let lag = opened.elapsed();
-    let expected_row = expected(row_name);
     done(if row.tenant_id == run.client.tenant && row.user_id == run.client.user {
         Check::ok(row_name, expected_row, "found")
     } else {

@@ -17,6 +17,7 @@ use super::{
     permissions::crowded,
     run::{EXPIRY, Run, Session, ms, shown},
     socket::{Ended, Socket},
+    take::Others,
 };
 use crate::doctor::Check;
 
@@ -225,10 +226,11 @@ async fn acknowledged(run: &Run<'_>, socket: &mut Socket, id: &str) -> Check {
     socket.send(text).await;
     while began.elapsed() < LIMIT {
         // The receipt of the message comes first.
-        let taken = match run.take("receipts queue", receipts, 1, Duration::from_secs(2)).await {
-            Ok(taken) => taken,
-            Err(error) => return Check::skipped(NAME, expected, error.to_string()),
-        };
+        let taken =
+            match run.take("receipts queue", receipts, 1, Duration::from_secs(2), Others::Awaited).await {
+                Ok(taken) => taken,
+                Err(error) => return Check::skipped(NAME, expected, error.to_string()),
+            };
         run.made.receipts.set(run.made.receipts.get().saturating_sub(taken.len()));
         let outcomes = taken.iter().filter_map(|taken| Some(Receipt::decode(&taken.body).ok()?.outcome));
         if outcomes.into_iter().any(|outcome| outcome == ReceiptOutcome::Acknowledged) {

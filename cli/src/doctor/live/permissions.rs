@@ -14,6 +14,7 @@ use super::{
     delivery::failed,
     expected::expected,
     run::{EXPIRY, Run, ms, shown, table_failure},
+    take::Others,
 };
 use crate::{doctor::Check, queue::MessageCounts};
 
@@ -104,7 +105,7 @@ pub(super) async fn dead_letter(run: &Run<'_>, row: &Connection) -> Check {
         return Check::skipped(NAME, expected, seen);
     }
     let began = Instant::now();
-    let taken = match run.take("dead-letter queue", letters, 1, LIMIT).await {
+    let taken = match run.take("dead-letter queue", letters, 1, LIMIT, Others::Awaited).await {
         Ok(taken) => taken,
         Err(error) => return Check::skipped(NAME, expected, error.to_string()),
     };
@@ -147,7 +148,7 @@ pub(super) async fn receipt(run: &Run<'_>, row: &Connection) -> Check {
         Err(cause) => return failed(NAME, expected, cause),
     };
     let began = Instant::now();
-    let taken = match run.take("receipts queue", receipts, 1, LIMIT).await {
+    let taken = match run.take("receipts queue", receipts, 1, LIMIT, Others::Awaited).await {
         Ok(taken) => taken,
         Err(error) => return Check::skipped(NAME, expected, error.to_string()),
     };

@@ -19,9 +19,19 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Messages of others that one look may receive. Each counts as a receive.
 const MAX_OTHERS: usize = 200;
 
+/// Messages of a queue that belong to others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Others {
+    /// Another run may wait for them.
+    Awaited,
+    /// A worker takes them.
+    Consumed,
+}
+
 impl Run<'_> {
-    /// Receives messages of a queue until `wanted` of the run's have come, the queue is empty or `limit` has passed.
-    /// Deletes those of the run, and releases the others.
+    /// Receives messages of a queue until `wanted` of the run's have come or `limit` has passed. Deletes those of the run,
+    /// and releases the others: at the end, or again and again if another run may wait for one of them. Each time then
+    /// counts as a receive, so the outbound queue, which limits receives, is not to be read like that.
     ///
     /// # Errors
     /// When SQS does not answer.
@@ -31,6 +41,7 @@ impl Run<'_> {
         url: &str,
         wanted: usize,
         limit: Duration,
+        others: Others,
     ) -> anyhow::Result<Vec<Received>> {
         let mut queue = HeldQueue::new(self.sqs.clone(), name, url.to_owned(), VISIBILITY);
         let (deadline, mut own) = (Instant::now() + limit, Vec::new());
@@ -52,7 +63,7 @@ impl Run<'_> {
             }
             own.extend(found);
             // Another run may wait for a message that this one holds.
-            if pass.elapsed() >= PASS && own.len() < wanted {
+            if others == Others::Awaited && pass.elapsed() >= PASS && own.len() < wanted {
                 queue.release().await;
                 sleep(PAUSE.mul_f64(1.0 + fastrand::f64())).await;
                 pass = Instant::now();
