@@ -43,7 +43,11 @@ impl Run<'_> {
                 ("handed_back" | "exhausted" | "rejected" | "poison", Some(cause)) if !is_passing(cause) => {
                     Some(cause.to_owned())
                 }
-                ("gone" | "expired" | "no_recipient" | "superseded", _) => Some(outcome.to_owned()),
+                ("gone" | "expired" | "no_recipient" | "superseded", _) => {
+                    // The worker is done with it.
+                    self.arrived(message);
+                    Some(outcome.to_owned())
+                }
                 _ => None,
             }
         })?;

@@ -30,9 +30,9 @@ pub const CHECKS: [(&str, &str); 32] = [
     ("mailbox.ack", "a client's acknowledgment becomes a receipt"),
     ("connect.disconnect", "$disconnect removes the row of a closed connection"),
     ("post.gone", "a post to a closed connection gets 410 (GoneException)"),
-    ("permissions.gone_row", "the worker removes the row of a connection that API Gateway does not know"),
     ("permissions.dead_letter", "a message that cannot be delivered becomes a dead letter with its reason"),
     ("permissions.receipt", "a message whose producer asks for a receipt gets one"),
+    ("permissions.gone_row", "the worker removes the row of a connection that API Gateway does not know"),
     ("cleanup", "no row, message, receipt or kept message of the checks is left"),
 ];
 

@@ -115,11 +115,10 @@ async fn checks(run: &Run<'_>, done: &mut dyn FnMut(Check)) {
     let row = session.row.clone();
     post::gone(run, probe.as_ref(), session, done).await;
     if is_delivered {
-        let (gone, letter, receipt) = tokio::join!(
-            permissions::gone_row(run, &row),
-            permissions::dead_letter(run, &row),
-            permissions::receipt(run, &row)
-        );
-        [gone, letter, receipt].into_iter().for_each(done);
+        let (letter, receipt) =
+            tokio::join!(permissions::dead_letter(run, &row), permissions::receipt(run, &row));
+        [letter, receipt].into_iter().for_each(&mut *done);
+        // Last, because the row that it writes would delay the message with a receipt.
+        done(permissions::gone_row(run, &row).await);
     }
 }

@@ -65,12 +65,12 @@ pub(super) async fn gone_row(run: &Run<'_>, row: &Connection) -> Check {
             Err(error) => return table_failure(NAME, expected, &error),
         }
     }
-    let worker = run.worker();
-    let seen = match run.logged_cause(&message).await {
-        Some(cause) if !cause.seen.ends_with(": gone") => format!("the row is still there; {}", cause.seen),
-        _ => "the row is still there".to_owned(),
+    let allow = format!("allow dynamodb:DeleteItem on the connection table to the role of {}", run.worker());
+    let (seen, remedy) = match run.logged_cause(&message).await {
+        Some(cause) if cause.seen.contains("connected at ") => (cause.seen, cause.remedy),
+        Some(cause) => (format!("the row is still there; {}", cause.seen), allow),
+        None => ("the row is still there".to_owned(), allow),
     };
-    let remedy = format!("allow dynamodb:DeleteItem on the connection table to the role of {worker}");
     Check::failed(NAME, expected, seen, remedy)
 }
 
