@@ -188,7 +188,8 @@ fn endpoint(run: &Run<'_>, name: &'static str, row: &Connection) -> Check {
     let aliases = aliases.split(',').map(|alias| alias.trim().to_owned());
     let endpoints = Endpoints::new(run.endpoint().unwrap_or_default(), aliases);
     if endpoints.include(&row.endpoint) {
-        return Check::ok(name, expected, row.endpoint.clone());
+        return Check::ok(name, expected, "that of the worker")
+            .with_values(json!({ "endpoint": row.endpoint }));
     }
     Check::failed(
         name,
