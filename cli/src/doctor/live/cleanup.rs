@@ -83,8 +83,10 @@ async fn erase_stream(run: &Run<'_>, result: &mut Result) {
 /// Takes messages that did not arrive off the outbound queue and the dead-letter queue.
 async fn take_messages(run: &Run<'_>, result: &mut Result) {
     let mut missing = run.made.messages.borrow().len();
-    for (name, variable) in [("dead-letter queue", "DEAD_LETTER_QUEUE_URL"), ("outbound queue", "QUEUE_URL")]
-    {
+    for (name, variable, others) in [
+        ("dead-letter queue", "DEAD_LETTER_QUEUE_URL", Others::Awaited),
+        ("outbound queue", "QUEUE_URL", Others::Consumed),
+    ] {
         let (Some(url), true) = (run.subject.variable(variable), missing > 0) else { continue };
         if let Ok(taken) = run.take(name, url, missing, TAKE, others).await {
             missing = missing.saturating_sub(taken.len());
