@@ -123,7 +123,8 @@ impl Patient {
     async fn assert_nothing_left(&self) -> anyhow::Result<()> {
         let sqs = aws_sdk_sqs::Client::new(&self.stack.config);
         for queue in &self.queues {
-            let empty = eventually(&format!("{queue} is empty"), async || {
+            let condition = format!("{queue} is empty");
+            let empty = eventually(&condition, async || {
                 Ok(MessageCounts::read(&sqs, queue).await?.total() == 0)
             });
             if let Err(error) = empty.await {
