@@ -18,7 +18,7 @@ use super::{
 use crate::{
     doctor::{
         Check, Report, Subject, Verdict,
-        live::{self, Client},
+        live::{self, Client, DEFAULT_USER},
         settings,
     },
     exit::{CHECK_FAILED, Exit},
@@ -40,7 +40,14 @@ const TOKEN_LIFETIME: Duration = Duration::from_secs(900);
   streamer doctor --aws --name streamer --key key.pem --issuer https://issuer.example.com --audience streamer
   streamer doctor --aws --name streamer --url wss://ws.example.com --token-file token.jwt --tenant acme --user anna
 
-The exit code is 4 if a check failed.")]
+The exit code is 4 if a check failed.
+
+Permissions on AWS; without one of them, a check is skipped:
+  lambda:GetFunctionConfiguration, lambda:GetFunctionConcurrency, lambda:ListEventSourceMappings,
+  logs:FilterLogEvents; execute-api:ManageConnections on POST; on the table dynamodb:GetItem, dynamodb:PutItem,
+  dynamodb:DeleteItem, and dynamodb:Query on its indexes; on the queues sqs:SendMessage, sqs:GetQueueAttributes,
+  sqs:ReceiveMessage, sqs:DeleteMessage, sqs:ChangeMessageVisibility; on the mailbox table dynamodb:GetItem,
+  dynamodb:Query, dynamodb:DeleteItem, dynamodb:BatchWriteItem")]
 pub struct Doctor {
     /// Print the report as one JSON object on one line
     #[arg(long)]
@@ -49,7 +56,7 @@ pub struct Doctor {
     #[arg(long)]
     plan: bool,
     /// User whose token it is, or for whom to sign one
-    #[arg(long, default_value = "streamer-doctor", value_parser = |text: &str| UserId::new(text))]
+    #[arg(long, default_value = DEFAULT_USER, value_parser = |text: &str| UserId::new(text))]
     user: UserId,
     /// Tenant whose token it is, or for whom to sign one [default: the first of ALLOWED_TENANTS, or streamer-doctor]
     #[arg(long, value_parser = |text: &str| TenantId::new(text))]
@@ -91,7 +98,7 @@ impl Doctor {
         }
         let (subject, client) = if self.aws { self.on_aws().await? } else { self.on_this_machine().await? };
         let mut report = Report { deployment: subject.name.clone(), checks: Vec::new() };
-        {
+        let signal = {
             let mut done = |check: Check| {
                 if !self.json {
                     // A closed pipe does not end the checks, which remove what they made.
@@ -103,11 +110,14 @@ impl Doctor {
                 report.checks.push(check);
             };
             settings::examine(&subject, &mut done).await;
-            live::examine(&subject, &client, &mut done).await;
-        }
+            live::examine(&subject, &client, &mut done).await
+        };
         match self.json {
             true => writeln!(stdout(), "{}", serde_json::to_string(&report)?)?,
             false => writeln!(stdout(), "\n{}", report.summary())?,
+        }
+        if let Some(signal) = signal {
+            return Err(signal.interrupted("the checks are incomplete, and what they made is removed"));
         }
         match report.count(Verdict::Failed) {
             0 => Ok(()),

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use serde_json::Value;
+use textwrap::{Options, WordSeparator, WordSplitter};
 
 use crate::{
     layout::fit,
@@ -9,8 +10,14 @@ use crate::{
     screen::sanitize,
 };
 
+/// Width of the results' words.
+const WORD_WIDTH: usize = 8;
+
 /// Width of the checks' names.
 const NAME_WIDTH: usize = 24;
+
+/// Minimum width of a text beside names. A narrower terminal continues lines near its left edge.
+const TEXT_WIDTH: usize = 24;
 
 /// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -113,14 +120,17 @@ impl Check {
             Verdict::Failed => (paint::RED, "FAILED"),
             Verdict::Skipped => (paint::DIM, "skipped"),
         };
-        let word = paint.paint(style, &format!("{word:<8}"));
-        let mut lines = vec![fit(&format!("{word}  {:<NAME_WIDTH$}  {}", self.name, self.seen), width)];
-        let indent = " ".repeat(10);
+        let word = paint.paint(style, &format!("{word:<WORD_WIDTH$}"));
+        let indent = " ".repeat(WORD_WIDTH + 2);
+        let begin = format!("{word}  {:<NAME_WIDTH$}  ", self.name);
+        let mut lines = hanging(&begin, WORD_WIDTH + NAME_WIDTH + 4, &self.seen, width);
         if matches!(self.verdict, Verdict::Warning | Verdict::Failed) {
-            lines.push(fit(&format!("{indent}expected: {}", self.expected), width));
+            let begin = format!("{indent}expected: ");
+            lines.extend(hanging(&begin, begin.len(), &self.expected, width));
         }
         if let Some(remedy) = &self.remedy {
-            lines.push(fit(&format!("{indent}remedy:   {remedy}"), width));
+            let begin = format!("{indent}remedy:   ");
+            lines.extend(hanging(&begin, begin.len(), remedy, width));
         }
         lines
     }
@@ -144,6 +154,19 @@ impl Report {
     }
 }
 
+/// Appends a text to the beginning of a line, and continues it on the next lines below its own first column.
+fn hanging(begin: &str, column: usize, text: &str, width: Option<usize>) -> Vec<String> {
+    let Some(width) = width.filter(|width| *width >= column + TEXT_WIDTH) else {
+        return vec![fit(&format!("{begin}{text}"), width)];
+    };
+    let options = Options::new(width - column)
+        .break_words(false)
+        .word_separator(WordSeparator::AsciiSpace)
+        .word_splitter(WordSplitter::NoHyphenation);
+    let begins = [begin.to_owned()].into_iter().chain(std::iter::repeat(" ".repeat(column)));
+    begins.zip(textwrap::wrap(text, options)).map(|(begin, line)| begin + &line).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,6 +185,19 @@ mod tests {
                 "          remedy:   raise it"
             ]
         );
+    }
+
+    #[test]
+    fn long_texts_continue_below_themselves() {
+        let check =
+            Check::failed("a.b", "it works", "one two three four five six", "do one thing after another");
+        let indent = " ".repeat(36);
+        let lines = check.lines(PAINT, Some(60));
+        assert_eq!(
+            lines[..2],
+            [format!("FAILED    {:<26}one two three four five", "a.b"), format!("{indent}six")]
+        );
+        assert!(lines.iter().all(|line| line.len() <= 60), "{lines:?}");
     }
 
     #[test]

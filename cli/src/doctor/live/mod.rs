@@ -1,14 +1,49 @@
 //! Uses a deployment as clients and producers do.
+//!
+//! - `run` has what all checks share, and notes what they make. `cleanup` removes it, also after Ctrl-C.
+//! - `net`, `probe` and `answer` post to the management endpoint and read its answers byte by byte. `socket` is a client
+//!   that counts frames. `take` takes the run's own messages off a queue. `cause` finds out why a message is missing.
+//! - `endpoint`, `connect`, `delivery`, `post`, `mailbox` and `permissions` are the checks, in this order.
+
+mod answer;
+mod cause;
+mod cleanup;
+mod connect;
+mod delivery;
+mod endpoint;
+mod expected;
+mod mailbox;
+mod net;
+mod permissions;
+mod post;
+mod probe;
+mod run;
+mod socket;
+mod take;
+
+use std::collections::HashSet;
 
 use streamer_message::{TenantId, UserId};
 
+pub use self::expected::CHECKS;
+use self::run::Run;
 use super::{Check, Subject};
+use crate::shutdown::{self, Signal};
 
 /// What the checks do, for the plan that is printed before them.
-pub const PLAN: &str = "";
+pub const PLAN: &str = "\
+Live, in less than a minute and for less than 0.01 USD:
+  connects as a client, and tries to connect without a valid token
+  sends 56 messages through the outbound queue to that client; if nobody else is
+  connected, also one to its user and one to its tenant
+  posts about 30 payloads of up to 129 KiB to its connection
+  makes a dead letter, a kept message and three receipts, and writes a row
+At the end, also after Ctrl-C, it removes all of that.";
+
+/// The user whose token is signed by default. Its mailbox belongs to the checks.
+pub const DEFAULT_USER: &str = "streamer-doctor";
 
 /// The client that the checks connect.
-#[derive(Debug)]
 pub struct Client {
     /// URL that clients connect to.
     pub url: String,
@@ -20,5 +55,70 @@ pub struct Client {
     pub user: UserId,
 }
 
-/// Runs the checks, each through `done` when it ends.
-pub async fn examine(_subject: &Subject, _client: &Client, _done: &mut impl FnMut(Check)) {}
+/// Omits the token.
+impl std::fmt::Debug for Client {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { url, tenant, user, .. } = self;
+        let mut client = formatter.debug_struct("Client");
+        client.field("url", url).field("tenant", tenant).field("user", user).finish_non_exhaustive()
+    }
+}
+
+/// Runs the checks, each through `done` when it ends, and removes what they made. Returns the signal that ended them
+/// early, if one did.
+pub async fn examine(subject: &Subject, client: &Client, done: &mut impl FnMut(Check)) -> Option<Signal> {
+    let (run, stopped) = (Run::new(subject, client), shutdown::requested());
+    let mut names = HashSet::from([cleanup::NAME]);
+    let signal = {
+        let mut done = |check: Check| {
+            names.insert(check.name);
+            done(check);
+        };
+        tokio::select! {
+            biased;
+            signal = stopped => Some(signal),
+            () = checks(&run, &mut done) => None,
+        }
+    };
+    if signal.is_none() {
+        for (name, expected) in CHECKS.into_iter().filter(|(name, _)| !names.contains(name)) {
+            done(Check::skipped(name, expected, "another check has to succeed first"));
+        }
+    }
+    done(cleanup::clean(&run).await);
+    signal
+}
+
+async fn checks(run: &Run<'_>, done: &mut dyn FnMut(Check)) {
+    let probe = endpoint::reach(run, done).await;
+    let open = connect::let_in(run, done).await;
+    let mut session = match open {
+        Some((socket, opened)) => connect::row(run, socket, opened, done).await,
+        None => None,
+    };
+    connect::refuse(run, done).await;
+    let is_answered = match &probe {
+        Some(probe) => endpoint::answers(run, probe, session.as_mut(), done).await,
+        None => false,
+    };
+    let probe = probe.filter(|_| is_answered);
+    let Some(mut session) = session else { return };
+    let is_delivered = delivery::through_queue(run, probe.as_ref(), &mut session, done).await;
+    if let Some(probe) = &probe {
+        let Some(open) = post::sizes(run, probe, session, done).await else { return };
+        session = open;
+    }
+    if is_delivered {
+        let Some(open) = mailbox::round_trip(run, session, done).await else { return };
+        session = open;
+    }
+    let row = session.row.clone();
+    post::gone(run, probe.as_ref(), session, done).await;
+    if is_delivered {
+        let (letter, receipt) =
+            tokio::join!(permissions::dead_letter(run, &row), permissions::receipt(run, &row));
+        [letter, receipt].into_iter().for_each(&mut *done);
+        // Last, because the row that it writes would delay the message with a receipt.
+        done(permissions::gone_row(run, &row).await);
+    }
+}

@@ -4,38 +4,38 @@
 const LONGEST_HEADER: usize = 14;
 
 /// Opcode of every frame of a message after its first.
-pub(super) const CONTINUATION: u8 = 0x0;
+pub(crate) const CONTINUATION: u8 = 0x0;
 /// Opcode of a binary message's first frame.
-pub(super) const BINARY: u8 = 0x2;
+pub(crate) const BINARY: u8 = 0x2;
 /// Opcode of a close frame.
-pub(super) const CLOSE: u8 = 0x8;
+pub(crate) const CLOSE: u8 = 0x8;
 
 /// Opcode of a text message's first frame.
 #[cfg(test)]
-pub(super) const TEXT: u8 = 0x1;
+pub(crate) const TEXT: u8 = 0x1;
 /// Opcode of a ping.
 #[cfg(test)]
-pub(super) const PING: u8 = 0x9;
+pub(crate) const PING: u8 = 0x9;
 
 /// The fields of a header that limits depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Header {
+pub(crate) struct Header {
     /// The opcode, 0 to 15.
-    pub(super) opcode: u8,
+    pub(crate) opcode: u8,
     /// Bytes of the payload. Its highest bit may be set, which RFC 6455 forbids.
-    pub(super) length: u64,
+    pub(crate) length: u64,
 }
 
 impl Header {
     /// Returns whether the frame is a control frame: a close, a ping, a pong or one that is not defined.
-    pub(super) fn is_control(self) -> bool {
+    pub(crate) fn is_control(self) -> bool {
         self.opcode >= CLOSE
     }
 }
 
 /// The piece of a frame that [`Position::read`] read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Piece {
+pub(crate) enum Piece {
     /// A part of a header whose end has not arrived.
     Unfinished,
     /// The end of a header, and before it the whole or the rest of it.
@@ -46,7 +46,7 @@ pub(super) enum Piece {
 
 /// A position in a stream of frames. It remembers at most one unfinished header and no payload.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Position {
+pub(crate) struct Position {
     header: [u8; LONGEST_HEADER],
     /// Bytes of the header that have been read.
     header_bytes: usize,
@@ -56,7 +56,7 @@ pub(super) struct Position {
 
 impl Position {
     /// Reads bytes up to the end of a header, of a payload or of `bytes`, whichever comes first. Returns their number.
-    pub(super) fn read(&mut self, bytes: &[u8]) -> (usize, Piece) {
+    pub(crate) fn read(&mut self, bytes: &[u8]) -> (usize, Piece) {
         if self.payload_left > 0 {
             let read = usize::try_from(self.payload_left).unwrap_or(usize::MAX).min(bytes.len());
             self.payload_left -= read as u64;
@@ -75,7 +75,7 @@ impl Position {
     }
 
     /// Returns the number of bytes that the frame in progress certainly still has: 0 between two frames.
-    pub(super) fn frame_left(&self) -> u64 {
+    pub(crate) fn frame_left(&self) -> u64 {
         match self.header_bytes {
             0 => self.payload_left,
             read => (self.header_length() - read) as u64,

@@ -12,7 +12,7 @@
 
 mod bridge;
 mod faults;
-mod frames;
+pub(crate) mod frames;
 mod handshake;
 mod limits;
 mod pipe;

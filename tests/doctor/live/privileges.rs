@@ -1,0 +1,55 @@
+//! Rights that the worker lacks. AWS's answers to it are scripted, because the shared stack does not check policies.
+
+use streamer_tests::wire::{Reply, Request, WireGateway};
+
+use super::Patient;
+
+const DENIED: &str = r#"{"__type":"com.amazon.coral.service#AccessDeniedException","message":"User: arn:aws:sts::000000000000:assumed-role/worker is not authorized to perform this action"}"#;
+
+fn denied(_: usize, _: &Request) -> Reply {
+    let head = "HTTP/1.1 400 Bad Request\r\nContent-Type: application/x-amz-json-1.0\r\n";
+    Reply::Raw(format!("{head}Content-Length: {}\r\n\r\n{DENIED}", DENIED.len()).into_bytes())
+}
+
+/// The worker may post, and nothing else.
+#[tokio::test]
+async fn each_missing_right_is_named() -> anyhow::Result<()> {
+    let aws = WireGateway::answering(denied).await?;
+    let origin = aws.origin();
+    let variables =
+        [("AWS_ENDPOINT_URL_DYNAMODB", origin.as_str()), ("AWS_ENDPOINT_URL_SQS", origin.as_str())];
+    let patient = Patient::with_worker("doctor-denied", None, &variables).await?;
+    let report = patient.examine().await?;
+    assert_eq!((report.verdict("delivery.first"), report.verdict("delivery.queue")), ("ok", "ok"));
+    report.assert_named("delivery.user", "failed", "dynamodb:Query");
+    report.assert_named("delivery.tenant", "failed", "sqs:SendMessage on the outbound queue");
+    report.assert_named("permissions.gone_row", "failed", "dynamodb:DeleteItem on the connection table");
+    report.assert_named("permissions.dead_letter", "failed", "sqs:SendMessage on the dead-letter queue");
+    report.assert_named("permissions.receipt", "failed", "sqs:SendMessage on the receipts queue");
+    assert!(report.text("permissions.gone_row", "remedy").contains("streamer-doctor-denied-delivery"));
+    patient.assert_nothing_left().await
+}
+
+/// API Gateway lets the person post, and not the worker.
+#[tokio::test]
+async fn missing_right_to_post_is_named() -> anyhow::Result<()> {
+    let gateway = super::odd::Gateway::start(super::odd::Oddity::RefuseWorker).await?;
+    let patient = Patient::with_worker("doctor-no-posts", Some(&gateway.endpoint), &[]).await?;
+    let report = patient.examine().await?;
+    assert_eq!(report.verdict("endpoint.post"), "ok");
+    report.assert_named("delivery.first", "failed", "execute-api:ManageConnections");
+    assert!(report.text("delivery.first", "seen").ends_with("logs: 403"), "{:?}", report.output);
+    patient.assert_nothing_left().await
+}
+
+/// A person without the right to post gets skipped checks that name it.
+#[tokio::test]
+async fn rights_of_the_person_are_skipped() -> anyhow::Result<()> {
+    let gateway = super::odd::Gateway::start(super::odd::Oddity::RefusePerson).await?;
+    let patient = Patient::with_worker("doctor-person", Some(&gateway.endpoint), &[]).await?;
+    let report = patient.examine().await?;
+    assert_eq!(report.verdict("endpoint.post"), "skipped");
+    assert!(report.text("endpoint.post", "seen").contains("execute-api:ManageConnections"));
+    assert_eq!((report.verdict("delivery.queue"), report.verdict("post.33_kib")), ("ok", "skipped"));
+    patient.assert_nothing_left().await
+}

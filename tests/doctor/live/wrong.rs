@@ -1,0 +1,67 @@
+//! Settings that are wrong.
+
+use std::time::SystemTime;
+
+use streamer_cli::stack::issuer::Issuer;
+use streamer_tests::wire::{Reply, WireGateway};
+
+use super::{Patient, TOKEN_LIFETIME, USER};
+
+#[tokio::test]
+async fn unreachable_endpoint_is_named() -> anyhow::Result<()> {
+    let patient = Patient::with_worker("doctor-unreachable", Some("http://127.0.0.1:9/stage"), &[]).await?;
+    let report = patient.examine().await?;
+    report.assert_named(
+        "endpoint.address",
+        "failed",
+        "WEBSOCKET_ENDPOINT of streamer-doctor-unreachable-delivery",
+    );
+    report.assert_named("connect.endpoint", "failed", "WEBSOCKET_ENDPOINT_ALIASES");
+    report.assert_named("delivery.first", "failed", "WEBSOCKET_ENDPOINT");
+    assert!(report.text("delivery.first", "seen").contains("logs: connection:"), "{:?}", report.output);
+    assert_eq!(report.verdict("delivery.queue"), "skipped");
+    patient.assert_nothing_left().await
+}
+
+/// A host that has no such API answers 403, with a type that says so.
+#[tokio::test]
+async fn endpoint_without_api_is_named() -> anyhow::Result<()> {
+    let answer = "HTTP/1.1 403 Forbidden\r\nx-amzn-ErrorType: MissingAuthenticationTokenException\r\n\
+                  Content-Length: 42\r\n\r\n{\"message\":\"Missing Authentication Token\"}";
+    let gateway = WireGateway::start(|_| Reply::Raw(answer.as_bytes().to_vec())).await?;
+    let patient = Patient::with_worker("doctor-no-api", Some(&gateway.endpoint()), &[]).await?;
+    let report = patient.examine().await?;
+    report.assert_named("endpoint.post", "failed", "API or stage do not exist there");
+    assert!(report.text("endpoint.post", "seen").contains("MissingAuthenticationTokenException"));
+    assert_eq!(report.values("endpoint.post")["status"], 403);
+    assert_eq!(report.verdict("post.gone"), "skipped", "nothing can be posted");
+    patient.assert_nothing_left().await
+}
+
+#[tokio::test]
+async fn refused_token_is_named_with_reason() -> anyhow::Result<()> {
+    let mut patient = Patient::whole("doctor-refused").await?;
+    patient.token = Issuer::generate()?.token("doctor-refused", USER, TOKEN_LIFETIME)?;
+    let report = patient.examine().await?;
+    report.assert_named("connect.token", "failed", "JWT_ISSUER");
+    assert!(report.text("connect.token", "seen").contains("bad_signature"), "{:?}", report.output);
+    assert_eq!((report.verdict("endpoint.post"), report.verdict("delivery.first")), ("ok", "skipped"));
+    assert_eq!(report.verdict("connect.no_token"), "ok");
+    patient.assert_nothing_left().await
+}
+
+#[tokio::test]
+async fn disabled_mapping_is_named() -> anyhow::Result<()> {
+    let patient = Patient::with_worker("doctor-disabled", None, &[]).await?;
+    let lambda = aws_sdk_lambda::Client::new(&patient.stack.config);
+    let function = format!("{}-delivery", patient.name);
+    let mappings = lambda.list_event_source_mappings().function_name(&function).send().await?;
+    let id = mappings.event_source_mappings()[0].uuid().unwrap_or_default().to_owned();
+    lambda.update_event_source_mapping().uuid(&id).enabled(false).send().await?;
+    let began = SystemTime::now();
+    let report = patient.examine().await?;
+    report.assert_named("delivery.first", "failed", &format!("--uuid {id} --enabled"));
+    assert!(report.text("cleanup", "seen").contains("1 message"), "{:?}", report.output);
+    assert!(began.elapsed()?.as_secs() < 60, "{:?}", began.elapsed());
+    patient.assert_nothing_left().await
+}
