@@ -42,7 +42,9 @@ async fn held(gateway: &FrameGateway, api: &ManagementApi, payloads: &[Vec<u8>],
     };
     let (results, ()) = join(posts(api, payloads), releasing).await;
     assert_eq!(results, vec![status(200, ""); payloads.len()]);
-    assert_eq!(gateway.processed(), payloads);
+    let mut processed = gateway.processed();
+    processed.sort_unstable();
+    assert_eq!(processed, payloads);
     assert_eq!(gateway.violations(), Vec::<String>::new());
 }
 
@@ -68,6 +70,24 @@ async fn connections_are_limited() {
     let api = tls_api(gateway.trusting(), &gateway.endpoint(), 3).await;
     held(&gateway, &api, &payloads(20, 4), 6).await;
     assert_eq!(gateway.connections(), 3);
+}
+
+/// A post that begins when another ends does not overtake those that wait.
+#[tokio::test]
+async fn posts_wait_in_order_of_arrival() {
+    let gateway = FrameGateway::start(limit(1), |_, _, _| Reaction::Answer).await.unwrap();
+    let api = tls_api(gateway.trusting(), &gateway.endpoint(), 1).await;
+    let payloads = payloads(20, 4);
+    let pairs = (0..10).map(|first| {
+        let (api, payloads) = (&api, &payloads);
+        async move {
+            for payload in [first, first + 10] {
+                posts(api, &payloads[payload..=payload]).await;
+            }
+        }
+    });
+    join_all(pairs).await;
+    assert_eq!(gateway.processed(), payloads);
 }
 
 #[tokio::test]

@@ -158,12 +158,10 @@ impl FrameGateway {
         self.seen.arrived.load(Ordering::Relaxed)
     }
 
-    /// Returns the payloads of the processed posts, sorted.
+    /// Returns the payloads of the processed posts, in order of arrival.
     #[must_use]
     pub fn processed(&self) -> Vec<Vec<u8>> {
-        let mut processed = lock(&self.seen.processed).clone();
-        processed.sort_unstable();
-        processed
+        lock(&self.seen.processed).clone()
     }
 
     /// Returns descriptions of the limits that clients have exceeded.
