@@ -95,9 +95,10 @@ impl Pool {
     /// # Errors
     /// [`Failure`]. The host may have processed the post, so only the delivery policy decides about a retry.
     pub async fn send(&self, post: &PostRequest<'_>, wall: SystemTime) -> Result<PostResponse, Failure> {
+        self.state().clock.resume(wall, Instant::now());
         let mut repeats = 0;
         loop {
-            let (mut connection, was_used) = self.connect(wall).await?;
+            let (mut connection, was_used) = self.connect().await?;
             match connection.send(post).await {
                 Ok((response, is_reusable)) => {
                     if is_reusable {
@@ -119,10 +120,9 @@ impl Pool {
     }
 
     /// Returns a connection, and whether other posts have used it.
-    async fn connect(&self, wall: SystemTime) -> Result<(Connection, bool), Failure> {
+    async fn connect(&self) -> Result<(Connection, bool), Failure> {
         let turn = {
             let mut state = self.state();
-            state.clock.resume(wall, Instant::now());
             if state.waiting == 0 { state.turn(self.max_idle) } else { None }
         };
         // Boxed because it is rare and large: a post's future is moved, and contains all futures that it awaits.
