@@ -44,7 +44,9 @@ pub struct Pool {
     opener: Opener,
     max_idle: usize,
     state: Mutex<State>,
-    /// Notified when a post that waits may have its turn.
+    /// Held by the first of the posts that wait. The lock is fair, so they come in order of arrival.
+    first: tokio::sync::Mutex<()>,
+    /// Notified when the first of the posts that wait may have its turn.
     changed: Arc<Notify>,
 }
 
@@ -87,7 +89,7 @@ impl Pool {
         let opener = Opener::new(host, port, tls)?;
         let places = (!opener.offers_http2()).then_some(1);
         let state = Mutex::new(State { places, ..State::default() });
-        Some(Self { opener, max_idle, state, changed: Arc::default() })
+        Some(Self { opener, max_idle, state, first: tokio::sync::Mutex::default(), changed: Arc::default() })
     }
 
     /// Sends a post at `wall`, and returns the response.
@@ -136,13 +138,16 @@ impl Pool {
     /// Waits for a turn behind the posts that wait already.
     async fn wait(&self) -> Result<(Connection, bool), Failure> {
         let turn = {
-            let _waiting = Waiting::begin(self);
-            loop {
-                self.changed.notified().await;
+            let waiting = Waiting::begin(self);
+            let _first = self.first.lock().await;
+            let turn = loop {
                 if let Some(turn) = self.state().turn(self.max_idle) {
                     break turn;
                 }
-            }
+                self.changed.notified().await;
+            };
+            drop(waiting);
+            turn
         };
         match turn {
             Turn::Use(connection) => Ok((connection, true)),
@@ -194,15 +199,10 @@ impl Pool {
         }
     }
 
-    /// Changes the state, and wakes the first post that waits if it may have its turn.
+    /// Changes the state, and wakes the first post that waits.
     fn update(&self, change: impl FnOnce(&mut State)) {
-        let mut state = self.state();
-        change(&mut state);
-        let has_turn = state.has_turn(self.max_idle);
-        drop(state);
-        if has_turn {
-            self.changed.notify_one();
-        }
+        change(&mut self.state());
+        self.changed.notify_one();
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -220,12 +220,6 @@ impl State {
             self.opening += 1;
             Turn::Open
         })
-    }
-
-    /// Returns whether a post that waits may have its turn.
-    fn has_turn(&self, max_shared: usize) -> bool {
-        let has_place = !self.idle.is_empty() || self.shared.iter().any(|(shared, _)| shared.has_place());
-        self.waiting > 0 && (has_place || self.may_open(max_shared))
     }
 
     /// Returns a place on a connection that is not known to be closed and has not been idle for too long.
