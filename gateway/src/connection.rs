@@ -1,49 +1,21 @@
 //! A connection for posts, and the consequences of its loss.
 
-use std::{
-    fmt, io,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{fmt, io};
 
 use streamer_environment::aws::chain;
-use tokio::time::timeout;
 
 use crate::{
     http1::Http1,
-    http2::{self, Http2},
+    http2::{self, Place},
     post::{PostRequest, PostResponse},
 };
 
-/// Maximum time for which a post waits on an HTTP/2 connection on which no post is answered. It is shorter than the
-/// 5 s of a post.
-const SILENCE_TIMEOUT: Duration = Duration::from_secs(4);
-
-/// A connection for posts.
+/// A connection for one post.
 pub enum Connection {
     /// An HTTP/1.1 connection, used by one post at a time.
     Http1(Box<Http1>),
-    /// An HTTP/2 connection, shared by all posts.
-    Http2(SharedConnection),
-}
-
-/// An HTTP/2 connection. Cheap to clone.
-#[derive(Clone)]
-pub struct SharedConnection {
-    http2: Http2,
-    history: Arc<History>,
-}
-
-/// The history of an HTTP/2 connection.
-#[derive(Default)]
-struct History {
-    /// Number of posts that were answered.
-    answers: AtomicUsize,
-    /// Whether a post has reported the loss of the connection.
-    is_loss_reported: AtomicBool,
+    /// A place on an HTTP/2 connection that posts share.
+    Http2(Place),
 }
 
 /// The fault that prevented a response.
@@ -52,7 +24,9 @@ pub enum Fault {
     /// An error of HTTP/1.1.
     Http1(io::Error),
     /// An error of HTTP/2.
-    Http2(hyper::Error),
+    Http2(h2::Error),
+    /// An HTTP/2 connection took no further post, so this one was not sent.
+    Unsent(h2::Error),
     /// No post on the connection was answered for 4 s.
     Silent,
 }
@@ -69,20 +43,19 @@ pub enum Failure {
 }
 
 impl Connection {
-    /// Sends a post, and returns the response and whether the connection can be reused.
+    /// Sends a post, and returns the response and whether an HTTP/1.1 connection can be reused.
     ///
     /// # Errors
     /// [`Fault`]. Ask [`may_repeat`](Self::may_repeat) whether to send the post again.
     pub async fn send(&mut self, post: &PostRequest<'_>) -> Result<(PostResponse, bool), Fault> {
         match self {
             Self::Http1(connection) => connection.send(post).await.map_err(Fault::Http1),
-            Self::Http2(shared) => Ok((Box::pin(shared.send(post)).await?, true)),
+            Self::Http2(place) => Ok((place.send(post).await?, true)),
         }
     }
 
     /// Returns whether the post may be sent again on another connection: this one worked before and was lost, or the
-    /// host has not processed the post (REFUSED_STREAM, RFC 9113, section 8.7). `was_used` is true if other
-    /// posts have used the connection.
+    /// host has not processed the post. `was_used` is true if other posts have used the connection.
     pub fn may_repeat(&self, fault: &Fault, was_used: bool) -> bool {
         match (fault, self) {
             (Fault::Http1(error), _) => {
@@ -93,10 +66,19 @@ impl Connection {
                         BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof
                     )
             }
-            (Fault::Http2(error), Self::Http2(shared)) => {
-                is_refused(error) || ((was_used || shared.has_worked()) && is_lost(error))
+            (Fault::Unsent(_), _) => true,
+            (Fault::Http2(error), Self::Http2(place)) => {
+                http2::is_unprocessed(error) || ((was_used || place.has_worked()) && http2::is_lost(error))
             }
             (Fault::Http2(_) | Fault::Silent, _) => false,
+        }
+    }
+
+    /// Returns whether no further post should use the connection. If the host ends a single stream, the others go on.
+    pub fn is_lost(&self, fault: &Fault) -> bool {
+        match fault {
+            Fault::Http2(error) => http2::is_lost(error) || http2::is_unprocessed(error),
+            Fault::Http1(_) | Fault::Unsent(_) | Fault::Silent => true,
         }
     }
 
@@ -105,82 +87,21 @@ impl Connection {
     pub fn failure(&self, fault: &Fault) -> Failure {
         let is_reported = match self {
             Self::Http1(_) => false,
-            Self::Http2(shared) => shared.has_worked() && shared.report_loss(),
+            Self::Http2(place) => self.is_lost(fault) && place.has_worked() && place.report_loss(),
         };
         match fault {
             _ if is_reported => Failure::Lost(fault.to_string()),
             Fault::Silent => Failure::Timeout,
-            Fault::Http1(_) | Fault::Http2(_) => Failure::Broken(fault.to_string()),
+            Fault::Http1(_) | Fault::Http2(_) | Fault::Unsent(_) => Failure::Broken(fault.to_string()),
         }
     }
-}
-
-impl SharedConnection {
-    /// Wraps a new connection.
-    pub fn new(http2: Http2) -> Self {
-        Self { http2, history: Arc::default() }
-    }
-
-    /// Returns whether both are the same connection.
-    pub fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.history, &other.history)
-    }
-
-    /// Returns whether the connection is known to be closed.
-    pub fn is_closed(&self) -> bool {
-        self.http2.is_closed()
-    }
-
-    fn has_worked(&self) -> bool {
-        self.history.answers.load(Ordering::Relaxed) > 0
-    }
-
-    /// Marks the loss of the connection as reported, and returns whether it was before.
-    fn report_loss(&self) -> bool {
-        self.history.is_loss_reported.swap(true, Ordering::Relaxed)
-    }
-
-    /// Sends a post, and gives up when no post on the connection is answered.
-    async fn send(&mut self, post: &PostRequest<'_>) -> Result<PostResponse, Fault> {
-        let Self { http2, history } = self;
-        let mut sending = Box::pin(http2::send(http2, post));
-        loop {
-            let before = history.answers.load(Ordering::Relaxed);
-            match timeout(SILENCE_TIMEOUT, &mut sending).await {
-                Ok(response) => {
-                    history.answers.fetch_add(usize::from(response.is_ok()), Ordering::Relaxed);
-                    return response.map_err(Fault::Http2);
-                }
-                Err(_) if history.answers.load(Ordering::Relaxed) == before => return Err(Fault::Silent),
-                Err(_) => {}
-            }
-        }
-    }
-}
-
-/// Returns whether the host states that it has not processed the post.
-fn is_refused(error: &hyper::Error) -> bool {
-    source_of(error).and_then(h2::Error::reason) == Some(h2::Reason::REFUSED_STREAM)
-}
-
-/// Returns whether the whole connection was lost: closed with or without GOAWAY, reset, or silent to a ping.
-///
-/// Hyper reports a user error if the post was still waiting for a stream. A post's body cannot fail, so a user error
-/// has no other cause here.
-fn is_lost(error: &hyper::Error) -> bool {
-    let closed = error.is_canceled() || error.is_closed() || error.is_timeout() || error.is_user();
-    closed || source_of::<io::Error>(error).is_some() || source_of(error).is_some_and(h2::Error::is_go_away)
-}
-
-fn source_of<E: std::error::Error + 'static>(error: &hyper::Error) -> Option<&E> {
-    std::error::Error::source(error).and_then(|source| source.downcast_ref())
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let error: &dyn std::error::Error = match self {
             Self::Http1(error) => error,
-            Self::Http2(error) => error,
+            Self::Http2(error) | Self::Unsent(error) => error,
             Self::Silent => {
                 return formatter.write_str("no post on the connection was answered for 4 s");
             }

@@ -11,7 +11,7 @@ use http::HeaderValue;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_rustls::client::TlsStream;
 
@@ -35,6 +35,8 @@ const MAX_COPIED_BYTES: usize = 4 * 1024;
 pub struct Http1 {
     stream: Stream,
     buffer: Vec<u8>,
+    /// The end of the latest post, by the pool's clock. `None` before the first post.
+    pub(crate) idle_since: Option<Instant>,
 }
 
 /// A byte stream with or without TLS.
@@ -89,7 +91,7 @@ impl Stream {
 impl Http1 {
     /// Wraps a new connection.
     pub fn new(stream: Stream) -> Self {
-        Self { stream, buffer: Vec::with_capacity(2 * 1024) }
+        Self { stream, buffer: Vec::with_capacity(2 * 1024), idle_since: None }
     }
 
     /// Returns whether the connection can be reused: it is open, and the host has sent nothing unrequested, such as a

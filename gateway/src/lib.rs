@@ -3,8 +3,8 @@
 //! - [`Gateway`] posts a payload to a connection and returns a [`PostResult`]. The caller limits the time, gives the
 //!   result its meaning and decides about retries.
 //! - [`ManagementApi`] is the gateway over the network, for one management endpoint.
-//! - [`pool`] keeps connections: it opens each [`connection`] and replaces a lost one. [`http1`] and [`http2`] send a
-//!   [`post`] on it.
+//! - [`pool`] keeps connections, limits how many it opens at once, and replaces lost ones. [`http1`] and [`http2`] send
+//!   a [`post`] on a [`connection`].
 //! - [`sign`] signs each post by AWS Signature Version 4, corrected by the skew of this machine's clock.
 //! - [`PayloadLimit`] bounds the payloads that the functions post.
 //! - [`clock`] measures ages across a freeze of the execution environment.
@@ -19,6 +19,7 @@ mod dial;
 pub mod http1;
 pub mod http2;
 mod management;
+mod open;
 mod payload_limit;
 pub mod pool;
 pub mod post;

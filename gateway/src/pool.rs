@@ -1,96 +1,95 @@
-//! Connections to one host: HTTP/1.1, or HTTP/2 if the host prefers it (ALPN).
+//! Connections to one host.
 //!
-//! With HTTP/1.1 each post has its own connection, and the pool keeps idle ones. With HTTP/2 all posts share one.
+//! With HTTP/1.1 a connection has one place for a post, and the pool keeps idle ones. With HTTP/2 it has as many as
+//! the host allows concurrent streams, and the pool opens another when all places are taken. Connections are let go
+//! when they have been idle for 50 s.
+//!
+//! A post that finds no place waits for the first of two turns: a place that another post leaves, or opening a
+//! connection, which few posts do at once. Turns come in order of arrival.
 //!
 //! The pool replaces a lost connection and repeats the posts on it: an HTTP/1.1 connection that the host closed
-//! while it was idle, and an HTTP/2 connection that was closed in any way or does not answer a ping. It does not
-//! repeat a post after the first byte of the response.
+//! while it was idle, and an HTTP/2 connection that was closed in any way or does not answer a ping. It also repeats
+//! posts that the host states not to have processed. It does not repeat a post after the first byte of the response.
 
 use std::{
-    fmt, io,
+    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use rustls::{ClientConfig, pki_types::ServerName};
-use streamer_environment::aws::chain;
-use tokio::{
-    task::JoinSet,
-    time::{Instant, timeout},
-};
-use tokio_rustls::TlsConnector;
+use rustls::ClientConfig;
+use tokio::{sync::Notify, task::JoinSet, time::Instant};
 
 use crate::{
     clock::Clock,
-    connection::{Connection, Failure, SharedConnection},
-    dial::{dial, timed_out},
-    http1::{Http1, Stream},
+    connection::{Connection, Failure},
+    http1::Http1,
+    http2::Http2,
+    open::{Opened, Opener},
     post::{PostRequest, PostResponse},
 };
 
 /// Maximum idle time of a connection that is reused. API Gateway and the proxies before it close idle connections.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 
-/// Maximum time for the TLS handshake and the HTTP/2 handshake that follows it.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Maximum number of connections that are opened at once. A handshake takes some 0.5 ms of CPU time, and a Lambda
+/// function may have a third of a core, so more at once would only finish later.
+const MAX_OPENING: usize = 8;
 
-/// Maximum number of attempts to open a connection for a post.
-const MAX_CONNECT_ATTEMPTS: usize = 2;
-
-/// Time without a frame after which an HTTP/2 connection with posts on it is pinged, and maximum time for the reply.
-/// Together they leave time to repeat a post, which may take 5 s.
-const PING_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Maximum number of times that a post is repeated because its connection was lost.
+/// Maximum number of times that a post is repeated because its connection was lost or the host did not process it.
 const MAX_REPEATS: usize = 2;
 
 /// Connections to one host.
 pub struct Pool {
-    host: String,
-    port: u16,
-    tls: Option<(TlsConnector, ServerName<'static>)>,
+    opener: Opener,
     max_idle: usize,
     state: Mutex<State>,
-    /// Whether the host is known to use HTTP/1.1. Until then a post that opens a connection holds the lock, because
-    /// one HTTP/2 connection is enough.
-    uses_http1: tokio::sync::Mutex<bool>,
+    /// Held by the first of the posts that wait. The lock is fair, so they come in order of arrival.
+    first: tokio::sync::Mutex<()>,
+    /// Notified when the first of the posts that wait may have its turn.
+    changed: Arc<Notify>,
 }
 
 #[derive(Default)]
 struct State {
     clock: Clock,
-    /// Idle HTTP/1.1 connections with the time of their latest post, in order of that time.
-    idle: Vec<(Box<Http1>, Instant)>,
-    /// The HTTP/2 connection with the time of its latest post.
-    shared: Option<(SharedConnection, Instant)>,
+    /// Idle HTTP/1.1 connections, in order of the end of their latest post.
+    idle: Vec<Box<Http1>>,
+    /// HTTP/2 connections with the time of their latest post, in the order in which they were opened.
+    shared: Vec<(Arc<Http2>, Instant)>,
     /// The tasks that drive HTTP/2 connections.
     drivers: JoinSet<()>,
+    /// Number of posts that wait for their turn.
+    waiting: usize,
+    /// Number of posts that open a connection.
+    opening: usize,
+    /// Number of places on the latest connection, if one was opened.
+    places: Option<usize>,
+}
+
+/// How a post that needs a connection goes on.
+enum Turn {
+    /// With this connection, which other posts have used.
+    Use(Connection),
+    /// By opening a connection.
+    Open,
 }
 
 impl fmt::Debug for Pool {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { host, port, .. } = self;
-        formatter.debug_struct("Pool").field("host", host).field("port", port).finish_non_exhaustive()
+        formatter.debug_struct("Pool").field("opener", &self.opener).finish_non_exhaustive()
     }
 }
 
 impl Pool {
-    /// Builds a pool for a host, which keeps at most `max_idle` idle connections and uses TLS if a configuration is
-    /// given. Returns `None` if no certificate can name `host`.
+    /// Builds a pool for a host, which keeps at most `max_idle` idle connections with HTTP/1.1 and opens at most as
+    /// many with HTTP/2, and uses TLS if a configuration is given. Returns `None` if no certificate can name `host`.
     #[must_use]
     pub fn new(host: &str, port: u16, tls: Option<ClientConfig>, max_idle: usize) -> Option<Self> {
-        // Only a URL has brackets around an IPv6 address.
-        let host = host.trim_matches(['[', ']']).to_owned();
-        let tls = match tls {
-            None => None,
-            Some(mut config) => {
-                config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-                Some((TlsConnector::from(Arc::new(config)), ServerName::try_from(host.clone()).ok()?))
-            }
-        };
-        let (state, uses_http1) = (Mutex::default(), tokio::sync::Mutex::default());
-        Some(Self { host, port, tls, max_idle, state, uses_http1 })
+        let opener = Opener::new(host, port, tls)?;
+        let places = (!opener.offers_http2()).then_some(1);
+        let state = Mutex::new(State { places, ..State::default() });
+        Some(Self { opener, max_idle, state, first: tokio::sync::Mutex::default(), changed: Arc::default() })
     }
 
     /// Sends a post at `wall`, and returns the response.
@@ -98,14 +97,10 @@ impl Pool {
     /// # Errors
     /// [`Failure`]. The host may have processed the post, so only the delivery policy decides about a retry.
     pub async fn send(&self, post: &PostRequest<'_>, wall: SystemTime) -> Result<PostResponse, Failure> {
-        let reused = self.reuse(wall).map(|connection| (connection, true));
-        // Boxed because it is rare and large: a post's future is moved, and contains all futures that it awaits.
-        let (mut connection, mut was_used) = match reused {
-            Some(reused) => reused,
-            None => Box::pin(self.connect()).await?,
-        };
+        self.state().clock.resume(wall, Instant::now());
         let mut repeats = 0;
         loop {
+            let (mut connection, was_used) = self.connect().await?;
             match connection.send(post).await {
                 Ok((response, is_reusable)) => {
                     if is_reusable {
@@ -113,129 +108,101 @@ impl Pool {
                     }
                     return Ok(response);
                 }
-                Err(fault) if repeats < MAX_REPEATS && connection.may_repeat(&fault, was_used) => {
-                    self.retire(&connection);
-                    repeats += 1;
-                    (connection, was_used) = Box::pin(self.connect()).await?;
-                }
                 Err(fault) => {
-                    self.retire(&connection);
-                    return Err(connection.failure(&fault));
+                    if connection.is_lost(&fault) {
+                        self.retire(&connection);
+                    }
+                    if repeats == MAX_REPEATS || !connection.may_repeat(&fault, was_used) {
+                        return Err(connection.failure(&fault));
+                    }
+                    repeats += 1;
                 }
             }
         }
+    }
+
+    /// Returns a connection, and whether other posts have used it.
+    async fn connect(&self) -> Result<(Connection, bool), Failure> {
+        let turn = {
+            let mut state = self.state();
+            if state.waiting == 0 { state.turn(self.max_idle) } else { None }
+        };
+        // Boxed because it is rare and large: a post's future is moved, and contains all futures that it awaits.
+        match turn {
+            Some(Turn::Use(connection)) => Ok((connection, true)),
+            Some(Turn::Open) => Box::pin(self.open()).await,
+            None => Box::pin(self.wait()).await,
+        }
+    }
+
+    /// Waits for a turn behind the posts that wait already.
+    async fn wait(&self) -> Result<(Connection, bool), Failure> {
+        let turn = {
+            let waiting = Waiting::begin(self);
+            let _first = self.first.lock().await;
+            let turn = loop {
+                if let Some(turn) = self.state().turn(self.max_idle) {
+                    break turn;
+                }
+                self.changed.notified().await;
+            };
+            drop(waiting);
+            turn
+        };
+        match turn {
+            Turn::Use(connection) => Ok((connection, true)),
+            Turn::Open => self.open().await,
+        }
+    }
+
+    /// Opens a connection as [`Turn::Open`] allows, and takes a place on it.
+    async fn open(&self) -> Result<(Connection, bool), Failure> {
+        let _opening = Opening(self);
+        let opened = self.opener.open(&self.changed).await?;
+        let mut state = self.state();
+        let (connection, places) = match opened {
+            Opened::Http1(connection) => (Connection::Http1(connection), 1),
+            Opened::Http2(http2, driving) => {
+                while state.drivers.try_join_next().is_some() {}
+                state.drivers.spawn(driving);
+                let now = state.now();
+                state.shared.push((Arc::clone(&http2), now));
+                (Connection::Http2(http2.take_place()), http2.max_posts())
+            }
+        };
+        state.places = Some(places.max(1));
+        Ok((connection, false))
     }
 
     /// Keeps an HTTP/1.1 connection for the next post. At `max_idle` idle connections it is closed instead.
     fn keep(&self, connection: Connection) {
-        if let Connection::Http1(connection) = connection {
-            let mut state = self.state();
-            if state.idle.len() < self.max_idle {
-                let now = state.now();
-                state.idle.push((connection, now));
-            }
+        if let Connection::Http1(mut connection) = connection {
+            self.update(|state| {
+                if state.idle.len() < self.max_idle {
+                    connection.idle_since = Some(state.now());
+                    state.idle.push(connection);
+                }
+            });
         }
     }
 
-    /// Stops sharing a connection. Posts that are on it may still be answered.
+    /// Gives up a lost connection. Posts that share it may still be answered. The host has probably closed the
+    /// HTTP/1.1 connections that have been idle for longer, too.
     fn retire(&self, connection: &Connection) {
-        if let Connection::Http2(lost) = connection {
-            self.state().shared.take_if(|(shared, _)| shared.is(lost));
-        }
-    }
-
-    /// Returns a connection that earlier posts have used and that is not known to be closed.
-    fn reuse(&self, wall: SystemTime) -> Option<Connection> {
-        let shared = {
-            let mut state = self.state();
-            state.clock.resume(wall, Instant::now());
-            state.shared()
-        };
-        if let Some(shared) = shared {
-            return Some(Connection::Http2(shared));
-        }
-        loop {
-            let mut state = self.state();
-            let (mut connection, since) = state.idle.pop()?;
-            if state.now().saturating_duration_since(since) >= IDLE_TIMEOUT {
-                // The remaining ones have been idle for longer.
-                state.idle.clear();
-                return None;
-            }
-            drop(state);
-            if connection.is_idle() {
-                return Some(Connection::Http1(connection));
-            }
-        }
-    }
-
-    /// Returns a connection, and whether other posts have used it: with HTTP/2, posts that wait while a connection is
-    /// opened share it.
-    async fn connect(&self) -> Result<(Connection, bool), Failure> {
-        let mut uses_http1 = self.uses_http1.lock().await;
-        if let Some(shared) = self.state().shared() {
-            return Ok((Connection::Http2(shared), true));
-        }
-        if *uses_http1 {
-            drop(uses_http1);
-            return Ok((self.open().await?, false));
-        }
-        let connection = self.open().await?;
-        *uses_http1 = matches!(connection, Connection::Http1(_));
-        Ok((connection, false))
-    }
-
-    /// Opens a connection. Makes a second attempt if the first takes too long.
-    async fn open(&self) -> Result<Connection, Failure> {
-        let mut attempts = 1;
-        loop {
-            match self.try_open().await {
-                Err(error) if error.kind() == io::ErrorKind::TimedOut && attempts < MAX_CONNECT_ATTEMPTS => {
-                    attempts += 1;
-                }
-                opened => {
-                    let failed = |error| Failure::Broken(format!("{}:{}: {error}", self.host, self.port));
-                    return opened.map_err(failed);
-                }
-            }
-        }
-    }
-
-    async fn try_open(&self) -> io::Result<Connection> {
-        let stream = dial(&self.host, self.port).await?;
-        let Some((connector, name)) = &self.tls else {
-            return Ok(Connection::Http1(Box::new(Http1::new(Stream::Plain(stream)))));
-        };
-        let handshake = async {
-            let stream = connector.connect(name.clone(), stream).await?;
-            match stream.get_ref().1.alpn_protocol() {
-                Some(b"h2") => self.share(TokioIo::new(stream)).await,
-                _ => Ok(Connection::Http1(Box::new(Http1::new(Stream::Tls(Box::new(stream)))))),
-            }
-        };
-        timeout(HANDSHAKE_TIMEOUT, handshake).await.map_err(|_| timed_out("no TLS handshake within 2 s"))?
-    }
-
-    /// Shares an HTTP/2 connection. The posts on it receive its errors.
-    async fn share(
-        &self,
-        stream: TokioIo<tokio_rustls::client::TlsStream<tokio::net::TcpStream>>,
-    ) -> io::Result<Connection> {
-        // Pings find a silent connection before the posts on it time out.
-        let (http2, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .keep_alive_interval(PING_TIMEOUT)
-            .keep_alive_timeout(PING_TIMEOUT)
-            .handshake(stream)
-            .await
-            .map_err(|error| io::Error::other(chain(&error)))?;
-        let shared = SharedConnection::new(http2);
         let mut state = self.state();
-        while state.drivers.try_join_next().is_some() {}
-        state.drivers.spawn(async move { _ = connection.await });
-        let now = state.now();
-        state.shared = Some((shared.clone(), now));
-        Ok(Connection::Http2(shared))
+        match connection {
+            Connection::Http1(lost) if lost.idle_since.is_none() => {}
+            Connection::Http1(lost) => state.idle.retain(|idle| idle.idle_since > lost.idle_since),
+            Connection::Http2(lost) => {
+                state.shared.retain(|(shared, _)| !Arc::ptr_eq(shared, lost.connection()));
+            }
+        }
+    }
+
+    /// Changes the state, and wakes the first post that waits.
+    fn update(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state());
+        self.changed.notify_one();
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -244,18 +211,76 @@ impl Pool {
 }
 
 impl State {
-    /// Returns the shared connection, unless it was closed or has been idle for too long.
-    fn shared(&mut self) -> Option<SharedConnection> {
+    /// Returns the next turn, unless a post has to wait for one.
+    fn turn(&mut self, max_shared: usize) -> Option<Turn> {
+        if let Some(connection) = self.reuse() {
+            return Some(Turn::Use(connection));
+        }
+        self.may_open(max_shared).then(|| {
+            self.opening += 1;
+            Turn::Open
+        })
+    }
+
+    /// Returns a place on a connection that is not known to be closed and has not been idle for too long.
+    fn reuse(&mut self) -> Option<Connection> {
         let now = self.now();
-        self.shared.take_if(|(shared, since)| {
-            shared.is_closed() || now.saturating_duration_since(*since) >= IDLE_TIMEOUT
-        });
-        let (shared, since) = self.shared.as_mut()?;
-        *since = now;
-        Some(shared.clone())
+        let is_recent = |since: Instant| now.saturating_duration_since(since) < IDLE_TIMEOUT;
+        self.shared.retain(|(shared, since)| is_recent(*since) && shared.is_open());
+        if let Some((shared, since)) = self.shared.iter_mut().find(|(shared, _)| shared.has_place()) {
+            *since = now;
+            return Some(Connection::Http2(shared.take_place()));
+        }
+        while let Some(mut connection) = self.idle.pop() {
+            if !connection.idle_since.is_some_and(is_recent) {
+                // The remaining ones have been idle for longer.
+                self.idle.clear();
+            } else if connection.is_idle() {
+                return Some(Connection::Http1(connection));
+            }
+        }
+        None
+    }
+
+    /// Returns whether a post should open a connection: the connections that are being opened have too few places.
+    /// Before the first is open, its number of places is unknown, and one is enough.
+    fn may_open(&self, max_shared: usize) -> bool {
+        let Some(places) = self.places else { return self.opening == 0 };
+        // Each post that opens a connection needs a place, too.
+        let wanted = self.waiting.max(1) + self.opening;
+        self.opening < MAX_OPENING
+            && self.opening.saturating_mul(places) < wanted
+            && self.shared.len() + self.opening < max_shared.max(1)
+            // A host that allows no stream on an unused connection will allow none on another.
+            && self.shared.iter().all(|(shared, _)| shared.is_used())
     }
 
     fn now(&self) -> Instant {
         self.clock.at(Instant::now())
+    }
+}
+
+/// A post that waits for its turn.
+struct Waiting<'a>(&'a Pool);
+
+impl<'a> Waiting<'a> {
+    fn begin(pool: &'a Pool) -> Self {
+        pool.update(|state| state.waiting += 1);
+        Self(pool)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.update(|state| state.waiting -= 1);
+    }
+}
+
+/// A post that opens a connection.
+struct Opening<'a>(&'a Pool);
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        self.0.update(|state| state.opening -= 1);
     }
 }

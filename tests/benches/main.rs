@@ -1,17 +1,19 @@
 //! Compares Streamer with its peers in one run: `cargo bench -p streamer-tests`.
 //!
 //! Servers run on one core, measured processes on the other. All figures are of the same run, and ratios are to the AWS
-//! SDK for Rust. `cargo bench -p streamer-tests -- options` measures kept messages and receipts alone,
-//! and `-- shapes` the worker's memory.
+//! SDK for Rust. `cargo bench -p streamer-tests -- options` measures kept messages and receipts alone, `-- tls` the
+//! versions of HTTP and the framings of answers, and `-- shapes` the worker's memory.
 
 mod client;
 mod connect;
 mod lambda;
 mod options;
+mod peer;
 mod process;
 mod shapes;
 mod stub;
 mod table;
+mod versions;
 
 use std::{
     collections::BTreeMap,
@@ -51,6 +53,9 @@ async fn main() -> anyhow::Result<()> {
         ["connect", algorithm] => connect::run(algorithm).await,
         ["client", name, endpoint, number] => client::run(name, endpoint, number.parse()?).await,
         ["options", ..] => options::run().await,
+        ["tls", ..] => versions::run(),
+        ["peer", delay, protocol] => peer::serve(Duration::from_millis(delay.parse()?), protocol).await,
+        ["tls-client", role, endpoint, posts] => versions::client(role, endpoint, posts.parse()?).await,
         _ => measure().await,
     }
 }

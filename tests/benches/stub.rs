@@ -27,9 +27,9 @@ pub(crate) async fn serve(delay: Duration, tls: Option<rustls::ServerConfig>) ->
         let acceptor = acceptor.clone();
         tokio::spawn(async move {
             match acceptor {
-                None => answer(stream, delay).await,
+                None => answer(stream, delay, reply).await,
                 Some(acceptor) => match acceptor.accept(stream).await {
-                    Ok(stream) => answer(stream, delay).await,
+                    Ok(stream) => answer(stream, delay, reply).await,
                     Err(error) => Err(error),
                 },
             }
@@ -37,7 +37,12 @@ pub(crate) async fn serve(delay: Duration, tls: Option<rustls::ServerConfig>) ->
     }
 }
 
-async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, delay: Duration) -> std::io::Result<()> {
+/// Answers each request of a connection after a delay, by its head.
+pub(crate) async fn answer(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    delay: Duration,
+    reply: impl Fn(&[u8]) -> &'static [u8],
+) -> std::io::Result<()> {
     let mut buffer = Vec::with_capacity(64 * 1024);
     loop {
         let head = loop {
@@ -60,11 +65,14 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, delay: Duration
             sleep(delay).await;
         }
         stream.write_all(reply).await?;
+        stream.flush().await?;
     }
 }
 
+/// The answer to a post.
+pub(crate) const POST: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+
 fn reply(head: &[u8]) -> &'static [u8] {
-    const POST: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
     const EMPTY: &[u8] =
         b"HTTP/1.1 200 OK\r\nContent-Type: application/x-amz-json-1.0\r\nContent-Length: 2\r\n\r\n{}";
     const SENT: &[u8] =

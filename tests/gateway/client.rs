@@ -3,6 +3,7 @@
 use aws_config::{Region, SdkConfig};
 use aws_credential_types::Credentials;
 use bytes::Bytes;
+use rustls::ClientConfig;
 use streamer_environment::aws;
 use streamer_gateway::{Gateway as _, ManagementApi, PostResult};
 use streamer_tests::h2::Http2Gateway;
@@ -23,8 +24,12 @@ pub(crate) async fn api(endpoint: &str) -> ManagementApi {
 
 /// Builds a client that trusts the gateway's certificate.
 pub(crate) async fn trusting_api(gateway: &Http2Gateway, endpoint: &str) -> ManagementApi {
-    let config = config(credentials(None)).await;
-    ManagementApi::with_tls(&config, endpoint, 128, gateway.trusting()).unwrap()
+    tls_api(gateway.trusting(), endpoint, 128).await
+}
+
+/// Builds a client with this TLS configuration that keeps at most `max_idle` connections.
+pub(crate) async fn tls_api(tls: ClientConfig, endpoint: &str, max_idle: usize) -> ManagementApi {
+    ManagementApi::with_tls(&config(credentials(None)).await, endpoint, max_idle, tls).unwrap()
 }
 
 pub(crate) async fn post(api: &ManagementApi, connection: &str) -> PostResult {

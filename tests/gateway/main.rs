@@ -7,6 +7,8 @@ mod clock_skew;
 mod connections;
 mod credentials;
 mod failure_matrix;
+mod handshakes;
+mod http2;
 mod lost_connections;
 mod sdk;
 

@@ -13,12 +13,7 @@ use http::Response;
 use http_body_util::{BodyExt, Empty};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rcgen::{CertifiedKey, generate_simple_self_signed};
-use rustls::{
-    ClientConfig, RootCertStore, ServerConfig,
-    crypto::aws_lc_rs,
-    pki_types::{CertificateDer, PrivateKeyDer},
-};
+use rustls::{ClientConfig, pki_types::CertificateDer};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{
@@ -29,6 +24,8 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_rustls::TlsAcceptor;
+
+use crate::tls::{acceptor, trusting};
 
 /// The gateway's reaction to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,16 +98,7 @@ impl Http2Gateway {
         streams: u32,
         script: impl Fn(usize, usize) -> Action + Send + Sync + 'static,
     ) -> anyhow::Result<Self> {
-        let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()])?;
-        let certificate = cert.der().clone();
-        let key = PrivateKeyDer::try_from(signing_key.serialize_der()).map_err(anyhow::Error::msg)?;
-        let mut config = ServerConfig::builder_with_provider(aws_lc_rs::default_provider().into())
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.clone()], key)?;
-        config.alpn_protocols = vec![b"h2".to_vec()];
-        let acceptor = TlsAcceptor::from(Arc::new(config));
-
+        let (certificate, acceptor) = acceptor("h2")?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let (address, seen) = (listener.local_addr()?, Arc::<Seen>::default());
         let mut serving = JoinSet::new();
@@ -141,19 +129,9 @@ impl Http2Gateway {
     }
 
     /// Returns a TLS configuration for clients that trusts this gateway.
-    ///
-    /// # Panics
-    /// When TLS cannot be configured.
     #[must_use]
-    #[expect(clippy::expect_used, reason = "a bug in the tests")]
     pub fn trusting(&self) -> ClientConfig {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.certificate.clone()).expect("a certificate");
-        ClientConfig::builder_with_provider(aws_lc_rs::default_provider().into())
-            .with_safe_default_protocol_versions()
-            .expect("TLS")
-            .with_root_certificates(roots)
-            .with_no_client_auth()
+        trusting(&self.certificate)
     }
 
     /// Returns the number of connections so far.

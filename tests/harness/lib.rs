@@ -7,7 +7,8 @@
 //! - [`mailbox`]: the mailbox's table in memory.
 //! - [`proxy`]: a proxy before API Gateway that injects faults.
 //! - [`sqs`]: SQS and Lambda's event source mapping around a worker, over many invocations.
-//! - [`wire`]: a scripted gateway on HTTP/1.1. [`h2`]: one on HTTP/2.
+//! - [`wire`]: a scripted gateway on HTTP/1.1. [`h2`]: one on HTTP/2. [`frames`]: one that writes HTTP/2's frames
+//!   itself. [`tls`]: one that holds TLS handshakes back.
 //! - [`event`]: builders of events.
 //! - [`signer`]: issuers' keys and tokens. [`key_server`]: a server of JWK sets.
 //! - [`iam`]: IAM on an emulator that checks every call.
@@ -21,6 +22,7 @@ pub mod command;
 pub mod doubles;
 pub mod emulator;
 pub mod event;
+pub mod frames;
 pub mod gateway;
 pub mod h2;
 pub mod iam;
@@ -31,6 +33,7 @@ pub mod proxy;
 pub mod signer;
 pub mod sqs;
 pub mod terraform;
+pub mod tls;
 pub mod wire;
 pub mod worker;
 
