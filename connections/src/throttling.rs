@@ -1,4 +1,4 @@
-//! Which limit of DynamoDB throttled a call. A write is throttled, too, if an index cannot keep up, while the table has
+//! Names the limit of DynamoDB that throttled a call. A write is throttled, too, if an index cannot keep up, while the table has
 //! capacity left.
 
 use std::error::Error;

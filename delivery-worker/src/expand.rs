@@ -30,7 +30,8 @@ const FIRST_PAGES: usize = 2;
 /// Source: <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>.
 const SOURCES: usize = 128;
 
-/// Pairs of an invocation, which need about 1 KB each. More posts than these take an environment minutes.
+/// Maximum number of pairs of an invocation, unless its first message alone has more. A pair needs about 1 KB, and more
+/// posts take minutes.
 pub const MAX_PAIRS: usize = 100_000;
 
 /// A batch with its audiences resolved.
@@ -86,7 +87,7 @@ pub async fn expand<'a, G>(
             false => route(worker, record, &pages, time.now()),
         };
         match route {
-            // The first message always has its turn. None overtakes one that is handed back.
+            // The first message is always posted. No later message overtakes one that is handed back.
             Ok(Route::Post(_, connections))
                 if is_full
                     || (!expanded.pairs.is_empty()

@@ -93,17 +93,15 @@ impl FailureKind {
     pub fn remedy_for_table(self, variable: &str, operation: &str) -> String {
         match self {
             Self::Throttled => {
-                "DynamoDB limits the rate of calls: if that lasts, raise the maximum or provisioned \
-                                capacity of the table and of its indexes"
+                "DynamoDB limits the rate of calls: if that lasts, raise the maximum or provisioned capacity of the \
+                 table and of its indexes"
                     .to_owned()
             }
             Self::Unreachable => "check the function's network and the health of DynamoDB".to_owned(),
-            Self::NoCredentials
-            | Self::Expired
-            | Self::NotAccepted
-            | Self::Denied
-            | Self::NotFound
-            | Self::Other => format!("check {variable}, and that the role may call dynamodb:{operation}"),
+            Self::Other => {
+                format!("check {variable} and the table's indexes and, if that lasts, the health of DynamoDB")
+            }
+            Self::NoCredentials | Self::Expired | Self::NotAccepted | Self::Denied | Self::NotFound => format!("check {variable}, and that the role may call dynamodb:{operation}"),
         }
     }
 

@@ -36,7 +36,7 @@ pub struct PageLimits {
     /// Maximum size of its messages and of its missing ranges in bytes, give or take two ranges. A single message may be
     /// larger.
     pub bytes: usize,
-    /// Maximum size of the payload of one message in bytes. The client is told that a larger one is missing.
+    /// Maximum size of the payload of one message in bytes. The page reports a larger one as missing.
     pub payload_bytes: usize,
     /// Maximum number of calls for its messages. Each reads up to 1 MB.
     pub reads: usize,
@@ -188,6 +188,11 @@ impl Builder {
                 continue;
             }
             if message.body.len() > self.limits.payload_bytes {
+                // It may add two ranges.
+                if !self.missing.is_empty() && self.bytes + 2 * MISSING_BYTES > self.limits.bytes {
+                    self.is_full = true;
+                    return;
+                }
                 self.advance(seq - 1);
                 self.pass(seq, MissingReason::TooLarge);
                 continue;

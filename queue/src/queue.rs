@@ -11,13 +11,16 @@ use aws_sdk_sqs::{
         SendMessageBatchRequestEntry,
     },
 };
-use futures::{StreamExt as _, stream};
+use futures::future::join_all;
 use streamer_environment::aws::cause;
 use streamer_message::{
     Limit, MessageId, limits, pack,
     sqs::{batch_entry, is_final, is_refusal},
 };
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::{Instant, sleep, timeout_at},
+};
 
 use crate::{Outgoing, QueueKind, backoff};
 
@@ -84,8 +87,12 @@ impl Queue {
     pub async fn send(&self, messages: &[Outgoing], until: Instant) -> BTreeSet<usize> {
         let (fitting, unfit): (Vec<_>, Vec<_>) = messages.iter().partition(|message| self.accepts(message));
         let batches = pack(fitting, Limit::QUEUE_BATCH, |message| message.bytes());
-        let batches = batches.map(|batch| self.send_batch(batch, until));
-        let unsent: Vec<_> = stream::iter(batches).buffer_unordered(CALLS).concat().await;
+        let calls = Semaphore::new(CALLS);
+        let batches = batches.map(|batch| self.send_batch(batch, &calls, until));
+        let unsent = join_all(batches).await.concat();
+        if !unsent.is_empty() {
+            tracing::error!(queue = self.url, messages = unsent.len(), "failed to send messages");
+        }
         unfit.into_iter().chain(unsent).map(|message| message.index).collect()
     }
 
@@ -96,7 +103,14 @@ impl Queue {
     }
 
     /// Sends one batch, and returns the unconfirmed messages.
-    async fn send_batch<'a>(&self, batch: Vec<&'a Outgoing>, until: Instant) -> Vec<&'a Outgoing> {
+    async fn send_batch<'a>(
+        &self,
+        batch: Vec<&'a Outgoing>,
+        calls: &Semaphore,
+        until: Instant,
+    ) -> Vec<&'a Outgoing> {
+        // Only now, so that messages are not copied before their call.
+        let Some(turn) = turn(calls, until).await else { return batch };
         let (mut entries, mut unsent) = (Vec::new(), Vec::new());
         for (id, message) in batch.into_iter().enumerate() {
             // Built once, so that every attempt has the same deduplication id.
@@ -111,10 +125,8 @@ impl Queue {
             let confirmed = output.successful.iter().map(|entry| entry.id());
             Ok(BatchAnswer { confirmed: ids(confirmed), failed: output.failed })
         };
-        unsent.extend(self.repeat(entries, until, attempt).await.into_iter().map(|entry| entry.of));
-        if !unsent.is_empty() {
-            tracing::error!(queue = self.url, messages = unsent.len(), "failed to send messages");
-        }
+        let failed = self.repeat(entries, turn, calls, until, attempt).await;
+        unsent.extend(failed.into_iter().map(|entry| entry.of));
         unsent
     }
 
@@ -122,11 +134,22 @@ impl Queue {
     /// for which this fails is delivered again after the queue's own visibility timeout.
     pub async fn change_visibility(&self, changes: &[VisibilityChange], until: Instant) {
         let batches = changes.chunks(limits::QUEUE_BATCH_MESSAGES);
-        let batches = batches.map(|batch| self.change_visibility_batch(batch, until));
-        stream::iter(batches).buffer_unordered(CALLS).collect().await
+        let calls = Semaphore::new(CALLS);
+        let batches = batches.map(|batch| self.change_visibility_batch(batch, &calls, until));
+        let failed: usize = join_all(batches).await.into_iter().sum();
+        if failed > 0 {
+            tracing::warn!(queue = self.url, messages = failed, "failed to change message visibility");
+        }
     }
 
-    async fn change_visibility_batch(&self, batch: &[VisibilityChange], until: Instant) {
+    /// Changes the visibility timeouts of one batch, and returns the number of records for which that failed.
+    async fn change_visibility_batch(
+        &self,
+        batch: &[VisibilityChange],
+        calls: &Semaphore,
+        until: Instant,
+    ) -> usize {
+        let Some(turn) = turn(calls, until).await else { return batch.len() };
         let entries = batch
             .iter()
             .enumerate()
@@ -138,21 +161,20 @@ impl Queue {
             let confirmed = output.successful.iter().map(|entry| entry.id());
             Ok(BatchAnswer { confirmed: ids(confirmed), failed: output.failed })
         };
-        let failed = self.repeat(entries.collect(), until, attempt).await;
-        if !failed.is_empty() {
-            tracing::warn!(queue = self.url, messages = failed.len(), "failed to change message visibility");
-        }
+        self.repeat(entries.collect(), turn, calls, until, attempt).await.len()
     }
 
     /// Retries a batch call until SQS has confirmed or refused every entry, or the time is over. Returns the
-    /// unconfirmed entries.
+    /// unconfirmed entries. Each attempt has a turn, and other batches have theirs during its pauses.
     async fn repeat<T, R: Clone>(
         &self,
         mut entries: Vec<Entry<T, R>>,
+        first: SemaphorePermit<'_>,
+        calls: &Semaphore,
         until: Instant,
         attempt: impl AsyncFn(Vec<R>) -> Result<BatchAnswer, Fault>,
     ) -> Vec<Entry<T, R>> {
-        let mut refused = Vec::new();
+        let (mut refused, mut own_turn) = (Vec::new(), first);
         for attempts in 1.. {
             let requests = entries.iter().map(|entry| entry.request.clone()).collect();
             match timeout_at(until.min(Instant::now() + ATTEMPT), attempt(requests)).await {
@@ -169,11 +191,14 @@ impl Queue {
                 }
                 Err(_) => tracing::warn!(queue = self.url, attempts, "queue did not answer in time"),
             }
+            drop(own_turn);
             let pause = backoff::delay(attempts, fastrand::f64());
             if entries.is_empty() || Instant::now() + pause >= until {
                 break;
             }
             sleep(pause).await;
+            let Some(next) = turn(calls, until).await else { break };
+            own_turn = next;
         }
         refused.extend(entries);
         refused
@@ -199,6 +224,15 @@ impl Fault {
         let is_final = matches!(error, SdkError::ConstructionFailure(_)) || code.is_some_and(is_final);
         Self { cause: cause(error), is_final }
     }
+}
+
+/// Waits for a turn to call the queue. Returns `None` if the time is over before others leave one.
+async fn turn(calls: &Semaphore, until: Instant) -> Option<SemaphorePermit<'_>> {
+    if let Ok(permit) = calls.try_acquire() {
+        return Some(permit);
+    }
+    let permit = timeout_at(until, calls.acquire()).await.ok()?.ok()?;
+    (Instant::now() < until).then_some(permit)
 }
 
 fn ids<'a>(ids: impl Iterator<Item = &'a str>) -> BTreeSet<usize> {

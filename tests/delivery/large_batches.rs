@@ -13,7 +13,7 @@ use delivery_worker::{
 use serde_json::{Value, json};
 use streamer_queue::Queue;
 use streamer_tests::{
-    doubles::{CallsDouble, DynamoDouble},
+    doubles::{Answer, CallsDouble, DynamoDouble, Told},
     event::{EPOCH_MILLIS, batch, epoch, message},
     gateway::{MemoryGateway, status},
     worker::{ENDPOINT, Rig, TIMEOUT},
@@ -92,6 +92,39 @@ async fn queue_gets_32_calls_at_a_time() -> anyhow::Result<()> {
     };
     assert_eq!((calls.len(), calls.iter().map(|call| in_flight(call.at)).max()), (100, Some(32)));
     assert_eq!(queue.taken().len(), 1000);
+    Ok(())
+}
+
+/// Batches that have not had their turn when the time is over make no call.
+#[tokio::test(start_paused = true)]
+async fn silent_queue_gets_no_late_call() -> anyhow::Result<()> {
+    let queue = CallsDouble::taking(Duration::from_secs(3600));
+    let mut rig = Rig::new(MemoryGateway::always(status(429)));
+    rig.worker.outbound = Queue::new(queue.client(), "https://sqs.example.com/outbound");
+    let bodies = (0..1000).map(|nth| message(&format!("m{nth}"), &[&format!("c{nth}")]).to_string());
+    assert_eq!(rig.invoke(batch(bodies)).await?.len(), 1000, "all are reported");
+    let (calls, ended) = (queue.calls(), Instant::now());
+    assert!(calls.len() >= 32 && calls.iter().all(|call| call.at < ended), "{}", calls.len());
+    Ok(())
+}
+
+/// A call that fails again and again leaves its turn to others while it pauses.
+#[tokio::test(start_paused = true)]
+async fn failing_calls_leave_others_their_turns() -> anyhow::Result<()> {
+    let failing = |body: &str| body.contains("\"fails\"");
+    let queue = CallsDouble::new(move |_, entries| match entries.iter().any(|entry| failing(&entry.body)) {
+        true => Answer { after: CALL, what: Told::Fails("ServiceUnavailable") },
+        false => Answer { after: CALL, what: Told::Entries(Vec::new()) },
+    });
+    let mut rig = Rig::new(MemoryGateway::always(status(429)));
+    rig.worker.outbound = Queue::new(queue.client(), "https://sqs.example.com/outbound");
+    let bodies = (0..1000).map(|nth| {
+        let mut body = message(&format!("m{nth}"), &[&format!("c{nth}")]);
+        body["payload"] = if nth < 400 { "fails" } else { "works" }.into();
+        body.to_string()
+    });
+    assert_eq!(rig.invoke(batch(bodies)).await?.len(), 400);
+    assert_eq!(queue.taken().len(), 600);
     Ok(())
 }
 

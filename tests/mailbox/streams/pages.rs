@@ -58,6 +58,34 @@ async fn larger_message_has_page_of_its_own() {
     assert_eq!(ids(&page(&mailbox, Start::After(large)).await), ["c"]);
 }
 
+/// Pages follow each other up to the newest message, and each names every number once.
+#[tokio::test]
+async fn ranges_of_large_messages_fill_pages() {
+    let mailbox = mailbox(MemoryTable::default(), 100);
+    let mut position = add(&mailbox, "first", 1, 600).await;
+    for number in 0..60 {
+        add(&mailbox, &format!("large-{number}"), 200, 600).await;
+        add(&mailbox, &format!("short-{number}"), 1, 60).await;
+    }
+    let (limits, mut covered) = (PageLimits { bytes: 1000, payload_bytes: 100, reads: 8 }, 1);
+    loop {
+        let page = page_at(&mailbox, Start::After(position.clone()), limits, 100).await;
+        // A range has 64 bytes, and a page up to two more than fit.
+        assert!(page.missing.len() <= 1000 / 64 + 2, "{}", page.missing.len());
+        for missing in &page.missing {
+            let reason = if missing.from % 2 == 0 { MissingReason::TooLarge } else { MissingReason::Expired };
+            assert_eq!(*missing, Missing { from: covered + 1, to: covered + 1, reason });
+            covered += 1;
+        }
+        assert_eq!((page.messages.len(), page.through), (0, covered));
+        if page.through == page.top {
+            break;
+        }
+        position.seq = page.through;
+    }
+    assert_eq!(covered, 121);
+}
+
 /// A gap before a large message takes the page, and the message the next one.
 #[tokio::test]
 async fn gap_and_larger_message_are_two_pages() {
