@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 use textwrap::{Options, WordSeparator, WordSplitter};
 
+use super::live::CLEANUP;
 use crate::{
     layout::fit,
     paint::{self, Paint},
@@ -29,7 +30,7 @@ pub enum Verdict {
     Warning,
     /// It does not work, or messages can get lost.
     Failed,
-    /// It could not be checked, or does not apply. What was seen says why.
+    /// It could not be checked, or does not apply. The text of `seen` gives the reason.
     Skipped,
 }
 
@@ -40,11 +41,11 @@ pub struct Check {
     pub name: &'static str,
     /// The result.
     pub verdict: Verdict,
-    /// What a deployment that works would show.
+    /// The observation on a deployment that works.
     pub expected: String,
-    /// What was seen.
+    /// The observation.
     pub seen: String,
-    /// What to do, of a warning or a failure.
+    /// The remedy of a warning or a failure.
     pub remedy: Option<String>,
     /// Measured values by name, with the unit at the end of the name, such as `p50_ms`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -141,6 +142,12 @@ impl Report {
     #[must_use]
     pub fn count(&self, verdict: Verdict) -> usize {
         self.checks.iter().filter(|check| check.verdict == verdict).count()
+    }
+
+    /// Returns whether the cleanup ran and left nothing.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.checks.iter().any(|check| check.name == CLEANUP && check.verdict == Verdict::Ok)
     }
 
     /// Returns the last line: the number of checks by result.

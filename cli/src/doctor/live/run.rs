@@ -2,7 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     time::{Duration, SystemTime},
 };
 
@@ -35,6 +35,8 @@ pub(super) struct Run<'a> {
     pub(super) table: Option<ConnectionTable>,
     /// The outbound queue, if the worker names it.
     pub(super) producer: Option<Producer>,
+    /// The user's connections before the run's own.
+    pub(super) before: RefCell<HashSet<ConnectionId>>,
     /// What the checks have made.
     pub(super) made: Made,
 }
@@ -72,6 +74,7 @@ impl<'a> Run<'a> {
             sqs,
             subject,
             client,
+            before: RefCell::default(),
             made: Made::default(),
         }
     }
@@ -154,10 +157,9 @@ impl<'a> Run<'a> {
     /// # Errors
     /// The reason as text.
     pub(super) async fn connect(&self) -> Result<Session, String> {
-        let Client { url, token, .. } = self.client;
-        let socket = Socket::connect(url, Some(token), &self.user_agent()).await;
-        let socket = socket.map_err(|error| format!("the client cannot connect again: {error}"))?;
-        match super::connect::find_row(self).await {
+        let socket = super::connect::open(self).await;
+        let mut socket = socket.map_err(|error| format!("the client cannot connect again: {error}"))?;
+        match super::connect::find(self, &mut socket).await {
             Ok(Some(row)) => Ok(Session { socket, row }),
             Ok(None) => Err("the row of a new connection did not appear".to_owned()),
             Err(error) => Err(error.to_string()),
