@@ -40,12 +40,15 @@ use crate::{
 
 The exit code is 4 if a check failed.
 
-Permissions on AWS; without one of them, a check is skipped:
-  lambda:GetFunctionConfiguration, lambda:GetFunctionConcurrency, lambda:ListEventSourceMappings,
-  logs:FilterLogEvents; execute-api:ManageConnections on POST; on the table dynamodb:GetItem, dynamodb:PutItem,
-  dynamodb:DeleteItem, and dynamodb:Query on its indexes; on the queues sqs:SendMessage, sqs:GetQueueAttributes,
-  sqs:ReceiveMessage, sqs:DeleteMessage, sqs:ChangeMessageVisibility; on the mailbox table dynamodb:GetItem,
-  dynamodb:Query, dynamodb:DeleteItem, dynamodb:BatchWriteItem")]
+Permissions on AWS; without one of them, a check is skipped, except for the worker's configuration:
+  settings: lambda:GetFunctionConfiguration, lambda:GetFunctionConcurrency, lambda:ListEventSourceMappings,
+    lambda:GetAccountSettings; sqs:GetQueueAttributes; dynamodb:DescribeTable, dynamodb:DescribeTimeToLive,
+    dynamodb:DescribeContinuousBackups; apigateway:GET on /apis/ID, /apis/ID/routes and /apis/ID/stages/STAGE
+  live: logs:FilterLogEvents; execute-api:ManageConnections on POST; on the table dynamodb:GetItem, dynamodb:PutItem,
+    dynamodb:DeleteItem, and dynamodb:Query on its indexes; on the queues sqs:SendMessage, sqs:ReceiveMessage,
+    sqs:DeleteMessage, sqs:ChangeMessageVisibility; on the mailbox table dynamodb:GetItem, dynamodb:Query,
+    dynamodb:DeleteItem, dynamodb:BatchWriteItem
+  with a KMS key of your own: kms:GenerateDataKey, kms:Decrypt")]
 pub struct Doctor {
     /// Print the report as one JSON object on one line
     #[arg(long)]
@@ -132,12 +135,11 @@ impl Doctor {
             false => writeln!(stdout(), "\n{}", report.summary())?,
         }
         if let Some(signal) = signal {
-            return Err(signal.interrupted(match report.is_clean() {
-                true => "the checks are incomplete, and the cleanup removed everything that they made",
-                false => {
-                    "the checks are incomplete, and so is the cleanup: the check `cleanup` says what is left"
-                }
-            }));
+            let cleanup = match report.is_clean() {
+                true => "the cleanup removed everything that they made",
+                false => "so is the cleanup, whose check lists the rest",
+            };
+            return Err(signal.interrupted(format!("the checks are incomplete, and {cleanup}")));
         }
         match report.count(Verdict::Failed) {
             0 => Ok(()),

@@ -1,4 +1,4 @@
-//! How the management endpoint answers.
+//! The management endpoint's answers.
 
 use std::time::{Duration, Instant};
 

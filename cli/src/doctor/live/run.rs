@@ -192,7 +192,7 @@ pub(super) fn table_failure(name: &'static str, expected: &str, error: &TableErr
             name,
             expected,
             format!("there is no table {table}"),
-            "set CONNECTIONS_TABLE of every function to the table's name (Terraform: connections_table)",
+            "set CONNECTIONS_TABLE of every function to the table's name (Terraform's output connections_table)",
         ),
         TableError::Call { operation, cause, .. } => Check::failed(
             name,

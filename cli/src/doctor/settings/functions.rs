@@ -239,6 +239,8 @@ mod tests {
     fn mailbox_table_needs_its_function() {
         assert_eq!(exist(&["delivery"], &BTreeSet::new(), false).verdict, Verdict::Ok);
         assert_eq!(exist(&["delivery", "mailbox"], &BTreeSet::new(), true).verdict, Verdict::Ok);
+        let unreadable = BTreeSet::from(["mailbox".to_owned()]);
+        assert_eq!(exist(&["delivery"], &unreadable, true).verdict, Verdict::Skipped);
         let check = exist(&["connect", "delivery"], &BTreeSet::new(), true);
         assert_eq!(
             (check.verdict, check.seen.as_str()),
