@@ -1,6 +1,6 @@
 //! Handshakes with and without a valid token, and the rows that they write.
 //!
-//! - [`rows`] finds rows. [`row`] has the checks of the client's row.
+//! - [`rows`] finds rows. [`mod@row`] has the checks of the client's row.
 
 mod row;
 mod rows;

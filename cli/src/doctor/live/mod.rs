@@ -1,7 +1,6 @@
 //! Uses a deployment as clients and producers do.
 //!
-//! - `run` has the state that all checks share, and notes the rows and messages that they make. `cleanup` removes them, also
-//!   after Ctrl-C.
+//! - `run` has what all checks share, and notes what they make. `cleanup` removes it, also after Ctrl-C.
 //! - `net`, `probe` and `answer` post to the management endpoint and read its answers byte by byte. `socket` is a client
 //!   that counts frames. `take` takes the run's own messages off a queue. `cause` finds out why a message is missing.
 //! - `endpoint`, `connect`, `delivery`, `post`, `mailbox` and `permissions` are the checks, in this order.

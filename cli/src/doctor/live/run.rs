@@ -29,14 +29,14 @@ pub(super) struct Run<'a> {
     pub(super) id: String,
     /// When the run began.
     pub(super) began: SystemTime,
+    /// The user's connections before the run's own.
+    pub(super) before: RefCell<HashSet<ConnectionId>>,
     /// A client of SQS.
     pub(super) sqs: aws_sdk_sqs::Client,
     /// The connection table, if the worker has one.
     pub(super) table: Option<ConnectionTable>,
     /// The outbound queue, if the worker names it.
     pub(super) producer: Option<Producer>,
-    /// The user's connections before the run's own.
-    pub(super) before: RefCell<HashSet<ConnectionId>>,
     /// What the checks have made.
     pub(super) made: Made,
 }
@@ -69,12 +69,12 @@ impl<'a> Run<'a> {
         Self {
             id: format!("doctor-{:016x}", fastrand::u64(..)),
             began: SystemTime::now(),
+            before: RefCell::default(),
             table: subject.variable("CONNECTIONS_TABLE").map(|name| ConnectionTable::new(dynamodb, name)),
             producer: subject.variable("QUEUE_URL").map(|url| Producer::new(&sqs, url)),
             sqs,
             subject,
             client,
-            before: RefCell::default(),
             made: Made::default(),
         }
     }
