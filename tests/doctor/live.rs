@@ -1,8 +1,8 @@
 //! Connections, delivery and answers.
 
+mod absent;
 mod healthy;
 mod odd;
-mod partial;
 mod privileges;
 mod wrong;
 

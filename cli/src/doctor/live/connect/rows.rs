@@ -97,7 +97,7 @@ fn has_agent(run: &Run<'_>, row: &Connection) -> bool {
 
 /// Returns whether a row without a user agent was written since the run began.
 fn is_new(run: &Run<'_>, row: &Connection) -> bool {
-    row.user_agent.is_none()
+    row.user_agent.as_deref().unwrap_or_default().is_empty()
         && row.connected_at >= run.began - CLOCK_OFFSET
         && !run.before.borrow().contains(&row.connection_id)
 }
