@@ -85,14 +85,18 @@ pub fn plan(subject: &Subject, client: &Client) -> String {
     let messages = delivery::MESSAGES + OTHER_MESSAGES;
     format!(
         "\
-Examines {name} in {region}; about a minute if everything works, and less than 0.01 USD:
-  connects to {url} as user {user} of tenant {tenant}, unless MAX_CONNECTIONS_PER_USER
-  leaves no place; tries to connect without a valid token
-  sends up to {messages} messages through {queue}
-  to that client; one each to its user and tenant, if they have no other connections
+Examines {name} in {region}
+  {url}
+  as user {user} of tenant {tenant}
+  {queue}
+In about a minute if everything works, and for less than 0.01 USD, it
+  connects as that user, unless MAX_CONNECTIONS_PER_USER leaves no place, and
+  tries to connect without a valid token
+  sends up to {messages} messages through that queue to that client; one each to
+  its user and tenant, if they have no other connections
   posts about 30 payloads of up to 129 KiB to its connection
-  makes a dead letter (the alarm `dead-letters` may go off), a kept message and three
-  receipts, and writes a row
+  makes a dead letter (the alarm `dead-letters` may go off), a kept message and
+  three receipts, and writes a row
 At the end, also after Ctrl-C, it removes all of that."
     )
 }
