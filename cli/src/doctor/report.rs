@@ -167,7 +167,7 @@ fn hanging(begin: &str, column: usize, text: &str, width: Option<usize>) -> Vec<
         return vec![fit(&format!("{begin}{text}"), width)];
     };
     let options = Options::new(width - column)
-        .break_words(false)
+        .break_words(true)
         .word_separator(WordSeparator::AsciiSpace)
         .word_splitter(WordSplitter::NoHyphenation);
     let begins = [begin.to_owned()].into_iter().chain(std::iter::repeat(" ".repeat(column)));
