@@ -1,5 +1,6 @@
 //! Connections, delivery and answers.
 
+mod absent;
 mod healthy;
 mod odd;
 mod privileges;
@@ -109,7 +110,18 @@ impl Patient {
 
     /// Runs the command, and returns its report.
     async fn examine(&self) -> anyhow::Result<Report> {
-        let output = output(self.spawn(&["--json"])?).await?;
+        self.report(self.spawn(&["--json"])?).await
+    }
+
+    /// Runs the command with these options alone, and returns its report.
+    async fn examine_with(&self, options: &[&str]) -> anyhow::Result<Report> {
+        let arguments = ["doctor", "--aws", "--json", "--name", &self.name].into_iter();
+        let arguments = arguments.chain(options.iter().copied());
+        self.report(self.streamer.spawn_at(&self.stack.deployed.endpoint_url, arguments)?).await
+    }
+
+    async fn report(&self, command: Child) -> anyhow::Result<Report> {
+        let output = output(command).await?;
         let report: Value = serde_json::from_str(&output.out).with_context(|| format!("{output:?}"))?;
         assert_eq!(output.out.lines().count(), 1, "{output:?}");
         assert!(!format!("{output:?}").contains(&self.token), "the output has the token");

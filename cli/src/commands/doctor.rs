@@ -1,19 +1,22 @@
 //! `streamer doctor`: examines a deployment.
 
+mod client;
+
 use std::{
     collections::BTreeMap,
     io::{Write as _, stdout},
     path::PathBuf,
-    time::{Duration, SystemTime},
 };
 
+use aws_config::SdkConfig;
 use clap::Args;
-use serde_json::json;
+use serde_json::Value;
 use streamer_message::{TenantId, UserId};
 
+use self::client::TOKEN_LIFETIME;
 use super::{
-    listen::token,
     target::{load_aws, local_stack},
+    token::parse_claim,
 };
 use crate::{
     doctor::{
@@ -23,14 +26,9 @@ use crate::{
     },
     exit::{CHECK_FAILED, Exit},
     paint::Paint,
-    private_key::PrivateKey,
     screen::{print_error, width},
     spec::Spec,
-    stack::issuer::ISSUER,
 };
-
-/// Lifetime of the token that the command signs.
-const TOKEN_LIFETIME: Duration = Duration::from_secs(900);
 
 /// Examine a deployment: settings, connections, delivery and API Gateway's answers
 #[derive(Debug, Args)]
@@ -42,23 +40,27 @@ const TOKEN_LIFETIME: Duration = Duration::from_secs(900);
 
 The exit code is 4 if a check failed.
 
-Permissions on AWS; without one of them, a check is skipped:
-  lambda:GetFunctionConfiguration, lambda:GetFunctionConcurrency, lambda:ListEventSourceMappings,
-  logs:FilterLogEvents; execute-api:ManageConnections on POST; on the table dynamodb:GetItem, dynamodb:PutItem,
-  dynamodb:DeleteItem, and dynamodb:Query on its indexes; on the queues sqs:SendMessage, sqs:GetQueueAttributes,
-  sqs:ReceiveMessage, sqs:DeleteMessage, sqs:ChangeMessageVisibility; on the mailbox table dynamodb:GetItem,
-  dynamodb:Query, dynamodb:DeleteItem, dynamodb:BatchWriteItem")]
+Permissions on AWS; without one of them, a check is skipped, except for the worker's configuration:
+  settings: lambda:GetFunctionConfiguration, lambda:GetFunctionConcurrency, lambda:ListEventSourceMappings,
+    lambda:GetAccountSettings; sqs:GetQueueAttributes; dynamodb:DescribeTable, dynamodb:DescribeTimeToLive,
+    dynamodb:DescribeContinuousBackups; apigateway:GET on /apis/ID, /apis/ID/routes and /apis/ID/stages/STAGE
+  live: logs:FilterLogEvents; execute-api:ManageConnections on POST; on the table dynamodb:GetItem, dynamodb:PutItem,
+    dynamodb:DeleteItem, and dynamodb:Query on its indexes; on the queues sqs:SendMessage, sqs:ReceiveMessage,
+    sqs:DeleteMessage, sqs:ChangeMessageVisibility; on the mailbox table dynamodb:GetItem, dynamodb:Query,
+    dynamodb:DeleteItem, dynamodb:BatchWriteItem
+  with a KMS key of your own: kms:GenerateDataKey, kms:Decrypt")]
 pub struct Doctor {
     /// Print the report as one JSON object on one line
     #[arg(long)]
     json: bool,
-    /// Print what the command would do, and do nothing
+    /// Print what the command would do, and only read the functions' configurations
     #[arg(long)]
     plan: bool,
-    /// User whose token it is, or for whom to sign one
-    #[arg(long, default_value = DEFAULT_USER, value_parser = |text: &str| UserId::new(text))]
-    user: UserId,
-    /// Tenant whose token it is, or for whom to sign one [default: the first of ALLOWED_TENANTS, or streamer-doctor]
+    /// User of the token [default: the token's, or streamer-doctor with --key]
+    #[arg(long, value_parser = |text: &str| UserId::new(text))]
+    user: Option<UserId>,
+    /// Tenant of the token [default: the token's; with --key DEFAULT_TENANT, the first of ALLOWED_TENANTS, or
+    /// streamer-doctor]
     #[arg(long, value_parser = |text: &str| TenantId::new(text))]
     tenant: Option<TenantId>,
     /// Connect with the token in this file
@@ -73,6 +75,9 @@ pub struct Doctor {
     /// Audience: the claim `aud` [default: JWT_AUDIENCE of the function behind $connect]
     #[arg(long, value_name = "NAME", requires = "key")]
     audience: Option<String>,
+    /// Add any other claim, or replace one that another flag sets; can be repeated
+    #[arg(long, value_name = "NAME=JSON", requires = "key", value_parser = parse_claim)]
+    claim: Vec<(String, Value)>,
     /// URL that clients connect to [default: that of the management endpoint]
     #[arg(long, value_name = "URL")]
     url: Option<String>,
@@ -84,40 +89,57 @@ pub struct Doctor {
     name: String,
 }
 
+/// A deployment whose functions are not read yet.
+struct Deployment {
+    name: String,
+    config: SdkConfig,
+    /// The names of its functions, by short name.
+    functions: BTreeMap<String, String>,
+    /// The client, if the deployment is the stack on this machine.
+    local: Option<Client>,
+}
+
 impl Doctor {
     /// Runs the command.
     ///
     /// # Errors
     /// When there is no deployment, the client's token cannot be made, or a check failed.
     pub async fn run(self) -> anyhow::Result<()> {
-        for line in [settings::PLAN, live::PLAN] {
-            self.note(line);
-        }
-        if self.plan {
-            return Ok(());
-        }
-        let (subject, client) = if self.aws { self.on_aws().await? } else { self.on_this_machine().await? };
-        let mut report = Report { deployment: subject.name.clone(), checks: Vec::new() };
-        let signal = {
-            let mut done = |check: Check| {
-                if !self.json {
-                    // A closed pipe does not end the checks, which remove what they made.
-                    check
-                        .lines(Paint::stdout(), width())
-                        .iter()
-                        .for_each(|line| _ = writeln!(stdout(), "{line}"));
-                }
-                report.checks.push(check);
-            };
-            settings::examine(&subject, &mut done).await;
-            live::examine(&subject, &client, &mut done).await
+        let Deployment { name, config, functions, local } =
+            if self.aws { self.on_aws().await? } else { self.on_this_machine().await? };
+        let mut report = Report { deployment: name.clone(), checks: Vec::new() };
+        let mut done = |check: Check| {
+            if !self.json {
+                // A closed pipe does not end the checks, which remove what they made.
+                let lines = check.lines(Paint::stdout(), width());
+                lines.iter().for_each(|line| _ = writeln!(stdout(), "{line}"));
+            }
+            report.checks.push(check);
         };
+        let mut signal = None;
+        match Subject::read(name, local.is_some(), config.clone(), &functions).await {
+            Ok(subject) => {
+                let client = local.map_or_else(|| self.client_on_aws(&subject), Ok)?;
+                print_error(settings::PLAN, None);
+                print_error(&live::plan(&subject, &client), None);
+                if self.plan {
+                    return Ok(());
+                }
+                settings::examine(&subject, &mut done).await;
+                signal = live::examine(&subject, &client, &mut done).await;
+            }
+            Err(error) => settings::unread(&config, &error, &mut done).await,
+        }
         match self.json {
             true => writeln!(stdout(), "{}", serde_json::to_string(&report)?)?,
             false => writeln!(stdout(), "\n{}", report.summary())?,
         }
         if let Some(signal) = signal {
-            return Err(signal.interrupted("the checks are incomplete, and what they made is removed"));
+            let cleanup = match report.is_clean() {
+                true => "the cleanup removed everything that they made",
+                false => "so is the cleanup, whose check lists the rest",
+            };
+            return Err(signal.interrupted(format!("the checks are incomplete, and {cleanup}")));
         }
         match report.count(Verdict::Failed) {
             0 => Ok(()),
@@ -125,59 +147,26 @@ impl Doctor {
         }
     }
 
-    /// Prints a line for people, which is no part of the report.
-    fn note(&self, line: &str) {
-        print_error(line, None);
-    }
-
-    async fn on_this_machine(&self) -> anyhow::Result<(Subject, Client)> {
+    async fn on_this_machine(&self) -> anyhow::Result<Deployment> {
         let stack = local_stack().await?;
-        let tenant = self.tenant.clone().map_or_else(|| TenantId::new("streamer-doctor"), Ok)?;
-        let token = stack.issuer.token(tenant.as_str(), self.user.as_str(), TOKEN_LIFETIME)?;
-        let url = self.url.clone().unwrap_or_else(|| stack.deployed.websocket_url.clone());
-        let name = "the stack on this machine".to_owned();
-        let subject = Subject::read(name, true, stack.config, &stack.deployed.functions).await?;
-        Ok((subject, Client { url, token, tenant, user: self.user.clone() }))
+        let user = self.user.clone().map_or_else(|| UserId::new(DEFAULT_USER), Ok)?;
+        let tenant = self.tenant.clone().map_or_else(|| TenantId::new(DEFAULT_USER), Ok)?;
+        let token = Some(stack.issuer.token(tenant.as_str(), user.as_str(), TOKEN_LIFETIME)?);
+        let url = Some(self.url.clone().unwrap_or_else(|| stack.deployed.websocket_url.clone()));
+        Ok(Deployment {
+            name: "the stack on this machine".to_owned(),
+            config: stack.config,
+            functions: stack.deployed.functions,
+            local: Some(Client { url, token, tenant, user }),
+        })
     }
 
-    async fn on_aws(&self) -> anyhow::Result<(Subject, Client)> {
-        let spec = Spec::read()?;
-        let names = spec.functions.keys().map(|short| (short.clone(), format!("{}-{short}", self.name)));
-        let names: BTreeMap<_, _> = names.collect();
-        let subject = Subject::read(self.name.clone(), false, load_aws().await?, &names).await?;
-        let url = match (&self.url, subject.variable("WEBSOCKET_ENDPOINT")) {
-            (Some(url), _) => url.clone(),
-            (None, Some(endpoint)) => endpoint.replacen("http", "ws", 1),
-            (None, None) => {
-                anyhow::bail!("the worker has no WEBSOCKET_ENDPOINT: name the clients' URL with --url")
-            }
-        };
-        let connect = |name: &str| subject.functions.get("connect")?.variable(name).map(str::to_owned);
-        let first = |name: &str| Some(connect(name)?.split(',').next()?.trim().to_owned());
-        let tenant = match &self.tenant {
-            Some(tenant) => tenant.clone(),
-            None => TenantId::new(first("ALLOWED_TENANTS").unwrap_or_else(|| "streamer-doctor".to_owned()))?,
-        };
-        let token = match &self.key {
-            Some(key) => {
-                let issuer = self.issuer.clone().or_else(|| first("JWT_ISSUER"));
-                let audience = self.audience.clone().or_else(|| first("JWT_AUDIENCE"));
-                let expiry =
-                    (SystemTime::now() + TOKEN_LIFETIME).duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
-                let mut claims = json!({
-                    "iss": issuer.unwrap_or_else(|| ISSUER.to_owned()),
-                    "sub": self.user.as_str(),
-                    "tenant_id": tenant.as_str(),
-                    "exp": expiry,
-                });
-                if let Some(audience) = audience {
-                    claims["aud"] = json!(audience);
-                }
-                PrivateKey::read(key)?.sign(&claims)?
-            }
-            None => token::read(self.token_file.as_deref(), "doctor --aws")?,
-        };
-        let user = self.user.clone();
-        Ok((subject, Client { url, token, tenant, user }))
+    async fn on_aws(&self) -> anyhow::Result<Deployment> {
+        let names = Spec::read()?.functions.into_keys().map(|short| {
+            let function = format!("{}-{short}", self.name);
+            (short, function)
+        });
+        let functions = names.collect();
+        Ok(Deployment { name: self.name.clone(), config: load_aws().await?, functions, local: None })
     }
 }

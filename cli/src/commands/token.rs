@@ -55,7 +55,11 @@ pub struct Token {
     issuer: String,
 }
 
-fn parse_claim(text: &str) -> Result<(String, Value), String> {
+/// Parses the value of `--claim`.
+///
+/// # Errors
+/// When the text is not NAME=JSON.
+pub(super) fn parse_claim(text: &str) -> Result<(String, Value), String> {
     let (name, value) = text.split_once('=').ok_or("expected NAME=JSON, such as plan='\"gold\"'")?;
     if name.is_empty() {
         return Err("the claim has no name: expected NAME=JSON".to_owned());
@@ -94,13 +98,22 @@ impl Token {
             [audience] => _ = claims.insert("aud".to_owned(), json!(audience)),
             audiences => _ = claims.insert("aud".to_owned(), json!(audiences)),
         }
-        for (index, (name, value)) in self.claim.iter().enumerate() {
-            let is_new = self.claim[..index].iter().all(|(earlier, _)| earlier != name);
-            ensure!(is_new, "--claim gives `{name}` twice: give it once");
-            claims.insert(name.clone(), value.clone());
-        }
+        add_claims(&mut claims, &self.claim)?;
         Ok(Value::Object(claims))
     }
+}
+
+/// Adds the claims of `--claim`, or replaces claims by them.
+///
+/// # Errors
+/// When a claim is given twice.
+pub(super) fn add_claims(claims: &mut Map<String, Value>, added: &[(String, Value)]) -> anyhow::Result<()> {
+    for (index, (name, value)) in added.iter().enumerate() {
+        let is_new = added[..index].iter().all(|(earlier, _)| earlier != name);
+        ensure!(is_new, "--claim gives `{name}` twice: give it once");
+        claims.insert(name.clone(), value.clone());
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 use textwrap::{Options, WordSeparator, WordSplitter};
 
+use super::live::CLEANUP;
 use crate::{
     layout::fit,
     paint::{self, Paint},
@@ -29,7 +30,7 @@ pub enum Verdict {
     Warning,
     /// It does not work, or messages can get lost.
     Failed,
-    /// It could not be checked, or does not apply. What was seen says why.
+    /// It could not be checked, or does not apply. The text of `seen` gives the reason.
     Skipped,
 }
 
@@ -40,11 +41,11 @@ pub struct Check {
     pub name: &'static str,
     /// The result.
     pub verdict: Verdict,
-    /// What a deployment that works would show.
+    /// The observation on a deployment that works.
     pub expected: String,
-    /// What was seen.
+    /// The observation.
     pub seen: String,
-    /// What to do, of a warning or a failure.
+    /// The remedy of a warning or a failure.
     pub remedy: Option<String>,
     /// Measured values by name, with the unit at the end of the name, such as `p50_ms`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -143,6 +144,12 @@ impl Report {
         self.checks.iter().filter(|check| check.verdict == verdict).count()
     }
 
+    /// Returns whether the cleanup ran and left nothing.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.checks.iter().any(|check| check.name == CLEANUP && check.verdict == Verdict::Ok)
+    }
+
     /// Returns the last line: the number of checks by result.
     #[must_use]
     pub fn summary(&self) -> String {
@@ -160,7 +167,7 @@ fn hanging(begin: &str, column: usize, text: &str, width: Option<usize>) -> Vec<
         return vec![fit(&format!("{begin}{text}"), width)];
     };
     let options = Options::new(width - column)
-        .break_words(false)
+        .break_words(true)
         .word_separator(WordSeparator::AsciiSpace)
         .word_splitter(WordSplitter::NoHyphenation);
     let begins = [begin.to_owned()].into_iter().chain(std::iter::repeat(" ".repeat(column)));

@@ -1,6 +1,6 @@
 //! The deployment to examine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context as _;
 use aws_config::SdkConfig;
@@ -22,6 +22,8 @@ pub struct Subject {
     pub spec: Spec,
     /// The functions that exist, by short name.
     pub functions: BTreeMap<String, Function>,
+    /// The short names of functions whose configurations your credentials do not permit to read.
+    pub unreadable: BTreeSet<String>,
 }
 
 /// A function of the deployment.
@@ -37,7 +39,7 @@ impl Subject {
     /// Reads the configurations of the functions with these names by short name.
     ///
     /// # Errors
-    /// When there is no worker, or Lambda does not answer.
+    /// When there is no worker, its configuration cannot be read, or Lambda does not answer.
     pub async fn read(
         name: String,
         is_local: bool,
@@ -46,7 +48,7 @@ impl Subject {
     ) -> anyhow::Result<Self> {
         let spec = Spec::read()?;
         let lambda = aws_sdk_lambda::Client::new(&config);
-        let mut functions = BTreeMap::new();
+        let (mut functions, mut unreadable) = (BTreeMap::new(), BTreeSet::new());
         for (short, function) in names.iter().filter(|(short, _)| spec.functions.contains_key(*short)) {
             let got = lambda.get_function_configuration().function_name(function).send().await;
             match got {
@@ -57,6 +59,11 @@ impl Subject {
                 Err(error)
                     if *short != spec.mapping.function
                         && FailureKind::of(&error) == FailureKind::NotFound => {}
+                Err(error)
+                    if *short != spec.mapping.function && FailureKind::of(&error) == FailureKind::Denied =>
+                {
+                    unreadable.insert(short.clone());
+                }
                 Err(error) if FailureKind::of(&error) == FailureKind::NotFound => {
                     anyhow::bail!("there is no function {function}: check --name and the Region")
                 }
@@ -67,7 +74,7 @@ impl Subject {
                 }
             }
         }
-        let subject = Self { name, is_local, config, spec, functions };
+        let subject = Self { name, is_local, config, spec, functions, unreadable };
         subject.functions.get(&subject.spec.mapping.function).context("the deployment has no worker")?;
         Ok(subject)
     }

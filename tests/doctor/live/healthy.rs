@@ -61,13 +61,14 @@ async fn interrupted_run_leaves_nothing() -> anyhow::Result<()> {
 #[tokio::test]
 async fn local_stack_is_examined_for_people() -> anyhow::Result<()> {
     let patient = Patient::whole("doctor-local").await?;
-    let plan = patient.streamer.run(["doctor", "--plan"]).await?;
-    assert!(plan.success && plan.out.is_empty() && plan.err.contains("dead letter"), "{plan:?}");
     let missing = patient.streamer.run(["doctor"]).await?;
     assert!(!missing.success && missing.err.contains("no stack is up on this machine"), "{missing:?}");
 
     let up = patient.streamer.run(["up", "--detach", "--json"]).await?;
     assert!(up.success, "{up:?}");
+    let plan = patient.streamer.run(["doctor", "--plan"]).await?;
+    assert!(plan.success && plan.out.is_empty() && plan.err.contains("dead letter"), "{plan:?}");
+    assert!(plan.err.contains("as user streamer-doctor of tenant streamer-doctor"), "{plan:?}");
     let shown = patient.streamer.run_in_terminal(80, None, ["doctor"]).await?;
     let failed: Vec<_> = shown.out.lines().filter(|line| line.starts_with("FAILED")).collect();
     assert!(failed.is_empty() && shown.success, "{shown:?}");

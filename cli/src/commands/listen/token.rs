@@ -5,7 +5,7 @@ use std::{env, fs, path::Path};
 use anyhow::{Context as _, ensure};
 
 /// The variable that has the token, unless a file has it.
-const VARIABLE: &str = "STREAMER_TOKEN";
+pub(in crate::commands) const VARIABLE: &str = "STREAMER_TOKEN";
 
 /// Reads a token from a file, or else from the variable. `needed_by` is the flag that needs one.
 ///

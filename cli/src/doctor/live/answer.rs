@@ -17,7 +17,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum time for the body after its head.
 const BODY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How the end of a body is known (RFC 9112, section 6.3).
+/// The sign of a body's end (RFC 9112, section 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Framing {
     /// `Content-Length`.

@@ -21,7 +21,7 @@ pub(super) const NAMES: [&str; 5] =
     ["delivery.first", "delivery.queue", "delivery.parts", "delivery.user", "delivery.tenant"];
 
 /// Messages whose times are measured.
-const MESSAGES: usize = 50;
+pub(super) const MESSAGES: usize = 50;
 
 /// Posts whose times are measured.
 const POSTS: usize = 10;

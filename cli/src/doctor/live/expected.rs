@@ -1,23 +1,23 @@
 //! The checks in the order in which they run.
 
-/// Each check's name, and what a deployment that works shows. `docs/reference/cli.md` has the same table.
+/// The name of each check, and the observation on a deployment that works. `docs/reference/cli.md` has the same table.
 pub const CHECKS: [(&str, &str); 32] = [
     ("endpoint.address", "the host in the worker's WEBSOCKET_ENDPOINT resolves and accepts connections"),
     ("endpoint.alpn", "TLS with HTTP/2 or HTTP/1.1"),
-    ("connect.token", "$connect lets a client with a valid token in"),
+    ("connect.token", "$connect accepts a valid token"),
     ("connect.row", "a consistent read finds the row, with the token's user and tenant"),
     ("connect.index_by_user", "the index by_user shows the row of a new connection"),
     ("connect.index_by_tenant", "the index by_tenant shows the row of a new connection"),
     ("connect.endpoint", "the row has the management endpoint of the worker, or an alias of it"),
     ("connect.no_token", "a client without a token is refused"),
     ("connect.damaged_token", "a client with a damaged token is refused"),
-    ("endpoint.post", "a signed post gets 200, or 410 for a connection that does not exist"),
+    ("endpoint.post", "a signed post gets 200; for a connection that does not exist, 410 or 400"),
     ("endpoint.framing", "the end of an answer is known: content-length, chunked or no body"),
     ("endpoint.keep_alive", "a connection takes more than one post"),
     ("endpoint.http2", "an endpoint that speaks HTTP/2 answers posts over it"),
     ("delivery.first", "a message through the outbound queue reaches the client"),
     ("delivery.queue", "all of 50 messages arrive"),
-    ("delivery.parts", "the time is that of the call to SQS, of queue and worker, and of a post"),
+    ("delivery.parts", "time by part: SendMessage, queue and worker, post"),
     ("delivery.user", "a message for the user reaches the client"),
     ("delivery.tenant", "a message for the tenant reaches the client"),
     ("post.31_kib", "the payload arrives whole, and the connection stays open"),
@@ -36,7 +36,7 @@ pub const CHECKS: [(&str, &str); 32] = [
     ("cleanup", "no row, message, receipt or kept message of the checks is left"),
 ];
 
-/// Returns what a deployment that works shows for a check.
+/// Returns the observation on a deployment that works for a check.
 pub(super) fn expected(name: &str) -> &'static str {
     CHECKS.iter().find(|(known, _)| *known == name).map_or("", |(_, expected)| expected)
 }

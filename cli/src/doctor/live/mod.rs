@@ -30,38 +30,75 @@ use self::run::Run;
 use super::{Check, Subject};
 use crate::shutdown::{self, Signal};
 
-/// What the checks do, for the plan that is printed before them.
-pub const PLAN: &str = "\
-Live, in less than a minute and for less than 0.01 USD:
-  connects as a client, and tries to connect without a valid token
-  sends 56 messages through the outbound queue to that client; if nobody else is
-  connected, also one to its user and one to its tenant
-  posts about 30 payloads of up to 129 KiB to its connection
-  makes a dead letter, a kept message and three receipts, and writes a row
-At the end, also after Ctrl-C, it removes all of that.";
+/// Name of the check of the cleanup.
+pub const CLEANUP: &str = cleanup::NAME;
+
+/// Messages besides those of [`delivery::MESSAGES`]: the first, one each for user and tenant, a kept one, one for a
+/// closed connection, a dead letter, and one with a receipt.
+const OTHER_MESSAGES: usize = 7;
 
 /// The user whose token is signed by default. Its mailbox belongs to the checks.
 pub const DEFAULT_USER: &str = "streamer-doctor";
 
 /// The client that the checks connect.
 pub struct Client {
-    /// URL that clients connect to.
-    pub url: String,
-    /// Its token.
-    pub token: String,
+    /// URL that clients connect to. `None` if the worker does not name its endpoint.
+    pub url: Option<String>,
+    /// Its token. `None` if none was given; the URL's query may have one.
+    pub token: Option<String>,
     /// Tenant of the token.
     pub tenant: TenantId,
     /// User of the token.
     pub user: UserId,
 }
 
-/// Omits the token.
+impl Client {
+    /// Returns the URL without its query, which may have a token.
+    #[must_use]
+    pub fn shown_url(&self) -> &str {
+        let url = self.url.as_deref().unwrap_or("an unknown URL");
+        url.split(['?', '#']).next().unwrap_or_default()
+    }
+
+    /// Returns whether the URL has a query.
+    #[must_use]
+    pub fn has_query(&self) -> bool {
+        self.url.as_ref().is_some_and(|url| url.contains('?'))
+    }
+}
+
+/// Omits the token, and the URL's query.
 impl std::fmt::Debug for Client {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { url, tenant, user, .. } = self;
-        let mut client = formatter.debug_struct("Client");
-        client.field("url", url).field("tenant", tenant).field("user", user).finish_non_exhaustive()
+        let Self { tenant, user, .. } = self;
+        let (mut client, url) = (formatter.debug_struct("Client"), self.shown_url());
+        client.field("url", &url).field("tenant", tenant).field("user", user).finish_non_exhaustive()
     }
+}
+
+/// Returns the plan that is printed before the checks.
+#[must_use]
+pub fn plan(subject: &Subject, client: &Client) -> String {
+    let region = subject.config.region().map_or("no Region", |region| region.as_ref());
+    let queue = subject.variable("QUEUE_URL").unwrap_or("no outbound queue");
+    let (name, url, Client { tenant, user, .. }) = (&subject.name, client.shown_url(), client);
+    let messages = delivery::MESSAGES + OTHER_MESSAGES;
+    format!(
+        "\
+Examines {name} in {region}
+  {url}
+  as user {user} of tenant {tenant}
+  {queue}
+In about a minute if everything works, and for less than 0.01 USD, it
+  connects as that user, unless MAX_CONNECTIONS_PER_USER leaves no place, and
+  tries to connect without a valid token
+  sends up to {messages} messages through that queue to that client; one each to
+  its user and tenant, if they have no other connections
+  posts about 30 payloads of up to 129 KiB to its connection
+  makes a dead letter (the alarm `dead-letters` may go off), a kept message and
+  three receipts, and writes a row
+At the end, also after Ctrl-C, it removes all of that."
+    )
 }
 
 /// Runs the checks, each through `done` when it ends, and removes what they made. Returns the signal that ended them
@@ -120,5 +157,22 @@ async fn checks(run: &Run<'_>, done: &mut dyn FnMut(Check)) {
         [letter, receipt].into_iter().for_each(&mut *done);
         // Last, because the row that it writes would delay the message with a receipt.
         done(permissions::gone_row(run, &row).await);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn query_of_the_url_is_not_shown() {
+        let client = Client {
+            url: Some("wss://ws.example.com/live?Authorization=secret".to_owned()),
+            token: None,
+            tenant: TenantId::new("acme").unwrap(),
+            user: UserId::new("anna").unwrap(),
+        };
+        assert_eq!(client.shown_url(), "wss://ws.example.com/live");
+        assert!(client.has_query() && !format!("{client:?}").contains("secret"));
     }
 }

@@ -41,7 +41,7 @@ const LIMIT: Duration = Duration::from_secs(8);
 /// Time after a close in which posts may still be accepted.
 const GONE_LIMIT: Duration = Duration::from_secs(10);
 
-/// What became of a payload.
+/// The fate of a payload.
 struct Fate {
     answer: Result<Answer, String>,
     arrival: Result<Arrival, Ended>,

@@ -23,7 +23,7 @@ pub(super) const HTTP1: &str = "http/1.1";
 /// HTTP/2's name in ALPN.
 pub(super) const HTTP2: &str = "h2";
 
-/// Maximum time of a post over HTTP/2.
+/// Maximum time to write a post, and of a whole post over HTTP/2.
 const POST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// RFC 3986's reserved characters, as Signature Version 4 encodes them.
@@ -46,6 +46,10 @@ pub(super) struct Probe {
 pub(super) struct Wire {
     stream: Box<dyn Duplex>,
     buffer: Vec<u8>,
+}
+
+fn no_answer() -> String {
+    format!("no answer within {} s", POST_TIMEOUT.as_secs())
 }
 
 /// A post as it is sent.
@@ -111,7 +115,10 @@ impl Probe {
         request.extend_from_slice(&payload);
         let began = Instant::now();
         // A server may answer and close before it has read a payload that is too large.
-        let written = wire.stream.write_all(&request).await;
+        let written = match timeout(POST_TIMEOUT, wire.stream.write_all(&request)).await {
+            Ok(written) => written,
+            Err(_) => return Err(format!("the request was not read within {} s", POST_TIMEOUT.as_secs())),
+        };
         match (Answer::read(&mut wire.stream, &mut wire.buffer).await, written) {
             (Ok(answer), _) => Ok((answer, began.elapsed())),
             (Err(_), Err(error)) | (Err(error), Ok(())) => Err(error.to_string()),
@@ -143,7 +150,8 @@ impl Probe {
         let Prepared { path, signature, payload } = self.prepare(connection, payload).await?;
         let opened = self.server.open(&[HTTP2]).await?;
         let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(opened.stream));
-        let (mut sender, connection) = handshake.await.map_err(|error| error.to_string())?;
+        let handshake = timeout(POST_TIMEOUT, handshake).await.map_err(|_| no_answer())?;
+        let (mut sender, connection) = handshake.map_err(|error| error.to_string())?;
         let driver = tokio::spawn(connection);
         let request = http::Request::post(format!("{}{path}", self.origin))
             .header("content-type", CONTENT_TYPE)
@@ -163,7 +171,7 @@ impl Probe {
         };
         let answered = timeout(POST_TIMEOUT, exchange).await;
         driver.abort();
-        answered.unwrap_or_else(|_| Err(format!("no answer within {} s", POST_TIMEOUT.as_secs())))
+        answered.unwrap_or_else(|_| Err(no_answer()))
     }
 
     async fn prepare(&self, connection: &str, payload: Bytes) -> Result<Prepared, String> {

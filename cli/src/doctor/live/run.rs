@@ -2,7 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     time::{Duration, SystemTime},
 };
 
@@ -29,6 +29,8 @@ pub(super) struct Run<'a> {
     pub(super) id: String,
     /// When the run began.
     pub(super) began: SystemTime,
+    /// The user's connections before the run's own.
+    pub(super) before: RefCell<HashSet<ConnectionId>>,
     /// A client of SQS.
     pub(super) sqs: aws_sdk_sqs::Client,
     /// The connection table, if the worker has one.
@@ -67,6 +69,7 @@ impl<'a> Run<'a> {
         Self {
             id: format!("doctor-{:016x}", fastrand::u64(..)),
             began: SystemTime::now(),
+            before: RefCell::default(),
             table: subject.variable("CONNECTIONS_TABLE").map(|name| ConnectionTable::new(dynamodb, name)),
             producer: subject.variable("QUEUE_URL").map(|url| Producer::new(&sqs, url)),
             sqs,
@@ -154,10 +157,9 @@ impl<'a> Run<'a> {
     /// # Errors
     /// The reason as text.
     pub(super) async fn connect(&self) -> Result<Session, String> {
-        let Client { url, token, .. } = self.client;
-        let socket = Socket::connect(url, Some(token), &self.user_agent()).await;
-        let socket = socket.map_err(|error| format!("the client cannot connect again: {error}"))?;
-        match super::connect::find_row(self).await {
+        let socket = super::connect::open(self).await;
+        let mut socket = socket.map_err(|error| format!("the client cannot connect again: {error}"))?;
+        match super::connect::find(self, &mut socket).await {
             Ok(Some(row)) => Ok(Session { socket, row }),
             Ok(None) => Err("the row of a new connection did not appear".to_owned()),
             Err(error) => Err(error.to_string()),
@@ -190,7 +192,7 @@ pub(super) fn table_failure(name: &'static str, expected: &str, error: &TableErr
             name,
             expected,
             format!("there is no table {table}"),
-            "set CONNECTIONS_TABLE of every function to the table's name (Terraform: connections_table)",
+            "set CONNECTIONS_TABLE of every function to the table's name (Terraform's output connections_table)",
         ),
         TableError::Call { operation, cause, .. } => Check::failed(
             name,

@@ -9,10 +9,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{SinkExt as _, StreamExt as _};
+use futures::{
+    SinkExt as _, StreamExt as _,
+    stream::{SplitSink, SplitStream},
+};
 use streamer_environment::aws::chain;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::mpsc,
+    task::JoinSet,
     time::timeout,
 };
 use tokio_tungstenite::{
@@ -29,10 +34,14 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Time that a closing handshake may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A connected client.
+/// Messages that have arrived and were not taken. At the bound, the client stops reading.
+const MAX_ARRIVALS: usize = 256;
+
+/// A connected client. A task of its own receives, so that times of arrival do not depend on when messages are taken.
 pub(super) struct Socket {
-    stream: WebSocketStream<Tap>,
-    frames: Frames,
+    sending: SplitSink<WebSocketStream<Tap>, Message>,
+    arrivals: mpsc::Receiver<Result<Arrival, Ended>>,
+    _receiving: JoinSet<()>,
 }
 
 /// A message that arrived.
@@ -46,7 +55,7 @@ pub(super) struct Arrival {
     pub(super) at: Instant,
 }
 
-/// Why no message arrived.
+/// The reason that no message arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Ended {
     /// None came in time.
@@ -55,7 +64,7 @@ pub(super) enum Ended {
     Closed(Option<u16>),
 }
 
-/// Why a client is not connected.
+/// The reason that a client is not connected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum NotConnected {
     /// The server answered the handshake with this status.
@@ -104,47 +113,73 @@ impl Socket {
         let frames = Frames::default();
         let tap = Tap { stream, frames: frames.clone(), handshake: Some(Vec::new()) };
         match timeout(HANDSHAKE_TIMEOUT, client_async(request, tap)).await {
-            Ok(Ok((stream, _))) => Ok(Self { stream, frames }),
+            Ok(Ok((stream, _))) => Ok(Self::receiving(stream, frames)),
             Ok(Err(tungstenite::Error::Http(answer))) => Err(NotConnected::Refused(answer.status().as_u16())),
             Ok(Err(error)) => Err(NotConnected::Failed(chain(&error))),
             Err(_) => Err(failed(&format!("no answer within {} s", HANDSHAKE_TIMEOUT.as_secs()))),
         }
     }
 
+    fn receiving(stream: WebSocketStream<Tap>, frames: Frames) -> Self {
+        let (sending, incoming) = stream.split();
+        let (sender, arrivals) = mpsc::channel(MAX_ARRIVALS);
+        let mut receiving = JoinSet::new();
+        receiving.spawn(receive(incoming, frames, sender));
+        Self { sending, arrivals, _receiving: receiving }
+    }
+
     /// Sends a text message. A failure shows when the next message does not arrive.
     pub(super) async fn send(&mut self, text: String) {
-        _ = timeout(CLOSE_TIMEOUT, self.stream.send(Message::text(text))).await;
+        _ = timeout(CLOSE_TIMEOUT, self.sending.send(Message::text(text))).await;
     }
 
     /// Waits for the next message.
     pub(super) async fn next(&mut self, limit: Duration) -> Result<Arrival, Ended> {
-        let next = async {
-            loop {
-                match self.stream.next().await {
-                    Some(Ok(Message::Text(text))) => {
-                        let frames = self.frames.take();
-                        return Ok(Arrival { text: text.as_str().to_owned(), frames, at: Instant::now() });
-                    }
-                    Some(Ok(Message::Close(close))) => {
-                        return Err(Ended::Closed(close.map(|close| close.code.into())));
-                    }
-                    Some(Ok(Message::Binary(_))) => _ = self.frames.take(),
-                    Some(Ok(_)) => {}
-                    Some(Err(_)) | None => return Err(Ended::Closed(None)),
-                }
-            }
-        };
-        timeout(limit, next).await.unwrap_or(Err(Ended::Late))
+        match timeout(limit, self.arrivals.recv()).await {
+            Ok(Some(arrival)) => arrival,
+            Ok(None) => Err(Ended::Closed(None)),
+            Err(_) => Err(Ended::Late),
+        }
     }
 
     /// Closes the connection with a closing handshake.
     pub(super) async fn close(mut self) {
         let closing = async {
-            if self.stream.close(None).await.is_ok() {
-                while let Some(Ok(_)) = self.stream.next().await {}
+            if self.sending.close().await.is_ok() {
+                while self.arrivals.recv().await.is_some() {}
             }
         };
         _ = timeout(CLOSE_TIMEOUT, closing).await;
+    }
+}
+
+/// Receives messages until the connection ends.
+async fn receive(
+    mut incoming: SplitStream<WebSocketStream<Tap>>,
+    frames: Frames,
+    arrivals: mpsc::Sender<Result<Arrival, Ended>>,
+) {
+    let mut is_closed = false;
+    while let Some(Ok(message)) = incoming.next().await {
+        match message {
+            Message::Text(text) => {
+                let at = Instant::now();
+                let arrival = Arrival { text: text.as_str().to_owned(), frames: frames.take(), at };
+                if arrivals.send(Ok(arrival)).await.is_err() {
+                    return;
+                }
+            }
+            // The next read sends the answer to the close frame.
+            Message::Close(close) => {
+                is_closed = true;
+                _ = arrivals.send(Err(Ended::Closed(close.map(|close| close.code.into())))).await;
+            }
+            Message::Binary(_) => _ = frames.take(),
+            _ => {}
+        }
+    }
+    if !is_closed {
+        _ = arrivals.send(Err(Ended::Closed(None))).await;
     }
 }
 

@@ -46,7 +46,10 @@ impl<'a> Address<'a> {
 
 /// Reads and checks the API whose id the worker's management endpoint contains.
 pub(super) async fn examine(subject: &Subject, done: &mut impl FnMut(Check)) {
-    let endpoint = subject.variable("WEBSOCKET_ENDPOINT").unwrap_or_default();
+    let Some(endpoint) = subject.variable("WEBSOCKET_ENDPOINT") else {
+        let reason = "the worker has no WEBSOCKET_ENDPOINT, which contains the API's id";
+        return done(Check::skipped("api.exists", "a WebSocket API", reason));
+    };
     let Some(address) = Address::of(endpoint) else {
         let reason = format!("{endpoint} is a custom domain, which does not contain the API's id");
         return done(Check::skipped("api.exists", "a WebSocket API", reason));

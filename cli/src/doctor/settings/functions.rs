@@ -1,6 +1,6 @@
 //! The Lambda functions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_lambda::{
     Client,
@@ -23,7 +23,7 @@ pub(super) async fn examine(
 ) -> Limit {
     let functions = &subject.functions;
     let names: Vec<_> = functions.keys().map(String::as_str).collect();
-    done(exist(&names, subject.variable("MAILBOX_TABLE").is_some()));
+    done(exist(&names, &subject.unreadable, subject.variable("MAILBOX_TABLE").is_some()));
     done(states(functions));
     done(timeouts(functions));
     done(memory(subject));
@@ -49,12 +49,20 @@ pub(super) async fn examine(
 }
 
 /// Beside an API that existed before, `connect` and `disconnect` may be absent: its own functions write the rows.
-fn exist(names: &[&str], keeps_messages: bool) -> Check {
+fn exist(names: &[&str], unreadable: &BTreeSet<String>, keeps_messages: bool) -> Check {
     let rule = Rule::new(
         "functions.exist",
         "the worker; with a mailbox table, the function mailbox, too",
         "deploy with `mailbox = true` in Terraform: messages are kept, and no client receives them",
     );
+    if !unreadable.is_empty() {
+        let unreadable: Vec<_> = unreadable.iter().map(String::as_str).collect();
+        return rule.skipped(format!(
+            "{}; your credentials do not permit lambda:GetFunctionConfiguration on {}",
+            names.join(", "),
+            unreadable.join(", ")
+        ));
+    }
     let holds = !keeps_messages || names.contains(&"mailbox");
     let missing = if holds { "" } else { ", without mailbox" };
     rule.require(holds, format!("{}{missing}", names.join(", ")))
@@ -229,9 +237,11 @@ mod tests {
 
     #[test]
     fn mailbox_table_needs_its_function() {
-        assert_eq!(exist(&["delivery"], false).verdict, Verdict::Ok);
-        assert_eq!(exist(&["delivery", "mailbox"], true).verdict, Verdict::Ok);
-        let check = exist(&["connect", "delivery"], true);
+        assert_eq!(exist(&["delivery"], &BTreeSet::new(), false).verdict, Verdict::Ok);
+        assert_eq!(exist(&["delivery", "mailbox"], &BTreeSet::new(), true).verdict, Verdict::Ok);
+        let unreadable = BTreeSet::from(["mailbox".to_owned()]);
+        assert_eq!(exist(&["delivery"], &unreadable, true).verdict, Verdict::Skipped);
+        let check = exist(&["connect", "delivery"], &BTreeSet::new(), true);
         assert_eq!(
             (check.verdict, check.seen.as_str()),
             (Verdict::Failed, "connect, delivery, without mailbox")

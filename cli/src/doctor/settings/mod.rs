@@ -25,14 +25,16 @@ mod variables;
 
 use std::time::SystemTime;
 
+use aws_config::SdkConfig;
+
 use self::{
     mapping::Mappings,
     read::{Unread, read},
     rule::Rule,
 };
-use super::{Check, Subject};
+use super::{Check, Subject, Verdict};
 
-/// What the checks do, for the plan that is printed before them.
+/// A summary of the checks, for the plan that is printed before them.
 pub const PLAN: &str = "Reads the settings of queues, event source mapping, functions, tables and WebSocket API, the clock and \
                         Lambda's quota. It changes nothing.";
 
@@ -54,4 +56,17 @@ pub async fn examine(subject: &Subject, done: &mut impl FnMut(Check)) {
     table::examine(subject, done).await;
     api::examine(subject, done).await;
     quotas::examine(&lambda, subject, mapping, reserved, done).await;
+}
+
+/// Runs the check of the clock, and reports that the functions' configurations cannot be read. A clock that is off makes
+/// every call fail.
+pub async fn unread(config: &SdkConfig, error: &anyhow::Error, done: &mut impl FnMut(Check)) {
+    let clock = clock::check(config, SystemTime::now).await;
+    let remedy = match clock.verdict {
+        Verdict::Failed => "synchronize this machine's clock first, and run the command again",
+        _ => "correct the cause that the line names, and run the command again",
+    };
+    done(clock);
+    let expected = "Lambda returns the configurations of the functions";
+    done(Check::failed("functions.read", expected, format!("{error:#}"), remedy));
 }
