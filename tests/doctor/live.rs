@@ -124,9 +124,8 @@ impl Patient {
         let sqs = aws_sdk_sqs::Client::new(&self.stack.config);
         for queue in &self.queues {
             let condition = format!("{queue} is empty");
-            let empty = eventually(&condition, async || {
-                Ok(MessageCounts::read(&sqs, queue).await?.total() == 0)
-            });
+            let empty =
+                eventually(&condition, async || Ok(MessageCounts::read(&sqs, queue).await?.total() == 0));
             if let Err(error) = empty.await {
                 let left = sqs.receive_message().queue_url(queue).max_number_of_messages(10).send().await?;
                 let left = left.messages().iter().filter_map(|message| message.body());

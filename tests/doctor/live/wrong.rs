@@ -61,7 +61,7 @@ async fn disabled_mapping_is_named() -> anyhow::Result<()> {
     let began = SystemTime::now();
     let report = patient.examine().await?;
     report.assert_named("delivery.first", "failed", &format!("--uuid {id} --enabled"));
-    assert!(report.text("cleanup", "seen").contains("1 message"), "{:?}", report.output);
+    assert!(report.text("cleanup.complete", "seen").contains("1 message"), "{:?}", report.output);
     assert!(began.elapsed()?.as_secs() < 60, "{:?}", began.elapsed());
     patient.assert_nothing_left().await
 }
