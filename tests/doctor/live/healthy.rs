@@ -72,7 +72,11 @@ async fn local_stack_is_examined_for_people() -> anyhow::Result<()> {
     let failed: Vec<_> = shown.out.lines().filter(|line| line.starts_with("FAILED")).collect();
     assert!(failed.is_empty() && shown.success, "{shown:?}");
     assert!(shown.out.lines().all(|line| line.chars().count() <= 80), "{}", shown.out);
-    assert!(shown.out.contains("ok        cleanup.complete") && shown.out.contains(" 0 failed"), "{}", shown.out);
+    assert!(
+        shown.out.contains("ok        cleanup.complete") && shown.out.contains(" 0 failed"),
+        "{}",
+        shown.out
+    );
     let down = patient.streamer.run(["down"]).await?;
     assert!(down.success, "{down:?}");
     Ok(())
