@@ -1,4 +1,4 @@
-//! Rights that the worker lacks. AWS's answers to it are scripted, because the shared stack does not check policies.
+//! Permissions that the worker lacks. AWS's answers to it are scripted, because the shared stack does not check policies.
 
 use streamer_tests::wire::{Reply, Request, WireGateway};
 
@@ -13,7 +13,7 @@ fn denied(_: usize, _: &Request) -> Reply {
 
 /// The worker may post, and nothing else.
 #[tokio::test]
-async fn each_missing_right_is_named() -> anyhow::Result<()> {
+async fn each_missing_permission_is_named() -> anyhow::Result<()> {
     let aws = WireGateway::answering(denied).await?;
     let origin = aws.origin();
     let variables =
@@ -32,7 +32,7 @@ async fn each_missing_right_is_named() -> anyhow::Result<()> {
 
 /// API Gateway lets the person post, and not the worker.
 #[tokio::test]
-async fn missing_right_to_post_is_named() -> anyhow::Result<()> {
+async fn missing_permission_to_post_is_named() -> anyhow::Result<()> {
     let gateway = super::odd::Gateway::start(super::odd::Oddity::RefuseWorker).await?;
     let patient = Patient::with_worker("doctor-no-posts", Some(&gateway.endpoint), &[]).await?;
     let report = patient.examine().await?;
@@ -42,9 +42,9 @@ async fn missing_right_to_post_is_named() -> anyhow::Result<()> {
     patient.assert_nothing_left().await
 }
 
-/// A person without the right to post gets skipped checks that name it.
+/// A person without the permission to post gets skipped checks that name it.
 #[tokio::test]
-async fn rights_of_the_person_are_skipped() -> anyhow::Result<()> {
+async fn permission_of_person_is_skipped() -> anyhow::Result<()> {
     let gateway = super::odd::Gateway::start(super::odd::Oddity::RefusePerson).await?;
     let patient = Patient::with_worker("doctor-person", Some(&gateway.endpoint), &[]).await?;
     let report = patient.examine().await?;

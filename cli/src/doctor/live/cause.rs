@@ -16,9 +16,13 @@ const LOG_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum number of pages of a log that are read.
 const LOG_PAGES: usize = 3;
 
-/// Lines about calls to a queue that failed.
-const QUEUE_FAILURES: &str =
-    r#"?"call to the queue failed" ?"queue did not answer in time" ?"failed to send messages""#;
+/// Messages of a function's log about entries that a queue did not take.
+const QUEUE_FAILURES: [&str; 4] = [
+    "call to the queue failed",
+    "queue did not answer in time",
+    "queue refused an entry",
+    "failed to send messages",
+];
 
 /// Lines of a function that ends without a report.
 const CRASHES: &str = r#"?"Task timed out" ?"is faulty" ?"are faulty" ?"Runtime exited" ?"panicked""#;
@@ -68,11 +72,15 @@ impl Run<'_> {
 
     /// Returns the cause that a function logged for calls to a queue that failed, if it did.
     pub(super) async fn queue_failure(&self, function: &str, url: &str) -> Option<String> {
-        let lines = self.log(function, QUEUE_FAILURES).await.ok()?;
+        let lines = self.log(function, &format!("\"{url}\"")).await.ok()?;
         let lines = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let own: Vec<_> = lines.filter(|line| line["queue"] == url).collect();
-        let text = own.iter().rev().find_map(|line| line["cause"].as_str());
-        let text = text.or_else(|| own.last()?["message"].as_str())?;
+        let is_failure = |line: &Value| {
+            let message = line["message"].as_str().unwrap_or_default();
+            line["queue"] == url && QUEUE_FAILURES.iter().any(|failure| *failure == message)
+        };
+        let failures: Vec<_> = lines.filter(is_failure).collect();
+        let text = failures.iter().rev().find_map(|line| line["cause"].as_str());
+        let text = text.or_else(|| failures.last()?["message"].as_str())?;
         Some(text.chars().take(200).collect())
     }
 
