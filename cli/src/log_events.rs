@@ -12,11 +12,23 @@ pub(crate) async fn read(
     since: i64,
     pattern: Option<&str>,
 ) -> anyhow::Result<Vec<FilteredLogEvent>> {
+    read_pages(client, function, since, pattern, usize::MAX).await
+}
+
+/// Like [`read`], with a maximum number of pages.
+pub(crate) async fn read_pages(
+    client: &Client,
+    function: &str,
+    since: i64,
+    pattern: Option<&str>,
+    max_pages: usize,
+) -> anyhow::Result<Vec<FilteredLogEvent>> {
     let filter = client.filter_log_events().log_group_name(format!("/aws/lambda/{function}"));
     let filter = filter.start_time(since).set_filter_pattern(pattern.map(str::to_owned));
     let mut pages = filter.into_paginator().send();
     let mut events = Vec::new();
-    while let Some(page) = pages.next().await {
+    for _ in 0..max_pages {
+        let Some(page) = pages.next().await else { break };
         match page {
             Ok(page) => events.extend(page.events.unwrap_or_default()),
             Err(error)

@@ -3,6 +3,7 @@
 mod absent;
 mod healthy;
 mod odd;
+mod others;
 mod privileges;
 mod wrong;
 
@@ -11,6 +12,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration, time::System
 use anyhow::Context as _;
 use serde_json::Value;
 use streamer_cli::{
+    doctor::live::DEFAULT_USER,
     queue::MessageCounts,
     stack::{
         Stack,
@@ -27,7 +29,6 @@ use streamer_tests::{
 };
 use tokio::process::Child;
 
-const USER: &str = "doctor";
 const TOKEN_LIFETIME: Duration = Duration::from_secs(600);
 
 /// A deployment to examine, and the command.
@@ -39,7 +40,10 @@ struct Patient {
     /// URL that the command's client connects to.
     url: String,
     tenant: String,
+    user: String,
     token: String,
+    /// Endpoint of AWS that the command uses.
+    aws: String,
     /// URLs of its queues.
     queues: Vec<String>,
 }
@@ -87,9 +91,22 @@ impl Patient {
     }
 
     async fn new(stack: Stack, name: String, tenant: &str, queues: Vec<String>) -> anyhow::Result<Self> {
-        let token = stack.issuer.token(tenant, USER, TOKEN_LIFETIME)?;
+        let token = stack.issuer.token(tenant, DEFAULT_USER, TOKEN_LIFETIME)?;
         let (streamer, url) = (Streamer::new(tenant).await?, stack.deployed.websocket_url.clone());
-        Ok(Self { stack, streamer, name, url, tenant: tenant.to_owned(), token, queues })
+        let (tenant, user, aws) =
+            (tenant.to_owned(), DEFAULT_USER.to_owned(), stack.deployed.endpoint_url.clone());
+        Ok(Self { stack, streamer, name, url, tenant, user, token, aws, queues })
+    }
+
+    /// Examines as another user than the command's own.
+    fn as_user(mut self, user: &str) -> anyhow::Result<Self> {
+        self.token = self.stack.issuer.token(&self.tenant, user, TOKEN_LIFETIME)?;
+        self.user = user.to_owned();
+        Ok(self)
+    }
+
+    fn stream(&self) -> anyhow::Result<Stream> {
+        Ok(Stream { tenant: TenantId::new(&self.tenant)?, user: UserId::new(&self.user)? })
     }
 
     fn token_file(&self) -> anyhow::Result<PathBuf> {
@@ -103,9 +120,9 @@ impl Patient {
         let file = self.token_file()?;
         let file = file.to_str().context("the path is not UTF-8")?;
         let command = ["doctor", "--aws", "--name", &self.name, "--url", &self.url, "--token-file", file];
-        let client = ["--tenant", &self.tenant, "--user", USER];
+        let client = ["--tenant", &self.tenant, "--user", &self.user];
         let arguments = command.into_iter().chain(client).chain(options.iter().copied());
-        self.streamer.spawn_at(&self.stack.deployed.endpoint_url, arguments)
+        self.streamer.spawn_at(&self.aws, arguments)
     }
 
     /// Runs the command, and returns its report.
@@ -145,10 +162,9 @@ impl Patient {
                 anyhow::bail!("{error}: {left:?}");
             }
         }
-        let left = rows(&self.stack, &self.tenant, USER).await?;
+        let left = rows(&self.stack, &self.tenant, &self.user).await?;
         assert!(left.is_empty(), "rows: {left:?}");
-        let stream = Stream { tenant: TenantId::new(&self.tenant)?, user: UserId::new(USER)? };
-        let kept = self.stack.mailbox().list(&stream, SystemTime::now()).await?;
+        let kept = self.stack.mailbox().list(&self.stream()?, SystemTime::now()).await?;
         assert!(kept.is_none(), "{kept:?}");
         Ok(())
     }

@@ -12,7 +12,7 @@ async fn healthy_deployment_passes_twice() -> anyhow::Result<()> {
     let patient = Patient::whole("doctor-healthy").await?;
     for _ in 0..2 {
         let report = patient.examine().await?;
-        let live = ["endpoint.", "connect.", "delivery.", "post.", "mailbox.", "permissions.", "cleanup"];
+        let live = ["endpoint.", "connect.", "delivery.", "post.", "mailbox.", "permissions.", "cleanup."];
         let checks =
             report.checks.iter().filter(|(name, _)| live.iter().any(|prefix| name.starts_with(prefix)));
         let mut others = Vec::new();
@@ -52,7 +52,7 @@ async fn interrupted_run_leaves_nothing() -> anyhow::Result<()> {
     signal(&command, Signal::Interrupt)?;
     let ended = output(command).await?;
     assert_eq!(ended.code, Some(130), "{ended:?}");
-    assert!(ended.out.contains("cleanup") && !ended.out.contains("permissions."), "{ended:?}");
+    assert!(ended.out.contains("cleanup.complete") && !ended.out.contains("permissions."), "{ended:?}");
     assert!(ended.err.contains("interrupted by Ctrl-C"), "{ended:?}");
     patient.assert_nothing_left().await
 }
@@ -73,7 +73,11 @@ async fn local_stack_is_examined_for_people() -> anyhow::Result<()> {
     let failed: Vec<_> = shown.out.lines().filter(|line| line.starts_with("FAILED")).collect();
     assert!(failed.is_empty() && shown.success, "{shown:?}");
     assert!(shown.out.lines().all(|line| line.chars().count() <= 80), "{}", shown.out);
-    assert!(shown.out.contains("ok        cleanup") && shown.out.contains(" 0 failed"), "{}", shown.out);
+    assert!(
+        shown.out.contains("ok        cleanup.complete") && shown.out.contains(" 0 failed"),
+        "{}",
+        shown.out
+    );
     let down = patient.streamer.run(["down"]).await?;
     assert!(down.success, "{down:?}");
     Ok(())

@@ -131,7 +131,10 @@ async fn post(mut client: TcpStream, api: &str, oddity: Oddity, too_big: &Notify
 }
 
 /// Reads a request's head and body.
-async fn request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> std::io::Result<Option<(String, Vec<u8>)>> {
+pub(super) async fn request(
+    stream: &mut TcpStream,
+    buffer: &mut Vec<u8>,
+) -> std::io::Result<Option<(String, Vec<u8>)>> {
     loop {
         if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
             let head = String::from_utf8_lossy(&buffer[..end]).into_owned();
@@ -152,7 +155,7 @@ async fn request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> std::io::Resul
 }
 
 /// Posts to the emulator, and returns its status and body.
-async fn forward(head: &str, body: &[u8], api: &str) -> std::io::Result<(u16, String)> {
+pub(super) async fn forward(head: &str, body: &[u8], api: &str) -> std::io::Result<(u16, String)> {
     let mut to = TcpStream::connect(api).await?;
     let kept = head.lines().filter(|line| !line.to_ascii_lowercase().starts_with("connection:"));
     let head = kept.collect::<Vec<_>>().join("\r\n") + "\r\nConnection: close\r\n\r\n";

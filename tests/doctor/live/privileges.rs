@@ -44,7 +44,7 @@ async fn missing_permission_to_post_is_named() -> anyhow::Result<()> {
 
 /// A person without the permission to post gets skipped checks that name it.
 #[tokio::test]
-async fn missing_permissions_of_the_person_skip_checks() -> anyhow::Result<()> {
+async fn permission_of_person_is_skipped() -> anyhow::Result<()> {
     let gateway = super::odd::Gateway::start(super::odd::Oddity::RefusePerson).await?;
     let patient = Patient::with_worker("doctor-person", Some(&gateway.endpoint), &[]).await?;
     let report = patient.examine().await?;

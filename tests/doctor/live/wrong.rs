@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use streamer_cli::stack::issuer::Issuer;
 use streamer_tests::wire::{Reply, WireGateway};
 
-use super::{Patient, TOKEN_LIFETIME, USER};
+use super::{DEFAULT_USER, Patient, TOKEN_LIFETIME};
 
 #[tokio::test]
 async fn unreachable_endpoint_is_named() -> anyhow::Result<()> {
@@ -41,7 +41,7 @@ async fn endpoint_without_api_is_named() -> anyhow::Result<()> {
 #[tokio::test]
 async fn refused_token_is_named_with_reason() -> anyhow::Result<()> {
     let mut patient = Patient::whole("doctor-refused").await?;
-    patient.token = Issuer::generate()?.token("doctor-refused", USER, TOKEN_LIFETIME)?;
+    patient.token = Issuer::generate()?.token("doctor-refused", DEFAULT_USER, TOKEN_LIFETIME)?;
     let report = patient.examine().await?;
     report.assert_named("connect.token", "failed", "JWT_ISSUER");
     assert!(report.text("connect.token", "seen").contains("bad_signature"), "{:?}", report.output);
@@ -61,7 +61,7 @@ async fn disabled_mapping_is_named() -> anyhow::Result<()> {
     let began = SystemTime::now();
     let report = patient.examine().await?;
     report.assert_named("delivery.first", "failed", &format!("--uuid {id} --enabled"));
-    assert!(report.text("cleanup", "seen").contains("1 message"), "{:?}", report.output);
+    assert!(report.text("cleanup.complete", "seen").contains("1 message"), "{:?}", report.output);
     assert!(began.elapsed()?.as_secs() < 60, "{:?}", began.elapsed());
     patient.assert_nothing_left().await
 }

@@ -1,26 +1,38 @@
-//! Finds out why a message did not arrive: from the worker's log, the queue and the event source mapping.
+//! Finds the cause of a missing message: in the worker's log, the queue and the event source mapping.
 
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_lambda::Client as Lambda;
 use serde_json::Value;
 use streamer_environment::failure::FailureKind;
+use tokio::time::timeout;
 
-use super::run::Run;
+use super::run::{CLOCK_SKEW, Run, is_of_key};
 use crate::{log_events, queue::MessageCounts};
 
-/// How far back a log event may be dated, since the clocks of this machine and AWS differ.
-const CLOCK_SKEW: Duration = Duration::from_secs(60);
+/// Maximum time to read a log.
+const LOG_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Maximum number of pages of a log that are read.
+const LOG_PAGES: usize = 3;
+
+/// Messages of a function's log about entries that a queue did not take.
+const QUEUE_FAILURES: [&str; 4] = [
+    "call to the queue failed",
+    "queue did not answer in time",
+    "queue refused an entry",
+    "failed to send messages",
+];
 
 /// Lines of a function that ends without a report.
 const CRASHES: &str = r#"?"Task timed out" ?"is faulty" ?"are faulty" ?"Runtime exited" ?"panicked""#;
 
-/// Why something does not work, and what to do.
+/// A fault and its remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Cause {
-    /// What was seen.
+    /// The fault as it was seen.
     pub(super) seen: String,
-    /// What to do.
+    /// The remedy.
     pub(super) remedy: String,
     /// Whether your own credentials do not permit the call.
     pub(super) is_denied: bool,
@@ -39,8 +51,11 @@ impl Run<'_> {
         let cause = lines.iter().filter(|line| line.contains(message)).find_map(|line| {
             let line: Value = serde_json::from_str(line).ok()?;
             let (outcome, cause) = (line.get("outcome")?.as_str()?, line.get("cause"));
+            if matches!(outcome, "exhausted" | "rejected") {
+                self.made.dead_letters.borrow_mut().insert(message.to_owned());
+            }
             match (outcome, cause.and_then(Value::as_str)) {
-                ("handed_back" | "exhausted" | "rejected" | "poison", Some(cause)) if !is_passing(cause) => {
+                ("handed_back" | "exhausted" | "rejected", Some(cause)) if !is_passing(cause) => {
                     Some(cause.to_owned())
                 }
                 ("gone" | "expired" | "no_recipient" | "superseded", _) => {
@@ -55,54 +70,89 @@ impl Run<'_> {
         Some(Cause::new(format!("{} logs: {cause}", self.worker()), remedy))
     }
 
+    /// Returns the cause that a function logged for calls to a queue that failed, if it did.
+    pub(super) async fn queue_failure(&self, function: &str, url: &str) -> Option<String> {
+        let lines = self.log(function, &format!("\"{url}\"")).await.ok()?;
+        let lines = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let is_failure = |line: &Value| {
+            let message = line["message"].as_str().unwrap_or_default();
+            line["queue"] == url && QUEUE_FAILURES.iter().any(|failure| *failure == message)
+        };
+        let failures: Vec<_> = lines.filter(is_failure).collect();
+        let text = failures.iter().rev().find_map(|line| line["cause"].as_str());
+        let text = text.or_else(|| failures.last()?["message"].as_str())?;
+        Some(text.chars().take(200).collect())
+    }
+
     /// Returns a setting of the worker or its mapping that keeps every message from being delivered, if there is one.
     pub(super) async fn standstill(&self) -> Option<Cause> {
         let worker = self.worker();
-        if let Ok(lines) = self.log(worker, CRASHES).await {
-            let crashes = ["Task timed out", "faulty", "Runtime exited", "panicked"];
-            if let Some(line) = lines.iter().rfind(|line| crashes.iter().any(|crash| line.contains(crash))) {
-                let line: String = line.trim().chars().take(200).collect();
-                return Some(Cause::new(
-                    format!("{worker} logs: {line}"),
-                    format!("correct the environment, the timeout or the memory of {worker}"),
-                ));
-            }
-        }
         let lambda = Lambda::new(&self.subject.config);
         let concurrency = lambda.get_function_concurrency().function_name(worker).send().await;
         if concurrency.is_ok_and(|answer| answer.reserved_concurrent_executions == Some(0)) {
             let remedy = format!("raise the reserved concurrency of {worker}, or remove it");
             return Some(Cause::new(format!("{worker} is throttled: its reserved concurrency is 0"), remedy));
         }
+        let queue = queue_of(self.subject.variable("QUEUE_URL")?)?;
         let mappings = lambda.list_event_source_mappings().function_name(worker).send().await;
         let mappings = mappings.ok()?.event_source_mappings.unwrap_or_default();
-        if mappings.is_empty() {
+        let mapping = mappings.iter().find(|mapping| {
+            mapping.event_source_arn().is_some_and(|source| source.ends_with(&format!(":{queue}")))
+        });
+        let Some(mapping) = mapping else {
             return Some(Cause::new(
-                format!("no event source mapping invokes {worker}"),
+                format!("no event source mapping from the outbound queue invokes {worker}"),
                 "create the event source mapping from the outbound queue (infra/mapping.tf)",
             ));
-        }
-        let mapping = mappings.iter().find(|mapping| mapping.state() != Some("Enabled"))?;
-        let (state, id) = (mapping.state().unwrap_or("unknown"), mapping.uuid().unwrap_or("ID"));
+        };
+        let state = mapping.state().filter(|state| matches!(*state, "Disabled" | "Disabling"))?;
+        let id = mapping.uuid().unwrap_or("ID");
         Some(Cause::new(
             format!("the event source mapping of {worker} is {state}"),
             format!("enable it: aws lambda update-event-source-mapping --uuid {id} --enabled"),
         ))
     }
 
-    /// Returns the cause that the number of messages on the queue suggests.
+    /// Returns the number of invocations that ended without a report, if there are any. Their lines may be about messages
+    /// of others, so they are only counted.
+    async fn crashes(&self) -> Option<Cause> {
+        let worker = self.worker();
+        let lines = self.log(worker, CRASHES).await.ok()?;
+        let crashes = ["Task timed out", "is faulty", "are faulty", "Runtime exited", "panicked"];
+        let count = lines.iter().filter(|line| crashes.iter().any(|crash| line.contains(crash))).count();
+        (count > 0).then(|| {
+            Cause::new(
+                format!("{worker} timed out, panicked or did not start {count} times"),
+                format!("look at the log of {worker}; correct its environment, timeout or memory"),
+            )
+        })
+    }
+
+    /// Returns the cause that the worker's log or the number of messages on the queue suggests.
     pub(super) async fn backlog(&self) -> Cause {
         let worker = self.worker();
+        if let Some(crashes) = self.crashes().await {
+            return crashes;
+        }
         let counts = match self.subject.variable("QUEUE_URL") {
-            Some(url) => MessageCounts::read(&self.sqs, url).await.ok(),
-            None => None,
+            Some(url) => MessageCounts::read(&self.sqs, url).await.map(Some),
+            None => Ok(None),
         };
-        match counts {
-            Some(counts) if counts.waiting > 0 => Cause::new(
+        let unread = self.unread_log.borrow().clone();
+        match (counts, unread) {
+            (Ok(Some(counts)), _) if counts.waiting > 0 => Cause::new(
                 format!("{} messages wait on the outbound queue", counts.waiting),
                 format!("check throttles of {worker} and its event source mapping with `streamer status`"),
             ),
-            _ => Cause::new(
+            (_, Some(error)) => Cause::new(
+                format!("the message is missing, and its cause is unknown: {error}"),
+                "allow logs:FilterLogEvents to your own role, and run the command again",
+            ),
+            (Err(error), None) => Cause::new(
+                format!("the message is missing, and its cause is unknown: {error}"),
+                "allow sqs:GetQueueAttributes on the outbound queue to your own role, and run the command again",
+            ),
+            (Ok(_), None) => Cause::new(
                 format!("{worker} took the message and logged nothing about it"),
                 format!("look at the log of {worker}, and at dead letters with `streamer redrive`"),
             ),
@@ -115,11 +165,27 @@ impl Run<'_> {
     /// When CloudWatch Logs does not answer.
     pub(super) async fn log(&self, function: &str, pattern: &str) -> anyhow::Result<Vec<String>> {
         let client = aws_sdk_cloudwatchlogs::Client::new(&self.subject.config);
-        let since = self.began - CLOCK_SKEW;
+        let since = self.began - 2 * CLOCK_SKEW;
         let since = since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as i64;
-        let events = log_events::read(&client, function, since, Some(pattern)).await?;
+        let read = log_events::read_pages(&client, function, since, Some(pattern), LOG_PAGES);
+        let events = match timeout(LOG_TIMEOUT, read).await {
+            Ok(events) => events,
+            Err(_) => {
+                Err(anyhow::anyhow!("the log of {function} was not read within {} s", LOG_TIMEOUT.as_secs()))
+            }
+        };
+        let events = events.inspect_err(|error| {
+            self.unread_log.replace(Some(error.to_string()));
+        })?;
         Ok(events.into_iter().filter_map(|event| event.message).collect())
     }
+}
+
+/// Returns the end of a queue's ARN, `{account}:{name}`, by its URL.
+fn queue_of(url: &str) -> Option<String> {
+    let (rest, name) = url.trim_end_matches('/').rsplit_once('/')?;
+    let (_, account) = rest.rsplit_once('/')?;
+    Some(format!("{account}:{name}"))
 }
 
 /// Returns whether a message that was handed back for this cause soon arrives.
@@ -141,7 +207,9 @@ fn remedy(cause: &str, worker: &str) -> String {
         "gone" => format!("correct WEBSOCKET_ENDPOINT of {worker}: its API does not know the connection"),
         "circuit open" | "timeout" => format!("check WEBSOCKET_ENDPOINT of {worker}, and its network"),
         "expired" => {
-            format!("raise the concurrency of {worker}, or correct its clock: the message came too late")
+            format!(
+                "correct this machine's clock, or raise the concurrency of {worker}: the message came after its expiry"
+            )
         }
         "no_recipient" => {
             format!(
@@ -156,6 +224,7 @@ fn remedy(cause: &str, worker: &str) -> String {
                 "correct WEBSOCKET_ENDPOINT of {worker}, or add that endpoint to WEBSOCKET_ENDPOINT_ALIASES"
             )
         }
+        _ if is_of_key(cause) => role("kms:GenerateDataKey and kms:Decrypt", "the key of the queue or table"),
         _ if denied && cause.contains(" on table ") => {
             role(&format!("dynamodb:{operation}"), "the table, and dynamodb:Query on its indexes")
         }
@@ -173,6 +242,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn url_names_account_and_queue() {
+        let url = "https://sqs.eu-central-1.amazonaws.com/123456789012/streamer-outbound";
+        assert_eq!(queue_of(url).as_deref(), Some("123456789012:streamer-outbound"));
+    }
+
+    #[test]
     fn every_logged_cause_has_its_remedy() {
         for (cause, expected) in [
             ("403", "execute-api:ManageConnections"),
@@ -185,6 +260,8 @@ mod tests {
             ),
             ("a part of the audience is not on the queue", "sqs:SendMessage"),
             ("no_recipient", "indexes"),
+            ("expired", "this machine's clock"),
+            ("KmsAccessDenied: not authorized", "kms:GenerateDataKey and kms:Decrypt"),
             ("something else", "docs/troubleshooting.md"),
         ] {
             assert!(remedy(cause, "streamer-delivery").contains(expected), "{cause}");

@@ -278,7 +278,7 @@ async fn to_user(run: &Run<'_>, name: &'static str, session: &mut Session) -> Ch
         return Check::skipped(
             name,
             expected,
-            format!("user {user} has other connections: use one of its own"),
+            format!("user {user} has other connections: leave out --user"),
         );
     }
     let to = Message::user(tenant.as_str(), user.as_str());

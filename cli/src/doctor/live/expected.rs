@@ -33,7 +33,7 @@ pub const CHECKS: [(&str, &str); 32] = [
     ("permissions.dead_letter", "a message that cannot be delivered becomes a dead letter with its reason"),
     ("permissions.receipt", "a message whose producer asks for a receipt gets one"),
     ("permissions.gone_row", "the worker removes the row of a connection that API Gateway does not know"),
-    ("cleanup", "no row, message, receipt or kept message of the checks is left"),
+    ("cleanup.complete", "no row, message, receipt or kept message of the checks is left"),
 ];
 
 /// Returns the observation on a deployment that works for a check.

@@ -2,7 +2,8 @@
 //!
 //! - `run` has what all checks share, and notes what they make. `cleanup` removes it, also after Ctrl-C.
 //! - `net`, `probe` and `answer` post to the management endpoint and read its answers byte by byte. `socket` is a client
-//!   that counts frames. `take` takes the run's own messages off a queue. `cause` finds out why a message is missing.
+//!   that counts frames. `take` takes the run's own messages off a queue, and
+//!   `kept` removes its items from the mailbox. `cause` finds out why a message is missing.
 //! - `endpoint`, `connect`, `delivery`, `post`, `mailbox` and `permissions` are the checks, in this order.
 
 mod answer;
@@ -12,6 +13,7 @@ mod connect;
 mod delivery;
 mod endpoint;
 mod expected;
+mod kept;
 mod mailbox;
 mod net;
 mod permissions;
@@ -21,7 +23,7 @@ mod run;
 mod socket;
 mod take;
 
-use std::collections::HashSet;
+use std::{collections::HashSet, pin::pin};
 
 use streamer_message::{TenantId, UserId};
 
@@ -111,11 +113,16 @@ pub async fn examine(subject: &Subject, client: &Client, done: &mut impl FnMut(C
             names.insert(check.name);
             done(check);
         };
-        tokio::select! {
+        let mut checks = pin!(checks(&run, &mut done));
+        let signal = tokio::select! {
             biased;
             signal = stopped => Some(signal),
-            () = checks(&run, &mut done) => None,
+            () = &mut checks => None,
+        };
+        if signal.is_some() {
+            run.interrupt(checks).await;
         }
+        signal
     };
     if signal.is_none() {
         for (name, expected) in CHECKS.into_iter().filter(|(name, _)| !names.contains(name)) {

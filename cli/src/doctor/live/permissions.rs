@@ -1,4 +1,4 @@
-//! The worker's rights that only rare messages need.
+//! The worker's permissions that only rare messages need.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,10 +13,10 @@ use super::{
     cause::Cause,
     delivery::failed,
     expected::expected,
-    run::{EXPIRY, Run, ms, shown, table_failure},
-    take::Others,
+    run::{EXPIRY, Run, is_of_key, ms, shown, table_failure},
+    take::{DEAD_LETTERS, RECEIPTS},
 };
-use crate::{doctor::Check, queue::MessageCounts};
+use crate::doctor::{Check, Verdict};
 
 /// Names of the checks.
 pub(super) const NAMES: [&str; 3] =
@@ -27,9 +27,6 @@ const LIMIT: Duration = Duration::from_secs(10);
 
 /// Time between two looks.
 const POLL: Duration = Duration::from_millis(100);
-
-/// Dead letters or receipts of others with which a queue is not looked through.
-const MAX_OTHERS: usize = 100;
 
 /// Checks that the worker removes the row of a connection that does not exist, by writing the row of a closed one again.
 pub(super) async fn gone_row(run: &Run<'_>, row: &Connection) -> Check {
@@ -78,14 +75,15 @@ pub(super) async fn gone_row(run: &Run<'_>, row: &Connection) -> Check {
 pub(super) async fn dead_letter(run: &Run<'_>, row: &Connection) -> Check {
     const NAME: &str = NAMES[1];
     let expected = expected(NAME);
-    let (Some(queue), Some(letters)) =
+    let (Some(queue), Some(dead_letters)) =
         (run.subject.variable("QUEUE_URL"), run.subject.variable("DEAD_LETTER_QUEUE_URL"))
     else {
         return Check::skipped(NAME, expected, "the worker has no QUEUE_URL or no DEAD_LETTER_QUEUE_URL");
     };
-    if let Some(skipped) = crowded(run, NAME, expected, letters, "dead letters").await {
-        return skipped;
-    }
+    let open = match run.open(DEAD_LETTERS, dead_letters).await {
+        Ok(open) => open,
+        Err(not_open) => return Check::skipped(NAME, expected, not_open.to_string()),
+    };
     let id = format!("{}-letter", run.id);
     let expires_at = SystemTime::now() + EXPIRY;
     let expires_at = expires_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
@@ -94,6 +92,7 @@ pub(super) async fn dead_letter(run: &Run<'_>, row: &Connection) -> Check {
         "payload": "x".repeat(PAYLOAD_BYTES),
     });
     run.made.messages.borrow_mut().insert(id.clone());
+    run.made.dead_letters.borrow_mut().insert(id.clone());
     let send = run.sqs.send_message().queue_url(queue).message_body(body.to_string());
     let send = match is_fifo(queue) {
         true => send.message_group_id(&run.id).message_deduplication_id(&id),
@@ -101,11 +100,12 @@ pub(super) async fn dead_letter(run: &Run<'_>, row: &Connection) -> Check {
     };
     if let Err(error) = send.send().await {
         run.arrived(&id);
+        open.release().await;
         let seen = format!("sqs:SendMessage on the outbound queue failed: {}", DisplayErrorContext(&error));
         return Check::skipped(NAME, expected, seen);
     }
     let began = Instant::now();
-    let taken = match run.take("dead-letter queue", letters, 1, LIMIT, Others::Awaited).await {
+    let taken = match open.take(LIMIT, |own| !own.is_empty()).await {
         Ok(taken) => taken,
         Err(error) => return Check::skipped(NAME, expected, error.to_string()),
     };
@@ -119,11 +119,7 @@ pub(super) async fn dead_letter(run: &Run<'_>, row: &Connection) -> Check {
             Check::ok(NAME, expected, format!("after {}, reason {reason}", shown(time)))
                 .with_values(json!({ "time_ms": ms(time), "reason": reason }))
         }
-        None => {
-            let worker = run.worker();
-            let remedy = format!("allow sqs:SendMessage on the dead-letter queue to the role of {worker}");
-            Check::failed(NAME, expected, format!("no dead letter within {} s", LIMIT.as_secs()), remedy)
-        }
+        None => unsent(run, NAME, DEAD_LETTERS, dead_letters, "dead letter").await,
     }
 }
 
@@ -134,9 +130,10 @@ pub(super) async fn receipt(run: &Run<'_>, row: &Connection) -> Check {
     let Some(receipts) = run.subject.variable("RECEIPTS_QUEUE_URL") else {
         return Check::skipped(NAME, expected, "the worker has no RECEIPTS_QUEUE_URL");
     };
-    if let Some(skipped) = crowded(run, NAME, expected, receipts, "receipts").await {
-        return skipped;
-    }
+    let open = match run.open(RECEIPTS, receipts).await {
+        Ok(open) => open,
+        Err(not_open) => return Check::skipped(NAME, expected, not_open.to_string()),
+    };
     run.made.receipts.set(run.made.receipts.get() + 1);
     // The connection is closed, so the outcome is `gone`.
     let sent = match run.message("receipt", Message::connection(&row.connection_id).receipt()) {
@@ -145,10 +142,14 @@ pub(super) async fn receipt(run: &Run<'_>, row: &Connection) -> Check {
     };
     let id = match sent {
         Ok(id) => id,
-        Err(cause) => return failed(NAME, expected, cause),
+        Err(cause) => {
+            open.release().await;
+            run.made.receipts.set(run.made.receipts.get() - 1);
+            return failed(NAME, expected, cause);
+        }
     };
     let began = Instant::now();
-    let taken = match run.take("receipts queue", receipts, 1, LIMIT, Others::Awaited).await {
+    let taken = match open.take(LIMIT, |own| !own.is_empty()).await {
         Ok(taken) => taken,
         Err(error) => return Check::skipped(NAME, expected, error.to_string()),
     };
@@ -163,29 +164,38 @@ pub(super) async fn receipt(run: &Run<'_>, row: &Connection) -> Check {
                 .with_values(json!({ "time_ms": ms(time), "outcome": outcome }))
         }
         None => {
-            let remedy = format!(
-                "allow sqs:SendMessage on the receipts queue to the role of {}; or another consumer took the receipt",
-                run.worker()
-            );
-            Check::failed(NAME, expected, format!("no receipt within {} s", LIMIT.as_secs()), remedy)
+            let check = unsent(run, NAME, RECEIPTS, receipts, "receipt").await;
+            // The connection is closed, so `gone` is no fault.
+            let cause = run.logged_cause(&id).await.filter(|cause| !cause.seen.ends_with(": gone"));
+            match cause {
+                Some(cause) if check.verdict == Verdict::Skipped => failed(NAME, expected, cause),
+                _ => check,
+            }
         }
     }
 }
 
-/// Returns the check of a queue with too many messages to look through, or that cannot be read.
-pub(super) async fn crowded(
-    run: &Run<'_>,
-    name: &'static str,
-    expected: &str,
-    url: &str,
-    messages: &str,
-) -> Option<Check> {
-    match MessageCounts::read(&run.sqs, url).await {
-        Ok(counts) if counts.total() > MAX_OTHERS => {
-            let seen = format!("the queue has {} other {messages}, too many to look through", counts.total());
-            Some(Check::skipped(name, expected, seen))
+/// Returns the check of a dead letter or receipt that was not found. It failed only if the worker could not send it.
+async fn unsent(run: &Run<'_>, name: &'static str, queue: &str, url: &str, item: &str) -> Check {
+    let (expected, worker) = (expected(name), run.worker());
+    match run.queue_failure(worker, url).await {
+        Some(cause) => {
+            let actions = match is_of_key(&cause) {
+                true => format!("kms:GenerateDataKey and kms:Decrypt on the key of the {queue}"),
+                false => format!("sqs:SendMessage on the {queue}"),
+            };
+            let seen = format!("no {item} within {} s; {worker} logs: {cause}", LIMIT.as_secs());
+            Check::failed(name, expected, seen, format!("allow {actions} to the role of {worker}"))
         }
-        Ok(_) => None,
-        Err(error) => Some(Check::skipped(name, expected, error.to_string())),
+        None => Check::skipped(name, expected, not_found(run, item)),
+    }
+}
+
+/// Describes a receipt or dead letter that was not found for an unknown cause.
+pub(super) fn not_found(run: &Run<'_>, item: &str) -> String {
+    let seen = format!("no {item} was found: another consumer may have taken it");
+    match run.unread_log.borrow().as_ref() {
+        Some(error) => format!("{seen}; {error}"),
+        None => seen,
     }
 }

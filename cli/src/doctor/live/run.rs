@@ -12,12 +12,23 @@ use streamer_environment::failure::FailureKind;
 use streamer_mailbox::{DynamoTable, Mailbox, Settings, Stream};
 use streamer_message::ConnectionId;
 use streamer_producer::{Message, MessageBuilder, Producer};
+use tokio::time::sleep;
 
 use super::{Client, cause::Cause, socket::Socket};
-use crate::doctor::{Check, Subject};
+use crate::{
+    doctor::{Check, Subject},
+    queue::HeldQueue,
+};
 
-/// Time for which a message of a check is worth delivering. A message that cannot be delivered leaves the queue then.
-pub(super) const EXPIRY: Duration = Duration::from_secs(45);
+/// Difference between this machine's clock and AWS's with which the checks work.
+pub(super) const CLOCK_SKEW: Duration = Duration::from_secs(60);
+
+/// Time for which a message of a check is worth delivering: 45 s, and more for a clock that is behind. A message that
+/// cannot be delivered leaves the queue then.
+pub(super) const EXPIRY: Duration = Duration::from_secs(45 + CLOCK_SKEW.as_secs());
+
+/// Maximum time for calls that are not interrupted.
+const INTERRUPT: Duration = Duration::from_secs(5);
 
 /// A run of the checks.
 pub(super) struct Run<'a> {
@@ -37,21 +48,33 @@ pub(super) struct Run<'a> {
     pub(super) table: Option<ConnectionTable>,
     /// The outbound queue, if the worker names it.
     pub(super) producer: Option<Producer>,
-    /// What the checks have made.
+    /// Items that the checks have made.
     pub(super) made: Made,
+    /// Calls in progress after which messages of others are hidden or visible.
+    pub(super) calls: Cell<usize>,
+    /// Whether a signal ends the checks.
+    pub(super) is_ending: Cell<bool>,
+    /// The error of the latest read of a log that failed.
+    pub(super) unread_log: RefCell<Option<String>>,
 }
 
-/// What the checks have made, and the cleanup removes.
+/// Items that the checks have made, and the cleanup removes.
 #[derive(Debug, Default)]
 pub(super) struct Made {
     /// Connections whose rows may exist.
     pub(super) connections: RefCell<BTreeSet<ConnectionId>>,
     /// Messages that may be on the outbound queue or the dead-letter queue.
     pub(super) messages: RefCell<BTreeSet<String>>,
+    /// Those of the messages that become dead letters, which stay for days.
+    pub(super) dead_letters: RefCell<BTreeSet<String>>,
     /// Receipts that may be on the receipts queue.
     pub(super) receipts: Cell<usize>,
-    /// Whether the client's stream in the mailbox is one of the checks' own.
+    /// Queues whose messages were not released.
+    pub(super) held: RefCell<Vec<HeldQueue>>,
+    /// Whether the client's stream in the mailbox may have items of the run.
     pub(super) stream: Cell<bool>,
+    /// Connections that may be devices of the stream.
+    pub(super) devices: RefCell<BTreeSet<ConnectionId>>,
 }
 
 /// A connected client.
@@ -76,7 +99,27 @@ impl<'a> Run<'a> {
             subject,
             client,
             made: Made::default(),
+            calls: Cell::default(),
+            is_ending: Cell::default(),
+            unread_log: RefCell::default(),
         }
+    }
+
+    /// Drives checks until no call is in progress after which messages of others are hidden. The caller then drops them.
+    pub(super) async fn interrupt(&self, checks: impl Future<Output = ()>) {
+        self.is_ending.set(true);
+        let completed = async {
+            while self.calls.get() > 0 {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = completed => {}
+            () = checks => {}
+            () = sleep(INTERRUPT) => {}
+        }
+        self.is_ending.set(false);
     }
 
     /// Returns the worker's function name.
@@ -139,17 +182,28 @@ impl<'a> Run<'a> {
             });
         };
         self.made.messages.borrow_mut().insert(id.to_owned());
-        producer.send(message).await.map_err(|error| Cause {
-            is_denied: error.to_string().contains("AccessDenied"),
-            seen: format!("the outbound queue refused the message: {error}"),
-            remedy: "allow sqs:SendMessage on the outbound queue to your own role, and check QUEUE_URL"
-                .to_owned(),
+        producer.send(message).await.map_err(|error| {
+            let error = error.to_string();
+            let is_denied = error.contains("AccessDenied");
+            if is_denied {
+                self.arrived(id);
+            }
+            let actions = match is_of_key(&error) {
+                true => "kms:GenerateDataKey and kms:Decrypt on the key of the outbound queue",
+                false => "sqs:SendMessage on the outbound queue",
+            };
+            Cause {
+                is_denied,
+                seen: format!("the outbound queue refused the message: {error}"),
+                remedy: format!("allow {actions} to your own role, and check QUEUE_URL"),
+            }
         })
     }
 
     /// Notes that a message has arrived.
     pub(super) fn arrived(&self, id: &str) {
         self.made.messages.borrow_mut().remove(id);
+        self.made.dead_letters.borrow_mut().remove(id);
     }
 
     /// Connects a client, and finds its row.
@@ -165,6 +219,11 @@ impl<'a> Run<'a> {
             Err(error) => Err(error.to_string()),
         }
     }
+}
+
+/// Returns whether an error of SQS is about the queue's key.
+pub(super) fn is_of_key(error: &str) -> bool {
+    ["KmsAccessDenied", "KMS.AccessDenied"].iter().any(|code| error.contains(code))
 }
 
 /// Returns milliseconds with one decimal.

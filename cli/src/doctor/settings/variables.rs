@@ -13,12 +13,13 @@ use crate::doctor::{Check, Function, Subject, Verdict};
 type Functions = BTreeMap<String, Function>;
 
 /// Variables with a whole number, and their limits.
-const NUMBERS: [(&str, RangeInclusive<u64>); 7] = [
+const NUMBERS: [(&str, RangeInclusive<u64>); 8] = [
     ("AWAY_GRACE_SECONDS", 0..=3600),
     ("CONNECT_GRACE_SECONDS", 0..=3600),
     ("MAILBOX_MAX_MESSAGES", 100..=10_000),
     ("MAX_AGE_SECONDS", 1..=259_200),
     ("MAX_CONNECTIONS_PER_USER", 1..=1000),
+    ("MAX_PAYLOAD_BYTES", 8192..=131_072),
     ("MAX_POSTS_PER_SECOND", 1..=10_000),
     ("TIMEOUT_SECONDS", 1..=900),
 ];
@@ -43,7 +44,7 @@ struct Shared {
 
 const TABLE: &str = "streamer_connections";
 
-const SHARED: [Shared; 6] = [
+const SHARED: [Shared; 7] = [
     Shared {
         name: "CONNECTIONS_TABLE",
         defaults: &[("connect", TABLE), ("delivery", ""), ("disconnect", TABLE), ("mailbox", "")],
@@ -63,6 +64,11 @@ const SHARED: [Shared; 6] = [
         name: "MAILBOX_TABLE",
         defaults: &[("delivery", ""), ("mailbox", "")],
         verdict: Verdict::Failed,
+    },
+    Shared {
+        name: "MAX_PAYLOAD_BYTES",
+        defaults: &[("delivery", "131072"), ("mailbox", "131072")],
+        verdict: Verdict::Warning,
     },
     Shared {
         name: "RECEIPTS_QUEUE_URL",

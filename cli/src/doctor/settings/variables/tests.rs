@@ -142,3 +142,15 @@ fn endpoints_agree_or_are_aliases() {
     assert_eq!(verdict(&[], other), Verdict::Failed);
     assert_eq!(verdict(&[("WEBSOCKET_ENDPOINT_ALIASES", other)], other), Verdict::Ok);
 }
+
+#[test]
+fn payload_limit_is_bounded_and_shared() {
+    for (value, verdict) in [("8191", Verdict::Failed), ("8192", Verdict::Ok), ("131073", Verdict::Failed)] {
+        assert_eq!(of(&[("MAX_PAYLOAD_BYTES", value)]).verdict, verdict, "{value}");
+    }
+    for (value, verdict) in [("131072", Verdict::Ok), ("32768", Verdict::Warning)] {
+        let worker = worker_with(&[("MAX_PAYLOAD_BYTES", value)]);
+        let mailbox = function("mailbox", &[("WEBSOCKET_ENDPOINT", ENDPOINT)]);
+        assert_eq!(shared(&[worker, mailbox].into()).verdict, verdict, "{value}");
+    }
+}
