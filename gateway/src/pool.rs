@@ -54,6 +54,7 @@ pub struct Pool {
 struct State {
     clock: Clock,
     /// Idle HTTP/1.1 connections, in order of the end of their latest post.
+    #[expect(clippy::vec_box, reason = "a connection moves between this list and its posts without a copy")]
     idle: Vec<Box<Http1>>,
     /// HTTP/2 connections with the time of their latest post, in the order in which they were opened.
     shared: Vec<(Arc<Http2>, Instant)>,
