@@ -55,7 +55,7 @@ pub struct Http2 {
     answers: AtomicUsize,
     /// Whether a post has reported the loss of the connection.
     is_loss_reported: AtomicBool,
-    /// Notified when a post ends, and when the connection is closed.
+    /// Notified when a post ends, when the peer changes its limit, and when the connection is closed.
     changed: Arc<Notify>,
 }
 
@@ -65,8 +65,8 @@ pub struct Place(Arc<Http2>);
 
 impl Http2 {
     /// Starts HTTP/2 on a byte stream, and waits for the peer's settings, which limit the concurrent streams. Returns
-    /// the connection, and the future that drives it. `changed` is notified when a post ends and when the connection
-    /// is closed.
+    /// the connection, and the future that drives it. `changed` is notified when a post ends, when the peer changes its
+    /// limit, and when the connection is closed or takes no further posts.
     ///
     /// # Errors
     /// If the peer closes the connection or does not speak HTTP/2.
@@ -95,11 +95,12 @@ impl Http2 {
             is_loss_reported: AtomicBool::default(),
             changed: Arc::clone(&changed),
         });
+        let driven = Arc::downgrade(&http2);
         let pinging = ping(connection.ping_pong(), Arc::downgrade(&http2));
         let driving = async move {
             tokio::select! {
                 biased;
-                _ = connection => {}
+                () = drive(connection, driven, &changed) => {}
                 () = pinging => {}
             }
             changed.notify_one();
@@ -196,6 +197,24 @@ impl Drop for Place {
         self.0.posts.fetch_sub(1, Ordering::Relaxed);
         self.0.changed.notify_one();
     }
+}
+
+/// Drives the connection, and notifies `changed` when the peer changes its limit or announces to close.
+async fn drive<S>(mut connection: client::Connection<S, Bytes>, http2: Weak<Http2>, changed: &Notify)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut before = (connection.max_concurrent_send_streams(), true);
+    poll_fn(|context| {
+        let poll = connection.poll_unpin(context);
+        let is_open = http2.upgrade().is_some_and(|http2| http2.is_open());
+        let now = (connection.max_concurrent_send_streams(), is_open);
+        if mem::replace(&mut before, now) != now {
+            changed.notify_one();
+        }
+        poll.map(drop)
+    })
+    .await;
 }
 
 /// Pings the peer while posts are on the connection and none is answered, and ends when it does not reply.

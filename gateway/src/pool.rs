@@ -226,7 +226,10 @@ impl State {
     fn reuse(&mut self) -> Option<Connection> {
         let now = self.now();
         let is_recent = |since: Instant| now.saturating_duration_since(since) < IDLE_TIMEOUT;
-        self.shared.retain(|(shared, since)| is_recent(*since) && shared.is_open());
+        self.shared.retain(|(shared, since)| {
+            // A host may lower its limit to 0 to drain a connection.
+            is_recent(*since) && shared.is_open() && (shared.is_used() || shared.max_posts() > 0)
+        });
         if let Some((shared, since)) = self.shared.iter_mut().find(|(shared, _)| shared.has_place()) {
             *since = now;
             return Some(Connection::Http2(shared.take_place()));
@@ -251,8 +254,6 @@ impl State {
         self.opening < MAX_OPENING
             && self.opening.saturating_mul(places) < wanted
             && self.shared.len() + self.opening < max_shared.max(1)
-            // A host that allows no stream on an unused connection will allow none on another.
-            && self.shared.iter().all(|(shared, _)| shared.is_used())
     }
 
     fn now(&self) -> Instant {

@@ -72,6 +72,40 @@ async fn connections_are_limited() {
     assert_eq!(gateway.connections(), 3);
 }
 
+/// A host that drains a connection by its limit.
+#[tokio::test]
+async fn limit_of_zero_opens_another_connection() {
+    let gateway = FrameGateway::start(limit(1), |_, _, _| Reaction::Limit(0)).await.unwrap();
+    let api = trusting(&gateway).await;
+    gateway.release();
+    for number in 1..=3 {
+        assert_eq!(posts(&api, &payloads(1, 4)).await, [status(200, "")]);
+        assert_eq!(gateway.connections(), number);
+    }
+}
+
+/// The posts that wait arrive while the first post still holds its stream.
+#[tokio::test]
+async fn raised_limit_wakes_waiting_posts() {
+    let gateway = FrameGateway::start(limit(1), |_, index, _| match index {
+        0 => Reaction::Limit(10),
+        _ => Reaction::Hold,
+    });
+    let gateway = gateway.await.unwrap();
+    let api = tls_api(gateway.trusting(), &gateway.endpoint(), 1).await;
+    held(&gateway, &api, &payloads(10, 4), 10).await;
+    assert_eq!(gateway.connections(), 1);
+}
+
+/// The post that waits opens a connection while the first post still holds its stream.
+#[tokio::test]
+async fn goaway_wakes_waiting_posts() {
+    let gateway = FrameGateway::start(limit(1), |_, _, _| Reaction::Drain).await.unwrap();
+    let api = tls_api(gateway.trusting(), &gateway.endpoint(), 1).await;
+    held(&gateway, &api, &payloads(2, 4), 2).await;
+    assert_eq!(gateway.connections(), 2);
+}
+
 /// A post that begins when another ends does not overtake those that wait.
 #[tokio::test]
 async fn posts_wait_in_order_of_arrival() {

@@ -63,10 +63,7 @@ pub(super) async fn serve(
         while let Some(frame) = take_frame(&mut buffer) {
             let Some((id, payload)) = served.receive(frame).await? else { continue };
             seen.arrived.fetch_add(1, Ordering::Relaxed);
-            let mut reaction = script(connection, index, &payload);
-            if reaction == Reaction::Hold && *released.borrow() {
-                reaction = Reaction::Answer;
-            }
+            let reaction = script(connection, index, &payload);
             index += 1;
             if !served.react(reaction, id, payload).await? {
                 return served.stream.shutdown().await;
@@ -171,19 +168,25 @@ impl Served<'_> {
         if self.is_excluding {
             return Ok(true);
         }
-        if matches!(reaction, Reaction::Answer | Reaction::Hold | Reaction::Close) {
+        if !matches!(reaction, Reaction::Reset(_) | Reaction::Exclude) {
             lock(&self.seen.processed).push(payload);
             self.last = self.last.max(id);
         }
         match reaction {
             Reaction::Answer => self.answer(id).await?,
             Reaction::Hold => self.held.push(id),
+            Reaction::Limit(streams) => {
+                self.limits.streams = Some(streams);
+                self.announce().await?;
+                self.held.push(id);
+            }
             Reaction::Reset(code) => {
                 self.streams.remove(&id);
                 self.write(RST_STREAM, 0, id, &code.to_be_bytes()).await?;
             }
-            Reaction::Exclude | Reaction::Close => {
+            Reaction::Exclude | Reaction::Close | Reaction::Drain => {
                 self.is_excluding = true;
+                self.held.extend((reaction == Reaction::Drain).then_some(id));
                 let mut body = self.last.to_be_bytes().to_vec();
                 body.extend([0; 4]);
                 self.write(GOAWAY, 0, 0, &body).await?;
