@@ -1,7 +1,8 @@
 //! HTTP/2 (RFC 9113) for posts only, on the crate h2.
 //!
 //! A task drives each connection; posts open a stream each, and wait for its answer. A payload is queued whole, and
-//! leaves as the peer's flow control allows, so a small window delays a post and blocks no other.
+//! leaves as the peer's flow control allows. A stream's small window delays its own post. The connection's window is
+//! shared, so a peer that is slow to restore it delays all posts.
 
 use std::{
     future::{pending, poll_fn},
@@ -142,7 +143,8 @@ impl Http2 {
 
     async fn send(&self, post: &PostRequest<'_>) -> Result<PostResponse, Fault> {
         let sent = self.requests.clone().send_request(request(post), false);
-        let (answer, mut body) = sent.map_err(Fault::Unsent)?;
+        let (answer, mut body) =
+            sent.map_err(|error| if is_lost(&error) { Fault::Unsent(error) } else { Fault::Http2(error) })?;
         body.send_data(Bytes::clone(post.payload), true).map_err(Fault::Http2)?;
         let (head, body) = answer.await.map_err(Fault::Http2)?.into_parts();
         let status = head.status.as_u16();
@@ -217,14 +219,17 @@ where
     .await;
 }
 
-/// Pings the peer while posts are on the connection and none is answered, and ends when it does not reply.
+/// Pings the peer while posts are on the connection and none is answered. Ends when the peer does not reply, and 1 s
+/// after it finds the connection without posts and a place in the pool.
 async fn ping(pings: Option<PingPong>, http2: Weak<Http2>) {
     let Some(mut pings) = pings else { return pending().await };
     let mut answers = 0;
     loop {
         sleep(PING_TIMEOUT).await;
-        // Without posts and a place in the pool, the connection ends by itself.
-        let Some(http2) = http2.upgrade() else { return pending().await };
+        let Some(http2) = http2.upgrade() else {
+            // Without posts and a place in the pool, the connection ends by itself, unless the peer reads no more.
+            return sleep(PING_TIMEOUT).await;
+        };
         let before = mem::replace(&mut answers, http2.answers.load(Ordering::Relaxed));
         let is_waiting = http2.is_used() && before == answers;
         drop(http2);

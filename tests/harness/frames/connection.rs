@@ -36,6 +36,8 @@ struct Served<'a> {
     limits: Limits,
     /// The open streams by id, each with its payload and its window.
     streams: BTreeMap<u32, (Vec<u8>, u32)>,
+    /// The connection's window.
+    window: u32,
     held: Vec<u32>,
     /// The last stream that was processed.
     last: u32,
@@ -56,7 +58,8 @@ pub(super) async fn serve(
     let mut preface = [0; 24];
     stream.read_exact(&mut preface).await?;
     let (streams, held) = (BTreeMap::new(), Vec::new());
-    let mut served = Served { stream, seen, limits, streams, held, last: 0, is_excluding: false };
+    let window = DEFAULT_WINDOW;
+    let mut served = Served { stream, seen, limits, streams, window, held, last: 0, is_excluding: false };
     served.announce().await?;
     let (mut buffer, mut index) = (Vec::new(), 0);
     loop {
@@ -140,7 +143,7 @@ impl Served<'_> {
         Ok(None)
     }
 
-    /// Checks the stream's window, and opens it and the connection's by as many bytes again.
+    /// Takes the data from the windows of the stream and the connection. Restores a window when half of it is used.
     async fn receive_data(
         &mut self,
         stream: u32,
@@ -148,19 +151,33 @@ impl Served<'_> {
         is_end: bool,
     ) -> io::Result<Option<(u32, Vec<u8>)>> {
         let length = u32::try_from(data.len()).map_err(io::Error::other)?;
-        if length > 0 {
-            self.write(WINDOW_UPDATE, 0, 0, &length.to_be_bytes()).await?;
-        }
-        let Some((payload, window)) = self.streams.get_mut(&stream) else { return Ok(None) };
+        let mut window = self.window;
+        self.take(&mut window, DEFAULT_WINDOW, length, 0).await?;
+        self.window = window;
+        let Some((mut payload, mut window)) = self.streams.remove(&stream) else { return Ok(None) };
         payload.extend_from_slice(data);
-        let (is_within, whole) = (length <= *window, is_end.then(|| std::mem::take(payload)));
-        if !is_within {
-            self.violate(format!("{length} bytes"));
+        if !is_end {
+            self.take(&mut window, self.limits.window.unwrap_or(DEFAULT_WINDOW), length, stream).await?;
+        } else if length > window {
+            self.violate(format!("{length} bytes of {window}"));
         }
-        if length > 0 && !is_end {
-            self.write(WINDOW_UPDATE, 0, stream, &length.to_be_bytes()).await?;
-        }
+        let whole = is_end.then(|| std::mem::take(&mut payload));
+        self.streams.insert(stream, (payload, window));
         Ok(whole.map(|payload| (stream, payload)))
+    }
+
+    /// Takes bytes from a window, and restores it to `full` when half of it is used.
+    async fn take(&mut self, window: &mut u32, full: u32, length: u32, stream: u32) -> io::Result<()> {
+        match window.checked_sub(length) {
+            Some(left) => *window = left,
+            None => self.violate(format!("{length} bytes of {window}")),
+        }
+        let used = full - *window;
+        if used > 0 && *window <= full / 2 {
+            self.write(WINDOW_UPDATE, 0, stream, &used.to_be_bytes()).await?;
+            *window = full;
+        }
+        Ok(())
     }
 
     /// Reacts to a post, and returns whether the connection stays open.
