@@ -25,7 +25,7 @@ pub enum Fault {
     Http1(io::Error),
     /// An error of HTTP/2.
     Http2(h2::Error),
-    /// An HTTP/2 connection took no further post, so this one was not sent.
+    /// An HTTP/2 connection was lost before the post was sent.
     Unsent(h2::Error),
     /// No post on the connection was answered for 4 s.
     Silent,
@@ -54,13 +54,13 @@ impl Connection {
         }
     }
 
-    /// Returns whether the post may be sent again on another connection: this one worked before and was lost, or the
-    /// host has not processed the post. `was_used` is true if other posts have used the connection.
-    pub fn may_repeat(&self, fault: &Fault, was_used: bool) -> bool {
+    /// Returns whether the post may be sent again: the connection answered a post before and was lost, or the host has
+    /// not processed the post.
+    pub fn may_repeat(&self, fault: &Fault) -> bool {
         match (fault, self) {
-            (Fault::Http1(error), _) => {
+            (Fault::Http1(error), Self::Http1(connection)) => {
                 use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-                was_used
+                connection.idle_since.is_some()
                     && matches!(
                         error.kind(),
                         BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof
@@ -68,16 +68,17 @@ impl Connection {
             }
             (Fault::Unsent(_), _) => true,
             (Fault::Http2(error), Self::Http2(place)) => {
-                http2::is_unprocessed(error) || ((was_used || place.has_worked()) && http2::is_lost(error))
+                http2::is_unprocessed(error) || (place.has_worked() && http2::is_lost(error))
             }
-            (Fault::Http2(_) | Fault::Silent, _) => false,
+            (Fault::Http1(_) | Fault::Http2(_) | Fault::Silent, _) => false,
         }
     }
 
-    /// Returns whether no further post should use the connection. If the host ends a single stream, the others go on.
+    /// Returns whether no further post should use the connection. If the host refuses or resets a single stream, the
+    /// others go on.
     pub fn is_lost(&self, fault: &Fault) -> bool {
         match fault {
-            Fault::Http2(error) => http2::is_lost(error) || http2::is_unprocessed(error),
+            Fault::Http2(error) => http2::is_lost(error),
             Fault::Http1(_) | Fault::Unsent(_) | Fault::Silent => true,
         }
     }

@@ -1,7 +1,8 @@
 //! HTTP/2 (RFC 9113) for posts only, on the crate h2.
 //!
 //! A task drives each connection; posts open a stream each, and wait for its answer. A payload is queued whole, and
-//! leaves as the peer's flow control allows, so a small window delays a post and blocks no other.
+//! leaves as the peer's flow control allows. A stream's small window delays its own post. The connection's window is
+//! shared, so a peer that is slow to restore it delays all posts.
 
 use std::{
     future::{pending, poll_fn},
@@ -55,7 +56,7 @@ pub struct Http2 {
     answers: AtomicUsize,
     /// Whether a post has reported the loss of the connection.
     is_loss_reported: AtomicBool,
-    /// Notified when a post ends, and when the connection is closed.
+    /// Notified when a post ends, when the peer changes its limit, and when the connection is closed.
     changed: Arc<Notify>,
 }
 
@@ -65,8 +66,8 @@ pub struct Place(Arc<Http2>);
 
 impl Http2 {
     /// Starts HTTP/2 on a byte stream, and waits for the peer's settings, which limit the concurrent streams. Returns
-    /// the connection, and the future that drives it. `changed` is notified when a post ends and when the connection
-    /// is closed.
+    /// the connection, and the future that drives it. `changed` is notified when a post ends, when the peer changes its
+    /// limit, and when the connection is closed or takes no further posts.
     ///
     /// # Errors
     /// If the peer closes the connection or does not speak HTTP/2.
@@ -95,11 +96,12 @@ impl Http2 {
             is_loss_reported: AtomicBool::default(),
             changed: Arc::clone(&changed),
         });
+        let driven = Arc::downgrade(&http2);
         let pinging = ping(connection.ping_pong(), Arc::downgrade(&http2));
         let driving = async move {
             tokio::select! {
                 biased;
-                _ = connection => {}
+                () = drive(connection, driven, &changed) => {}
                 () = pinging => {}
             }
             changed.notify_one();
@@ -141,7 +143,8 @@ impl Http2 {
 
     async fn send(&self, post: &PostRequest<'_>) -> Result<PostResponse, Fault> {
         let sent = self.requests.clone().send_request(request(post), false);
-        let (answer, mut body) = sent.map_err(Fault::Unsent)?;
+        let (answer, mut body) =
+            sent.map_err(|error| if is_lost(&error) { Fault::Unsent(error) } else { Fault::Http2(error) })?;
         body.send_data(Bytes::clone(post.payload), true).map_err(Fault::Http2)?;
         let (head, body) = answer.await.map_err(Fault::Http2)?.into_parts();
         let status = head.status.as_u16();
@@ -198,14 +201,35 @@ impl Drop for Place {
     }
 }
 
-/// Pings the peer while posts are on the connection and none is answered, and ends when it does not reply.
+/// Drives the connection, and notifies `changed` when the peer changes its limit or announces to close.
+async fn drive<S>(mut connection: client::Connection<S, Bytes>, http2: Weak<Http2>, changed: &Notify)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut before = (connection.max_concurrent_send_streams(), true);
+    poll_fn(|context| {
+        let poll = connection.poll_unpin(context);
+        let is_open = http2.upgrade().is_some_and(|http2| http2.is_open());
+        let now = (connection.max_concurrent_send_streams(), is_open);
+        if mem::replace(&mut before, now) != now {
+            changed.notify_one();
+        }
+        poll.map(drop)
+    })
+    .await;
+}
+
+/// Pings the peer while posts are on the connection and none is answered. Ends when the peer does not reply, and 1 s
+/// after it finds the connection without posts and a place in the pool.
 async fn ping(pings: Option<PingPong>, http2: Weak<Http2>) {
     let Some(mut pings) = pings else { return pending().await };
     let mut answers = 0;
     loop {
         sleep(PING_TIMEOUT).await;
-        // Without posts and a place in the pool, the connection ends by itself.
-        let Some(http2) = http2.upgrade() else { return pending().await };
+        let Some(http2) = http2.upgrade() else {
+            // Without posts and a place in the pool, the connection ends by itself, unless the peer reads no more.
+            return sleep(PING_TIMEOUT).await;
+        };
         let before = mem::replace(&mut answers, http2.answers.load(Ordering::Relaxed));
         let is_waiting = http2.is_used() && before == answers;
         drop(http2);

@@ -1,8 +1,7 @@
 //! Connections to one host.
 //!
-//! With HTTP/1.1 a connection has one place for a post, and the pool keeps idle ones. With HTTP/2 it has as many as
-//! the host allows concurrent streams, and the pool opens another when all places are taken. Connections are let go
-//! when they have been idle for 50 s.
+//! With HTTP/1.1 a connection has one place for a post. With HTTP/2 it has as many as the host allows concurrent
+//! streams. The pool opens another when all places are taken, and closes those that have been idle for 50 s.
 //!
 //! A post that finds no place waits for the first of two turns: a place that another post leaves, or opening a
 //! connection, which few posts do at once. Turns come in order of arrival.
@@ -56,7 +55,7 @@ struct State {
     /// Idle HTTP/1.1 connections, in order of the end of their latest post.
     #[expect(clippy::vec_box, reason = "a connection moves between this list and its posts without a copy")]
     idle: Vec<Box<Http1>>,
-    /// HTTP/2 connections with the time of their latest post, in the order in which they were opened.
+    /// HTTP/2 connections with the time of their latest post. The oldest comes first, and those that refuse posts last.
     shared: Vec<(Arc<Http2>, Instant)>,
     /// The tasks that drive HTTP/2 connections.
     drivers: JoinSet<()>,
@@ -64,13 +63,13 @@ struct State {
     waiting: usize,
     /// Number of posts that open a connection.
     opening: usize,
-    /// Number of places on the latest connection, if one was opened.
+    /// Number of places on the latest connection, or 1 if none was opened. `None` until the first opening ends.
     places: Option<usize>,
 }
 
 /// How a post that needs a connection goes on.
 enum Turn {
-    /// With this connection, which other posts have used.
+    /// With this connection.
     Use(Connection),
     /// By opening a connection.
     Open,
@@ -101,7 +100,7 @@ impl Pool {
         self.state().clock.resume(wall, Instant::now());
         let mut repeats = 0;
         loop {
-            let (mut connection, was_used) = self.connect().await?;
+            let mut connection = self.connect().await?;
             match connection.send(post).await {
                 Ok((response, is_reusable)) => {
                     if is_reusable {
@@ -112,8 +111,10 @@ impl Pool {
                 Err(fault) => {
                     if connection.is_lost(&fault) {
                         self.retire(&connection);
+                    } else {
+                        self.defer(&connection);
                     }
-                    if repeats == MAX_REPEATS || !connection.may_repeat(&fault, was_used) {
+                    if repeats == MAX_REPEATS || !connection.may_repeat(&fault) {
                         return Err(connection.failure(&fault));
                     }
                     repeats += 1;
@@ -122,22 +123,22 @@ impl Pool {
         }
     }
 
-    /// Returns a connection, and whether other posts have used it.
-    async fn connect(&self) -> Result<(Connection, bool), Failure> {
+    /// Returns a connection with a place for the post.
+    async fn connect(&self) -> Result<Connection, Failure> {
         let turn = {
             let mut state = self.state();
             if state.waiting == 0 { state.turn(self.max_idle) } else { None }
         };
         // Boxed because it is rare and large: a post's future is moved, and contains all futures that it awaits.
         match turn {
-            Some(Turn::Use(connection)) => Ok((connection, true)),
+            Some(Turn::Use(connection)) => Ok(connection),
             Some(Turn::Open) => Box::pin(self.open()).await,
             None => Box::pin(self.wait()).await,
         }
     }
 
     /// Waits for a turn behind the posts that wait already.
-    async fn wait(&self) -> Result<(Connection, bool), Failure> {
+    async fn wait(&self) -> Result<Connection, Failure> {
         let turn = {
             let waiting = Waiting::begin(self);
             let _first = self.first.lock().await;
@@ -151,13 +152,13 @@ impl Pool {
             turn
         };
         match turn {
-            Turn::Use(connection) => Ok((connection, true)),
+            Turn::Use(connection) => Ok(connection),
             Turn::Open => self.open().await,
         }
     }
 
     /// Opens a connection as [`Turn::Open`] allows, and takes a place on it.
-    async fn open(&self) -> Result<(Connection, bool), Failure> {
+    async fn open(&self) -> Result<Connection, Failure> {
         let _opening = Opening(self);
         let opened = self.opener.open(&self.changed).await?;
         let mut state = self.state();
@@ -172,7 +173,7 @@ impl Pool {
             }
         };
         state.places = Some(places.max(1));
-        Ok((connection, false))
+        Ok(connection)
     }
 
     /// Keeps an HTTP/1.1 connection for the next post. At `max_idle` idle connections it is closed instead.
@@ -198,6 +199,13 @@ impl Pool {
                 state.shared.retain(|(shared, _)| !Arc::ptr_eq(shared, lost.connection()));
             }
         }
+    }
+
+    /// Lets further posts prefer other HTTP/2 connections, because this one has ended the stream of a post.
+    fn defer(&self, connection: &Connection) {
+        let Connection::Http2(place) = connection else { return };
+        // A stable sort keeps the order of the others.
+        self.state().shared.sort_by_key(|(shared, _)| Arc::ptr_eq(shared, place.connection()));
     }
 
     /// Changes the state, and wakes the first post that waits.
@@ -227,7 +235,10 @@ impl State {
     fn reuse(&mut self) -> Option<Connection> {
         let now = self.now();
         let is_recent = |since: Instant| now.saturating_duration_since(since) < IDLE_TIMEOUT;
-        self.shared.retain(|(shared, since)| is_recent(*since) && shared.is_open());
+        self.shared.retain(|(shared, since)| {
+            // A host may lower its limit to 0 to drain a connection.
+            is_recent(*since) && shared.is_open() && (shared.is_used() || shared.max_posts() > 0)
+        });
         if let Some((shared, since)) = self.shared.iter_mut().find(|(shared, _)| shared.has_place()) {
             *since = now;
             return Some(Connection::Http2(shared.take_place()));
@@ -244,7 +255,7 @@ impl State {
     }
 
     /// Returns whether a post should open a connection: the connections that are being opened have too few places.
-    /// Before the first is open, its number of places is unknown, and one is enough.
+    /// Until the first opening ends, its number of places is unknown, and one is enough.
     fn may_open(&self, max_shared: usize) -> bool {
         let Some(places) = self.places else { return self.opening == 0 };
         // Each post that opens a connection needs a place, too.
@@ -252,8 +263,6 @@ impl State {
         self.opening < MAX_OPENING
             && self.opening.saturating_mul(places) < wanted
             && self.shared.len() + self.opening < max_shared.max(1)
-            // A host that allows no stream on an unused connection will allow none on another.
-            && self.shared.iter().all(|(shared, _)| shared.is_used())
     }
 
     fn now(&self) -> Instant {
@@ -282,6 +291,10 @@ struct Opening<'a>(&'a Pool);
 
 impl Drop for Opening<'_> {
     fn drop(&mut self) {
-        self.0.update(|state| state.opening -= 1);
+        self.0.update(|state| {
+            state.opening -= 1;
+            // If the host is unreachable, several posts find out at once, before their own time is over.
+            state.places.get_or_insert(1);
+        });
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures::future::{join, join_all};
+use streamer_gateway::PostResult;
 use streamer_tests::{DEADLINE, eventually, tls::TlsGateway};
 use tokio::{net::TcpListener, time::timeout};
 use tokio_rustls::LazyConfigAcceptor;
@@ -20,6 +21,19 @@ async fn http2_is_offered_before_http1() {
     };
     let (offered, _) = join(offered, timeout(Duration::from_secs(1), post(&api, "c"))).await;
     assert_eq!(offered, [&b"h2"[..], b"http/1.1"]);
+}
+
+/// A host accepts connections and does not shake hands, so each opening fails after two attempts of 2 s. Without an
+/// open connection, the first post opens one alone, and then eight at once.
+#[tokio::test]
+async fn unreachable_host_fails_posts_together() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let api = api(&format!("https://127.0.0.1:{}/stage", listener.local_addr().unwrap().port())).await;
+    tokio::time::pause();
+    let posts = join_all((0..9).map(|_| post(&api, "c")));
+    let results = timeout(Duration::from_secs(9), posts).await.unwrap();
+    let is_handshake = |result: &_| matches!(result, PostResult::Broken(error) if error.contains("no TLS"));
+    assert!(results.iter().all(is_handshake), "{results:?}");
 }
 
 /// The first handshake shows that the host uses HTTP/1.1. Then eight posts open a connection each, and the others

@@ -33,6 +33,11 @@ pub enum Reaction {
     Answer,
     /// Processes it, and answers 200 when [`FrameGateway::release`] is called.
     Hold,
+    /// Announces this limit of concurrent streams, and holds the post like [`Hold`](Self::Hold).
+    Limit(u32),
+    /// Sends a GOAWAY that includes it, holds it like [`Hold`](Self::Hold), and ignores all later posts of the
+    /// connection.
+    Drain,
     /// Processes it, and closes the connection after a GOAWAY that includes it.
     Close,
     /// Resets its stream with this code.

@@ -49,8 +49,8 @@ pub(crate) fn trusting(certificate: &CertificateDer<'static>) -> ClientConfig {
         .with_no_client_auth()
 }
 
-/// A gateway on HTTP/1.1 over TLS that answers every post with 200. Of the handshakes it completes the first, and the
-/// others when it is told to. It runs until it is dropped.
+/// A gateway on HTTP/1.1 over TLS that answers every post with 200. Completes the first handshake at once and the
+/// others after [`release`](Self::release). It runs until it is dropped.
 #[derive(Debug)]
 pub struct TlsGateway {
     address: SocketAddr,

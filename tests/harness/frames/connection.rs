@@ -36,6 +36,8 @@ struct Served<'a> {
     limits: Limits,
     /// The open streams by id, each with its payload and its window.
     streams: BTreeMap<u32, (Vec<u8>, u32)>,
+    /// The connection's window.
+    window: u32,
     held: Vec<u32>,
     /// The last stream that was processed.
     last: u32,
@@ -56,17 +58,15 @@ pub(super) async fn serve(
     let mut preface = [0; 24];
     stream.read_exact(&mut preface).await?;
     let (streams, held) = (BTreeMap::new(), Vec::new());
-    let mut served = Served { stream, seen, limits, streams, held, last: 0, is_excluding: false };
+    let window = DEFAULT_WINDOW;
+    let mut served = Served { stream, seen, limits, streams, window, held, last: 0, is_excluding: false };
     served.announce().await?;
     let (mut buffer, mut index) = (Vec::new(), 0);
     loop {
         while let Some(frame) = take_frame(&mut buffer) {
             let Some((id, payload)) = served.receive(frame).await? else { continue };
             seen.arrived.fetch_add(1, Ordering::Relaxed);
-            let mut reaction = script(connection, index, &payload);
-            if reaction == Reaction::Hold && *released.borrow() {
-                reaction = Reaction::Answer;
-            }
+            let reaction = script(connection, index, &payload);
             index += 1;
             if !served.react(reaction, id, payload).await? {
                 return served.stream.shutdown().await;
@@ -143,7 +143,7 @@ impl Served<'_> {
         Ok(None)
     }
 
-    /// Checks the stream's window, and opens it and the connection's by as many bytes again.
+    /// Takes the data from the windows of the stream and the connection. Restores a window when half of it is used.
     async fn receive_data(
         &mut self,
         stream: u32,
@@ -151,19 +151,33 @@ impl Served<'_> {
         is_end: bool,
     ) -> io::Result<Option<(u32, Vec<u8>)>> {
         let length = u32::try_from(data.len()).map_err(io::Error::other)?;
-        if length > 0 {
-            self.write(WINDOW_UPDATE, 0, 0, &length.to_be_bytes()).await?;
-        }
-        let Some((payload, window)) = self.streams.get_mut(&stream) else { return Ok(None) };
+        let mut window = self.window;
+        self.take(&mut window, DEFAULT_WINDOW, length, 0).await?;
+        self.window = window;
+        let Some((mut payload, mut window)) = self.streams.remove(&stream) else { return Ok(None) };
         payload.extend_from_slice(data);
-        let (is_within, whole) = (length <= *window, is_end.then(|| std::mem::take(payload)));
-        if !is_within {
-            self.violate(format!("{length} bytes"));
+        if !is_end {
+            self.take(&mut window, self.limits.window.unwrap_or(DEFAULT_WINDOW), length, stream).await?;
+        } else if length > window {
+            self.violate(format!("{length} bytes of {window}"));
         }
-        if length > 0 && !is_end {
-            self.write(WINDOW_UPDATE, 0, stream, &length.to_be_bytes()).await?;
-        }
+        let whole = is_end.then(|| std::mem::take(&mut payload));
+        self.streams.insert(stream, (payload, window));
         Ok(whole.map(|payload| (stream, payload)))
+    }
+
+    /// Takes bytes from a window, and restores it to `full` when half of it is used.
+    async fn take(&mut self, window: &mut u32, full: u32, length: u32, stream: u32) -> io::Result<()> {
+        match window.checked_sub(length) {
+            Some(left) => *window = left,
+            None => self.violate(format!("{length} bytes of {window}")),
+        }
+        let used = full - *window;
+        if used > 0 && *window <= full / 2 {
+            self.write(WINDOW_UPDATE, 0, stream, &used.to_be_bytes()).await?;
+            *window = full;
+        }
+        Ok(())
     }
 
     /// Reacts to a post, and returns whether the connection stays open.
@@ -171,19 +185,25 @@ impl Served<'_> {
         if self.is_excluding {
             return Ok(true);
         }
-        if matches!(reaction, Reaction::Answer | Reaction::Hold | Reaction::Close) {
+        if !matches!(reaction, Reaction::Reset(_) | Reaction::Exclude) {
             lock(&self.seen.processed).push(payload);
             self.last = self.last.max(id);
         }
         match reaction {
             Reaction::Answer => self.answer(id).await?,
             Reaction::Hold => self.held.push(id),
+            Reaction::Limit(streams) => {
+                self.limits.streams = Some(streams);
+                self.announce().await?;
+                self.held.push(id);
+            }
             Reaction::Reset(code) => {
                 self.streams.remove(&id);
                 self.write(RST_STREAM, 0, id, &code.to_be_bytes()).await?;
             }
-            Reaction::Exclude | Reaction::Close => {
+            Reaction::Exclude | Reaction::Close | Reaction::Drain => {
                 self.is_excluding = true;
+                self.held.extend((reaction == Reaction::Drain).then_some(id));
                 let mut body = self.last.to_be_bytes().to_vec();
                 body.extend([0; 4]);
                 self.write(GOAWAY, 0, 0, &body).await?;
