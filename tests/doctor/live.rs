@@ -99,7 +99,7 @@ impl Patient {
     }
 
     /// Examines as another user than the command's own.
-    fn as_user(mut self, user: &str) -> anyhow::Result<Self> {
+    fn for_user(mut self, user: &str) -> anyhow::Result<Self> {
         self.token = self.stack.issuer.token(&self.tenant, user, TOKEN_LIFETIME)?;
         self.user = user.to_owned();
         Ok(self)

@@ -125,7 +125,7 @@ async fn receipt_taken_by_consumer_is_skipped() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn kept_message_of_user_survives() -> anyhow::Result<()> {
-    let patient = Patient::whole("doctor-user").await?.as_user("anna")?;
+    let patient = Patient::whole("doctor-user").await?.for_user("anna")?;
     let (stream, mailbox, now) = (patient.stream()?, patient.stack.mailbox(), SystemTime::now());
     let id = MessageId::new("order-17")?;
     let until = now + Duration::from_secs(600);
@@ -145,7 +145,7 @@ async fn kept_message_of_user_survives() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn user_without_mailbox_keeps_no_message() -> anyhow::Result<()> {
-    let patient = Patient::whole("doctor-new-user").await?.as_user("ben")?;
+    let patient = Patient::whole("doctor-new-user").await?.for_user("ben")?;
     let report = patient.examine().await?;
     assert_eq!(report.verdict("mailbox.kept"), "ok", "{:?}", report.output);
     let (stream, mailbox) = (patient.stream()?, patient.stack.mailbox());

@@ -76,7 +76,7 @@ impl Run<'_> {
         let lines = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         let is_failure = |line: &Value| {
             let message = line["message"].as_str().unwrap_or_default();
-            line["queue"] == url && QUEUE_FAILURES.iter().any(|failure| *failure == message)
+            line["queue"] == url && QUEUE_FAILURES.contains(&message)
         };
         let failures: Vec<_> = lines.filter(is_failure).collect();
         let text = failures.iter().rev().find_map(|line| line["cause"].as_str());

@@ -56,7 +56,7 @@ fn key_has_both_parts() {
     let verdict = |schema: &[KeySchemaElement]| key("mailbox_table.key", schema, &expected).verdict;
     let (stream, item) = (element("stream", KeyType::Hash), element("item", KeyType::Range));
     assert_eq!(verdict(&[stream.clone(), item]), Verdict::Ok);
-    assert_eq!(verdict(&[stream.clone()]), Verdict::Failed);
+    assert_eq!(verdict(std::slice::from_ref(&stream)), Verdict::Failed);
     assert_eq!(verdict(&[stream, element("other", KeyType::Range)]), Verdict::Failed);
 }
 
