@@ -18,7 +18,7 @@ use futures::{StreamExt, stream};
 use serde_json::json;
 use streamer_connections::ConnectionTable;
 use streamer_environment::aws;
-use streamer_gateway::{Gateway, ManagementApi};
+use streamer_gateway::{Gateway, ManagementApi, PayloadLimit};
 use streamer_message::{ConnectionId, MessageId};
 use streamer_producer::{Message, Producer};
 use streamer_queue::{Queue, ReceiptsQueue};

@@ -78,7 +78,7 @@ impl Patient {
             [("CONNECT_GRACE_SECONDS", "0"), ("MAILBOX_TABLE", ""), ("WEBSOCKET_ENDPOINT_ALIASES", alias)];
         let variables = own.iter().chain(variables).map(|(name, value)| (*name, (*value).to_owned()));
         let overrides = Overrides {
-            visibility_timeout: Some(Duration::from_secs(30)),
+            visibility_timeout: Some(Duration::from_secs(10)),
             environment: BTreeMap::from([("delivery", variables.collect())]),
             ..Overrides::default()
         };

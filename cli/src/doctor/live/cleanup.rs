@@ -36,8 +36,8 @@ struct Summary {
     removed: Vec<String>,
     /// Items that remain, each with its remedy.
     left: Vec<(String, String)>,
-    /// Messages that go without a remedy.
-    passing: Vec<String>,
+    /// Notes about items that need no remedy.
+    notes: Vec<String>,
 }
 
 impl Summary {
@@ -67,17 +67,17 @@ pub(super) async fn clean(run: &Run<'_>) -> Check {
         let item = format!("items that were not removed within {} s", LIMIT.as_secs());
         summary.left(item, format!("look for ids that begin with {}", run.id));
     }
-    let Summary { removed, left, passing } = summary;
+    let Summary { removed, left, notes } = summary;
     let removed = match removed.is_empty() {
         true => "nothing is left".to_owned(),
         false => format!("removed {}", removed.join(", ")),
     };
     if left.is_empty() {
-        return Check::ok(NAME, expected, [vec![removed], passing].concat().join("; "));
+        return Check::ok(NAME, expected, [vec![removed], notes].concat().join("; "));
     }
     let (items, mut remedies): (Vec<_>, Vec<_>) = left.into_iter().unzip();
     remedies.dedup();
-    let seen = [vec![format!("left: {}", items.join(", "))], passing].concat().join("; ");
+    let seen = [vec![format!("left: {}", items.join(", "))], notes].concat().join("; ");
     Check::warning(NAME, expected, seen, remedies.join("; "))
 }
 
@@ -171,9 +171,11 @@ async fn take_messages(run: &Run<'_>, summary: &mut Summary) {
     let left = missing();
     if left > 0 {
         let messages = count(left, "message", "messages");
-        summary.passing.push(format!(
-            "{messages} left to the worker, which drops messages {expiry} s after their sending ({cause})"
-        ));
+        let item = format!(
+            "{messages} of the worker, which drops messages {expiry} s after their sending ({cause})"
+        );
+        let id = &run.id;
+        summary.left(item, format!("wait; a worker that fails turns them into dead letters and receipts, whose ids begin with {id}"));
     }
 }
 
@@ -189,14 +191,21 @@ async fn take_receipts(run: &Run<'_>, summary: &mut Summary) {
             if taken > 0 {
                 summary.removed.push(count(taken, "receipt", "receipts"));
             }
-            "not found: another consumer may have taken them".to_owned()
+            None
         }
-        Err(not_open) => not_open.to_string(),
+        Err(not_open) => Some(not_open.to_string()),
     };
     let left = run.made.receipts.get();
-    if left > 0 {
-        let remedy = format!("ignore receipts whose ids begin with {}", run.id);
-        summary.left(format!("{} ({cause})", count(left, "receipt", "receipts")), remedy);
+    if left == 0 {
+        return;
+    }
+    let receipts = count(left, "receipt", "receipts");
+    match cause {
+        Some(cause) => {
+            let remedy = format!("ignore receipts whose ids begin with {}", run.id);
+            summary.left(format!("{receipts} ({cause})"), remedy);
+        }
+        None => summary.notes.push(format!("{receipts} not found, perhaps taken by another consumer")),
     }
 }
 

@@ -23,9 +23,9 @@ use crate::{
 /// Difference between this machine's clock and AWS's with which the checks work.
 pub(super) const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
-/// Time for which a message of a check is worth delivering: 45 s, and more for a clock that is behind. A message that
-/// cannot be delivered leaves the queue then.
-pub(super) const EXPIRY: Duration = Duration::from_secs(45 + CLOCK_SKEW.as_secs());
+/// Time for which a message of a check is worth delivering. It leaves 15 s for a clock that is a minute behind. A message
+/// that cannot be delivered leaves the queue then.
+pub(super) const EXPIRY: Duration = Duration::from_secs(75);
 
 /// Maximum time for calls that are not interrupted.
 const INTERRUPT: Duration = Duration::from_secs(5);
