@@ -110,7 +110,7 @@ impl Doctor {
         let mut report = Report { deployment: name.clone(), checks: Vec::new() };
         let mut done = |check: Check| {
             if !self.json {
-                // A closed pipe does not end the checks, which remove what they made.
+                // A closed pipe does not end the checks, which remove their rows and messages.
                 let lines = check.lines(Paint::stdout(), width());
                 lines.iter().for_each(|line| _ = writeln!(stdout(), "{line}"));
             }

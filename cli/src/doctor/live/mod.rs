@@ -103,7 +103,7 @@ At the end, also after Ctrl-C, it removes all of that."
     )
 }
 
-/// Runs the checks, each through `done` when it ends, and removes what they made. Returns the signal that ended them
+/// Runs the checks, each through `done` when it ends, and removes all that the checks made. Returns the signal that ended them
 /// early, if one did.
 pub async fn examine(subject: &Subject, client: &Client, done: &mut impl FnMut(Check)) -> Option<Signal> {
     let (run, stopped) = (Run::new(subject, client), shutdown::requested());
