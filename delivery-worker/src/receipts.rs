@@ -142,19 +142,37 @@ impl Account {
             self.rest = Some(outcome).filter(|outcome| *outcome != ReceiptOutcome::Expanded);
             return;
         }
-        if !self.is_counted(outcome, pair.connection.as_ref()) {
-            self.settle(outcome, u64::from(pair.connection.is_some()));
+        if let Some(connection) = &pair.connection {
+            self.count(outcome, connection);
         }
         self.improve(outcome);
     }
 
-    /// Returns whether an earlier attempt has counted a user's connection as gone, and notes those that are gone now.
-    fn is_counted(&mut self, outcome: ReceiptOutcome, connection: Option<&ConnectionId>) -> bool {
-        match (&self.asked.to, outcome, connection) {
-            (Some(Audience::User { .. }), ReceiptOutcome::Gone, Some(connection)) => {
-                !self.gone.insert(connection.clone())
+    /// Counts a connection. A user's connection that was gone may be tried again: it counts once, with its last outcome.
+    fn count(&mut self, outcome: ReceiptOutcome, connection: &ConnectionId) {
+        if let Some(Audience::User { .. }) = self.asked.to {
+            let is_gone = outcome == ReceiptOutcome::Gone;
+            let was_gone = match is_gone {
+                true => !self.gone.insert(connection.clone()),
+                false => self.gone.remove(connection),
+            };
+            if was_gone && is_gone {
+                return;
             }
-            _ => false,
+            if was_gone {
+                self.uncount_gone();
+            }
+        }
+        self.settle(outcome, 1);
+    }
+
+    /// Takes back the count of a connection that was gone.
+    fn uncount_gone(&mut self) {
+        let gone = self.settled.entry(ReceiptOutcome::Gone).or_default();
+        *gone = gone.saturating_sub(1);
+        if *gone == 0 {
+            self.settled.remove(&ReceiptOutcome::Gone);
+            self.outcome = self.outcome.filter(|outcome| *outcome != ReceiptOutcome::Gone);
         }
     }
 

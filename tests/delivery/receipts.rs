@@ -304,6 +304,26 @@ mod attempts {
         Ok(())
     }
 
+    /// The last outcome of a connection counts.
+    #[tokio::test(start_paused = true)]
+    async fn connection_after_gone_counts_once() -> anyhow::Result<()> {
+        for (later_status, outcome) in [(413, ReceiptOutcome::Rejected), (200, ReceiptOutcome::Delivered)] {
+            let rig = Rig::new(by_name());
+            connect(&rig, &["410-a", "429-b"]).await;
+            rig.invoke(batch([asking(message_to_anna("m"))])).await?;
+            let back = rig.handed_back().remove(0).body;
+            let later =
+                answering(move |connection| status(if connection == "410-a" { later_status } else { 200 }));
+            let later = Rig::new(later);
+            connect(&later, &["410-a", "429-b"]).await;
+            later.invoke(batch([back])).await?;
+            let mut expected = counts([(ReceiptOutcome::Delivered, 1)]);
+            *expected.entry(outcome).or_default() += 1;
+            assert_eq!(only(&later), (ReceiptOutcome::Delivered, expected), "{later_status}");
+        }
+        Ok(())
+    }
+
     /// The counts of a user's message span its connections, also of a client that reconnects.
     #[tokio::test(start_paused = true)]
     async fn reconnected_user_is_counted() -> anyhow::Result<()> {
