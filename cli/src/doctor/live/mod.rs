@@ -2,8 +2,8 @@
 //!
 //! - `run` has what all checks share, and notes what they make. `cleanup` removes it, also after Ctrl-C.
 //! - `net`, `probe` and `answer` post to the management endpoint and read its answers byte by byte. `socket` is a client
-//!   that counts frames. `take` takes the run's own messages off a queue, and
-//!   `kept` removes its items from the mailbox. `cause` finds out why a message is missing.
+//!   that counts frames. `take` takes the run's own messages off a queue, and `kept` removes its items from the mailbox.
+//!   `cause` finds out why a message is missing.
 //! - `endpoint`, `connect`, `delivery`, `post`, `mailbox` and `permissions` are the checks, in this order.
 
 mod answer;

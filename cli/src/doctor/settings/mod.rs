@@ -3,11 +3,11 @@
 //! Each rule is a function from the values that AWS answered to a [`Check`]. A resource that cannot be read gives one
 //! skipped check, which names the action that the credentials lack.
 //!
-//! - [`queue`]: the outbound queue. [`dead_letters`], [`receipts`]: the others. [`policy`]: queue policies.
-//! - [`mapping`]: the event source mapping. [`functions`]: the functions. [`variables`]: their environment variables.
-//! - [`table`]: the connection table and the mailbox table. [`api`]: the WebSocket API.
-//! - [`clock`]: this machine's clock. [`quotas`]: the account's quotas.
-//! - [`read`]: bounded reads.
+//! - `queue`: the outbound queue. `dead_letters`, `receipts`: the others. `policy`: queue policies.
+//! - `mapping`: the event source mapping. `functions`: the functions. `variables`: their environment variables.
+//! - `table`: the connection table and the mailbox table. `api`: the WebSocket API.
+//! - `clock`: this machine's clock. `quotas`: the account's quotas.
+//! - `read`: bounded reads.
 
 mod api;
 pub mod clock;
