@@ -159,20 +159,10 @@ async fn too_large(run: &Run<'_>, probe: &Probe, session: Option<&Session>) -> C
     let Some(session) = session else { return Check::skipped(NAME, expected, "no client is connected") };
     let payload = payload(&format!("{}-over", run.id), PAYLOAD_BYTES + 1);
     match probe.post_once(session.row.connection_id.as_str(), payload).await {
-        Ok(answer) if answer.status == 413 => {
-            Check::ok(NAME, expected, answer.describe()).with_values(shape(&answer))
+        Ok(answer) => {
+            let remedy = "report this answer: the worker takes 413 as the sign that a payload is too large";
+            refused(run, NAME, &answer, 413, remedy)
         }
-        Ok(answer) if run.subject.is_local => {
-            let seen = format!("{}; the emulator differs from API Gateway", answer.describe());
-            Check::skipped(NAME, expected, seen).with_values(shape(&answer))
-        }
-        Ok(answer) => Check::warning(
-            NAME,
-            expected,
-            answer.describe(),
-            "report this answer: the worker takes 413 as the sign that a payload is too large",
-        )
-        .with_values(shape(&answer)),
         Err(error) => {
             Check::warning(NAME, expected, error, "report this: the connection broke without an answer")
         }
@@ -184,22 +174,26 @@ async fn malformed(run: &Run<'_>, probe: &Probe) -> Check {
     const NAME: &str = NAMES[4];
     let expected = expected(NAME);
     match probe.post_once("not-a-connection", "{}").await {
-        Ok(answer) if answer.status == 400 => {
-            Check::ok(NAME, expected, answer.describe()).with_values(shape(&answer))
+        Ok(answer) => {
+            let remedy =
+                "none is needed if this is 410, which the worker takes as gone; report any other status";
+            refused(run, NAME, &answer, 400, remedy)
         }
-        Ok(answer) if run.subject.is_local => {
-            let seen = format!("{}; the emulator differs from API Gateway", answer.describe());
-            Check::skipped(NAME, expected, seen).with_values(shape(&answer))
-        }
-        Ok(answer) => Check::warning(
-            NAME,
-            expected,
-            answer.describe(),
-            "none is needed if this is 410, which the worker takes as gone; report any other status",
-        )
-        .with_values(shape(&answer)),
         Err(error) => Check::failed(NAME, expected, error, "check WEBSOCKET_ENDPOINT"),
     }
+}
+
+/// Returns the check of a post that API Gateway should refuse with `status`. The emulator does not.
+fn refused(run: &Run<'_>, name: &'static str, answer: &Answer, status: u16, remedy: &str) -> Check {
+    let (expected, seen) = (expected(name), answer.describe());
+    let check = if answer.status == status {
+        Check::ok(name, expected, seen)
+    } else if run.subject.is_local {
+        Check::skipped(name, expected, format!("{seen}; the emulator differs from API Gateway"))
+    } else {
+        Check::warning(name, expected, seen, remedy)
+    };
+    check.with_values(shape(answer))
 }
 
 /// Closes the client's connection, and checks that its row is removed and that posts get 410.
