@@ -10,7 +10,7 @@ pub(in crate::commands) const VARIABLE: &str = "STREAMER_TOKEN";
 /// Reads a token from a file, or else from the variable. `needed_by` is the flag that needs one.
 ///
 /// # Errors
-/// When there is none, or it has characters that no token has.
+/// When neither has a token, or it has characters that no token has.
 pub(in crate::commands) fn read(file: Option<&Path>, needed_by: &str) -> anyhow::Result<String> {
     let token = match file {
         Some(path) => fs::read_to_string(path)

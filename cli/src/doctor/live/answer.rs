@@ -25,7 +25,7 @@ pub(super) enum Framing {
     /// `Transfer-Encoding: chunked`.
     Chunked,
     /// The status has no body.
-    NoBody,
+    Bodiless,
     /// The body ends with the connection.
     UntilClose,
 }
@@ -55,7 +55,7 @@ impl Framing {
         match self {
             Self::Length => "content-length",
             Self::Chunked => "chunked",
-            Self::NoBody => "no body",
+            Self::Bodiless => "no body",
             Self::UntilClose => "until the connection closes",
         }
     }
@@ -109,7 +109,7 @@ impl Answer {
         let length = length_of(&String::from_utf8_lossy(&head)).unwrap_or(0).min(MAX_BYTES);
         let body = async {
             match answer.framing {
-                Framing::NoBody => Ok(Vec::new()),
+                Framing::Bodiless => Ok(Vec::new()),
                 Framing::Length => exactly(stream, buffer, length).await,
                 Framing::Chunked => chunks(stream, buffer).await,
                 Framing::UntilClose => {
@@ -140,7 +140,7 @@ impl Answer {
             headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.to_ascii_lowercase())
         };
         let framing = if status == 204 || status == 304 {
-            Framing::NoBody
+            Framing::Bodiless
         } else if value("transfer-encoding").is_some_and(|coding| coding.ends_with("chunked")) {
             Framing::Chunked
         } else if value("content-length").is_some() {

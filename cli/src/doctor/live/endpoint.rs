@@ -195,7 +195,7 @@ fn framing(answer: &Answer) -> Check {
             "each post needs a connection of its own: remove proxies between the worker and API Gateway, or lower \
              requests_per_second",
         ),
-        Framing::Length | Framing::Chunked | Framing::NoBody => Check::ok(NAME, expected, seen),
+        Framing::Length | Framing::Chunked | Framing::Bodiless => Check::ok(NAME, expected, seen),
     };
     check.with_values(values)
 }

@@ -1,4 +1,4 @@
-//! What the checks of one run share, and what they have made.
+//! The state that all checks of one run share, and a note of each row and message that they made.
 
 use std::{
     cell::{Cell, RefCell},

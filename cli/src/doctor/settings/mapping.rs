@@ -87,7 +87,7 @@ fn concurrency(mapping: &Mapping) -> Option<i32> {
 pub(super) enum Limit {
     /// It could not be read.
     Unknown,
-    /// There is none.
+    /// No limit is set.
     Unlimited,
     /// At most so many.
     UpTo(i32),
