@@ -107,16 +107,16 @@ pub struct Parts {
 
 impl Receipt {
     /// Returns whether the receipt replaces another one about the same message, part and connection: it has the better
-    /// outcome, or the same with better counts, or it is later. So the order in which they are read does not matter.
+    /// outcome, or the same with better counts, or it is later. Of receipts that are equal in these, it is always the
+    /// same one, so the order in which they are read does not matter.
     #[must_use]
     pub fn is_better_than(&self, other: &Self) -> bool {
         let counts = |receipt: &Self| {
             ReceiptOutcome::ALL.map(|outcome| receipt.connections.get(&outcome).copied().unwrap_or_default())
         };
-        let rank = |receipt: &Self| (Reverse(receipt.outcome), counts(receipt), receipt.at);
-        let texts =
-            |receipt: &Self| (receipt.attempts, receipt.parts.as_ref().map(|parts| parts.prefix.clone()));
-        (rank(self), texts(self)) > (rank(other), texts(other))
+        let rank = |receipt: &Self| (Reverse(receipt.outcome), counts(receipt), receipt.at, receipt.attempts);
+        let text = |receipt: &Self| serde_json::to_string(receipt).unwrap_or_default();
+        rank(self).cmp(&rank(other)).then_with(|| text(self).cmp(&text(other))).is_gt()
     }
 
     /// Returns the time of the outcome, at most the end of the year 9999, the latest that a date can show.

@@ -194,6 +194,22 @@ mod tests {
         }
     }
 
+    /// After a lost confirmation, two copies of a message are handed back, and both may end in the same millisecond.
+    #[test]
+    fn one_of_two_equally_good_receipts_stays() {
+        let to =
+            |connections: [&str; 2]| serde_json::from_value(json!({ "connections": connections })).unwrap();
+        let receipt = receipt(None, "delivered", 2, None);
+        let (first, second) = (
+            Receipt { to: to(["a", "c"]), ..receipt.clone() },
+            Receipt { to: to(["c", "a"]), ..receipt.clone() },
+        );
+        assert_eq!(tally([first.clone(), second.clone()]), tally([second, first]));
+        let failed = |cause: &str| Receipt { cause: Some(cause.to_owned()), ..receipt.clone() };
+        assert_eq!(tally([failed("403"), failed("413")]), tally([failed("413"), failed("403")]));
+        assert!(!receipt.is_better_than(&receipt));
+    }
+
     #[test]
     fn acknowledgment_is_not_an_outcome() {
         let receipts = [receipt(None, "kept", 0, None), receipt(None, "acknowledged", 0, None)];
