@@ -6,7 +6,9 @@ use aws_sdk_lambda::{
 };
 use serde_json::json;
 
-use super::{Rule, Unread, queue::is_arn_of, read};
+use streamer_message::sqs::is_arn_of;
+
+use super::{Rule, Unread, read};
 use crate::doctor::{Check, Subject};
 
 /// Maximum number of pages of mappings, 100 each.
