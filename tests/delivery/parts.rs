@@ -109,7 +109,7 @@ async fn failing_parts_queue_returns_the_message() -> anyhow::Result<()> {
     worker.invoke(batch([to_tenant()])).await?;
     let back = bodies(&worker.outbound);
     assert_eq!((back.len(), &back[0]["to"]), (1, &json!({ "tenant": "acme" })));
-    assert_eq!(back[0]["retry"]["cause"], "queue did not confirm messages");
+    assert_eq!(back[0]["retry"]["cause"], "a part of the audience is not on the queue");
 
     let parts = confirmed(5);
     let worker = rig(&crowd, 200, &parts);
