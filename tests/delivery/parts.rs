@@ -2,16 +2,13 @@
 
 mod beside_broadcast;
 
-use std::{
-    sync::atomic::{AtomicUsize, Ordering},
-    time::Duration,
-};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 use streamer_events::SqsEvent;
 use streamer_tests::{
     doubles::{Crowd, Entry, QueueDouble, TableDouble},
-    event::{OUTBOUND_ARN, batch, batch_from, epoch, message},
+    event::{OUTBOUND_ARN, batch, batch_from, message},
     gateway::{MemoryGateway, status},
     worker::{PARTS_ARN, Rig, Sent},
 };
@@ -143,12 +140,12 @@ async fn receipt_of_a_part_is_handed_back_there() -> anyhow::Result<()> {
 #[tokio::test(start_paused = true)]
 async fn redriven_part_is_delivered_from_outbound() -> anyhow::Result<()> {
     let crowd = Crowd::new([("acme", 8 * 250)]);
-    let too_old = Duration::from_secs(7801);
     for (body, posts, parts_of_it) in [(message("m", &["a", "b"]).to_string(), 2, 0), (to_shard(), 0, 3)] {
         let parts = QueueDouble::failing("InternalError");
         let failing = rig(&crowd, 503, &parts);
-        let now = epoch() + too_old;
-        assert_eq!(failing.invoke_at(now, batch_from(PARTS_ARN, [body])).await?, ids([]));
+        let mut tenth = batch_from(PARTS_ARN, [body]);
+        tenth.records[0].attributes.insert("ApproximateReceiveCount".to_owned(), "10".to_owned());
+        assert_eq!(failing.invoke(tenth).await?, ids([]));
         let letter = failing.dead().remove(0).body;
         let parts = QueueDouble::taking();
         let worker = rig(&crowd, 200, &parts);
