@@ -5,14 +5,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use streamer_message::{Audience, ConnectionId};
 use streamer_queue::{Outgoing, QueueKind, VisibilityChange};
 
 use crate::{
-    backoff,
+    backoff::{self, Tries},
     decode::Record,
     outcome::{Cause, Completed, Outcome},
     outgoing::{self, DeadLetter, HandBack, Unfinished},
@@ -109,10 +109,10 @@ fn settle_standard(
             continue;
         }
         if !causes.is_empty() {
-            let count = record.retry().map_or(0, |retry| retry.count);
+            let tries = Tries::of(record.retry().map_or(0, |retry| retry.count), record, now);
             let why = HandBack {
                 cause: root_cause(&causes).to_string(),
-                delay: delay(count, is_stuck(record, pairs), &causes, random()),
+                delay: delay(tries, is_stuck(record, pairs), &causes, random()),
                 done: done(record, pairs),
                 receipt: accounts.get(index).map(Account::notes_of_hand_back),
             };
@@ -147,8 +147,8 @@ fn settle_fifo(
             *group_seconds.entry(record.group.as_deref()).or_insert_with(|| match causes.is_empty() {
                 true => backoff::deadline_hand_back(random()),
                 false => {
-                    let receives = record.receives.saturating_sub(1);
-                    delay(receives, receives > 0 && posts(pairs) == 0, &causes, random())
+                    let tries = Tries::of(record.receives.saturating_sub(1), record, now);
+                    delay(tries, tries.count > 0 && posts(pairs) == 0, &causes, random())
                 }
             });
         if causes.is_empty() {
@@ -229,15 +229,15 @@ fn posts(pairs: &[&Completed]) -> u32 {
 
 /// Returns the delay in seconds: up to 1 s if only the invocation's time was short, and exponential backoff otherwise
 /// or if the message is stuck.
-fn delay(count: u32, stuck: bool, causes: &[&Cause], random: f64) -> u32 {
+fn delay(tries: Tries, stuck: bool, causes: &[&Cause], random: f64) -> u32 {
     if !stuck && causes.iter().all(|cause| **cause == Cause::Deadline) {
         return backoff::deadline_hand_back(random);
     }
-    let open = causes.iter().map(|cause| match cause {
-        Cause::CircuitOpen(time) => *time,
-        _ => Duration::ZERO,
+    let open = causes.iter().filter_map(|cause| match cause {
+        Cause::CircuitOpen(open) => Some(*open),
+        _ => None,
     });
-    backoff::hand_back(count, open.max().unwrap_or_default(), random)
+    backoff::hand_back(tries, open.max_by_key(|open| open.wait).unwrap_or_default(), random)
 }
 
 /// Returns a user's connections that need no further post. Other audiences name only their unfinished connections. Gone
@@ -255,10 +255,13 @@ fn done(record: &Record, pairs: &[&Completed]) -> Vec<ConnectionId> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use streamer_events::{Body, SqsRecord};
     use streamer_message::{OutboundMessage, Retry};
 
     use super::*;
+    use crate::admission::OpenCircuit;
 
     const POLICY: Policy = Policy {
         queue_kind: QueueKind::Standard,
@@ -292,6 +295,15 @@ mod tests {
     fn only_deadlines_alone_shorten_delay() {
         assert_eq!(handed_back_for(&[Cause::Deadline, Cause::Deadline], None).1, 1);
         assert_eq!(handed_back_for(&[Cause::Deadline, Cause::Status(429)], None).1, 60);
+    }
+
+    #[test]
+    fn longest_open_circuit_sets_the_delay() {
+        let open = |wait| {
+            let (wait, age) = (Duration::from_secs(wait), Duration::from_secs(3600));
+            Cause::CircuitOpen(OpenCircuit { wait, age })
+        };
+        assert_eq!(handed_back_for(&[open(3), open(20), open(7)], None).1, 110);
     }
 
     #[test]
