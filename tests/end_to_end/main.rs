@@ -17,6 +17,7 @@ mod redrive;
 mod routers;
 mod send;
 mod services;
+mod shards;
 mod status;
 mod storm;
 mod terminal;
