@@ -117,7 +117,7 @@ mod tests {
             (vec![0, 1], vec![0, 5], vec![0, 5, 35, 60])
         );
         let long = tries(3600, 0.0);
-        assert_eq!(long[..8], [0, 5, 35, 70, 140, 280, 560, 860]);
+        assert_eq!(long[..8], [0, 5, 35, 71, 143, 287, 575, 875]);
         assert_eq!((long.len(), long.last()), (18, Some(&3600)));
         assert!(long.windows(2).all(|pair| pair[1] - pair[0] <= 300));
     }
