@@ -114,7 +114,7 @@ async fn large_number_takes_several_calls() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The last of them is not confirmed, so the tenant's message stays as it is, and its next attempt counts anew.
+/// The last of them is not confirmed, so the whole tenant is split again.
 #[tokio::test(start_paused = true)]
 async fn unconfirmed_last_shard_hands_tenant_back() -> anyhow::Result<()> {
     let outbound = QueueDouble::new(|entry| match entry.message_body().contains(r#""shard":255"#) {
