@@ -528,6 +528,28 @@ variable "away_grace_seconds" {
   }
 }
 
+variable "tenant_shards" {
+  description = "Number of index keys over which the connections of each tenant are distributed: more carry a larger storm of connects, fewer make a message for a tenant cheaper. Null uses the functions' default, 8. A smaller number than before needs former_tenant_shards."
+  type        = number
+  default     = null
+
+  validation {
+    condition     = var.tenant_shards == null || contains(range(1, 257), coalesce(var.tenant_shards, 1))
+    error_message = "tenant_shards must be a whole number from 1 to 256."
+  }
+}
+
+variable "former_tenant_shards" {
+  description = "The larger tenant_shards that was in use before, for as long as connections of that time may live: 2 h 10 min after a change to fewer. The worker reads the larger of both numbers."
+  type        = number
+  default     = null
+
+  validation {
+    condition     = var.former_tenant_shards == null || contains(range(1, 257), coalesce(var.former_tenant_shards, 1))
+    error_message = "former_tenant_shards must be a whole number from 1 to 256."
+  }
+}
+
 variable "max_age_seconds" {
   description = "Time from a message's first receive after which the worker stops retrying and makes it a dead letter. No connection lives longer than 2 h."
   type        = number

@@ -1,9 +1,9 @@
 //! Delays before retries: pure functions that take a random number from 0 (inclusive) to 1 (exclusive).
 //!
-//! All delays have full jitter, from zero to the whole window, so that posts which failed together are not retried
+//! Delays after failures have full jitter, from zero to the whole window, so that posts which failed together are not retried
 //! together: <https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 /// Maximum number of posts of one pair in one invocation.
 pub const MAX_POSTS: u32 = 3;
@@ -13,6 +13,13 @@ const INITIAL_RETRY_WINDOW: Duration = Duration::from_millis(50);
 
 /// Largest window of a hand-back, in seconds.
 const MAX_HAND_BACK_WINDOW: u32 = 60;
+
+/// Age at which a message for an absent user is tried for the second time: the index has caught up, and most clients
+/// that lost their connection are back.
+const SECOND_TRY: Duration = Duration::from_secs(5);
+
+/// Time between later tries of a message for an absent user.
+const AWAY_GAPS: RangeInclusive<Duration> = Duration::from_secs(30)..=Duration::from_secs(300);
 
 /// Maximum of SQS's `DelaySeconds`.
 ///
@@ -33,6 +40,20 @@ pub fn hand_back(count: u32, open: Duration, random: f64) -> u32 {
     let open = u32::try_from(open.as_millis().div_ceil(1000)).unwrap_or(MAX_DELAY_SECONDS);
     let window = 2_u32.saturating_pow(count).min(MAX_HAND_BACK_WINDOW);
     open.saturating_add(seconds(window, random)).min(MAX_DELAY_SECONDS)
+}
+
+/// Returns the `DelaySeconds` of a message that only waits for its user, has `waited` since its first receive and may wait
+/// for the time `left`. Each try costs a receive and a query, so there are few: at 5 s, then after as long again as the
+/// message has waited, from 30 s to 5 min, and at the end. Up to a tenth, at least 1 s, is added, so that no try comes
+/// before its time, and messages that wait together are not tried together.
+#[must_use]
+pub fn away(waited: Duration, left: Duration, random: f64) -> u32 {
+    let gap = match SECOND_TRY.saturating_sub(waited) {
+        Duration::ZERO => waited.clamp(*AWAY_GAPS.start(), *AWAY_GAPS.end()),
+        until_second => until_second,
+    };
+    let gap = u32::try_from(gap.min(left).as_millis().div_ceil(1000)).unwrap_or(MAX_DELAY_SECONDS);
+    gap + seconds(gap.div_ceil(10), random)
 }
 
 /// Returns the `DelaySeconds` of a message that is handed back only because the invocation's time was up: up to 1 s.
@@ -74,6 +95,41 @@ mod tests {
         assert_eq!((hand_back(0, open, 0.0), hand_back(6, open, JUST_UNDER_1)), (5, 65));
         assert_eq!(hand_back(6, Duration::from_secs(10_000), JUST_UNDER_1), 900);
         assert_eq!(hand_back(6, Duration::MAX, JUST_UNDER_1), 900);
+    }
+
+    /// Returns the ages, in seconds, at which a message for an absent user is tried in a grace of so many seconds.
+    fn tries(grace: u64, random: f64) -> Vec<u64> {
+        let (grace, mut tries) = (Duration::from_secs(grace), vec![0]);
+        // An invocation takes a while.
+        let mut waited = Duration::from_millis(20);
+        while let Some(left) = grace.checked_sub(waited) {
+            waited += Duration::from_secs(away(waited, left, random).into());
+            tries.push(waited.as_secs());
+        }
+        tries
+    }
+
+    #[test]
+    fn absent_user_is_tried_few_times() {
+        assert_eq!((tries(30, 0.0), tries(30, JUST_UNDER_1)), (vec![0, 5, 30], vec![0, 6, 33]));
+        assert_eq!(
+            (tries(1, 0.0), tries(5, 0.0), tries(60, 0.0)),
+            (vec![0, 1], vec![0, 5], vec![0, 5, 35, 60])
+        );
+        let long = tries(3600, 0.0);
+        assert_eq!(long[..8], [0, 5, 35, 71, 143, 287, 575, 875]);
+        assert_eq!((long.len(), long.last()), (18, Some(&3600)));
+        assert!(long.windows(2).all(|pair| pair[1] - pair[0] <= 300));
+    }
+
+    /// A message that was handed back for another cause before may be of any age.
+    #[test]
+    fn absent_user_is_never_tried_at_once() {
+        for waited in [0, 4_999, 5_000, 29_999] {
+            let waited = Duration::from_millis(waited);
+            assert!(away(waited, Duration::from_secs(30).saturating_sub(waited), 0.0) >= 1, "{waited:?}");
+        }
+        assert_eq!(away(Duration::MAX, Duration::MAX, JUST_UNDER_1), 330);
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
-use streamer_connections::{CONNECT_GRACE_SECONDS, Endpoints, connect_grace};
+use streamer_connections::{
+    CONNECT_GRACE_SECONDS, Endpoints, TENANT_SHARDS, TenantShards, connect_grace, tenant_shards,
+};
 use streamer_environment::{Environment, EnvironmentError, Faulty, Variable, values};
 use streamer_gateway::{MAX_PAYLOAD_BYTES, PayloadLimit};
 use streamer_mailbox::{MAILBOX_GENERATION, MAILBOX_MAX_MESSAGES, MAILBOX_TABLE};
@@ -61,7 +63,7 @@ const TIMEOUT_SECONDS: Variable = Variable {
 };
 
 /// Everything that `delivery-worker` reads from its environment.
-pub const VARIABLES: [Variable; 17] = [
+pub const VARIABLES: [Variable; 18] = [
     WEBSOCKET_ENDPOINT,
     WEBSOCKET_ENDPOINT_ALIASES,
     QUEUE_URL,
@@ -74,6 +76,7 @@ pub const VARIABLES: [Variable; 17] = [
     MAX_PAYLOAD_BYTES,
     TIMEOUT_SECONDS,
     CONNECTIONS_TABLE,
+    TENANT_SHARDS,
     MAILBOX_TABLE,
     MAILBOX_GENERATION,
     MAILBOX_MAX_MESSAGES,
@@ -111,6 +114,8 @@ pub struct Config {
     pub timeout: Duration,
     /// The connection table's name. `None` where only messages for connections are delivered.
     pub table: Option<String>,
+    /// The number of shards into which a message for a tenant is split.
+    pub tenant_shards: TenantShards,
     /// The name and the settings of the mailbox's table. `None` where messages are not kept.
     pub mailbox: Option<(String, streamer_mailbox::Settings)>,
     /// Logs and metrics.
@@ -151,6 +156,7 @@ impl Config {
         };
         let timeout = environment.or(&TIMEOUT_SECONDS, timeout, || time::MAX_TIMEOUT);
         let table = environment.optional(&CONNECTIONS_TABLE, values::text);
+        let tenant_shards = tenant_shards(&mut environment);
         let mailbox = mailbox(&mut environment);
         let telemetry = Settings::read(&mut environment);
         environment.finish(|| {
@@ -165,6 +171,7 @@ impl Config {
                 payloads: payloads?,
                 timeout: timeout?,
                 table: table?,
+                tenant_shards: tenant_shards?,
                 mailbox: mailbox?,
                 telemetry: telemetry?,
             })

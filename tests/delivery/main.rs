@@ -6,6 +6,7 @@
 mod absence;
 mod admission;
 mod audiences;
+mod away_tries;
 mod bad_input;
 mod dead_letters;
 mod deadline;

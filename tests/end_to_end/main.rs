@@ -17,6 +17,7 @@ mod redrive;
 mod routers;
 mod send;
 mod services;
+mod shards;
 mod status;
 mod storm;
 mod terminal;
@@ -235,7 +236,7 @@ async fn table_finds_live_rows_by_each_key() -> anyhow::Result<()> {
 
     let (tenant, user) = (TenantId::new(TENANT)?, UserId::new("lists")?);
     assert_eq!(table.by_user(&tenant, &user, None, now).await?.connections.len(), 2);
-    let shard = streamer_connections::shard_of(&first);
+    let shard = streamer_connections::TenantShards::DEFAULT.of(&first);
     let in_shard = table.by_tenant(&tenant, shard, None, now).await?;
     assert!(in_shard.connections.iter().any(|found| found.connection_id == first));
     let after = table.by_tenant(&tenant, shard, Some(&first), now).await?;
