@@ -26,7 +26,7 @@ mod throttling;
 #[cfg(feature = "close")]
 pub use close::{CloseError, CloseOutcome};
 pub use config::{CONNECT_GRACE, CONNECT_GRACE_SECONDS, CONNECTIONS_TABLE, connect_grace, table_name};
-pub use endpoints::Endpoints;
+pub use endpoints::{Endpoints, Location};
 pub use key::{SHARDS, encode_part, shard_of};
 pub use presence::{Cursor, Live, LivePage, Liveness, Scope};
 pub use removal::Removal;

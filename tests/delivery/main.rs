@@ -7,6 +7,7 @@ mod absence;
 mod admission;
 mod audiences;
 mod bad_input;
+mod cells;
 mod dead_letters;
 mod deadline;
 mod elsewhere;
