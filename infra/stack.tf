@@ -66,6 +66,7 @@ locals {
   settings = {
     allowed_tenants             = var.allowed_tenants == null ? null : join(",", var.allowed_tenants)
     away_grace_seconds          = var.away_grace_seconds
+    cell_endpoints              = var.cell_endpoints == null ? null : join(",", var.cell_endpoints)
     connect_grace_seconds       = var.connect_grace_seconds
     default_tenant              = var.default_tenant
     expire_with_token           = var.expire_with_token

@@ -221,6 +221,17 @@ variable "management_endpoint_aliases" {
   }
 }
 
+variable "cell_endpoints" {
+  description = "Management endpoints of all cells whose rows are in one connection table, with their aliases; the list may contain this cell's own. The worker leaves connections at these endpoints to the other cells, each of which must get a copy of every message. Cells with a connection table each need no list."
+  type        = list(string)
+  default     = null
+
+  validation {
+    condition     = alltrue([for endpoint in coalesce(var.cell_endpoints, []) : can(regex("^https?://[^/?#,]+(/[^?#,]*)?$", endpoint))]) && try(length(var.cell_endpoints) > 0, true)
+    error_message = "cell_endpoints must be http or https URLs without a query: set at least one, or omit the variable."
+  }
+}
+
 variable "disable_default_endpoint" {
   description = "Whether the API is reachable only at your custom domain. Set management_endpoint, too."
   type        = bool

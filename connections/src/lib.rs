@@ -31,7 +31,7 @@ pub use config::{
     CONNECT_GRACE, CONNECT_GRACE_SECONDS, CONNECTIONS_TABLE, TENANT_SHARDS, connect_grace, table_name,
     tenant_shards,
 };
-pub use endpoints::Endpoints;
+pub use endpoints::{Endpoints, Location};
 pub use key::encode_part;
 pub use presence::{Cursor, Live, LivePage, Liveness, Scope};
 pub use removal::Removal;

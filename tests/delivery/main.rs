@@ -8,6 +8,7 @@ mod admission;
 mod audiences;
 mod away_tries;
 mod bad_input;
+mod cells;
 mod dead_letters;
 mod deadline;
 mod elsewhere;

@@ -5,6 +5,7 @@ mod audiences;
 mod authorizer;
 mod aws;
 mod browser;
+mod cells;
 mod connect;
 mod dead_letters;
 mod front_door;
