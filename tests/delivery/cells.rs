@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use streamer_connections::{Connection, Endpoints, shard_of};
+use streamer_connections::{Connection, Endpoints, TenantShards};
 use streamer_message::{ConnectionId, ReceiptOutcome};
 use streamer_queue::QueueKind;
 use streamer_tests::{
@@ -48,7 +48,7 @@ fn to_user() -> String {
 }
 
 fn to_shard_of(id: &str) -> anyhow::Result<String> {
-    let shard = shard_of(&ConnectionId::new(id)?);
+    let shard = TenantShards::DEFAULT.of(&ConnectionId::new(id)?);
     Ok(message_to(json!({ "tenant": "acme", "shard": shard })))
 }
 
