@@ -88,13 +88,14 @@ pub fn settle(
 ) -> Settlement {
     let unsettled = by_record(completed, |pair| !pair.outcome.is_settled());
     match policy.queue_kind {
-        QueueKind::Standard => settle_standard(records, &unsettled, accounts, now, random),
-        QueueKind::Fifo => settle_fifo(records, &unsettled, accounts, now, random),
+        QueueKind::Standard => settle_standard(policy, records, &unsettled, accounts, now, random),
+        QueueKind::Fifo => settle_fifo(policy, records, &unsettled, accounts, now, random),
     }
 }
 
 /// Hands unfinished messages back. A record that panicked the worker is reported unchanged.
 fn settle_standard(
+    policy: &Policy,
     records: &[Record],
     unsettled: &BTreeMap<usize, Vec<&Completed>>,
     accounts: &Accounts,
@@ -110,9 +111,11 @@ fn settle_standard(
         }
         if !causes.is_empty() {
             let tries = Tries::of(record.retry().map_or(0, |retry| retry.count), record, now);
+            let random = random();
             let why = HandBack {
                 cause: root_cause(&causes).to_string(),
-                delay: delay(tries, is_stuck(record, pairs), &causes, random()),
+                delay: delay_for_user(policy, record, &causes, now, random)
+                    .unwrap_or_else(|| delay(tries, is_stuck(record, pairs), &causes, random)),
                 done: done(record, pairs),
                 receipt: accounts.get(index).map(Account::notes_of_hand_back),
             };
@@ -133,6 +136,7 @@ fn settle_standard(
 /// Leaves unfinished records on the queue, hidden for the same time within a message group: without delay behind a
 /// dead letter.
 fn settle_fifo(
+    policy: &Policy,
     records: &[Record],
     unsettled: &BTreeMap<usize, Vec<&Completed>>,
     accounts: &Accounts,
@@ -147,8 +151,11 @@ fn settle_fifo(
             *group_seconds.entry(record.group.as_deref()).or_insert_with(|| match causes.is_empty() {
                 true => backoff::deadline_hand_back(random()),
                 false => {
+                    let random = random();
                     let tries = Tries::of(record.receives.saturating_sub(1), record, now);
-                    delay(tries, tries.count > 0 && posts(pairs) == 0, &causes, random())
+                    delay_for_user(policy, record, &causes, now, random).unwrap_or_else(|| {
+                        delay(tries, tries.count > 0 && posts(pairs) == 0, &causes, random)
+                    })
                 }
             });
         if causes.is_empty() {
@@ -238,6 +245,22 @@ fn delay(tries: Tries, stuck: bool, causes: &[&Cause], random: f64) -> u32 {
         _ => None,
     });
     backoff::hand_back(tries, open.max_by_key(|open| open.wait).unwrap_or_default(), random)
+}
+
+/// Returns the delay in seconds of a message that only waits for its user to connect to this endpoint. `None` if it was
+/// handed back for another cause, or is past the away grace.
+fn delay_for_user(
+    policy: &Policy,
+    record: &Record,
+    causes: &[&Cause],
+    now: SystemTime,
+    random: f64,
+) -> Option<u32> {
+    if !causes.iter().all(|cause| matches!(cause, Cause::Away | Cause::Elsewhere(_))) {
+        return None;
+    }
+    let (waited, left) = policy.wait_for_user(record, now)?;
+    Some(backoff::away(waited, left, random))
 }
 
 /// Returns a user's connections that need no further post. Other audiences name only their unfinished connections. Gone

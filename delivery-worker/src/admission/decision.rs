@@ -226,7 +226,7 @@ mod tests {
                 prop_assert!((LIMIT.min..=LIMIT.max).contains(&admission.limit()));
             }
             if let Some(rate) = rate {
-                let burst = f64::from((rate / 10).max(1));
+                let burst = f64::from((rate / 2).max(1));
                 let most = (now - began).as_secs_f64() * f64::from(rate) + burst + 1.0;
                 prop_assert!(f64::from(posts) <= most);
             }
