@@ -9,6 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use delivery_worker::admission::concurrency;
 use serde_json::json;
 use streamer_tests::event;
 
@@ -22,49 +23,33 @@ struct Shape {
     connections: usize,
     /// Whether all messages are for the same connections, so that their posts are in order.
     same: bool,
-    /// Posts that the bare client has in flight.
-    in_flight: &'static str,
     invocations: u32,
 }
 
+const SMALL: Shape = Shape {
+    name: "10 messages × 1 connection",
+    messages: 10,
+    connections: 1,
+    same: false,
+    invocations: 1000,
+};
+
+/// Messages in order.
+const LANE: Shape =
+    Shape { name: "100 messages for one connection", messages: 100, same: true, invocations: 100, ..SMALL };
+
 const SHAPES: [Shape; 4] = [
-    Shape {
-        name: "10 messages × 1 connection",
-        messages: 10,
-        connections: 1,
-        same: false,
-        in_flight: "10",
-        invocations: 1000,
-    },
-    Shape {
-        name: "10 messages × 100 connections",
-        messages: 10,
-        connections: 100,
-        same: false,
-        in_flight: "128",
-        invocations: 100,
-    },
-    Shape {
-        name: "100 messages for one connection",
-        messages: 100,
-        connections: 1,
-        same: true,
-        in_flight: "1",
-        invocations: 100,
-    },
-    Shape {
-        name: "100 messages for 10 connections",
-        messages: 100,
-        connections: 10,
-        same: true,
-        in_flight: "10",
-        invocations: 100,
-    },
+    SMALL,
+    Shape { name: "10 messages × 100 connections", connections: 100, invocations: 100, ..SMALL },
+    LANE,
+    Shape { name: "100 messages for 10 connections", connections: 10, ..LANE },
 ];
 
-/// Measures each shape over plain HTTP and over TLS.
+/// Measures each shape over plain HTTP and over TLS, also with another build of the worker.
 pub(crate) async fn run(worker: &Path) -> anyhow::Result<()> {
-    let other = env::var_os("OTHER_WORKER").map(PathBuf::from).filter(|other| other != worker);
+    let other = env::var_os("OTHER_WORKER").map(PathBuf::from);
+    let others = other.iter().map(|path| (", OTHER_WORKER", path.as_path()));
+    let binaries: Vec<_> = [("", worker)].into_iter().chain(others).collect();
     for tls in [false, true] {
         let over = if tls { "TLS" } else { "plain HTTP" };
         let mut table = Table::new(
@@ -73,21 +58,18 @@ pub(crate) async fn run(worker: &Path) -> anyhow::Result<()> {
         );
         let stub = Stub::start(0, tls)?;
         for shape in &SHAPES {
-            measure(&stub, shape, "", worker, &mut table).await?;
-            if let Some(other) = &other {
-                measure(&stub, shape, ", OTHER_WORKER", other, &mut table).await?;
-            }
+            measure(&stub, shape, &binaries, &mut table).await?;
         }
         table.print();
     }
     Ok(())
 }
 
+/// Measures a shape with each of the binaries, beside the bare client.
 async fn measure(
     stub: &Stub,
     shape: &Shape,
-    which: &str,
-    worker: &Path,
+    binaries: &[(&str, &Path)],
     table: &mut Table,
 ) -> anyhow::Result<()> {
     let (endpoint, queue) = (format!("{}/stage", stub.origin), format!("{}/queue", stub.origin));
@@ -99,23 +81,32 @@ async fn measure(
         ("QUEUE_URL", &queue),
         ("DEAD_LETTER_QUEUE_URL", &queue),
     ];
-    let client = figures(ours(["client", "posts-streamer", &endpoint, shape.in_flight]))?[1];
-    let cost = lambda::cost(worker, &variables, &shape.event(), shape.invocations).await?;
-    let post = cost.cpu.as_secs_f64() * 1e6 / (shape.messages * shape.connections) as f64;
-    table.row(
-        &format!("{}{which}", shape.name),
-        &[
-            format!("{post:.1}"),
-            format!("{client:.1}"),
-            format!("{:.2}", post / client),
-            format!("{:.2}", cost.cpu.as_secs_f64() * 1e3),
-            format!("{:.2}", cost.wall.as_secs_f64() * 1e3),
-        ],
-    );
+    let in_flight = shape.in_flight().to_string();
+    let client = figures(ours(["client", "posts-streamer", &endpoint, &in_flight]))?[1];
+    for (which, binary) in binaries {
+        let cost = lambda::cost(binary, &variables, &shape.event(), shape.invocations).await?;
+        let post = cost.cpu.as_secs_f64() * 1e6 / (shape.messages * shape.connections) as f64;
+        table.row(
+            &format!("{}{which}", shape.name),
+            &[
+                format!("{post:.1}"),
+                format!("{client:.1}"),
+                format!("{:.2}", post / client),
+                format!("{:.2}", cost.cpu.as_secs_f64() * 1e3),
+                format!("{:.2}", cost.wall.as_secs_f64() * 1e3),
+            ],
+        );
+    }
     Ok(())
 }
 
 impl Shape {
+    /// Returns the posts that may be in flight at the same time: one for each connection, up to the worker's first limit.
+    fn in_flight(&self) -> usize {
+        let connections = if self.same { self.connections } else { self.messages * self.connections };
+        connections.min(concurrency::Settings::DEFAULT.initial)
+    }
+
     /// Returns the invocation's event.
     fn event(&self) -> String {
         let payload = json!("x".repeat(client::PAYLOAD - 2)).to_string();

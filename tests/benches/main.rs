@@ -51,16 +51,8 @@ async fn main() -> anyhow::Result<()> {
             stub::serve(Duration::from_millis(delay.parse()?), tls).await
         }
         ["aws", status, _] => shapes::aws::serve(status.parse()?, server_config()?).await,
-        ["shapes", ..] => {
-            let worker = worker()?;
-            machine();
-            shapes::run(&worker).await
-        }
-        ["invocations", ..] => {
-            let worker = worker()?;
-            machine();
-            invocation::run(&worker).await
-        }
+        ["shapes", ..] => shapes().await,
+        ["invocations", ..] => invocations().await,
         ["connect", algorithm] => connect::run(algorithm).await,
         ["client", name, endpoint, number] => client::run(name, endpoint, number.parse()?).await,
         ["options", ..] => options::run().await,
@@ -75,19 +67,32 @@ fn place(name: &str) -> PathBuf {
     paths::shared("bench").join(name)
 }
 
-/// Returns the worker to measure, which `OTHER_WORKER` may name.
-fn worker() -> anyhow::Result<PathBuf> {
+/// Prepares what all measurements need.
+fn prepare() -> anyhow::Result<()> {
     fs::create_dir_all(place(""))?;
-    certificate()?;
+    certificate()
+}
+
+/// Measures the worker's memory, also that of another build.
+async fn shapes() -> anyhow::Result<()> {
+    prepare()?;
+    machine();
     match env::var_os("OTHER_WORKER") {
-        Some(worker) => Ok(worker.into()),
-        None => Ok(build()?.remove("delivery-worker").context("no worker")?),
+        Some(worker) => shapes::run(Path::new(&worker)).await,
+        None => shapes::run(&build()?["delivery-worker"]).await,
     }
 }
 
+/// Measures whole invocations of the worker, with another build beside it.
+async fn invocations() -> anyhow::Result<()> {
+    prepare()?;
+    let lambdas = build()?;
+    machine();
+    invocation::run(&lambdas["delivery-worker"]).await
+}
+
 async fn measure() -> anyhow::Result<()> {
-    fs::create_dir_all(place(""))?;
-    certificate()?;
+    prepare()?;
     let peers = Peers::install();
     let lambdas = build()?;
     machine();
