@@ -32,8 +32,8 @@ const ACTIONS: [(&str, &[&str]); 8] = [
     ("dynamodb:DescribeTimeToLive", &["table.ttl", "mailbox_table.ttl"]),
     ("lambda:GetAccountSettings", &["quotas.concurrency"]),
     ("lambda:GetFunctionConcurrency", &["functions.reserved"]),
-    ("lambda:ListEventSourceMappings", &["mapping.exists"]),
-    ("sqs:GetQueueAttributes", &["queue.exists", "dead_letters.exists", "receipts.exists"]),
+    ("lambda:ListEventSourceMappings", &["parts.mapping", "mapping.exists"]),
+    ("sqs:GetQueueAttributes", &["queue.exists", "parts.exists", "dead_letters.exists", "receipts.exists"]),
 ];
 
 /// Without a fault, nothing is found.
@@ -58,6 +58,7 @@ async fn deployment_on_aws_has_further_rules() -> anyhow::Result<()> {
     let names: Vec<_> = findings.map(|check| check.name).collect();
     let expected = [
         "queue.encryption",
+        "parts.encryption",
         "dead_letters.encryption",
         "receipts.encryption",
         "mapping.rate",
@@ -119,6 +120,31 @@ async fn missing_redrive_policy_fails() -> anyhow::Result<()> {
         .await
 }
 
+/// The parts queue and its mapping follow the rules of the outbound queue and its mapping.
+#[tokio::test]
+async fn faulty_parts_queue_and_mapping_fail() -> anyhow::Result<()> {
+    let deployment = Deployment::lock().await?;
+    let queue = &deployment.stack.deployed.parts_queue_url;
+    deployment.set_attribute(queue, QueueAttributeName::VisibilityTimeout, "179").await?;
+    let checks = deployment.examine().await?;
+    deployment.set_attribute(queue, QueueAttributeName::VisibilityTimeout, "180").await?;
+    deployment.assert_finding(&checks, "parts.visibility", Verdict::Failed, "179 s", "raise").await?;
+
+    let policy = deployment.attribute(queue, QueueAttributeName::RedrivePolicy).await?;
+    deployment.set_attribute(queue, QueueAttributeName::RedrivePolicy, "").await?;
+    let checks = deployment.examine().await?;
+    deployment.set_attribute(queue, QueueAttributeName::RedrivePolicy, &policy).await?;
+    let (seen, remedy) = ("no redrive policy", "terraform apply");
+    deployment.assert_finding(&checks, "parts.redrive", Verdict::Failed, seen, remedy).await?;
+
+    let lambda = aws_sdk_lambda::Client::new(&deployment.stack.config);
+    let update = lambda.update_event_source_mapping().uuid(deployment.mapping(queue).await?);
+    update.clone().enabled(false).send().await?;
+    let checks = deployment.examine().await?;
+    update.enabled(true).send().await?;
+    deployment.assert_finding(&checks, "parts.mapping", Verdict::Failed, "Disabled", "parts wait").await
+}
+
 #[tokio::test]
 async fn missing_dead_letter_queue_fails() -> anyhow::Result<()> {
     let deployment = Deployment::lock().await?;
@@ -164,7 +190,7 @@ async fn dead_letters_are_counted() -> anyhow::Result<()> {
 async fn disabled_mapping_fails() -> anyhow::Result<()> {
     let deployment = Deployment::lock().await?;
     let lambda = aws_sdk_lambda::Client::new(&deployment.stack.config);
-    let mapping = deployment.mapping().await?;
+    let mapping = deployment.mapping(&deployment.stack.deployed.queue_url).await?;
     lambda.update_event_source_mapping().uuid(&mapping).enabled(false).send().await?;
     let checks = deployment.examine().await?;
     lambda.update_event_source_mapping().uuid(&mapping).enabled(true).send().await?;
@@ -175,7 +201,8 @@ async fn disabled_mapping_fails() -> anyhow::Result<()> {
 async fn missing_partial_batch_responses_fail() -> anyhow::Result<()> {
     let deployment = Deployment::lock().await?;
     let lambda = aws_sdk_lambda::Client::new(&deployment.stack.config);
-    let update = lambda.update_event_source_mapping().uuid(deployment.mapping().await?);
+    let mapping = deployment.mapping(&deployment.stack.deployed.queue_url).await?;
+    let update = lambda.update_event_source_mapping().uuid(mapping);
     update.clone().set_function_response_types(Some(Vec::new())).send().await?;
     let checks = deployment.examine().await?;
     update.function_response_types(FunctionResponseType::ReportBatchItemFailures).send().await?;

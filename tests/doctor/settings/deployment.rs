@@ -3,12 +3,13 @@
 use std::{collections::HashMap, sync::OnceLock, thread};
 
 use anyhow::{Context as _, anyhow};
-use aws_sdk_lambda::types::{Environment, LastUpdateStatus};
+use aws_sdk_lambda::types::{Environment, EventSourceMappingConfiguration, LastUpdateStatus};
 use aws_sdk_sqs::types::QueueAttributeName;
 use streamer_cli::{
     doctor::{Check, Subject, Verdict, settings},
     stack::{Stack, deploy::Overrides},
 };
+use streamer_message::sqs::is_arn_of;
 use streamer_tests::eventually;
 use tokio::{
     runtime::{Builder, Runtime},
@@ -113,13 +114,16 @@ impl Deployment {
         Ok(())
     }
 
-    /// Returns the id of the worker's event source mapping.
-    pub(super) async fn mapping(&self) -> anyhow::Result<String> {
+    /// Returns the id of the event source mapping from a queue to the worker.
+    pub(super) async fn mapping(&self, queue_url: &str) -> anyhow::Result<String> {
         let lambda = aws_sdk_lambda::Client::new(&self.stack.config);
         let worker = &self.stack.deployed.functions["delivery"];
         let listed = lambda.list_event_source_mappings().function_name(worker).send().await?;
-        let mapping = listed.event_source_mappings.and_then(|mut all| all.pop());
-        mapping.and_then(|mapping| mapping.uuid).context("the worker has no mapping")
+        let of_queue = |mapping: &EventSourceMappingConfiguration| {
+            mapping.event_source_arn().is_some_and(|arn| is_arn_of(arn, queue_url))
+        };
+        let mapping = listed.event_source_mappings.unwrap_or_default().into_iter().find(of_queue);
+        mapping.and_then(|mapping| mapping.uuid).context("the worker has no mapping from the queue")
     }
 
     pub(super) async fn variables(&self, function: &str) -> anyhow::Result<HashMap<String, String>> {

@@ -9,11 +9,12 @@ use super::{
 };
 use crate::doctor::{Check, Subject};
 
-/// Returns the checks of the dead-letter queue of `outbound`.
+/// Returns the checks of the dead-letter queue of `outbound` and of `parts`.
 pub(super) fn checks(
     subject: &Subject,
     queue: Result<&Attributes, &Unread>,
     outbound: Option<&Attributes>,
+    parts: Option<&Attributes>,
 ) -> Vec<Check> {
     let url = subject.variable("DEAD_LETTER_QUEUE_URL").unwrap_or_default();
     let rule = Rule::new(
@@ -40,7 +41,14 @@ pub(super) fn checks(
             ),
             kind(queue.is_fifo(), outbound.is_fifo()),
             message_size("dead_letters.size", queue.number(&Name::MaximumMessageSize), least),
-            allows(queue.text(&Name::RedriveAllowPolicy), outbound.arn()),
+            allows(
+                queue.text(&Name::RedriveAllowPolicy),
+                &[Some(outbound), parts]
+                    .into_iter()
+                    .flatten()
+                    .filter_map(Attributes::arn)
+                    .collect::<Vec<_>>(),
+            ),
         ]);
     }
     checks
@@ -85,23 +93,27 @@ fn kind(is_fifo: bool, outbound_is_fifo: bool) -> Check {
 }
 
 /// Without a policy, every queue of the account may move messages here.
-fn allows(policy: Option<&str>, outbound: Option<&str>) -> Check {
+fn allows(policy: Option<&str>, queues: &[&str]) -> Check {
     let rule = Rule::new(
         "dead_letters.allows",
-        "a redrive allow policy that admits the outbound queue, or none",
-        "add the outbound queue's ARN to sourceQueueArns of the redrive allow policy (`terraform apply` does): SQS cannot move \
+        "a redrive allow policy that admits the outbound queue and the parts queue, or none",
+        "add the queue's ARN to sourceQueueArns of the redrive allow policy (`terraform apply` does): SQS cannot move its \
          messages here",
     );
-    let (Some(policy), Some(outbound)) = (policy, outbound) else {
-        return rule.ok("no redrive allow policy");
-    };
+    let Some(policy) = policy else { return rule.ok("no redrive allow policy") };
     let policy: Value = serde_json::from_str(policy).unwrap_or_default();
     let sources = policy["sourceQueueArns"].as_array();
     match policy["redrivePermission"].as_str() {
         Some("allowAll") => rule.ok("all queues of the account"),
         Some("byQueue") => {
-            let listed = sources.is_some_and(|sources| sources.iter().any(|source| source == outbound));
-            rule.require(listed, if listed { "the outbound queue" } else { "other queues" })
+            let lists =
+                |queue: &&&str| sources.is_some_and(|sources| sources.iter().any(|source| source == **queue));
+            let missing: Vec<_> = queues.iter().filter(|queue| !lists(queue)).copied().collect();
+            let seen = format!("not {}", missing.join(", "));
+            rule.require(
+                missing.is_empty(),
+                if missing.is_empty() { "every queue of the worker" } else { &seen },
+            )
         }
         _ => rule.failed("no queue"),
     }
@@ -149,10 +161,13 @@ mod tests {
     }
 
     #[test]
-    fn allow_policy_admits_outbound_queue() {
+    fn allow_policy_admits_the_queues() {
         let by_queue =
             |arn: &str| json!({ "redrivePermission": "byQueue", "sourceQueueArns": [arn] }).to_string();
-        let verdict = |policy: Option<&str>| allows(policy, Some(ARN)).verdict;
+        let verdict = |policy: Option<&str>| allows(policy, &[ARN]).verdict;
+        let parts = "arn:aws:sqs:eu-central-1:123456789012:streamer-parts";
+        let check = allows(Some(&by_queue(ARN)), &[ARN, parts]);
+        assert_eq!((check.verdict, check.seen), (Verdict::Failed, format!("not {parts}")));
         assert_eq!(verdict(None), Verdict::Ok);
         assert_eq!(verdict(Some(r#"{"redrivePermission":"allowAll"}"#)), Verdict::Ok);
         assert_eq!(verdict(Some(&by_queue(ARN))), Verdict::Ok);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_lambda::{
     Client,
-    types::{Architecture, EventSourceMappingConfiguration, LastUpdateStatus, PackageType, Runtime, State},
+    types::{Architecture, LastUpdateStatus, PackageType, Runtime, State},
 };
 use serde_json::json;
 
@@ -14,11 +14,12 @@ use crate::doctor::{Check, Function, Subject, Verdict};
 /// The longest timeout, which the worker assumes without `TIMEOUT_SECONDS`, and API Gateway's, which `mailbox` assumes.
 const DEFAULT_TIMEOUTS: [(&str, i32); 2] = [("delivery", 900), ("mailbox", 29)];
 
-/// Reads and checks the functions, and returns the worker's reserved concurrency.
+/// Reads and checks the functions, and returns the worker's reserved concurrency. `concurrency` is the limit of the
+/// worker's mappings.
 pub(super) async fn examine(
     lambda: &Client,
     subject: &Subject,
-    mapping: Option<&EventSourceMappingConfiguration>,
+    concurrency: Limit,
     done: &mut impl FnMut(Check),
 ) -> Limit {
     let functions = &subject.functions;
@@ -30,7 +31,6 @@ pub(super) async fn examine(
     done(packages(functions));
     variables::checks(subject).into_iter().for_each(&mut *done);
     done(release(functions));
-    let concurrency = Limit::of_mapping(mapping);
     let mut reserved = BTreeMap::new();
     for (short, function) in functions {
         let get = lambda.get_function_concurrency().function_name(&function.name).send();
@@ -181,9 +181,9 @@ fn package(short: &str, runtime: &str, handler: &str) -> Vec<(Verdict, String)> 
 fn reserved_rule(concurrency: Limit) -> Rule {
     let below = match concurrency {
         Limit::Unknown => String::new(),
-        Limit::Unlimited => ", and none for the worker, whose mapping has no limit".to_owned(),
+        Limit::Unlimited => ", and none for the worker, whose mappings have no limit".to_owned(),
         Limit::UpTo(invocations) => {
-            format!(", and for the worker none below the {invocations} invocations of its mapping")
+            format!(", and for the worker none below the {invocations} invocations of its mappings")
         }
     };
     Rule::new(
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn reservation_covers_the_mapping() {
+    fn reservation_covers_the_mappings() {
         let verdict = |worker, mailbox, concurrency| {
             reservations(&[("delivery", worker), ("mailbox", mailbox)].into(), "delivery", concurrency)
                 .verdict
@@ -312,7 +312,7 @@ mod tests {
         assert_eq!(verdict(None, None, Limit::UpTo(2)), Verdict::Ok);
         assert_eq!(verdict(Some(2), Some(1), Limit::UpTo(2)), Verdict::Ok);
         assert_eq!(verdict(Some(1), None, Limit::UpTo(2)), Verdict::Failed);
-        assert_eq!(verdict(Some(5), None, Limit::Unlimited), Verdict::Failed, "the mapping has no limit");
+        assert_eq!(verdict(Some(5), None, Limit::Unlimited), Verdict::Failed, "the mappings have no limit");
         assert_eq!(verdict(Some(5), None, Limit::Unknown), Verdict::Ok);
         assert_eq!(verdict(None, Some(0), Limit::UpTo(2)), Verdict::Failed);
     }

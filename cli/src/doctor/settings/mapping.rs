@@ -1,4 +1,4 @@
-//! The event source mapping from the outbound queue to the worker.
+//! The event source mappings to the worker: that from the outbound queue, and the concurrency of all.
 
 use aws_sdk_lambda::{
     Client,
@@ -51,11 +51,21 @@ impl Mappings {
 
     /// Returns the mapping from the outbound queue to the worker.
     pub(super) fn of_worker(&self) -> Option<&Mapping> {
-        self.worker.iter().find(|mapping| self.reads_queue(mapping))
+        self.of_queue(&self.queue_url).next()
     }
 
-    fn reads_queue(&self, mapping: &Mapping) -> bool {
-        mapping.event_source_arn().is_some_and(|arn| is_arn_of(arn, &self.queue_url))
+    /// Returns the mappings from a queue to the worker.
+    pub(super) fn of_queue(&self, url: &str) -> impl Iterator<Item = &Mapping> {
+        let reads =
+            move |mapping: &&Mapping| mapping.event_source_arn().is_some_and(|arn| is_arn_of(arn, url));
+        self.worker.iter().filter(reads)
+    }
+
+    /// Returns the limit on concurrent invocations by all mappings of the worker: they share its pace and the account's
+    /// concurrency.
+    pub(super) fn limit(&self) -> Limit {
+        let limits = self.worker.iter().map(|mapping| Limit::of(concurrency(mapping)));
+        limits.reduce(Limit::plus).unwrap_or(Limit::Unknown)
     }
 }
 
@@ -78,13 +88,13 @@ async fn list(lambda: &Client, function: Option<&str>, source: Option<&str>) -> 
 }
 
 /// Returns the maximum number of concurrent invocations that a mapping makes, if it is limited.
-fn concurrency(mapping: &Mapping) -> Option<i32> {
+pub(super) fn concurrency(mapping: &Mapping) -> Option<i32> {
     let pollers = mapping.provisioned_poller_config().and_then(|pollers| pollers.maximum_pollers());
     let maximum = mapping.scaling_config().and_then(|scaling| scaling.maximum_concurrency());
     pollers.map(|pollers| pollers * INVOCATIONS_OF_A_POLLER).or(maximum)
 }
 
-/// A limit on concurrent invocations: that of a mapping, or a function's reserved concurrency.
+/// A limit on concurrent invocations: that of the mappings, or a function's reserved concurrency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Limit {
     /// It could not be read.
@@ -101,9 +111,13 @@ impl Limit {
         limit.map_or(Self::Unlimited, Self::UpTo)
     }
 
-    /// Returns the limit of a mapping, if there is one that could be read.
-    pub(super) fn of_mapping(mapping: Option<&Mapping>) -> Self {
-        mapping.map_or(Self::Unknown, |mapping| Self::of(concurrency(mapping)))
+    /// Returns the limit of both together.
+    fn plus(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::UpTo(one), Self::UpTo(other)) => Self::UpTo(one.saturating_add(other)),
+            (Self::Unlimited, _) | (_, Self::Unlimited) => Self::Unlimited,
+            (Self::Unknown, _) | (_, Self::Unknown) => Self::Unknown,
+        }
     }
 }
 
@@ -127,30 +141,9 @@ pub(super) fn checks(subject: &Subject, mappings: Result<&Mappings, &Unread>) ->
         responses(mapping),
         batch(mapping, is_fifo),
         limited(mapping),
-        rate(concurrency(mapping), posts, subject.is_local),
+        rate(mappings.limit(), posts, subject.is_local),
         filter(mapping),
-        parts(&mappings.worker, subject.variable("PARTS_QUEUE_URL")),
     ]
-}
-
-/// Without the mapping, the parts of large audiences wait on their queue.
-fn parts(mappings: &[Mapping], queue_url: Option<&str>) -> Check {
-    let rule = Rule::new(
-        "mapping.parts",
-        "one enabled mapping from the queue in PARTS_QUEUE_URL, to the worker, with ReportBatchItemFailures",
-        "create the mapping (`terraform apply` does): messages for large audiences wait on the parts queue",
-    );
-    let Some(queue_url) = queue_url else { return rule.skipped("the worker has no parts queue") };
-    let is_of_parts =
-        |mapping: &&Mapping| mapping.event_source_arn().is_some_and(|arn| is_arn_of(arn, queue_url));
-    let of_parts: Vec<_> = mappings.iter().filter(is_of_parts).collect();
-    let [mapping] = of_parts.as_slice() else { return rule.failed(format!("mappings: {}", of_parts.len())) };
-    let state = mapping.state().unwrap_or("unknown");
-    let reports = mapping.function_response_types().contains(&FunctionResponseType::ReportBatchItemFailures);
-    match reports {
-        true => rule.require(!matches!(state, "Disabled" | "Disabling" | "Deleting"), state),
-        false => rule.failed("no ReportBatchItemFailures"),
-    }
 }
 
 /// Another consumer of the outbound queue takes messages that no client then receives.
@@ -165,7 +158,7 @@ fn exists(mappings: &Mappings, worker: &str) -> Check {
     if let Some(other) = mappings.queue.iter().find(|mapping| !is_worker(mapping)) {
         return rule.failed(format!("also {}", other.function_arn().unwrap_or("an unknown function")));
     }
-    let own: Vec<_> = mappings.worker.iter().filter(|mapping| mappings.reads_queue(mapping)).collect();
+    let own: Vec<_> = mappings.of_queue(&mappings.queue_url).collect();
     match own.as_slice() {
         [one] => rule.ok(one.uuid().unwrap_or("1 mapping")),
         [] => {
@@ -235,8 +228,8 @@ fn limited(mapping: &Mapping) -> Check {
     }
 }
 
-/// The worker's requests per second to API Gateway: concurrent invocations, times the posts of each.
-fn rate(concurrency: Option<i32>, posts: Option<u64>, is_local: bool) -> Check {
+/// The worker's requests per second to API Gateway: concurrent invocations by all mappings, times the posts of each.
+fn rate(concurrency: Limit, posts: Option<u64>, is_local: bool) -> Check {
     let rule = Rule::new(
         "mapping.rate",
         format!("at most {SMALLER_QUOTA} requests per second, the quota of an account in newer Regions"),
@@ -247,13 +240,15 @@ fn rate(concurrency: Option<i32>, posts: Option<u64>, is_local: bool) -> Check {
     );
     match (concurrency, posts) {
         _ if is_local => rule.skipped("the stack on this machine has no quota"),
-        (Some(concurrency), Some(posts)) => {
+        (Limit::UpTo(concurrency), Some(posts)) => {
             let rate = u64::from(concurrency.unsigned_abs()) * posts;
             let seen = format!("{concurrency} invocations with {posts} posts per second each: {rate}");
             rule.prefer(rate <= SMALLER_QUOTA, seen).with_values(json!({ "requests_per_second": rate }))
         }
         (_, None) => rule.warning("unlimited: the worker has no MAX_POSTS_PER_SECOND"),
-        (None, _) => rule.warning("unlimited: the mapping has no maximum concurrency"),
+        (Limit::Unlimited | Limit::Unknown, _) => {
+            rule.warning("unlimited: a mapping of the worker has no maximum concurrency")
+        }
     }
 }
 
@@ -292,17 +287,26 @@ mod tests {
         exists(&Mappings { queue_url, worker, queue }, "streamer-delivery")
     }
 
+    /// The worker's mappings, from the outbound queue and from the parts queue, post at the same time.
     #[test]
-    fn parts_queue_needs_its_mapping() {
-        let url = "https://sqs.eu-central-1.amazonaws.com/123456789012/streamer-parts";
-        let of_parts = || mapping().event_source_arn(QUEUE.replace("outbound", "parts")).state("Enabled");
-        let reports = || of_parts().function_response_types(FunctionResponseType::ReportBatchItemFailures);
-        let verdict = |mappings: Vec<Mapping>, url| parts(&mappings, url).verdict;
-        assert_eq!(verdict(Vec::new(), None), Verdict::Skipped);
-        assert_eq!(verdict(vec![mapping().build(), reports().build()], Some(url)), Verdict::Ok);
-        assert_eq!(verdict(vec![mapping().build()], Some(url)), Verdict::Failed);
-        assert_eq!(verdict(vec![of_parts().build()], Some(url)), Verdict::Failed);
-        assert_eq!(verdict(vec![reports().state("Disabled").build()], Some(url)), Verdict::Failed);
+    fn limit_counts_all_mappings_of_worker() {
+        let queue_url = "https://sqs.eu-central-1.amazonaws.com/123456789012/streamer-outbound".to_owned();
+        let up_to = |number| {
+            mapping().scaling_config(ScalingConfig::builder().maximum_concurrency(number).build()).build()
+        };
+        let limit = |worker: Vec<Mapping>| {
+            Mappings { queue_url: queue_url.clone(), worker, queue: vec![up_to(100)] }.limit()
+        };
+        assert_eq!(limit(vec![up_to(2)]), Limit::UpTo(2));
+        assert_eq!(limit(vec![up_to(2), up_to(3)]), Limit::UpTo(5));
+        assert_eq!(limit(vec![up_to(2), mapping().build()]), Limit::Unlimited);
+        assert_eq!(limit(Vec::new()), Limit::Unknown);
+        assert_eq!(rate(limit(vec![up_to(3), up_to(2)]), Some(500), false).verdict, Verdict::Ok);
+        let check = rate(limit(vec![up_to(3), up_to(3)]), Some(500), false);
+        assert_eq!(
+            (check.verdict, check.seen.as_str()),
+            (Verdict::Warning, "6 invocations with 500 posts per second each: 3000")
+        );
     }
 
     #[test]
@@ -367,11 +371,11 @@ mod tests {
 
     #[test]
     fn rate_stays_below_the_smaller_quota() {
-        assert_eq!(rate(Some(5), Some(500), false).verdict, Verdict::Ok);
-        assert_eq!(rate(Some(5), Some(501), false).verdict, Verdict::Warning);
-        assert_eq!(rate(None, Some(1), false).verdict, Verdict::Warning);
-        assert_eq!(rate(Some(2), None, false).verdict, Verdict::Warning);
-        assert_eq!(rate(Some(2), None, true).verdict, Verdict::Skipped);
+        assert_eq!(rate(Limit::UpTo(5), Some(500), false).verdict, Verdict::Ok);
+        assert_eq!(rate(Limit::UpTo(5), Some(501), false).verdict, Verdict::Warning);
+        assert_eq!(rate(Limit::Unlimited, Some(1), false).verdict, Verdict::Warning);
+        assert_eq!(rate(Limit::UpTo(2), None, false).verdict, Verdict::Warning);
+        assert_eq!(rate(Limit::UpTo(2), None, true).verdict, Verdict::Skipped);
     }
 
     #[test]

@@ -16,6 +16,17 @@ const MAX_AGE_SECONDS: u64 = 7800;
 /// A queue's smallest limit that a payload of 128 KiB fits into, with the rest of its message.
 pub(super) const MIN_MESSAGE_BYTES: u64 = 262_144;
 
+/// The names of the outbound queue's checks, in the order of [`of_messages`].
+const NAMES: [&str; 7] = [
+    "queue.visibility",
+    "queue.retention",
+    "queue.redrive",
+    "queue.max_receive_count",
+    "queue.size",
+    "queue.encryption",
+    "queue.policy",
+];
+
 /// The attributes of a queue.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Attributes {
@@ -92,33 +103,45 @@ pub(super) fn checks(
         Ok(queue) => queue,
         Err(unread) => return vec![unread.check(rule, &format!("queue {url}"))],
     };
+    let mut checks = vec![rule.ok(url)];
+    checks.extend(of_messages(NAMES, subject, queue, mapping));
+    checks.push(fifo(queue));
+    checks
+}
+
+/// Returns the checks of a queue that invokes the worker through `mapping`, with these names.
+pub(super) fn of_messages(
+    names: [&'static str; 7],
+    subject: &Subject,
+    queue: &Attributes,
+    mapping: Option<&EventSourceMappingConfiguration>,
+) -> [Check; 7] {
     let timeout = subject.worker().configuration.timeout();
     let window = mapping.and_then(|mapping| mapping.maximum_batching_window_in_seconds()).unwrap_or(0);
     let max_age = subject.variable("MAX_AGE_SECONDS");
     let max_age = max_age.map_or(Some(MAX_AGE_SECONDS), |seconds| seconds.parse().ok());
     let outbound = &subject.spec.queues.outbound;
     let receives = if queue.is_fifo() { outbound.fifo_max_receive_count } else { outbound.max_receive_count };
-    vec![
-        rule.ok(url),
-        visibility(queue.number(&Name::VisibilityTimeout), timeout, window),
-        retention(queue.number(&Name::MessageRetentionPeriod), max_age),
-        redrive(queue, subject.variable("DEAD_LETTER_QUEUE_URL").unwrap_or_default()),
-        max_receive_count(queue, receives),
-        message_size("queue.size", queue.number(&Name::MaximumMessageSize), MIN_MESSAGE_BYTES),
-        fifo(queue),
-        encryption("queue.encryption", queue, subject.is_local),
-        policy::check("queue.policy", queue.text(&Name::Policy)),
+    let letters = subject.variable("DEAD_LETTER_QUEUE_URL").unwrap_or_default();
+    let [for_visibility, for_retention, for_redrive, for_count, for_size, for_encryption, for_policy] = names;
+    [
+        visibility(for_visibility, queue.number(&Name::VisibilityTimeout), timeout, window),
+        retention(for_retention, queue.number(&Name::MessageRetentionPeriod), max_age),
+        redrive(for_redrive, queue, letters),
+        max_receive_count(for_count, queue, receives),
+        message_size(for_size, queue.number(&Name::MaximumMessageSize), MIN_MESSAGE_BYTES),
+        encryption(for_encryption, queue, subject.is_local),
+        policy::check(for_policy, queue.text(&Name::Policy)),
     ]
 }
 
 /// Lambda retries a batch while the function is throttled, and the messages must stay hidden for that time.
 ///
 /// Source: <https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html>.
-fn visibility(visibility: Option<u64>, timeout: Option<i32>, window: i32) -> Check {
-    const NAME: &str = "queue.visibility";
+fn visibility(name: &'static str, visibility: Option<u64>, timeout: Option<i32>, window: i32) -> Check {
     let (Some(visibility), Some(timeout)) = (visibility, timeout) else {
         return Check::skipped(
-            NAME,
+            name,
             "six times the worker's timeout",
             "the visibility timeout or the timeout is unknown",
         );
@@ -128,18 +151,17 @@ fn visibility(visibility: Option<u64>, timeout: Option<i32>, window: i32) -> Che
         "at least {least} s: six times the worker's timeout ({timeout} s) plus the window ({window} s)"
     );
     let remedy = format!(
-        "raise the outbound queue's visibility timeout to {least} s (`visibility_timeout_seconds` in Terraform), or lower \
+        "raise the queue's visibility timeout to {least} s (`visibility_timeout_seconds` in Terraform), or lower \
          the worker's timeout: messages are delivered twice"
     );
-    Rule::new(NAME, expected, remedy).require(visibility >= least, format!("{visibility} s"))
+    Rule::new(name, expected, remedy).require(visibility >= least, format!("{visibility} s"))
 }
 
 /// SQS would delete a message at the end of its retention, before the worker gives it up.
-fn retention(retention: Option<u64>, max_age: Option<u64>) -> Check {
-    const NAME: &str = "queue.retention";
+fn retention(name: &'static str, retention: Option<u64>, max_age: Option<u64>) -> Check {
     let (Some(retention), Some(max_age)) = (retention, max_age) else {
         return Check::skipped(
-            NAME,
+            name,
             "more than MAX_AGE_SECONDS",
             "the retention or MAX_AGE_SECONDS is unknown",
         );
@@ -147,12 +169,12 @@ fn retention(retention: Option<u64>, max_age: Option<u64>) -> Check {
     let expected = format!("more than the worker's MAX_AGE_SECONDS, {}", seconds(max_age));
     let remedy = "raise `retention_seconds`, or lower `max_age_seconds` in Terraform: SQS deletes messages that the worker \
                   still retries";
-    Rule::new(NAME, expected, remedy).require(retention > max_age, seconds(retention))
+    Rule::new(name, expected, remedy).require(retention > max_age, seconds(retention))
 }
 
-fn redrive(queue: &Attributes, dead_letter_url: &str) -> Check {
+fn redrive(name: &'static str, queue: &Attributes, dead_letter_url: &str) -> Check {
     let rule = Rule::new(
-        "queue.redrive",
+        name,
         "a redrive policy whose target is the queue in DEAD_LETTER_QUEUE_URL",
         "set the redrive policy (`terraform apply` does): SQS delivers a message that crashes the worker again and again, and \
          `streamer redrive` finds no dead letters",
@@ -164,9 +186,9 @@ fn redrive(queue: &Attributes, dead_letter_url: &str) -> Check {
 }
 
 /// A throttled invocation counts as a receive, too, and on a FIFO queue every message that waits behind another.
-fn max_receive_count(queue: &Attributes, least: u32) -> Check {
+fn max_receive_count(name: &'static str, queue: &Attributes, least: u32) -> Check {
     let rule = Rule::new(
-        "queue.max_receive_count",
+        name,
         format!("at least {least}"),
         format!(
             "set maxReceiveCount of the redrive policy to {least}: messages that were only delayed become dead letters"
@@ -246,6 +268,11 @@ mod tests {
     const FIFO_URL: &str = "https://sqs.eu-central-1.amazonaws.com/123456789012/streamer-outbound.fifo";
     const LETTERS: &str = "https://sqs.eu-central-1.amazonaws.com/123456789012/streamer-dead-letters";
 
+    const VISIBILITY: &str = NAMES[0];
+    const RETENTION: &str = NAMES[1];
+    const REDRIVE: &str = NAMES[2];
+    const COUNT: &str = NAMES[3];
+
     fn with_redrive(url: &str, count: &str) -> Attributes {
         let arn = "arn:aws:sqs:eu-central-1:123456789012:streamer-dead-letters";
         let policy = format!(r#"{{"deadLetterTargetArn":"{arn}","maxReceiveCount":{count}}}"#);
@@ -254,42 +281,43 @@ mod tests {
 
     #[test]
     fn visibility_covers_six_timeouts_and_window() {
-        assert_eq!(visibility(Some(185), Some(30), 5).verdict, Verdict::Ok);
-        let check = visibility(Some(184), Some(30), 5);
+        assert_eq!(visibility(VISIBILITY, Some(185), Some(30), 5).verdict, Verdict::Ok);
+        let check = visibility(VISIBILITY, Some(184), Some(30), 5);
         assert_eq!((check.verdict, check.seen.as_str()), (Verdict::Failed, "184 s"));
         assert!(
             check.expected.starts_with("at least 185 s: six times the worker's timeout (30 s)"),
             "{check:?}"
         );
-        assert_eq!(visibility(None, Some(30), 0).verdict, Verdict::Skipped);
+        assert_eq!(visibility(VISIBILITY, None, Some(30), 0).verdict, Verdict::Skipped);
     }
 
     #[test]
     fn retention_exceeds_max_age() {
-        assert_eq!(retention(Some(7801), Some(7800)).verdict, Verdict::Ok);
-        assert_eq!(retention(Some(7800), Some(7800)).verdict, Verdict::Failed);
-        assert_eq!(retention(Some(7801), None).verdict, Verdict::Skipped);
+        assert_eq!(retention(RETENTION, Some(7801), Some(7800)).verdict, Verdict::Ok);
+        assert_eq!(retention(RETENTION, Some(7800), Some(7800)).verdict, Verdict::Failed);
+        assert_eq!(retention(RETENTION, Some(7801), None).verdict, Verdict::Skipped);
     }
 
     #[test]
     fn redrive_targets_configured_queue() {
-        assert_eq!(redrive(&with_redrive(URL, "10"), LETTERS).verdict, Verdict::Ok);
-        let other = redrive(&with_redrive(URL, "10"), &LETTERS.replace("streamer-dead", "dead"));
+        assert_eq!(redrive(REDRIVE, &with_redrive(URL, "10"), LETTERS).verdict, Verdict::Ok);
+        let other = redrive(REDRIVE, &with_redrive(URL, "10"), &LETTERS.replace("streamer-dead", "dead"));
         assert_eq!(other.verdict, Verdict::Failed);
-        let account = redrive(&with_redrive(URL, "10"), &LETTERS.replace("123456789012", "210987654321"));
+        let account =
+            redrive(REDRIVE, &with_redrive(URL, "10"), &LETTERS.replace("123456789012", "210987654321"));
         assert_eq!(account.verdict, Verdict::Failed);
-        assert_eq!(redrive(&Attributes::default(), LETTERS).seen, "no redrive policy");
+        assert_eq!(redrive(REDRIVE, &Attributes::default(), LETTERS).seen, "no redrive policy");
     }
 
     #[test]
     fn max_receive_count_fails_on_fifo_queues() {
-        let verdict = |url, count, least| max_receive_count(&with_redrive(url, count), least).verdict;
+        let verdict = |url, count, least| max_receive_count(COUNT, &with_redrive(url, count), least).verdict;
         assert_eq!(verdict(URL, "10", 10), Verdict::Ok);
         assert_eq!(verdict(URL, "\"10\"", 10), Verdict::Ok);
         assert_eq!(verdict(URL, "9", 10), Verdict::Warning);
         assert_eq!(verdict(FIFO_URL, "1000", 1000), Verdict::Ok);
         assert_eq!(verdict(FIFO_URL, "999", 1000), Verdict::Failed);
-        assert_eq!(max_receive_count(&Attributes::default(), 10).verdict, Verdict::Skipped);
+        assert_eq!(max_receive_count(COUNT, &Attributes::default(), 10).verdict, Verdict::Skipped);
     }
 
     #[test]

@@ -1,9 +1,6 @@
 //! The account's quotas.
 
-use aws_sdk_lambda::{
-    Client,
-    types::{AccountLimit, EventSourceMappingConfiguration},
-};
+use aws_sdk_lambda::{Client, types::AccountLimit};
 use serde_json::json;
 
 use super::{Rule, mapping::Limit, read};
@@ -12,22 +9,21 @@ use crate::doctor::{Check, Subject};
 /// Lambda's quota of concurrent executions in new accounts.
 const NEW_ACCOUNT: i32 = 10;
 
-/// Reads and checks the quotas.
+/// Reads and checks the quotas. `mappings` is the limit of the worker's mappings.
 pub(super) async fn examine(
     lambda: &Client,
     subject: &Subject,
-    mapping: Option<&EventSourceMappingConfiguration>,
+    mappings: Limit,
     reserved: Limit,
     done: &mut impl FnMut(Check),
 ) {
-    let mapping = Limit::of_mapping(mapping);
-    let rule = executions_rule(mapping);
+    let rule = executions_rule(mappings);
     if subject.is_local {
         done(rule.skipped("the stack on this machine has no quota"));
     } else {
         let get = lambda.get_account_settings().send();
         done(match read("lambda:GetAccountSettings", "the account", get).await {
-            Ok(answer) => executions(rule, answer.account_limit(), mapping, reserved),
+            Ok(answer) => executions(rule, answer.account_limit(), mappings, reserved),
             Err(unread) => rule.skipped(unread.reason("account")),
         });
     }
@@ -38,15 +34,15 @@ pub(super) async fn examine(
     ));
 }
 
-fn executions_rule(mapping: Limit) -> Rule {
-    let invocations = match mapping {
+fn executions_rule(mappings: Limit) -> Rule {
+    let invocations = match mappings {
         Limit::UpTo(invocations) => format!("the {invocations} invocations"),
         Limit::Unknown | Limit::Unlimited => "the invocations".to_owned(),
     };
     Rule::new(
         "quotas.concurrency",
         format!(
-            "more than {NEW_ACCOUNT} concurrent executions, and twice {invocations} of the mapping unless the worker \
+            "more than {NEW_ACCOUNT} concurrent executions, and twice {invocations} of the mappings unless the worker \
              has reserved concurrency"
         ),
         "request a larger quota \"Concurrent executions\" (L-B99A9384 in Service Quotas), which is free, and set \
@@ -55,13 +51,13 @@ fn executions_rule(mapping: Limit) -> Rule {
 }
 
 /// Half of the account stays for the other functions: API Gateway answers their throttled invocations with an error.
-fn executions(rule: Rule, limit: Option<&AccountLimit>, mapping: Limit, reserved: Limit) -> Check {
+fn executions(rule: Rule, limit: Option<&AccountLimit>, mappings: Limit, reserved: Limit) -> Check {
     let Some(limit) = limit else { return rule.skipped("Lambda names no limit") };
     let executions = limit.concurrent_executions();
     let unreserved = limit.unreserved_concurrent_executions().unwrap_or(executions);
-    let fits = match (reserved, mapping) {
+    let fits = match (reserved, mappings) {
         (Limit::Unlimited, Limit::Unlimited) => false,
-        (Limit::Unlimited, Limit::UpTo(mapping)) => 2 * mapping <= unreserved,
+        (Limit::Unlimited, Limit::UpTo(invocations)) => 2 * invocations <= unreserved,
         _ => true,
     };
     let seen = format!("{executions}, of which {unreserved} are unreserved");
@@ -74,10 +70,10 @@ mod tests {
     use super::*;
     use crate::doctor::Verdict;
 
-    fn verdict(limit: i32, unreserved: i32, mapping: Limit, reserved: Limit) -> Verdict {
+    fn verdict(limit: i32, unreserved: i32, mappings: Limit, reserved: Limit) -> Verdict {
         let limit = AccountLimit::builder().concurrent_executions(limit);
         let limit = limit.unreserved_concurrent_executions(unreserved).build();
-        executions(executions_rule(mapping), Some(&limit), mapping, reserved).verdict
+        executions(executions_rule(mappings), Some(&limit), mappings, reserved).verdict
     }
 
     #[test]
