@@ -73,6 +73,7 @@ impl Cells {
         let endpoint = &first.deployed.management_endpoint;
         let delivery = deploy_delivery(&first.config, &suffix("a"), &overrides, &binaries, endpoint).await?;
         first.deployed.queue_url = delivery.queue_url;
+        first.deployed.parts_queue_url = delivery.parts_queue_url;
         first.deployed.dead_letter_queue_url = delivery.dead_letter_queue_url;
         first.deployed.receipts_queue_url = delivery.receipts_queue_url;
 
@@ -129,8 +130,7 @@ impl Cells {
     /// Waits until no message is on a queue, and checks that none is a dead letter.
     async fn settle(&self) -> anyhow::Result<()> {
         for stack in &self.stacks {
-            eventually("the queue is empty", async || stack.is_empty(&stack.deployed.queue_url).await)
-                .await?;
+            eventually("the queues are empty", async || stack.is_drained().await).await?;
             assert!(stack.is_empty(&stack.deployed.dead_letter_queue_url).await?, "a dead letter");
         }
         Ok(())

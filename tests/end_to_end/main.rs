@@ -13,6 +13,7 @@ mod javascript;
 mod languages;
 mod mailbox;
 mod outcomes;
+mod parts;
 mod receipts;
 mod redrive;
 mod routers;

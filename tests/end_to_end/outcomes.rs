@@ -94,17 +94,22 @@ impl Deployment {
         Ok(())
     }
 
-    /// Sends a message, and waits until the queue is empty again.
+    /// Sends a message, and waits until the queues are empty again.
     async fn send_and_settle(&self, body: &Value) -> anyhow::Result<()> {
         self.send(body).await?;
         self.wait_until_empty().await
     }
 
     pub(crate) async fn wait_until_empty(&self) -> anyhow::Result<()> {
-        eventually("the queue is empty", async || self.stack.is_empty(&self.delivery.queue_url).await).await
+        let Delivery { queue_url, parts_queue_url, .. } = &self.delivery;
+        // Messages leave the outbound queue for the parts queue.
+        for url in [queue_url, parts_queue_url].into_iter().filter(|url| !url.is_empty()) {
+            eventually("the queue is empty", async || self.stack.is_empty(url).await).await?;
+        }
+        Ok(())
     }
 
-    async fn dead_letters(&self) -> anyhow::Result<Vec<Message>> {
+    pub(crate) async fn dead_letters(&self) -> anyhow::Result<Vec<Message>> {
         let receive = self.sqs.receive_message().queue_url(&self.delivery.dead_letter_queue_url);
         let receive = receive.max_number_of_messages(10).message_attribute_names("All").visibility_timeout(0);
         Ok(receive.send().await?.messages.unwrap_or_default())

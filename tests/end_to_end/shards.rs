@@ -65,7 +65,7 @@ async fn changed_number_reaches_open_sockets() -> anyhow::Result<()> {
         let (index, _) = arrivals.next(|| format!("{arrived} of {} arrived", 3 * CLIENTS)).await?;
         *counts.entry(index).or_default() += 1;
     }
-    eventually("the queue is empty", async || stack.is_empty(&stack.deployed.queue_url).await).await?;
+    eventually("the queues are empty", async || stack.is_drained().await).await?;
     assert!(arrivals.try_next().is_none() && counts.values().all(|count| *count == 1), "{counts:?}");
     stack.end().await
 }

@@ -32,7 +32,7 @@ use crate::{
 
 /// The receipts of one message.
 #[derive(Debug, Default)]
-struct Received {
+pub(crate) struct Received {
     receipts: Vec<Receipt>,
     tally: ReceiptTally,
 }
@@ -44,13 +44,13 @@ impl Received {
     }
 
     /// Returns the number of connections for each outcome, over all parts.
-    fn connections(&self) -> Value {
+    pub(crate) fn connections(&self) -> Value {
         json!(self.tally.connections())
     }
 }
 
 /// Reads and deletes receipts until those of each message are there.
-async fn receipts<'a>(
+pub(crate) async fn receipts<'a>(
     deployment: &Deployment,
     ids: impl IntoIterator<Item = &'a str>,
 ) -> anyhow::Result<BTreeMap<String, Received>> {
@@ -75,7 +75,7 @@ async fn receipts<'a>(
 }
 
 /// Builds a message that asks for a receipt.
-fn asking(id: &str, to: Value) -> Value {
+pub(crate) fn asking(id: &str, to: Value) -> Value {
     with(id, to, "receipt", true.into())
 }
 

@@ -244,6 +244,7 @@ fn variables(environment: &BTreeMap<String, String>) -> anyhow::Result<BTreeMap<
         ("jwt_public_key", issuer.public_key.as_str()),
         ("mailbox_table", "streamer_mailbox"),
         ("management_endpoint", "https://a1b2c3d4e5.execute-api.us-east-1.amazonaws.com/production"),
+        ("parts_queue_url", "https://sqs.us-east-1.amazonaws.com/000000000000/parts"),
         ("queue_url", "https://sqs.us-east-1.amazonaws.com/000000000000/outbound"),
         ("receipts_queue_url", "https://sqs.us-east-1.amazonaws.com/000000000000/receipts"),
     ]);

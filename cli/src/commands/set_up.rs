@@ -48,7 +48,7 @@ pub async fn set_up<T>(
     let overrides = overrides.with_deliveries_logged();
     let deploying = endpoint.deploy(&binaries, router, &overrides);
     let (stack, took) = screen.step("deploy", "deploying", deploying).await?;
-    print_result(screen, "deploy", "2 tables, 3 queues, 5 functions, 1 API", took);
+    print_result(screen, "deploy", "2 tables, 4 queues, 5 functions, 1 API", took);
     Ok((stack, prepared))
 }
 
@@ -59,7 +59,7 @@ fn print_result(screen: Screen, step: &str, result: &str, took: Duration) {
 /// Prints a stack's names and URLs, and how it ends.
 pub fn print_summary(screen: Screen, deployed: &Deployed, end: &str) {
     let Deployed { endpoint_url, websocket_url, management_endpoint, .. } = deployed;
-    let Deployed { queue_url, dead_letter_queue_url, receipts_queue_url, .. } = deployed;
+    let Deployed { queue_url, parts_queue_url, dead_letter_queue_url, receipts_queue_url, .. } = deployed;
     let Deployed { connections_table, mailbox_table, .. } = deployed;
     screen.line(format!(
         "
@@ -67,6 +67,7 @@ pub fn print_summary(screen: Screen, deployed: &Deployed, end: &str) {
  websocket     {websocket_url}
  management    {management_endpoint}
  queue         {queue_url}
+ parts         {parts_queue_url}
  dead letters  {dead_letter_queue_url}
  receipts      {receipts_queue_url}
  table         {connections_table}

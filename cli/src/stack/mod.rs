@@ -247,6 +247,19 @@ impl Stack {
         Ok(MessageCounts::read(&sqs, queue_url).await?.total() == 0)
     }
 
+    /// Returns whether the worker has ended all messages: none is on the outbound queue or on the parts queue. Messages
+    /// leave the former for the latter, so it is read first.
+    ///
+    /// # Errors
+    /// When SQS does not answer.
+    pub async fn is_drained(&self) -> anyhow::Result<bool> {
+        let Deployed { queue_url, parts_queue_url, .. } = &self.deployed;
+        if !self.is_empty(queue_url).await? {
+            return Ok(false);
+        }
+        Ok(parts_queue_url.is_empty() || self.is_empty(parts_queue_url).await?)
+    }
+
     /// Lists the current processes of a function.
     ///
     /// # Errors

@@ -74,8 +74,7 @@ impl Demo<'_> {
 
         let deadline = Instant::now() + self.limit;
         while Instant::now() < deadline
-            && !(self.tally.unique() - before == BROADCAST_CLIENTS
-                && self.stack.is_empty(&self.stack.deployed.queue_url).await?)
+            && !(self.tally.unique() - before == BROADCAST_CLIENTS && self.stack.is_drained().await?)
         {
             while let Ok(frame) = frames.try_recv() {
                 self.count("crowd", &frame)?;

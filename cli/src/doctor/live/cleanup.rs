@@ -14,7 +14,7 @@ use super::{
     expected::expected,
     kept::{self, Removed},
     run::{EXPIRY, Run},
-    take::{DEAD_LETTERS, NotOpen, OUTBOUND, RECEIPTS},
+    take::{DEAD_LETTERS, NotOpen, OUTBOUND, PARTS, RECEIPTS},
 };
 use crate::doctor::Check;
 
@@ -145,29 +145,28 @@ async fn take_dead_letters(run: &Run<'_>, summary: &mut Summary) {
     }
 }
 
-/// Takes messages that were not delivered off the outbound queue.
+/// Takes messages that were not delivered off the outbound queue, and their parts off the parts queue.
 async fn take_messages(run: &Run<'_>, summary: &mut Summary) {
     let is_dead_letter = |id: &String| run.made.dead_letters.borrow().contains(id);
     let missing = || run.made.messages.borrow().iter().filter(|id| !is_dead_letter(id)).count();
-    let (wanted, Some(url)) = (missing(), run.subject.variable("QUEUE_URL")) else { return };
-    if wanted == 0 {
-        return;
-    }
-    let expiry = EXPIRY.as_secs();
-    let cause = match take(run, OUTBOUND, url, wanted).await {
-        Ok(taken) => {
-            if taken > 0 {
-                summary.removed.push(count(taken, "message", "messages"));
+    let (expiry, mut cause) = (EXPIRY.as_secs(), "it still holds them".to_owned());
+    for (queue, variable) in [(OUTBOUND, "QUEUE_URL"), (PARTS, "PARTS_QUEUE_URL")] {
+        let (wanted, Some(url)) = (missing(), run.subject.variable(variable)) else { continue };
+        if wanted == 0 {
+            return;
+        }
+        match take(run, queue, url, wanted).await {
+            Ok(0) => {}
+            Ok(taken) => summary.removed.push(count(taken, "message", "messages")),
+            Err(NotOpen::Crowded(reason)) => cause = reason,
+            Err(NotOpen::Failed(error)) => {
+                let item = format!("{} on the {queue}", count(wanted, "message", "messages"));
+                let remedy =
+                    format!("allow the call; the worker drops a message {expiry} s after its sending");
+                return summary.left(format!("{item} ({error})"), remedy);
             }
-            "it still holds them".to_owned()
         }
-        Err(NotOpen::Crowded(reason)) => reason,
-        Err(NotOpen::Failed(error)) => {
-            let item = count(wanted, "message on the outbound queue", "messages on the outbound queue");
-            let remedy = format!("allow the call; the worker drops a message {expiry} s after its sending");
-            return summary.left(format!("{item} ({error})"), remedy);
-        }
-    };
+    }
     let left = missing();
     if left > 0 {
         let messages = count(left, "message", "messages");

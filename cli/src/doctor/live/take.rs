@@ -14,6 +14,9 @@ use crate::{
 /// The outbound queue in texts.
 pub(super) const OUTBOUND: &str = "outbound queue";
 
+/// The parts queue in texts.
+pub(super) const PARTS: &str = "parts queue";
+
 /// The dead-letter queue in texts.
 pub(super) const DEAD_LETTERS: &str = "dead-letter queue";
 
@@ -69,8 +72,11 @@ impl Run<'_> {
                 format!("the {name} has {messages} messages, and more than {MAX_MESSAGES} are not read");
             return Err(NotOpen::Crowded(text));
         }
-        // Every deployment's outbound queue has a redrive policy, which allows several receives.
-        if name != OUTBOUND && messages > 0 && self.has_redrive_policy(url).await.map_err(failed)? {
+        // The queues that invoke the worker have a redrive policy in every deployment, which allows several receives.
+        if ![OUTBOUND, PARTS].contains(&name)
+            && messages > 0
+            && self.has_redrive_policy(url).await.map_err(failed)?
+        {
             return Err(NotOpen::Crowded(format!(
                 "other messages wait on the {name}, and its own redrive policy counts each receive"
             )));

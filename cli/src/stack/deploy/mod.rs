@@ -43,7 +43,7 @@ pub struct Deployed {
     pub management_endpoint: String,
     /// URL of the outbound queue.
     pub queue_url: String,
-    /// URL of the parts queue.
+    /// URL of the parts queue. Empty without one, as beside a FIFO queue.
     #[serde(default)]
     pub parts_queue_url: String,
     /// URL of the dead-letter queue.
@@ -67,6 +67,8 @@ pub struct Deployed {
 pub struct Delivery {
     /// URL of the outbound queue.
     pub queue_url: String,
+    /// URL of the parts queue. Empty beside a FIFO queue.
+    pub parts_queue_url: String,
     /// URL of the dead-letter queue.
     pub dead_letter_queue_url: String,
     /// URL of the receipts queue.
@@ -195,6 +197,7 @@ pub async fn deploy_delivery(
     deployer.create_mappings(&queues, &arn).await.context("cannot create the event source mappings")?;
     Ok(Delivery {
         queue_url: queues.outbound_url,
+        parts_queue_url: queues.parts.map(|(url, _)| url).unwrap_or_default(),
         dead_letter_queue_url: queues.dead_letter_url,
         receipts_queue_url: queues.receipts_url,
         function: spec.function_name(name),
