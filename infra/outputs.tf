@@ -33,6 +33,11 @@ output "parts_queue_url" {
   value       = one(aws_sqs_queue.parts[*].url)
 }
 
+output "parts_queue_arn" {
+  description = "ARN of the parts queue; null without `parts_percent`."
+  value       = one(aws_sqs_queue.parts[*].arn)
+}
+
 output "dead_letter_queue_url" {
   description = "URL of the dead-letter queue."
   value       = aws_sqs_queue.dead_letter.url

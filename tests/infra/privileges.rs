@@ -24,7 +24,9 @@ enum Step {
     Echo,
     /// A message for a user arrives.
     Devices,
-    /// A message for a tenant arrives.
+    /// A message for a user who connects after the first try arrives.
+    HandBack,
+    /// A message for a tenant arrives, as parts.
     Broadcast,
     /// A malformed message becomes a dead letter.
     Poison,
@@ -61,8 +63,8 @@ enum Reason {
 
 use Reason::{NeededFor, Unchecked};
 use Step::{
-    Acknowledge, Broadcast, Connect, Devices, Disconnect, Echo, Keep, KeepGone, Limit, LimitGone, Poison,
-    Receipt, Replay, Stale, Trim,
+    Acknowledge, Broadcast, Connect, Devices, Disconnect, Echo, HandBack, Keep, KeepGone, Limit, LimitGone,
+    Poison, Receipt, Replay, Stale, Trim,
 };
 
 const POLLS: &str = "its event source mappings poll without a role";
@@ -72,7 +74,7 @@ const CLOSES: &str = "the client would have to close between its sync and the pa
 const RENEWS: &str = "a stream is renewed when its last message is two weeks old";
 
 /// All permissions of all functions: role, action, suffix of the resource's ARN, and reason.
-const PERMISSIONS: [(&str, &str, &str, Reason); 46] = [
+const PERMISSIONS: [(&str, &str, &str, Reason); 50] = [
     ("connect", "dynamodb:DeleteItem", "table/streamer_connections", NeededFor(LimitGone)),
     ("connect", "dynamodb:PutItem", "table/streamer_connections", NeededFor(Connect)),
     ("connect", "dynamodb:Query", "table/streamer_connections/index/by_user", NeededFor(Limit)),
@@ -94,10 +96,14 @@ const PERMISSIONS: [(&str, &str, &str, Reason); 46] = [
     ("delivery", "logs:CreateLogStream", "/aws/lambda/streamer-delivery:*", Unchecked(LOGS)),
     ("delivery", "logs:PutLogEvents", "/aws/lambda/streamer-delivery:*", Unchecked(LOGS)),
     ("delivery", "sqs:DeleteMessage", ":streamer-outbound", Unchecked(POLLS)),
+    ("delivery", "sqs:DeleteMessage", ":streamer-parts", Unchecked(POLLS)),
     ("delivery", "sqs:GetQueueAttributes", ":streamer-outbound", Unchecked(POLLS)),
+    ("delivery", "sqs:GetQueueAttributes", ":streamer-parts", Unchecked(POLLS)),
     ("delivery", "sqs:ReceiveMessage", ":streamer-outbound", Unchecked(POLLS)),
+    ("delivery", "sqs:ReceiveMessage", ":streamer-parts", Unchecked(POLLS)),
     ("delivery", "sqs:SendMessage", ":streamer-dead-letters", NeededFor(Poison)),
-    ("delivery", "sqs:SendMessage", ":streamer-outbound", NeededFor(Broadcast)),
+    ("delivery", "sqs:SendMessage", ":streamer-outbound", NeededFor(HandBack)),
+    ("delivery", "sqs:SendMessage", ":streamer-parts", NeededFor(Broadcast)),
     ("delivery", "sqs:SendMessage", ":streamer-receipts", NeededFor(Receipt)),
     ("delivery", "xray:PutTelemetryRecords", "*", Unchecked(TRACES)),
     ("delivery", "xray:PutTraceSegments", "*", Unchecked(TRACES)),
@@ -133,6 +139,10 @@ fn emulator_actions(action: &str) -> Vec<&str> {
 /// Time after which a step counts as failed when a permission is missing.
 const DENIED_TIMEOUT: Duration = Duration::from_secs(4);
 
+/// Time after which a hand-back counts as failed: more than its delay of 5 to 6 s, and less than the 12 s after which SQS
+/// delivers the message again.
+const HAND_BACK_TIMEOUT: Duration = Duration::from_secs(9);
+
 /// Time that a working step may take: SQS delivers handed-back messages, and those of crashed workers, again.
 const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -164,7 +174,7 @@ pub(crate) async fn assert_each_is_necessary(
     }
     let of_mailbox = [Keep, KeepGone, Replay, Trim];
     let of_receipts = [Receipt, Acknowledge];
-    let others = [Connect, Echo, Devices, Broadcast, Poison, Stale, Disconnect, Limit, LimitGone];
+    let others = [Connect, Echo, Devices, HandBack, Broadcast, Poison, Stale, Disconnect, Limit, LimitGone];
     for step in others.into_iter().chain(of_mailbox).chain(of_receipts) {
         steps.run(step, STEP_TIMEOUT).await.with_context(|| format!("{step:?}, with all permissions"))?;
     }
@@ -216,7 +226,8 @@ impl Steps<'_> {
     async fn assert_denied(&mut self, step: Step, function: &str) -> anyhow::Result<()> {
         let mut logs = Logs::of(self.stack, Some(function))?;
         logs.next().await?;
-        if self.run(step, DENIED_TIMEOUT).await.is_ok() {
+        let limit = if step == HandBack { HAND_BACK_TIMEOUT } else { DENIED_TIMEOUT };
+        if self.run(step, limit).await.is_ok() {
             bail!("{step:?} succeeds");
         }
         let (deadline, mut lines) = (Instant::now() + STEP_TIMEOUT, Vec::new());
@@ -266,6 +277,7 @@ impl Steps<'_> {
                 ensure!(frame["data"] == user, "{frame}");
                 Ok(())
             }
+            HandBack => self.hand_back(user, unlimited).await,
             Broadcast => {
                 // A tenant of its own, so that clients of other steps receive nothing.
                 let mut socket = stack.connect(user, user).await?;
@@ -306,6 +318,18 @@ impl Steps<'_> {
             Receipt => self.receipt(user).await,
             Acknowledge => self.acknowledge(user, unlimited).await,
         }
+    }
+
+    /// Sends a message for an absent user, who connects once the worker has tried it.
+    async fn hand_back(&self, user: &str, limit: Duration) -> anyhow::Result<()> {
+        let (mut logs, id) = (Logs::of(self.stack, Some("delivery"))?, format!("\"{user}\""));
+        self.stack.producer().send(Message::user(TENANT, user).id(user).response(user)?).await?;
+        while !logs.next().await?.iter().any(|line| line.text.contains(&id)) {
+            sleep(Duration::from_millis(100)).await;
+        }
+        let frame = self.stack.connect(TENANT, user).await?.next(limit).await?.json()?;
+        ensure!(frame["data"] == user, "{frame}");
+        Ok(())
     }
 
     /// Waits for the row of a user's only connection.

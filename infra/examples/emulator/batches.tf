@@ -3,9 +3,14 @@
 
 data "aws_iam_policy_document" "batches" {
   statement {
-    sid       = "SendBatches"
-    actions   = ["sqs:SendMessageBatch"]
-    resources = [module.streamer.queue_arn, module.streamer.dead_letter_queue_arn, module.streamer.receipts_queue_arn]
+    sid     = "SendBatches"
+    actions = ["sqs:SendMessageBatch"]
+    resources = [
+      module.streamer.queue_arn,
+      module.streamer.parts_queue_arn,
+      module.streamer.dead_letter_queue_arn,
+      module.streamer.receipts_queue_arn,
+    ]
   }
 }
 

@@ -71,6 +71,7 @@ module "streamer" {
 
   # Emulators have no quotas that others share.
   requests_per_second = 5000
+  parts_percent       = 50
   account_concurrency = 1000
 
   # Emulators use plain HTTP, and their data is disposable.

@@ -12,6 +12,7 @@ output "deployed" {
     websocket_url         = "${replace(var.endpoint_url, "/^http/", "ws")}/${local.path}"
     management_endpoint   = module.streamer.management_endpoint
     queue_url             = module.streamer.queue_url
+    parts_queue_url       = module.streamer.parts_queue_url
     dead_letter_queue_url = module.streamer.dead_letter_queue_url
     receipts_queue_url    = module.streamer.receipts_queue_url
     connections_table     = module.streamer.connections_table
