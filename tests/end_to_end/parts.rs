@@ -54,7 +54,7 @@ async fn limit_mappings(stack: &Stack, delivery: &Delivery) -> anyhow::Result<()
 #[tokio::test]
 async fn reply_arrives_in_the_middle_of_broadcasts() -> anyhow::Result<()> {
     const TENANT: &str = "parts-broadcast";
-    const SOCKETS: usize = 12;
+    const SOCKETS: usize = 8;
     const BROADCASTS: usize = 5;
     let stack = stack().await?;
     let environment = BTreeMap::from([("MAX_POSTS_PER_SECOND", "1".to_owned())]);
