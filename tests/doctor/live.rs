@@ -60,7 +60,7 @@ impl Patient {
         let stack = stack().await?;
         let deployed = &stack.deployed;
         let queues = [&deployed.queue_url, &deployed.dead_letter_queue_url, &deployed.receipts_queue_url];
-        let queues = queues.map(Clone::clone).to_vec();
+        let queues = queues.into_iter().chain([&deployed.parts_queue_url]).cloned().collect();
         let name = deployed.functions["delivery"].trim_end_matches("-delivery").to_owned();
         Self::new(stack, name, tenant, queues).await
     }
@@ -85,9 +85,11 @@ impl Patient {
         let endpoint = endpoint.unwrap_or(&here);
         let (config, binaries) = (&stack.config, build().await?);
         let delivery = deploy_delivery(config, &format!("-{name}"), &overrides, &binaries, endpoint).await?;
-        let Delivery { queue_url, dead_letter_queue_url, receipts_queue_url, function } = delivery;
+        let Delivery { queue_url, parts_queue_url, dead_letter_queue_url, receipts_queue_url, function } =
+            delivery;
         let prefix = function.trim_end_matches("-delivery").to_owned();
-        Self::new(stack, prefix, name, vec![queue_url, dead_letter_queue_url, receipts_queue_url]).await
+        let queues = vec![queue_url, dead_letter_queue_url, receipts_queue_url, parts_queue_url];
+        Self::new(stack, prefix, name, queues).await
     }
 
     async fn new(stack: Stack, name: String, tenant: &str, queues: Vec<String>) -> anyhow::Result<Self> {

@@ -34,7 +34,7 @@ async fn missing_queue_permissions_are_named() -> anyhow::Result<()> {
     let patient = Patient::with_worker("doctor-no-queues", None, &variables).await?;
     let report = patient.examine().await?;
     assert_eq!((report.verdict("delivery.first"), report.verdict("delivery.queue")), ("ok", "ok"));
-    report.assert_named("delivery.tenant", "failed", "sqs:SendMessage on the outbound queue");
+    report.assert_named("delivery.tenant", "failed", "sqs:SendMessage on the parts queue");
     report.assert_named("permissions.dead_letter", "failed", "sqs:SendMessage on the dead-letter queue");
     report.assert_named("permissions.receipt", "failed", "sqs:SendMessage on the receipts queue");
     report.assert_named("cleanup.complete", "warning", "--show doctor-");

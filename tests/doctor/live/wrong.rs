@@ -2,6 +2,11 @@
 
 use std::time::SystemTime;
 
+use anyhow::Context as _;
+use aws_sdk_lambda::{
+    operation::list_event_source_mappings::ListEventSourceMappingsOutput,
+    types::EventSourceMappingConfiguration,
+};
 use streamer_cli::stack::issuer::Issuer;
 use streamer_tests::wire::{Reply, WireGateway};
 
@@ -50,13 +55,45 @@ async fn refused_token_is_named_with_reason() -> anyhow::Result<()> {
     patient.assert_nothing_left().await
 }
 
+/// Returns the id of the mapping from the queue with this text in its name.
+fn mapping_of(mappings: &ListEventSourceMappingsOutput, queue: &str) -> anyhow::Result<String> {
+    let of_queue = |mapping: &&EventSourceMappingConfiguration| {
+        mapping.event_source_arn().is_some_and(|arn| arn.contains(queue))
+    };
+    let found = mappings.event_source_mappings().iter().find(of_queue);
+    Ok(found.and_then(EventSourceMappingConfiguration::uuid).context("no mapping")?.to_owned())
+}
+
+/// The parts of the command's message for a tenant stay on their queue, and the command removes one of them. The others
+/// expire with it.
+#[tokio::test]
+async fn waiting_parts_are_named() -> anyhow::Result<()> {
+    let patient = Patient::with_worker("doctor-parts", None, &[]).await?;
+    let lambda = aws_sdk_lambda::Client::new(&patient.stack.config);
+    let function = format!("{}-delivery", patient.name);
+    let mappings = lambda.list_event_source_mappings().function_name(&function).send().await?;
+    let id = mapping_of(&mappings, "-parts-")?;
+    lambda.update_event_source_mapping().uuid(&id).enabled(false).send().await?;
+    let report = patient.examine().await?;
+    assert_eq!((report.verdict("delivery.first"), report.verdict("delivery.user")), ("ok", "ok"));
+    report.assert_named("delivery.tenant", "failed", "event source mapping");
+    assert!(
+        report.text("delivery.tenant", "seen").contains("wait on the parts queue"),
+        "{:?}",
+        report.output
+    );
+    assert_eq!(report.verdict("cleanup.complete"), "ok", "{:?}", report.output);
+    assert!(report.text("cleanup.complete", "seen").contains("message"), "{:?}", report.output);
+    Ok(())
+}
+
 #[tokio::test]
 async fn disabled_mapping_is_named() -> anyhow::Result<()> {
     let patient = Patient::with_worker("doctor-disabled", None, &[]).await?;
     let lambda = aws_sdk_lambda::Client::new(&patient.stack.config);
     let function = format!("{}-delivery", patient.name);
     let mappings = lambda.list_event_source_mappings().function_name(&function).send().await?;
-    let id = mappings.event_source_mappings()[0].uuid().unwrap_or_default().to_owned();
+    let id = mapping_of(&mappings, "-outbound-")?;
     lambda.update_event_source_mapping().uuid(&id).enabled(false).send().await?;
     let began = SystemTime::now();
     let report = patient.examine().await?;

@@ -7,7 +7,10 @@ use serde_json::Value;
 use streamer_environment::failure::FailureKind;
 use tokio::time::timeout;
 
-use super::run::{CLOCK_SKEW, Run, is_of_key};
+use super::{
+    run::{CLOCK_SKEW, Run, is_of_key},
+    take::{OUTBOUND, PARTS},
+};
 use crate::{log_events, queue::MessageCounts};
 
 /// Maximum time to read a log.
@@ -66,7 +69,8 @@ impl Run<'_> {
                 _ => None,
             }
         })?;
-        let remedy = remedy(&cause, self.worker());
+        let parts_queue = self.subject.variable("PARTS_QUEUE_URL").map_or(OUTBOUND, |_| PARTS);
+        let remedy = remedy(&cause, self.worker(), parts_queue);
         Some(Cause::new(format!("{} logs: {cause}", self.worker()), remedy))
     }
 
@@ -134,14 +138,11 @@ impl Run<'_> {
         if let Some(crashes) = self.crashes().await {
             return crashes;
         }
-        let counts = match self.subject.variable("QUEUE_URL") {
-            Some(url) => MessageCounts::read(&self.sqs, url).await.map(Some),
-            None => Ok(None),
-        };
+        let waiting = self.waiting().await;
         let unread = self.unread_log.borrow().clone();
-        match (counts, unread) {
-            (Ok(Some(counts)), _) if counts.waiting > 0 => Cause::new(
-                format!("{} messages wait on the outbound queue", counts.waiting),
+        match (waiting, unread) {
+            (Ok(Some((queue, waiting))), _) => Cause::new(
+                format!("{waiting} messages wait on the {queue}"),
                 format!("check throttles of {worker} and its event source mapping with `streamer status`"),
             ),
             (_, Some(error)) => Cause::new(
@@ -150,13 +151,25 @@ impl Run<'_> {
             ),
             (Err(error), None) => Cause::new(
                 format!("the message is missing, and its cause is unknown: {error}"),
-                "allow sqs:GetQueueAttributes on the outbound queue to your own role, and run the command again",
+                "allow sqs:GetQueueAttributes on the queues to your own role, and run the command again",
             ),
             (Ok(_), None) => Cause::new(
                 format!("{worker} took the message and logged nothing about it"),
                 format!("look at the log of {worker}, and at dead letters with `streamer redrive`"),
             ),
         }
+    }
+
+    /// Returns the first queue that invokes the worker and has waiting messages, with their number.
+    async fn waiting(&self) -> anyhow::Result<Option<(&'static str, usize)>> {
+        for (queue, variable) in [(OUTBOUND, "QUEUE_URL"), (PARTS, "PARTS_QUEUE_URL")] {
+            let Some(url) = self.subject.variable(variable) else { continue };
+            let waiting = MessageCounts::read(&self.sqs, url).await?.waiting;
+            if waiting > 0 {
+                return Ok(Some((queue, waiting)));
+            }
+        }
+        Ok(None)
     }
 
     /// Returns lines of a function's log since the beginning of the run that match a pattern.
@@ -193,8 +206,8 @@ fn is_passing(cause: &str) -> bool {
     matches!(cause, "410 within the connect grace" | "user away" | "deadline" | "429")
 }
 
-/// Returns the remedy for a cause that the worker logs.
-fn remedy(cause: &str, worker: &str) -> String {
+/// Returns the remedy for a cause that the worker logs. `parts_queue` is the queue that it sends parts to.
+fn remedy(cause: &str, worker: &str, parts_queue: &str) -> String {
     let role = |action: &str, resource: &str| format!("allow {action} on {resource} to the role of {worker}");
     let denied = ["AccessDenied", "not authorized"].iter().any(|word| cause.contains(word));
     let operation = cause.split(' ').next().unwrap_or_default();
@@ -229,7 +242,9 @@ fn remedy(cause: &str, worker: &str) -> String {
             role(&format!("dynamodb:{operation}"), "the table, and dynamodb:Query on its indexes")
         }
         _ if denied => role("the action that the log names", "its resource"),
-        "a part of the audience is not on the queue" => role("sqs:SendMessage", "the outbound queue"),
+        "a part of the audience is not on the queue" => {
+            role("sqs:SendMessage", &format!("the {parts_queue}"))
+        }
         _ if FailureKind::of_code(cause.split(':').next().unwrap_or_default()) == FailureKind::Throttled => {
             "raise the table's capacity".to_owned()
         }
@@ -258,13 +273,13 @@ mod tests {
                 "Query on table streamer_connections failed: AccessDeniedException: not authorized",
                 "dynamodb:Query",
             ),
-            ("a part of the audience is not on the queue", "sqs:SendMessage"),
+            ("a part of the audience is not on the queue", "sqs:SendMessage on the parts queue"),
             ("no_recipient", "indexes"),
             ("expired", "this machine's clock"),
             ("KmsAccessDenied: not authorized", "kms:GenerateDataKey and kms:Decrypt"),
             ("something else", "docs/troubleshooting.md"),
         ] {
-            assert!(remedy(cause, "streamer-delivery").contains(expected), "{cause}");
+            assert!(remedy(cause, "streamer-delivery", PARTS).contains(expected), "{cause}");
         }
     }
 }
