@@ -64,8 +64,7 @@ fn mapping_of(mappings: &ListEventSourceMappingsOutput, queue: &str) -> anyhow::
     Ok(found.and_then(EventSourceMappingConfiguration::uuid).context("no mapping")?.to_owned())
 }
 
-/// The parts of the command's message for a tenant stay on their queue, and the command removes one of them. The others
-/// expire with it.
+/// The parts of the command's message for a tenant wait on their queue, and the cleanup takes them.
 #[tokio::test]
 async fn waiting_parts_are_named() -> anyhow::Result<()> {
     let patient = Patient::with_worker("doctor-parts", None, &[]).await?;
