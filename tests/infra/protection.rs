@@ -31,6 +31,7 @@ variable "architecture" {}
 variable "table" { default = true }
 variable "mailbox" { default = true }
 variable "receipts" { default = true }
+variable "parts_percent" { default = 50 }
 variable "deletion_protection" { default = true }
 
 module "streamer" {
@@ -41,6 +42,7 @@ module "streamer" {
   table               = var.table
   mailbox             = var.mailbox && var.table
   receipts            = var.receipts
+  parts_percent       = var.parts_percent
   connect             = false
   disconnect          = false
   require_tls         = false
@@ -48,6 +50,7 @@ module "streamer" {
 }
 
 output "queue_url" { value = module.streamer.queue_url }
+output "parts_queue_url" { value = module.streamer.parts_queue_url }
 output "dead_letter_queue_url" { value = module.streamer.dead_letter_queue_url }
 output "receipts_queue_url" { value = module.streamer.receipts_queue_url }
 "#;
@@ -73,7 +76,7 @@ struct Deployed {
     api: String,
     functions: Vec<String>,
     mappings: usize,
-    /// Whether the worker knows both tables, and the receipts queue.
+    /// Whether the worker knows both tables, the parts queue and the receipts queue.
     worker_uses_all: bool,
     tables: Vec<String>,
     /// Messages on each queue, by its URL.
@@ -109,7 +112,7 @@ impl Deployed {
                 .collect(),
             mappings: mappings.event_source_mappings().len(),
             worker_uses_all: variables.clone().any(|variables| {
-                ["QUEUE_URL", "CONNECTIONS_TABLE", "MAILBOX_TABLE", "RECEIPTS_QUEUE_URL"]
+                ["QUEUE_URL", "PARTS_QUEUE_URL", "CONNECTIONS_TABLE", "MAILBOX_TABLE", "RECEIPTS_QUEUE_URL"]
                     .iter()
                     .all(|name| variables.contains_key(*name))
             }),
@@ -165,7 +168,7 @@ async fn protected_data_outlives_destroy() -> anyhow::Result<()> {
 async fn play(terraform: &Terraform, config: &SdkConfig) -> anyhow::Result<()> {
     terraform.apply().await?;
     let sqs = aws_sdk_sqs::Client::new(config);
-    for queue in ["queue_url", "dead_letter_queue_url", "receipts_queue_url"] {
+    for queue in ["queue_url", "parts_queue_url", "dead_letter_queue_url", "receipts_queue_url"] {
         let Value::String(url) = terraform.output(queue).await? else {
             anyhow::bail!("{queue} is no string")
         };
@@ -175,10 +178,10 @@ async fn play(terraform: &Terraform, config: &SdkConfig) -> anyhow::Result<()> {
     assert!(!deployed.api.is_empty() && deployed.worker_uses_all, "{deployed:?}");
     assert_eq!(
         (deployed.functions.len(), deployed.mappings, deployed.tables.len()),
-        (2, 1, 2),
+        (2, 2, 2),
         "{deployed:?}"
     );
-    assert_eq!(deployed.messages.values().collect::<Vec<_>>(), [&1, &1, &1], "{deployed:?}");
+    assert_eq!(deployed.messages.values().collect::<Vec<_>>(), [&1, &1, &1, &1], "{deployed:?}");
 
     let held = (config, &deployed);
     if full() {
@@ -187,6 +190,7 @@ async fn play(terraform: &Terraform, config: &SdkConfig) -> anyhow::Result<()> {
         assert_refused(terraform, ("apply", "mailbox=false"), "streamer_mailbox is protected", held).await?;
         assert_refused(terraform, ("apply", "receipts=false"), "streamer-receipts is protected", held)
             .await?;
+        assert_refused(terraform, ("apply", "parts_percent=0"), "streamer-parts is protected", held).await?;
         // A replacement, also one that a provider forces, keeps the name.
         let replace = "-replace=module.streamer.aws_sqs_queue.outbound";
         assert_refused(terraform, ("apply", replace), "streamer-outbound is protected", held).await?;
