@@ -101,7 +101,9 @@ async fn reply_arrives_in_the_middle_of_broadcasts() -> anyhow::Result<()> {
     assert!(before < after, "{before} frames passed the reply, and {after} came after it");
 
     let mut counts = HashMap::<(usize, String), usize>::new();
-    frames.into_iter().for_each(|frame| *counts.entry(frame).or_default() += 1);
+    for frame in frames {
+        *counts.entry(frame).or_default() += 1;
+    }
     assert_eq!((counts.len(), counts.values().max()), (total, Some(&1)), "{counts:?}");
     assert!(stack.is_empty(&delivery.dead_letter_queue_url).await?, "a dead letter");
     Ok(())

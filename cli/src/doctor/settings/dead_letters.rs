@@ -107,8 +107,8 @@ fn allows(policy: Option<&str>, queues: &[&str]) -> Check {
         Some("allowAll") => rule.ok("all queues of the account"),
         Some("byQueue") => {
             let lists =
-                |queue: &&&str| sources.is_some_and(|sources| sources.iter().any(|source| source == **queue));
-            let missing: Vec<_> = queues.iter().filter(|queue| !lists(queue)).copied().collect();
+                |queue: &str| sources.is_some_and(|sources| sources.iter().any(|source| source == queue));
+            let missing: Vec<_> = queues.iter().copied().filter(|queue| !lists(queue)).collect();
             let seen = format!("not {}", missing.join(", "));
             rule.require(
                 missing.is_empty(),

@@ -89,7 +89,9 @@ fn mapping(mappings: &[&Mapping]) -> Check {
 
 #[cfg(test)]
 mod tests {
-    use aws_sdk_lambda::types::{Filter, FilterCriteria, ScalingConfig};
+    use aws_sdk_lambda::types::{
+        Filter, FilterCriteria, ScalingConfig, builders::EventSourceMappingConfigurationBuilder as Builder,
+    };
 
     use super::*;
     use crate::doctor::Verdict;
@@ -99,7 +101,7 @@ mod tests {
         let reports =
             || Mapping::builder().function_response_types(FunctionResponseType::ReportBatchItemFailures);
         let limit = || ScalingConfig::builder().maximum_concurrency(2).build();
-        let of = |mapping: aws_sdk_lambda::types::builders::EventSourceMappingConfigurationBuilder| {
+        let of = |mapping: Builder| {
             let check = super::mapping(&[&mapping.build()]);
             (check.verdict, check.seen)
         };
