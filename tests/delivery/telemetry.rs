@@ -1,4 +1,4 @@
-//! The worker's log: one line for each pair that was not delivered or for many of them, and one for the invocation.
+//! The worker's log: one line for each pair that was not delivered or for many with one cause, and one for the invocation.
 
 use std::{
     io,
@@ -179,7 +179,7 @@ async fn later_tries_share_line_per_cause() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A message for a hundred clients of an endpoint that fails has no hundred lines.
+/// A message for 100 clients at a failing endpoint doesn't log 100 lines.
 #[tokio::test(start_paused = true)]
 async fn many_first_tries_share_line_per_cause() -> anyhow::Result<()> {
     let run = async || {
