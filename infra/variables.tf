@@ -222,7 +222,7 @@ variable "management_endpoint_aliases" {
 }
 
 variable "cell_endpoints" {
-  description = "Management endpoints of all cells whose rows are in one connection table, with their aliases; the list may contain this cell's own. The worker leaves connections at these endpoints to the other cells, each of which must get a copy of every message. Cells with a connection table each need no list."
+  description = "Management endpoints of all cells whose rows are in one connection table, with their aliases; the list may contain this cell's own. The worker leaves connections at these endpoints to the other cells, each of which must get a copy of every message. Cells with separate connection tables need no list."
   type        = list(string)
   default     = null
 
@@ -540,7 +540,7 @@ variable "away_grace_seconds" {
 }
 
 variable "tenant_shards" {
-  description = "Number of index keys over which the connections of each tenant are distributed: more carry a larger storm of connects, fewer make a message for a tenant cheaper. Null uses the functions' default, 8. A smaller number than before needs former_tenant_shards."
+  description = "Number of index keys over which the connections of each tenant are distributed: more shards accept more connects a second, fewer make a message for a tenant cheaper. Null uses the functions' default, 8. A smaller number than before needs former_tenant_shards."
   type        = number
   default     = null
 

@@ -7,10 +7,7 @@ use aws_sdk_apigatewaymanagement::{Client, config::Builder};
 use streamer_environment::{aws::cause, failure::FailureKind};
 
 use crate::{
-    endpoints::Endpoints,
-    removal::Removal,
-    row::IndexedConnection,
-    table::{ConnectionTable, TableError},
+    endpoints::Endpoints, error::TableError, removal::Removal, row::IndexedConnection, table::ConnectionTable,
 };
 
 /// The result of closing a connection.

@@ -25,7 +25,7 @@ pub const CONNECT_GRACE_SECONDS: Variable = Variable {
 pub const TENANT_SHARDS: Variable = Variable {
     name: "TENANT_SHARDS",
     expected: "the number of keys over which a tenant's rows are distributed, a whole number from 1 to 256, 8 by default; \
-               a reader's is the largest with which a row was written",
+               the worker needs the largest number with which rows were written",
     example: "64",
 };
 

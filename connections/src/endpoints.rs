@@ -12,14 +12,14 @@ pub struct Endpoints {
     cells: Vec<String>,
 }
 
-/// The side of an endpoint on which a connection is.
+/// The location of a connection, seen from an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Location {
     /// At the endpoint, or one of its aliases.
     Here,
     /// In another cell, whose worker gets the message, too.
     OtherCell,
-    /// At an endpoint that is not known.
+    /// At an unknown endpoint.
     Elsewhere,
 }
 
@@ -32,7 +32,7 @@ impl Endpoints {
         Self { known: [normalized(&name)].into_iter().chain(aliases).collect(), cells: Vec::new(), name }
     }
 
-    /// Adds the endpoints of cells. The list may contain the endpoint itself, so all cells can have the same one.
+    /// Adds the endpoints of cells. The list may contain the endpoint itself, so all cells can have the same list.
     #[must_use]
     pub fn with_cells(mut self, cells: impl IntoIterator<Item = String>) -> Self {
         self.cells.extend(cells.into_iter().map(|cell| normalized(&cell)));

@@ -15,6 +15,7 @@
 mod close;
 mod config;
 mod endpoints;
+mod error;
 mod key;
 mod presence;
 mod removal;
@@ -32,9 +33,10 @@ pub use config::{
     tenant_shards,
 };
 pub use endpoints::{Endpoints, Location};
+pub use error::TableError;
 pub use key::encode_part;
 pub use presence::{Cursor, Live, LivePage, Liveness, Scope};
 pub use removal::Removal;
 pub use row::{Connection, IndexedConnection, InvalidRow};
 pub use shards::TenantShards;
-pub use table::{ConnectionTable, Page, TableError};
+pub use table::{ConnectionTable, Page};

@@ -5,8 +5,9 @@ use std::time::SystemTime;
 use streamer_message::{ConnectionId, TenantId, UserId};
 
 use crate::{
+    error::TableError,
     row::{Connection, IndexedConnection},
-    table::{ConnectionTable, TableError},
+    table::ConnectionTable,
 };
 
 /// The connections to list.

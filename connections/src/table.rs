@@ -12,11 +12,11 @@ use streamer_environment::{aws, failure::FailureKind};
 use streamer_message::{ConnectionId, TenantId, UserId};
 
 use crate::{
-    config::CONNECTIONS_TABLE,
     endpoints::Endpoints,
+    error::TableError,
     key::{tenant_shard, tenant_user},
     removal::Removal,
-    row::{self, Connection, IndexedConnection, InvalidRow, Row, number, since_epoch},
+    row::{self, Connection, IndexedConnection, Row, number, since_epoch},
     schema::{BY_TENANT, BY_USER, CONNECTION_ID, EXPIRES_AT, Index},
     shards::TenantShards,
     throttling::exceeded_limits,
@@ -45,38 +45,15 @@ pub struct Page<T = IndexedConnection> {
     pub next: Option<ConnectionId>,
 }
 
-/// The reason why an operation on the table failed.
-#[derive(Debug, thiserror::Error)]
-pub enum TableError {
-    /// DynamoDB refused the call or did not answer.
-    #[error(
-        "{operation} on table {table} failed: {cause}; {}",
-        kind.remedy_for_table(CONNECTIONS_TABLE.name, operation)
-    )]
-    Call {
-        /// The operation, as DynamoDB names it.
-        operation: &'static str,
-        /// The table's name.
-        table: String,
-        /// The kind of the failure.
-        kind: FailureKind,
-        /// DynamoDB's error, or the error of a call without a response.
-        cause: String,
-    },
-    /// A row cannot be parsed.
-    #[error(transparent)]
-    Row(#[from] InvalidRow),
-}
-
 impl ConnectionTable {
-    /// Creates a handle for the table `name`, with 8 shards of each tenant.
+    /// Creates a handle for the table `name`, with the default number of shards per tenant.
     #[must_use]
     pub fn new(client: Client, name: impl Into<String>) -> Self {
         Self { client, name: name.into(), shards: TenantShards::DEFAULT }
     }
 
-    /// Sets the number of shards of each tenant: rows are written with it, and a tenant's connections are read from as
-    /// many. A reader's is the largest with which a row was written.
+    /// Sets the number of shards of each tenant, for writing rows and for reading a tenant's connections. A reader needs
+    /// the largest number with which rows were written.
     #[must_use]
     pub fn with_shards(self, shards: TenantShards) -> Self {
         Self { shards, ..self }

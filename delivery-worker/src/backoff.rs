@@ -1,15 +1,12 @@
 //! Delays before retries: pure functions that take a random number from 0 (inclusive) to 1 (exclusive).
 //!
 //! Delays after failures have full jitter, from zero to the whole window, so that posts which failed together are not
-//! retried together: <https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>. Those of a long fault differ
-//! by up to 40 s: the many tries before have spread the messages.
+//! retried together: <https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>. The
+//! delays of a long fault span only 40 s: earlier tries have already spread the messages.
 
-use std::{
-    ops::RangeInclusive,
-    time::{Duration, SystemTime},
-};
+use std::{ops::RangeInclusive, time::Duration};
 
-use crate::{admission::OpenCircuit, decode::Record};
+use crate::admission::OpenCircuit;
 
 /// Maximum number of posts of one pair in one invocation.
 pub const MAX_POSTS: u32 = 3;
@@ -17,51 +14,61 @@ pub const MAX_POSTS: u32 = 3;
 /// Window before the first retry within an invocation.
 const INITIAL_RETRY_WINDOW: Duration = Duration::from_millis(50);
 
-/// Largest window of a hand-back while a fault is young, in seconds.
-const MAX_YOUNG_WINDOW: u32 = 60;
+/// Maximum window of a hand-back before a fault counts as long, in seconds.
+const MAX_WINDOW: u32 = 60;
 
 /// Age at which a message for an absent user is tried for the second time: the index has caught up, and most clients
 /// that lost their connection are back.
 const SECOND_TRY: Duration = Duration::from_secs(5);
 
-/// Time between later tries of a message for an absent user.
-const AWAY_GAPS: RangeInclusive<Duration> = Duration::from_secs(30)..=Duration::from_secs(300);
+/// Delay of a later try of a message for an absent user.
+const AWAY_DELAYS: RangeInclusive<Duration> = Duration::from_secs(30)..=Duration::from_secs(300);
 
-/// The time after which a fault is long. Then no client waits for one message, and each try costs without a chance.
+/// Time before a message's expiry at which it is tried once more for an absent user: enough to receive and post it.
+const BEFORE_EXPIRY: Duration = Duration::from_secs(2);
+
+/// Age from which a fault counts as long: a further try is unlikely to succeed, and another minute matters little to the
+/// client.
 const LONG_FAULT: Duration = Duration::from_secs(300);
 
-/// Delays of a hand-back in a long fault, in seconds. They span two of the longest times for which a circuit is open, so
-/// that the messages which an open circuit hands back return evenly.
+/// Delays of a hand-back in a long fault, in seconds. They span twice the maximum open time of a circuit, so that messages
+/// handed back by an open circuit return evenly.
 const LONG_DELAYS: RangeInclusive<u32> = 50..=90;
 
-/// Maximum delay of a hand-back, in seconds. A delayed SQS message can't be woken, so this is how late after the end of
-/// a fault a message returns.
+/// Maximum delay of a hand-back, in seconds. Nothing wakes a delayed SQS message, so this bounds how long after the end
+/// of a fault a message returns.
 ///
 /// The delays of a long fault and the longest time for which a circuit is [open](crate::admission::breaker::Settings)
-/// add up to 110 s: a message that comes just before the circuit closes is also back 120 s after the endpoint works.
+/// add up to 110 s: even a message that arrives just before an open circuit
+/// admits probes returns within 120 s of the recovery.
 const MAX_DELAY_SECONDS: u32 = 120;
 
 /// The tries of a message so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tries {
-    /// How often it was handed back before.
+    /// Number of earlier hand-backs; on a FIFO queue, of earlier receives.
     pub count: u32,
-    /// The time since any copy of it was first received.
+    /// The time for which a fault may have delayed it: since any copy was first received, without the time in which it
+    /// may only have waited for its user.
     pub age: Duration,
 }
 
-impl Tries {
-    /// Returns the tries of a record that was handed back `count` times before.
-    #[must_use]
-    pub fn of(count: u32, record: &Record, now: SystemTime) -> Self {
-        let age = record.since().and_then(|since| now.duration_since(since).ok()).unwrap_or_default();
-        Self { count, age }
-    }
+/// The wait of a message for its user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WaitForUser {
+    /// The time since its first receive.
+    pub waited: Duration,
+    /// The rest of the away grace.
+    pub grace: Duration,
+    /// The time until the message expires.
+    pub expiry: Option<Duration>,
+}
 
-    /// Returns whether the message has failed for so long that the fault isn't over in a moment. A count alone doesn't
-    /// show that, since a message may be tried quickly; nor does an age, since it may have waited for other reasons.
-    fn show_long_fault(self) -> bool {
-        self.age >= LONG_FAULT && window(self.count) == MAX_YOUNG_WINDOW
+impl Tries {
+    /// Returns whether the tries indicate a long fault. The count alone doesn't, since tries may follow each other
+    /// quickly; the age alone doesn't, since the message may have waited for another reason.
+    fn indicate_long_fault(self) -> bool {
+        self.age >= LONG_FAULT && window(self.count) == MAX_WINDOW
     }
 }
 
@@ -73,35 +80,51 @@ pub fn in_place_retry(posts: u32, random: f64) -> Duration {
 }
 
 /// Returns the delay of a message that is handed back, in seconds, at most 120: the time for which the circuit is open,
-/// and up to `min(2^count, 60)` s more. Once the message has failed or the circuit has been open for 5 min, 50 to 90 s
-/// more.
+/// and up to `min(2^count, 60)` s more. In a long fault, 50 to 90 s more instead:
+/// the circuit has been open for 5 min, or the message is 5 min old and was handed back at least six times.
 #[must_use]
 pub fn hand_back(tries: Tries, open: OpenCircuit, random: f64) -> u32 {
-    let wait = u32::try_from(open.wait.as_millis().div_ceil(1000)).unwrap_or(MAX_DELAY_SECONDS);
-    let delays = match tries.show_long_fault() || open.age >= LONG_FAULT {
+    let wait = whole_seconds(open.wait);
+    let delays = match tries.indicate_long_fault() || open.age >= LONG_FAULT {
         true => LONG_DELAYS,
         false => 0..=window(tries.count),
     };
     wait.saturating_add(seconds(delays, random)).min(MAX_DELAY_SECONDS)
 }
 
-/// Returns the longest delay of a message that was handed back `count` times before, in seconds.
+/// Returns the window of a message that was handed back `count` times before, in seconds. A long fault has none.
 fn window(count: u32) -> u32 {
-    2_u32.saturating_pow(count).min(MAX_YOUNG_WINDOW)
+    2_u32.saturating_pow(count).min(MAX_WINDOW)
 }
 
-/// Returns the `DelaySeconds` of a message that only waits for its user, has `waited` since its first receive and may wait
-/// for the time `left`. Each try costs a receive and a query, so there are few: at 5 s, then after as long again as the
-/// message has waited, from 30 s to 5 min, and at the end. Up to a tenth, at least 1 s, is added, so that no try comes
-/// before its time, and messages that wait together are not tried together.
+/// Returns the `DelaySeconds` of a message that only waits for its user.
+///
+/// Each try costs a receive and a query, so there are few: at the age of 5 s, then after delays that double the age,
+/// within 30 s to 5 min, and at the end of the grace. Jitter of up to a tenth, at least 1 s, is only added, so that no try
+/// comes early. A message that expires first is tried 2 s before, up to a tenth earlier, and ends after its expiry.
 #[must_use]
-pub fn away(waited: Duration, left: Duration, random: f64) -> u32 {
-    let gap = match SECOND_TRY.saturating_sub(waited) {
-        Duration::ZERO => waited.clamp(*AWAY_GAPS.start(), *AWAY_GAPS.end()),
+pub fn away(wait: WaitForUser, random: f64) -> u32 {
+    let delay = match SECOND_TRY.saturating_sub(wait.waited) {
+        Duration::ZERO => wait.waited.clamp(*AWAY_DELAYS.start(), *AWAY_DELAYS.end()),
         until_second => until_second,
     };
-    let gap = u32::try_from(gap.min(left).as_millis().div_ceil(1000)).unwrap_or(MAX_DELAY_SECONDS);
-    gap + seconds(0..=gap.div_ceil(10), random)
+    let delay = with_jitter(whole_seconds(delay.min(wait.grace)), random);
+    let Some(expiry) = wait.expiry else { return delay };
+    match u32::try_from(expiry.saturating_sub(BEFORE_EXPIRY).as_secs()).unwrap_or(u32::MAX) {
+        last if delay <= last => delay,
+        0 | 1 => with_jitter(whole_seconds(expiry), random),
+        last => last - seconds(0..=last / 10, random),
+    }
+}
+
+/// Returns whole seconds that are not less than a time.
+fn whole_seconds(time: Duration) -> u32 {
+    u32::try_from(time.as_millis().div_ceil(1000)).unwrap_or(u32::MAX)
+}
+
+/// Adds up to a tenth, at least 1 s.
+fn with_jitter(delay: u32, random: f64) -> u32 {
+    delay.saturating_add(seconds(0..=delay.div_ceil(10), random))
 }
 
 /// Returns the `DelaySeconds` of a message that is handed back only because the invocation's time was up: up to 1 s.
@@ -110,7 +133,7 @@ pub fn deadline_hand_back(random: f64) -> u32 {
     seconds(0..=1, random)
 }
 
-/// Returns a whole number of seconds, all equally likely.
+/// Returns one of `delays`, in seconds, all equally likely.
 fn seconds(delays: RangeInclusive<u32>, random: f64) -> u32 {
     let (least, most) = delays.into_inner();
     least.saturating_add((f64::from(most - least + 1) * random) as u32).min(most)
@@ -158,7 +181,8 @@ mod tests {
         assert_eq!(delays(tried(0, 0), open(wait, 299)), [5, 6]);
     }
 
-    /// Also a message that comes just before its circuit admits posts again, a whole open time after the recovery.
+    /// This holds even for a message that arrives just before the circuit admits probes, a whole open time after the
+    /// recovery.
     #[test]
     fn messages_return_within_120_s() {
         let longest = breaker::Settings::DEFAULT.max_open;
@@ -171,13 +195,14 @@ mod tests {
         assert_eq!(hand_back(tried(6, 3600), open(Duration::MAX, 3600), JUST_UNDER_1), 120);
     }
 
-    /// Returns the ages, in seconds, at which a message for an absent user is tried in a grace of so many seconds.
+    /// Returns the ages, in seconds, at which a message for an absent user is tried in a grace of `grace` seconds.
     fn tries(grace: u64, random: f64) -> Vec<u64> {
         let (grace, mut tries) = (Duration::from_secs(grace), vec![0]);
         // An invocation takes a while.
         let mut waited = Duration::from_millis(20);
         while let Some(left) = grace.checked_sub(waited) {
-            waited += Duration::from_secs(away(waited, left, random).into());
+            let wait = WaitForUser { waited, grace: left, expiry: None };
+            waited += Duration::from_secs(away(wait, random).into());
             tries.push(waited.as_secs());
         }
         tries
@@ -201,9 +226,29 @@ mod tests {
     fn absent_user_is_never_tried_at_once() {
         for waited in [0, 4_999, 5_000, 29_999] {
             let waited = Duration::from_millis(waited);
-            assert!(away(waited, Duration::from_secs(30).saturating_sub(waited), 0.0) >= 1, "{waited:?}");
+            let grace = Duration::from_secs(30).saturating_sub(waited);
+            for expiry in [None, Some(Duration::ZERO), Some(Duration::from_millis(1)), Some(BEFORE_EXPIRY)] {
+                let wait = WaitForUser { waited, grace, expiry };
+                assert!(expiry == Some(Duration::ZERO) || away(wait, 0.0) >= 1, "{wait:?}");
+            }
         }
-        assert_eq!(away(Duration::MAX, Duration::MAX, JUST_UNDER_1), 330);
+        let endless = WaitForUser { waited: Duration::MAX, grace: Duration::MAX, expiry: None };
+        assert_eq!(away(endless, JUST_UNDER_1), 330);
+        assert_eq!(away(WaitForUser { expiry: Some(Duration::MAX), ..endless }, 0.0), 300);
+    }
+
+    /// Returns the delays of a message that has waited 6 s and expires before the grace ends.
+    fn delays_before_expiry(expiry: u64) -> [u32; 2] {
+        let (waited, grace) = (Duration::from_secs(6), Duration::from_secs(600));
+        [0.0, JUST_UNDER_1].map(|random| {
+            away(WaitForUser { waited, grace, expiry: Some(Duration::from_secs(expiry)) }, random)
+        })
+    }
+
+    #[test]
+    fn absent_user_is_tried_before_expiry() {
+        assert_eq!([33, 14, 4].map(delays_before_expiry), [[30, 28], [12, 11], [2, 2]]);
+        assert_eq!([3, 2].map(delays_before_expiry), [[3, 4], [2, 3]], "only the end is left");
     }
 
     #[test]

@@ -110,7 +110,7 @@ const AGES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_s
 /// The configuration of `delivery-worker`.
 #[derive(Debug)]
 pub struct Config {
-    /// The management endpoint to post to, with its aliases, and those of all cells.
+    /// The management endpoint to post to, with its aliases, and the endpoints of all cells.
     pub endpoints: Endpoints,
     /// The URL of the queue that invokes the worker.
     pub queue_url: String,

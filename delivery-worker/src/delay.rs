@@ -18,7 +18,7 @@ const LATE_TRY: u32 = 8;
 /// Messages that a line of the log names.
 const EXAMPLES: usize = 3;
 
-/// First tries of an invocation that have a line each, of those for one cause.
+/// Maximum number of first tries with the same cause that have a line each, in an invocation.
 const MAX_LINES: usize = 10;
 
 /// The cause for a message that stays on the queue although no pair is handed back.
@@ -46,12 +46,12 @@ pub(crate) struct HandBacks<'a> {
     pub(crate) examples: Vec<&'a str>,
 }
 
-/// The try at which a pair is handed back, as far as the log tells tries apart.
+/// Whether a pair is handed back at its message's first try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Try {
-    /// The first one of its message.
+    /// The first try.
     First,
-    /// A later one. The log has the message's ids from the first.
+    /// A later try.
     Later,
 }
 
@@ -85,18 +85,18 @@ impl<'a> SharedLines<'a> {
                 group.examples.push(id);
             }
         }
-        groups.retain(|(on, _), group| *on == Try::Later || group.pairs > MAX_LINES);
+        groups.retain(|(at, _), group| *at == Try::Later || group.pairs > MAX_LINES);
         Self(groups)
     }
 
-    /// Returns whether a pair of this record, handed back for this cause, has no line of its own.
-    pub(crate) fn have(&self, record: &Record, cause: &Cause) -> bool {
+    /// Returns whether a pair of this record that was handed back for this cause shares a line.
+    pub(crate) fn contain(&self, record: &Record, cause: &Cause) -> bool {
         self.0.contains_key(&(Try::of(record), cause.to_string()))
     }
 
-    /// Returns the lines, in a stable order.
+    /// Returns the lines, first tries first, by cause.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Try, &str, &HandBacks<'a>)> {
-        self.0.iter().map(|((on, cause), group)| (*on, cause.as_str(), group))
+        self.0.iter().map(|((at, cause), group)| (*at, cause.as_str(), group))
     }
 }
 
@@ -261,9 +261,9 @@ mod tests {
     /// Returns try, cause, pairs, messages, seconds and examples of each shared line.
     fn shared(records: &[Record], completed: &[Completed]) -> Vec<(Try, String, [usize; 2], u64, String)> {
         let lines = SharedLines::of(records, completed, at(7));
-        let line = |(on, cause, group): (Try, &str, &HandBacks<'_>)| {
+        let line = |(at, cause, group): (Try, &str, &HandBacks<'_>)| {
             let numbers = [group.pairs, group.messages.len()];
-            (on, cause.to_owned(), numbers, group.max_age.as_secs(), group.examples.join(" "))
+            (at, cause.to_owned(), numbers, group.max_age.as_secs(), group.examples.join(" "))
         };
         lines.iter().map(line).collect()
     }
@@ -284,7 +284,7 @@ mod tests {
             ]
         );
         let lines = SharedLines::of(&records, &completed, at(7));
-        let have = |index: usize, cause| lines.have(&records[index], &cause);
+        let have = |index: usize, cause| lines.contain(&records[index], &cause);
         assert!(have(0, Cause::Status(429)) && have(3, Cause::Timeout));
         assert!(!have(4, Cause::Status(429)), "the first try has a line of its own");
     }

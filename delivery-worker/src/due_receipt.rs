@@ -102,8 +102,8 @@ fn hand_back(
     }
 }
 
-/// Returns the delay of a receipt, in seconds. It stays below that of a long fault, since an alarm counts the minutes in
-/// which receipts are handed back.
+/// Returns the delay of a receipt that is handed back, in seconds. It ignores long faults, so that receipts return every
+/// minute: an alarm counts the minutes with hand-backs.
 fn delay(count: u32, random: f64) -> u32 {
     backoff::hand_back(Tries { count, ..Tries::default() }, OpenCircuit::default(), random)
 }

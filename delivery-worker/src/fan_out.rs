@@ -11,7 +11,6 @@ use std::{ops::ControlFlow, panic::AssertUnwindSafe, time::Duration};
 use futures::{FutureExt as _, StreamExt as _, stream};
 use streamer_connections::{ConnectionTable, TenantShards};
 use streamer_message::{Audience, ConnectionId, Parts, limits::CONNECTIONS};
-use tokio::time::Instant;
 
 use crate::{
     Worker,
@@ -33,7 +32,7 @@ const CONCURRENT: usize = 4;
 /// that of a small one.
 const COLLECTED: usize = 5 * CONNECTIONS;
 
-/// Messages for shards that are sent at once, which bounds the memory of a tenant's copies of a large payload.
+/// Messages for shards that are sent at once. This bounds the memory for copies of a large payload.
 const SHARDS_AT_ONCE: usize = 20;
 
 /// A record whose audience becomes several messages.
@@ -114,16 +113,16 @@ impl<G> Run<'_, G> {
         (count > 0).then(|| Parts { prefix: self.prefix.clone(), count, rest: false })
     }
 
-    /// Sends a message for each of a tenant's shards, and returns their number. SQS must confirm all of them within the
-    /// time of one call of [`send`](Self::send).
+    /// Sends a message for each of a tenant's shards, and returns their number. If SQS doesn't confirm one, the whole
+    /// tenant is handed back, so confirmed shards are sent again.
     async fn split_tenant(&self) -> Result<u64, Cause> {
         if self.time.remaining().is_zero() {
             return Err(Cause::Deadline);
         }
         let shards = self.worker.table.as_ref().map_or(TenantShards::DEFAULT, ConnectionTable::shards);
-        let (mut sent, until) = (0, self.time.fan_out_deadline());
+        let mut sent = 0;
         for audiences in shard_audiences(&self.message.envelope.to, shards).chunks(SHARDS_AT_ONCE) {
-            self.send(audiences, sent, until).await?;
+            self.send(audiences, sent).await?;
             sent += audiences.len() as u64;
         }
         Ok(sent)
@@ -145,7 +144,7 @@ impl<G> Run<'_, G> {
         if !reads_on || progress.collected.len() >= COLLECTED {
             let audiences: Vec<_> = Audience::split(&progress.collected, CONNECTIONS).collect();
             let parts = audiences.len() as u64;
-            if let Err(cause) = self.send(&audiences, progress.sent, self.time.fan_out_deadline()).await {
+            if let Err(cause) = self.send(&audiences, progress.sent).await {
                 return ControlFlow::Break(Outcome::HandedBack(cause));
             }
             progress.confirm(parts);
@@ -175,12 +174,12 @@ impl<G> Run<'_, G> {
         }
     }
 
-    /// Sends a message for each audience, the parts from number `first` on. SQS must confirm all of them by `until`: 5 s
-    /// after the first of them, and within half of the time that is reserved for settling.
-    async fn send(&self, audiences: &[Audience], first: u64, until: Instant) -> Result<(), Cause> {
+    /// Sends a message for each audience, the parts from number `first` on. SQS must confirm all of them within 5 s,
+    /// and within half of the time that is reserved for settling.
+    async fn send(&self, audiences: &[Audience], first: u64) -> Result<(), Cause> {
         let names = (first..).map(|number| format!("{}.{number}", self.prefix));
         let messages: Vec<_> = for_audiences(self.record, self.message, audiences, names).collect();
-        let unsent = self.worker.queue(Origin::Parts).send(&messages, until).await;
+        let unsent = self.worker.queue(Origin::Parts).send(&messages, self.time.fan_out_deadline()).await;
         if unsent.is_empty() { Ok(()) } else { Err(Cause::Unconfirmed) }
     }
 }

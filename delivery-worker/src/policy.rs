@@ -9,6 +9,7 @@ use streamer_message::Audience;
 use streamer_queue::QueueKind;
 
 use crate::{
+    backoff::{Tries, WaitForUser},
     decode::Record,
     outcome::{Cause, Completed, Outcome},
 };
@@ -52,9 +53,7 @@ impl Policy {
         if let Some(endpoint) = elsewhere.filter(|_| !is_reached) {
             return Outcome::HandedBack(Cause::Elsewhere(endpoint));
         }
-        let is_for_a_user =
-            message.is_some_and(|message| matches!(message.envelope.to, Audience::User { .. }));
-        let may_be_away = is_for_a_user && age(record, now) < self.away_grace;
+        let may_be_away = is_for_user(record) && age(record, now) < self.away_grace;
         let was_elsewhere =
             record.retry().filter(|_| !is_reached).and_then(|retry| Cause::elsewhere(&retry.cause));
         match (was_elsewhere, may_be_away) {
@@ -65,16 +64,25 @@ impl Policy {
         }
     }
 
-    /// Returns how long a message has waited for its user, and how long it may still wait: until the away grace ends or
-    /// the message expires. `None` for other audiences, and once it does not wait.
+    /// Returns the wait of a message for its user. `None` for other audiences, and once the away grace or the message's
+    /// time is over.
     #[must_use]
-    pub fn wait_for_user(&self, record: &Record, now: SystemTime) -> Option<(Duration, Duration)> {
+    pub fn wait_for_user(&self, record: &Record, now: SystemTime) -> Option<WaitForUser> {
         let message = record.content.as_ref().ok()?;
-        let Audience::User { .. } = message.envelope.to else { return None };
+        if !is_for_user(record) || message.is_expired(now) {
+            return None;
+        }
         let waited = age(record, now);
-        let until_expiry = message.expires_at.map(|expiry| expiry.duration_since(now).unwrap_or_default());
-        let left = self.away_grace.saturating_sub(waited).min(until_expiry.unwrap_or(Duration::MAX));
-        (!left.is_zero()).then_some((waited, left))
+        let expiry = message.expires_at.and_then(|expiry| expiry.duration_since(now).ok());
+        let grace = self.away_grace.checked_sub(waited).filter(|grace| !grace.is_zero())?;
+        Some(WaitForUser { waited, grace, expiry })
+    }
+
+    /// Returns the tries of a message that was handed back `count` times before.
+    #[must_use]
+    pub fn tries(&self, count: u32, record: &Record, now: SystemTime) -> Tries {
+        let wait = if is_for_user(record) { self.away_grace } else { Duration::ZERO };
+        Tries { count, age: age(record, now).saturating_sub(wait) }
     }
 
     /// Hands a user's message back when all connections that were found are gone: the client may be reconnecting. A
@@ -129,6 +137,10 @@ impl Policy {
         let is_suspicious = is_standard && record.suspicious_receives() >= SUSPICIOUS_RECEIVES;
         is_suspicious || self.is_too_old(record, now)
     }
+}
+
+fn is_for_user(record: &Record) -> bool {
+    record.content.as_ref().is_ok_and(|message| matches!(message.envelope.to, Audience::User { .. }))
 }
 
 fn age(record: &Record, now: SystemTime) -> Duration {

@@ -28,9 +28,9 @@ pub(crate) struct Invocation {
     pub(crate) receipts: SentReceipts,
 }
 
-/// Logs each pair that was not delivered and a summary, and emits the metrics. Pairs that are handed back again, or are
-/// many, [share a line](SharedLines) for each cause; the end of a message has a line of its own. At debug level, it also
-/// logs delivered pairs, and each pair that shares a line.
+/// Logs each pair that was not delivered and a summary, and emits the metrics. Pairs that are handed back again, and
+/// more than ten first hand-backs for one cause, [share a line](SharedLines). At debug level, it also logs delivered pairs,
+/// and each pair that shares a line.
 pub(crate) fn report(
     telemetry: &Telemetry,
     records: &[Record],
@@ -65,10 +65,10 @@ pub(crate) fn report(
         log_pair(&records[pair.index], pair, &shared);
         *outcomes.entry(pair.outcome.name()).or_default() += 1;
     }
-    for (on, cause, group) in shared.iter() {
+    for (at, cause, group) in shared.iter() {
         let (pairs, messages, examples) = (group.pairs, group.messages.len(), group.examples.join(" "));
         let (outcome, max_age_ms) = ("handed_back", group.max_age.as_millis() as u64);
-        match on {
+        match at {
             Try::First => {
                 tracing::warn!(outcome, cause, pairs, messages, max_age_ms, examples, "handed back");
             }
@@ -111,7 +111,7 @@ fn log_pair(record: &Record, pair: &Completed, shared: &SharedLines<'_>) {
         Outcome::Gone | Outcome::Expired | Outcome::Superseded | Outcome::NoRecipient => {
             tracing::info!(message_id, connection_id, request_id, outcome);
         }
-        Outcome::HandedBack(cause) if shared.have(record, cause) => {
+        Outcome::HandedBack(cause) if shared.contain(record, cause) => {
             tracing::debug!(message_id, connection_id, request_id, outcome, %cause);
         }
         Outcome::HandedBack(cause) => {

@@ -111,7 +111,7 @@ fn settle_standard(
             continue;
         }
         if !causes.is_empty() {
-            let tries = Tries::of(record.retry().map_or(0, |retry| retry.count), record, now);
+            let tries = policy.tries(record.retry().map_or(0, |retry| retry.count), record, now);
             let random = random();
             let why = HandBack {
                 cause: root_cause(&causes).to_string(),
@@ -153,7 +153,7 @@ fn settle_fifo(
                 true => backoff::deadline_hand_back(random()),
                 false => {
                     let random = random();
-                    let tries = Tries::of(record.receives.saturating_sub(1), record, now);
+                    let tries = policy.tries(record.receives.saturating_sub(1), record, now);
                     delay_for_user(policy, record, &causes, now, random).unwrap_or_else(|| {
                         delay(tries, tries.count > 0 && posts(pairs) == 0, &causes, random)
                     })
@@ -260,8 +260,7 @@ fn delay_for_user(
     if !causes.iter().all(|cause| matches!(cause, Cause::Away | Cause::Elsewhere(_))) {
         return None;
     }
-    let (waited, left) = policy.wait_for_user(record, now)?;
-    Some(backoff::away(waited, left, random))
+    Some(backoff::away(policy.wait_for_user(record, now)?, random))
 }
 
 /// Returns a user's connections that need no further post. Other audiences name only their unfinished connections. Gone

@@ -27,7 +27,7 @@ pub enum Source<'a> {
 pub struct SourcePage {
     /// The live connections at the worker's endpoint, each once.
     pub live: Vec<ConnectionId>,
-    /// An endpoint at which the page has connections, and which is neither the worker's nor another cell's.
+    /// An endpoint of the page's connections that is neither the worker's nor another cell's.
     pub elsewhere: Option<String>,
     /// The connection after which there may be more.
     pub next: Option<ConnectionId>,

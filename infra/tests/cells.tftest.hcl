@@ -24,7 +24,7 @@ run "worker_alone_knows_cells" {
   }
 
   assert {
-    condition     = [for short, function in aws_lambda_function.this : short if contains(keys(function.environment[0].variables), "CELL_ENDPOINTS")] == ["delivery"] && aws_lambda_function.this["delivery"].environment[0].variables["CELL_ENDPOINTS"] == "https://a.example.com/a,https://b.example.com/b"
+    condition     = [for short, function in local.deployed_functions : short if contains(keys(function.environment[0].variables), "CELL_ENDPOINTS")] == ["delivery"] && aws_lambda_function.this["delivery"].environment[0].variables["CELL_ENDPOINTS"] == "https://a.example.com/a,https://b.example.com/b"
     error_message = jsonencode(aws_lambda_function.this["delivery"].environment[0].variables)
   }
 }
@@ -88,7 +88,7 @@ run "example_delivers_raw_to_each_cell" {
     error_message = "Each subscription must have raw delivery and no filter."
   }
 
-  # What SNS cannot deliver goes to a queue that it may send to, with an alarm.
+  # SNS may send undelivered messages to a queue, which has an alarm.
   assert {
     condition     = alltrue([for cell, subscription in aws_sns_topic_subscription.cell : jsondecode(subscription.redrive_policy).deadLetterTargetArn == aws_sqs_queue.undelivered[cell].arn && aws_sqs_queue_policy.undelivered[cell].queue_url == aws_sqs_queue.undelivered[cell].url && aws_cloudwatch_metric_alarm.undelivered[cell].dimensions.QueueName == aws_sqs_queue.undelivered[cell].name])
     error_message = "Each subscription needs a queue of undelivered messages, with a policy and an alarm."

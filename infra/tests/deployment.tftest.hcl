@@ -126,7 +126,7 @@ run "variables_reach_function_environment" {
 
   assert {
     condition     = [for variables in [aws_lambda_function.connect[0].environment[0].variables, aws_lambda_function.this["delivery"].environment[0].variables] : variables["TENANT_SHARDS"]] == ["64", "64"]
-    error_message = "One variable is the number of both functions."
+    error_message = "Both functions must have TENANT_SHARDS from tenant_shards."
   }
 
   assert {

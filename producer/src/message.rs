@@ -149,7 +149,7 @@ impl Message {
     }
 
     /// Returns the bodies that [`Producer::send`](crate::Producer::send) puts on a standard queue: one, or one for each
-    /// 100 connections. A program publishes them itself on an SNS topic with raw message delivery, in front of the
+    /// 100 connections. Publish them on an SNS topic with raw message delivery, in front of the
     /// queues of several cells.
     ///
     /// The body for a user or a tenant is within the 256 KiB of a topic with default settings. All bodies are in

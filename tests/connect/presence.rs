@@ -14,7 +14,7 @@ async fn live(table: &TableDouble, scope: &Scope) -> Vec<String> {
     live_in(table, TenantShards::DEFAULT, scope).await
 }
 
-/// Lists connections as a program does that reads so many shards of a tenant.
+/// Lists connections like a program that reads `shards` shards of a tenant.
 async fn live_in(table: &TableDouble, shards: TenantShards, scope: &Scope) -> Vec<String> {
     let (table, now) = (table.client().with_shards(shards), SystemTime::now());
     let (mut found, mut cursor, mut pages) = (Vec::new(), None, 0);

@@ -203,6 +203,20 @@ mod circuit {
         Ok(())
     }
 
+    /// The circuit opened for 5 s, and no post came for an hour. That shows no long fault.
+    #[tokio::test(start_paused = true)]
+    async fn pause_without_posts_is_no_long_fault() -> anyhow::Result<()> {
+        let (rig, works) = failing();
+        rig.invoke(one_each(&connections("c", 30))).await?;
+        advance(Duration::from_secs(3600)).await;
+        works.store(true, Ordering::Relaxed);
+        let before = rig.handed_back().len();
+        rig.invoke(one_each(&connections("d", 30))).await?;
+        let delays: Vec<_> = rig.handed_back().split_off(before).iter().map(|sent| sent.delay).collect();
+        assert!(matches!(delays[..], [Some(1..=2)]), "{delays:?}");
+        Ok(())
+    }
+
     /// Such faults are gone connections, rejected messages and slow clients.
     #[tokio::test(start_paused = true)]
     async fn stays_closed_for_client_faults() -> anyhow::Result<()> {

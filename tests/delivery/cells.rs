@@ -61,7 +61,7 @@ fn outcomes(rig: &Rig) -> Vec<ReceiptOutcome> {
     rig.receipts().into_iter().map(|receipt| receipt.outcome).collect()
 }
 
-/// The user may be on the way to this cell.
+/// The user may be reconnecting to this cell.
 #[tokio::test(start_paused = true)]
 async fn user_of_other_cell_is_away() -> anyhow::Result<()> {
     for endpoint in [OTHER_CELL, "HTTPS://Alias.Example.com:443/"] {
@@ -117,7 +117,7 @@ async fn mixed_page_reaches_connections_here() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// No worker is known to have a copy for it.
+/// No other worker is known to have a copy for the connection there.
 #[tokio::test(start_paused = true)]
 async fn unlisted_endpoint_is_still_handed_back() -> anyhow::Result<()> {
     let rig = rig(QueueKind::Standard, 200, &[("x", OTHER_CELL), ("y", UNKNOWN)]).await?;
@@ -129,7 +129,7 @@ async fn unlisted_endpoint_is_still_handed_back() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// It came before the cells were listed, so the other cell may have no copy.
+/// The message was handed back before the cells were listed, so the other cell may have no copy.
 #[tokio::test(start_paused = true)]
 async fn earlier_hand_back_stays_a_dead_letter() -> anyhow::Result<()> {
     let mut rig = rig(QueueKind::Standard, 200, &[("x", OTHER_CELL)]).await?;
@@ -201,9 +201,9 @@ async fn large_user_of_other_cell_is_away() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// It was sent to one queue only, and that is the wrong one.
+/// The message is on the wrong cell's queue, and no other queue has it.
 #[tokio::test(start_paused = true)]
-async fn named_connection_of_other_cell_is_handed_back() -> anyhow::Result<()> {
+async fn connection_of_other_cell_is_handed_back() -> anyhow::Result<()> {
     let rig = rig(QueueKind::Standard, 410, &[("x", OTHER_CELL)]).await?;
     assert_eq!(rig.invoke(batch([message("m", &["x"]).to_string()])).await?, ids([]));
     assert_eq!(rig.table.connections(), ["x"]);

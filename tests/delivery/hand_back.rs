@@ -212,7 +212,7 @@ mod delay {
         }
     }
 
-    /// Not after few tries, which may have waited for something else.
+    /// A message with few tries keeps its short delay: it may have waited for another reason.
     #[tokio::test(start_paused = true)]
     async fn is_long_after_five_minutes() {
         assert_eq!(delays(6, 300_000).await, (50..=90).collect());

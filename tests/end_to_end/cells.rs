@@ -102,8 +102,8 @@ impl Cells {
         Ok(())
     }
 
-    /// Reads and deletes receipts until both cells have one of this message that ended. Returns the outcome of the
-    /// message in each cell, by the source of the receipts.
+    /// Reads and deletes receipts until both cells have reported an outcome of this message, other than `expanded`. Returns
+    /// the best outcome of each cell, by the receipts' source.
     async fn outcomes(&self, id: &str) -> anyhow::Result<BTreeMap<String, ReceiptOutcome>> {
         let mut outcomes = BTreeMap::new();
         eventually("both cells have receipts", async || {

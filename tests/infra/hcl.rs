@@ -7,7 +7,10 @@ use std::{
 
 use hcl::{Attribute, Block, Body, Expression, expr::ObjectKey};
 use streamer_cli::{paths, spec::Spec};
-use streamer_connections::schema::{BY_TENANT, BY_USER, CONNECTION_ID, EXPIRES_AT, PROJECTION};
+use streamer_connections::{
+    TenantShards,
+    schema::{BY_TENANT, BY_USER, CONNECTION_ID, EXPIRES_AT, PROJECTION},
+};
 use streamer_telemetry::{NAMESPACE, metric};
 
 /// Parses a file of `infra/`.
@@ -154,6 +157,27 @@ fn guard_depends_on_every_other_resource() {
         }
     }
     assert_eq!(guarded, resources);
+}
+
+/// A row of a new shard is written only after the worker reads it.
+#[test]
+fn connect_changes_after_the_worker() {
+    let functions = parse("functions.tf");
+    let mut labelled = functions.blocks().filter(|block| {
+        block.labels().iter().map(|label| label.as_str()).eq(["aws_lambda_function", "connect"])
+    });
+    let connect = labelled.next().unwrap();
+    let Some(Expression::Array(items)) = attribute(&connect.body, "depends_on") else { panic!() };
+    let items: Vec<_> = items.iter().map(|item| hcl::format::to_string(item).unwrap()).collect();
+    assert!(items.contains(&"aws_lambda_function.this".to_owned()), "{items:?}");
+}
+
+#[test]
+fn terraform_and_functions_have_same_default_of_shards() {
+    let stack = parse("stack.tf");
+    let locals = stack.blocks().filter(|block| block.identifier() == "locals");
+    let default = locals.filter_map(|block| attribute(&block.body, "default_tenant_shards")).next().unwrap();
+    assert_eq!(default, &Expression::from(u64::from(TenantShards::DEFAULT.count())));
 }
 
 /// `table.tf` reads keys and indexes from `stack.json`: a second copy could differ from it.

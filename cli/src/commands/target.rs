@@ -32,7 +32,7 @@ pub struct Target {
     /// Name of the connection table on AWS
     #[arg(long, env = "CONNECTIONS_TABLE", value_name = "NAME")]
     table: Option<String>,
-    /// Shards to read of a tenant on AWS, 1 to 256; at least the worker's TENANT_SHARDS
+    /// Number of a tenant's shards to read on AWS, 1 to 256; at least the worker's TENANT_SHARDS
     #[arg(long, env = "TENANT_SHARDS", value_name = "NUMBER", value_parser = tenant_shards)]
     tenant_shards: Option<TenantShards>,
     /// Name of the mailbox table on AWS
@@ -103,7 +103,7 @@ impl Target {
             let table = self.table.as_deref();
             let table = table.context("--aws needs the table: --table, or the variable CONNECTIONS_TABLE")?;
             let table = ConnectionTable::new(aws_sdk_dynamodb::Client::new(&self.config().await?), table);
-            // The worker's number is unknown here, and all shards hold every row.
+            // The worker's number is unknown here. Reading all 256 shards finds every row.
             return Ok(table.with_shards(self.tenant_shards.unwrap_or(TenantShards::MAX)));
         }
         Ok(local_stack().await?.table())

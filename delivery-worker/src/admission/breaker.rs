@@ -30,8 +30,8 @@
 //! # While open
 //!
 //! An *open* circuit admits no post. It stays open for 5 s ([`initial_open`](Settings::initial_open)). Each time that
-//! a probe fails, it stays open for twice as long, up to 20 s ([`max_open`](Settings::max_open)). A longer time would
-//! save few posts, and delay the recovery: the maximum delay of a hand-back comes after it.
+//! a probe fails, it stays open for twice as long, up to 20 s ([`max_open`](Settings::max_open)). A longer time
+//! would save few posts and delay the recovery: the delay of a hand-back is added to it.
 //!
 //! # Recovers when
 //!
@@ -121,8 +121,8 @@ pub struct CircuitBreaker {
 #[derive(Debug)]
 enum State {
     Closed { samples: Box<Samples>, refused_since: Option<Instant> },
-    Open { since: Instant, until: Instant, open_time: Duration },
-    HalfOpen { since: Instant, open_time: Duration, free_probes: u32, successes: u32 },
+    Open { until: Instant, open_time: Duration, age: Duration },
+    HalfOpen { open_time: Duration, age: Duration, free_probes: u32, successes: u32 },
 }
 
 /// A circuit that admits no post.
@@ -130,7 +130,7 @@ enum State {
 pub struct OpenCircuit {
     /// The time until it may admit one.
     pub wait: Duration,
-    /// The time since it opened. It goes on while probes fail.
+    /// The sum of its open times that failed probes ended. A pause without posts adds nothing, as it shows no fault.
     pub age: Duration,
 }
 
@@ -162,29 +162,30 @@ impl Default for CircuitBreaker {
 }
 
 impl CircuitBreaker {
-    /// Returns how long a post that arrives at `now` has to wait, or `None` if it would be admitted: the rest of the
-    /// time for which the circuit is open, or 1 s while all probes are in flight.
+    /// Returns the open circuit if a post that arrives at `now` has to wait, or `None` if it would be admitted. The wait
+    /// is the rest of the open time, or 1 s while all probes are in flight.
     #[must_use]
     pub fn wait(&self, now: Instant) -> Option<OpenCircuit> {
-        let (since, wait) = match self.state {
-            State::Open { since, until, .. } if now < until => (since, until - now),
-            State::HalfOpen { since, free_probes: 0, .. } => (since, self.settings.probe_wait),
-            State::Closed { .. } | State::Open { .. } | State::HalfOpen { .. } => return None,
-        };
-        Some(OpenCircuit { wait, age: now.saturating_duration_since(since) })
+        match self.state {
+            State::Open { until, age, .. } if now < until => Some(OpenCircuit { wait: until - now, age }),
+            State::HalfOpen { age, free_probes: 0, .. } => {
+                Some(OpenCircuit { wait: self.settings.probe_wait, age })
+            }
+            State::Closed { .. } | State::Open { .. } | State::HalfOpen { .. } => None,
+        }
     }
 
     /// Admits a post.
     ///
     /// # Errors
-    /// The [time to wait](Self::wait) before asking again.
+    /// The [open circuit](Self::wait), with the time to wait before asking again.
     pub fn admit(&mut self, now: Instant) -> Result<Admitted, OpenCircuit> {
         if let Some(open) = self.wait(now) {
             return Err(open);
         }
-        if let State::Open { since, open_time, .. } = self.state {
+        if let State::Open { open_time, age, .. } = self.state {
             let free_probes = self.settings.probes;
-            self.change(State::HalfOpen { since, open_time, free_probes, successes: 0 });
+            self.change(State::HalfOpen { open_time, age, free_probes, successes: 0 });
         }
         if let State::HalfOpen { free_probes, .. } = &mut self.state {
             *free_probes -= 1;
@@ -204,7 +205,7 @@ impl CircuitBreaker {
             return None;
         }
         let settings = self.settings;
-        let (since, open_time) = match &mut self.state {
+        let (open_time, age) = match &mut self.state {
             State::Closed { samples, refused_since } => {
                 let sample = match health {
                     Health::Works | Health::Throttles => Sample::Success,
@@ -221,11 +222,11 @@ impl CircuitBreaker {
                 if !trips(&settings, samples, *refused_since, now) {
                     return None;
                 }
-                (now, settings.initial_open)
+                (settings.initial_open, Duration::ZERO)
             }
-            State::HalfOpen { since, open_time, free_probes, successes } => match health {
+            State::HalfOpen { open_time, age, free_probes, successes } => match health {
                 Health::Refuses | Health::Fails | Health::StillFails => {
-                    (*since, (*open_time * 2).min(settings.max_open))
+                    ((*open_time * 2).min(settings.max_open), age.saturating_add(*open_time))
                 }
                 Health::Throttles | Health::Unknown => {
                     *free_probes += 1;
@@ -242,7 +243,7 @@ impl CircuitBreaker {
             },
             State::Open { .. } => return None,
         };
-        self.change(State::Open { since, until: now + open_time, open_time });
+        self.change(State::Open { until: now + open_time, open_time, age });
         Some(Change::Opened(open_time))
     }
 
@@ -447,19 +448,19 @@ mod tests {
         assert!((0..100).all(|_| breaker.admit(now).is_ok()));
     }
 
-    /// The time doubles up to 20 s, and starts at 5 s again once the circuit has closed. So does the age.
+    /// The time doubles up to 20 s, and starts at 5 s again once the circuit has closed. The age grows until then, and
+    /// not in a pause without posts.
     #[test]
     fn failed_probe_doubles_the_open_time() {
         let mut now = Instant::now();
         let mut breaker = half_open(now);
-        let began = now - INITIAL_OPEN;
-        for expected in [10, 20, 20, 20] {
+        for (expected, age) in [(10, 5), (20, 15), (20, 35), (20, 55)] {
             let [success, failure] = [(); 2].map(|()| breaker.admit(now).unwrap());
             assert_eq!(record_probe(&mut breaker, success, Health::Works, now), None);
             let opened = record_probe(&mut breaker, failure, Health::Fails, now);
             assert_eq!(opened, Some(Change::Opened(Duration::from_secs(expected))));
-            assert_eq!(breaker.wait(now).map(|open| open.age), Some(now - began));
-            now += Duration::from_secs(expected);
+            assert_eq!(breaker.wait(now).map(|open| open.age), Some(Duration::from_secs(age)));
+            now += Duration::from_secs(3600);
         }
         let probes = [(); 3].map(|()| breaker.admit(now).unwrap());
         let changes = probes.map(|probe| record_probe(&mut breaker, probe, Health::Works, now));

@@ -273,8 +273,8 @@ mod tests {
         admission.resume(wall, now);
         open_circuit(&mut admission, now);
         admission.resume(wall + Duration::from_secs(4), now);
-        let (wait, age) = (Duration::from_secs(1), Duration::from_secs(4));
-        assert_eq!(admission.admit(now), Decision::CircuitOpen(OpenCircuit { wait, age }));
+        let wait = Duration::from_secs(1);
+        assert_eq!(admission.admit(now), Decision::CircuitOpen(OpenCircuit { wait, age: Duration::ZERO }));
         admission.resume(wall + BREAKER.initial_open, now);
         assert!(matches!(admission.admit(now), Decision::Admit(_)));
     }

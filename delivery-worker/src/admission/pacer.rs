@@ -3,12 +3,9 @@
 //!
 //! The pacer is a token bucket that holds the posts of half a second, at least one, and starts full. It stores the time
 //! at which the bucket will be full again (generic cell rate algorithm), so it needs no timer and no refill.
-//!
-//! API Gateway's bucket for the account holds half a second's requests, too: 5 000 at 10 000 a second
-//! (<https://docs.aws.amazon.com/apigateway/latest/developerguide/limits.html>). So the buckets of all environments
-//! together are the same share of it as their rates are of the account's. An environment that replaces another begins
-//! with a full bucket, so in a deployment the share may be used twice; API Gateway then answers 429, and the messages
-//! are handed back.
+//! API Gateway's bucket for the account holds half a second's requests, too
+//! (<https://docs.aws.amazon.com/apigateway/latest/developerguide/limits.html>), so Streamer's share of the bucket is
+//! its share of the rate. `infra/README.md`, "Request rate", has the consequences.
 
 use std::time::Duration;
 
@@ -75,7 +72,7 @@ mod tests {
         assert_eq!((pacer.try_acquire(now), pacer.try_acquire(now)), (Ok(()), Err(second)));
     }
 
-    /// The module's environments divide the rate, and rounding never gives them more of the bucket than of the rate.
+    /// The environments divide the rate. Rounding gives their bursts together no more than half a second of it.
     #[test]
     fn all_environments_burst_their_share() {
         for (environments, rate) in [(2, 1000), (3, 1250), (10, 5000), (20, 10_000), (1000, 1999)] {

@@ -28,7 +28,7 @@ pub(super) struct Append {
 pub(super) struct Devices {
     /// Those at the worker's endpoint.
     pub(super) here: Vec<ConnectionId>,
-    /// An endpoint at which the user has devices, and which is neither the worker's nor another cell's.
+    /// An endpoint of the user's devices that is neither the worker's nor another cell's.
     pub(super) elsewhere: Option<String>,
 }
 

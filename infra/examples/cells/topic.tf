@@ -46,7 +46,7 @@ resource "aws_sns_topic_subscription" "cell" {
   depends_on = [aws_sqs_queue_policy.undelivered]
 }
 
-# Messages that SNS could not put on a cell's queue, one queue for each cell, so that a redrive has one destination.
+# Messages that SNS could not put on a cell's queue, one queue for each cell, so that all of them go back to one queue.
 # https://docs.aws.amazon.com/sns/latest/dg/sns-dead-letter-queues.html
 resource "aws_sqs_queue" "undelivered" {
   for_each = local.queue_arns
@@ -67,7 +67,7 @@ resource "aws_cloudwatch_metric_alarm" "undelivered" {
   for_each = aws_sqs_queue.undelivered
 
   alarm_name          = each.value.name
-  alarm_description   = "SNS could not put messages on the queue of the cell ${each.key}. Check that queue's policy, and then redrive this queue to it."
+  alarm_description   = "SNS could not put messages on the queue of the cell ${each.key}. Mend that queue's policy, and then send this queue's messages to it: docs/guide/cells.md, 'Send undelivered messages again'."
   namespace           = "AWS/SQS"
   metric_name         = "ApproximateNumberOfMessagesVisible"
   dimensions          = { QueueName = each.value.name }
@@ -96,7 +96,7 @@ resource "aws_cloudwatch_metric_alarm" "lost" {
   alarm_actions       = var.alarm_topic_arns.first[*]
 }
 
-# For producers: attach it to their roles. AWS's own key of the topic needs no permission in the same account.
+# For producers: attach it to their roles. The AWS managed key of SNS needs no permission in the same account.
 data "aws_iam_policy_document" "publisher" {
   statement {
     sid       = "PublishMessages"

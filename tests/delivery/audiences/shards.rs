@@ -29,7 +29,7 @@ async fn write(table: &TableDouble, count: u16, connections: impl IntoIterator<I
     }
 }
 
-/// Builds a worker that splits tenants into so many shards.
+/// Builds a worker that splits tenants into `count` shards.
 fn rig(table: &TableDouble, count: u16, outbound: QueueDouble) -> Rig {
     let gateway = MemoryGateway::always(status(200));
     let mut rig = Rig::on(gateway, table.clone(), outbound, QueueDouble::taking());
@@ -37,7 +37,7 @@ fn rig(table: &TableDouble, count: u16, outbound: QueueDouble) -> Rig {
     rig
 }
 
-/// Delivers a message for the tenant and all that becomes of it. Returns how often each connection got it.
+/// Delivers a message for the tenant, and then its parts. Returns how often each connection got it.
 async fn broadcast(table: &TableDouble, count: u16) -> anyhow::Result<BTreeMap<String, usize>> {
     let rig = rig(table, count, QueueDouble::taking());
     assert_eq!(rig.invoke(batch([to_tenant()])).await?, ids([]));
@@ -83,7 +83,7 @@ async fn changed_number_loses_no_recipient() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The messages that workers with 8 shards left on the queue name the keys that they mean.
+/// A queued message for a shard names its key, so a worker with another number reads the same rows.
 #[tokio::test(start_paused = true)]
 async fn queued_messages_outlive_a_change() -> anyhow::Result<()> {
     let table = TableDouble::default();
@@ -114,7 +114,7 @@ async fn large_number_takes_several_calls() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The last of them is not confirmed, so the whole tenant is split again.
+/// SQS doesn't confirm the message for the last shard, so the whole tenant is split again.
 #[tokio::test(start_paused = true)]
 async fn unconfirmed_last_shard_hands_tenant_back() -> anyhow::Result<()> {
     let outbound = QueueDouble::new(|entry| match entry.message_body().contains(r#""shard":255"#) {

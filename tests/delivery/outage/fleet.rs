@@ -1,6 +1,6 @@
 //! The fleet: the worker's admission, in many execution environments around a queue, without I/O.
 //!
-//! It counts messages of a kind instead of holding them. Time runs in steps of 20 ms, and a post takes one step. An environment
+//! It counts the messages of each kind instead of holding them. Time runs in steps of 20 ms, and a post takes one step. An environment
 //! with an open circuit hands back all its messages at once, and the fleet spreads them over the possible delays as
 //! evenly as chance would. Random, from a fixed seed, are the exact delays, the connections and the environment that
 //! begins a step.
@@ -24,13 +24,13 @@ pub(super) const STEP: Duration = Duration::from_millis(20);
 /// Steps in a second.
 pub(super) const STEPS: u64 = 50;
 
-/// Retry count from which on the delay window no longer grows.
+/// Retry count at which the delay window stops growing.
 const MAX_COUNT: u32 = 6;
 
-/// First receives that the fleet tells apart, in seconds.
-const GRAIN: u64 = 30;
+/// Resolution of first receives, in seconds.
+const RESOLUTION: u64 = 30;
 
-/// Age from which on messages are alike, in seconds.
+/// Age, in seconds, beyond which the worker treats messages alike.
 const MAX_AGE: u64 = 600;
 
 /// Messages that the worker treats alike: their retry count, up to [`MAX_COUNT`], and the second of their first receive,
@@ -94,7 +94,7 @@ impl Fleet {
     /// Gives each environment its share of the messages that are due in this second, and of `new` messages.
     pub(super) fn receive(&mut self, second: u64, new: u64) {
         let mut due = self.due.remove(&second).unwrap_or_default();
-        *due.entry((0, second - second % GRAIN)).or_default() += new;
+        *due.entry((0, second - second % RESOLUTION)).or_default() += new;
         if self.frozen {
             let wall = epoch() + Duration::from_secs(second);
             self.environments.iter_mut().for_each(|one| one.admission.resume(wall, one.clock));
@@ -167,7 +167,7 @@ impl Fleet {
         self.hand_backs += number;
         let age = Duration::from_secs(second - since);
         let oldest = second.saturating_sub(MAX_AGE);
-        let next = ((count + 1).min(MAX_COUNT), since.max(oldest - oldest % GRAIN));
+        let next = ((count + 1).min(MAX_COUNT), since.max(oldest - oldest % RESOLUTION));
         let pieces = number.min(122);
         for piece in 0..pieces {
             let share = number / pieces + u64::from(piece < number % pieces);

@@ -87,7 +87,7 @@ pub(super) struct Session {
     pub(super) row: Connection,
 }
 
-/// Returns the number of shards into which the worker splits a tenant; all of them if its variable is malformed.
+/// Returns the number of shards into which the worker splits a tenant; 256 if its variable is malformed.
 fn shards_of_worker(subject: &Subject) -> TenantShards {
     let variable = subject.variable(TENANT_SHARDS.name).map(|count| (TENANT_SHARDS.name, count));
     tenant_shards(&mut Environment::of(variable)).unwrap_or(TenantShards::MAX)

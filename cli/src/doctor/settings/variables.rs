@@ -29,6 +29,9 @@ const NUMBERS: [(&str, RangeInclusive<u64>); 9] = [
 const URLS: [&str; 5] =
     ["DEAD_LETTER_QUEUE_URL", "PARTS_QUEUE_URL", "QUEUE_URL", "RECEIPTS_QUEUE_URL", "WEBSOCKET_ENDPOINT"];
 
+/// Variables with a comma-separated list of such URLs.
+const URL_LISTS: [&str; 2] = ["CELL_ENDPOINTS", "WEBSOCKET_ENDPOINT_ALIASES"];
+
 /// Variables without which a function does not start.
 const REQUIRED: [(&str, &[&str]); 2] = [
     ("delivery", &["DEAD_LETTER_QUEUE_URL", "QUEUE_URL", "WEBSOCKET_ENDPOINT"]),
@@ -117,6 +120,14 @@ fn valid(functions: &Functions) -> Check {
         for name in URLS {
             if function.variable(name).is_some_and(|url| values::http_url(url).is_none()) {
                 fault(format!("{name} is not a URL"));
+            }
+        }
+        for name in URL_LISTS {
+            let urls = function.variable(name).map(|urls| values::list(urls).unwrap_or_default());
+            if urls
+                .is_some_and(|urls| urls.is_empty() || urls.iter().any(|url| values::http_url(url).is_none()))
+            {
+                fault(format!("{name} is not a list of URLs"));
             }
         }
         if short == "delivery" {

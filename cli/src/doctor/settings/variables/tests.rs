@@ -56,6 +56,11 @@ fn numbers_have_limits() {
 fn urls_are_parsed() {
     let seen = of(&[("RECEIPTS_QUEUE_URL", "streamer-receipts")]).seen;
     assert_eq!(seen, "delivery: RECEIPTS_QUEUE_URL is not a URL");
+    for name in ["CELL_ENDPOINTS", "WEBSOCKET_ENDPOINT_ALIASES"] {
+        assert_eq!(of(&[(name, "https://a.example.com/a, https://b.example.com/b")]).verdict, Verdict::Ok);
+        let seen = of(&[(name, "https://a.example.com/a,b.example.com")]).seen;
+        assert_eq!(seen, format!("delivery: {name} is not a list of URLs"));
+    }
 }
 
 #[test]
