@@ -2,16 +2,18 @@
 //!
 //! Servers run on one core, measured processes on the other. All figures are of the same run, and ratios are to the AWS
 //! SDK for Rust. `cargo bench -p streamer-tests -- options` measures kept messages and receipts alone, `-- tls` the
-//! versions of HTTP and the framings of answers, `-- shapes` the worker's memory, and `-- invocations` whole invocations
-//! of the worker.
+//! versions of HTTP and the framings of answers, `-- shapes` the worker's memory, `-- invocations` whole invocations of
+//! the worker, `-- cold` the first invocation of a process, and `-- starts` start and size of the Lambdas.
 
 mod client;
+mod cold;
 mod connect;
 mod invocation;
 mod lambda;
 mod options;
 mod peer;
 mod process;
+mod quota;
 mod shapes;
 mod stub;
 mod table;
@@ -53,6 +55,8 @@ async fn main() -> anyhow::Result<()> {
         ["aws", status, _] => shapes::aws::serve(status.parse()?, server_config()?).await,
         ["shapes", ..] => shapes().await,
         ["invocations", ..] => invocations().await,
+        ["cold", ..] => cold().await,
+        ["starts", ..] => starts(&built()?).await,
         ["connect", algorithm] => connect::run(algorithm).await,
         ["client", name, endpoint, number] => client::run(name, endpoint, number.parse()?).await,
         ["options", ..] => options::run().await,
@@ -83,12 +87,22 @@ async fn shapes() -> anyhow::Result<()> {
     }
 }
 
-/// Measures whole invocations of the worker, with another build beside it.
-async fn invocations() -> anyhow::Result<()> {
+/// Prepares the Lambdas for a measurement of its own.
+fn built() -> anyhow::Result<BTreeMap<String, PathBuf>> {
     prepare()?;
     let lambdas = build()?;
     machine();
-    invocation::run(&lambdas["delivery-worker"]).await
+    Ok(lambdas)
+}
+
+/// Measures whole invocations of the worker, with another build beside it.
+async fn invocations() -> anyhow::Result<()> {
+    invocation::run(&built()?["delivery-worker"]).await
+}
+
+/// Measures the first invocation of the Lambdas.
+async fn cold() -> anyhow::Result<()> {
+    cold::run(&built()?).await
 }
 
 async fn measure() -> anyhow::Result<()> {
@@ -102,6 +116,7 @@ async fn measure() -> anyhow::Result<()> {
     options::run().await?;
     invocation::run(&lambdas["delivery-worker"]).await?;
     handlers(&lambdas).await?;
+    cold::run(&lambdas).await?;
     shapes::run(&lambdas["delivery-worker"]).await?;
     connects()?;
     sends()?;
