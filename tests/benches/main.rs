@@ -15,6 +15,7 @@ mod peer;
 mod process;
 mod quota;
 mod shapes;
+mod starts;
 mod stub;
 mod table;
 mod versions;
@@ -56,7 +57,7 @@ async fn main() -> anyhow::Result<()> {
         ["shapes", ..] => shapes().await,
         ["invocations", ..] => invocations().await,
         ["cold", ..] => cold().await,
-        ["starts", ..] => starts(&built()?).await,
+        ["starts", ..] => starts::run(&built()?).await,
         ["connect", algorithm] => connect::run(algorithm).await,
         ["client", name, endpoint, number] => client::run(name, endpoint, number.parse()?).await,
         ["options", ..] => options::run().await,
@@ -120,7 +121,7 @@ async fn measure() -> anyhow::Result<()> {
     shapes::run(&lambdas["delivery-worker"]).await?;
     connects()?;
     sends()?;
-    starts(&lambdas).await
+    starts::run(&lambdas).await
 }
 
 /// Prints the machine's CPU and memory.
@@ -232,8 +233,9 @@ async fn handlers(lambdas: &BTreeMap<String, PathBuf>) -> anyhow::Result<()> {
         &["CPU µs", "wall µs"],
     );
     for (name, event) in [("connect-handler", &connect), ("disconnect-handler", &disconnect)] {
-        let cost = lambda::cost(&lambdas[name], &variables, event, 2000).await?;
-        table.row(name, &[cost.cpu.as_micros().to_string(), cost.wall.as_micros().to_string()]);
+        for cost in lambda::costs(&[&lambdas[name]], &variables, event, 2000).await? {
+            table.row(name, &[cost.cpu.as_micros().to_string(), cost.wall.as_micros().to_string()]);
+        }
     }
     table.print();
     Ok(())
@@ -273,47 +275,6 @@ fn sends() -> anyhow::Result<()> {
     }
     table.print();
     Ok(())
-}
-
-/// Measures start, memory and size of the Lambdas.
-async fn starts(lambdas: &BTreeMap<String, PathBuf>) -> anyhow::Result<()> {
-    let issuer = Issuer::generate()?;
-    let variables = [
-        ("WEBSOCKET_ENDPOINT", "https://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com/production"),
-        ("QUEUE_URL", "https://sqs.eu-central-1.amazonaws.com/000000000000/outbound"),
-        ("DEAD_LETTER_QUEUE_URL", "https://sqs.eu-central-1.amazonaws.com/000000000000/dead-letters"),
-        ("JWT_PUBLIC_KEY", issuer.public_key.as_str()),
-    ];
-    let mut table = Table::new(
-        "start of a Lambda, median of 15: from exec to the first poll, with Lambda's root certificates",
-        &["start", "resident", "binary", "zip"],
-    );
-    for (name, binary) in lambdas {
-        let start = lambda::start(binary, &variables).await?;
-        let mebibytes = |bytes: u64| format!("{:.2} MiB", bytes as f64 / 1024.0 / 1024.0);
-        table.row(
-            name,
-            &[
-                format!("{:.1} ms", start.time.as_secs_f64() * 1e3),
-                mebibytes(start.resident * 1024),
-                mebibytes(fs::metadata(binary)?.len()),
-                mebibytes(zipped(binary)?),
-            ],
-        );
-    }
-    table.print();
-    Ok(())
-}
-
-/// Returns the size of a binary's package.
-fn zipped(binary: &Path) -> anyhow::Result<u64> {
-    let zip = place("bootstrap.zip");
-    _ = fs::remove_file(&zip);
-    let script = "import sys, zipfile; z = zipfile.ZipFile(sys.argv[1], 'w', zipfile.ZIP_DEFLATED, compresslevel=9); \
-                  z.write(sys.argv[2], 'bootstrap'); z.close()";
-    let made = Command::new("python3").args(["-c", script]).arg(&zip).arg(binary).status()?;
-    ensure!(made.success(), "cannot create the package");
-    Ok(fs::metadata(zip)?.len())
 }
 
 /// Builds a command that runs this program in another role, on the clients' core.
