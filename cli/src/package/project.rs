@@ -202,7 +202,7 @@ fn cargo_in(folder: &Path) -> Command {
 /// Removes the settings that `cargo run` makes for this process: the toolchain, which rustup chooses by the folder, and
 /// the variable from Streamer's `.cargo/config.toml`.
 fn use_own_settings(command: &mut Command) {
-    for variable in ["CARGO", "RUSTC", "RUSTUP_TOOLCHAIN"] {
+    for variable in ["CARGO", "RUSTC", "RUSTUP_TOOLCHAIN", NO_JITTER_ENTROPY] {
         command.env_remove(variable);
     }
 }
