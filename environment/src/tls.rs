@@ -68,6 +68,8 @@ pub fn client_config() -> Result<ClientConfig, rustls::Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -94,5 +96,19 @@ mod tests {
         ] {
             assert!(!only(&[lambda, other]), "{other:?}");
         }
+    }
+
+    /// AWS-LC leaves the jitter source out of the build, as `.cargo/config.toml` says: in Lambda, its seed would take
+    /// 70 to 350 ms of the first invocation. This program contains AWS-LC as the functions do, and names its symbols.
+    #[cfg(unix)]
+    #[test]
+    fn random_numbers_need_no_cpu_jitter() {
+        assert!(client_config().is_ok());
+        let program = fs::read(env::current_exe().unwrap()).unwrap();
+        let program = String::from_utf8_lossy(&program);
+        // Joined here, so that the names are in the program only as symbols.
+        let contains = |words: &[&str]| program.contains(&words.join("_"));
+        assert!(contains(&["vm", "ube", "fallback", "get", "seed"]), "this program has no symbols of AWS-LC");
+        assert!(!contains(&["jent", "read", "entropy"]), "build with AWS_LC_SYS_NO_JITTER_ENTROPY=1");
     }
 }

@@ -83,8 +83,9 @@ async fn measure(
     ];
     let in_flight = shape.in_flight().to_string();
     let client = figures(ours(["client", "posts-streamer", &endpoint, &in_flight]))?[1];
-    for (which, binary) in binaries {
-        let cost = lambda::cost(binary, &variables, &shape.event(), shape.invocations).await?;
+    let paths: Vec<_> = binaries.iter().map(|(_, path)| *path).collect();
+    let costs = lambda::costs(&paths, &variables, &shape.event(), shape.invocations).await?;
+    for ((which, _), cost) in binaries.iter().zip(costs) {
         let post = cost.cpu.as_secs_f64() * 1e6 / (shape.messages * shape.connections) as f64;
         table.row(
             &format!("{}{which}", shape.name),

@@ -12,6 +12,9 @@ pub(crate) use streamer_cli::package::runtime_api::RuntimeApi;
 
 use crate::process::{CLIENT, clean, cpu, pinned, resident};
 
+/// Rounds of invocations with each process.
+const ROUNDS: u32 = 20;
+
 /// Cost of an invocation.
 pub(crate) struct Cost {
     /// CPU time.
@@ -52,30 +55,66 @@ pub(crate) async fn invoke(api: &mut RuntimeApi, event: &str) -> anyhow::Result<
     api.poll().await
 }
 
-/// Measures the mean cost of `number` invocations with the same event, after a warm-up.
-pub(crate) async fn cost(
-    binary: &Path,
+/// Measures the cost of an invocation with the same event, after a warm-up: the median of rounds with `number`
+/// invocations together. Several binaries are measured in turn, so that the machine's speed affects all alike.
+pub(crate) async fn costs(
+    binaries: &[&Path],
     variables: &[(&str, &str)],
     event: &str,
     number: u32,
-) -> anyhow::Result<Cost> {
-    let mut api = RuntimeApi::listen().await?;
-    let mut child = spawn(&api, pinned(CLIENT, binary), variables)?;
-    let measured = async {
-        api.poll().await?;
-        for _ in 0..number / 10 + 5 {
-            invoke(&mut api, event).await?;
-        }
-        let (before, started) = (cpu(child.id())?, Instant::now());
-        for _ in 0..number {
-            invoke(&mut api, event).await?;
-        }
-        Ok(Cost { cpu: (cpu(child.id())? - before) / number, wall: started.elapsed() / number })
+) -> anyhow::Result<Vec<Cost>> {
+    let mut processes = Vec::new();
+    for binary in binaries {
+        let (api, child) = started(pinned(CLIENT, binary), variables).await?;
+        processes.push(Measured { api, child, costs: Vec::new() });
     }
-    .await;
-    child.kill()?;
-    child.wait()?;
-    measured
+    for process in &mut processes {
+        process.round(event, number / 10 + 5).await?;
+        process.costs.clear();
+    }
+    for _ in 0..ROUNDS {
+        for process in &mut processes {
+            process.round(event, number / ROUNDS).await?;
+        }
+    }
+    Ok(processes.iter().map(Measured::median).collect())
+}
+
+/// A process that runs until it is dropped, with the costs of its rounds.
+struct Measured {
+    api: RuntimeApi,
+    child: Child,
+    costs: Vec<Cost>,
+}
+
+impl Measured {
+    /// Measures the mean cost of `number` invocations.
+    async fn round(&mut self, event: &str, number: u32) -> anyhow::Result<()> {
+        let (before, started) = (cpu(self.child.id())?, Instant::now());
+        for _ in 0..number {
+            invoke(&mut self.api, event).await?;
+        }
+        let (cpu, wall) = (cpu(self.child.id())? - before, started.elapsed());
+        self.costs.push(Cost { cpu: cpu / number, wall: wall / number });
+        Ok(())
+    }
+
+    /// Returns the median of the CPU times, and that of the wall times.
+    fn median(&self) -> Cost {
+        let median = |time: fn(&Cost) -> Duration| {
+            let mut times: Vec<_> = self.costs.iter().map(time).collect();
+            times.sort_unstable();
+            times.get(times.len() / 2).copied().unwrap_or_default()
+        };
+        Cost { cpu: median(|cost| cost.cpu), wall: median(|cost| cost.wall) }
+    }
+}
+
+impl Drop for Measured {
+    fn drop(&mut self) {
+        _ = self.child.kill();
+        _ = self.child.wait();
+    }
 }
 
 /// Measures 15 starts, and returns the one with the median time.

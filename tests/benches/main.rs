@@ -2,17 +2,20 @@
 //!
 //! Servers run on one core, measured processes on the other. All figures are of the same run, and ratios are to the AWS
 //! SDK for Rust. `cargo bench -p streamer-tests -- options` measures kept messages and receipts alone, `-- tls` the
-//! versions of HTTP and the framings of answers, `-- shapes` the worker's memory, and `-- invocations` whole invocations
-//! of the worker.
+//! versions of HTTP and the framings of answers, `-- shapes` the worker's memory, `-- invocations` whole invocations of
+//! the worker, `-- cold` the first invocation of a process, and `-- starts` start and size of the Lambdas.
 
 mod client;
+mod cold;
 mod connect;
 mod invocation;
 mod lambda;
 mod options;
 mod peer;
 mod process;
+mod quota;
 mod shapes;
+mod starts;
 mod stub;
 mod table;
 mod versions;
@@ -53,6 +56,8 @@ async fn main() -> anyhow::Result<()> {
         ["aws", status, _] => shapes::aws::serve(status.parse()?, server_config()?).await,
         ["shapes", ..] => shapes().await,
         ["invocations", ..] => invocations().await,
+        ["cold", ..] => cold().await,
+        ["starts", ..] => starts::run(&built()?).await,
         ["connect", algorithm] => connect::run(algorithm).await,
         ["client", name, endpoint, number] => client::run(name, endpoint, number.parse()?).await,
         ["options", ..] => options::run().await,
@@ -83,12 +88,22 @@ async fn shapes() -> anyhow::Result<()> {
     }
 }
 
-/// Measures whole invocations of the worker, with another build beside it.
-async fn invocations() -> anyhow::Result<()> {
+/// Prepares the Lambdas for a measurement of its own.
+fn built() -> anyhow::Result<BTreeMap<String, PathBuf>> {
     prepare()?;
     let lambdas = build()?;
     machine();
-    invocation::run(&lambdas["delivery-worker"]).await
+    Ok(lambdas)
+}
+
+/// Measures whole invocations of the worker, with another build beside it.
+async fn invocations() -> anyhow::Result<()> {
+    invocation::run(&built()?["delivery-worker"]).await
+}
+
+/// Measures the first invocation of the Lambdas.
+async fn cold() -> anyhow::Result<()> {
+    cold::run(&built()?).await
 }
 
 async fn measure() -> anyhow::Result<()> {
@@ -102,10 +117,11 @@ async fn measure() -> anyhow::Result<()> {
     options::run().await?;
     invocation::run(&lambdas["delivery-worker"]).await?;
     handlers(&lambdas).await?;
+    cold::run(&lambdas).await?;
     shapes::run(&lambdas["delivery-worker"]).await?;
     connects()?;
     sends()?;
-    starts(&lambdas).await
+    starts::run(&lambdas).await
 }
 
 /// Prints the machine's CPU and memory.
@@ -217,8 +233,9 @@ async fn handlers(lambdas: &BTreeMap<String, PathBuf>) -> anyhow::Result<()> {
         &["CPU µs", "wall µs"],
     );
     for (name, event) in [("connect-handler", &connect), ("disconnect-handler", &disconnect)] {
-        let cost = lambda::cost(&lambdas[name], &variables, event, 2000).await?;
-        table.row(name, &[cost.cpu.as_micros().to_string(), cost.wall.as_micros().to_string()]);
+        for cost in lambda::costs(&[&lambdas[name]], &variables, event, 2000).await? {
+            table.row(name, &[cost.cpu.as_micros().to_string(), cost.wall.as_micros().to_string()]);
+        }
     }
     table.print();
     Ok(())
@@ -258,47 +275,6 @@ fn sends() -> anyhow::Result<()> {
     }
     table.print();
     Ok(())
-}
-
-/// Measures start, memory and size of the Lambdas.
-async fn starts(lambdas: &BTreeMap<String, PathBuf>) -> anyhow::Result<()> {
-    let issuer = Issuer::generate()?;
-    let variables = [
-        ("WEBSOCKET_ENDPOINT", "https://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com/production"),
-        ("QUEUE_URL", "https://sqs.eu-central-1.amazonaws.com/000000000000/outbound"),
-        ("DEAD_LETTER_QUEUE_URL", "https://sqs.eu-central-1.amazonaws.com/000000000000/dead-letters"),
-        ("JWT_PUBLIC_KEY", issuer.public_key.as_str()),
-    ];
-    let mut table = Table::new(
-        "start of a Lambda, median of 15: from exec to the first poll, with Lambda's root certificates",
-        &["start", "resident", "binary", "zip"],
-    );
-    for (name, binary) in lambdas {
-        let start = lambda::start(binary, &variables).await?;
-        let mebibytes = |bytes: u64| format!("{:.2} MiB", bytes as f64 / 1024.0 / 1024.0);
-        table.row(
-            name,
-            &[
-                format!("{:.1} ms", start.time.as_secs_f64() * 1e3),
-                mebibytes(start.resident * 1024),
-                mebibytes(fs::metadata(binary)?.len()),
-                mebibytes(zipped(binary)?),
-            ],
-        );
-    }
-    table.print();
-    Ok(())
-}
-
-/// Returns the size of a binary's package.
-fn zipped(binary: &Path) -> anyhow::Result<u64> {
-    let zip = place("bootstrap.zip");
-    _ = fs::remove_file(&zip);
-    let script = "import sys, zipfile; z = zipfile.ZipFile(sys.argv[1], 'w', zipfile.ZIP_DEFLATED, compresslevel=9); \
-                  z.write(sys.argv[2], 'bootstrap'); z.close()";
-    let made = Command::new("python3").args(["-c", script]).arg(&zip).arg(binary).status()?;
-    ensure!(made.success(), "cannot create the package");
-    Ok(fs::metadata(zip)?.len())
 }
 
 /// Builds a command that runs this program in another role, on the clients' core.

@@ -4,7 +4,6 @@ use std::{
     env, fs,
     io::{BufRead as _, BufReader, Read as _},
     net::TcpStream,
-    path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -23,6 +22,7 @@ use crate::{
     client::PAYLOAD,
     machine, ours, place,
     process::{SERVER, cpu, pinned},
+    quota::{MB_512, Quota},
     table::Table,
 };
 
@@ -34,9 +34,6 @@ const COLD_ROUNDS: usize = 15;
 
 /// How long warm posts are measured, after one fan-out.
 const MEASURED: Duration = Duration::from_secs(2);
-
-/// CPU time per 20 ms of a Lambda function with a third of a core, in microseconds.
-const THIRD: (u32, u32) = (6667, 20_000);
 
 /// Measures all cases, and prints their tables.
 pub(crate) fn run() -> anyhow::Result<()> {
@@ -82,7 +79,7 @@ fn warm() -> anyhow::Result<()> {
 }
 
 fn cold() -> anyhow::Result<()> {
-    let third = Quota::third();
+    let third = Quota::new(MB_512);
     let alone = if third.is_some() { "ms, ⅓ core" } else { "CPU/0.33 ms" };
     let mut table = Table::new(
         &format!("the first posts of a new client over TLS, all at once, median of {COLD_ROUNDS}"),
@@ -245,9 +242,9 @@ impl Stub {
         quota: Option<&Quota>,
     ) -> anyhow::Result<[f64; N]> {
         let mut command = ours(["tls-client", role, &self.endpoint, &posts.to_string()]);
-        if let Some(Quota(group)) = quota {
+        if let Some(quota) = quota {
             let mut limited = Command::new("sh");
-            limited.args(["-c", "echo $$ > \"$0/cgroup.procs\" && exec \"$@\""]).arg(group);
+            limited.args(["-c", "echo $$ > \"$0\" && exec \"$@\""]).arg(quota.processes());
             limited.arg(command.get_program()).args(command.get_args());
             for (name, value) in command.get_envs() {
                 match value {
@@ -266,30 +263,5 @@ impl Drop for Stub {
     fn drop(&mut self) {
         _ = self.process.kill();
         _ = self.process.wait();
-    }
-}
-
-/// A control group whose processes get a third of a core, until it is dropped.
-struct Quota(PathBuf);
-
-impl Quota {
-    /// Creates the group, or returns `None` if this machine or user may not.
-    fn third() -> Option<Self> {
-        let (quota, period) = THIRD;
-        let first = PathBuf::from("/sys/fs/cgroup/cpu/streamer-bench");
-        let second = PathBuf::from("/sys/fs/cgroup/streamer-bench");
-        let group = [first, second].into_iter().find(|group| fs::create_dir(group).is_ok())?;
-        let group = Self(group);
-        let write = |file: &str, text: String| fs::write(group.0.join(file), text).is_ok();
-        let is_limited = write("cpu.max", format!("{quota} {period}"))
-            || (write("cpu.cfs_period_us", period.to_string())
-                && write("cpu.cfs_quota_us", quota.to_string()));
-        is_limited.then_some(group)
-    }
-}
-
-impl Drop for Quota {
-    fn drop(&mut self) {
-        _ = fs::remove_dir(&self.0);
     }
 }

@@ -11,7 +11,7 @@ use tokio::process::Command;
 use super::{
     Architecture,
     inspect::{self, Requirements},
-    project::{Kind, Project, Target},
+    project::{Kind, NO_JITTER_ENTROPY, Project, Target},
 };
 use crate::cargo;
 
@@ -167,12 +167,14 @@ impl Release {
         command
     }
 
-    /// Keeps this machine's paths, its user's compiler flags and the current time out of the binaries.
+    /// Keeps this machine's paths, its user's settings for compilers and the current time out of the binaries.
     fn make_reproducible<'a>(&self, command: &'a mut Command) -> anyhow::Result<&'a mut Command> {
         for (variable, _) in env::vars_os() {
             let name = variable.to_string_lossy();
             let flags = name.contains("CFLAGS") || name.contains("RUSTFLAGS");
-            if flags || name.starts_with("CARGO_PROFILE_") || name == "CARGO_BUILD_TARGET" {
+            // A prefix, since the name may end with a target.
+            let entropy = name.starts_with(NO_JITTER_ENTROPY);
+            if flags || entropy || name.starts_with("CARGO_PROFILE_") || name == "CARGO_BUILD_TARGET" {
                 command.env_remove(&variable);
             }
         }

@@ -11,6 +11,10 @@ use tokio::process::Command;
 
 use crate::{cargo, paths};
 
+/// The variable that decides whether AWS-LC is built with CPU jitter as a source of random numbers. Each workspace sets
+/// it in its `.cargo/config.toml`.
+pub(super) const NO_JITTER_ENTROPY: &str = "AWS_LC_SYS_NO_JITTER_ENTROPY";
+
 /// A workspace of cargo.
 #[derive(Debug, Clone)]
 pub struct Project {
@@ -180,7 +184,7 @@ impl Project {
         let name = std::env::var_os("RUSTC").filter(|_| self.is_streamer());
         let mut command = Command::new(name.unwrap_or_else(|| "rustc".into()));
         if !self.is_streamer() {
-            use_own_toolchain(&mut command);
+            use_own_settings(&mut command);
         }
         command.current_dir(&self.root);
         command
@@ -190,14 +194,15 @@ impl Project {
 /// Returns a command that runs the cargo of a workspace other than Streamer's, in one of its folders.
 fn cargo_in(folder: &Path) -> Command {
     let mut command = Command::new("cargo");
-    use_own_toolchain(&mut command);
+    use_own_settings(&mut command);
     command.current_dir(folder);
     command
 }
 
-/// Removes the choice of a toolchain that `cargo run` makes for this process: rustup chooses by the folder.
-fn use_own_toolchain(command: &mut Command) {
-    for variable in ["CARGO", "RUSTC", "RUSTUP_TOOLCHAIN"] {
+/// Removes the settings that `cargo run` makes for this process: the toolchain, which rustup chooses by the folder, and
+/// the variable from Streamer's `.cargo/config.toml`.
+fn use_own_settings(command: &mut Command) {
+    for variable in ["CARGO", "RUSTC", "RUSTUP_TOOLCHAIN", NO_JITTER_ENTROPY] {
         command.env_remove(variable);
     }
 }
@@ -289,6 +294,17 @@ mod tests {
         choose(packages, &manifest, name)
             .map(|target| (target.name, target.kind))
             .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn other_workspaces_choose_their_own_entropy() {
+        let root = PathBuf::from("/router");
+        let router = Project { target_folder: root.join("target"), root, sources: Vec::new() };
+        for command in [router.cargo(), router.rustc()] {
+            let removed =
+                command.as_std().get_envs().any(|(name, value)| name == NO_JITTER_ENTROPY && value.is_none());
+            assert!(removed, "{command:?}");
+        }
     }
 
     #[test]
