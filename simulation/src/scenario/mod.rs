@@ -1,0 +1,3 @@
+//! The loads.
+
+pub mod loads;
