@@ -11,7 +11,10 @@
 pub mod cost;
 pub mod histogram;
 pub mod model;
+pub mod plot;
+pub mod published;
 pub mod random;
 pub mod report;
 pub mod scenario;
+pub mod table;
 pub mod world;

@@ -1,3 +1,9 @@
-//! The loads.
+//! The scenarios: loads, and the tables that they print.
 
+pub mod herd;
 pub mod loads;
+pub mod outage;
+pub mod replies;
+pub mod shared;
+pub mod sizes;
+pub mod tuning;

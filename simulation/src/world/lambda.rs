@@ -43,7 +43,7 @@ impl Cpu {
 }
 
 /// An execution environment of the worker.
-pub struct Environment {
+pub(crate) struct Environment {
     rig: Rc<Rig<Line>>,
     cpu: Cpu,
 }
