@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::bail;
 use streamer_simulation::{
+    model::Setup,
     plot::{self, Line, Texts},
     published,
     scenario::{
@@ -17,7 +18,6 @@ use streamer_simulation::{
         sizes::{self, SIZES, Size},
         tuning,
     },
-    model::Setup,
     world::Kind,
 };
 
@@ -71,7 +71,8 @@ fn outages(images: &Path, seconds: u64) -> anyhow::Result<()> {
         Line { name: "messages on the queue, hundreds".to_owned(), points: depth.collect() },
         Line { name: "deliveries a second".to_owned(), points: delivered.collect() },
     ];
-    let title = format!("API Gateway fails from minute 1 to {:.0}, {} messages a second", end / 60.0, outage::RATE);
+    let title =
+        format!("API Gateway fails from minute 1 to {:.0}, {} messages a second", end / 60.0, outage::RATE);
     let texts = Texts { title: &title, x: "minutes", y: "messages" };
     plot::linear(&images.join("outage.svg"), &texts, &lines)
 }
@@ -107,11 +108,7 @@ fn all_sizes(images: &Path, sizes: &[usize]) -> anyhow::Result<()> {
             .collect(),
     };
     let whole = of("10 000 posts a second, the account's quota", &|size| seconds(size, 0.99));
-    let texts = Texts {
-        title: "Time until 99 % of an audience is reached",
-        x: "connections",
-        y: "seconds",
-    };
+    let texts = Texts { title: "Time until 99 % of an audience is reached", x: "connections", y: "seconds" };
     plot::logarithmic(&file("pace.svg"), &texts, &[paced, whole])?;
     let lines = [
         of("all", &|size| size.broadcast.bill().total()),

@@ -8,7 +8,8 @@ use std::time::Duration;
 ///
 /// Source: a public measurement of SQS to Lambda, of which only these three quantiles are known (a FIFO queue has 28,
 /// 61 and 645). The ends are assumed; between the points, the logarithm is linear.
-pub const QUEUE_LATENCY: [(f64, f64); 5] = [(0.0, 8.0), (0.5, 16.0), (0.9, 34.0), (0.99, 105.0), (1.0, 250.0)];
+pub const QUEUE_LATENCY: [(f64, f64); 5] =
+    [(0.0, 8.0), (0.5, 16.0), (0.9, 34.0), (0.99, 105.0), (1.0, 250.0)];
 
 /// Latency of a call to SQS. Assumed.
 pub const SQS_CALL: Duration = Duration::from_millis(8);

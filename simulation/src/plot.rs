@@ -5,7 +5,10 @@ use std::path::Path;
 use plotters::{
     coord::Shift,
     prelude::*,
-    style::{full_palette::GREY_700, text_anchor::{HPos, Pos, VPos}},
+    style::{
+        full_palette::GREY_700,
+        text_anchor::{HPos, Pos, VPos},
+    },
 };
 
 /// Width and height in pixels.

@@ -136,7 +136,11 @@ fn bound(setup: &Setup, figures: &Figures, usage: Usage, loads: &[Load]) -> &'st
     let ramp: u64 = loads.iter().map(|load| load.ramp).sum();
     let waited = |millis: u64| share(millis as f64 / 1000.0, seconds);
     if account >= 0.8 || figures.throttled * 50 > figures.posts {
-        return if setup.account == ACCOUNT { "API Gateway's 10 000 requests/s" } else { "API Gateway's requests/s" };
+        return if setup.account == ACCOUNT {
+            "API Gateway's 10 000 requests/s"
+        } else {
+            "API Gateway's requests/s"
+        };
     }
     if paced >= 0.7 {
         return "requests_per_second";

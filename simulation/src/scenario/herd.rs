@@ -64,8 +64,8 @@ pub fn run(clients: u64, quota: u64, shards: u64) -> Herd {
             spread(&mut due, second, attempt, number - lucky, &mut random);
         }
     }
-    herd.cost = admitted as f64 / 1e6 * price::MESSAGES
-        + connected as f64 / 1e6 * UNITS_OF_A_WRITE * price::WRITES;
+    herd.cost =
+        admitted as f64 / 1e6 * price::MESSAGES + connected as f64 / 1e6 * UNITS_OF_A_WRITE * price::WRITES;
     herd
 }
 

@@ -50,11 +50,8 @@ pub const UPDATES: u64 = 100;
 pub async fn progress(producers: &Producers, streams: u64) {
     for update in 0..UPDATES {
         for stream in 0..streams {
-            let note = Note {
-                kind: Kind::Update,
-                at: producers.clock.millis(),
-                number: stream * UPDATES + update,
-            };
+            let note =
+                Note { kind: Kind::Update, at: producers.clock.millis(), number: stream * UPDATES + update };
             let to = json!({ "connection": format!("stream-{stream}") });
             let supersedable = update + 1 < UPDATES;
             let request = json!({ "id": format!("r{stream}"), "seq": update + 1 });

@@ -12,8 +12,8 @@ use crate::{
 /// Messages a second of the outage that is drawn: a fiftieth of a thousand.
 pub const RATE: f64 = 20.0;
 
-/// Seconds of that outage: an hour.
-pub const SECONDS: u64 = 3600;
+/// Seconds of that outage: ten minutes. An hour takes the simulation several minutes.
+pub const SECONDS: u64 = 600;
 
 /// Seconds before it, and the time for which messages keep coming after it.
 pub const AROUND: u64 = 60;

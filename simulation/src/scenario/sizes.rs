@@ -46,8 +46,17 @@ pub fn run(connections: usize) -> Size {
 #[must_use]
 pub fn tables(sizes: &[Size]) -> String {
     let head = [
-        "connections", "last delivery", "p50", "p99", "posts", "429", "hand-backs", "invocations", "GB-s",
-        "$", "bound by",
+        "connections",
+        "last delivery",
+        "p50",
+        "p99",
+        "posts",
+        "429",
+        "hand-backs",
+        "invocations",
+        "GB-s",
+        "$",
+        "bound by",
     ];
     let of = |title: &str, kind: Kind, report: fn(&Size) -> &Report| {
         let mut rows = vec![row(head)];

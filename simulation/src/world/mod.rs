@@ -116,9 +116,9 @@ async fn simulate<Load: Future<Output = ()>>(
     let fleet = Rc::new(Fleet::new(clock, environments));
     let limits = std::iter::once(setup.concurrency).chain(setup.parts_concurrency);
     let mappings: Vec<_> = producers.queues().zip(limits).collect();
-    let mappings = mappings.into_iter().map(|(queue, limit)| {
-        Mapping::new(queue.clone(), Arc::clone(&setup), Rc::clone(&fleet), limit)
-    });
+    let mappings = mappings
+        .into_iter()
+        .map(|(queue, limit)| Mapping::new(queue.clone(), Arc::clone(&setup), Rc::clone(&fleet), limit));
     let mappings: Vec<_> = mappings.collect();
     let polls: Vec<_> = mappings.iter().map(|one| tokio::task::spawn_local(Rc::clone(one).run())).collect();
     let depth = tokio::task::spawn_local(watch(producers.clone(), meter.clone()));
@@ -157,9 +157,9 @@ fn environments(
         (Rc::new(rig), cpu)
     };
     let number = setup.environments() as u32;
-    let shared = setup.shares.then(|| {
-        create(setup.cpu() * f64::from(number), setup.pace.map(|pace| pace.saturating_mul(number)))
-    });
+    let shared = setup
+        .shares
+        .then(|| create(setup.cpu() * f64::from(number), setup.pace.map(|pace| pace.saturating_mul(number))));
     move || shared.clone().unwrap_or_else(|| create(setup.cpu(), setup.pace))
 }
 

@@ -79,7 +79,9 @@ impl Queue {
         state.counts.sent += 1;
         state.counts.handed_back += u64::from(body.contains(r#""retry":{"#));
         state.hidden.push(Reverse((visible_at, id)));
-        state.messages.insert(id, Message { body, sent_at: now, visible_at, first_received_at: 0, receives: 0 });
+        state
+            .messages
+            .insert(id, Message { body, sent_at: now, visible_at, first_received_at: 0, receives: 0 });
         drop(state);
         self.changed.notify_one();
     }
@@ -105,7 +107,8 @@ impl Queue {
     pub fn visible(&self) -> usize {
         let now = self.clock.millis();
         let mut state = self.locked();
-        while let Some(Reverse((at, id))) = state.hidden.peek().copied().filter(|Reverse((at, _))| *at <= now) {
+        while let Some(Reverse((at, id))) = state.hidden.peek().copied().filter(|Reverse((at, _))| *at <= now)
+        {
             state.hidden.pop();
             if state.messages.get(&id).is_some_and(|message| message.visible_at == at) {
                 state.visible.push_back(id);
