@@ -178,7 +178,7 @@ locals {
   function_metrics = { errors = "Errors", throttles = "Throttles" }
 
   function_alarms = merge([
-    for short, function in aws_lambda_function.this : {
+    for short, function in local.deployed_functions : {
       for suffix, metric_name in local.function_metrics : "${short}-${suffix}" => {
         description        = local.function_alarm_descriptions["${short}-${suffix}"]
         namespace          = "AWS/Lambda"

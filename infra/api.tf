@@ -25,8 +25,8 @@ locals {
   routes = merge(
     {
       for route, short in local.own_routes : route => {
-        function_name = aws_lambda_function.this[short].function_name
-        invoke_arn    = aws_lambda_function.this[short].invoke_arn
+        function_name = local.deployed_functions[short].function_name
+        invoke_arn    = local.deployed_functions[short].invoke_arn
       }
     },
     var.routes,

@@ -19,14 +19,18 @@ locals {
     var.max_connections_per_user == null ? "" : "max_connections_per_user",
     var.expire_with_token == null ? "" : "expire_with_token",
   ])
+
+  # All functions, by short name.
+  deployed_functions = merge(aws_lambda_function.this, { for function in aws_lambda_function.connect : "connect" => function })
 }
 
+# All functions except connect.
 resource "aws_lambda_function" "this" {
   #checkov:skip=CKV_AWS_116:A function's dead-letter queue serves asynchronous invocations; these functions have only synchronous ones.
   #checkov:skip=CKV_AWS_117:The functions call nothing inside a VPC.
   #checkov:skip=CKV_AWS_173:No variable holds a secret: JWT_PUBLIC_KEY is public.
   #checkov:skip=CKV_AWS_272:Code signing needs a signing profile and a bucket of the account.
-  for_each = local.functions
+  for_each = { for short, function in local.functions : short => function if short != "connect" }
 
   function_name                  = each.value.name
   role                           = aws_iam_role.function[each.key].arn
@@ -73,4 +77,48 @@ resource "aws_lambda_function" "this" {
 
   # The role needs its permissions before the first invocation.
   depends_on = [aws_iam_role_policy.function]
+}
+
+# A resource of its own, because it depends on the worker: when tenant_shards grows, connect writes no row to a shard
+# that the worker does not read yet.
+resource "aws_lambda_function" "connect" {
+  #checkov:skip=CKV_AWS_116:A function's dead-letter queue serves asynchronous invocations; this function has only synchronous ones.
+  #checkov:skip=CKV_AWS_117:The function calls nothing inside a VPC.
+  #checkov:skip=CKV_AWS_173:No variable holds a secret: JWT_PUBLIC_KEY is public.
+  #checkov:skip=CKV_AWS_272:Code signing needs a signing profile and a bucket of the account.
+  count = local.creates_function.connect ? 1 : 0
+
+  function_name                  = local.functions.connect.name
+  role                           = aws_iam_role.function["connect"].arn
+  runtime                        = "provided.al2023"
+  handler                        = "bootstrap"
+  architectures                  = [var.architecture]
+  filename                       = local.functions.connect.zip
+  source_code_hash               = fileexists(local.functions.connect.zip) ? filebase64sha256(local.functions.connect.zip) : null
+  timeout                        = local.functions.connect.timeout_seconds
+  memory_size                    = local.functions.connect.memory_mb
+  reserved_concurrent_executions = lookup(local.reservations, "connect", -1)
+  tags                           = var.tags
+
+  environment {
+    variables = local.environment["connect"]
+  }
+
+  logging_config {
+    log_format = "Text"
+    log_group  = aws_cloudwatch_log_group.function["connect"].name
+  }
+
+  tracing_config {
+    mode = var.tracing ? "Active" : "PassThrough"
+  }
+
+  lifecycle {
+    precondition {
+      condition     = fileexists(local.functions.connect.zip)
+      error_message = "The package ${local.functions.connect.zip} does not exist: run `streamer package --arch ${var.architecture}`, or set packages to the folder that holds it."
+    }
+  }
+
+  depends_on = [aws_iam_role_policy.function, aws_lambda_function.this]
 }

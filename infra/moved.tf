@@ -83,3 +83,10 @@ moved {
   from = aws_cloudwatch_metric_alarm.throttles["delivery"]
   to   = aws_cloudwatch_metric_alarm.this["delivery-throttles"]
 }
+
+# Before connect depended on the worker.
+
+moved {
+  from = aws_lambda_function.this["connect"]
+  to   = aws_lambda_function.connect[0]
+}

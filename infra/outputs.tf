@@ -65,17 +65,17 @@ output "receipts_queue_arn" {
 
 output "functions" {
   description = "Names of the functions, by short name (`connect`, `disconnect`, `delivery`, `mailbox`)."
-  value       = { for short, function in aws_lambda_function.this : short => function.function_name }
+  value       = { for short, function in local.deployed_functions : short => function.function_name }
 }
 
 output "function_arns" {
   description = "ARNs of the functions, by short name, for functions of yours that invoke them."
-  value       = { for short, function in aws_lambda_function.this : short => function.arn }
+  value       = { for short, function in local.deployed_functions : short => function.arn }
 }
 
 output "invoke_arns" {
   description = "ARNs with which integrations of yours invoke the functions, by short name."
-  value       = { for short, function in aws_lambda_function.this : short => function.invoke_arn }
+  value       = { for short, function in local.deployed_functions : short => function.invoke_arn }
 }
 
 output "roles" {

@@ -89,6 +89,7 @@ resource "terraform_data" "guard" {
     aws_iam_role.function,
     aws_iam_role_policy.function,
     aws_lambda_event_source_mapping.outbound,
+    aws_lambda_function.connect,
     aws_lambda_function.this,
     aws_lambda_permission.authorizer,
     aws_lambda_permission.route,

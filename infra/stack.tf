@@ -54,10 +54,19 @@ locals {
   visibility_timeout_seconds    = coalesce(var.visibility_timeout_seconds, local.stack.queues.outbound.visibility_timeout_seconds)
   max_receive_count             = var.fifo ? local.stack.queues.outbound.fifo_max_receive_count : local.stack.queues.outbound.max_receive_count
 
+  # The worker reads every shard that may hold rows. Null if both functions have their default.
+  tenant_shards_to_read = (
+    var.tenant_shards == null && var.former_tenant_shards == null
+    ? null
+    : max(coalesce(var.tenant_shards, local.default_tenant_shards), coalesce(var.former_tenant_shards, 1))
+  )
+  default_tenant_shards = 8
+
   # Values of the functions' environment variables, by their names in stack.json.
   settings = {
     allowed_tenants             = var.allowed_tenants == null ? null : join(",", var.allowed_tenants)
     away_grace_seconds          = var.away_grace_seconds
+    cell_endpoints              = var.cell_endpoints == null ? null : join(",", var.cell_endpoints)
     connect_grace_seconds       = var.connect_grace_seconds
     default_tenant              = var.default_tenant
     expire_with_token           = var.expire_with_token
@@ -81,6 +90,8 @@ locals {
     stage                       = local.stage
     subprotocols                = length(coalesce(var.subprotocols, [])) == 0 ? null : join(",", var.subprotocols)
     tenant_claim                = var.tenant_claim
+    tenant_shards               = var.tenant_shards
+    tenant_shards_to_read       = local.tenant_shards_to_read
     user_claim                  = var.user_claim
     worker_timeout_seconds      = local.functions[local.worker].timeout_seconds
   }

@@ -221,6 +221,17 @@ variable "management_endpoint_aliases" {
   }
 }
 
+variable "cell_endpoints" {
+  description = "Management endpoints of all cells whose rows are in one connection table, with their aliases; the list may contain this cell's own. The worker leaves connections at these endpoints to the other cells, each of which must get a copy of every message. Cells with a connection table each need no list."
+  type        = list(string)
+  default     = null
+
+  validation {
+    condition     = alltrue([for endpoint in coalesce(var.cell_endpoints, []) : can(regex("^https?://[^/?#,]+(/[^?#,]*)?$", endpoint))]) && try(length(var.cell_endpoints) > 0, true)
+    error_message = "cell_endpoints must be http or https URLs without a query: set at least one, or omit the variable."
+  }
+}
+
 variable "disable_default_endpoint" {
   description = "Whether the API is reachable only at your custom domain. Set management_endpoint, too."
   type        = bool
@@ -525,6 +536,28 @@ variable "away_grace_seconds" {
   validation {
     condition     = var.away_grace_seconds == null || try(floor(var.away_grace_seconds) == var.away_grace_seconds && var.away_grace_seconds >= 0 && var.away_grace_seconds <= 3600, false)
     error_message = "away_grace_seconds must be a whole number from 0 to 3600."
+  }
+}
+
+variable "tenant_shards" {
+  description = "Number of index keys over which the connections of each tenant are distributed: more carry a larger storm of connects, fewer make a message for a tenant cheaper. Null uses the functions' default, 8. A smaller number than before needs former_tenant_shards."
+  type        = number
+  default     = null
+
+  validation {
+    condition     = var.tenant_shards == null || contains(range(1, 257), coalesce(var.tenant_shards, 1))
+    error_message = "tenant_shards must be a whole number from 1 to 256."
+  }
+}
+
+variable "former_tenant_shards" {
+  description = "The larger tenant_shards that was in use before, for as long as connections of that time may live: 2 h 10 min after a change to fewer. The worker reads the larger of both numbers."
+  type        = number
+  default     = null
+
+  validation {
+    condition     = var.former_tenant_shards == null || contains(range(1, 257), coalesce(var.former_tenant_shards, 1))
+    error_message = "former_tenant_shards must be a whole number from 1 to 256."
   }
 }
 

@@ -182,7 +182,7 @@ pub struct Api {
 
 impl Spec {
     /// Appends `suffix` to every name, so that several deployments can share an endpoint.
-    pub(crate) fn rename(&mut self, suffix: &str) {
+    pub fn rename(&mut self, suffix: &str) {
         let Self { table, mailbox, queues, functions: _, mapping: _, api } = self;
         let Queues { outbound, dead_letter, receipts } = queues;
         let tables = [&mut table.name, &mut mailbox.name];

@@ -4,7 +4,10 @@ mod identity;
 
 use std::{collections::BTreeSet, num::NonZeroUsize, time::Duration};
 
-use streamer_connections::{CONNECT_GRACE_SECONDS, CONNECTIONS_TABLE, connect_grace, table_name};
+use streamer_connections::{
+    CONNECT_GRACE_SECONDS, CONNECTIONS_TABLE, TENANT_SHARDS, TenantShards, connect_grace, table_name,
+    tenant_shards,
+};
 use streamer_environment::{Environment, EnvironmentError, Variable, values};
 use streamer_message::TenantId;
 use streamer_telemetry::{LOG_LEVEL, STAGE, Settings};
@@ -50,7 +53,7 @@ const AWS_REGION: Variable =
     Variable { name: "AWS_REGION", expected: "the Region, which Lambda sets", example: "eu-central-1" };
 
 /// Every environment variable that `connect-handler` reads.
-pub const VARIABLES: [Variable; 21] = [
+pub const VARIABLES: [Variable; 22] = [
     IDENTITY_SOURCE,
     JWT_PUBLIC_KEY,
     JWT_JWKS_URL,
@@ -70,6 +73,7 @@ pub const VARIABLES: [Variable; 21] = [
     WEBSOCKET_ENDPOINT,
     AWS_REGION,
     CONNECTIONS_TABLE,
+    TENANT_SHARDS,
     LOG_LEVEL,
     STAGE,
 ];
@@ -79,6 +83,8 @@ pub const VARIABLES: [Variable; 21] = [
 pub struct Config {
     /// The connection table's name.
     pub table: String,
+    /// The number of shards with which rows are written.
+    pub tenant_shards: TenantShards,
     /// The source of clients' identities.
     pub identity: Identity,
     /// The rules for who may connect, and the contents of a connection's row.
@@ -129,6 +135,7 @@ impl Config {
     /// [`EnvironmentError`] names every variable that is missing or malformed.
     pub fn read(mut environment: Environment) -> Result<Self, EnvironmentError> {
         let table = table_name(&mut environment);
+        let tenant_shards = tenant_shards(&mut environment);
         let expire_with_token = environment.or(&EXPIRE_WITH_TOKEN, values::flag, || false);
         let identity = identity::read(&mut environment);
         if matches!((&identity, &expire_with_token), (Ok(Identity::Authorizer(_)), Ok(true))) {
@@ -145,6 +152,7 @@ impl Config {
         environment.finish(|| {
             Ok(Self {
                 table: table?,
+                tenant_shards: tenant_shards?,
                 identity: identity?,
                 access: Access {
                     allowed_tenants: allowed_tenants?,

@@ -1,6 +1,6 @@
-//! Management endpoints with several names for the same API and stage.
+//! Management endpoints with several names for the same API and stage, and those of other cells.
 
-/// A management endpoint and its aliases, such as a custom domain.
+/// A management endpoint and its aliases, such as a custom domain, with the endpoints of other cells.
 ///
 /// A comparison ignores the case of scheme and host, a default port, and trailing slashes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -8,6 +8,19 @@ pub struct Endpoints {
     name: String,
     /// The name and the aliases, normalized.
     known: Vec<String>,
+    /// The endpoints of the cells, normalized.
+    cells: Vec<String>,
+}
+
+/// The side of an endpoint on which a connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Location {
+    /// At the endpoint, or one of its aliases.
+    Here,
+    /// In another cell, whose worker gets the message, too.
+    OtherCell,
+    /// At an endpoint that is not known.
+    Elsewhere,
 }
 
 impl Endpoints {
@@ -16,7 +29,14 @@ impl Endpoints {
     pub fn new(name: impl Into<String>, aliases: impl IntoIterator<Item = String>) -> Self {
         let name = name.into();
         let aliases = aliases.into_iter().map(|alias| normalized(&alias));
-        Self { known: [normalized(&name)].into_iter().chain(aliases).collect(), name }
+        Self { known: [normalized(&name)].into_iter().chain(aliases).collect(), cells: Vec::new(), name }
+    }
+
+    /// Adds the endpoints of cells. The list may contain the endpoint itself, so all cells can have the same one.
+    #[must_use]
+    pub fn with_cells(mut self, cells: impl IntoIterator<Item = String>) -> Self {
+        self.cells.extend(cells.into_iter().map(|cell| normalized(&cell)));
+        self
     }
 
     /// Returns the endpoint's own name, without aliases.
@@ -29,6 +49,18 @@ impl Endpoints {
     #[must_use]
     pub fn include(&self, endpoint: &str) -> bool {
         self.name == endpoint || self.known.contains(&normalized(endpoint))
+    }
+
+    /// Returns the location of a connection at `endpoint`.
+    #[must_use]
+    pub fn locate(&self, endpoint: &str) -> Location {
+        if self.include(endpoint) {
+            return Location::Here;
+        }
+        match self.cells.contains(&normalized(endpoint)) {
+            true => Location::OtherCell,
+            false => Location::Elsewhere,
+        }
     }
 }
 
@@ -81,5 +113,22 @@ mod tests {
             Endpoints::new("https://ws.example.com", ["https://A.example.com/production/".to_owned()]);
         assert!(endpoints.include("https://a.example.com/production"));
         assert_eq!(endpoints.name(), "https://ws.example.com");
+    }
+
+    #[test]
+    fn own_endpoint_comes_before_cells() {
+        let cells = ["https://a.example.com/", "HTTPS://b.example.com:443", "https://alias.example.com"];
+        let endpoints = Endpoints::new("https://a.example.com", ["https://alias.example.com".to_owned()])
+            .with_cells(cells.map(str::to_owned));
+        let located = [
+            ("https://a.example.com", Location::Here),
+            ("https://alias.example.com/", Location::Here),
+            ("https://b.example.com/", Location::OtherCell),
+            ("https://c.example.com", Location::Elsewhere),
+        ];
+        for (endpoint, location) in located {
+            assert_eq!(endpoints.locate(endpoint), location, "{endpoint}");
+        }
+        assert!(!endpoints.include("https://b.example.com"));
     }
 }

@@ -2,17 +2,7 @@
 
 use std::fmt::Write as _;
 
-use streamer_message::{ConnectionId, TenantId, UserId};
-
-/// The number of keys over which a tenant's rows are distributed, so that a large tenant is not a hot partition.
-pub const SHARDS: u8 = 8;
-
-/// Returns the shard of its tenant's index that holds a connection.
-#[must_use]
-pub fn shard_of(connection: &ConnectionId) -> u8 {
-    let remainder = crc32fast::hash(connection.as_str().as_bytes()) % u32::from(SHARDS);
-    u8::try_from(remainder).unwrap_or_default()
-}
+use streamer_message::{TenantId, UserId};
 
 /// Returns the key of a user in `by_user`: `{tenant}#{user}`.
 pub(crate) fn tenant_user(tenant: &TenantId, user: &UserId) -> String {
@@ -52,11 +42,6 @@ mod tests {
         assert_eq!(key("acme", "anna@example.com"), "acme#anna@example.com");
         assert_eq!(key("a#b", "100%"), "a%23b#100%25");
         assert_eq!(tenant_shard(&"a#b".try_into().unwrap(), 7), "a%23b#7");
-    }
-
-    #[test]
-    fn shard_is_crc32_of_the_id() {
-        assert_eq!(shard_of(&"123456789".try_into().unwrap()), (0xCBF4_3926_u32 % 8) as u8);
     }
 
     proptest! {

@@ -5,7 +5,6 @@ use std::time::SystemTime;
 use streamer_message::{ConnectionId, TenantId, UserId};
 
 use crate::{
-    key::SHARDS,
     row::{Connection, IndexedConnection},
     table::{ConnectionTable, TableError},
 };
@@ -64,6 +63,8 @@ impl ConnectionTable {
     /// beginning. A page holds the rows that DynamoDB reads in one call. The indexes lag behind the table, mostly by
     /// less than a second.
     ///
+    /// A tenant's connections are read from as many shards as [`with_shards`](Self::with_shards) has set.
+    ///
     /// # Errors
     /// [`TableError`] if the call fails. Rows that cannot be parsed are skipped.
     pub async fn live(
@@ -97,8 +98,8 @@ impl ConnectionTable {
         };
         let next = match (next, scope) {
             (Some(after), _) => Some(Cursor { shard, after: Some(after) }),
-            (None, Scope::Tenant(_)) if shard + 1 < SHARDS => Some(Cursor { shard: shard + 1, after: None }),
-            (None, _) => None,
+            (None, Scope::Tenant(_)) => self.shards().after(shard).map(|shard| Cursor { shard, after: None }),
+            (None, Scope::All | Scope::User(..)) => None,
         };
         Ok(LivePage { connections, next })
     }

@@ -9,8 +9,9 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use streamer_message::{ConnectionId, TenantId, UserId};
 
 use crate::{
-    key::{shard_of, tenant_shard, tenant_user},
+    key::{tenant_shard, tenant_user},
     schema::{BY_TENANT, BY_USER, CONNECTION_ID, EXPIRES_AT},
+    shards::TenantShards,
 };
 
 pub(crate) type Row = HashMap<String, AttributeValue>;
@@ -61,7 +62,7 @@ pub struct InvalidRow {
 }
 
 impl Connection {
-    pub(crate) fn to_row(&self) -> Row {
+    pub(crate) fn to_row(&self, shards: TenantShards) -> Row {
         let text = |text: &str| AttributeValue::S(text.to_owned());
         let mut row = Row::from([
             (CONNECTION_ID.to_owned(), text(self.connection_id.as_str())),
@@ -70,7 +71,7 @@ impl Connection {
             (BY_USER.hash_key.to_owned(), text(&tenant_user(&self.tenant_id, &self.user_id))),
             (
                 BY_TENANT.hash_key.to_owned(),
-                text(&tenant_shard(&self.tenant_id, shard_of(&self.connection_id))),
+                text(&tenant_shard(&self.tenant_id, shards.of(&self.connection_id))),
             ),
             ("endpoint".to_owned(), text(&self.endpoint)),
             ("connected_at".to_owned(), number(since_epoch(self.connected_at).as_millis())),
@@ -173,15 +174,15 @@ mod tests {
 
     #[test]
     fn connection_round_trips_through_row() {
-        assert_eq!(Connection::from_row(&connection().to_row()), Ok(connection()));
+        assert_eq!(Connection::from_row(&connection().to_row(TenantShards::DEFAULT)), Ok(connection()));
         let without = Connection { permissions: BTreeSet::new(), ..connection() };
-        assert!(!without.to_row().contains_key("permissions"));
-        assert_eq!(Connection::from_row(&without.to_row()), Ok(without));
+        assert!(!without.to_row(TenantShards::DEFAULT).contains_key("permissions"));
+        assert_eq!(Connection::from_row(&without.to_row(TenantShards::DEFAULT)), Ok(without));
     }
 
     #[test]
     fn row_stores_milliseconds_and_ttl_seconds() {
-        let row = connection().to_row();
+        let row = connection().to_row(TenantShards::DEFAULT);
         assert_eq!(row["connected_at"].as_n().unwrap(), "1764000000123");
         assert_eq!(row["expires_at"].as_n().unwrap(), "1764007800");
     }
@@ -189,7 +190,7 @@ mod tests {
     #[test]
     fn error_names_malformed_attribute() {
         for attribute in ["connection_id", "user_id", "tenant_id", "endpoint", "connected_at", "expires_at"] {
-            let mut row = connection().to_row();
+            let mut row = connection().to_row(TenantShards::DEFAULT);
             row.insert(attribute.to_owned(), AttributeValue::Bool(true));
             assert_eq!(Connection::from_row(&row), Err(InvalidRow { attribute }));
         }

@@ -12,7 +12,7 @@ pub const PROJECTION: [&str; 4] = ["user_id", "endpoint", "connected_at", EXPIRE
 /// The index of connections by user.
 pub const BY_USER: Index = Index { name: "by_user", hash_key: "tenant_user" };
 
-/// The index of connections by tenant. Each tenant has [`SHARDS`](crate::key::SHARDS) shards.
+/// The index of connections by tenant. Each tenant has [`TenantShards`](crate::TenantShards) keys in it.
 pub const BY_TENANT: Index = Index { name: "by_tenant", hash_key: "tenant_shard" };
 
 /// A global secondary index.

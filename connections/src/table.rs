@@ -18,6 +18,7 @@ use crate::{
     removal::Removal,
     row::{self, Connection, IndexedConnection, InvalidRow, Row, number, since_epoch},
     schema::{BY_TENANT, BY_USER, CONNECTION_ID, EXPIRES_AT, Index},
+    shards::TenantShards,
     throttling::exceeded_limits,
 };
 
@@ -32,6 +33,7 @@ const PAGE_ROWS: i32 = 100;
 pub struct ConnectionTable {
     client: Client,
     name: String,
+    shards: TenantShards,
 }
 
 /// A page of an index, or of the table.
@@ -67,10 +69,23 @@ pub enum TableError {
 }
 
 impl ConnectionTable {
-    /// Creates a handle for the table `name`.
+    /// Creates a handle for the table `name`, with 8 shards of each tenant.
     #[must_use]
     pub fn new(client: Client, name: impl Into<String>) -> Self {
-        Self { client, name: name.into() }
+        Self { client, name: name.into(), shards: TenantShards::DEFAULT }
+    }
+
+    /// Sets the number of shards of each tenant: rows are written with it, and a tenant's connections are read from as
+    /// many. A reader's is the largest with which a row was written.
+    #[must_use]
+    pub fn with_shards(self, shards: TenantShards) -> Self {
+        Self { shards, ..self }
+    }
+
+    /// Returns the number of shards of each tenant.
+    #[must_use]
+    pub fn shards(&self) -> TenantShards {
+        self.shards
     }
 
     /// Writes a connection's row, and replaces a row with the same id.
@@ -78,7 +93,8 @@ impl ConnectionTable {
     /// # Errors
     /// [`TableError::Call`] if the call fails. The row may have been written all the same.
     pub async fn put(&self, connection: &Connection) -> Result<(), TableError> {
-        let put = self.client.put_item().table_name(&self.name).set_item(Some(connection.to_row()));
+        let put =
+            self.client.put_item().table_name(&self.name).set_item(Some(connection.to_row(self.shards)));
         put.send().await.map_err(|error| self.failed("PutItem", &error))?;
         Ok(())
     }
@@ -219,7 +235,7 @@ impl ConnectionTable {
         self.page(BY_USER, tenant_user(tenant, user), after, now).await
     }
 
-    /// Returns a page of the live connections in one of a tenant's [`SHARDS`](crate::key::SHARDS).
+    /// Returns a page of the live connections in one of a tenant's shards.
     ///
     /// # Errors
     /// [`TableError`] if the call fails. Rows that cannot be parsed are skipped.

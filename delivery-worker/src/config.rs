@@ -2,7 +2,9 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
-use streamer_connections::{CONNECT_GRACE_SECONDS, Endpoints, connect_grace};
+use streamer_connections::{
+    CONNECT_GRACE_SECONDS, Endpoints, TENANT_SHARDS, TenantShards, connect_grace, tenant_shards,
+};
 use streamer_environment::{Environment, EnvironmentError, Faulty, Variable, values};
 use streamer_gateway::{MAX_PAYLOAD_BYTES, PayloadLimit};
 use streamer_mailbox::{MAILBOX_GENERATION, MAILBOX_MAX_MESSAGES, MAILBOX_TABLE};
@@ -20,6 +22,12 @@ const WEBSOCKET_ENDPOINT_ALIASES: Variable = Variable {
     name: "WEBSOCKET_ENDPOINT_ALIASES",
     expected: "further https URLs of the same API and stage, current or former, separated by commas",
     example: "https://ws.example.com,https://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com/production",
+};
+const CELL_ENDPOINTS: Variable = Variable {
+    name: "CELL_ENDPOINTS",
+    expected: "the https URLs of the management endpoints of all cells that share the connection table, with their aliases, \
+               separated by commas",
+    example: "https://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com/a,https://f6g7h8i9j0.execute-api.eu-west-1.amazonaws.com/b",
 };
 const QUEUE_URL: Variable = Variable {
     name: "QUEUE_URL",
@@ -61,9 +69,10 @@ const TIMEOUT_SECONDS: Variable = Variable {
 };
 
 /// Everything that `delivery-worker` reads from its environment.
-pub const VARIABLES: [Variable; 17] = [
+pub const VARIABLES: [Variable; 19] = [
     WEBSOCKET_ENDPOINT,
     WEBSOCKET_ENDPOINT_ALIASES,
+    CELL_ENDPOINTS,
     QUEUE_URL,
     DEAD_LETTER_QUEUE_URL,
     RECEIPTS_QUEUE_URL,
@@ -74,6 +83,7 @@ pub const VARIABLES: [Variable; 17] = [
     MAX_PAYLOAD_BYTES,
     TIMEOUT_SECONDS,
     CONNECTIONS_TABLE,
+    TENANT_SHARDS,
     MAILBOX_TABLE,
     MAILBOX_GENERATION,
     MAILBOX_MAX_MESSAGES,
@@ -93,7 +103,7 @@ const AGES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_s
 /// The configuration of `delivery-worker`.
 #[derive(Debug)]
 pub struct Config {
-    /// The management endpoint to post to, with its aliases.
+    /// The management endpoint to post to, with its aliases, and those of all cells.
     pub endpoints: Endpoints,
     /// The URL of the queue that invokes the worker.
     pub queue_url: String,
@@ -111,6 +121,8 @@ pub struct Config {
     pub timeout: Duration,
     /// The connection table's name. `None` where only messages for connections are delivered.
     pub table: Option<String>,
+    /// The number of shards into which a message for a tenant is split.
+    pub tenant_shards: TenantShards,
     /// The name and the settings of the mailbox's table. `None` where messages are not kept.
     pub mailbox: Option<(String, streamer_mailbox::Settings)>,
     /// Logs and metrics.
@@ -126,6 +138,7 @@ impl Config {
         let endpoint = environment.required(&WEBSOCKET_ENDPOINT, values::http_url);
         let urls = |text: &str| values::list(text)?.iter().map(|url| values::http_url(url)).collect();
         let aliases = environment.or(&WEBSOCKET_ENDPOINT_ALIASES, urls, Vec::new);
+        let cells = environment.or(&CELL_ENDPOINTS, urls, Vec::new);
         let queue_url = environment.required(&QUEUE_URL, values::http_url);
         let queue_kind = queue_url.as_deref().map_or(QueueKind::Standard, QueueKind::of_url);
         let of_same_kind = |text: &str| {
@@ -151,12 +164,13 @@ impl Config {
         };
         let timeout = environment.or(&TIMEOUT_SECONDS, timeout, || time::MAX_TIMEOUT);
         let table = environment.optional(&CONNECTIONS_TABLE, values::text);
+        let tenant_shards = tenant_shards(&mut environment);
         let mailbox = mailbox(&mut environment);
         let telemetry = Settings::read(&mut environment);
         environment.finish(|| {
             let (connect_grace, away_grace, max_age) = (connect_grace?, away_grace?, max_age?);
             Ok(Self {
-                endpoints: Endpoints::new(endpoint?, aliases?),
+                endpoints: Endpoints::new(endpoint?, aliases?).with_cells(cells?),
                 queue_url: queue_url?,
                 dead_letter_queue_url: dead_letter_queue_url?,
                 receipts_queue_url: receipts_queue_url?,
@@ -165,6 +179,7 @@ impl Config {
                 payloads: payloads?,
                 timeout: timeout?,
                 table: table?,
+                tenant_shards: tenant_shards?,
                 mailbox: mailbox?,
                 telemetry: telemetry?,
             })
@@ -187,6 +202,8 @@ fn at_most(most: Duration) -> impl Fn(&str) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use streamer_connections::Location;
+
     use super::*;
 
     const ENDPOINT: (&str, &str) = ("WEBSOCKET_ENDPOINT", "https://a.example.com/stage/");
@@ -248,6 +265,18 @@ mod tests {
             endpoints.include("https://ws.example.com") && endpoints.include("https://b.example.com/stage")
         );
         assert!(with("WEBSOCKET_ENDPOINT_ALIASES", "ws.example.com").is_err());
+    }
+
+    /// All cells can have the same list.
+    #[test]
+    fn cell_endpoints_may_contain_own() {
+        let config = with("CELL_ENDPOINTS", "https://a.example.com/stage, https://b.example.com/stage");
+        let endpoints = config.unwrap().endpoints;
+        let located = ["https://a.example.com/stage", "https://b.example.com/stage", "https://c.example.com"]
+            .map(|endpoint| endpoints.locate(endpoint));
+        assert_eq!(located, [Location::Here, Location::OtherCell, Location::Elsewhere]);
+        let error = with("CELL_ENDPOINTS", "b.example.com").unwrap_err().to_string();
+        assert!(error.contains("CELL_ENDPOINTS is malformed"), "{error}");
     }
 
     #[test]

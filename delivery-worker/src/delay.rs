@@ -18,6 +18,9 @@ const LATE_TRY: u32 = 8;
 /// Messages that a line of the log names.
 const EXAMPLES: usize = 3;
 
+/// First tries of an invocation that have a line each, of those for one cause.
+const MAX_LINES: usize = 10;
+
 /// The cause for a message that stays on the queue although no pair is handed back.
 const UNCONFIRMED_DEAD_LETTER: &str = "the dead-letter queue did not confirm the message";
 
@@ -30,15 +33,71 @@ pub(crate) struct Delayed {
     pub(crate) max_age: Duration,
 }
 
-/// Pairs that are handed back for one cause, not for the first time.
+/// Pairs that are handed back for one cause.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Retries<'a> {
+pub(crate) struct HandBacks<'a> {
     /// The number of pairs.
     pub(crate) pairs: usize,
+    /// The indexes of their messages.
+    pub(crate) messages: BTreeSet<usize>,
     /// Maximum time since the first receive.
     pub(crate) max_age: Duration,
     /// The ids of some of their messages.
     pub(crate) examples: Vec<&'a str>,
+}
+
+/// The try at which a pair is handed back, as far as the log tells tries apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Try {
+    /// The first one of its message.
+    First,
+    /// A later one. The log has the message's ids from the first.
+    Later,
+}
+
+impl Try {
+    fn of(record: &Record) -> Self {
+        if record.attempts() > 1 { Self::Later } else { Self::First }
+    }
+}
+
+/// The lines that pairs share because they are handed back for the same cause.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct SharedLines<'a>(BTreeMap<(Try, String), HandBacks<'a>>);
+
+impl<'a> SharedLines<'a> {
+    /// Groups the pairs that are handed back. Later tries always share a line. First tries share one if more than ten are
+    /// handed back for the same cause; fewer have a line each.
+    pub(crate) fn of(records: &'a [Record], completed: &[Completed], now: SystemTime) -> Self {
+        let mut groups: BTreeMap<(Try, String), HandBacks<'_>> = BTreeMap::new();
+        for pair in completed {
+            let Outcome::HandedBack(cause) = &pair.outcome else { continue };
+            let record = &records[pair.index];
+            let group = groups.entry((Try::of(record), cause.to_string())).or_default();
+            group.pairs += 1;
+            group.messages.insert(pair.index);
+            group.max_age = group.max_age.max(age(record, now));
+            let id = record.content.as_ref().map(|message| message.envelope.id.as_str());
+            if let Ok(id) = id
+                && group.examples.len() < EXAMPLES
+                && !group.examples.contains(&id)
+            {
+                group.examples.push(id);
+            }
+        }
+        groups.retain(|(on, _), group| *on == Try::Later || group.pairs > MAX_LINES);
+        Self(groups)
+    }
+
+    /// Returns whether a pair of this record, handed back for this cause, has no line of its own.
+    pub(crate) fn have(&self, record: &Record, cause: &Cause) -> bool {
+        self.0.contains_key(&(Try::of(record), cause.to_string()))
+    }
+
+    /// Returns the lines, in a stable order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Try, &str, &HandBacks<'a>)> {
+        self.0.iter().map(|((on, cause), group)| (*on, cause.as_str(), group))
+    }
 }
 
 /// Returns whether a pair counts as undelivered now. Each counts at most once: at its eighth try if it stays on the
@@ -98,30 +157,6 @@ pub(crate) fn delayed(
         let delayed = by_cause.entry(cause).or_default();
         delayed.messages += 1;
         delayed.max_age = delayed.max_age.max(age(&records[index], now));
-    }
-    by_cause
-}
-
-/// Groups the pairs that are handed back again by cause.
-pub(crate) fn retries<'a>(
-    records: &'a [Record],
-    completed: &[Completed],
-    now: SystemTime,
-) -> BTreeMap<String, Retries<'a>> {
-    let mut by_cause: BTreeMap<String, Retries<'_>> = BTreeMap::new();
-    for pair in completed {
-        let record = &records[pair.index];
-        let (Outcome::HandedBack(cause), true) = (&pair.outcome, record.attempts() > 1) else { continue };
-        let retries = by_cause.entry(cause.to_string()).or_default();
-        retries.pairs += 1;
-        retries.max_age = retries.max_age.max(age(record, now));
-        let id = record.content.as_ref().map(|message| message.envelope.id.as_str());
-        if let Ok(id) = id
-            && retries.examples.len() < EXAMPLES
-            && !retries.examples.contains(&id)
-        {
-            retries.examples.push(id);
-        }
     }
     by_cause
 }
@@ -223,23 +258,47 @@ mod tests {
         assert_eq!(delayed(&delivered, &[0]), [(UNCONFIRMED_RECEIPT.to_owned(), 1, 30)]);
     }
 
+    /// Returns try, cause, pairs, messages, seconds and examples of each shared line.
+    fn shared(records: &[Record], completed: &[Completed]) -> Vec<(Try, String, [usize; 2], u64, String)> {
+        let lines = SharedLines::of(records, completed, at(7));
+        let line = |(on, cause, group): (Try, &str, &HandBacks<'_>)| {
+            let numbers = [group.pairs, group.messages.len()];
+            (on, cause.to_owned(), numbers, group.max_age.as_secs(), group.examples.join(" "))
+        };
+        lines.iter().map(line).collect()
+    }
+
     #[test]
-    fn retries_are_grouped_by_cause() {
+    fn later_tries_share_lines_by_cause() {
         let ids = ["a", "b", "c", "d"];
         let records: Vec<_> =
             ids.iter().map(|id| record(id, 1, "429")).chain([record("first", 0, "")]).collect();
         let throttled = |index| pair(index, Outcome::HandedBack(Cause::Status(429)));
         let mut completed: Vec<_> = [0, 0, 1, 2, 3, 4].map(throttled).into();
         completed.push(pair(3, Outcome::HandedBack(Cause::Timeout)));
-        let grouped = retries(&records, &completed, at(7));
-        let (of_429, max_age) = (["a", "b", "c"].into(), Duration::from_secs(7));
         assert_eq!(
-            grouped,
+            shared(&records, &completed),
             [
-                ("429".to_owned(), Retries { pairs: 5, max_age, examples: of_429 }),
-                ("timeout".to_owned(), Retries { pairs: 1, max_age, examples: ["d"].into() }),
+                (Try::Later, "429".to_owned(), [5, 4], 7, "a b c".to_owned()),
+                (Try::Later, "timeout".to_owned(), [1, 1], 7, "d".to_owned()),
             ]
-            .into()
+        );
+        let lines = SharedLines::of(&records, &completed, at(7));
+        let have = |index: usize, cause| lines.have(&records[index], &cause);
+        assert!(have(0, Cause::Status(429)) && have(3, Cause::Timeout));
+        assert!(!have(4, Cause::Status(429)), "the first try has a line of its own");
+    }
+
+    #[test]
+    fn eleven_first_tries_share_a_line() {
+        let records = [record("a", 0, ""), record("b", 0, "")];
+        let of = |number: usize| -> Vec<_> {
+            (0..number).map(|pairs| pair(pairs % 2, Outcome::HandedBack(Cause::Timeout))).collect()
+        };
+        assert_eq!(shared(&records, &of(10)), []);
+        assert_eq!(
+            shared(&records, &of(11)),
+            [(Try::First, "timeout".to_owned(), [11, 2], 0, "a b".to_owned())]
         );
     }
 }

@@ -3,14 +3,15 @@
 //! They travel on the outbound queue, so that nothing waits for the receipts queue: the worker that receives one has
 //! only to send it.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use streamer_message::{ReceiptEvent, Retry, dead_letter::Reason, encode_receipt};
 use streamer_queue::{Outgoing, QueueKind, VisibilityChange};
 
 use crate::{
-    backoff,
+    admission::OpenCircuit,
+    backoff::{self, Tries},
     decode::{Record, millis},
     outgoing::{DeadLetter, Unfinished, about, dead_letter},
     policy::Policy,
@@ -61,7 +62,7 @@ pub fn hand_back_receipts(
             let message_id = event.receipt.id.as_str();
             tracing::error!(message_id, cause = UNCONFIRMED_RECEIPT, "a receipt becomes a dead letter");
         } else if record.due.is_some() && is_fifo {
-            let seconds = backoff::hand_back(record.receives, Duration::ZERO, random());
+            let seconds = delay(record.receives, random());
             let change = |receipt_handle| VisibilityChange { receipt_handle, seconds };
             settlement.visibility_changes.extend(record.receipt_handle.clone().map(change));
             settlement.reported.insert(index);
@@ -97,6 +98,12 @@ fn hand_back(
     match is_fifo {
         // A group of its own, so that no message waits behind it. A FIFO queue takes no delay for one message.
         true => Outgoing { group: Some(group), ..message },
-        false => Outgoing { delay: backoff::hand_back(count, Duration::ZERO, random), ..message },
+        false => Outgoing { delay: delay(count, random), ..message },
     }
+}
+
+/// Returns the delay of a receipt, in seconds. It stays below that of a long fault, since an alarm counts the minutes in
+/// which receipts are handed back.
+fn delay(count: u32, random: f64) -> u32 {
+    backoff::hand_back(Tries { count, ..Tries::default() }, OpenCircuit::default(), random)
 }

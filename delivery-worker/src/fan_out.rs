@@ -8,8 +8,9 @@
 use std::{ops::ControlFlow, panic::AssertUnwindSafe, time::Duration};
 
 use futures::{FutureExt as _, StreamExt as _, stream};
-use streamer_connections::SHARDS;
+use streamer_connections::{ConnectionTable, TenantShards};
 use streamer_message::{Audience, ConnectionId, Parts, limits::CONNECTIONS};
+use tokio::time::Instant;
 
 use crate::{
     Worker,
@@ -29,6 +30,9 @@ const CONCURRENT: usize = 4;
 /// Connections that are collected before their messages are sent: few enough to keep a large audience's memory near
 /// that of a small one.
 const COLLECTED: usize = 5 * CONNECTIONS;
+
+/// Messages for shards that are sent at once, which bounds the memory of a tenant's copies of a large payload.
+const SHARDS_AT_ONCE: usize = 20;
 
 /// A record whose audience becomes several messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,9 +93,10 @@ impl<G> Run<'_, G> {
     /// Returns the connection after which a later invocation continues, the messages that were sent, and the outcome.
     async fn complete(self, source: Option<&Source<'_>>) -> (Option<ConnectionId>, Option<Parts>, Outcome) {
         let Some(source) = source else {
-            let outcome = self.split_tenant().await;
-            let sent = if outcome == Outcome::Expanded { SHARDS.into() } else { 0 };
-            return (None, self.parts(sent), outcome);
+            return match self.split_tenant().await {
+                Ok(sent) => (None, self.parts(sent), Outcome::Expanded),
+                Err(cause) => (None, None, Outcome::HandedBack(cause)),
+            };
         };
         let mut progress = Progress::default();
         loop {
@@ -107,12 +112,19 @@ impl<G> Run<'_, G> {
         (count > 0).then(|| Parts { prefix: self.prefix.clone(), count, rest: false })
     }
 
-    async fn split_tenant(&self) -> Outcome {
-        let sent = match self.time.remaining().is_zero() {
-            true => Err(Cause::Deadline),
-            false => self.send(shards(&self.message.envelope.to), 0).await,
-        };
-        sent.map_or_else(Outcome::HandedBack, |()| Outcome::Expanded)
+    /// Sends a message for each of a tenant's shards, and returns their number. SQS must confirm all of them within the
+    /// time of one call of [`send`](Self::send).
+    async fn split_tenant(&self) -> Result<u64, Cause> {
+        if self.time.remaining().is_zero() {
+            return Err(Cause::Deadline);
+        }
+        let shards = self.worker.table.as_ref().map_or(TenantShards::DEFAULT, ConnectionTable::shards);
+        let (mut sent, until) = (0, self.time.fan_out_deadline());
+        for audiences in shard_audiences(&self.message.envelope.to, shards).chunks(SHARDS_AT_ONCE) {
+            self.send(audiences, sent, until).await?;
+            sent += audiences.len() as u64;
+        }
+        Ok(sent)
     }
 
     /// Reads one page, and sends messages for the collected connections when there are enough or no page follows.
@@ -131,7 +143,7 @@ impl<G> Run<'_, G> {
         if !reads_on || progress.collected.len() >= COLLECTED {
             let audiences: Vec<_> = Audience::split(&progress.collected, CONNECTIONS).collect();
             let parts = audiences.len() as u64;
-            if let Err(cause) = self.send(audiences, progress.sent).await {
+            if let Err(cause) = self.send(&audiences, progress.sent, self.time.fan_out_deadline()).await {
                 return ControlFlow::Break(Outcome::HandedBack(cause));
             }
             progress.confirm(parts);
@@ -161,12 +173,12 @@ impl<G> Run<'_, G> {
         }
     }
 
-    /// Sends a message for each audience, the parts from number `first` on. SQS must confirm all of them within 5 s, and within half of the time that is
-    /// reserved for settling.
-    async fn send(&self, audiences: Vec<Audience>, first: u64) -> Result<(), Cause> {
+    /// Sends a message for each audience, the parts from number `first` on. SQS must confirm all of them by `until`: 5 s
+    /// after the first of them, and within half of the time that is reserved for settling.
+    async fn send(&self, audiences: &[Audience], first: u64, until: Instant) -> Result<(), Cause> {
         let names = (first..).map(|number| format!("{}.{number}", self.prefix));
-        let messages: Vec<_> = for_audiences(self.record, self.message, &audiences, names).collect();
-        let unsent = self.worker.outbound.send(&messages, self.time.fan_out_deadline()).await;
+        let messages: Vec<_> = for_audiences(self.record, self.message, audiences, names).collect();
+        let unsent = self.worker.outbound.send(&messages, until).await;
         if unsent.is_empty() { Ok(()) } else { Err(Cause::Unconfirmed) }
     }
 }
@@ -202,12 +214,12 @@ fn parts_prefix(message: &Message) -> String {
     }
 }
 
-/// Returns a tenant's shards.
-fn shards(to: &Audience) -> Vec<Audience> {
+/// Returns an audience for each shard of a tenant.
+fn shard_audiences(to: &Audience, shards: TenantShards) -> Vec<Audience> {
     match to {
         Audience::Tenant(tenant) => {
             let shard = |shard| Audience::Shard { tenant: tenant.clone(), shard, after: None };
-            (0..SHARDS).map(shard).collect()
+            shards.all().map(shard).collect()
         }
         _ => Vec::new(),
     }

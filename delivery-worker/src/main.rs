@@ -30,6 +30,7 @@ async fn main() -> Result<(), Error> {
         payloads,
         timeout,
         table,
+        tenant_shards,
         mailbox,
         telemetry,
     } = Config::read(Environment::of_process())?;
@@ -39,7 +40,7 @@ async fn main() -> Result<(), Error> {
     let worker = Worker {
         gateway: ManagementApi::new(&aws, endpoints.name(), concurrency::Settings::DEFAULT.max)?,
         endpoints,
-        table: table.map(|name| ConnectionTable::new(dynamo.clone(), name)),
+        table: table.map(|name| ConnectionTable::new(dynamo.clone(), name).with_shards(tenant_shards)),
         mailbox: mailbox.map(|(table, settings)| Mailbox::new(DynamoTable::new(dynamo, table), settings)),
         outbound: Queue::new(sqs.clone(), queue_url),
         dead_letters: Queue::new(sqs.clone(), dead_letter_queue_url),

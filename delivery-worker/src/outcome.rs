@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use streamer_message::{ConnectionId, Parts, dead_letter::Reason};
 
-use crate::decode::Poison;
+use crate::{admission::OpenCircuit, decode::Poison};
 
 /// The outcome of a pair of a message and a connection. Each pair has exactly one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,8 +71,8 @@ pub enum Cause {
     Connection(String),
     /// The shared connection to API Gateway was lost. Another post on it counts as the failure.
     ConnectionLost(String),
-    /// The circuit is open, for this much longer: the management endpoint fails.
-    CircuitOpen(Duration),
+    /// The circuit is open: the management endpoint fails.
+    CircuitOpen(OpenCircuit),
     /// The invocation's time is over.
     Deadline,
     /// API Gateway does not know the connection, which may not be established yet.

@@ -65,6 +65,18 @@ impl Policy {
         }
     }
 
+    /// Returns how long a message has waited for its user, and how long it may still wait: until the away grace ends or
+    /// the message expires. `None` for other audiences, and once it does not wait.
+    #[must_use]
+    pub fn wait_for_user(&self, record: &Record, now: SystemTime) -> Option<(Duration, Duration)> {
+        let message = record.content.as_ref().ok()?;
+        let Audience::User { .. } = message.envelope.to else { return None };
+        let waited = age(record, now);
+        let until_expiry = message.expires_at.map(|expiry| expiry.duration_since(now).unwrap_or_default());
+        let left = self.away_grace.saturating_sub(waited).min(until_expiry.unwrap_or(Duration::MAX));
+        (!left.is_zero()).then_some((waited, left))
+    }
+
     /// Hands a user's message back when all connections that were found are gone: the client may be reconnecting. A
     /// stored message is kept for it.
     ///

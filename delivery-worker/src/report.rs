@@ -10,7 +10,7 @@ use streamer_telemetry::{Metric, Metrics, Telemetry, metric};
 use crate::{
     admission::{Admission, Gate, Stats},
     decode::Record,
-    delay::{Delayed, delayed, is_undelivered, retries},
+    delay::{Delayed, SharedLines, Try, delayed, is_undelivered},
     keep::Appends,
     outcome::{Cause, Completed, Outcome},
     time::Time,
@@ -25,8 +25,9 @@ pub(crate) struct Sent {
     pub(crate) receipts: SentReceipts,
 }
 
-/// Logs each pair that was not delivered and a summary, and emits the metrics. Pairs that are handed back again share a
-/// line for each cause. At debug level, it also logs delivered pairs, and each pair that is handed back again.
+/// Logs each pair that was not delivered and a summary, and emits the metrics. Pairs that are handed back again, or are
+/// many, [share a line](SharedLines) for each cause; the end of a message has a line of its own. At debug level, it also
+/// logs delivered pairs, and each pair that shares a line.
 pub(crate) fn report(
     telemetry: &Telemetry,
     records: &[Record],
@@ -55,14 +56,22 @@ pub(crate) fn report(
     measure(&mut metrics, &mut gate.admission());
     telemetry.emit(&metrics);
     let mut outcomes: BTreeMap<&str, usize> = BTreeMap::new();
+    let shared = SharedLines::of(records, completed, time.now());
     for pair in completed {
-        log_pair(&records[pair.index], pair);
+        log_pair(&records[pair.index], pair, &shared);
         *outcomes.entry(pair.outcome.name()).or_default() += 1;
     }
-    for (cause, retries) in retries(records, completed, time.now()) {
-        let (pairs, examples) = (retries.pairs, retries.examples.join(" "));
-        let (outcome, max_age_ms) = ("handed_back", retries.max_age.as_millis() as u64);
-        tracing::warn!(outcome, cause, pairs, max_age_ms, examples, "handed back again");
+    for (on, cause, group) in shared.iter() {
+        let (pairs, messages, examples) = (group.pairs, group.messages.len(), group.examples.join(" "));
+        let (outcome, max_age_ms) = ("handed_back", group.max_age.as_millis() as u64);
+        match on {
+            Try::First => {
+                tracing::warn!(outcome, cause, pairs, messages, max_age_ms, examples, "handed back");
+            }
+            Try::Later => {
+                tracing::warn!(outcome, cause, pairs, messages, max_age_ms, examples, "handed back again");
+            }
+        }
     }
     let number = |outcome: &str| outcomes.get(outcome).copied().unwrap_or_default();
     tracing::info!(
@@ -79,12 +88,12 @@ pub(crate) fn report(
         poison = number("poison"),
         exhausted = number("exhausted"),
         handed_back = number("handed_back"),
-        duration_ms = time.now().duration_since(time.started()).unwrap_or_default().as_millis(),
+        duration_ms = time.now().duration_since(time.started()).unwrap_or_default().as_millis() as u64,
         "batch"
     );
 }
 
-fn log_pair(record: &Record, pair: &Completed) {
+fn log_pair(record: &Record, pair: &Completed, shared: &SharedLines<'_>) {
     let message = record.content.as_ref().ok();
     let message_id = message.map(|message| MessageId::as_str(&message.envelope.id));
     let connection_id = pair.connection.as_ref().map(ConnectionId::as_str);
@@ -98,7 +107,7 @@ fn log_pair(record: &Record, pair: &Completed) {
         Outcome::Gone | Outcome::Expired | Outcome::Superseded | Outcome::NoRecipient => {
             tracing::info!(message_id, connection_id, request_id, outcome);
         }
-        Outcome::HandedBack(cause) if record.attempts() > 1 => {
+        Outcome::HandedBack(cause) if shared.have(record, cause) => {
             tracing::debug!(message_id, connection_id, request_id, outcome, %cause);
         }
         Outcome::HandedBack(cause) => {

@@ -5,14 +5,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use streamer_message::{Audience, ConnectionId};
 use streamer_queue::{Outgoing, QueueKind, VisibilityChange};
 
 use crate::{
-    backoff,
+    backoff::{self, Tries},
     decode::Record,
     outcome::{Cause, Completed, Outcome},
     outgoing::{self, DeadLetter, HandBack, Unfinished},
@@ -88,13 +88,14 @@ pub fn settle(
 ) -> Settlement {
     let unsettled = by_record(completed, |pair| !pair.outcome.is_settled());
     match policy.queue_kind {
-        QueueKind::Standard => settle_standard(records, &unsettled, accounts, now, random),
-        QueueKind::Fifo => settle_fifo(records, &unsettled, accounts, now, random),
+        QueueKind::Standard => settle_standard(policy, records, &unsettled, accounts, now, random),
+        QueueKind::Fifo => settle_fifo(policy, records, &unsettled, accounts, now, random),
     }
 }
 
 /// Hands unfinished messages back. A record that panicked the worker is reported unchanged.
 fn settle_standard(
+    policy: &Policy,
     records: &[Record],
     unsettled: &BTreeMap<usize, Vec<&Completed>>,
     accounts: &Accounts,
@@ -109,10 +110,12 @@ fn settle_standard(
             continue;
         }
         if !causes.is_empty() {
-            let count = record.retry().map_or(0, |retry| retry.count);
+            let tries = Tries::of(record.retry().map_or(0, |retry| retry.count), record, now);
+            let random = random();
             let why = HandBack {
                 cause: root_cause(&causes).to_string(),
-                delay: delay(count, is_stuck(record, pairs), &causes, random()),
+                delay: delay_for_user(policy, record, &causes, now, random)
+                    .unwrap_or_else(|| delay(tries, is_stuck(record, pairs), &causes, random)),
                 done: done(record, pairs),
                 receipt: accounts.get(index).map(Account::notes_of_hand_back),
             };
@@ -133,6 +136,7 @@ fn settle_standard(
 /// Leaves unfinished records on the queue, hidden for the same time within a message group: without delay behind a
 /// dead letter.
 fn settle_fifo(
+    policy: &Policy,
     records: &[Record],
     unsettled: &BTreeMap<usize, Vec<&Completed>>,
     accounts: &Accounts,
@@ -147,8 +151,11 @@ fn settle_fifo(
             *group_seconds.entry(record.group.as_deref()).or_insert_with(|| match causes.is_empty() {
                 true => backoff::deadline_hand_back(random()),
                 false => {
-                    let receives = record.receives.saturating_sub(1);
-                    delay(receives, receives > 0 && posts(pairs) == 0, &causes, random())
+                    let random = random();
+                    let tries = Tries::of(record.receives.saturating_sub(1), record, now);
+                    delay_for_user(policy, record, &causes, now, random).unwrap_or_else(|| {
+                        delay(tries, tries.count > 0 && posts(pairs) == 0, &causes, random)
+                    })
                 }
             });
         if causes.is_empty() {
@@ -229,15 +236,31 @@ fn posts(pairs: &[&Completed]) -> u32 {
 
 /// Returns the delay in seconds: up to 1 s if only the invocation's time was short, and exponential backoff otherwise
 /// or if the message is stuck.
-fn delay(count: u32, stuck: bool, causes: &[&Cause], random: f64) -> u32 {
+fn delay(tries: Tries, stuck: bool, causes: &[&Cause], random: f64) -> u32 {
     if !stuck && causes.iter().all(|cause| **cause == Cause::Deadline) {
         return backoff::deadline_hand_back(random);
     }
-    let open = causes.iter().map(|cause| match cause {
-        Cause::CircuitOpen(time) => *time,
-        _ => Duration::ZERO,
+    let open = causes.iter().filter_map(|cause| match cause {
+        Cause::CircuitOpen(open) => Some(*open),
+        _ => None,
     });
-    backoff::hand_back(count, open.max().unwrap_or_default(), random)
+    backoff::hand_back(tries, open.max_by_key(|open| open.wait).unwrap_or_default(), random)
+}
+
+/// Returns the delay in seconds of a message that only waits for its user to connect to this endpoint. `None` if it was
+/// handed back for another cause, or is past the away grace.
+fn delay_for_user(
+    policy: &Policy,
+    record: &Record,
+    causes: &[&Cause],
+    now: SystemTime,
+    random: f64,
+) -> Option<u32> {
+    if !causes.iter().all(|cause| matches!(cause, Cause::Away | Cause::Elsewhere(_))) {
+        return None;
+    }
+    let (waited, left) = policy.wait_for_user(record, now)?;
+    Some(backoff::away(waited, left, random))
 }
 
 /// Returns a user's connections that need no further post. Other audiences name only their unfinished connections. Gone
@@ -255,10 +278,13 @@ fn done(record: &Record, pairs: &[&Completed]) -> Vec<ConnectionId> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use streamer_events::{Body, SqsRecord};
     use streamer_message::{OutboundMessage, Retry};
 
     use super::*;
+    use crate::admission::OpenCircuit;
 
     const POLICY: Policy = Policy {
         queue_kind: QueueKind::Standard,
@@ -292,6 +318,15 @@ mod tests {
     fn only_deadlines_alone_shorten_delay() {
         assert_eq!(handed_back_for(&[Cause::Deadline, Cause::Deadline], None).1, 1);
         assert_eq!(handed_back_for(&[Cause::Deadline, Cause::Status(429)], None).1, 60);
+    }
+
+    #[test]
+    fn longest_open_circuit_sets_the_delay() {
+        let open = |wait| {
+            let (wait, age) = (Duration::from_secs(wait), Duration::from_secs(3600));
+            Cause::CircuitOpen(OpenCircuit { wait, age })
+        };
+        assert_eq!(handed_back_for(&[open(3), open(20), open(7)], None).1, 110);
     }
 
     #[test]

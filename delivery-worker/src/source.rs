@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use streamer_connections::{ConnectionTable, Endpoints, Page, TableError};
+use streamer_connections::{ConnectionTable, Endpoints, Location, Page, TableError};
 use streamer_message::{Audience, ConnectionId, TenantId, UserId, limits::CONNECTIONS};
 use tokio::time::timeout;
 
@@ -27,7 +27,7 @@ pub enum Source<'a> {
 pub struct SourcePage {
     /// The live connections at the worker's endpoint, each once.
     pub live: Vec<ConnectionId>,
-    /// Another endpoint at which the page has connections.
+    /// An endpoint at which the page has connections, and which is neither the worker's nor another cell's.
     pub elsewhere: Option<String>,
     /// The connection after which there may be more.
     pub next: Option<ConnectionId>,
@@ -93,10 +93,13 @@ impl SourcePage {
     fn of(page: Page, here: &Endpoints) -> Self {
         let (mut live, mut seen, mut elsewhere) = (Vec::new(), HashSet::new(), None);
         for connection in page.connections {
-            if !here.include(&connection.endpoint) {
-                elsewhere = Some(connection.endpoint);
-            } else if seen.insert(connection.connection_id.clone()) {
-                live.push(connection.connection_id);
+            match here.locate(&connection.endpoint) {
+                Location::Here if seen.insert(connection.connection_id.clone()) => {
+                    live.push(connection.connection_id);
+                }
+                // The other cell's worker has a copy of the message.
+                Location::Here | Location::OtherCell => {}
+                Location::Elsewhere => elsewhere = Some(connection.endpoint),
             }
         }
         Self { live, elsewhere, next: page.next }

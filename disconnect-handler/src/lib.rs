@@ -47,7 +47,7 @@ impl DisconnectHandler {
                     connection_id = id,
                     user_id = %connection.user_id,
                     tenant_id = %connection.tenant_id,
-                    duration_ms = duration.as_millis(),
+                    duration_ms = duration.as_millis() as u64,
                     status,
                     reason,
                     "disconnected"

@@ -38,7 +38,7 @@ run "larger_account_reserves_concurrency" {
   }
 
   assert {
-    condition     = aws_lambda_event_source_mapping.outbound.scaling_config[0].maximum_concurrency == 10 && aws_lambda_function.this["delivery"].reserved_concurrent_executions == 10 && aws_lambda_function.this["connect"].reserved_concurrent_executions == -1
+    condition     = aws_lambda_event_source_mapping.outbound.scaling_config[0].maximum_concurrency == 10 && aws_lambda_function.this["delivery"].reserved_concurrent_executions == 10 && aws_lambda_function.connect[0].reserved_concurrent_executions == -1
     error_message = "The mapping and the worker must have the computed concurrency."
   }
 }

@@ -32,8 +32,8 @@ run "names_begin_with_the_api_name" {
   command = plan
 
   assert {
-    condition     = { for short, function in aws_lambda_function.this : short => function.function_name } == { connect = "streamer-connect", disconnect = "streamer-disconnect", delivery = "streamer-delivery" }
-    error_message = "functions: ${jsonencode({ for short, function in aws_lambda_function.this : short => function.function_name })}"
+    condition     = { for short, function in local.deployed_functions : short => function.function_name } == { connect = "streamer-connect", disconnect = "streamer-disconnect", delivery = "streamer-delivery" }
+    error_message = "functions: ${jsonencode({ for short, function in local.deployed_functions : short => function.function_name })}"
   }
 
   assert {
@@ -64,8 +64,8 @@ run "functions_get_default_environment" {
   command = plan
 
   assert {
-    condition     = aws_lambda_function.this["connect"].environment[0].variables == tomap({ CONNECTIONS_TABLE = "streamer_connections", JWT_AUDIENCE = "streamer", JWT_ISSUER = "https://auth.example.com", STAGE = "production", WEBSOCKET_ENDPOINT = "https://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com/production" })
-    error_message = "connect: ${jsonencode(aws_lambda_function.this["connect"].environment[0].variables)}"
+    condition     = aws_lambda_function.connect[0].environment[0].variables == tomap({ CONNECTIONS_TABLE = "streamer_connections", JWT_AUDIENCE = "streamer", JWT_ISSUER = "https://auth.example.com", STAGE = "production", WEBSOCKET_ENDPOINT = "https://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com/production" })
+    error_message = "connect: ${jsonencode(aws_lambda_function.connect[0].environment[0].variables)}"
   }
 
   assert {
@@ -99,6 +99,7 @@ run "variables_reach_function_environment" {
     log_level                   = "debug"
     away_grace_seconds          = 20
     connect_grace_seconds       = 0
+    tenant_shards               = 64
     management_endpoint_aliases = ["https://ws.example.com/production"]
     max_age_seconds             = 600
     max_payload_bytes           = 32768
@@ -108,18 +109,23 @@ run "variables_reach_function_environment" {
 
   # jwt_jwks_url excludes jwt_public_key, so it is the only unset variable.
   assert {
-    condition     = setsubtract(keys(local.stack.functions.connect.environment), keys(aws_lambda_function.this["connect"].environment[0].variables)) == toset(["JWT_JWKS_URL"])
-    error_message = "connect: ${jsonencode(aws_lambda_function.this["connect"].environment[0].variables)}"
+    condition     = setsubtract(keys(local.stack.functions.connect.environment), keys(aws_lambda_function.connect[0].environment[0].variables)) == toset(["JWT_JWKS_URL"])
+    error_message = "connect: ${jsonencode(aws_lambda_function.connect[0].environment[0].variables)}"
   }
 
   assert {
-    condition     = { for name in ["ALLOWED_TENANTS", "EXPIRE_WITH_TOKEN", "JWT_AUDIENCE", "MAX_CONNECTIONS_PER_USER", "SUBPROTOCOLS"] : name => aws_lambda_function.this["connect"].environment[0].variables[name] } == { ALLOWED_TENANTS = "acme,globex", EXPIRE_WITH_TOKEN = "true", JWT_AUDIENCE = "streamer,mobile", MAX_CONNECTIONS_PER_USER = "3", SUBPROTOCOLS = "graphql-transport-ws,mqtt" }
-    error_message = "connect: ${jsonencode(aws_lambda_function.this["connect"].environment[0].variables)}"
+    condition     = { for name in ["ALLOWED_TENANTS", "EXPIRE_WITH_TOKEN", "JWT_AUDIENCE", "MAX_CONNECTIONS_PER_USER", "SUBPROTOCOLS"] : name => aws_lambda_function.connect[0].environment[0].variables[name] } == { ALLOWED_TENANTS = "acme,globex", EXPIRE_WITH_TOKEN = "true", JWT_AUDIENCE = "streamer,mobile", MAX_CONNECTIONS_PER_USER = "3", SUBPROTOCOLS = "graphql-transport-ws,mqtt" }
+    error_message = "connect: ${jsonencode(aws_lambda_function.connect[0].environment[0].variables)}"
   }
 
   assert {
     condition     = toset(keys(aws_lambda_function.this["delivery"].environment[0].variables)) == toset(keys(local.stack.functions.delivery.environment))
     error_message = "delivery: ${jsonencode(aws_lambda_function.this["delivery"].environment[0].variables)}"
+  }
+
+  assert {
+    condition     = [for variables in [aws_lambda_function.connect[0].environment[0].variables, aws_lambda_function.this["delivery"].environment[0].variables] : variables["TENANT_SHARDS"]] == ["64", "64"]
+    error_message = "One variable is the number of both functions."
   }
 
   assert {

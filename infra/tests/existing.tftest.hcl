@@ -115,8 +115,8 @@ run "functions_without_routes_come_with_table" {
   }
 
   assert {
-    condition     = aws_lambda_function.this["connect"].environment[0].variables == tomap({ CONNECTIONS_TABLE = "streamer_connections", JWT_AUDIENCE = "streamer", JWT_ISSUER = "https://auth.example.com", STAGE = "prod", WEBSOCKET_ENDPOINT = "https://e5d4c3b2a1.execute-api.eu-central-1.amazonaws.com/prod" })
-    error_message = "connect: ${jsonencode(aws_lambda_function.this["connect"].environment[0].variables)}"
+    condition     = aws_lambda_function.connect[0].environment[0].variables == tomap({ CONNECTIONS_TABLE = "streamer_connections", JWT_AUDIENCE = "streamer", JWT_ISSUER = "https://auth.example.com", STAGE = "prod", WEBSOCKET_ENDPOINT = "https://e5d4c3b2a1.execute-api.eu-central-1.amazonaws.com/prod" })
+    error_message = "connect: ${jsonencode(aws_lambda_function.connect[0].environment[0].variables)}"
   }
 
   assert {

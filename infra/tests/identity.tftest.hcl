@@ -21,8 +21,8 @@ run "lists_are_joined_with_commas" {
   }
 
   assert {
-    condition     = { for name, value in aws_lambda_function.this["connect"].environment[0].variables : name => value if !contains(["CONNECTIONS_TABLE", "STAGE", "WEBSOCKET_ENDPOINT"], name) } == { JWT_JWKS_URL = "https://auth.example.com/keys?version=1", JWT_ISSUER = "auth,https://auth.example.com", JWT_AUDIENCE = "streamer,mobile", SUBPROTOCOLS = "mqtt,a!#$%&'*+.^_`|~-b" }
-    error_message = "connect: ${jsonencode(aws_lambda_function.this["connect"].environment[0].variables)}"
+    condition     = { for name, value in aws_lambda_function.connect[0].environment[0].variables : name => value if !contains(["CONNECTIONS_TABLE", "STAGE", "WEBSOCKET_ENDPOINT"], name) } == { JWT_JWKS_URL = "https://auth.example.com/keys?version=1", JWT_ISSUER = "auth,https://auth.example.com", JWT_AUDIENCE = "streamer,mobile", SUBPROTOCOLS = "mqtt,a!#$%&'*+.^_`|~-b" }
+    error_message = "connect: ${jsonencode(aws_lambda_function.connect[0].environment[0].variables)}"
   }
 }
 
@@ -34,8 +34,8 @@ run "any_audience_is_a_value" {
   }
 
   assert {
-    condition     = { for name, value in aws_lambda_function.this["connect"].environment[0].variables : name => value if !contains(["CONNECTIONS_TABLE", "STAGE", "WEBSOCKET_ENDPOINT"], name) } == { JWT_ISSUER = "https://auth.example.com", JWT_AUDIENCE = "any" }
-    error_message = "connect: ${jsonencode(aws_lambda_function.this["connect"].environment[0].variables)}"
+    condition     = { for name, value in aws_lambda_function.connect[0].environment[0].variables : name => value if !contains(["CONNECTIONS_TABLE", "STAGE", "WEBSOCKET_ENDPOINT"], name) } == { JWT_ISSUER = "https://auth.example.com", JWT_AUDIENCE = "any" }
+    error_message = "connect: ${jsonencode(aws_lambda_function.connect[0].environment[0].variables)}"
   }
 }
 
@@ -49,8 +49,8 @@ run "public_key_needs_no_audience_and_url" {
   }
 
   assert {
-    condition     = { for name, value in aws_lambda_function.this["connect"].environment[0].variables : name => value if !contains(["CONNECTIONS_TABLE", "STAGE", "WEBSOCKET_ENDPOINT"], name) } == { JWT_PUBLIC_KEY = "-----BEGIN PUBLIC KEY-----", JWT_ISSUER = "auth" }
-    error_message = "connect: ${jsonencode(aws_lambda_function.this["connect"].environment[0].variables)}"
+    condition     = { for name, value in aws_lambda_function.connect[0].environment[0].variables : name => value if !contains(["CONNECTIONS_TABLE", "STAGE", "WEBSOCKET_ENDPOINT"], name) } == { JWT_PUBLIC_KEY = "-----BEGIN PUBLIC KEY-----", JWT_ISSUER = "auth" }
+    error_message = "connect: ${jsonencode(aws_lambda_function.connect[0].environment[0].variables)}"
   }
 }
 
@@ -62,8 +62,8 @@ run "issuers_may_be_tenants_of_entra" {
   }
 
   assert {
-    condition     = { for name, value in aws_lambda_function.this["connect"].environment[0].variables : name => value if !contains(["CONNECTIONS_TABLE", "STAGE", "WEBSOCKET_ENDPOINT"], name) } == { JWT_ISSUER = "https://login.microsoftonline.com/{tenantid}/v2.0,http://127.0.0.1:4566/pool", JWT_AUDIENCE = "streamer" }
-    error_message = "connect: ${jsonencode(aws_lambda_function.this["connect"].environment[0].variables)}"
+    condition     = { for name, value in aws_lambda_function.connect[0].environment[0].variables : name => value if !contains(["CONNECTIONS_TABLE", "STAGE", "WEBSOCKET_ENDPOINT"], name) } == { JWT_ISSUER = "https://login.microsoftonline.com/{tenantid}/v2.0,http://127.0.0.1:4566/pool", JWT_AUDIENCE = "streamer" }
+    error_message = "connect: ${jsonencode(aws_lambda_function.connect[0].environment[0].variables)}"
   }
 }
 
@@ -78,8 +78,8 @@ run "names_and_pointers_are_claims" {
   }
 
   assert {
-    condition     = { for name, value in aws_lambda_function.this["connect"].environment[0].variables : name => value if !contains(["CONNECTIONS_TABLE", "STAGE", "WEBSOCKET_ENDPOINT"], name) } == { JWT_ISSUER = "https://auth.example.com", JWT_AUDIENCE = "streamer", JWT_AUDIENCE_CLAIM = "/", USER_CLAIM = "/a~1b/~0", TENANT_CLAIM = "https://app.example/tenant~2", PERMISSIONS_CLAIM = "cognito:groups" }
-    error_message = "connect: ${jsonencode(aws_lambda_function.this["connect"].environment[0].variables)}"
+    condition     = { for name, value in aws_lambda_function.connect[0].environment[0].variables : name => value if !contains(["CONNECTIONS_TABLE", "STAGE", "WEBSOCKET_ENDPOINT"], name) } == { JWT_ISSUER = "https://auth.example.com", JWT_AUDIENCE = "streamer", JWT_AUDIENCE_CLAIM = "/", USER_CLAIM = "/a~1b/~0", TENANT_CLAIM = "https://app.example/tenant~2", PERMISSIONS_CLAIM = "cognito:groups" }
+    error_message = "connect: ${jsonencode(aws_lambda_function.connect[0].environment[0].variables)}"
   }
 }
 
@@ -91,8 +91,8 @@ run "default_tenant_may_have_256_bytes" {
   }
 
   assert {
-    condition     = { for name, value in aws_lambda_function.this["connect"].environment[0].variables : name => value if !contains(["CONNECTIONS_TABLE", "STAGE", "WEBSOCKET_ENDPOINT"], name) } == { JWT_ISSUER = "https://auth.example.com", JWT_AUDIENCE = "streamer", DEFAULT_TENANT = join("", [for index in range(128) : "ß"]) }
-    error_message = "connect: ${jsonencode(aws_lambda_function.this["connect"].environment[0].variables)}"
+    condition     = { for name, value in aws_lambda_function.connect[0].environment[0].variables : name => value if !contains(["CONNECTIONS_TABLE", "STAGE", "WEBSOCKET_ENDPOINT"], name) } == { JWT_ISSUER = "https://auth.example.com", JWT_AUDIENCE = "streamer", DEFAULT_TENANT = join("", [for index in range(128) : "ß"]) }
+    error_message = "connect: ${jsonencode(aws_lambda_function.connect[0].environment[0].variables)}"
   }
 }
 
@@ -104,8 +104,8 @@ run "empty_subprotocols_are_unset" {
   }
 
   assert {
-    condition     = { for name, value in aws_lambda_function.this["connect"].environment[0].variables : name => value if !contains(["CONNECTIONS_TABLE", "STAGE", "WEBSOCKET_ENDPOINT"], name) } == { JWT_ISSUER = "https://auth.example.com", JWT_AUDIENCE = "streamer" }
-    error_message = "connect: ${jsonencode(aws_lambda_function.this["connect"].environment[0].variables)}"
+    condition     = { for name, value in aws_lambda_function.connect[0].environment[0].variables : name => value if !contains(["CONNECTIONS_TABLE", "STAGE", "WEBSOCKET_ENDPOINT"], name) } == { JWT_ISSUER = "https://auth.example.com", JWT_AUDIENCE = "streamer" }
+    error_message = "connect: ${jsonencode(aws_lambda_function.connect[0].environment[0].variables)}"
   }
 }
 
@@ -117,8 +117,8 @@ run "token_is_verified_behind_authorizer" {
   }
 
   assert {
-    condition     = { for name, value in aws_lambda_function.this["connect"].environment[0].variables : name => value if !contains(["CONNECTIONS_TABLE", "STAGE", "WEBSOCKET_ENDPOINT"], name) } == { JWT_ISSUER = "https://auth.example.com", JWT_AUDIENCE = "streamer" }
-    error_message = "connect: ${jsonencode(aws_lambda_function.this["connect"].environment[0].variables)}"
+    condition     = { for name, value in aws_lambda_function.connect[0].environment[0].variables : name => value if !contains(["CONNECTIONS_TABLE", "STAGE", "WEBSOCKET_ENDPOINT"], name) } == { JWT_ISSUER = "https://auth.example.com", JWT_AUDIENCE = "streamer" }
+    error_message = "connect: ${jsonencode(aws_lambda_function.connect[0].environment[0].variables)}"
   }
 }
 
@@ -136,8 +136,8 @@ run "authorizer_is_the_source_of_identity" {
   }
 
   assert {
-    condition     = { for name, value in aws_lambda_function.this["connect"].environment[0].variables : name => value if !contains(["CONNECTIONS_TABLE", "STAGE", "WEBSOCKET_ENDPOINT"], name) } == { IDENTITY_SOURCE = "authorizer", USER_CLAIM = "user", DEFAULT_TENANT = "acme", EXPIRE_WITH_TOKEN = "false" }
-    error_message = "connect: ${jsonencode(aws_lambda_function.this["connect"].environment[0].variables)}"
+    condition     = { for name, value in aws_lambda_function.connect[0].environment[0].variables : name => value if !contains(["CONNECTIONS_TABLE", "STAGE", "WEBSOCKET_ENDPOINT"], name) } == { IDENTITY_SOURCE = "authorizer", USER_CLAIM = "user", DEFAULT_TENANT = "acme", EXPIRE_WITH_TOKEN = "false" }
+    error_message = "connect: ${jsonencode(aws_lambda_function.connect[0].environment[0].variables)}"
   }
 }
 
@@ -152,8 +152,8 @@ run "own_route_may_have_the_authorizer" {
   }
 
   assert {
-    condition     = { for name, value in aws_lambda_function.this["connect"].environment[0].variables : name => value if !contains(["CONNECTIONS_TABLE", "STAGE", "WEBSOCKET_ENDPOINT"], name) } == { IDENTITY_SOURCE = "authorizer" }
-    error_message = "connect: ${jsonencode(aws_lambda_function.this["connect"].environment[0].variables)}"
+    condition     = { for name, value in aws_lambda_function.connect[0].environment[0].variables : name => value if !contains(["CONNECTIONS_TABLE", "STAGE", "WEBSOCKET_ENDPOINT"], name) } == { IDENTITY_SOURCE = "authorizer" }
+    error_message = "connect: ${jsonencode(aws_lambda_function.connect[0].environment[0].variables)}"
   }
 }
 

@@ -244,7 +244,7 @@ run "syncs_are_limited_to_a_tenth" {
   }
 
   assert {
-    condition     = aws_lambda_function.this["mailbox"].reserved_concurrent_executions == 100 && aws_lambda_function.this["connect"].reserved_concurrent_executions == -1
+    condition     = aws_lambda_function.this["mailbox"].reserved_concurrent_executions == 100 && aws_lambda_function.connect[0].reserved_concurrent_executions == -1
     error_message = "Syncs must leave concurrency to connect: ${aws_lambda_function.this["mailbox"].reserved_concurrent_executions}"
   }
 }

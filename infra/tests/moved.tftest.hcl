@@ -28,6 +28,7 @@ run "resources_move_without_replacement" {
       access           = aws_cloudwatch_log_group.access[0].id
       refused_connects = aws_cloudwatch_metric_alarm.refused_connects[0].id
       connect_errors   = aws_cloudwatch_metric_alarm.this["connect-errors"].id
+      connect          = aws_lambda_function.connect[0].id
       connections      = aws_dynamodb_table.connections[0].id
     } == run.older_deployment_is_applied.ids
     error_message = "A resource without its id would be created again."

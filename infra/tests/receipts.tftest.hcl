@@ -122,7 +122,7 @@ run "worker_sends_receipts" {
   command = plan
 
   assert {
-    condition     = aws_lambda_function.this["delivery"].environment[0].variables["RECEIPTS_QUEUE_URL"] == "https://sqs.eu-central-1.amazonaws.com/123456789012/receipts" && !contains(keys(aws_lambda_function.this["connect"].environment[0].variables), "RECEIPTS_QUEUE_URL")
+    condition     = aws_lambda_function.this["delivery"].environment[0].variables["RECEIPTS_QUEUE_URL"] == "https://sqs.eu-central-1.amazonaws.com/123456789012/receipts" && !contains(keys(aws_lambda_function.connect[0].environment[0].variables), "RECEIPTS_QUEUE_URL")
     error_message = "delivery: ${jsonencode(aws_lambda_function.this["delivery"].environment[0].variables)}"
   }
 

@@ -36,7 +36,7 @@ pub enum Audience {
     Shard {
         /// The tenant.
         tenant: TenantId,
-        /// The number of the shard.
+        /// The number of the shard, 0 to 255.
         shard: u8,
         /// The cursor: the last connection that has the message.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -191,7 +191,8 @@ mod tests {
             json!({"connections": ["a=", "b="]}),
             json!({"user": {"tenant": "acme", "user": "anna"}}),
             json!({"tenant": "acme"}),
-            json!({"tenant": "acme", "shard": 7}),
+            json!({"tenant": "acme", "shard": 0}),
+            json!({"tenant": "acme", "shard": 255}),
             json!({"tenant": "acme", "shard": 7, "after": "a="}),
         ] {
             assert_eq!(json!(read(&form).unwrap()), form);
@@ -231,6 +232,8 @@ mod tests {
             json!({"user": {"tenant": "acme", "user": "anna"}, "shard": 1}),
             json!({"shard": 1}),
             json!({"tenant": "acme", "after": "a="}),
+            json!({"tenant": "acme", "shard": 256}),
+            json!({"tenant": "acme", "shard": -1}),
         ] {
             assert!(read(&form).is_err(), "{form}");
         }

@@ -231,6 +231,26 @@ mod tests {
         assert!(entries(message, false).all(|entry| entry.bytes() < limits::QUEUE_MESSAGE_BYTES));
     }
 
+    /// The limit of an SNS topic with default settings.
+    #[test]
+    fn largest_body_for_user_fits_topic() {
+        let (id, user) = ("\u{1}".repeat(128), "\"".repeat(256));
+        // SQS refuses the character, so the body has it escaped, at twice its size.
+        let largest = "\u{fffe}".repeat(limits::PAYLOAD_BYTES / 6 - 1);
+        let message = Message::user(&user, &user).id(&id).request(&id).expires_in(std::time::Duration::MAX);
+        let message = message.receipt().payload(&largest).unwrap();
+        let [body] = &message.bodies()[..] else { panic!("one body") };
+        assert!((limits::PAYLOAD_BYTES..256 * 1024).contains(&body.len()), "{}", body.len());
+    }
+
+    #[test]
+    fn bodies_are_those_of_standard_queue() {
+        let ids: Vec<_> = (0..101).map(|id| format!("c{id}")).collect();
+        let message = Message::connections(&ids).receipt().payload(&1).unwrap();
+        let sent: Vec<_> = entries(message.clone(), false).map(|entry| entry.body).collect();
+        assert_eq!((message.clone().bodies(), sent.len()), (sent, 2));
+    }
+
     fn part() -> impl Strategy<Value = String> {
         prop_oneof!["[a:#%23]{1,4}", "[^\\pC\\p{Zl}\\p{Zp}]{1,60}"]
     }

@@ -13,7 +13,7 @@ use streamer_message::{
     limits::KEPT_PAYLOAD_BYTES,
 };
 
-use crate::error::MessageError;
+use crate::{entry::entries, error::MessageError};
 
 /// Maximum length of a trace header: enough for root, parent, sampling decision and lineage.
 const TRACE_BYTES: usize = 256;
@@ -146,6 +146,26 @@ impl Message {
     #[must_use]
     pub fn id(&self) -> &MessageId {
         &self.id
+    }
+
+    /// Returns the bodies that [`Producer::send`](crate::Producer::send) puts on a standard queue: one, or one for each
+    /// 100 connections. A program publishes them itself on an SNS topic with raw message delivery, in front of the
+    /// queues of several cells.
+    ///
+    /// The body for a user or a tenant is within the 256 KiB of a topic with default settings. All bodies are in
+    /// characters that SNS and SQS accept.
+    ///
+    /// Source: <https://docs.aws.amazon.com/sns/latest/dg/large-message-payloads.html>.
+    ///
+    /// ```
+    /// # use streamer_producer::Message;
+    /// let bodies = Message::tenant("acme").id("notice-3").payload("closing soon")?.bodies();
+    /// assert_eq!(bodies, [r#"{"version":1,"id":"notice-3","to":{"tenant":"acme"},"payload":"closing soon"}"#]);
+    /// # Ok::<_, streamer_producer::MessageError>(())
+    /// ```
+    #[must_use]
+    pub fn bodies(self) -> Vec<String> {
+        entries(self, false).map(|entry| entry.body).collect()
     }
 }
 

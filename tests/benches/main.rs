@@ -2,10 +2,12 @@
 //!
 //! Servers run on one core, measured processes on the other. All figures are of the same run, and ratios are to the AWS
 //! SDK for Rust. `cargo bench -p streamer-tests -- options` measures kept messages and receipts alone, `-- tls` the
-//! versions of HTTP and the framings of answers, and `-- shapes` the worker's memory.
+//! versions of HTTP and the framings of answers, `-- shapes` the worker's memory, and `-- invocations` whole invocations
+//! of the worker.
 
 mod client;
 mod connect;
+mod invocation;
 mod lambda;
 mod options;
 mod peer;
@@ -27,7 +29,7 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
-use serde_json::{Value, json};
+use serde_json::Value;
 use streamer_cli::{
     paths,
     stack::issuer::{ISSUER, Issuer},
@@ -50,6 +52,7 @@ async fn main() -> anyhow::Result<()> {
         }
         ["aws", status, _] => shapes::aws::serve(status.parse()?, server_config()?).await,
         ["shapes", ..] => shapes().await,
+        ["invocations", ..] => invocations().await,
         ["connect", algorithm] => connect::run(algorithm).await,
         ["client", name, endpoint, number] => client::run(name, endpoint, number.parse()?).await,
         ["options", ..] => options::run().await,
@@ -64,10 +67,15 @@ fn place(name: &str) -> PathBuf {
     paths::shared("bench").join(name)
 }
 
+/// Prepares what all measurements need.
+fn prepare() -> anyhow::Result<()> {
+    fs::create_dir_all(place(""))?;
+    certificate()
+}
+
 /// Measures the worker's memory, also that of another build.
 async fn shapes() -> anyhow::Result<()> {
-    fs::create_dir_all(place(""))?;
-    certificate()?;
+    prepare()?;
     machine();
     match env::var_os("OTHER_WORKER") {
         Some(worker) => shapes::run(Path::new(&worker)).await,
@@ -75,9 +83,16 @@ async fn shapes() -> anyhow::Result<()> {
     }
 }
 
+/// Measures whole invocations of the worker, with another build beside it.
+async fn invocations() -> anyhow::Result<()> {
+    prepare()?;
+    let lambdas = build()?;
+    machine();
+    invocation::run(&lambdas["delivery-worker"]).await
+}
+
 async fn measure() -> anyhow::Result<()> {
-    fs::create_dir_all(place(""))?;
-    certificate()?;
+    prepare()?;
     let peers = Peers::install();
     let lambdas = build()?;
     machine();
@@ -85,7 +100,8 @@ async fn measure() -> anyhow::Result<()> {
     posts(&peers, true)?;
     broadcasts()?;
     options::run().await?;
-    invocations(&lambdas).await?;
+    invocation::run(&lambdas["delivery-worker"]).await?;
+    handlers(&lambdas).await?;
     shapes::run(&lambdas["delivery-worker"]).await?;
     connects()?;
     sends()?;
@@ -184,50 +200,9 @@ fn broadcasts() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Measures invocations of the real binaries behind a stub of the Runtime API.
-async fn invocations(lambdas: &BTreeMap<String, PathBuf>) -> anyhow::Result<()> {
+/// Measures invocations of the handlers as processes.
+async fn handlers(lambdas: &BTreeMap<String, PathBuf>) -> anyhow::Result<()> {
     let stub = Stub::start(0, false)?;
-    let endpoint = format!("{}/stage", stub.origin);
-    let queue = format!("{}/queue", stub.origin);
-    let worker = [
-        ("AWS_ENDPOINT_URL", stub.origin.as_str()),
-        ("WEBSOCKET_ENDPOINT", &endpoint),
-        ("QUEUE_URL", &queue),
-        ("DEAD_LETTER_QUEUE_URL", &queue),
-    ];
-    let payload = json!("x".repeat(client::PAYLOAD - 2)).to_string();
-    let client_alone = figures(ours(["client", "posts-streamer", &endpoint, "128"]))?[1];
-
-    let mut table = Table::new(
-        "invocation of delivery-worker, as a process",
-        &["CPU µs/post", "worker/client", "CPU ms", "wall ms"],
-    );
-    let binaries = [("", &lambdas["delivery-worker"])];
-    let other = env::var_os("OTHER_WORKER").map(PathBuf::from);
-    let others = other.iter().map(|path| (", OTHER_WORKER", path));
-    for (which, binary) in binaries.into_iter().chain(others) {
-        for each in [1, 100] {
-            let bodies = (0..10).map(|message| {
-                let ids: Vec<_> = (0..each).map(|id| format!("L0SM9cOFv{message}{id:05}=")).collect();
-                let to = json!({ "connections": ids });
-                format!(r#"{{"version":1,"id":"m{message}","to":{to},"payload":{payload}}}"#)
-            });
-            let event = event::batch_json(bodies).to_string();
-            let cost = lambda::cost(binary, &worker, &event, if each == 1 { 1000 } else { 100 }).await?;
-            let post = cost.cpu.as_secs_f64() * 1e6 / (10 * each) as f64;
-            table.row(
-                &format!("10 messages × {each} connections{which}"),
-                &[
-                    format!("{post:.1}"),
-                    format!("{:.2}", post / client_alone),
-                    format!("{:.2}", cost.cpu.as_secs_f64() * 1e3),
-                    format!("{:.2}", cost.wall.as_secs_f64() * 1e3),
-                ],
-            );
-        }
-    }
-    table.print();
-
     let issuer = Issuer::generate()?;
     let token = issuer.token("acme", "anna", Duration::from_secs(3600))?;
     let connect = event::connect_json(Some(&token)).to_string();

@@ -23,10 +23,15 @@ pub(crate) fn pinned(core: usize, program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// Builds a command with credentials and without an endpoint in its environment.
+/// Bytes of the session token of a role, as its credentials have. AWS names no limit:
+/// <https://docs.aws.amazon.com/STS/latest/APIReference/API_Credentials.html>.
+const SESSION_TOKEN: usize = 900;
+
+/// Builds a command with a role's credentials and without an endpoint in its environment.
 pub(crate) fn clean(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.stdin(Stdio::null());
+    command.env("AWS_SESSION_TOKEN", "t".repeat(SESSION_TOKEN));
     for (name, value) in [
         ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"),
         ("AWS_SECRET_ACCESS_KEY", "secret"),

@@ -12,6 +12,7 @@ mod providers;
 mod random;
 mod refusals;
 mod setup;
+mod shards;
 mod throttling;
 mod tokens;
 

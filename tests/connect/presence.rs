@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use streamer_connections::{Connection, Live, Liveness, Scope};
+use streamer_connections::{Connection, Live, Liveness, Scope, TenantShards};
 use streamer_message::{ConnectionId, TenantId};
 use streamer_tests::doubles::{LONG_AGO, TableDouble, connection};
 
@@ -11,14 +11,19 @@ fn id(text: &str) -> ConnectionId {
 }
 
 async fn live(table: &TableDouble, scope: &Scope) -> Vec<String> {
-    let (table, now) = (table.client(), SystemTime::now());
+    live_in(table, TenantShards::DEFAULT, scope).await
+}
+
+/// Lists connections as a program does that reads so many shards of a tenant.
+async fn live_in(table: &TableDouble, shards: TenantShards, scope: &Scope) -> Vec<String> {
+    let (table, now) = (table.client().with_shards(shards), SystemTime::now());
     let (mut found, mut cursor, mut pages) = (Vec::new(), None, 0);
     loop {
         let page = table.live(scope, cursor.as_ref(), now).await.unwrap();
         let text = |live: Live| format!("{}/{}", live.tenant_id, live.connection.connection_id);
         found.extend(page.connections.into_iter().map(text));
         pages += 1;
-        assert!(pages < 60, "no last page");
+        assert!(pages < 400, "no last page");
         cursor = page.next;
         if cursor.is_none() {
             found.sort_unstable();
@@ -70,4 +75,23 @@ async fn liveness_distinguishes_missing_stale_and_live() {
     // A socket whose `$disconnect` was lost counts as live until its row expires, 2 h 10 min after `$connect`.
     assert_eq!(liveness("there", now + Duration::from_secs(7800)).await, Liveness::Stale);
     assert!(TableDouble::failing().client().liveness(&id("there"), now).await.is_err());
+}
+
+/// A list has every row once, whatever number of shards it was written with.
+#[tokio::test]
+async fn list_spans_numbers_of_shards() {
+    let (table, now) = (TableDouble::default().with_pages_of(3), SystemTime::now());
+    let shards = |count| TenantShards::new(count).unwrap();
+    let acme = Scope::Tenant(TenantId::new("acme").unwrap());
+    let mut all = Vec::new();
+    for count in [8, 64, 1, 256, 8] {
+        for number in 0..20 {
+            let id = format!("{:02}-{count}-{number}", all.len() / 20);
+            table.client().with_shards(shards(count)).put(&connection(&id, now)).await.unwrap();
+            all.push(format!("acme/{id}"));
+        }
+    }
+    all.sort_unstable();
+    assert_eq!(live_in(&table, TenantShards::MAX, &acme).await, all);
+    assert!(live_in(&table, shards(64), &acme).await.len() < all.len(), "rows are in later shards");
 }

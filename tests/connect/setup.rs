@@ -64,7 +64,8 @@ pub(crate) fn configured<'a>(
     let variables = variables.into_iter().chain([("AWS_REGION", "eu-central-1")]);
     let config = Config::read(Environment::of(variables)).unwrap();
     let telemetry = telemetry("connect-handler");
-    ConnectHandler::new(table.client(), config.identity, config.access, None, telemetry)
+    let table = table.client().with_shards(config.tenant_shards);
+    ConnectHandler::new(table, config.identity, config.access, None, telemetry)
 }
 
 /// Returns the status of the response to a token, and the reason of a refusal.

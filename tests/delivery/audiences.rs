@@ -1,6 +1,7 @@
 //! Messages for tenants, shards and users: which connections get them, and how they are fanned out.
 
 mod large;
+mod shards;
 
 use std::{collections::BTreeSet, time::Duration};
 

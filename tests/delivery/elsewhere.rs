@@ -7,7 +7,7 @@ use std::{
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::{Value, json};
-use streamer_connections::{Connection, Endpoints, shard_of};
+use streamer_connections::{Connection, Endpoints, TenantShards};
 use streamer_queue::QueueKind;
 use streamer_tests::{
     doubles::{QueueDouble, Row, TableDouble, connection},
@@ -90,7 +90,7 @@ async fn reconnected_user_gets_message() -> anyhow::Result<()> {
 
 #[tokio::test(start_paused = true)]
 async fn shard_waits_then_becomes_dead_letter() -> anyhow::Result<()> {
-    let shard = shard_of(&"x".try_into().unwrap());
+    let shard = TenantShards::DEFAULT.of(&"x".try_into().unwrap());
     waits_then_dies(message_to(json!({ "tenant": "acme", "shard": shard })), epoch()).await
 }
 
@@ -113,7 +113,7 @@ async fn large_audience_elsewhere_is_handed_back() -> anyhow::Result<()> {
 /// The invocation reads only the first pages, and the cursor skips their connections in the next one.
 #[tokio::test(start_paused = true)]
 async fn endpoint_is_remembered_past_cursor() -> anyhow::Result<()> {
-    let shard = shard_of(&"x".try_into().unwrap());
+    let shard = TenantShards::DEFAULT.of(&"x".try_into().unwrap());
     let body = message_to(json!({ "tenant": "acme", "shard": shard }));
     let row = |number: usize| {
         let millis = (EPOCH_MILLIS - 60_000).to_string();

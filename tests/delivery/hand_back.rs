@@ -188,14 +188,16 @@ mod answers {
 mod delay {
     use super::*;
 
-    /// Returns every delay of a message that was handed back `count` times before, over 400 seeds.
-    async fn delays(count: u32) -> BTreeSet<i32> {
+    /// Returns every delay of a message that was handed back `count` times before, and first received this long ago, over
+    /// 400 seeds.
+    async fn delays(count: u32, millis: u64) -> BTreeSet<i32> {
         let mut delays = BTreeSet::new();
         for seed in 0..400 {
             fastrand::seed(seed);
             let rig = Rig::new(MemoryGateway::always(status(429)));
             let mut body = message("m", &["a"]);
-            body["retry"] = json!({ "count": count, "receives": 0, "since": EPOCH_MILLIS, "cause": "429" });
+            let since = EPOCH_MILLIS - millis;
+            body["retry"] = json!({ "count": count, "receives": 0, "since": since, "cause": "429" });
             rig.invoke(batch([body.to_string()])).await.unwrap();
             delays.extend(rig.handed_back()[0].delay);
         }
@@ -206,8 +208,15 @@ mod delay {
     #[tokio::test(start_paused = true)]
     async fn is_random_within_doubling_window() {
         for (count, window) in [(0, 1), (1, 2), (3, 8), (6, 60), (1000, 60)] {
-            assert_eq!(delays(count).await, (0..=window).collect(), "handed back {count} times before");
+            assert_eq!(delays(count, 0).await, (0..=window).collect(), "handed back {count} times before");
         }
+    }
+
+    /// Not after few tries, which may have waited for something else.
+    #[tokio::test(start_paused = true)]
+    async fn is_long_after_five_minutes() {
+        assert_eq!(delays(6, 300_000).await, (50..=90).collect());
+        assert_eq!(delays(3, 300_000).await, (0..=8).collect());
     }
 
     /// A message that only lacked time is handed back with a delay of 0 or 1 s, however often that happened.

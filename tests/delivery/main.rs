@@ -6,7 +6,9 @@
 mod absence;
 mod admission;
 mod audiences;
+mod away_tries;
 mod bad_input;
+mod cells;
 mod dead_letters;
 mod deadline;
 mod elsewhere;

@@ -1,7 +1,7 @@
-//! The worker's log: one line for each pair that was not delivered, and one for the invocation.
+//! The worker's log: one line for each pair that was not delivered or for many of them, and one for the invocation.
 
 use std::{
-    io,
+    io::{self, Write as _},
     sync::{Arc, Mutex},
 };
 
@@ -124,6 +124,7 @@ async fn every_undelivered_pair_has_a_line() -> anyhow::Result<()> {
         assert_eq!(summary[outcome], pairs, "{outcome}");
     }
     assert_eq!((&summary["messages"], &summary["pairs"]), (&json!(7), &json!(10)));
+    assert!(summary["duration_ms"].is_u64(), "{summary}");
     assert!(!text.contains("s3cret"), "{text}");
     Ok(())
 }
@@ -159,13 +160,13 @@ async fn later_tries_share_line_per_cause() -> anyhow::Result<()> {
     let (lines, _) = Log::capture(Level::INFO, run()).await?;
     let again: Vec<_> = lines.iter().filter(|line| line["message"] == "handed back again").collect();
     let fields = |line: &&Value| {
-        ["outcome", "cause", "pairs", "examples", "max_age_ms"].map(|name| line[name].clone())
+        ["outcome", "cause", "pairs", "messages", "examples", "max_age_ms"].map(|name| line[name].clone())
     };
     assert_eq!(
         again.iter().map(fields).collect::<Vec<_>>(),
         [
-            [json!("handed_back"), json!("403"), json!(1), json!("5"), json!(400_000)],
-            [json!("handed_back"), json!("429"), json!(4), json!("1 2 3"), json!(400_000)],
+            [json!("handed_back"), json!("403"), json!(1), json!(1), json!("5"), json!(400_000)],
+            [json!("handed_back"), json!("429"), json!(4), json!(4), json!("1 2 3"), json!(400_000)],
         ]
     );
     let of_a_message: Vec<_> = lines.iter().filter_map(|line| line["message_id"].as_str()).collect();
@@ -175,5 +176,57 @@ async fn later_tries_share_line_per_cause() -> anyhow::Result<()> {
     let pairs =
         lines.iter().filter(|line| line["outcome"] == "handed_back" && line["message_id"].is_string());
     assert_eq!(pairs.count(), 6, "each pair has a line");
+    Ok(())
+}
+
+/// A message for a hundred clients of an endpoint that fails has no hundred lines.
+#[tokio::test(start_paused = true)]
+async fn many_first_tries_share_line_per_cause() -> anyhow::Result<()> {
+    let run = async || {
+        let rig = Rig::new(answering(|_| status(503)));
+        let names: Vec<_> = (0..100).map(|number| format!("c{number}")).collect();
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        let few = message("few", &["gone-1", "gone-2"]).to_string();
+        assert_eq!(rig.invoke(batch([message("many", &names).to_string(), few])).await?, ids([]));
+        Ok(())
+    };
+    let (lines, _) = Log::capture(Level::INFO, run()).await?;
+    let summary = lines.iter().find(|line| line["message"] == "batch").unwrap();
+    let shared: Vec<_> = lines.iter().filter(|line| line["message"] == "handed back").collect();
+    let pairs = |line: &Value| line["pairs"].as_u64().unwrap_or(1);
+    let counted: u64 = lines.iter().filter(|line| line["outcome"] == "handed_back").map(pairs).sum();
+    assert_eq!(Some(counted), summary["handed_back"].as_u64(), "the lines add up");
+    assert_eq!(counted, 102);
+    assert!(shared.iter().all(|line| line["pairs"].as_u64() > Some(10)), "{shared:?}");
+    assert!(lines.len() <= 2 + 2 + 2 * 10, "{} lines", lines.len());
+    Ok(())
+}
+
+/// Prints the bytes that an invocation in an outage logs for ten messages which it hands back again.
+#[tokio::test(start_paused = true)]
+async fn outage_batch_logs_three_lines() -> anyhow::Result<()> {
+    let metrics = Log::default();
+    let run = async || {
+        let mut rig = Rig::new(answering(|_| status(503)));
+        rig.worker.telemetry = rig.worker.telemetry.clone().with_metrics_to(metrics.clone());
+        let bodies = (0..10).map(|number| {
+            let id = format!("0193a4c0-7f3e-7a00-8000-00000000000{number}");
+            let mut body = message(&id, &["L0SM9cOFvHcCIhw="]);
+            body["retry"] =
+                json!({ "count": 9, "receives": 0, "since": EPOCH_MILLIS - 900_000, "cause": "503" });
+            body.to_string()
+        });
+        assert_eq!(rig.invoke(batch(bodies)).await?, ids([]));
+        Ok(())
+    };
+    let (lines, text) = Log::capture(Level::INFO, run()).await?;
+    let metrics = metrics.0.lock().unwrap().len();
+    writeln!(
+        io::stderr(),
+        "ten messages handed back again: {} bytes of lines, {metrics} of metrics",
+        text.len()
+    )?;
+    assert!(lines.len() <= 3, "causes 503 and behind, and the summary: {text}");
+    assert!(text.len() + metrics < 4096, "{} and {metrics} bytes", text.len());
     Ok(())
 }

@@ -5,6 +5,7 @@ mod audiences;
 mod authorizer;
 mod aws;
 mod browser;
+mod cells;
 mod connect;
 mod dead_letters;
 mod front_door;
@@ -17,6 +18,7 @@ mod redrive;
 mod routers;
 mod send;
 mod services;
+mod shards;
 mod status;
 mod storm;
 mod terminal;
@@ -235,7 +237,7 @@ async fn table_finds_live_rows_by_each_key() -> anyhow::Result<()> {
 
     let (tenant, user) = (TenantId::new(TENANT)?, UserId::new("lists")?);
     assert_eq!(table.by_user(&tenant, &user, None, now).await?.connections.len(), 2);
-    let shard = streamer_connections::shard_of(&first);
+    let shard = streamer_connections::TenantShards::DEFAULT.of(&first);
     let in_shard = table.by_tenant(&tenant, shard, None, now).await?;
     assert!(in_shard.connections.iter().any(|found| found.connection_id == first));
     let after = table.by_tenant(&tenant, shard, Some(&first), now).await?;

@@ -60,13 +60,35 @@ async fn events(stack: &Stack, action: &str, parameters: &Value) -> anyhow::Resu
     Ok(())
 }
 
-async fn queue_arn(stack: &Stack) -> anyhow::Result<String> {
-    let get =
-        aws_sdk_sqs::Client::new(&stack.config).get_queue_attributes().queue_url(&stack.deployed.queue_url);
+async fn queue_arn(stack: &Stack, queue_url: &str) -> anyhow::Result<String> {
+    let get = aws_sdk_sqs::Client::new(&stack.config).get_queue_attributes().queue_url(queue_url);
     let attributes = get.attribute_names(QueueAttributeName::QueueArn).send().await?.attributes;
     attributes
         .and_then(|mut found| found.remove(&QueueAttributeName::QueueArn))
         .context("the queue has no ARN")
+}
+
+/// Creates a topic with raw delivery to these queues, and returns its ARN.
+pub(crate) async fn topic(stack: &Stack, name: &str, queue_urls: &[&str]) -> anyhow::Result<String> {
+    let topic = sns(stack, &[("Action", "CreateTopic"), ("Name", name)], "TopicArn").await?;
+    for queue_url in queue_urls {
+        let subscribe = [
+            ("Action", "Subscribe"),
+            ("TopicArn", topic.as_str()),
+            ("Protocol", "sqs"),
+            ("Endpoint", &queue_arn(stack, queue_url).await?),
+            ("Attributes.entry.1.key", "RawMessageDelivery"),
+            ("Attributes.entry.1.value", "true"),
+        ];
+        sns(stack, &subscribe, "SubscriptionArn").await?;
+    }
+    Ok(topic)
+}
+
+/// Publishes a message on a topic.
+pub(crate) async fn publish(stack: &Stack, topic: &str, body: &str) -> anyhow::Result<()> {
+    let publish = [("Action", "Publish"), ("TopicArn", topic), ("Message", body)];
+    sns(stack, &publish, "MessageId").await.map(drop)
 }
 
 fn message(id: &str, user: &str) -> Value {
@@ -77,19 +99,8 @@ fn message(id: &str, user: &str) -> Value {
 async fn sns_delivers_with_raw_message_delivery() -> anyhow::Result<()> {
     let stack = stack().await?;
     let (mut client, _) = connected(&stack, "sns").await?;
-    let arn = sns(&stack, &[("Action", "CreateTopic"), ("Name", "updates")], "TopicArn").await?;
-    let subscribe = [
-        ("Action", "Subscribe"),
-        ("TopicArn", arn.as_str()),
-        ("Protocol", "sqs"),
-        ("Endpoint", &queue_arn(&stack).await?),
-        ("Attributes.entry.1.key", "RawMessageDelivery"),
-        ("Attributes.entry.1.value", "true"),
-    ];
-    sns(&stack, &subscribe, "SubscriptionArn").await?;
-    let message = message("from-sns", "sns").to_string();
-    let publish = [("Action", "Publish"), ("TopicArn", arn.as_str()), ("Message", &message)];
-    sns(&stack, &publish, "MessageId").await?;
+    let topic = topic(&stack, "updates", &[&stack.deployed.queue_url]).await?;
+    publish(&stack, &topic, &message("from-sns", "sns").to_string()).await?;
     assert_eq!(client.next("the message").await?.json()?, json!("from-sns"));
     Ok(())
 }
@@ -99,7 +110,7 @@ async fn sns_delivers_with_raw_message_delivery() -> anyhow::Result<()> {
 async fn event_bridge_delivers_with_input_path() -> anyhow::Result<()> {
     let stack = stack().await?;
     let (mut client, _) = connected(&stack, "events").await?;
-    let arn = queue_arn(&stack).await?;
+    let arn = queue_arn(&stack, &stack.deployed.queue_url).await?;
     let template = format!(
         r#"{{"version": 1, "id": <id>, "to": {{"user": {{"tenant": "{TENANT}", "user": <user>}}}}, "payload": <report>}}"#
     );

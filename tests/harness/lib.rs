@@ -99,3 +99,8 @@ struct RouterGuide;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/guide/receipts.md")]
 struct ReceiptsGuide;
+
+/// Compiles the example of the guide to cells.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide/cells.md")]
+struct CellsGuide;

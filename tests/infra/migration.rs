@@ -19,7 +19,7 @@ use streamer_cli::{
     },
     status::{self, Deployment},
 };
-use streamer_connections::{ConnectionTable, Liveness, shard_of};
+use streamer_connections::{ConnectionTable, Liveness, TenantShards};
 use streamer_message::{ConnectionId, TenantId, UserId};
 use streamer_tests::{DEADLINE, boto3, eventually, skip, terraform::Terraform};
 use tokio::process::Command;
@@ -237,7 +237,7 @@ async fn rows_of_the_guide_are_found(chat: &Chat<'_>) -> anyhow::Result<()> {
     assert_eq!((written.endpoint.as_str(), lifetime as u64), (endpoint, 2 * 3600 + 600));
     let (tenant, user) = (TenantId::new(tenant)?, UserId::new(user)?);
     let of_user = table.by_user(&tenant, &user, None, now).await?.connections;
-    let of_tenant = table.by_tenant(&tenant, shard_of(&id), None, now).await?.connections;
+    let of_tenant = table.by_tenant(&tenant, TenantShards::DEFAULT.of(&id), None, now).await?.connections;
     assert_eq!((of_user.len(), of_tenant.len()), (1, 1));
     table.delete(&id).await.map(drop).map_err(Into::into)
 }

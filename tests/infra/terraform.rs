@@ -26,8 +26,9 @@ use streamer_tests::{
 
 use crate::privileges;
 
-const MODULES: [&str; 7] = [
+const MODULES: [&str; 8] = [
     ".",
+    "examples/cells",
     "examples/cognito",
     "examples/complete",
     "examples/emulator",

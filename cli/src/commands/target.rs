@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use aws_config::SdkConfig;
 use aws_sdk_sqs::Client;
 use clap::Args;
-use streamer_connections::ConnectionTable;
+use streamer_connections::{ConnectionTable, TenantShards};
 use streamer_mailbox::{DynamoTable, Mailbox, Settings};
 use streamer_producer::Producer;
 use tokio::sync::OnceCell;
@@ -32,6 +32,9 @@ pub struct Target {
     /// Name of the connection table on AWS
     #[arg(long, env = "CONNECTIONS_TABLE", value_name = "NAME")]
     table: Option<String>,
+    /// Shards to read of a tenant on AWS, 1 to 256; at least the worker's TENANT_SHARDS
+    #[arg(long, env = "TENANT_SHARDS", value_name = "NUMBER", value_parser = tenant_shards)]
+    tenant_shards: Option<TenantShards>,
     /// Name of the mailbox table on AWS
     #[arg(long, env = "MAILBOX_TABLE", value_name = "NAME")]
     mailbox_table: Option<String>,
@@ -99,7 +102,9 @@ impl Target {
         if self.aws {
             let table = self.table.as_deref();
             let table = table.context("--aws needs the table: --table, or the variable CONNECTIONS_TABLE")?;
-            return Ok(ConnectionTable::new(aws_sdk_dynamodb::Client::new(&self.config().await?), table));
+            let table = ConnectionTable::new(aws_sdk_dynamodb::Client::new(&self.config().await?), table);
+            // The worker's number is unknown here, and all shards hold every row.
+            return Ok(table.with_shards(self.tenant_shards.unwrap_or(TenantShards::MAX)));
         }
         Ok(local_stack().await?.table())
     }
@@ -130,6 +135,11 @@ impl Target {
         }
         Ok(local_stack().await?.config)
     }
+}
+
+fn tenant_shards(text: &str) -> Result<TenantShards, String> {
+    let shards = text.parse().ok().and_then(TenantShards::new);
+    shards.ok_or_else(|| "expected a whole number from 1 to 256".to_owned())
 }
 
 /// Loads the configuration for AWS. Says so if the variables of `streamer env` lead elsewhere.

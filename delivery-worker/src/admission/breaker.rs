@@ -30,7 +30,8 @@
 //! # While open
 //!
 //! An *open* circuit admits no post. It stays open for 5 s ([`initial_open`](Settings::initial_open)). Each time that
-//! a probe fails, it stays open for twice as long, up to 60 s ([`max_open`](Settings::max_open)).
+//! a probe fails, it stays open for twice as long, up to 20 s ([`max_open`](Settings::max_open)). A longer time would
+//! save few posts, and delay the recovery: the maximum delay of a hand-back comes after it.
 //!
 //! # Recovers when
 //!
@@ -68,7 +69,7 @@ pub struct Settings {
     // While open
     /// Time for which a closed circuit opens. Default: 5 s.
     pub initial_open: Duration,
-    /// Maximum of that time, which doubles each time a probe fails. Default: 60 s.
+    /// Maximum of that time, which doubles each time a probe fails. Default: 20 s.
     pub max_open: Duration,
 
     // Recovers when
@@ -85,7 +86,7 @@ impl Settings {
         min_failed_percent: 50,
         refusal_delay: Duration::from_secs(1),
         initial_open: Duration::from_secs(5),
-        max_open: Duration::from_secs(60),
+        max_open: Duration::from_secs(20),
         probes: 3,
         probe_wait: Duration::from_secs(1),
     };
@@ -120,8 +121,17 @@ pub struct CircuitBreaker {
 #[derive(Debug)]
 enum State {
     Closed { samples: Box<Samples>, refused_since: Option<Instant> },
-    Open { until: Instant, open_time: Duration },
-    HalfOpen { open_time: Duration, free_probes: u32, successes: u32 },
+    Open { since: Instant, until: Instant, open_time: Duration },
+    HalfOpen { since: Instant, open_time: Duration, free_probes: u32, successes: u32 },
+}
+
+/// A circuit that admits no post.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OpenCircuit {
+    /// The time until it may admit one.
+    pub wait: Duration,
+    /// The time since it opened. It goes on while probes fail.
+    pub age: Duration,
 }
 
 /// Proof that the circuit breaker admitted a post, to be [recorded](CircuitBreaker::record) with its result.
@@ -155,24 +165,26 @@ impl CircuitBreaker {
     /// Returns how long a post that arrives at `now` has to wait, or `None` if it would be admitted: the rest of the
     /// time for which the circuit is open, or 1 s while all probes are in flight.
     #[must_use]
-    pub fn wait(&self, now: Instant) -> Option<Duration> {
-        match self.state {
-            State::Open { until, .. } if now < until => Some(until - now),
-            State::HalfOpen { free_probes: 0, .. } => Some(self.settings.probe_wait),
-            State::Closed { .. } | State::Open { .. } | State::HalfOpen { .. } => None,
-        }
+    pub fn wait(&self, now: Instant) -> Option<OpenCircuit> {
+        let (since, wait) = match self.state {
+            State::Open { since, until, .. } if now < until => (since, until - now),
+            State::HalfOpen { since, free_probes: 0, .. } => (since, self.settings.probe_wait),
+            State::Closed { .. } | State::Open { .. } | State::HalfOpen { .. } => return None,
+        };
+        Some(OpenCircuit { wait, age: now.saturating_duration_since(since) })
     }
 
     /// Admits a post.
     ///
     /// # Errors
     /// The [time to wait](Self::wait) before asking again.
-    pub fn admit(&mut self, now: Instant) -> Result<Admitted, Duration> {
-        if let Some(wait) = self.wait(now) {
-            return Err(wait);
+    pub fn admit(&mut self, now: Instant) -> Result<Admitted, OpenCircuit> {
+        if let Some(open) = self.wait(now) {
+            return Err(open);
         }
-        if let State::Open { open_time, .. } = self.state {
-            self.change(State::HalfOpen { open_time, free_probes: self.settings.probes, successes: 0 });
+        if let State::Open { since, open_time, .. } = self.state {
+            let free_probes = self.settings.probes;
+            self.change(State::HalfOpen { since, open_time, free_probes, successes: 0 });
         }
         if let State::HalfOpen { free_probes, .. } = &mut self.state {
             *free_probes -= 1;
@@ -192,7 +204,7 @@ impl CircuitBreaker {
             return None;
         }
         let settings = self.settings;
-        let open_time = match &mut self.state {
+        let (since, open_time) = match &mut self.state {
             State::Closed { samples, refused_since } => {
                 let sample = match health {
                     Health::Works | Health::Throttles => Sample::Success,
@@ -209,11 +221,11 @@ impl CircuitBreaker {
                 if !trips(&settings, samples, *refused_since, now) {
                     return None;
                 }
-                settings.initial_open
+                (now, settings.initial_open)
             }
-            State::HalfOpen { open_time, free_probes, successes } => match health {
+            State::HalfOpen { since, open_time, free_probes, successes } => match health {
                 Health::Refuses | Health::Fails | Health::StillFails => {
-                    (*open_time * 2).min(settings.max_open)
+                    (*since, (*open_time * 2).min(settings.max_open))
                 }
                 Health::Throttles | Health::Unknown => {
                     *free_probes += 1;
@@ -230,7 +242,7 @@ impl CircuitBreaker {
             },
             State::Open { .. } => return None,
         };
-        self.change(State::Open { until: now + open_time, open_time });
+        self.change(State::Open { since, until: now + open_time, open_time });
         Some(Change::Opened(open_time))
     }
 
@@ -289,6 +301,11 @@ mod tests {
     ) -> Option<usize> {
         let opening = (0..connections).position(|number| post_to(breaker, number, health, now).is_some());
         opening.map(|index| index + 1)
+    }
+
+    /// Returns the time for which a post has to wait.
+    fn wait(breaker: &CircuitBreaker, now: Instant) -> Option<Duration> {
+        breaker.wait(now).map(|open| open.wait)
     }
 
     fn record_probe(
@@ -405,8 +422,9 @@ mod tests {
     fn open_circuit_admits_no_post() {
         let now = Instant::now();
         let mut breaker = opened(now);
-        assert_eq!(breaker.admit(now), Err(INITIAL_OPEN));
-        assert_eq!(breaker.admit(now + seconds(4.5)), Err(seconds(0.5)));
+        assert_eq!(wait(&breaker, now), Some(INITIAL_OPEN));
+        assert_eq!(wait(&breaker, now + seconds(4.5)), Some(seconds(0.5)));
+        assert!(breaker.admit(now + seconds(4.5)).is_err());
         assert!(breaker.admit(now + INITIAL_OPEN).is_ok());
     }
 
@@ -416,7 +434,7 @@ mod tests {
         let now = Instant::now();
         let mut breaker = half_open(now);
         assert!((0..PROBES).all(|_| breaker.admit(now).is_ok()));
-        assert_eq!(breaker.admit(now), Err(Settings::DEFAULT.probe_wait));
+        assert_eq!(wait(&breaker, now), Some(Settings::DEFAULT.probe_wait));
     }
 
     #[test]
@@ -429,16 +447,18 @@ mod tests {
         assert!((0..100).all(|_| breaker.admit(now).is_ok()));
     }
 
-    /// The time doubles up to 60 s, and starts at 5 s again once the circuit has closed.
+    /// The time doubles up to 20 s, and starts at 5 s again once the circuit has closed. So does the age.
     #[test]
     fn failed_probe_doubles_the_open_time() {
         let mut now = Instant::now();
         let mut breaker = half_open(now);
-        for expected in [10, 20, 40, 60, 60] {
+        let began = now - INITIAL_OPEN;
+        for expected in [10, 20, 20, 20] {
             let [success, failure] = [(); 2].map(|()| breaker.admit(now).unwrap());
             assert_eq!(record_probe(&mut breaker, success, Health::Works, now), None);
             let opened = record_probe(&mut breaker, failure, Health::Fails, now);
             assert_eq!(opened, Some(Change::Opened(Duration::from_secs(expected))));
+            assert_eq!(breaker.wait(now).map(|open| open.age), Some(now - began));
             now += Duration::from_secs(expected);
         }
         let probes = [(); 3].map(|()| breaker.admit(now).unwrap());
@@ -446,7 +466,7 @@ mod tests {
         assert_eq!(changes[2], Some(Change::Closed));
         let posts = posts_until_open(&mut breaker, MIN_CONNECTIONS, Health::Fails, now);
         assert_eq!(posts, Some(MIN_CONNECTIONS));
-        assert_eq!(breaker.admit(now), Err(INITIAL_OPEN));
+        assert_eq!(breaker.wait(now), Some(OpenCircuit { wait: INITIAL_OPEN, age: Duration::ZERO }));
     }
 
     #[test]
@@ -455,7 +475,7 @@ mod tests {
         let mut breaker = half_open(now);
         for health in [Health::Throttles, Health::Unknown] {
             let probes = [(); 3].map(|()| breaker.admit(now).unwrap());
-            assert_eq!(breaker.admit(now), Err(Settings::DEFAULT.probe_wait));
+            assert_eq!(wait(&breaker, now), Some(Settings::DEFAULT.probe_wait));
             let changes = probes.map(|probe| record_probe(&mut breaker, probe, health, now));
             assert_eq!(changes, [None; 3]);
         }

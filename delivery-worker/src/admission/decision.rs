@@ -10,7 +10,7 @@ use streamer_message::ConnectionId;
 use tokio::time::Instant;
 
 use super::{
-    breaker::{self, Change, CircuitBreaker, Health},
+    breaker::{self, Change, CircuitBreaker, Health, OpenCircuit},
     concurrency::{ConcurrencyLimit, ThrottleScope},
     in_flight::{self, InFlight},
     pacer::Pacer,
@@ -43,8 +43,8 @@ pub enum Decision {
     LimitReached(Option<Instant>),
     /// The pacer has no token before this time.
     Paced(Instant),
-    /// The circuit admits no post for this long.
-    CircuitOpen(Duration),
+    /// The circuit admits no post.
+    CircuitOpen(OpenCircuit),
 }
 
 /// Measurements since the latest [`Admission::take_stats`].
@@ -78,8 +78,8 @@ impl Admission {
     /// Decides whether a post may begin. [Record](Self::record) each admitted post exactly once.
     pub fn admit(&mut self, now: Instant) -> Decision {
         let now = self.clock.at(now);
-        if let Some(wait) = self.breaker.wait(now) {
-            return Decision::CircuitOpen(wait);
+        if let Some(open) = self.breaker.wait(now) {
+            return Decision::CircuitOpen(open);
         }
         self.in_flight.advance(now);
         if self.in_flight.total() >= in_flight::MAX_POSTS {
@@ -92,7 +92,7 @@ impl Admission {
             return Decision::Paced(self.clock.to_monotonic(at));
         }
         match self.breaker.admit(now) {
-            Err(wait) => Decision::CircuitOpen(wait),
+            Err(open) => Decision::CircuitOpen(open),
             Ok(breaker) => {
                 self.in_flight.begin(now);
                 let utilization = self.in_flight.fresh() as f64 / self.concurrency.limit() as f64;
@@ -214,7 +214,9 @@ mod tests {
                             }
                             Decision::LimitReached(_) => break,
                             Decision::Paced(at) => prop_assert!(at > now),
-                            Decision::CircuitOpen(wait) => prop_assert!(admission.is_open() && !wait.is_zero()),
+                            Decision::CircuitOpen(open) => {
+                                prop_assert!(admission.is_open() && !open.wait.is_zero());
+                            }
                         }
                     }
                 } else if let Some(admitted) = in_flight.pop() {
@@ -224,7 +226,7 @@ mod tests {
                 prop_assert!((LIMIT.min..=LIMIT.max).contains(&admission.limit()));
             }
             if let Some(rate) = rate {
-                let burst = f64::from((rate / 10).max(1));
+                let burst = f64::from((rate / 2).max(1));
                 let most = (now - began).as_secs_f64() * f64::from(rate) + burst + 1.0;
                 prop_assert!(f64::from(posts) <= most);
             }
@@ -235,7 +237,7 @@ mod tests {
     fn open_circuit_takes_no_token() {
         let (mut admission, now) = (Admission::new(Some(1000)), Instant::now());
         open_circuit(&mut admission, now);
-        let open = Decision::CircuitOpen(BREAKER.initial_open);
+        let open = Decision::CircuitOpen(OpenCircuit { wait: BREAKER.initial_open, age: Duration::ZERO });
         assert!((0..10_000).all(|_| admission.admit(now) == open));
         assert!(matches!(admission.admit(now + BREAKER.initial_open), Decision::Admit(_)));
     }
@@ -271,7 +273,8 @@ mod tests {
         admission.resume(wall, now);
         open_circuit(&mut admission, now);
         admission.resume(wall + Duration::from_secs(4), now);
-        assert_eq!(admission.admit(now), Decision::CircuitOpen(Duration::from_secs(1)));
+        let (wait, age) = (Duration::from_secs(1), Duration::from_secs(4));
+        assert_eq!(admission.admit(now), Decision::CircuitOpen(OpenCircuit { wait, age }));
         admission.resume(wall + BREAKER.initial_open, now);
         assert!(matches!(admission.admit(now), Decision::Admit(_)));
     }

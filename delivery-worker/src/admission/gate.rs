@@ -70,7 +70,7 @@ impl Gate {
                     let health = Health::Unknown;
                     return Ok(Permit { gate: self, connection, admitted, began: now, health });
                 }
-                Decision::CircuitOpen(wait) => return Err(Cause::CircuitOpen(wait)),
+                Decision::CircuitOpen(open) => return Err(Cause::CircuitOpen(open)),
                 Decision::LimitReached(retry_at) => {
                     let until = retry_at.map_or(deadline, |at| at.min(deadline));
                     _ = timeout_at(until, self.post_ended.notified()).await;

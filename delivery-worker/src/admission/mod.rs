@@ -15,6 +15,7 @@ mod samples;
 mod window;
 
 pub use self::{
+    breaker::OpenCircuit,
     decision::{Admission, Admitted, Decision, Stats},
     gate::{Gate, Permit},
 };

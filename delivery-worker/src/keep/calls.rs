@@ -2,7 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use streamer_mailbox::{Appended, DynamoTable, Mailbox, NewMessage, Stream};
+use streamer_connections::Location;
+use streamer_mailbox::{Appended, Device, DynamoTable, Mailbox, NewMessage, Stream};
 use streamer_message::{ConnectionId, Keep, Position};
 use tokio::time::{Instant, timeout};
 
@@ -27,7 +28,7 @@ pub(super) struct Append {
 pub(super) struct Devices {
     /// Those at the worker's endpoint.
     pub(super) here: Vec<ConnectionId>,
-    /// Another endpoint at which the user has devices.
+    /// An endpoint at which the user has devices, and which is neither the worker's nor another cell's.
     pub(super) elsewhere: Option<String>,
 }
 
@@ -82,7 +83,7 @@ pub(super) async fn append(
     };
     let Appended { positions, collisions, .. } = appended;
     let (latency, stored) = (began.elapsed(), positions.len());
-    let duration_ms = latency.as_millis();
+    let duration_ms = latency.as_millis() as u64;
     tracing::debug!(messages = messages.len(), stored, collisions, duration_ms, "appended to a stream");
     if let Err(cause) = &rest {
         let messages = messages.len() - stored;
@@ -124,9 +125,11 @@ pub(super) async fn devices<G>(
         .inspect_err(|cause| tracing::warn!(%cause, "failed to read the devices of a user"))?
         .into_iter()
         .partition(|device| worker.endpoints.include(&device.endpoint));
+    // A device in another cell reads the message with its next sync: no worker of this queue posts to it.
+    let unknown = |device: &Device| worker.endpoints.locate(&device.endpoint) == Location::Elsewhere;
     Ok(Devices {
         here: here.into_iter().map(|device| device.connection).collect(),
-        elsewhere: elsewhere.into_iter().next().map(|device| device.endpoint),
+        elsewhere: elsewhere.into_iter().find(unknown).map(|device| device.endpoint),
     })
 }
 

@@ -47,6 +47,20 @@ resource "aws_dynamodb_table" "connections" {
   }
 }
 
+resource "aws_lambda_function" "this" {
+  #checkov:skip=CKV_AWS_50:Only the address matters.
+  #checkov:skip=CKV_AWS_115:Only the address matters.
+  #checkov:skip=CKV_AWS_116:Only the address matters.
+  #checkov:skip=CKV_AWS_117:Only the address matters.
+  #checkov:skip=CKV_AWS_272:Only the address matters.
+  for_each = toset(["connect"])
+
+  function_name = "streamer-connect"
+  role          = "arn:aws:iam::123456789012:role/streamer-connect"
+  image_uri     = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/streamer:1"
+  package_type  = "Image"
+}
+
 output "ids" {
   value = local.ids
 }
@@ -58,6 +72,7 @@ locals {
     access           = aws_cloudwatch_log_group.access.id
     refused_connects = aws_cloudwatch_metric_alarm.refused_connects.id
     connect_errors   = aws_cloudwatch_metric_alarm.errors["connect"].id
+    connect          = aws_lambda_function.this["connect"].id
     connections      = aws_dynamodb_table.connections.id
   }
 }

@@ -43,8 +43,8 @@ pub type OutcomeCounts = BTreeMap<ReceiptOutcome, u64>;
 /// A message for a large audience becomes several messages, its *parts*. Each part has a receipt of its own, and a
 /// receipt with [`parts`](Self::parts) names them. [`ReceiptTally`] adds them up.
 ///
-/// Receipts arrive at least once, and in any order. Two receipts are about the same thing if `id`, `part` and
-/// `connection` are equal; the [better](Self::is_better_than) one counts.
+/// Receipts arrive at least once, and in any order. Two receipts of one deployment are about the same thing if `id`,
+/// `part` and `connection` are equal; the [better](Self::is_better_than) one counts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[allow(clippy::exhaustive_structs, reason = "the worker, the handler of the mailbox and the tests build it")]

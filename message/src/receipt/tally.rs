@@ -9,6 +9,8 @@ use super::{OutcomeCounts, Parts, REST, Receipt, ReceiptOutcome};
 
 /// The receipts of one message, added up over its parts.
 ///
+/// The receipts are those of one deployment, which their event names as its source: each cell has a tally of its own.
+///
 /// Receipts may be added twice and in any order. Parts of an attempt that another attempt replaced are not counted. It
 /// holds one receipt for each part: a tenant with 100 000 connections has about 1000 of them.
 ///

@@ -1,6 +1,6 @@
 //! The fleet: the worker's admission, in many execution environments around a queue, without I/O.
 //!
-//! It counts messages instead of holding them. Time runs in steps of 20 ms, and a post takes one step. An environment
+//! It counts messages of a kind instead of holding them. Time runs in steps of 20 ms, and a post takes one step. An environment
 //! with an open circuit hands back all its messages at once, and the fleet spreads them over the possible delays as
 //! evenly as chance would. Random, from a fixed seed, are the exact delays, the connections and the environment that
 //! begins a step.
@@ -11,8 +11,8 @@ use std::{
 };
 
 use delivery_worker::{
-    admission::{Admission, Admitted, Decision, breaker::Health},
-    backoff,
+    admission::{Admission, Admitted, Decision, OpenCircuit, breaker::Health},
+    backoff::{self, Tries},
 };
 use streamer_message::ConnectionId;
 use streamer_tests::event::epoch;
@@ -24,11 +24,21 @@ pub(super) const STEP: Duration = Duration::from_millis(20);
 /// Steps in a second.
 pub(super) const STEPS: u64 = 50;
 
-/// Retry counts that the fleet tells apart. The delay window no longer grows from the last of them on.
-const COUNTS: usize = 7;
+/// Retry count from which on the delay window no longer grows.
+const MAX_COUNT: u32 = 6;
 
-/// Number of messages for each retry count.
-type Messages = [u64; COUNTS];
+/// First receives that the fleet tells apart, in seconds.
+const GRAIN: u64 = 30;
+
+/// Age from which on messages are alike, in seconds.
+const MAX_AGE: u64 = 600;
+
+/// Messages that the worker treats alike: their retry count, up to [`MAX_COUNT`], and the second of their first receive,
+/// rounded down.
+type Kind = (u32, u64);
+
+/// Number of messages of each kind.
+type Messages = BTreeMap<Kind, u64>;
 
 /// One execution environment.
 pub(super) struct Environment {
@@ -37,10 +47,10 @@ pub(super) struct Environment {
     clock: Instant,
     /// Messages that wait for their first post.
     waiting: Messages,
-    /// Posts in flight: the retry count of the message, the number of the attempt, and the pass.
-    in_flight: VecDeque<(usize, u32, Admitted)>,
-    /// In-place retries that wait for a post: the retry count of the message, and the number of the attempt.
-    retries: VecDeque<(usize, u32)>,
+    /// Posts in flight: the kind of the message, the number of the attempt, and the pass.
+    in_flight: VecDeque<(Kind, u32, Admitted)>,
+    /// In-place retries that wait for a post: the kind of the message, and the number of the attempt.
+    retries: VecDeque<(Kind, u32)>,
 }
 
 /// All environments, the queue around them, and the figures that the tests check.
@@ -52,6 +62,8 @@ pub(super) struct Fleet {
     due: BTreeMap<u64, Messages>,
     pub(super) posts: u64,
     pub(super) hand_backs: u64,
+    /// Batches of up to ten in which messages were received.
+    pub(super) batches: u64,
     /// Delivered messages, by second.
     pub(super) delivered: BTreeMap<u64, u64>,
     /// Messages whose delay ends, by second.
@@ -63,7 +75,7 @@ impl Fleet {
         let environment = || Environment {
             admission: Admission::default(),
             clock: began,
-            waiting: [0; COUNTS],
+            waiting: Messages::new(),
             in_flight: VecDeque::new(),
             retries: VecDeque::new(),
         };
@@ -73,6 +85,7 @@ impl Fleet {
             due: BTreeMap::new(),
             posts: 0,
             hand_backs: 0,
+            batches: 0,
             delivered: BTreeMap::new(),
             returns: BTreeMap::new(),
         }
@@ -81,16 +94,20 @@ impl Fleet {
     /// Gives each environment its share of the messages that are due in this second, and of `new` messages.
     pub(super) fn receive(&mut self, second: u64, new: u64) {
         let mut due = self.due.remove(&second).unwrap_or_default();
-        due[0] += new;
+        *due.entry((0, second - second % GRAIN)).or_default() += new;
         if self.frozen {
             let wall = epoch() + Duration::from_secs(second);
             self.environments.iter_mut().for_each(|one| one.admission.resume(wall, one.clock));
         }
         let environments = self.environments.len() as u64;
-        for (count, number) in due.into_iter().enumerate() {
+        self.batches += due.values().sum::<u64>().div_ceil(10);
+        for (kind, number) in due {
             for (index, environment) in self.environments.iter_mut().enumerate() {
                 let extra = (index as u64 + second) % environments < number % environments;
-                environment.waiting[count] += number / environments + u64::from(extra);
+                let number = number / environments + u64::from(extra);
+                if number > 0 {
+                    *environment.waiting.entry(kind).or_default() += number;
+                }
             }
         }
     }
@@ -101,37 +118,37 @@ impl Fleet {
         for index in (first..self.environments.len()).chain(0..first) {
             let environment = &mut self.environments[index];
             let now = if self.frozen { environment.clock } else { now };
-            let mut handed_back: Vec<(usize, u64, Duration)> = Vec::new();
-            for (count, attempt, pass) in std::mem::take(&mut environment.in_flight) {
+            let mut handed_back: Vec<(Kind, u64, OpenCircuit)> = Vec::new();
+            for (kind, attempt, pass) in std::mem::take(&mut environment.in_flight) {
                 let health = answer();
                 let connection: ConnectionId = format!("c{}", fastrand::u32(..)).try_into().unwrap();
                 environment.admission.record(pass, &connection, health, STEP, now);
                 match health {
                     Health::Works => *self.delivered.entry(second).or_default() += 1,
                     Health::Fails if attempt < backoff::MAX_POSTS => {
-                        environment.retries.push_back((count, attempt + 1));
+                        environment.retries.push_back((kind, attempt + 1));
                     }
-                    _ => handed_back.push((count, 1, Duration::ZERO)),
+                    _ => handed_back.push((kind, 1, OpenCircuit::default())),
                 }
             }
             loop {
-                let fresh = environment.waiting.iter().position(|number| *number > 0).map(|count| (count, 1));
+                let fresh = environment.waiting.keys().next().map(|kind| (*kind, 1));
                 let retry = environment.retries.front().copied();
-                let Some((count, attempt)) = retry.or(fresh) else { break };
+                let Some((kind, attempt)) = retry.or(fresh) else { break };
                 match environment.admission.admit(now) {
                     Decision::Admit(pass) => {
                         self.posts += 1;
-                        environment.in_flight.push_back((count, attempt, pass));
+                        environment.in_flight.push_back((kind, attempt, pass));
                         match retry {
                             Some(_) => _ = environment.retries.pop_front(),
-                            None => environment.waiting[count] -= 1,
+                            None => environment.take(kind),
                         }
                     }
-                    Decision::CircuitOpen(wait) => {
+                    Decision::CircuitOpen(open) => {
                         let retries = environment.retries.drain(..);
-                        handed_back.extend(retries.map(|(count, _)| (count, 1, wait)));
-                        let waiting = std::mem::take(&mut environment.waiting).into_iter().enumerate();
-                        handed_back.extend(waiting.map(|(count, number)| (count, number, wait)));
+                        handed_back.extend(retries.map(|(kind, _)| (kind, 1, open)));
+                        let waiting = std::mem::take(&mut environment.waiting).into_iter();
+                        handed_back.extend(waiting.map(|(kind, number)| (kind, number, open)));
                     }
                     Decision::LimitReached(_) | Decision::Paced(_) => break,
                 }
@@ -139,28 +156,26 @@ impl Fleet {
             if !environment.is_idle() {
                 environment.clock += STEP;
             }
-            for (count, number, open) in handed_back {
-                self.hand_back(count, number, open, second);
+            for (kind, number, open) in handed_back {
+                self.hand_back(kind, number, open, second);
             }
         }
     }
 
-    /// Hands back `number` messages with the same retry count, spread over the delays that the worker may choose.
-    /// `open` is the time for which the circuit stays open.
-    fn hand_back(&mut self, count: usize, number: u64, open: Duration, second: u64) {
-        if number == 0 {
-            return;
-        }
+    /// Hands back `number` messages of the same kind, spread over the delays that the worker may choose.
+    fn hand_back(&mut self, (count, since): Kind, number: u64, open: OpenCircuit, second: u64) {
         self.hand_backs += number;
+        let age = Duration::from_secs(second - since);
+        let oldest = second.saturating_sub(MAX_AGE);
+        let next = ((count + 1).min(MAX_COUNT), since.max(oldest - oldest % GRAIN));
         let pieces = number.min(122);
         for piece in 0..pieces {
             let share = number / pieces + u64::from(piece < number % pieces);
             let random = (piece as f64 + fastrand::f64()) / pieces as f64;
-            let delay = backoff::hand_back(count as u32, open, random);
+            let delay = backoff::hand_back(Tries { count, age }, open, random);
             let at = second + 1 + u64::from(delay);
             *self.returns.entry(at).or_default() += share;
-            let due = self.due.entry(at).or_default();
-            due[(count + 1).min(COUNTS - 1)] += share;
+            *self.due.entry(at).or_default().entry(next).or_default() += share;
         }
     }
 
@@ -172,6 +187,15 @@ impl Fleet {
 
 impl Environment {
     fn is_idle(&self) -> bool {
-        self.in_flight.is_empty() && self.retries.is_empty() && self.waiting == [0; COUNTS]
+        self.in_flight.is_empty() && self.retries.is_empty() && self.waiting.is_empty()
+    }
+
+    /// Takes one of the messages of this kind that wait.
+    fn take(&mut self, kind: Kind) {
+        let waiting = self.waiting.get_mut(&kind).unwrap();
+        *waiting -= 1;
+        if *waiting == 0 {
+            self.waiting.remove(&kind);
+        }
     }
 }

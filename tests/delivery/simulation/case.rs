@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use streamer_connections::shard_of;
+use streamer_connections::TenantShards;
 use streamer_tests::doubles::MailboxFault;
 
 pub(super) const CONNECTIONS: [&str; 5] = ["a", "b", "c", "d", "e"];
@@ -208,7 +208,7 @@ pub(super) fn addresses(body: &str, message: usize, connection: &str) -> bool {
     let Ok(body) = serde_json::from_str::<Value>(body) else { return false };
     let (to, done) = (&body["to"], &body["retry"]["done"]);
     let among = |ids: &Value| ids.as_array().is_some_and(|ids| ids.contains(&json!(connection)));
-    let shard = shard_of(&connection.try_into().unwrap());
+    let shard = TenantShards::DEFAULT.of(&connection.try_into().unwrap());
     let addressed = to["connection"] == connection
         || (to["tenant"] == "acme" && (to["shard"].is_null() || to["shard"] == shard))
         || among(&to["connections"])

@@ -15,7 +15,7 @@ use aws_smithy_runtime_api::client::{
 };
 use aws_smithy_types::body::SdkBody;
 use serde_json::{Value, json};
-use streamer_connections::{ConnectionTable, SHARDS};
+use streamer_connections::{ConnectionTable, TenantShards};
 use tokio::time::sleep;
 
 use crate::{event::EPOCH_MILLIS, worker::ENDPOINT};
@@ -34,7 +34,7 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// Creates a table with these numbers of connections for tenants, evenly over their shards, and users
+    /// Creates a table with these numbers of connections for tenants, evenly over 8 shards, and users
     /// (`tenant#user`).
     pub fn new<const N: usize>(audiences: [(&str, usize); N]) -> Self {
         let mut rows = BTreeMap::new();
@@ -43,8 +43,8 @@ impl Crowd {
                 rows.insert(name.to_owned(), number);
                 continue;
             }
-            let (shards, shard) = (usize::from(SHARDS), 0..usize::from(SHARDS));
-            rows.extend(shard.map(|shard| {
+            let shards = usize::from(TenantShards::DEFAULT.count());
+            rows.extend((0..shards).map(|shard| {
                 (format!("{name}#{shard}"), number / shards + usize::from(shard < number % shards))
             }));
         }

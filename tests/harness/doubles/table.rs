@@ -22,7 +22,7 @@ use aws_sdk_dynamodb::{
 };
 use aws_smithy_http_client::test_util::NeverClient;
 use aws_smithy_mocks::{MockResponse, RuleMode, mock, mock_client};
-use streamer_connections::{Connection, ConnectionTable, shard_of};
+use streamer_connections::{Connection, ConnectionTable, TenantShards};
 
 use super::error;
 use crate::worker::ENDPOINT;
@@ -92,7 +92,7 @@ impl TableDouble {
         let row = |(id, connected_at): (&'a str, SystemTime)| {
             let Connection { connection_id, user_id, tenant_id, endpoint, expires_at, .. } =
                 connection(id, connected_at);
-            let shard = shard_of(&connection_id);
+            let shard = TenantShards::DEFAULT.of(&connection_id);
             let text = AttributeValue::S;
             let number = |number: u128| AttributeValue::N(number.to_string());
             let attributes = [

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::json;
-use streamer_connections::{SHARDS, TableError};
+use streamer_connections::TableError;
 use streamer_message::sqs::is_fifo;
 use streamer_producer::Message;
 
@@ -307,7 +307,7 @@ async fn to_tenant(run: &Run<'_>, name: &'static str, session: &mut Session) -> 
 /// Returns whether the tenant has another live connection.
 async fn others_of_tenant(run: &Run<'_>, session: &Session) -> Result<bool, TableError> {
     let Some(table) = &run.table else { return Ok(true) };
-    for shard in 0..SHARDS {
+    for shard in table.shards().all() {
         let page = table.by_tenant(&run.client.tenant, shard, None, SystemTime::now()).await?;
         let is_other = page.connections.iter().any(|row| row.connection_id != session.row.connection_id);
         if is_other || page.next.is_some() {

@@ -7,8 +7,10 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use streamer_connections::{Connection, ConnectionTable, TableError};
-use streamer_environment::failure::FailureKind;
+use streamer_connections::{
+    Connection, ConnectionTable, TENANT_SHARDS, TableError, TenantShards, tenant_shards,
+};
+use streamer_environment::{Environment, failure::FailureKind};
 use streamer_mailbox::{DynamoTable, Mailbox, Settings, Stream};
 use streamer_message::ConnectionId;
 use streamer_producer::{Message, MessageBuilder, Producer};
@@ -85,6 +87,12 @@ pub(super) struct Session {
     pub(super) row: Connection,
 }
 
+/// Returns the number of shards into which the worker splits a tenant; all of them if its variable is malformed.
+fn shards_of_worker(subject: &Subject) -> TenantShards {
+    let variable = subject.variable(TENANT_SHARDS.name).map(|count| (TENANT_SHARDS.name, count));
+    tenant_shards(&mut Environment::of(variable)).unwrap_or(TenantShards::MAX)
+}
+
 impl<'a> Run<'a> {
     pub(super) fn new(subject: &'a Subject, client: &'a Client) -> Self {
         let sqs = aws_sdk_sqs::Client::new(&subject.config);
@@ -93,7 +101,9 @@ impl<'a> Run<'a> {
             id: format!("doctor-{:016x}", fastrand::u64(..)),
             began: SystemTime::now(),
             before: RefCell::default(),
-            table: subject.variable("CONNECTIONS_TABLE").map(|name| ConnectionTable::new(dynamodb, name)),
+            table: subject
+                .variable("CONNECTIONS_TABLE")
+                .map(|name| ConnectionTable::new(dynamodb, name).with_shards(shards_of_worker(subject))),
             producer: subject.variable("QUEUE_URL").map(|url| Producer::new(&sqs, url)),
             sqs,
             subject,

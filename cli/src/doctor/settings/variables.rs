@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
-use streamer_connections::Endpoints;
+use streamer_connections::{Endpoints, TENANT_SHARDS, TenantShards};
 use streamer_environment::values;
 use streamer_message::sqs::FIFO_SUFFIX;
 
@@ -13,7 +13,7 @@ use crate::doctor::{Check, Function, Subject, Verdict};
 type Functions = BTreeMap<String, Function>;
 
 /// Variables with a whole number, and their limits.
-const NUMBERS: [(&str, RangeInclusive<u64>); 8] = [
+const NUMBERS: [(&str, RangeInclusive<u64>); 9] = [
     ("AWAY_GRACE_SECONDS", 0..=3600),
     ("CONNECT_GRACE_SECONDS", 0..=3600),
     ("MAILBOX_MAX_MESSAGES", 100..=10_000),
@@ -21,6 +21,7 @@ const NUMBERS: [(&str, RangeInclusive<u64>); 8] = [
     ("MAX_CONNECTIONS_PER_USER", 1..=1000),
     ("MAX_PAYLOAD_BYTES", 8192..=131_072),
     ("MAX_POSTS_PER_SECOND", 1..=10_000),
+    ("TENANT_SHARDS", 1..=256),
     ("TIMEOUT_SECONDS", 1..=900),
 ];
 
@@ -88,8 +89,8 @@ const SHARED: [Shared; 7] = [
 ];
 
 /// Returns the checks of the variables.
-pub(super) fn checks(subject: &Subject) -> [Check; 2] {
-    [valid(&subject.functions), shared(&subject.functions)]
+pub(super) fn checks(subject: &Subject) -> [Check; 3] {
+    [valid(&subject.functions), shared(&subject.functions), shards(&subject.functions)]
 }
 
 /// Checks each variable against the values that its function accepts. The text contains no values.
@@ -212,6 +213,25 @@ fn endpoints(functions: &Functions) -> Vec<(Verdict, String)> {
             (Verdict::Failed, format!("{NAME}: delivery has {own}, {short} has {endpoint}"))
         })
         .collect()
+}
+
+/// Checks that the worker splits a tenant into all shards that `connect` writes rows to.
+fn shards(functions: &Functions) -> Check {
+    let rule = Rule::new(
+        "functions.tenant_shards",
+        "TENANT_SHARDS of delivery is not less than that of connect",
+        "raise TENANT_SHARDS of delivery (Terraform: tenant_shards and former_tenant_shards): connections of a tenant miss its \
+         messages",
+    );
+    let of = |short: &str| {
+        let count = functions.get(short)?.variable(TENANT_SHARDS.name).map(values::whole);
+        count.unwrap_or(Some(TenantShards::DEFAULT.count().into()))
+    };
+    let Some(delivery) = of("delivery") else { return rule.skipped("delivery's number is unknown") };
+    match of("connect") {
+        Some(connect) => rule.require(delivery >= connect, format!("delivery {delivery}, connect {connect}")),
+        None => rule.require(true, format!("delivery {delivery}")),
+    }
 }
 
 #[cfg(test)]

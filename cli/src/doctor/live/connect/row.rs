@@ -3,7 +3,7 @@
 use std::time::{Instant, SystemTime};
 
 use serde_json::json;
-use streamer_connections::{Connection, ConnectionTable, Endpoints, TableError, shard_of};
+use streamer_connections::{Connection, ConnectionTable, Endpoints, Scope, TableError};
 use streamer_message::ConnectionId;
 use tokio::time::sleep;
 
@@ -112,7 +112,7 @@ async fn tenant_index(run: &Run<'_>, name: &'static str, id: &ConnectionId, open
     let Some(table) = &run.table else { return Check::skipped(name, expected, "there is no table") };
     let mut reads = 0;
     while opened.elapsed() < LAG {
-        match is_in_shard(run, table, id).await {
+        match is_in_tenant(run, table, id).await {
             Ok(true) => {
                 let lag = opened.elapsed();
                 // The first read follows the wait for the other index, so it only gives an upper bound.
@@ -136,16 +136,17 @@ async fn tenant_index(run: &Run<'_>, name: &'static str, id: &ConnectionId, open
     )
 }
 
-async fn is_in_shard(run: &Run<'_>, table: &ConnectionTable, id: &ConnectionId) -> Result<bool, TableError> {
-    let mut after = None;
-    for _ in 0..MAX_PAGES {
-        let page =
-            table.by_tenant(&run.client.tenant, shard_of(id), after.as_ref(), SystemTime::now()).await?;
-        if page.connections.iter().any(|row| row.connection_id == *id) {
+/// Returns whether one of the shards that the worker reads has the connection.
+async fn is_in_tenant(run: &Run<'_>, table: &ConnectionTable, id: &ConnectionId) -> Result<bool, TableError> {
+    let (scope, now) = (Scope::Tenant(run.client.tenant.clone()), SystemTime::now());
+    let mut cursor = None;
+    for _ in 0..MAX_PAGES + usize::from(table.shards().count()) {
+        let page = table.live(&scope, cursor.as_ref(), now).await?;
+        if page.connections.iter().any(|live| live.connection.connection_id == *id) {
             return Ok(true);
         }
-        after = page.next;
-        if after.is_none() {
+        cursor = page.next;
+        if cursor.is_none() {
             break;
         }
     }

@@ -154,3 +154,24 @@ fn payload_limit_is_bounded_and_shared() {
         assert_eq!(shared(&[worker, mailbox].into()).verdict, verdict, "{value}");
     }
 }
+
+#[test]
+fn worker_reads_every_shard_of_connect() {
+    let of = |connect: &[(&str, &str)], delivery: &[(&str, &str)]| {
+        shards(&[worker_with(delivery), function("connect", connect)].into()).verdict
+    };
+    let count = |count| [("TENANT_SHARDS", count)];
+    assert_eq!(of(&[], &[]), Verdict::Ok);
+    assert_eq!(of(&count("64"), &count("64")), Verdict::Ok);
+    assert_eq!(of(&[], &count("64")), Verdict::Ok, "rows of a former number may be there");
+    assert_eq!(of(&count("9"), &[]), Verdict::Failed, "the worker reads 8");
+    assert_eq!(of(&[], &count("7")), Verdict::Failed, "connect writes to 8");
+    assert_eq!(
+        shards(&[worker_with(&count("7"))].into()).verdict,
+        Verdict::Ok,
+        "there is no function connect"
+    );
+    for (value, verdict) in [("256", Verdict::Ok), ("0", Verdict::Failed), ("257", Verdict::Failed)] {
+        assert_eq!(super::valid(&[worker_with(&count(value))].into()).verdict, verdict, "{value}");
+    }
+}
