@@ -22,6 +22,16 @@ locals {
       evaluation_periods = 2
       threshold          = var.alarms.oldest_message_seconds
     }
+    oldest-part = {
+      description        = "Parts of a message for a large audience have been on the parts queue for a long time. Replies to single users are not behind them. Without other alarms, the audience is large for the share of the pace: raise parts_percent or requests_per_second."
+      namespace          = "AWS/SQS"
+      metric_name        = "ApproximateAgeOfOldestMessage"
+      dimensions         = { QueueName = local.parts_name }
+      statistic          = "Maximum"
+      period             = 60
+      evaluation_periods = 2
+      threshold          = var.alarms.oldest_part_seconds
+    }
     handed-back-age = {
       description         = "A message has been tried for minutes, and a fault still keeps it from being delivered. The property causes of HandedBackAge in the worker's log names the faults: 429 is API Gateway's limit or a client that reads nothing, 403 and 404 are a wrong policy or endpoint, 5xx and timeouts are a fault in API Gateway, Query is the connection table."
       namespace           = "Streamer"
@@ -148,12 +158,13 @@ locals {
   }
 
   # Without a table, no message waits for connections at another endpoint. Without a mailbox, no client syncs. Without
-  # their queue, there are no receipts.
+  # their queues, there are no receipts, and no parts apart.
   absent_alarms = concat(
     local.creates_table ? [] : ["elsewhere"],
     local.creates_function.connect ? [] : ["failed-connects"],
     local.creates_function.mailbox ? [] : ["failed-syncs"],
     var.receipts ? [] : ["receipts-unread", "receipts-handed-back"],
+    local.has_parts_queue ? [] : ["oldest-part"],
   )
 
   refused_connects = "(FILL(refused, 0) - FILL(failed, 0))"

@@ -84,6 +84,17 @@ locals {
         ]
       },
       {
+        title = "Parts queue"
+        stat  = "Maximum"
+        metrics = [
+          ["AWS/SQS", "ApproximateNumberOfMessagesVisible", "QueueName", local.parts_name],
+          ["AWS/SQS", "ApproximateNumberOfMessagesNotVisible", "QueueName", local.parts_name],
+          ["AWS/SQS", "ApproximateAgeOfOldestMessage", "QueueName", local.parts_name, { yAxis = "right" }],
+          ["Streamer", "PartLatency", "service", "delivery-worker", "stage", local.stage, { yAxis = "right" }],
+          ["Streamer", "PartQueueAge", "service", "delivery-worker", "stage", local.stage, { yAxis = "right" }],
+        ]
+      },
+      {
         title = "Worker"
         stat  = "Sum"
         metrics = [
@@ -211,6 +222,7 @@ locals {
     ]),
     var.mailbox ? [] : [local.mailbox_name, "Kept", "MailboxAppendLatency", "MailboxCollisions"],
     var.receipts ? ["ReceiptsWithoutQueue"] : [local.receipts_name, "Receipts", "ReceiptsHandedBack", "Acknowledgments"],
+    local.has_parts_queue ? [] : [local.parts_name, "PartLatency", "PartQueueAge"],
   )
   present_widget_rows = [
     for widgets in local.all_widget_rows : [

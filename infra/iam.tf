@@ -7,6 +7,7 @@ locals {
 
   table_arn      = one(aws_dynamodb_table.connections[*].arn)
   mailbox_arn    = one(aws_dynamodb_table.mailbox[*].arn)
+  parts_arns     = aws_sqs_queue.parts[*].arn
   receipts_arn   = one(aws_sqs_queue.receipts[*].arn)
   management_arn = "${local.execution_arn}/${local.api_stage}"
 
@@ -138,19 +139,20 @@ data "aws_iam_policy_document" "disconnect" {
 data "aws_iam_policy_document" "delivery" {
   source_policy_documents = [data.aws_iam_policy_document.telemetry["delivery"].json]
 
-  # The event source mapping polls with the function's role. Lambda checks its three actions at creation.
+  # The event source mappings poll with the function's role. Lambda checks their three actions at creation.
   # https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html
   statement {
     sid       = "ReceiveMessages"
     actions   = ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"]
-    resources = [aws_sqs_queue.outbound.arn]
+    resources = concat([aws_sqs_queue.outbound.arn], local.parts_arns)
   }
 
-  # Hand-backs and fan-out pages to the outbound queue, dead letters to the dead-letter queue.
+  # Hand-backs to the outbound queue, and with the parts queue, parts and their hand-backs there. Dead letters to the
+  # dead-letter queue.
   statement {
     sid       = "SendMessages"
     actions   = ["sqs:SendMessage"]
-    resources = [aws_sqs_queue.outbound.arn, aws_sqs_queue.dead_letter.arn]
+    resources = concat([aws_sqs_queue.outbound.arn, aws_sqs_queue.dead_letter.arn], local.parts_arns)
   }
 
   dynamic "statement" {

@@ -1,4 +1,5 @@
-# The event source mapping from the outbound queue to the worker, its request rate, and reserved concurrency.
+# The event source mappings from the outbound queue and the parts queue to the worker, their request rate, and reserved
+# concurrency.
 #
 # All APIs of an account in a Region share one limit of requests a second to API Gateway: 10 000 by default, 2 500 in
 # newer Regions. Messages from clients and posts to clients both count:
@@ -16,13 +17,19 @@ locals {
 
   requests_per_second = coalesce(var.requests_per_second, local.stack.mapping.pace.requests_per_second)
 
+  # Each mapping has its share of requests_per_second, as a number of execution environments of the same pace.
+  has_parts_queue  = var.parts_percent > 0
+  outbound_percent = 100 - var.parts_percent
+
   # Lambda accepts a maximum concurrency of 2 to 1000.
   # https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-scaling.html
-  maximum_concurrency = min(1000, max(2, ceil(local.requests_per_second / local.stack.mapping.pace.requests_per_second_of_an_environment)))
+  maximum_concurrency = min(1000, max(2, ceil(local.requests_per_second * local.outbound_percent / 100 / local.stack.mapping.pace.requests_per_second_of_an_environment)))
 
-  # A provisioned poller makes up to 10 concurrent invocations.
+  # A provisioned poller makes up to 10 concurrent invocations. The parts queue has none.
   invocations_of_a_poller = 10
-  concurrency             = try(local.invocations_of_a_poller * var.provisioned_pollers.maximum, local.maximum_concurrency)
+  outbound_concurrency    = try(local.invocations_of_a_poller * var.provisioned_pollers.maximum, local.maximum_concurrency)
+  parts_concurrency       = local.has_parts_queue ? min(1000, max(2, ceil(local.outbound_concurrency * var.parts_percent / local.outbound_percent))) : 0
+  concurrency             = local.outbound_concurrency + local.parts_concurrency
 
   # Lambda keeps 100 of the account's concurrency unreserved. In a smaller account, nothing can be reserved.
   # https://docs.aws.amazon.com/lambda/latest/dg/configuration-concurrency.html
@@ -71,7 +78,7 @@ resource "aws_lambda_event_source_mapping" "outbound" {
     # maxReceiveCount receives.
     precondition {
       condition     = local.reserved_concurrency == -1 || local.concurrency <= local.reserved_concurrency
-      error_message = "The mapping makes up to ${local.concurrency} concurrent invocations, but the worker's reserved concurrency is ${local.reserved_concurrency}: raise reserved_concurrency, or lower requests_per_second or provisioned_pollers."
+      error_message = "The mappings make up to ${local.concurrency} concurrent invocations, but the worker's reserved concurrency is ${local.reserved_concurrency}: raise reserved_concurrency, or lower requests_per_second, parts_percent or provisioned_pollers."
     }
 
     precondition {
@@ -84,12 +91,12 @@ resource "aws_lambda_event_source_mapping" "outbound" {
     # error.
     precondition {
       condition     = local.reserved_concurrency != -1 || 2 * local.concurrency <= var.account_concurrency
-      error_message = "The mapping makes up to ${local.concurrency} concurrent invocations. Without reserved concurrency, that may be at most half of account_concurrency (${var.account_concurrency}), so that $connect, $disconnect and the router can run: set account_concurrency to the account's quota if that is larger, or lower requests_per_second or provisioned_pollers."
+      error_message = "The mappings make up to ${local.concurrency} concurrent invocations. Without reserved concurrency, that may be at most half of account_concurrency (${var.account_concurrency}), so that $connect, $disconnect and the router can run: set account_concurrency to the account's quota if that is larger, or lower requests_per_second, parts_percent or provisioned_pollers."
     }
 
     precondition {
       condition     = local.concurrency * local.max_posts_per_second <= local.requests_per_second
-      error_message = "${local.concurrency} execution environments with at least one post a second each exceed requests_per_second (${local.requests_per_second}): raise it, or lower provisioned_pollers."
+      error_message = "${local.concurrency} execution environments with at least one post a second each exceed requests_per_second (${local.requests_per_second}): raise it, or lower parts_percent or provisioned_pollers."
     }
 
     # https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html
@@ -106,4 +113,22 @@ resource "aws_lambda_event_source_mapping" "outbound" {
 
   # Without the redrive policy, SQS would deliver a message that crashes the worker forever.
   depends_on = [aws_sqs_queue_redrive_policy.outbound]
+}
+
+# The preconditions of the outbound queue's mapping hold for both.
+resource "aws_lambda_event_source_mapping" "parts" {
+  count = local.has_parts_queue ? 1 : 0
+
+  event_source_arn                   = aws_sqs_queue.parts[0].arn
+  function_name                      = aws_lambda_function.this[local.worker].arn
+  batch_size                         = local.batch_size
+  maximum_batching_window_in_seconds = local.batching_window_seconds
+  function_response_types            = ["ReportBatchItemFailures"]
+  tags                               = var.tags
+
+  scaling_config {
+    maximum_concurrency = local.parts_concurrency
+  }
+
+  depends_on = [aws_sqs_queue_redrive_policy.parts]
 }

@@ -28,6 +28,11 @@ output "queue_arn" {
   value       = aws_sqs_queue.outbound.arn
 }
 
+output "parts_queue_url" {
+  description = "URL of the parts queue, which only the worker uses; null without `parts_percent`."
+  value       = one(aws_sqs_queue.parts[*].url)
+}
+
 output "dead_letter_queue_url" {
   description = "URL of the dead-letter queue."
   value       = aws_sqs_queue.dead_letter.url

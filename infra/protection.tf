@@ -8,6 +8,7 @@ locals {
   # Null without the table or the queue.
   data = {
     outbound    = local.outbound_name
+    parts       = local.has_parts_queue ? local.parts_name : null
     dead_letter = local.dead_letter_name
     table       = local.creates_table ? local.table_name : null
     mailbox     = var.mailbox ? local.mailbox_name : null
@@ -15,6 +16,7 @@ locals {
   }
   arns = {
     outbound    = aws_sqs_queue.outbound.arn
+    parts       = one(aws_sqs_queue.parts[*].arn)
     dead_letter = aws_sqs_queue.dead_letter.arn
     table       = one(aws_dynamodb_table.connections[*].arn)
     mailbox     = one(aws_dynamodb_table.mailbox[*].arn)
@@ -48,6 +50,7 @@ resource "terraform_data" "deployed" {
     aws_dynamodb_table.mailbox,
     aws_sqs_queue.dead_letter,
     aws_sqs_queue.outbound,
+    aws_sqs_queue.parts,
     aws_sqs_queue.receipts,
   ]
 }
@@ -89,15 +92,18 @@ resource "terraform_data" "guard" {
     aws_iam_role.function,
     aws_iam_role_policy.function,
     aws_lambda_event_source_mapping.outbound,
+    aws_lambda_event_source_mapping.parts,
     aws_lambda_function.connect,
     aws_lambda_function.this,
     aws_lambda_permission.authorizer,
     aws_lambda_permission.route,
     aws_sqs_queue.dead_letter,
     aws_sqs_queue.outbound,
+    aws_sqs_queue.parts,
     aws_sqs_queue.receipts,
     aws_sqs_queue_policy.this,
     aws_sqs_queue_redrive_policy.outbound,
+    aws_sqs_queue_redrive_policy.parts,
     terraform_data.deployed,
   ]
 }

@@ -1,9 +1,10 @@
-# The outbound queue, its dead-letter queue, and the receipts queue.
+# The outbound queue, the parts queue, their dead-letter queue, and the receipts queue.
 
 locals {
   queue_arn_prefix = "arn:${local.partition}:sqs:${local.region}:${local.account}"
   queues = merge(
     { outbound = aws_sqs_queue.outbound, dead_letter = aws_sqs_queue.dead_letter },
+    { for queue in aws_sqs_queue.parts : "parts" => queue },
     { for queue in aws_sqs_queue.receipts : "receipts" => queue },
   )
 }
@@ -49,6 +50,27 @@ resource "aws_sqs_queue" "outbound" {
   }
 }
 
+# The parts of large audiences, with the outbound queue's settings, so that a part may stay there for as long as a message.
+resource "aws_sqs_queue" "parts" {
+  count = local.has_parts_queue ? 1 : 0
+
+  name                       = local.parts_name
+  visibility_timeout_seconds = local.visibility_timeout_seconds
+  message_retention_seconds  = local.retention_seconds
+  max_message_size           = var.max_message_bytes
+  tags                       = var.tags
+
+  sqs_managed_sse_enabled = var.kms_key_arn == null ? true : null
+  kms_master_key_id       = var.kms_key_arn
+
+  lifecycle {
+    precondition {
+      condition     = !var.fifo
+      error_message = "A FIFO worker makes no parts: it posts to all connections of a user, and rejects messages for tenants. Omit parts_percent."
+    }
+  }
+}
+
 resource "aws_sqs_queue" "dead_letter" {
   name                      = local.dead_letter_name
   message_retention_seconds = local.dead_letter_retention_seconds
@@ -63,10 +85,10 @@ resource "aws_sqs_queue" "dead_letter" {
   sqs_managed_sse_enabled = var.kms_key_arn == null ? true : null
   kms_master_key_id       = var.kms_key_arn
 
-  # An ARN built from the name, because the outbound queue's redrive policy depends on this queue.
+  # ARNs built from the names, because the redrive policies of these queues depend on this queue.
   redrive_allow_policy = jsonencode({
     redrivePermission = "byQueue"
-    sourceQueueArns   = ["${local.queue_arn_prefix}:${local.outbound_name}"]
+    sourceQueueArns   = [for name in concat([local.outbound_name], local.has_parts_queue ? [local.parts_name] : []) : "${local.queue_arn_prefix}:${name}"]
   })
 
   lifecycle {
@@ -101,10 +123,20 @@ resource "aws_sqs_queue_redrive_policy" "outbound" {
   })
 }
 
+resource "aws_sqs_queue_redrive_policy" "parts" {
+  count = local.has_parts_queue ? 1 : 0
+
+  queue_url = aws_sqs_queue.parts[0].url
+  redrive_policy = jsonencode({
+    deadLetterTargetArn = aws_sqs_queue.dead_letter.arn
+    maxReceiveCount     = local.max_receive_count
+  })
+}
+
 locals {
   # Policy documents of each queue, in addition to the statement that denies calls without TLS.
   queue_policies = {
-    for queue, documents in { outbound = var.queue_policy_documents, dead_letter = [], receipts = [] } : queue => documents
+    for queue, documents in { outbound = var.queue_policy_documents, parts = [], dead_letter = [], receipts = [] } : queue => documents
     if contains(keys(local.queues), queue) && (var.require_tls || length(documents) > 0)
   }
 }

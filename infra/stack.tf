@@ -29,6 +29,7 @@ locals {
   table_name       = "${local.name}${trimprefix(local.stack.table.name, local.stack.api.name)}"
   mailbox_name     = "${local.name}${trimprefix(local.stack.mailbox.name, local.stack.api.name)}"
   outbound_name    = "${local.name}${trimprefix(local.stack.queues.outbound.name, local.stack.api.name)}${local.queue_suffix}"
+  parts_name       = "${local.name}${trimprefix(local.stack.queues.parts.name, local.stack.api.name)}"
   dead_letter_name = "${local.name}${trimprefix(local.stack.queues.dead_letter.name, local.stack.api.name)}${local.queue_suffix}"
   receipts_name    = "${local.name}${trimprefix(local.stack.queues.receipts.name, local.stack.api.name)}"
 
@@ -100,18 +101,20 @@ locals {
     dead_letter_queue_url = aws_sqs_queue.dead_letter.url
     mailbox_table         = one(aws_dynamodb_table.mailbox[*].name)
     management_endpoint   = local.management_endpoint
+    parts_queue_url       = one(aws_sqs_queue.parts[*].url)
     queue_url             = aws_sqs_queue.outbound.url
     receipts_queue_url    = one(aws_sqs_queue.receipts[*].url)
   }
   values = merge({ for name, value in local.settings : name => tostring(value) }, local.resource_values)
 
   # The functions have defaults for unset variables. Without a table, the worker delivers to connections only, without a
-  # mailbox it keeps no messages, and without a queue for them it sends no receipts.
+  # mailbox it keeps no messages, and without queues for them it sends no receipts, and parts to the outbound queue.
   unset = concat(
     [for name, value in local.settings : name if value == null],
     local.creates_table ? [] : ["connections_table"],
     var.mailbox ? [] : ["mailbox_table"],
     var.receipts ? [] : ["receipts_queue_url"],
+    local.has_parts_queue ? [] : ["parts_queue_url"],
   )
   environment = {
     for short, function in local.stack.functions : short => {

@@ -711,8 +711,20 @@ variable "requests_per_second" {
   }
 }
 
+variable "parts_percent" {
+  description = "Percentage of requests_per_second for the parts of messages for large audiences, which then have a queue of their own: a reply to one user does not wait behind a broadcast to its tenant. 0 sends parts to the outbound queue. Each queue has at least 2 execution environments, so a small requests_per_second is divided in halves."
+  type        = number
+  default     = 0
+  nullable    = false
+
+  validation {
+    condition     = var.parts_percent == 0 || (floor(var.parts_percent) == var.parts_percent && var.parts_percent >= 10 && var.parts_percent <= 90)
+    error_message = "parts_percent must be 0, or a whole number from 10 to 90."
+  }
+}
+
 variable "provisioned_pollers" {
-  description = "Provisioned pollers of the event source mapping, instead of a maximum concurrency. Each makes up to 10 concurrent invocations. Null uses no pollers."
+  description = "Provisioned pollers of the outbound queue's event source mapping, instead of a maximum concurrency. Each makes up to 10 concurrent invocations. Null uses no pollers."
   type = object({
     minimum = number
     maximum = number
@@ -799,6 +811,7 @@ variable "alarms" {
   description = "Thresholds of the alarms."
   type = object({
     oldest_message_seconds           = optional(number, 300)
+    oldest_part_seconds              = optional(number, 3600)
     handed_back_seconds              = optional(number, 420)
     undelivered_percent              = optional(number, 20)
     undelivered_minimum              = optional(number, 2)

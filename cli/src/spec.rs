@@ -70,6 +70,8 @@ pub struct Index {
 pub struct Queues {
     /// The queue that producers send to.
     pub outbound: OutboundQueue,
+    /// The queue of the parts of large audiences, with the settings of the outbound queue: a standard queue.
+    pub parts: PartsQueue,
     /// The queue of messages that cannot be delivered.
     pub dead_letter: DeadLetterQueue,
     /// The queue of receipts.
@@ -90,6 +92,14 @@ pub struct OutboundQueue {
     pub max_receive_count: u32,
     /// The same for a FIFO queue, where messages wait behind others of their group: SQS's maximum.
     pub fifo_max_receive_count: u32,
+}
+
+/// The queue of the parts of large audiences.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PartsQueue {
+    /// The name.
+    pub name: String,
 }
 
 /// The queue of messages that cannot be delivered.
@@ -184,9 +194,9 @@ impl Spec {
     /// Appends `suffix` to every name, so that several deployments can share an endpoint.
     pub fn rename(&mut self, suffix: &str) {
         let Self { table, mailbox, queues, functions: _, mapping: _, api } = self;
-        let Queues { outbound, dead_letter, receipts } = queues;
+        let Queues { outbound, parts, dead_letter, receipts } = queues;
         let tables = [&mut table.name, &mut mailbox.name];
-        let queues = [&mut outbound.name, &mut dead_letter.name, &mut receipts.name];
+        let queues = [&mut outbound.name, &mut parts.name, &mut dead_letter.name, &mut receipts.name];
         for name in tables.into_iter().chain(queues).chain([&mut api.name]) {
             name.push_str(suffix);
         }

@@ -39,6 +39,12 @@ const DEAD_LETTER_QUEUE_URL: Variable = Variable {
     expected: "the URL of the dead-letter queue, a FIFO queue if the outbound queue is one",
     example: "https://sqs.eu-central-1.amazonaws.com/123456789012/streamer-dead-letters",
 };
+const PARTS_QUEUE_URL: Variable = Variable {
+    name: "PARTS_QUEUE_URL",
+    expected: "the URL of a further queue that invokes the worker, for the parts of large audiences: a standard queue, beside \
+               a standard outbound queue; without it, parts are sent to the outbound queue",
+    example: "https://sqs.eu-central-1.amazonaws.com/123456789012/streamer-parts",
+};
 const AWAY_GRACE_SECONDS: Variable = Variable {
     name: "AWAY_GRACE_SECONDS",
     expected: "the time after a message's first receive during which its user may be reconnecting, in whole seconds up to \
@@ -69,12 +75,13 @@ const TIMEOUT_SECONDS: Variable = Variable {
 };
 
 /// Everything that `delivery-worker` reads from its environment.
-pub const VARIABLES: [Variable; 19] = [
+pub const VARIABLES: [Variable; 20] = [
     WEBSOCKET_ENDPOINT,
     WEBSOCKET_ENDPOINT_ALIASES,
     CELL_ENDPOINTS,
     QUEUE_URL,
     DEAD_LETTER_QUEUE_URL,
+    PARTS_QUEUE_URL,
     RECEIPTS_QUEUE_URL,
     CONNECT_GRACE_SECONDS,
     AWAY_GRACE_SECONDS,
@@ -109,6 +116,8 @@ pub struct Config {
     pub queue_url: String,
     /// The dead-letter queue's URL.
     pub dead_letter_queue_url: String,
+    /// The parts queue's URL. `None` where parts are sent to the outbound queue.
+    pub parts_queue_url: Option<String>,
     /// The receipts queue's URL. `None` where receipts are not sent.
     pub receipts_queue_url: Option<String>,
     /// When to retry and when to give up.
@@ -145,6 +154,11 @@ impl Config {
             values::http_url(text).filter(|url| QueueKind::of_url(url) == queue_kind || queue_url.is_err())
         };
         let dead_letter_queue_url = environment.required(&DEAD_LETTER_QUEUE_URL, of_same_kind);
+        let of_parts = |text: &str| {
+            let url = of_same_kind(text).filter(|url| QueueKind::of_url(url) == QueueKind::Standard)?;
+            (queue_url.as_ref().ok() != Some(&url)).then_some(url)
+        };
+        let parts_queue_url = environment.optional(&PARTS_QUEUE_URL, of_parts);
         let receipts_queue_url = receipts_queue_url(&mut environment);
         let hour = at_most(Duration::from_secs(3600));
         let connect_grace = connect_grace(&mut environment);
@@ -173,6 +187,7 @@ impl Config {
                 endpoints: Endpoints::new(endpoint?, aliases?).with_cells(cells?),
                 queue_url: queue_url?,
                 dead_letter_queue_url: dead_letter_queue_url?,
+                parts_queue_url: parts_queue_url?,
                 receipts_queue_url: receipts_queue_url?,
                 policy: Policy { queue_kind, connect_grace, away_grace, max_age },
                 posts_per_second: posts_per_second?,
@@ -311,6 +326,22 @@ mod tests {
             error.contains("RECEIPTS_QUEUE_URL is malformed") && error.contains("a standard queue"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn parts_queue_is_a_standard_queue_apart() {
+        let url = |value: &str| with("PARTS_QUEUE_URL", value).map(|config| config.parts_queue_url);
+        let parts = "https://sqs.example.com/parts";
+        assert_eq!(url("").unwrap(), None);
+        assert_eq!(url(parts).unwrap().as_deref(), Some(parts));
+        for refused in [QUEUE.1, "https://sqs.example.com/parts.fifo", "parts"] {
+            let error = url(refused).unwrap_err().to_string();
+            assert!(error.contains("PARTS_QUEUE_URL is malformed"), "{error}");
+        }
+        let fifo = "https://sqs.example.com/outbound.fifo";
+        let beside_fifo =
+            [("QUEUE_URL", fifo), ("DEAD_LETTER_QUEUE_URL", fifo), ENDPOINT, ("PARTS_QUEUE_URL", parts)];
+        assert!(Config::read(Environment::of(beside_fifo)).is_err());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Receipts that the receipts queue has not confirmed.
 //!
-//! They travel on the outbound queue, so that nothing waits for the receipts queue: the worker that receives one has
-//! only to send it.
+//! They travel on the queue that their messages came from, so that nothing waits for the receipts queue: the worker that
+//! receives one has only to send it.
 
 use std::time::SystemTime;
 
@@ -21,7 +21,7 @@ use crate::{
 /// The cause for a receipt, or its message, that stays on the queue.
 pub(crate) const UNCONFIRMED_RECEIPT: &str = "the receipts queue did not confirm the receipt";
 
-/// A receipt on the outbound queue: its event, with a worker's note.
+/// A receipt on a queue of messages: its event, with a worker's note.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DueReceipt {
     /// The event.

@@ -2,8 +2,9 @@
 //! with the audience.
 //!
 //! A tenant becomes one message for each of its shards. A shard or a user with more than 100 connections becomes
-//! messages that name them. Confirmed messages are final: when the time is over or a call fails, the worker hands the
-//! message back with a cursor after the last confirmed page.
+//! messages that name them. These parts are on the parts queue, if there is one, so that no message for one user waits
+//! behind them. Confirmed messages are final: when the time is over or a call fails, the worker hands the message back, to
+//! the queue that it came from, with a cursor after the last confirmed page.
 
 use std::{ops::ControlFlow, panic::AssertUnwindSafe, time::Duration};
 
@@ -19,6 +20,7 @@ use crate::{
     outgoing::for_audiences,
     source::{Source, SourcePage},
     time::Time,
+    worker::Origin,
 };
 
 /// Time after which an invocation reads no further page: the rest of its batch is settled only when fan-out ends.
@@ -178,7 +180,7 @@ impl<G> Run<'_, G> {
     async fn send(&self, audiences: &[Audience], first: u64, until: Instant) -> Result<(), Cause> {
         let names = (first..).map(|number| format!("{}.{number}", self.prefix));
         let messages: Vec<_> = for_audiences(self.record, self.message, audiences, names).collect();
-        let unsent = self.worker.outbound.send(&messages, until).await;
+        let unsent = self.worker.queue(Origin::Parts).send(&messages, until).await;
         if unsent.is_empty() { Ok(()) } else { Err(Cause::Unconfirmed) }
     }
 }

@@ -20,9 +20,10 @@ use crate::{
     outgoing::about,
     plan::{plan, withhold_behind},
     receipts::{Accounts, accounts, count_pairs},
-    report::{Sent, report},
+    report::{Invocation, report},
     settle::{Settlement, review, settle},
     time::Time,
+    worker::Origin,
 };
 
 /// A record that SQS must deliver again has no id. The response cannot name it, and SQS would delete it after any
@@ -37,6 +38,7 @@ impl<G: Gateway> Worker<G> {
     /// # Errors
     /// [`UnnamedRecord`] if SQS must deliver the whole batch again.
     pub async fn handle(&self, event: SqsEvent, time: Time) -> Result<SqsBatchResponse, UnnamedRecord> {
+        let origin = self.origin(&event);
         let mut records: Vec<_> = event.records.into_iter().map(Record::read).collect();
         self.gate.resume(&time);
         if time.is_skewed() {
@@ -62,9 +64,9 @@ impl<G: Gateway> Worker<G> {
 
         let completed = review(&self.policy, &records, completed, time.now());
         let accounts = accounts(&records, &completed, &numbers);
-        let (unacknowledged, receipts) = self.settle(&records, &completed, &accounts, &time).await;
-        let sent = Sent { appends, receipts };
-        report(&self.telemetry, &records, &completed, &unacknowledged, &sent, &self.gate, &time);
+        let (unacknowledged, receipts) = self.settle(&records, &completed, &accounts, origin, &time).await;
+        let invocation = Invocation { origin, appends, receipts };
+        report(&self.telemetry, &records, &completed, &unacknowledged, &invocation, &self.gate, &time);
         batch_response(&records, &unacknowledged)
     }
 
@@ -75,10 +77,11 @@ impl<G: Gateway> Worker<G> {
         records: &[Record],
         completed: &[Completed],
         accounts: &Accounts,
+        origin: Origin,
         time: &Time,
     ) -> (BTreeSet<usize>, SentReceipts) {
         let settlement = settle(&self.policy, records, completed, accounts, time.now(), fastrand::f64);
-        let mut unacknowledged = self.write(settlement, time).await;
+        let mut unacknowledged = self.write(settlement, origin, time).await;
         // A receipt says that its message has ended, so everything else about the message is confirmed first.
         let due = self.due_receipts(records, accounts, &unacknowledged, time);
         let messages: Vec<_> = due
@@ -96,17 +99,18 @@ impl<G: Gateway> Worker<G> {
         if !unconfirmed.is_empty() {
             let handed_back =
                 hand_back_receipts(&self.policy, records, unconfirmed, time.now(), fastrand::f64);
-            unacknowledged.extend(self.write(handed_back, time).await);
+            unacknowledged.extend(self.write(handed_back, origin, time).await);
         }
         (unacknowledged, sent)
     }
 
     /// Writes a settlement to the queues, and returns the indexes of the records that are not acknowledged.
-    async fn write(&self, settlement: Settlement, time: &Time) -> BTreeSet<usize> {
+    async fn write(&self, settlement: Settlement, origin: Origin, time: &Time) -> BTreeSet<usize> {
+        let queue = self.queue(origin);
         let (handed_back, dead, ()) = tokio::join!(
-            self.outbound.send(&settlement.handed_back, time.settle_deadline()),
+            queue.send(&settlement.handed_back, time.settle_deadline()),
             self.dead_letters.send(&settlement.dead_letters, time.settle_deadline()),
-            self.outbound.change_visibility(&settlement.visibility_changes, time.settle_deadline()),
+            queue.change_visibility(&settlement.visibility_changes, time.settle_deadline()),
         );
         settlement.reported.into_iter().chain(handed_back).chain(dead).collect()
     }

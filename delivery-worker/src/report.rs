@@ -14,11 +14,14 @@ use crate::{
     keep::Appends,
     outcome::{Cause, Completed, Outcome},
     time::Time,
+    worker::Origin,
 };
 
-/// The messages that an invocation has written besides its outcomes.
-#[derive(Debug, Default)]
-pub(crate) struct Sent {
+/// The facts of an invocation besides its outcomes.
+#[derive(Debug)]
+pub(crate) struct Invocation {
+    /// The queue that the batch came from.
+    pub(crate) origin: Origin,
     /// The appends to mailboxes.
     pub(crate) appends: Appends,
     /// The receipts.
@@ -33,11 +36,12 @@ pub(crate) fn report(
     records: &[Record],
     completed: &[Completed],
     unacknowledged: &BTreeSet<usize>,
-    sent: &Sent,
+    invocation: &Invocation,
     gate: &Gate,
     time: &Time,
 ) {
-    let mut metrics = metrics(telemetry, records, completed, unacknowledged, time);
+    let Invocation { origin, appends, receipts } = invocation;
+    let mut metrics = metrics(telemetry, records, completed, unacknowledged, *origin, time);
     let delayed = delayed(records, completed, unacknowledged, time.now());
     if let Some(max_age) = delayed.values().map(|delayed| delayed.max_age).max() {
         metrics.time(metric::HANDED_BACK_AGE, max_age);
@@ -46,13 +50,13 @@ pub(crate) fn report(
         });
         metrics.property("causes", causes.collect::<Map<_, _>>());
     }
-    for latency in &sent.appends.latencies {
+    for latency in &appends.latencies {
         metrics.time(metric::MAILBOX_APPEND_LATENCY, *latency);
     }
-    metrics.count(metric::MAILBOX_COLLISIONS, usize::try_from(sent.appends.collisions).unwrap_or(usize::MAX));
-    metrics.count(metric::RECEIPTS, sent.receipts.confirmed);
-    metrics.count(metric::RECEIPTS_HANDED_BACK, sent.receipts.unconfirmed.len());
-    metrics.count(metric::RECEIPTS_WITHOUT_QUEUE, sent.receipts.without_queue);
+    metrics.count(metric::MAILBOX_COLLISIONS, usize::try_from(appends.collisions).unwrap_or(usize::MAX));
+    metrics.count(metric::RECEIPTS, receipts.confirmed);
+    metrics.count(metric::RECEIPTS_HANDED_BACK, receipts.unconfirmed.len());
+    metrics.count(metric::RECEIPTS_WITHOUT_QUEUE, receipts.without_queue);
     measure(&mut metrics, &mut gate.admission());
     telemetry.emit(&metrics);
     let mut outcomes: BTreeMap<&str, usize> = BTreeMap::new();
@@ -128,9 +132,14 @@ fn metrics<'a>(
     records: &[Record],
     completed: &[Completed],
     unacknowledged: &BTreeSet<usize>,
+    origin: Origin,
     time: &Time,
 ) -> Metrics<'a> {
     let mut metrics = telemetry.metrics();
+    let (latency, queue_age) = match origin {
+        Origin::Outbound => (metric::DELIVERY_LATENCY, metric::QUEUE_AGE),
+        Origin::Parts => (metric::PART_LATENCY, metric::PART_QUEUE_AGE),
+    };
     for pair in completed {
         metrics.count(metric_of(&pair.outcome), 1);
         let is_acknowledged = !unacknowledged.contains(&pair.index);
@@ -142,10 +151,10 @@ fn metrics<'a>(
             metrics.count(metric::ELSEWHERE, 1);
         }
         metrics.count(metric::RETRIES, pair.posts.saturating_sub(1) as usize);
-        pair.age.into_iter().for_each(|age| metrics.time(metric::DELIVERY_LATENCY, age));
+        pair.age.into_iter().for_each(|age| metrics.time(latency, age));
     }
     for sent_at in records.iter().filter_map(|record| record.sent_at) {
-        metrics.time(metric::QUEUE_AGE, time.started().duration_since(sent_at).unwrap_or_default());
+        metrics.time(queue_age, time.started().duration_since(sent_at).unwrap_or_default());
     }
     metrics
 }
@@ -255,7 +264,16 @@ mod tests {
         }
         expected.time(metric::DELIVERY_LATENCY, millis(90));
         expected.time(metric::QUEUE_AGE, millis(500));
-        assert_eq!(metrics(&telemetry, &[record("1000")], &completed, &BTreeSet::new(), &time), expected);
+        let measured = |completed: &[Completed], origin| {
+            metrics(&telemetry, &[record("1000")], completed, &BTreeSet::new(), origin, &time)
+        };
+        assert_eq!(measured(&completed, Origin::Outbound), expected);
+        let mut of_parts = telemetry.metrics();
+        of_parts.count(metric::DELIVERED, 1);
+        of_parts.count(metric::RETRIES, 2);
+        of_parts.time(metric::PART_LATENCY, millis(90));
+        of_parts.time(metric::PART_QUEUE_AGE, millis(500));
+        assert_eq!(measured(&completed[..1], Origin::Parts), of_parts);
     }
 
     #[derive(Clone, Default)]
@@ -289,8 +307,8 @@ mod tests {
             .map(|(index, cause)| Completed::unposted(index, None, Outcome::HandedBack(cause)))
             .collect();
         let receipts = SentReceipts { confirmed: 2, without_queue: 1, unconfirmed: [4].into() };
-        let sent = Sent { appends, receipts };
-        report(&telemetry, &records, &completed, &BTreeSet::new(), &sent, &Gate::default(), &time);
+        let invocation = Invocation { origin: Origin::Outbound, appends, receipts };
+        report(&telemetry, &records, &completed, &BTreeSet::new(), &invocation, &Gate::default(), &time);
         let line: Value = serde_json::from_slice(&lines.0.lock().unwrap()).unwrap();
         assert_eq!(line["HandedBackAge"], 60_000.0);
         assert_eq!((&line["MailboxAppendLatency"], &line["MailboxCollisions"]), (&json!(7.0), &json!(3.0)));

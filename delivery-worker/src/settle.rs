@@ -26,7 +26,8 @@ use crate::{
 pub struct Settlement {
     /// Messages for the dead-letter queue.
     pub dead_letters: Vec<Outgoing>,
-    /// Messages for the outbound queue. On a FIFO queue, where messages would lose their order, only receipts.
+    /// Messages for the queue that the batch came from. On a FIFO queue, where messages would lose their order, only
+    /// receipts.
     pub handed_back: Vec<Outgoing>,
     /// Records that stay on a FIFO queue, and when SQS delivers them again.
     pub visibility_changes: Vec<VisibilityChange>,

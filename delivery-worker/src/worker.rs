@@ -1,6 +1,7 @@
 //! The resources that one execution environment keeps between invocations.
 
 use streamer_connections::{ConnectionTable, Endpoints};
+use streamer_events::SqsEvent;
 use streamer_gateway::PayloadLimit;
 use streamer_mailbox::{DynamoTable, Mailbox};
 use streamer_queue::{Queue, ReceiptsQueue};
@@ -21,8 +22,10 @@ pub struct Worker<G> {
     pub table: Option<ConnectionTable>,
     /// Stores the messages that are to be kept. Without it, they are rejected.
     pub mailbox: Option<Mailbox<DynamoTable>>,
-    /// The queue that invokes the worker, and that takes messages which are handed back.
+    /// The queue of producers' messages.
     pub outbound: Queue,
+    /// The queue of the parts of large audiences. Without it, they are on the outbound queue.
+    pub parts: Option<Queue>,
     /// The queue for messages that cannot be delivered.
     pub dead_letters: Queue,
     /// The queue for receipts.
@@ -37,4 +40,34 @@ pub struct Worker<G> {
     pub served: Served,
     /// Logs and metrics.
     pub telemetry: Telemetry,
+}
+
+/// The queue that a batch came from. Its messages are handed back to it, so that parts never wait among producers'
+/// messages, nor those among parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// The outbound queue.
+    Outbound,
+    /// The parts queue.
+    Parts,
+}
+
+impl<G> Worker<G> {
+    /// Returns the queue that a batch came from: an event source mapping has one queue. Records of any queue but the
+    /// parts queue are taken for those of the outbound queue.
+    pub(crate) fn origin(&self, event: &SqsEvent) -> Origin {
+        let is_parts = |arn: &String| self.parts.as_ref().is_some_and(|parts| parts.has_arn(arn));
+        match event.records.iter().all(|record| record.queue_arn.as_ref().is_some_and(is_parts)) {
+            true => Origin::Parts,
+            false => Origin::Outbound,
+        }
+    }
+
+    /// Returns a queue. Without a parts queue, the outbound queue has the parts, too.
+    pub(crate) fn queue(&self, origin: Origin) -> &Queue {
+        match origin {
+            Origin::Outbound => &self.outbound,
+            Origin::Parts => self.parts.as_ref().unwrap_or(&self.outbound),
+        }
+    }
 }

@@ -21,6 +21,8 @@ pub struct SqsRecord {
     pub message_id: Option<String>,
     /// The handle for `ChangeMessageVisibility`. Never empty.
     pub receipt_handle: Option<String>,
+    /// The ARN of the queue that the record is from.
+    pub queue_arn: Option<String>,
     /// The body.
     pub body: Body,
     /// The system attributes, those that are strings or numbers.
@@ -56,14 +58,17 @@ struct Whole {
     receipt_handle: String,
     body: String,
     attributes: HashMap<String, String>,
+    #[serde(default, rename = "eventSourceARN")]
+    queue_arn: Option<String>,
 }
 
 impl SqsRecord {
     fn read(json: &RawValue) -> Self {
         let record = match read::<Whole>(json) {
-            Some(Whole { message_id, receipt_handle, body, attributes }) => Self {
+            Some(Whole { message_id, receipt_handle, body, attributes, queue_arn }) => Self {
                 message_id: Some(message_id),
                 receipt_handle: Some(receipt_handle),
+                queue_arn,
                 body: Body::Text(body),
                 attributes,
             },
@@ -83,6 +88,7 @@ impl SqsRecord {
         Self {
             message_id: record.field("messageId"),
             receipt_handle: record.field("receiptHandle"),
+            queue_arn: record.field("eventSourceARN"),
             body: record.field("body").map_or_else(|| Body::Unreadable(json.get().to_owned()), Body::Text),
             attributes: attributes
                 .filter_map(|(name, value)| Some((name.into_owned(), scalar(value)?)))
@@ -152,8 +158,7 @@ mod tests {
         );
         let lists =
             json!({"trace": {"stringValue": "1", "stringListValues": null, "binaryListValues": null}});
-        for unused in ["messageAttributes", "md5OfBody", "eventSource", "eventSourceARN", "awsRegion", "new"]
-        {
+        for unused in ["messageAttributes", "md5OfBody", "eventSource", "awsRegion", "new"] {
             for value in [json!(null), json!(7), json!([{}]), json!({"a": null}), json!("x"), lists.clone()] {
                 let read = event(&json!([record(&[(unused, value.clone())])])).records;
                 assert_eq!(read, std::slice::from_ref(&expected), "{unused}: {value}");
@@ -166,6 +171,17 @@ mod tests {
             serde_json::from_str::<SqsEvent>(&format!("{{\"Records\":[{huge}]}}")).unwrap().records,
             [expected]
         );
+    }
+
+    #[test]
+    fn queue_is_unknown_without_its_arn() {
+        let arn = |value: Value| event(&json!([record(&[("eventSourceARN", value)])])).records.remove(0);
+        let known = arn(json!("arn:aws:sqs:eu-central-1:123456789012:parts"));
+        assert_eq!(known.queue_arn.as_deref(), Some("arn:aws:sqs:eu-central-1:123456789012:parts"));
+        for unknown in [json!(null), json!(7), json!({})] {
+            let unknown = arn(unknown);
+            assert_eq!(unknown, SqsRecord { queue_arn: None, ..known.clone() });
+        }
     }
 
     #[test]

@@ -104,6 +104,7 @@ run "variables_reach_function_environment" {
     max_age_seconds             = 600
     max_payload_bytes           = 32768
     mailbox                     = true
+    parts_percent               = 50
     receipts                    = true
   }
 

@@ -14,7 +14,7 @@ variables {
 
 run "protected_deployment_is_applied" {
   assert {
-    condition     = { for key, guard in terraform_data.guard : key => guard.output } == { outbound = { name = "streamer-outbound", protected = true }, dead_letter = { name = "streamer-dead-letters", protected = true }, table = { name = "streamer_connections", protected = true }, mailbox = { name = "streamer_mailbox", protected = true }, receipts = { name = "streamer-receipts", protected = true } }
+    condition     = { for key, guard in terraform_data.guard : key => guard.output if guard.output.name != null } == { outbound = { name = "streamer-outbound", protected = true }, dead_letter = { name = "streamer-dead-letters", protected = true }, table = { name = "streamer_connections", protected = true }, mailbox = { name = "streamer_mailbox", protected = true }, receipts = { name = "streamer-receipts", protected = true } }
     error_message = "guard: ${jsonencode(terraform_data.guard)}"
   }
 }
@@ -56,7 +56,7 @@ run "abandon_lifts_protection_by_name" {
   }
 
   assert {
-    condition     = { for key, guard in terraform_data.guard : key => guard.output.protected } == { outbound = false, dead_letter = false, table = true, mailbox = true, receipts = true } && aws_dynamodb_table.connections[0].deletion_protection_enabled && aws_dynamodb_table.mailbox[0].deletion_protection_enabled
+    condition     = { for key, guard in terraform_data.guard : key => guard.output.protected } == { outbound = false, parts = false, dead_letter = false, table = true, mailbox = true, receipts = true } && aws_dynamodb_table.connections[0].deletion_protection_enabled && aws_dynamodb_table.mailbox[0].deletion_protection_enabled
     error_message = "guard: ${jsonencode(terraform_data.guard)}"
   }
 }
@@ -139,7 +139,7 @@ run "abandoned_deployment_is_renamed" {
   }
 
   assert {
-    condition     = { for key, guard in terraform_data.guard : key => guard.output } == { outbound = { name = "chat-outbound.fifo", protected = true }, dead_letter = { name = "chat-dead-letters.fifo", protected = true }, table = { name = "chat_connections", protected = true }, mailbox = { name = "chat_mailbox", protected = true }, receipts = { name = "chat-receipts", protected = true } }
+    condition     = { for key, guard in terraform_data.guard : key => guard.output if guard.output.name != null } == { outbound = { name = "chat-outbound.fifo", protected = true }, dead_letter = { name = "chat-dead-letters.fifo", protected = true }, table = { name = "chat_connections", protected = true }, mailbox = { name = "chat_mailbox", protected = true }, receipts = { name = "chat-receipts", protected = true } }
     error_message = "guard: ${jsonencode(terraform_data.guard)}"
   }
 }

@@ -22,6 +22,18 @@ pub fn is_fifo(queue: &str) -> bool {
     queue.ends_with(FIFO_SUFFIX)
 }
 
+/// Returns whether an ARN is that of the queue at a URL. Both end with the account and the queue's name, whichever endpoint
+/// the URL has.
+#[must_use]
+pub fn is_arn_of(arn: &str, url: &str) -> bool {
+    let ends = |text: &str, separator| {
+        let mut ends = text.trim_end_matches('/').rsplit(separator).take(2).map(str::to_owned);
+        Some((ends.next()?, ends.next()?))
+    };
+    let queue = ends(url, '/');
+    queue.is_some() && queue == ends(arn, ':')
+}
+
 /// Returns a builder for an entry of a `SendMessageBatch` call, with the message group and the X-Ray trace header of
 /// the message, if it has them.
 ///

@@ -15,7 +15,7 @@ use futures::future::join_all;
 use streamer_environment::aws::cause;
 use streamer_message::{
     Limit, MessageId, limits, pack,
-    sqs::{batch_entry, is_final, is_refusal},
+    sqs::{batch_entry, is_arn_of, is_final, is_refusal},
 };
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
@@ -76,6 +76,12 @@ impl Queue {
         let url = url.into();
         let config = client.config().to_builder().retry_config(RetryConfig::disabled());
         Self { client: Client::from_conf(config.build()), kind: QueueKind::of_url(&url), url }
+    }
+
+    /// Returns whether this is the queue with an ARN.
+    #[must_use]
+    pub fn has_arn(&self, arn: &str) -> bool {
+        is_arn_of(arn, &self.url)
     }
 
     /// Sends messages, and returns the indexes of those that SQS did not confirm by `until` or refused, or that it would

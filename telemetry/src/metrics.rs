@@ -70,7 +70,7 @@ pub mod metric {
     pub const EXHAUSTED: Metric = count("Exhausted");
     /// Records without a valid message. A record that the dead-letter queue does not accept counts at each receive.
     pub const POISON: Metric = count("Poison");
-    /// Pairs that were handed back to the outbound queue.
+    /// Pairs that were handed back to the queue that they came from.
     pub const HANDED_BACK: Metric = count("HandedBack");
     /// Pairs whose delivery fails: the eighth try failed, or the message ended undelivered by then. Each counts once.
     pub const UNDELIVERED: Metric = count("Undelivered");
@@ -97,10 +97,14 @@ pub mod metric {
     pub const RETRIES: Metric = count("Retries");
     /// Time from a message's creation to its post. If its id does not contain the creation time, time from its sending.
     pub const DELIVERY_LATENCY: Metric = time("DeliveryLatency");
+    /// The same for the parts of large audiences that came from the parts queue, in place of `DeliveryLatency`.
+    pub const PART_LATENCY: Metric = time("PartLatency");
     /// Duration of a post until its response, whatever the status, or until its timeout.
     pub const POST_LATENCY: Metric = time("PostLatency");
     /// Time from a message's sending to the start of the invocation that received it.
     pub const QUEUE_AGE: Metric = time("QueueAge");
+    /// The same for messages on the parts queue, in place of `QueueAge`.
+    pub const PART_QUEUE_AGE: Metric = time("PartQueueAge");
     /// Duration of an append of a batch's messages to one user's stream.
     pub const MAILBOX_APPEND_LATENCY: Metric = time("MailboxAppendLatency");
     /// Numbers in users' streams that another worker took first. Each costs a write.
@@ -143,7 +147,7 @@ pub mod metric {
     pub const PAGE_LATENCY: Metric = time("PageLatency");
 
     /// Every metric.
-    pub const ALL: [Metric; 44] = [
+    pub const ALL: [Metric; 46] = [
         DELIVERED,
         GONE,
         EXPIRED,
@@ -166,8 +170,10 @@ pub mod metric {
         CONCURRENCY_UTILIZATION,
         RETRIES,
         DELIVERY_LATENCY,
+        PART_LATENCY,
         POST_LATENCY,
         QUEUE_AGE,
+        PART_QUEUE_AGE,
         MAILBOX_APPEND_LATENCY,
         MAILBOX_COLLISIONS,
         RECEIPTS,

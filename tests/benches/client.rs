@@ -61,6 +61,7 @@ pub(crate) async fn run(name: &str, endpoint: &str, number: usize) -> anyhow::Re
                 endpoints: endpoint.into(),
                 mailbox: None,
                 outbound: Queue::new(aws_sdk_sqs::Client::new(&aws), "http://127.0.0.1:9/"),
+                parts: None,
                 dead_letters: Queue::new(aws_sdk_sqs::Client::new(&aws), "http://127.0.0.1:9/"),
                 receipts: ReceiptsQueue::new(None, "test"),
                 policy: POLICY,

@@ -20,6 +20,7 @@ mod model;
 mod null_fields;
 mod outage;
 mod outcomes;
+mod parts;
 mod receipts;
 mod retries;
 mod settling;

@@ -54,6 +54,8 @@ async fn tenants_receive_only_their_own_messages() -> anyhow::Result<()> {
     assert!(kills > 0, "no worker was running");
     // A message of another tenant could still be on the queue.
     eventually("the queue is empty", async || stack.is_empty(&stack.deployed.queue_url).await).await?;
+    let parts = &stack.deployed.parts_queue_url;
+    eventually("the parts queue is empty", async || stack.is_empty(parts).await).await?;
     while let Some((index, text)) = arrivals.try_next() {
         assert!(is_for_tenant(index, &text), "{} received {text}", tenants[index]);
         *counts.entry((index, text)).or_default() += 1;

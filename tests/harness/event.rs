@@ -11,6 +11,9 @@ pub fn epoch() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_millis(EPOCH_MILLIS)
 }
 
+/// The ARN of the outbound queue in these tests.
+pub const OUTBOUND_ARN: &str = "arn:aws:sqs:eu-central-1:123456789012:outbound";
+
 /// [`epoch`] in milliseconds.
 pub const EPOCH_MILLIS: u64 = 1_764_000_000_000;
 
@@ -18,6 +21,13 @@ pub const EPOCH_MILLIS: u64 = 1_764_000_000_000;
 pub fn batch<B: Into<String>>(bodies: impl IntoIterator<Item = B>) -> SqsEvent {
     let records = bodies.into_iter().enumerate().map(|(index, body)| record(index, body.into()));
     SqsEvent { records: records.collect() }
+}
+
+/// Builds the event of a batch that came from the queue with this ARN.
+pub fn batch_from<B: Into<String>>(arn: &str, bodies: impl IntoIterator<Item = B>) -> SqsEvent {
+    let mut event = batch(bodies);
+    event.records.iter_mut().for_each(|record| record.queue_arn = Some(arn.to_owned()));
+    event
 }
 
 /// Builds a record with this body, received for the first time at [`epoch`].
@@ -31,6 +41,7 @@ pub fn record(index: usize, body: String) -> SqsRecord {
     SqsRecord {
         message_id: Some(format!("record-{index}")),
         receipt_handle: Some(format!("receipt-{index}")),
+        queue_arn: Some(OUTBOUND_ARN.to_owned()),
         body: Body::Text(body),
         attributes: attributes.map(|(name, value)| (name.to_owned(), value)).into(),
     }
@@ -54,7 +65,7 @@ pub fn batch_json<B: Into<String>>(bodies: impl IntoIterator<Item = B>) -> Value
             "messageAttributes": {},
             "md5OfBody": "00000000000000000000000000000000",
             "eventSource": "aws:sqs",
-            "eventSourceARN": "arn:aws:sqs:eu-central-1:123456789012:outbound",
+            "eventSourceARN": record.queue_arn,
             "awsRegion": "eu-central-1",
         })
     };

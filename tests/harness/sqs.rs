@@ -28,6 +28,8 @@ pub struct Sqs {
     fifo: bool,
     max_receives: u32,
     began: Instant,
+    /// The ARN in its records.
+    arn: Option<String>,
     state: Arc<Mutex<State>>,
 }
 
@@ -58,7 +60,13 @@ impl Sqs {
     #[must_use]
     pub fn new(fifo: bool) -> Self {
         let max_receives = if fifo { 1000 } else { 10 };
-        Self { fifo, max_receives, began: Instant::now(), state: Arc::default() }
+        Self { fifo, max_receives, began: Instant::now(), arn: None, state: Arc::default() }
+    }
+
+    /// Names the queue in its records.
+    #[must_use]
+    pub fn named(self, arn: &str) -> Self {
+        Self { arn: Some(arn.to_owned()), ..self }
     }
 
     /// Returns the wall-clock time.
@@ -186,6 +194,7 @@ impl Sqs {
         SqsRecord {
             message_id: Some(message.id.to_string()),
             receipt_handle: Some(message.id.to_string()),
+            queue_arn: self.arn.clone(),
             body: Body::Text(message.body.clone()),
             attributes: attributes.map(|(name, value)| (name.to_owned(), value)).into(),
         }

@@ -33,6 +33,9 @@ pub const POLICY: Policy = Policy {
     max_age: Duration::from_secs(7800),
 };
 
+/// The ARN of the parts queue in these tests.
+pub const PARTS_ARN: &str = "arn:aws:sqs:eu-central-1:123456789012:parts";
+
 /// The management endpoint in these tests.
 pub const ENDPOINT: &str = "https://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com/production";
 
@@ -119,6 +122,7 @@ impl<G: Gateway> Rig<G> {
             table: Some(table.client()),
             mailbox: None,
             outbound: queue(&outbound, "outbound"),
+            parts: None,
             dead_letters: queue(&dead_letters, "dead-letters"),
             receipts: receipts_queue(&receipts),
             policy: Policy { queue_kind, ..POLICY },
@@ -191,6 +195,11 @@ impl<G: Gateway> Rig<G> {
     #[must_use]
     pub fn handed_back(&self) -> Vec<Sent> {
         self.outbound.entries().into_iter().map(Sent::from).collect()
+    }
+
+    /// Sends parts to a queue of their own, whose ARN is [`PARTS_ARN`].
+    pub fn set_parts(&mut self, parts: &QueueDouble) {
+        self.worker.parts = Some(Queue::new(parts.client(), "https://sqs.example.com/123456789012/parts"));
     }
 
     /// Replaces the receipts queue.

@@ -57,6 +57,7 @@ async fn receive(sqs: &Client, url: &str, number: usize) -> anyhow::Result<SqsEv
             event.records.push(SqsRecord {
                 message_id: message.message_id,
                 receipt_handle: message.receipt_handle,
+                queue_arn: None,
                 body: Body::Text(message.body.unwrap_or_default()),
                 attributes: system.chain(own).collect(),
             });

@@ -54,7 +54,7 @@ pub fn shell_lines(deployed: &Deployed) -> String {
     variables(deployed).map(|(name, value)| format!("export {name}={}\n", quoted(value))).concat()
 }
 
-fn variables(deployed: &Deployed) -> [(&'static str, &str); 13] {
+fn variables(deployed: &Deployed) -> [(&'static str, &str); 14] {
     [
         ("AWS_ENDPOINT_URL", &deployed.endpoint_url),
         (ENDPOINT_OF_STACK, &deployed.endpoint_url),
@@ -64,6 +64,7 @@ fn variables(deployed: &Deployed) -> [(&'static str, &str); 13] {
         ("AWS_SECRET_ACCESS_KEY", CREDENTIAL),
         ("AWS_EC2_METADATA_DISABLED", "true"),
         ("QUEUE_URL", &deployed.queue_url),
+        ("PARTS_QUEUE_URL", &deployed.parts_queue_url),
         ("DEAD_LETTER_QUEUE_URL", &deployed.dead_letter_queue_url),
         ("RECEIPTS_QUEUE_URL", &deployed.receipts_queue_url),
         ("CONNECTIONS_TABLE", &deployed.connections_table),

@@ -50,6 +50,8 @@ pub struct Deployment {
 /// The resources that the worker's environment variables name.
 struct WorkerConfig {
     queue_url: String,
+    /// `None` if parts are on the outbound queue.
+    parts_queue_url: Option<String>,
     /// `None` if the worker sends no receipts.
     receipts_queue_url: Option<String>,
     /// `None` if the worker delivers to connections only.
@@ -72,7 +74,7 @@ pub async fn read(
     let (now, previous) = (SystemTime::now(), previous.as_ref());
     let cloudwatch = CloudWatch::new(config);
     let (functions_status, worker_config) = read_functions(deployment, worker, &cloudwatch, now).await?;
-    let WorkerConfig { queue_url, receipts_queue_url, table, stage } = worker_config;
+    let WorkerConfig { queue_url, parts_queue_url, receipts_queue_url, table, stage } = worker_config;
 
     let sqs = aws_sdk_sqs::Client::new(config);
     let with_age = async |url: &str| {
@@ -80,6 +82,10 @@ pub async fn read(
         anyhow::Ok(Queue { oldest_seconds, ..read_queue(&sqs, url).await? })
     };
     let outbound = with_age(&queue_url).await?;
+    let parts = match &parts_queue_url {
+        Some(url) => Some(with_age(url).await?),
+        None => None,
+    };
     let receipts = match &receipts_queue_url {
         Some(url) => Some(with_age(url).await?),
         None => None,
@@ -98,6 +104,7 @@ pub async fn read(
         name: name.clone(),
         region: config.region().map(ToString::to_string).unwrap_or_default(),
         outbound,
+        parts,
         dead_letters,
         reasons,
         receipts,
@@ -177,6 +184,7 @@ impl WorkerConfig {
         };
         Ok(Self {
             queue_url: required("QUEUE_URL")?,
+            parts_queue_url: optional("PARTS_QUEUE_URL").filter(|url| !url.is_empty()),
             receipts_queue_url: optional("RECEIPTS_QUEUE_URL").filter(|url| !url.is_empty()),
             table: optional("CONNECTIONS_TABLE").filter(|name| !name.is_empty()),
             stage: optional("STAGE").unwrap_or_else(|| "local".to_owned()),

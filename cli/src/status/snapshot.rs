@@ -18,6 +18,8 @@ pub struct DeploymentStatus {
     pub(super) name: String,
     pub(super) region: String,
     pub(super) outbound: Queue,
+    /// `None` without a parts queue.
+    pub(super) parts: Option<Queue>,
     pub(super) dead_letters: Queue,
     /// Number of dead letters by reason.
     pub(super) reasons: BTreeMap<String, usize>,

@@ -38,6 +38,7 @@ impl DeploymentStatus {
         ]);
         let queues = [
             ("outbound", Some(&self.outbound)),
+            ("parts", self.parts.as_ref()),
             ("receipts", self.receipts.as_ref()),
             ("dead letters", Some(&self.dead_letters)),
         ];
@@ -112,6 +113,7 @@ mod tests {
             region: "us-east-1".to_owned(),
             outbound: queue.clone(),
             dead_letters: queue.clone(),
+            parts: None,
             receipts: Some(queue),
             reasons: BTreeMap::from([("crashed_or_throttled".to_owned(), 1000)]),
             connections: Some(5),
@@ -140,6 +142,13 @@ mod tests {
         let (with, without) = (status(), DeploymentStatus { receipts: None, ..status() });
         assert_eq!(first_words(&with)[..4], ["QUEUE", "outbound", "receipts", "dead"]);
         assert_eq!(first_words(&without)[..3], ["QUEUE", "outbound", "dead"]);
+    }
+
+    #[test]
+    fn parts_have_a_row_with_a_queue() {
+        let with = DeploymentStatus { parts: Some(Queue::default()), ..status() };
+        let rows = |status: &DeploymentStatus| status.queue_lines(None).join("\n").matches("parts").count();
+        assert_eq!((rows(&with), rows(&status())), (1, 0));
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use streamer_message::ReceiptTally;
 use streamer_tests::{
     doubles::Crowd,
-    event::{EPOCH_MILLIS, batch},
-    worker::Sent,
+    event::{EPOCH_MILLIS, OUTBOUND_ARN, batch, batch_from},
+    worker::{PARTS_ARN, Sent},
 };
 
 use super::*;
@@ -18,24 +18,32 @@ struct Delivered {
     posts: BTreeMap<String, usize>,
 }
 
-/// Invokes workers until no message is left. Each batch for which `is_killed` returns true is delivered again, because
+/// Invokes workers until no message is left on the outbound queue and, with `has_parts_queue`, the parts queue. Each batch for which `is_killed` returns true is delivered again, because
 /// its worker is killed before it acknowledges the messages.
 async fn drain(
     crowd: &Crowd,
     body: String,
     outbound: impl Fn() -> QueueDouble,
+    has_parts_queue: bool,
     mut is_killed: impl FnMut() -> bool,
 ) -> anyhow::Result<Delivered> {
-    let (mut unread, mut delivered, mut invocations) = (vec![body], Delivered::default(), 0);
-    while let Some(body) = unread.pop() {
+    let mut unread = vec![(OUTBOUND_ARN, body)];
+    let (mut delivered, mut invocations) = (Delivered::default(), 0);
+    while let Some((arn, body)) = unread.pop() {
         let gateway = MemoryGateway::always(status(200));
         let mut rig = Rig::on(gateway, TableDouble::default(), outbound(), QueueDouble::taking());
         rig.worker.table = Some(crowd.client());
-        let reported = rig.invoke(batch([body.clone()])).await?;
-        if !reported.is_empty() || is_killed() {
-            unread.push(body);
+        let parts = outbound();
+        if has_parts_queue {
+            rig.set_parts(&parts);
         }
-        unread.extend(rig.outbound.taken().into_iter().map(|entry| Sent::from(entry).body));
+        let reported = rig.invoke(batch_from(arn, [body.clone()])).await?;
+        if !reported.is_empty() || is_killed() {
+            unread.push((arn, body));
+        }
+        for (arn, queue) in [(OUTBOUND_ARN, &rig.outbound), (PARTS_ARN, &parts)] {
+            unread.extend(queue.taken().into_iter().map(|entry| (arn, Sent::from(entry).body)));
+        }
         delivered.receipts.extend(rig.receipts());
         for post in rig.worker.gateway.posts() {
             *delivered.posts.entry(post.connection).or_default() += 1;
@@ -59,7 +67,8 @@ fn to_tenant() -> String {
 #[tokio::test(start_paused = true)]
 async fn parts_of_a_tenant_add_up() -> anyhow::Result<()> {
     let crowd = Crowd::new([("acme", 1234)]);
-    let Delivered { receipts, posts } = drain(&crowd, to_tenant(), QueueDouble::taking, || false).await?;
+    let Delivered { receipts, posts } =
+        drain(&crowd, to_tenant(), QueueDouble::taking, true, || false).await?;
     let tally = tally_of(&receipts);
     assert!(tally.is_complete(), "{receipts:?}");
     assert_eq!(tally.connections(), counts([(ReceiptOutcome::Delivered, posts.len() as u64)]));
@@ -79,7 +88,7 @@ async fn parts_of_a_tenant_add_up() -> anyhow::Result<()> {
 async fn parts_of_a_large_user_add_up() -> anyhow::Result<()> {
     let crowd = Crowd::new([("acme#anna", 5000)]).paged(50, Duration::from_millis(400));
     let body = asking(message_to_anna("m"));
-    let Delivered { receipts, posts } = drain(&crowd, body, QueueDouble::taking, || false).await?;
+    let Delivered { receipts, posts } = drain(&crowd, body, QueueDouble::taking, true, || false).await?;
     let tally = tally_of(&receipts);
     assert!(tally.is_complete(), "{receipts:?}");
     assert_eq!(posts.len(), 5000);
@@ -100,7 +109,7 @@ async fn parts_add_up_whatever_fails() -> anyhow::Result<()> {
             true => ("acme", 3000, to_tenant()),
             false => ("acme#anna", 2500, asking(message_to_anna("m"))),
         };
-        let page = random.usize(20..300);
+        let (page, has_parts_queue) = (random.usize(20..300), random.bool());
         let crowd = Crowd::new([(audience, random.usize(1..most))]).paged(page, Duration::ZERO);
         let failing = std::cell::RefCell::new(fastrand::Rng::with_seed(seed));
         let outbound = || {
@@ -111,7 +120,8 @@ async fn parts_add_up_whatever_fails() -> anyhow::Result<()> {
                 _ => streamer_tests::doubles::Entry::Taken,
             })
         };
-        let Delivered { receipts, posts } = drain(&crowd, body, outbound, || random.u8(..5) == 0).await?;
+        let Delivered { receipts, posts } =
+            drain(&crowd, body, outbound, has_parts_queue, || random.u8(..5) == 0).await?;
         let tally = tally_of(&receipts);
         assert!(tally.is_complete(), "seed {seed}: {receipts:?}");
         let expected = match posts.len() {

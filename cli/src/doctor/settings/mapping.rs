@@ -6,7 +6,9 @@ use aws_sdk_lambda::{
 };
 use serde_json::json;
 
-use super::{Rule, Unread, queue::is_arn_of, read};
+use streamer_message::sqs::is_arn_of;
+
+use super::{Rule, Unread, read};
 use crate::doctor::{Check, Subject};
 
 /// Maximum number of pages of mappings, 100 each.
@@ -127,7 +129,28 @@ pub(super) fn checks(subject: &Subject, mappings: Result<&Mappings, &Unread>) ->
         limited(mapping),
         rate(concurrency(mapping), posts, subject.is_local),
         filter(mapping),
+        parts(&mappings.worker, subject.variable("PARTS_QUEUE_URL")),
     ]
+}
+
+/// Without the mapping, the parts of large audiences wait on their queue.
+fn parts(mappings: &[Mapping], queue_url: Option<&str>) -> Check {
+    let rule = Rule::new(
+        "mapping.parts",
+        "one enabled mapping from the queue in PARTS_QUEUE_URL, to the worker, with ReportBatchItemFailures",
+        "create the mapping (`terraform apply` does): messages for large audiences wait on the parts queue",
+    );
+    let Some(queue_url) = queue_url else { return rule.skipped("the worker has no parts queue") };
+    let is_of_parts =
+        |mapping: &&Mapping| mapping.event_source_arn().is_some_and(|arn| is_arn_of(arn, queue_url));
+    let of_parts: Vec<_> = mappings.iter().filter(is_of_parts).collect();
+    let [mapping] = of_parts.as_slice() else { return rule.failed(format!("mappings: {}", of_parts.len())) };
+    let state = mapping.state().unwrap_or("unknown");
+    let reports = mapping.function_response_types().contains(&FunctionResponseType::ReportBatchItemFailures);
+    match reports {
+        true => rule.require(!matches!(state, "Disabled" | "Disabling" | "Deleting"), state),
+        false => rule.failed("no ReportBatchItemFailures"),
+    }
 }
 
 /// Another consumer of the outbound queue takes messages that no client then receives.
@@ -267,6 +290,19 @@ mod tests {
     fn of(worker: Vec<Mapping>, queue: Vec<Mapping>) -> Check {
         let queue_url = "https://sqs.eu-central-1.amazonaws.com/123456789012/streamer-outbound".to_owned();
         exists(&Mappings { queue_url, worker, queue }, "streamer-delivery")
+    }
+
+    #[test]
+    fn parts_queue_needs_its_mapping() {
+        let url = "https://sqs.eu-central-1.amazonaws.com/123456789012/streamer-parts";
+        let of_parts = || mapping().event_source_arn(QUEUE.replace("outbound", "parts")).state("Enabled");
+        let reports = || of_parts().function_response_types(FunctionResponseType::ReportBatchItemFailures);
+        let verdict = |mappings: Vec<Mapping>, url| parts(&mappings, url).verdict;
+        assert_eq!(verdict(Vec::new(), None), Verdict::Skipped);
+        assert_eq!(verdict(vec![mapping().build(), reports().build()], Some(url)), Verdict::Ok);
+        assert_eq!(verdict(vec![mapping().build()], Some(url)), Verdict::Failed);
+        assert_eq!(verdict(vec![of_parts().build()], Some(url)), Verdict::Failed);
+        assert_eq!(verdict(vec![reports().state("Disabled").build()], Some(url)), Verdict::Failed);
     }
 
     #[test]

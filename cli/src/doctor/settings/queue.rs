@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use aws_sdk_lambda::types::EventSourceMappingConfiguration;
 use aws_sdk_sqs::{Client, types::QueueAttributeName as Name};
 use serde::Deserialize;
-use streamer_message::sqs::FIFO_SUFFIX;
+use streamer_message::sqs::{FIFO_SUFFIX, is_arn_of};
 
 use super::{Rule, Unread, policy, read};
 use crate::doctor::{Check, Subject};
@@ -74,18 +74,6 @@ pub(super) async fn read_variable(
     let get = sqs.get_queue_attributes().queue_url(url).attribute_names(Name::All);
     let answer = read("sqs:GetQueueAttributes", &format!("queue {url}"), get.send()).await?;
     Ok(Attributes { url: url.to_owned(), values: answer.attributes.unwrap_or_default() })
-}
-
-/// Returns account and name of the queue at a URL, which are the end of its ARN, too.
-pub(super) fn identity(url: &str) -> Option<(&str, &str)> {
-    let mut parts = url.trim_end_matches('/').rsplit('/');
-    let name = parts.next()?;
-    Some((parts.next()?, name))
-}
-
-/// Returns whether an ARN is that of the queue at a URL.
-pub(super) fn is_arn_of(arn: &str, url: &str) -> bool {
-    identity(url).is_some_and(|(account, name)| arn.ends_with(&format!(":{account}:{name}")))
 }
 
 /// Returns the checks of the outbound queue, which `mapping` reads from.

@@ -26,7 +26,8 @@ const NUMBERS: [(&str, RangeInclusive<u64>); 9] = [
 ];
 
 /// Variables with an http or https URL.
-const URLS: [&str; 4] = ["DEAD_LETTER_QUEUE_URL", "QUEUE_URL", "RECEIPTS_QUEUE_URL", "WEBSOCKET_ENDPOINT"];
+const URLS: [&str; 5] =
+    ["DEAD_LETTER_QUEUE_URL", "PARTS_QUEUE_URL", "QUEUE_URL", "RECEIPTS_QUEUE_URL", "WEBSOCKET_ENDPOINT"];
 
 /// Variables without which a function does not start.
 const REQUIRED: [(&str, &[&str]); 2] = [

@@ -8,7 +8,7 @@ use aws_sdk_lambda::{
     types::{Architecture, Environment, FunctionCode, FunctionResponseType, Runtime, ScalingConfig},
 };
 
-use super::deployer::Deployer;
+use super::{deployer::Deployer, storage::Queues};
 use crate::{
     package,
     spec::{Function, Mapping, Pace},
@@ -60,9 +60,10 @@ impl Deployer<'_> {
         let arn = self.create(name, binaries.zip(&function.package)?, settings).await?;
         let mapping = &self.spec.mapping;
         if *name == mapping.function {
-            // Reserved concurrency prevents throttling: SQS counts the receives of throttled invocations, too.
+            // Reserved concurrency for both mappings prevents throttling: SQS counts the receives of throttled invocations,
+            // too.
             let put = self.lambda.put_function_concurrency().function_name(self.spec.function_name(name));
-            put.reserved_concurrent_executions(maximum_concurrency(mapping)).send().await?;
+            put.reserved_concurrent_executions(2 * maximum_concurrency(mapping)).send().await?;
         }
         Ok(arn)
     }
@@ -105,8 +106,20 @@ impl Deployer<'_> {
         created.function_arn.context("the response has no function ARN")
     }
 
-    /// Creates the event source mapping and returns its id.
-    pub(super) async fn create_mapping(&self, queue_arn: &str, function_arn: &str) -> anyhow::Result<String> {
+    /// Creates the event source mappings from the outbound queue and the parts queue, and returns their ids.
+    pub(super) async fn create_mappings(
+        &self,
+        queues: &Queues,
+        function_arn: &str,
+    ) -> anyhow::Result<Vec<String>> {
+        let mut ids = vec![self.create_mapping(&queues.outbound_arn, function_arn).await?];
+        if let Some((_, parts_arn)) = &queues.parts {
+            ids.push(self.create_mapping(parts_arn, function_arn).await?);
+        }
+        Ok(ids)
+    }
+
+    async fn create_mapping(&self, queue_arn: &str, function_arn: &str) -> anyhow::Result<String> {
         let mapping = &self.spec.mapping;
         let scaling = ScalingConfig::builder().maximum_concurrency(maximum_concurrency(mapping)).build();
         let created = self

@@ -43,6 +43,9 @@ pub struct Deployed {
     pub management_endpoint: String,
     /// URL of the outbound queue.
     pub queue_url: String,
+    /// URL of the parts queue.
+    #[serde(default)]
+    pub parts_queue_url: String,
     /// URL of the dead-letter queue.
     pub dead_letter_queue_url: String,
     /// URL of the receipts queue.
@@ -56,7 +59,7 @@ pub struct Deployed {
     #[serde(skip)]
     api_id: String,
     #[serde(skip)]
-    mapping_id: String,
+    mapping_ids: Vec<String>,
 }
 
 /// Queues with a worker of their own.
@@ -114,7 +117,7 @@ pub async fn deploy(config: &SdkConfig, input: DeployInput<'_>) -> anyhow::Resul
     let management_origin = overrides.management_origin.as_deref().unwrap_or(endpoint_url);
     let management_endpoint = format!("{management_origin}/{path}");
 
-    let values = BTreeMap::from([
+    let mut values = BTreeMap::from([
         ("connections_table", spec.table.name.as_str()),
         ("dead_letter_queue_url", queues.dead_letter_url.as_str()),
         ("jwt_issuers", ISSUER),
@@ -125,6 +128,7 @@ pub async fn deploy(config: &SdkConfig, input: DeployInput<'_>) -> anyhow::Resul
         ("receipts_queue_url", queues.receipts_url.as_str()),
         ("stage", STAGE),
     ]);
+    values.extend(queues.parts.iter().map(|(url, _)| ("parts_queue_url", url.as_str())));
     let creating = spec.functions.iter().map(async |(name, function)| {
         let arn = deployer.create_function(name, function, &values, binaries).await;
         let arn = arn.with_context(|| format!("cannot create the function `{name}`"))?;
@@ -136,10 +140,8 @@ pub async fn deploy(config: &SdkConfig, input: DeployInput<'_>) -> anyhow::Resul
 
     deployer.create_routes(&api, &region, &functions).await.context("cannot create the routes")?;
     let worker = functions.get(&spec.mapping.function).context("infra/stack.json maps no function")?;
-    let mapping_id = deployer
-        .create_mapping(&queues.outbound_arn, worker)
-        .await
-        .context("cannot create the event source mapping")?;
+    let mapping_ids =
+        deployer.create_mappings(&queues, worker).await.context("cannot create the event source mappings")?;
 
     Ok(Deployed {
         endpoint_url: endpoint_url.to_owned(),
@@ -147,13 +149,14 @@ pub async fn deploy(config: &SdkConfig, input: DeployInput<'_>) -> anyhow::Resul
         websocket_url: format!("{}/{path}", endpoint_url.replacen("http", "ws", 1)),
         management_endpoint: management_endpoint.clone(),
         queue_url: queues.outbound_url.clone(),
+        parts_queue_url: queues.parts.map(|(url, _)| url).unwrap_or_default(),
         dead_letter_queue_url: queues.dead_letter_url.clone(),
         receipts_queue_url: queues.receipts_url.clone(),
         connections_table: spec.table.name.clone(),
         mailbox_table: spec.mailbox.name.clone(),
         functions: functions.into_keys().map(|name| (name.clone(), spec.function_name(&name))).collect(),
         api_id: api,
-        mapping_id,
+        mapping_ids,
     })
 }
 
@@ -173,9 +176,9 @@ pub async fn deploy_delivery(
     let (table, mailbox) = (spec.table.name.clone(), spec.mailbox.name.clone());
     spec.rename(suffix);
     let deployer = Deployer::new(config, &spec, overrides);
-    let Queues { outbound_url, outbound_arn, dead_letter_url, receipts_url } =
-        deployer.create_queues().await.context("cannot create the queues")?;
-    let values = BTreeMap::from([
+    let queues = deployer.create_queues().await.context("cannot create the queues")?;
+    let Queues { outbound_url, outbound_arn: _, parts, dead_letter_url, receipts_url } = &queues;
+    let mut values = BTreeMap::from([
         ("connections_table", table.as_str()),
         ("dead_letter_queue_url", dead_letter_url.as_str()),
         ("mailbox_table", mailbox.as_str()),
@@ -184,15 +187,16 @@ pub async fn deploy_delivery(
         ("receipts_queue_url", receipts_url.as_str()),
         ("stage", STAGE),
     ]);
+    values.extend(parts.iter().map(|(url, _)| ("parts_queue_url", url.as_str())));
     let name = &spec.mapping.function;
     let worker = spec.functions.get(name).context("infra/stack.json maps no function")?;
     let arn = deployer.create_function(name, worker, &values, binaries).await;
     let arn = arn.context("cannot create the worker")?;
-    deployer.create_mapping(&outbound_arn, &arn).await.context("cannot create the event source mapping")?;
+    deployer.create_mappings(&queues, &arn).await.context("cannot create the event source mappings")?;
     Ok(Delivery {
-        queue_url: outbound_url,
-        dead_letter_queue_url: dead_letter_url,
-        receipts_queue_url: receipts_url,
+        queue_url: queues.outbound_url,
+        dead_letter_queue_url: queues.dead_letter_url,
+        receipts_queue_url: queues.receipts_url,
         function: spec.function_name(name),
     })
 }
@@ -203,8 +207,10 @@ pub async fn deploy_delivery(
 /// When a resource cannot be removed. The error names it; later resources are then left in place.
 pub async fn remove(config: &SdkConfig, deployed: &Deployed) -> anyhow::Result<()> {
     let lambda = aws_sdk_lambda::Client::new(config);
-    let mapping = lambda.delete_event_source_mapping().uuid(&deployed.mapping_id);
-    mapping.send().await.context("cannot remove the event source mapping")?;
+    for mapping in &deployed.mapping_ids {
+        let delete = lambda.delete_event_source_mapping().uuid(mapping);
+        delete.send().await.context("cannot remove an event source mapping")?;
+    }
     let api = aws_sdk_apigatewayv2::Client::new(config).delete_api().api_id(&deployed.api_id);
     api.send().await.context("cannot remove the WebSocket API")?;
     for function in deployed.functions.values() {
@@ -212,7 +218,8 @@ pub async fn remove(config: &SdkConfig, deployed: &Deployed) -> anyhow::Result<(
         delete.with_context(|| format!("cannot remove the function {function}"))?;
     }
     let sqs = aws_sdk_sqs::Client::new(config);
-    for queue in [&deployed.queue_url, &deployed.dead_letter_queue_url, &deployed.receipts_queue_url] {
+    let queues = [&deployed.queue_url, &deployed.dead_letter_queue_url, &deployed.receipts_queue_url];
+    for queue in queues.into_iter().chain(Some(&deployed.parts_queue_url).filter(|url| !url.is_empty())) {
         let delete = sqs.delete_queue().queue_url(queue).send().await;
         delete.with_context(|| format!("cannot remove the queue {queue}"))?;
     }

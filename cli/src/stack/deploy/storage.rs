@@ -18,6 +18,8 @@ use crate::spec;
 pub(super) struct Queues {
     pub outbound_url: String,
     pub outbound_arn: String,
+    /// URL and ARN of the parts queue. `None` beside a FIFO queue, whose worker makes no parts.
+    pub parts: Option<(String, String)>,
     pub dead_letter_url: String,
     pub receipts_url: String,
 }
@@ -68,9 +70,9 @@ impl Deployer<'_> {
         Ok(())
     }
 
-    /// Creates the dead-letter queue, the outbound queue and the receipts queue.
+    /// Creates the dead-letter queue, the outbound queue, the parts queue and the receipts queue.
     pub(super) async fn create_queues(&self) -> anyhow::Result<Queues> {
-        let spec::Queues { outbound, dead_letter, receipts } = &self.spec.queues;
+        let spec::Queues { outbound, parts, dead_letter, receipts } = &self.spec.queues;
         let fifo = self.overrides.fifo;
         let attributes =
             [(QueueAttributeName::MessageRetentionPeriod, dead_letter.retention_seconds.to_string())];
@@ -89,14 +91,19 @@ impl Deployer<'_> {
             (QueueAttributeName::MessageRetentionPeriod, outbound.retention_seconds.to_string()),
             (QueueAttributeName::RedrivePolicy, redrive.to_string()),
         ];
-        let (outbound_url, outbound_arn) = self.create_queue(&outbound.name, fifo, attributes).await?;
+        let (outbound_url, outbound_arn) =
+            self.create_queue(&outbound.name, fifo, attributes.clone()).await?;
+        let parts = match fifo {
+            true => None,
+            false => Some(self.create_queue(&parts.name, false, attributes).await?),
+        };
 
         let attributes = [
             (QueueAttributeName::VisibilityTimeout, receipts.visibility_timeout_seconds.to_string()),
             (QueueAttributeName::MessageRetentionPeriod, receipts.retention_seconds.to_string()),
         ];
         let (receipts_url, _) = self.create_queue(&receipts.name, false, attributes).await?;
-        Ok(Queues { outbound_url, outbound_arn, dead_letter_url, receipts_url })
+        Ok(Queues { outbound_url, outbound_arn, parts, dead_letter_url, receipts_url })
     }
 
     /// Creates a queue and returns its URL and ARN.
