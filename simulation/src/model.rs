@@ -112,7 +112,7 @@ pub struct Setup {
     pub window: Duration,
     /// Maximum concurrency of the mapping.
     pub concurrency: usize,
-    /// Maximum concurrency of a mapping for broadcasts and their parts alone, if they have a queue of their own.
+    /// Maximum concurrency of the parts queue's mapping. `None` if parts are on the outbound queue.
     pub parts_concurrency: Option<usize>,
     /// `MAX_POSTS_PER_SECOND` of an execution environment.
     pub pace: Option<u32>,

@@ -19,7 +19,8 @@ use delivery_worker::admission::Gate;
 use streamer_queue::Queue as WorkerQueue;
 use streamer_tests::{
     doubles::{Answer, CallsDouble, Crowd, QueueDouble, SentEntry, TableDouble, Told},
-    worker::Rig,
+    event::OUTBOUND_ARN,
+    worker::{PARTS_ARN, Rig},
 };
 use tokio::{runtime::Builder, task::LocalSet, time::sleep};
 
@@ -36,6 +37,10 @@ use crate::{
     report::Report,
 };
 
+/// The URLs of the queues whose ARNs the harness names.
+const OUTBOUND_URL: &str = "https://sqs.example.com/123456789012/outbound";
+const PARTS_URL: &str = "https://sqs.example.com/123456789012/parts";
+
 /// The tenant of all simulated connections.
 pub const TENANT: &str = "acme";
 
@@ -49,36 +54,32 @@ pub struct Producers {
 }
 
 impl Producers {
-    /// Puts a message on its queue.
+    /// Puts a message on the outbound queue.
     pub fn send(&self, body: String) {
-        self.queue(&body).send(body, 0);
-    }
-
-    fn queue(&self, body: &str) -> &Queue {
-        self.parts.as_ref().filter(|_| Note::is_broadcast(body)).unwrap_or(&self.outbound)
+        self.outbound.send(body, 0);
     }
 
     fn queues(&self) -> impl Iterator<Item = &Queue> {
         std::iter::once(&self.outbound).chain(&self.parts)
     }
+}
 
-    /// Returns a double of the queue behind the worker's calls.
-    fn double(&self) -> CallsDouble {
-        let producers = self.clone();
-        let script = move |_: usize, entries: &[SentEntry]| {
-            producers.outbound.count_call();
-            for entry in entries {
-                let seconds = entry.seconds.unwrap_or(0);
-                match &entry.receipt {
-                    // A standard queue's records are hidden only if SQS accepts no hand-back, which it does here.
-                    Some(receipt) => producers.outbound.hide(receipt, seconds),
-                    None => producers.queue(&entry.body).send(entry.body.clone(), seconds),
-                }
+/// Returns a double of a queue behind the worker's calls.
+fn double(queue: &Queue) -> CallsDouble {
+    let queue = queue.clone();
+    let script = move |_: usize, entries: &[SentEntry]| {
+        queue.count_call();
+        for entry in entries {
+            let seconds = entry.seconds.unwrap_or(0);
+            match &entry.receipt {
+                // A standard queue's records are hidden only if SQS accepts no hand-back, which it does here.
+                Some(receipt) => queue.hide(receipt, seconds),
+                None => queue.send(entry.body.clone(), seconds),
             }
-            Answer { after: SQS_CALL, what: Told::Entries(Vec::new()) }
-        };
-        CallsDouble::new(script).forgetting()
-    }
+        }
+        Answer { after: SQS_CALL, what: Told::Entries(Vec::new()) }
+    };
+    CallsDouble::new(script).forgetting()
 }
 
 /// Runs a load on a deployment with so many connections of [`TENANT`], until every message has completed.
@@ -108,8 +109,8 @@ async fn simulate<Load: Future<Output = ()>>(
     let account = Account::new(clock, Arc::clone(&setup), meter.clone(), seed);
     let query = QUERY + QUERY_CPU.div_f64(setup.cpu());
     let crowd = Crowd::new([(TENANT, connections)]).paged(usize::MAX, query);
-    let outbound = Queue::new(clock, seed + 1);
-    let parts = setup.parts_concurrency.map(|_| Queue::new(clock, seed + 2));
+    let outbound = Queue::new(clock, OUTBOUND_ARN, seed + 1);
+    let parts = setup.parts_concurrency.map(|_| Queue::new(clock, PARTS_ARN, seed + 2));
     let producers = Producers { clock, outbound, parts };
 
     let environments = environments(clock, &setup, &account, &meter, &producers, &crowd);
@@ -145,14 +146,18 @@ fn environments(
     producers: &Producers,
     crowd: &Crowd,
 ) -> impl Fn() -> (Rc<Rig<Line>>, Cpu) + 'static + use<> {
-    let (table, double) = (crowd.client(), producers.double().client());
+    let table = crowd.client();
+    let worker_queue = |queue: &Queue, url| WorkerQueue::new(double(queue).client(), url);
+    let outbound = worker_queue(&producers.outbound, OUTBOUND_URL);
+    let parts = producers.parts.as_ref().map(|parts| worker_queue(parts, PARTS_URL));
     let (setup, account, meter) = (Arc::clone(setup), account.clone(), meter.clone());
     let create = move |share: f64, pace: Option<u32>| {
         let cpu = Cpu::new(clock, share, meter.clone());
         let line = Line { account: account.clone(), cpu: cpu.clone() };
         let mut rig = Rig::on(line, TableDouble::default(), QueueDouble::taking(), QueueDouble::taking());
         rig.worker.table = Some(table.clone());
-        rig.worker.outbound = WorkerQueue::new(double.clone(), "https://sqs.example.com/outbound");
+        rig.worker.outbound = outbound.clone();
+        rig.worker.parts = parts.clone();
         rig.worker.gate = Gate::new(pace);
         (Rc::new(rig), cpu)
     };

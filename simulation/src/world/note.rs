@@ -53,12 +53,6 @@ impl Note {
         };
         Some(Self { kind, at: words.next()?.parse().ok()?, number: words.next()?.parse().ok()? })
     }
-
-    /// Returns whether an outbound message is a broadcast or a part of one.
-    #[must_use]
-    pub fn is_broadcast(body: &str) -> bool {
-        body.contains(r#""payload":"b "#)
-    }
 }
 
 #[cfg(test)]
@@ -71,8 +65,6 @@ mod tests {
             let note = Note { kind, at: 1234, number: 56 };
             let text = note.write();
             assert_eq!((text.len(), Note::read(&text.clone().into())), (BYTES, Some(note)));
-            let body = format!(r#"{{"version":1,"payload":{text}}}"#);
-            assert_eq!(Note::is_broadcast(&body), kind == Kind::Broadcast);
         }
         assert_eq!(Note::read(&Bytes::from_static(b"1")), None);
     }

@@ -17,6 +17,8 @@ use crate::{model::VISIBILITY, random::Random};
 #[derive(Clone)]
 pub struct Queue {
     clock: Clock,
+    /// Its ARN, which its records name.
+    arn: &'static str,
     state: Arc<Mutex<State>>,
     /// Wakes the mapping when a message arrives or an invocation ends.
     pub changed: Arc<Notify>,
@@ -56,7 +58,7 @@ pub struct Counts {
 impl Queue {
     /// Creates an empty queue.
     #[must_use]
-    pub fn new(clock: Clock, seed: u64) -> Self {
+    pub fn new(clock: Clock, arn: &'static str, seed: u64) -> Self {
         let state = State {
             random: Random::of(seed),
             next: 0,
@@ -65,7 +67,7 @@ impl Queue {
             visible: VecDeque::new(),
             counts: Counts::default(),
         };
-        Self { clock, state: Arc::new(Mutex::new(state)), changed: Arc::default() }
+        Self { clock, arn, state: Arc::new(Mutex::new(state)), changed: Arc::default() }
     }
 
     /// Puts a message on the queue. It reaches a poller after `delay` seconds and the queue's latency.
@@ -151,7 +153,7 @@ impl Queue {
                 message.first_received_at = now;
             }
             message.visible_at = hidden_until;
-            event.records.push(record(id, message));
+            event.records.push(record(id, message, self.arn));
             state.hidden.push(Reverse((hidden_until, id)));
         }
         state.counts.receives += 1;
@@ -179,7 +181,7 @@ impl Queue {
     }
 }
 
-fn record(id: u64, message: &Message) -> SqsRecord {
+fn record(id: u64, message: &Message, arn: &str) -> SqsRecord {
     let attributes = [
         ("ApproximateReceiveCount", message.receives.to_string()),
         ("ApproximateFirstReceiveTimestamp", (EPOCH_MILLIS + message.first_received_at).to_string()),
@@ -188,6 +190,7 @@ fn record(id: u64, message: &Message) -> SqsRecord {
     SqsRecord {
         message_id: Some(id.to_string()),
         receipt_handle: Some(id.to_string()),
+        queue_arn: Some(arn.to_owned()),
         body: Body::Text(message.body.clone()),
         attributes: attributes.map(|(name, value)| (name.to_owned(), value)).into(),
     }
