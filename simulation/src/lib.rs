@@ -4,11 +4,12 @@
 //! - [`world`]: SQS, Lambda, API Gateway and DynamoDB around [`Worker::handle`](delivery_worker::Worker::handle).
 //! - [`report`] and [`cost`]: the figures of a run, and its bill.
 //! - [`scenario`]: the loads, and the tables that they print.
-//! - [`plot`]: the plots in `docs/images/`.
+//! - [`plot`] and [`drawing`]: the plots in `docs/images/`.
 //!
 //! The same seed gives the same output.
 
 pub mod cost;
+pub mod drawing;
 pub mod histogram;
 pub mod model;
 pub mod plot;

@@ -1,23 +1,54 @@
 //! Tables for a terminal and for Markdown.
 
-/// Writes rows as a Markdown table whose columns are aligned. The first row is the head.
-#[must_use]
-pub fn markdown(rows: &[Vec<String>]) -> String {
-    let columns = rows.first().map_or(0, Vec::len);
-    let cells = |column: usize| rows.iter().filter_map(move |row| row.get(column));
-    let width = |column: usize| cells(column).map(|cell| cell.chars().count()).max().unwrap_or(0).max(3);
-    let widths: Vec<_> = (0..columns).map(width).collect();
-    let mut text = String::new();
-    for (index, row) in rows.iter().enumerate() {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!(" {cell:<width$} |"));
-        text.push_str(&format!("|{}\n", cells.collect::<String>()));
-        if index == 0 {
-            let rules = widths.iter().map(|width| format!("{}|", "-".repeat(width + 2)));
-            text.push_str(&format!("|{}\n", rules.collect::<String>()));
-        }
-    }
-    text
+use std::io::{self, Write};
+
+/// A Markdown table whose rows are written when they are known, since a row takes up to minutes.
+pub struct Table<'a> {
+    out: &'a mut dyn Write,
+    widths: Vec<usize>,
 }
+
+impl<'a> Table<'a> {
+    /// Writes the title and the head. Columns are as wide as their heads, and the first one has `first` characters.
+    ///
+    /// # Errors
+    /// When the output cannot be written.
+    pub fn begin(out: &'a mut dyn Write, title: &str, first: usize, head: &[&str]) -> io::Result<Self> {
+        let mut widths: Vec<_> = head.iter().map(|cell| cell.chars().count().max(MIN_WIDTH)).collect();
+        if let Some(width) = widths.first_mut() {
+            *width = (*width).max(first);
+        }
+        writeln!(out, "{title}\n")?;
+        let mut table = Self { out, widths };
+        let head: Vec<_> = head.iter().map(|cell| (*cell).to_owned()).collect();
+        table.row(&head)?;
+        let rules = table.widths.iter().map(|width| format!("{}|", "-".repeat(width + 2)));
+        let rules: String = rules.collect();
+        writeln!(table.out, "|{rules}")?;
+        Ok(table)
+    }
+
+    /// Writes a row.
+    ///
+    /// # Errors
+    /// When the output cannot be written.
+    pub fn row(&mut self, cells: &[String]) -> io::Result<()> {
+        let cells = cells.iter().zip(&self.widths).map(|(cell, width)| format!(" {cell:<width$} |"));
+        writeln!(self.out, "|{}", cells.collect::<String>())?;
+        self.out.flush()
+    }
+
+    /// Writes the line after the last row.
+    ///
+    /// # Errors
+    /// When the output cannot be written.
+    pub fn end(self) -> io::Result<()> {
+        writeln!(self.out)
+    }
+}
+
+/// Characters of the narrowest column: those of most times.
+const MIN_WIDTH: usize = 6;
 
 /// Writes a number of things with spaces between thousands.
 #[must_use]
@@ -37,12 +68,6 @@ pub fn time(millis: f64) -> String {
     }
 }
 
-/// Writes a head or a row.
-#[must_use]
-pub fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
-    cells.map(str::to_owned).into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,8 +79,20 @@ mod tests {
     }
 
     #[test]
-    fn columns_are_aligned() {
-        let rows = [row(["a", "long"]), row(["number", "b"])];
-        assert_eq!(markdown(&rows), "| a      | long |\n|--------|------|\n| number | b    |\n");
+    fn rows_are_written_as_they_come() {
+        let mut out = Vec::new();
+        let mut table = Table::begin(&mut out, "A table", 8, &["first", "a long head"]).unwrap();
+        table.row(&["one".to_owned(), "two".to_owned()]).unwrap();
+        table.end().unwrap();
+        let lines = [
+            "A table",
+            "",
+            "| first    | a long head |",
+            "|----------|-------------|",
+            "| one      | two         |",
+            "",
+            "",
+        ];
+        assert_eq!(String::from_utf8(out).unwrap(), lines.join("\n"));
     }
 }

@@ -2,13 +2,16 @@
 //!
 //! Clients with the same number of attempts are alike, so the herd is counted by second instead of held.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+};
 
 use crate::{
     cost::{UNITS_OF_A_WRITE, price},
     model::{KEY_WRITES, NEW_CONNECTIONS},
     random::Random,
-    table::{count, markdown, row, time},
+    table::{Table, count, time},
 };
 
 /// Number of attempts from which the delay no longer grows.
@@ -82,20 +85,23 @@ fn spread(due: &mut BTreeMap<u64, Clients>, now: u64, attempt: usize, number: u6
 }
 
 /// Simulates all sizes, and writes the table.
-#[must_use]
-pub fn table(sizes: &[usize]) -> String {
+///
+/// # Errors
+/// When the output cannot be written.
+pub fn table(out: &mut dyn Write, sizes: &[usize]) -> io::Result<()> {
     let head = ["connections", "quota", "shards", "half", "99 %", "all", "refused", "throttled", "$"];
-    let mut rows = vec![row(head)];
+    let mut table = Table::begin(out, "All clients of a tenant reconnect", 0, &head)?;
     for size in sizes {
         for (quota, shards) in [(NEW_CONNECTIONS, 8), (20_000, 8), (20_000, 32)] {
             let herd = run(*size as u64, quota, shards);
             let [half, most, all] = herd.seconds.map(|seconds| time(seconds as f64 * 1000.0));
-            let numbers = [count(*size as u64), count(quota), count(shards), half, most, all];
-            let rest = [count(herd.refused), count(herd.throttled), format!("{:.4}", herd.cost)];
-            rows.push(numbers.into_iter().chain(rest).collect());
+            let (refused, throttled) = (count(herd.refused), count(herd.throttled));
+            let number = count(*size as u64);
+            let cost = format!("{:.4}", herd.cost);
+            table.row(&[number, count(quota), count(shards), half, most, all, refused, throttled, cost])?;
         }
     }
-    format!("All clients of a tenant reconnect\n\n{}\n", markdown(&rows))
+    table.end()
 }
 
 #[cfg(test)]

@@ -1,12 +1,15 @@
-//! Replies to single persons while a broadcast flows, on one queue and on two.
+//! Replies to single clients beside a broadcast, without and with a parts queue.
 
-use std::time::Duration;
+use std::{
+    io::{self, Write},
+    time::Duration,
+};
 
 use super::loads::{SEED, broadcast, singles};
 use crate::{
     model::Setup,
     report::Report,
-    table::{markdown, row, time},
+    table::{Table, count, time},
     world::{self, Kind},
 };
 
@@ -26,21 +29,25 @@ pub fn run(setup: &Setup, connections: usize) -> Report {
 }
 
 /// Simulates both, and writes the table.
-#[must_use]
-pub fn table(connections: usize) -> String {
+///
+/// # Errors
+/// When the output cannot be written.
+pub fn table(out: &mut dyn Write, connections: usize) -> io::Result<()> {
     let one = Setup::WHOLE_ACCOUNT;
     let two = Setup { concurrency: 4, parts_concurrency: Some(16), ..one.clone() };
-    let mut rows = vec![row(["queues", "reply p50", "reply p99", "broadcast p50", "broadcast p99"])];
-    for (name, setup) in [("one", one), ("two, 4 environments for replies", two)] {
+    let title = format!("Replies beside a broadcast to {}", count(connections as u64));
+    let head = ["queues", "reply p50", "reply p99", "broadcast p50", "broadcast p99"];
+    let mut table = Table::begin(out, &title, 37, &head)?;
+    for (name, setup) in [("one", one), ("outbound and parts, 4 : 16 environments", two)] {
         let report = run(&setup, connections);
         let quantile = |kind, share| time(report.quantile(kind, share));
-        rows.push(vec![
+        table.row(&[
             name.to_owned(),
             quantile(Kind::Single, 0.5),
             quantile(Kind::Single, 0.99),
             quantile(Kind::Broadcast, 0.5),
             quantile(Kind::Broadcast, 0.99),
-        ]);
+        ])?;
     }
-    format!("Replies beside a broadcast to {connections}\n\n{}\n", markdown(&rows))
+    table.end()
 }

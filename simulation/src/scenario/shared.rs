@@ -1,13 +1,17 @@
 //! Breaker, limiter and pace of each environment against shared ones, which no Lambda has.
 
+use std::{
+    io::{self, Write},
+    time::Duration,
+};
+
 use super::loads::{run_broadcast, run_singles};
 use crate::{
     model::Setup,
     report::Report,
-    table::{count, markdown, row, time},
+    table::{Table, count, time},
     world::Kind,
 };
-use std::time::Duration;
 
 /// Connections of the broadcast.
 const CONNECTIONS: usize = 100_000;
@@ -19,8 +23,8 @@ fn setup(environments: usize, shares: bool) -> Setup {
     Setup { concurrency: environments, pace: Some((TOTAL / environments) as u32), shares, ..Setup::DEFAULT }
 }
 
-fn line(load: &str, environments: usize, shares: bool, report: &Report, kind: Kind) -> Vec<String> {
-    vec![
+fn line(load: &str, environments: usize, shares: bool, report: &Report, kind: Kind) -> [String; 10] {
+    [
         load.to_owned(),
         environments.to_string(),
         if shares { "shared" } else { "private" }.to_owned(),
@@ -35,22 +39,24 @@ fn line(load: &str, environments: usize, shares: bool, report: &Report, kind: Ki
 }
 
 /// Simulates all, and writes the table.
-#[must_use]
-pub fn table(numbers: &[usize]) -> String {
+///
+/// # Errors
+/// When the output cannot be written.
+pub fn table(out: &mut dyn Write, numbers: &[usize]) -> io::Result<()> {
     let head = ["load", "environments", "state", "p50", "p99", "last", "posts", "429", "5xx", "hand-backs"];
-    let mut rows = vec![row(head)];
+    let mut table = Table::begin(out, "Private and shared state", 23, &head)?;
     for environments in numbers.iter().copied() {
         for shares in [false, true] {
             let setup = setup(environments, shares);
             let report = run_broadcast(&setup, CONNECTIONS);
-            rows.push(line("broadcast to 100 000", environments, shares, &report, Kind::Broadcast));
+            table.row(&line("broadcast to 100 000", environments, shares, &report, Kind::Broadcast))?;
             let busy = Setup { account: (2000.0, 1000.0), ..setup.clone() };
             let report = run_broadcast(&busy, CONNECTIONS / 4);
-            rows.push(line("to 25 000, 2 000/s left", environments, shares, &report, Kind::Broadcast));
+            table.row(&line("to 25 000, 2 000/s left", environments, shares, &report, Kind::Broadcast))?;
             let down = Setup { outage: (10, 70), ..setup };
             let report = run_singles(&down, CONNECTIONS, 500.0, Duration::from_secs(80));
-            rows.push(line("outage of 60 s at 500/s", environments, shares, &report, Kind::Single));
+            table.row(&line("outage of 60 s at 500/s", environments, shares, &report, Kind::Single))?;
         }
     }
-    format!("Private and shared state\n\n{}\n", markdown(&rows))
+    table.end()
 }

@@ -1,12 +1,15 @@
 //! Broadcasts, single messages and progress streams by the number of connections.
 
-use std::time::Duration;
+use std::{
+    io::{self, Write},
+    time::Duration,
+};
 
 use super::loads::{run_broadcast, run_progress, run_singles};
 use crate::{
     model::Setup,
     report::Report,
-    table::{count, markdown, row, time},
+    table::{Table, count, time},
     world::Kind,
 };
 
@@ -16,35 +19,36 @@ pub const SIZES: [usize; 5] = [1000, 10_000, 100_000, 1_000_000, 10_000_000];
 /// Time for which single messages are sent.
 const TIME: Duration = Duration::from_secs(60);
 
-/// A broadcast, single messages and progress streams to so many connections.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Size {
-    /// Number of connections.
-    pub connections: usize,
-    /// A message for the whole tenant.
-    pub broadcast: Report,
-    /// A message a second for each thousand connections.
-    pub singles: Report,
-    /// A progress stream for each 10 000 connections, at least one.
-    pub progress: Report,
-}
-
-/// Simulates a number of connections, with the whole account's quota.
-#[must_use]
-pub fn run(connections: usize) -> Size {
+/// Broadcasts to each of these numbers of connections, sends single messages and progress streams, and writes the
+/// tables. Returns the reports of the broadcasts.
+///
+/// # Errors
+/// When the output cannot be written.
+pub fn tables(out: &mut dyn Write, sizes: &[usize]) -> io::Result<Vec<(usize, Report)>> {
     let setup = Setup::WHOLE_ACCOUNT;
-    let streams = (connections / 10_000).max(1) as u64;
-    Size {
-        connections,
-        broadcast: run_broadcast(&setup, connections),
-        singles: run_singles(&setup, connections, connections as f64 / 1000.0, TIME),
-        progress: run_progress(&setup, streams),
-    }
+    let mut broadcasts = Vec::new();
+    of(out, "A broadcast to a tenant", sizes, |connections| {
+        let report = run_broadcast(&setup, connections);
+        broadcasts.push((connections, report.clone()));
+        (Kind::Broadcast, report)
+    })?;
+    let title = "A message in 1 000 s for each connection, for 60 s";
+    of(out, title, sizes, |connections| {
+        (Kind::Single, run_singles(&setup, connections, connections as f64 / 1000.0, TIME))
+    })?;
+    let title = "A progress stream for each 10 000 connections, 100 updates in 10 s";
+    of(out, title, sizes, |connections| {
+        (Kind::Update, run_progress(&setup, (connections / 10_000).max(1) as u64))
+    })?;
+    Ok(broadcasts)
 }
 
-/// Writes the tables.
-#[must_use]
-pub fn tables(sizes: &[Size]) -> String {
+fn of(
+    out: &mut dyn Write,
+    title: &str,
+    sizes: &[usize],
+    mut run: impl FnMut(usize) -> (Kind, Report),
+) -> io::Result<()> {
     let head = [
         "connections",
         "last delivery",
@@ -58,23 +62,16 @@ pub fn tables(sizes: &[Size]) -> String {
         "$",
         "bound by",
     ];
-    let of = |title: &str, kind: Kind, report: fn(&Size) -> &Report| {
-        let mut rows = vec![row(head)];
-        rows.extend(sizes.iter().map(|size| line(size.connections, kind, report(size))));
-        format!("{title}\n\n{}\n", markdown(&rows))
-    };
-    [
-        of("A broadcast to a tenant", Kind::Broadcast, |size| &size.broadcast),
-        of("A message in 1 000 s for each connection, for 60 s", Kind::Single, |size| &size.singles),
-        of("A progress stream for each 10 000 connections, 100 updates in 10 s", Kind::Update, |size| {
-            &size.progress
-        }),
-    ]
-    .concat()
+    let mut table = Table::begin(out, title, 0, &head)?;
+    for connections in sizes.iter().copied() {
+        let (kind, report) = run(connections);
+        table.row(&line(connections, kind, &report))?;
+    }
+    table.end()
 }
 
-fn line(connections: usize, kind: Kind, report: &Report) -> Vec<String> {
-    vec![
+fn line(connections: usize, kind: Kind, report: &Report) -> [String; 11] {
+    [
         count(connections as u64),
         time(report.last_delivery() * 1000.0),
         time(report.quantile(kind, 0.5)),

@@ -1,11 +1,14 @@
 //! A grid of settings.
 
-use std::time::Duration;
+use std::{
+    io::{self, Write},
+    time::Duration,
+};
 
 use super::loads::{run_broadcast, run_singles};
 use crate::{
     model::Setup,
-    table::{markdown, row, time},
+    table::{Table, time},
     world::Kind,
 };
 
@@ -38,14 +41,17 @@ fn grid() -> Vec<(String, Setup)> {
 }
 
 /// Simulates all, and writes the table.
-#[must_use]
-pub fn table() -> String {
+///
+/// # Errors
+/// When the output cannot be written.
+pub fn table(out: &mut dyn Write) -> io::Result<()> {
     let head = ["setting", "broadcast p50", "p99", "$", "single p50", "p99", "$ for a million"];
-    let mut rows = vec![row(head)];
+    let title = format!("A broadcast to {CONNECTIONS}, and 1 000 single messages a second");
+    let mut table = Table::begin(out, &title, 30, &head)?;
     for (name, setup) in grid() {
         let broadcast = run_broadcast(&setup, CONNECTIONS);
         let singles = run_singles(&setup, CONNECTIONS, 1000.0, Duration::from_secs(20));
-        rows.push(vec![
+        table.row(&[
             name,
             time(broadcast.quantile(Kind::Broadcast, 0.5)),
             time(broadcast.quantile(Kind::Broadcast, 0.99)),
@@ -53,7 +59,7 @@ pub fn table() -> String {
             time(singles.quantile(Kind::Single, 0.5)),
             time(singles.quantile(Kind::Single, 0.99)),
             format!("{:.2}", singles.bill().total() / singles.sent_by_producers as f64 * 1e6),
-        ]);
+        ])?;
     }
-    format!("A broadcast to {CONNECTIONS}, and 1 000 single messages a second\n\n{}\n", markdown(&rows))
+    table.end()
 }
