@@ -7,14 +7,14 @@ use anyhow::bail;
 use streamer_simulation::{
     drawing,
     scenario::{
-        herd, outage, replies, shared,
+        against, herd, outage, replies, shared,
         sizes::{self, SIZES},
         tuning,
     },
 };
 
 /// Names of the scenarios, in the order in which they run.
-const SCENARIOS: [&str; 7] = ["peers", "herd", "tuning", "shared", "replies", "outage", "sizes"];
+const SCENARIOS: [&str; 8] = ["peers", "against", "herd", "tuning", "shared", "replies", "outage", "sizes"];
 
 fn main() -> anyhow::Result<()> {
     let mut names: Vec<_> = env::args().skip(1).collect();
@@ -32,6 +32,7 @@ fn main() -> anyhow::Result<()> {
     for scenario in SCENARIOS.iter().filter(|name| names.is_empty() || names.iter().any(|one| one == *name)) {
         match *scenario {
             "peers" => drawing::peers(&root.join("docs/explanation/performance.md"), &images)?,
+            "against" => against::table(out)?,
             "herd" => herd::table(out, sizes)?,
             "tuning" => tuning::table(out)?,
             "shared" => shared::table(out, if is_quick { &[10] } else { &[10, 100, 1000] })?,

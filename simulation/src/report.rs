@@ -50,6 +50,8 @@ pub struct Report {
     pub environments: u64,
     /// Billed time by memory.
     pub gb_seconds: f64,
+    /// Time of the invocation that ended last, in milliseconds.
+    pub last_invocation: u64,
     /// Queries of the table.
     pub queries: usize,
     /// Rows that they read.
@@ -98,6 +100,7 @@ impl Report {
             invocations: usage.invocations,
             environments: usage.environments,
             gb_seconds: usage.billed as f64 / 1000.0 * f64::from(setup.memory_mb) / 1024.0,
+            last_invocation: usage.last,
             queries,
             rows_read,
             bound,

@@ -26,6 +26,13 @@ fn single(producers: &Producers, connections: u64, number: u64, random: &mut Ran
     body(&to, Note { kind: Kind::Single, at: producers.clock.millis(), number }, "")
 }
 
+/// Returns the body of a message that names so many connections.
+#[must_use]
+pub fn named(number: u64, connections: usize) -> String {
+    let ids: Vec<_> = (0..connections).map(|id| format!("L0SM9cOFv{number:03}{id:03}=")).collect();
+    body(&json!({ "connections": ids }), Note { kind: Kind::Single, at: 0, number }, "")
+}
+
 /// Sends messages to single connections, `rate` a second, and returns how many.
 pub async fn singles(producers: &Producers, connections: u64, rate: f64, time: Duration) -> u64 {
     let mut random = Random::of(SEED + 10);

@@ -1,5 +1,6 @@
 //! The scenarios: loads, and the tables that they print.
 
+pub mod against;
 pub mod herd;
 pub mod loads;
 pub mod outage;

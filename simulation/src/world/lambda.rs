@@ -67,6 +67,8 @@ pub struct Usage {
     pub environments: u64,
     /// Time of invocations and cold starts, in milliseconds.
     pub billed: u64,
+    /// Time of the invocation that ended last, in milliseconds.
+    pub last: u64,
 }
 
 impl Fleet {
@@ -222,7 +224,8 @@ impl Mapping {
         {
             let mut usage = fleet.usage.borrow_mut();
             usage.invocations += 1;
-            usage.billed += (clock.millis() - began).max(1);
+            usage.last = (clock.millis() - began).max(1);
+            usage.billed += usage.last;
         }
         self.queue.acknowledge(&ids, &reported);
         fleet.idle.borrow_mut().push(environment);
