@@ -2,7 +2,9 @@
 
 use crate::report::Report;
 
-/// Prices in dollars, of us-east-1 on 2026-11-30, without free tiers and discounts.
+/// Prices in dollars of us-east-1, without free tiers and discounts. Compared in 2026-11 with copies of the pages
+/// cloudchipr.com/blog/aws-lambda-pricing, cloudburn.io/blog/amazon-sqs-pricing,
+/// awsforengineers.com/blog/aws-api-gateway-pricing-explained and airbyte.com/data-engineering-resources/dynamodb-pricing.
 pub mod price {
     /// A million invocations. Source: <https://aws.amazon.com/lambda/pricing/>.
     pub const INVOCATIONS: f64 = 0.20;
