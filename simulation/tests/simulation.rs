@@ -51,3 +51,19 @@ fn progress_streams_end_with_their_last_update() {
     assert!(report.delivered <= 3 * UPDATES);
     assert!(report.last[&Kind::Update] >= 9900);
 }
+
+/// A mapping begins with 5 concurrent batches and adds 300 a minute.
+#[test]
+fn environments_grow_with_the_pollers() {
+    let setup = Setup { concurrency: 1000, pace: None, ..Setup::DEFAULT };
+    let report = run_singles(&setup, 1000, 5000.0, Duration::from_secs(2));
+    let most = 5 + 5 * report.millis.div_ceil(1000);
+    assert!((6..=most).contains(&report.environments), "{} in {} ms", report.environments, report.millis);
+}
+
+/// The first message waits 8 ms at least on the queue, and then for an execution environment.
+#[test]
+fn first_message_waits_for_cold_start() {
+    let report = run_singles(&Setup::DEFAULT, 1, 1.0, Duration::from_secs(1));
+    assert!(report.quantile(Kind::Single, 1.0) >= 8.0 + 102.0);
+}
