@@ -51,6 +51,8 @@ pub struct SentEntry {
     pub deduplication: Option<String>,
     /// X-Ray's trace header.
     pub trace: Option<String>,
+    /// The delay of a message or the new visibility timeout, in seconds.
+    pub seconds: Option<u64>,
 }
 
 /// A call that arrived.
@@ -73,12 +75,20 @@ type Script = dyn Fn(usize, &[SentEntry]) -> Answer + Send + Sync;
 pub struct CallsDouble {
     calls: Arc<Mutex<Vec<Call>>>,
     script: Arc<Script>,
+    /// Whether it records calls.
+    remembers: bool,
 }
 
 impl CallsDouble {
     /// Creates a queue that answers the n-th call, from 0, according to `script`.
     pub fn new(script: impl Fn(usize, &[SentEntry]) -> Answer + Send + Sync + 'static) -> Self {
-        Self { calls: Arc::default(), script: Arc::new(script) }
+        Self { calls: Arc::default(), script: Arc::new(script), remembers: true }
+    }
+
+    /// Turns off the record of calls, for tests that make too many. The script gets 0 as the index of each.
+    #[must_use]
+    pub fn forgetting(self) -> Self {
+        Self { remembers: false, ..self }
     }
 
     /// Creates a queue that accepts everything, with this latency.
@@ -131,7 +141,9 @@ impl HttpConnector for CallsDouble {
         let mut calls = self.locked();
         let index = calls.len();
         let answer = (self.script)(index, &entries);
-        calls.push(Call { at: Instant::now(), entries, taken: vec![false; ids.len()], ended: None });
+        if self.remembers {
+            calls.push(Call { at: Instant::now(), entries, taken: vec![false; ids.len()], ended: None });
+        }
         drop(calls);
         // Its drop records the end, also when the caller cancels the call.
         let end = End { queue: self.clone(), index, confirmed: vec![false; ids.len()] };
@@ -181,6 +193,7 @@ fn sent(entry: &Value) -> SentEntry {
         receipt: text(&entry["ReceiptHandle"]),
         deduplication: text(&entry["MessageDeduplicationId"]),
         trace: text(&entry["MessageSystemAttributes"]["AWSTraceHeader"]["StringValue"]),
+        seconds: entry["DelaySeconds"].as_u64().or_else(|| entry["VisibilityTimeout"].as_u64()),
     }
 }
 

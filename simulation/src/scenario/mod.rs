@@ -1,0 +1,10 @@
+//! The scenarios: loads, and the tables that they print.
+
+pub mod against;
+pub mod herd;
+pub mod loads;
+pub mod outage;
+pub mod replies;
+pub mod shared;
+pub mod sizes;
+pub mod tuning;
