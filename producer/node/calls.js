@@ -1,0 +1,135 @@
+/**
+ * The calls in flight: a shell around the buffer. There is no background task: a timer or a call exists only while a send
+ * waits for it. A call whose sends have all ended is aborted.
+ */
+
+import { MAX_CALLS, SendBuffer } from "./buffer.js";
+
+/** Time limit of one call in milliseconds; after it, its entries are retried. */
+const CALL_TIMEOUT = 5000;
+
+/** @typedef {import("./queue.js").Result} Result */
+
+/**
+ * A call in flight.
+ * @typedef {{ live: number, abort: AbortController, timer: ReturnType<typeof setTimeout> }} Call
+ */
+
+/**
+ * An entry that waits for its call, or is in one.
+ * @typedef {{ entry: import("./entry.js").Entry, resolve: (result: { result: Result }) => void, call?: Call }} Waiter
+ */
+
+export class Calls {
+  #queue;
+  #now;
+  /** @type {SendBuffer<Waiter>} */
+  #buffer;
+  #isScheduled = false;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #lingering;
+
+  /**
+   * @param {import("./queue.js").Queue} queue
+   * @param {boolean} isFifo
+   * @param {() => number} now
+   */
+  constructor(queue, isFifo, now) {
+    this.#queue = queue;
+    this.#now = now;
+    this.#buffer = new SendBuffer(isFifo);
+  }
+
+  /** Takes the turn of an entry, and returns its id. @param {import("./entry.js").Entry} entry */
+  reserve({ key, bytes }) {
+    return this.#buffer.reserve(key, bytes);
+  }
+
+  /**
+   * Makes one attempt to send an entry. Returns its result, or nothing and whether a call was in flight at the deadline.
+   * @param {number} id
+   * @param {import("./entry.js").Entry} entry
+   * @param {import("./deadline.js").Deadline} deadline
+   * @returns {Promise<{ result: Result } | { isInFlight: boolean }>}
+   */
+  async attempt(id, entry, deadline) {
+    /** @type {Waiter | undefined} */
+    let waiter;
+    const answer = await deadline.wait((resolve) => {
+      waiter = { entry, resolve };
+      this.#buffer.enqueue(id, waiter, this.#now());
+      this.#schedule();
+    });
+    if (answer) return answer;
+    const call = waiter?.call;
+    if (call) this.#leave(call);
+    return { isInFlight: call !== undefined };
+  }
+
+  /** Gives up entries whose send has ended; without effect for those that have completed. @param {number[]} ids */
+  cancel(ids) {
+    for (const id of ids) this.#buffer.cancel(id);
+    this.#begin();
+  }
+
+  /** Begins calls after the current sends, so that all that are sent at the same time can share a call. */
+  #schedule() {
+    if (this.#isScheduled) return;
+    this.#isScheduled = true;
+    queueMicrotask(() => {
+      this.#isScheduled = false;
+      this.#begin();
+    });
+  }
+
+  /** Begins the calls that are due, and waits for the time at which the next one is. */
+  #begin() {
+    clearTimeout(this.#lingering);
+    for (let begun = 0; begun < MAX_CALLS; begun += 1) {
+      const now = this.#now();
+      const next = this.#buffer.next(now);
+      if (!next) return;
+      if ("at" in next) {
+        this.#lingering = setTimeout(() => this.#begin(), Math.max(next.at - now, 1));
+        return;
+      }
+      this.#call(next.batch);
+    }
+  }
+
+  /** Makes a call, and gives each entry its result. @param {{ id: number, content: Waiter }[]} batch */
+  async #call(batch) {
+    const abort = new AbortController();
+    const timer = setTimeout(() => abort.abort(), CALL_TIMEOUT);
+    const call = { live: batch.length, abort, timer };
+    for (const { content } of batch) content.call = call;
+    const results = await Promise.race([
+      this.#queue.send(batch.map(({ content }) => content.entry), abort.signal),
+      timedOut(abort.signal, batch.length),
+    ]);
+    clearTimeout(timer);
+    this.#buffer.complete(batch.map(({ id }, index) => ({ id, retry: results[index]?.kind === "not_taken" })));
+    batch.forEach(({ content }, index) => content.resolve({ result: results[index] }));
+    this.#begin();
+  }
+
+  /** Ends a call when the last of its sends leaves it. @param {Call} call */
+  #leave(call) {
+    call.live -= 1;
+    if (call.live > 0) return;
+    clearTimeout(call.timer);
+    call.abort.abort();
+  }
+}
+
+/**
+ * Returns the results of a call that was aborted, also if the SDK waits for something else than the queue.
+ * @param {AbortSignal} signal
+ * @param {number} length
+ * @returns {Promise<Result[]>}
+ */
+const timedOut = (signal, length) =>
+  new Promise((resolve) => {
+    const cause = `the queue did not answer within ${CALL_TIMEOUT / 1000} s`;
+    signal.addEventListener("abort", () => resolve(Array(length).fill({ kind: "not_taken", cause })), { once: true });
+  });
