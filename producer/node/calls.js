@@ -4,9 +4,7 @@
  */
 
 import { MAX_CALLS, SendBuffer } from "./buffer.js";
-
-/** Time limit of one call in milliseconds; after it, its entries are retried. */
-const CALL_TIMEOUT = 5000;
+import { CALL_TIMEOUT, NO_ANSWER } from "./queue.js";
 
 /** @typedef {import("./queue.js").Result} Result */
 
@@ -103,10 +101,11 @@ export class Calls {
     const timer = setTimeout(() => abort.abort(), CALL_TIMEOUT);
     const call = { live: batch.length, abort, timer };
     for (const { content } of batch) content.call = call;
-    const results = await Promise.race([
-      this.#queue.send(batch.map(({ content }) => content.entry), abort.signal),
-      timedOut(abort.signal, batch.length),
-    ]);
+    /** @type {Result[]} */
+    const results = Array(batch.length).fill(NO_ANSWER);
+    const entries = batch.map(({ content }) => content.entry);
+    // The SDK may wait for something else than the queue, which a signal does not end.
+    await Promise.race([this.#queue.send(entries, abort.signal, results), aborted(abort.signal)]);
     clearTimeout(timer);
     this.#buffer.complete(batch.map(({ id }, index) => ({ id, retry: results[index]?.kind === "not_taken" })));
     batch.forEach(({ content }, index) => content.resolve({ result: results[index] }));
@@ -122,14 +121,6 @@ export class Calls {
   }
 }
 
-/**
- * Returns the results of a call that was aborted, also if the SDK waits for something else than the queue.
- * @param {AbortSignal} signal
- * @param {number} length
- * @returns {Promise<Result[]>}
- */
-const timedOut = (signal, length) =>
-  new Promise((resolve) => {
-    const cause = `the queue did not answer within ${CALL_TIMEOUT / 1000} s`;
-    signal.addEventListener("abort", () => resolve(Array(length).fill({ kind: "not_taken", cause })), { once: true });
-  });
+/** @param {AbortSignal} signal @returns {Promise<void>} */
+const aborted = (signal) =>
+  new Promise((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));

@@ -1,8 +1,9 @@
 /** The errors of the producer. Each has a `kind` for programs, and its text says what to do. No text holds a payload. */
 
 /**
- * @typedef {"id" | "no_recipient" | "expiry" | "duration" | "keep" | "keep_audience" | "kept_payload" | "no_request" |
- *   "percent" | "text" | "payload_not_json" | "payload_too_large"} MessageKind
+ * @typedef {"expiry" | "duration" | "keep" | "keep_audience" | "kept_payload" | "no_request"} OptionKind
+ * @typedef {"percent" | "text" | "payload_not_json" | "payload_too_large"} ContentKind
+ * @typedef {"id" | "no_recipient" | OptionKind | ContentKind} MessageKind
  * @typedef {"tenant_on_fifo" | "refused" | "not_configured" | "timed_out" | "aborted" | "closed"} SendKind
  * @typedef {"backwards" | "ended"} ProgressKind
  */

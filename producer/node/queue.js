@@ -4,13 +4,21 @@ import { SendMessageBatchCommand } from "@aws-sdk/client-sqs";
 import { isFinal, isMessageFault, isRefusal } from "./errors.js";
 
 /**
- * Why the queue does not have an entry: the queue would refuse it again, or no call can be made because the client lacks its
- * configuration, or a retry can succeed, and the entry may be on the queue.
- * @typedef {{ kind: "refused", code: string, message: string } | { kind: "not_configured", cause: string } |
- *   { kind: "not_taken", cause: string }} Failure
+ * Why the queue does not have an entry: it would refuse it again; or no call can be made, because the client lacks its
+ * configuration; or a retry can succeed, and the entry may be on the queue.
+ *
+ * @typedef {{ kind: "refused", code: string, message: string }} Refused
+ * @typedef {{ kind: "not_configured" | "not_taken", cause: string }} NotTaken
+ * @typedef {Refused | NotTaken} Failure
  */
 
 /** The result of an entry: nothing if the queue has it. @typedef {Failure | undefined} Result */
+
+/** Time limit of the calls for a batch in milliseconds; after it, the entries without an answer are retried. */
+export const CALL_TIMEOUT = 5000;
+
+/** @type {Result} */
+export const NO_ANSWER = { kind: "not_taken", cause: `the queue did not answer within ${CALL_TIMEOUT / 1000} s` };
 
 /** @param {string} url */
 export const isFifo = (url) => url.endsWith(".fifo");
@@ -30,20 +38,24 @@ export class Queue {
   }
 
   /**
-   * Sends up to 10 entries, and returns the result of each. Never rejects.
+   * Sends up to 10 entries, and writes the result of each into `results` as soon as it is known. Never rejects.
    * @param {import("./entry.js").Entry[]} entries
    * @param {AbortSignal} signal
-   * @returns {Promise<Result[]>}
+   * @param {Result[]} results
    */
-  async send(entries, signal) {
-    const results = await this.#call(entries, signal);
-    const [first] = results;
+  async send(entries, signal, results) {
+    const answered = await this.#call(entries, signal);
+    const [first] = answered;
     // One entry may have failed the whole call: without it, the others can succeed.
-    const isSuspect = entries.length > 1 && results.every((result) => result === first);
-    if (!isSuspect || first?.kind !== "refused" || !isMessageFault(first.code)) return results;
-    const single = [];
-    for (const entry of entries) single.push((await this.#call([entry], signal))[0]);
-    return single;
+    const isWhole = entries.length > 1 && answered.every((result) => result === first);
+    if (!isWhole || first?.kind !== "refused" || !isMessageFault(first.code)) {
+      results.splice(0, results.length, ...answered);
+      return;
+    }
+    for (const [index, entry] of entries.entries()) {
+      if (signal.aborted) return;
+      [results[index]] = await this.#call([entry], signal);
+    }
   }
 
   /** @param {import("./entry.js").Entry[]} entries @param {AbortSignal} signal @returns {Promise<Result[]>} */
@@ -53,7 +65,7 @@ export class Queue {
       const output = await this.#client.send(command, { abortSignal: signal });
       return entries.map((_, index) => resultOf(output, String(index)));
     } catch (error) {
-      return Array(entries.length).fill(failureOf(error));
+      return Array(entries.length).fill(signal.aborted ? NO_ANSWER : failureOf(error));
     }
   }
 }

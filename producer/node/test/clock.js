@@ -40,6 +40,8 @@ export async function hold(call) {
   start();
   try {
     return await call(async (milliseconds) => {
+      // First, all that is due at this time.
+      await turn();
       mock.timers.tick(milliseconds);
       await turn();
     });
