@@ -125,8 +125,9 @@ test("call goes on for the sends that remain", async () => {
   assert.equal(queue.signals[0].aborted, true);
 });
 
-test("process ends with its last send", async () => {
+test("process ends with its last send", async (t) => {
   const queue = await Endpoint.open(() => "dropped");
+  t.after(() => queue.close());
   const script = `
     import { Message, Producer } from ${JSON.stringify(new globalThis.URL("../index.js", import.meta.url).href)};
     const send = new Producer(${JSON.stringify(queue.url)}).send(Message.connection("c").payload(1), { timeout: 200 });
@@ -141,7 +142,6 @@ test("process ends with its last send", async () => {
   const [kind, took] = stdout.trim().split("\n");
   assert.equal(kind, "timed_out");
   assert.ok(Number(took) < 3000, `${took} ms`);
-  await queue.close();
 });
 
 const environmentOf = ({ url }) => ({
@@ -152,20 +152,23 @@ const environmentOf = ({ url }) => ({
   NODE_NO_WARNINGS: "1",
 });
 
-test("default client leaves retries to the producer", async () => {
+test("default client leaves retries to the producer", async (t) => {
   const times = [];
-  const queue = await Endpoint.open((call) => (times.push(performance.now()), call < 3 ? { error: "InternalError" } : "taken"));
   const before = { ...process.env };
+  const queue = await Endpoint.open((call) => (times.push(performance.now()), call < 3 ? { error: "InternalError" } : "taken"));
+  t.after(() => {
+    process.env = before;
+    return queue.close();
+  });
   Object.assign(process.env, environmentOf(queue));
   await new Producer(queue.url, { random: () => 0.999 }).send(message(1));
-  process.env = before;
   const pauses = times.slice(1).map((time, index) => time - times[index]);
   assert.ok([95, 195, 395].every((pause, index) => pauses[index] > pause), pauses.join());
-  await queue.close();
 });
 
-test("missing configuration is not retried", async () => {
+test("missing configuration is not retried", async (t) => {
   const before = { ...process.env };
+  t.after(() => (process.env = before));
   for (const name of Object.keys(process.env)) if (name.startsWith("AWS_")) delete process.env[name];
   Object.assign(process.env, { AWS_EC2_METADATA_DISABLED: "true", HOME: "/nonexistent" });
   const credentials = { accessKeyId: "test", secretAccessKey: "s3cret" };
@@ -178,15 +181,14 @@ test("missing configuration is not retried", async () => {
     assert.deepEqual([error.kind, error.isQueueFault], ["not_configured", true], error.message);
     assert.equal(error.message, `the queue cannot be called: ${cause}; set the client's credentials, Region and endpoint`);
   }
-  process.env = before;
 });
 
-test("errors hide payloads and secrets", async () => {
+test("errors hide payloads and secrets", async (t) => {
   for (const answer of ["reset", { error: "AccessDenied" }, ["refused"], ["throttled"], "dropped"]) {
     const queue = await Endpoint.open(() => answer);
+    t.after(() => queue.close());
     const error = await run(() => failure(new Producer(queue.url, { client: queue.client }).send(message(1))));
     assert.doesNotMatch(inspect(error, { depth: 9, showHidden: true }), /s3cret|Signature|Credential/);
-    await queue.close();
   }
 });
 

@@ -66,19 +66,20 @@ const indexes = ({ calls }) =>
   calls.map((entries) => entries.map(({ MessageBody }) => Number(JSON.parse(MessageBody).id.slice(1))));
 
 for (const vector of VECTORS.batches) {
-  test(`batch: ${vector.name}`, async () => {
+  test(`batch: ${vector.name}`, async (t) => {
     const queue = await Endpoint.open();
+    t.after(() => queue.close());
     const messages = vector.bodies.map((bytes, number) => message(vector, number, bytes));
     await run(() => new Producer(urlOf(vector, queue), { client: queue.client }).sendAll(messages));
     // Concurrent calls arrive in any order.
     assert.deepEqual(indexes(queue).sort(([one], [other]) => one - other), vector.calls);
-    await queue.close();
   });
 }
 
 for (const vector of VECTORS.sends) {
-  test(`send: ${vector.name}`, async () => {
+  test(`send: ${vector.name}`, async (t) => {
     const queue = await Endpoint.open((call) => vector.answers[call] ?? "taken");
+    t.after(() => queue.close());
     const messages = Array.from({ length: vector.messages }, (_, number) => message(vector, number));
     const results = messages.map(() => "sent");
     await run(() => new Producer(urlOf(vector, queue), { client: queue.client }).sendAll(messages)).catch((error) => {
@@ -86,18 +87,17 @@ for (const vector of VECTORS.sends) {
     });
     assert.deepEqual(indexes(queue), vector.calls);
     assert.deepEqual(results, vector.results);
-    await queue.close();
   });
 }
 
-test("codes are retried as the vectors say", async () => {
+test("codes are retried as the vectors say", async (t) => {
   for (const { code, retried, queue_fault } of VECTORS.codes) {
     const queue = await Endpoint.open((call) => (call ? "taken" : { error: code }));
+    t.after(() => queue.close());
     const send = run(() => new Producer(queue.url, { client: queue.client }).send(message({}, 0)));
     const error = await send.then(() => undefined, (error) => error);
     assert.equal(error === undefined, retried, `${code}: ${error}`);
     if (error) assert.deepEqual([error.kind, error.code, error.isQueueFault], ["refused", code, queue_fault], code);
-    await queue.close();
   }
 });
 
