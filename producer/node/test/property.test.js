@@ -120,6 +120,13 @@ function checkOrder(sends, isFifo, calls) {
     if (isFifo) assert.ok(order.every(({ length }) => length <= 1), "a group has two messages in one call");
     const firsts = [...new Set(order.flat())];
     assert.deepEqual(firsts, [...firsts].sort((one, other) => one - other), "the order of first attempts");
+    firsts.forEach((other, place) => {
+      const begun = order.findIndex((numbers) => numbers.includes(other));
+      for (const one of firsts.slice(0, place)) {
+        const ended = order.findLastIndex((numbers) => numbers.includes(one));
+        assert.ok(ended <= begun || order[begun].includes(one), `m${other} has overtaken m${one}`);
+      }
+    });
     if (isFifo) assert.deepEqual(order.flat(), order.flat().sort((one, other) => one - other), "the order of attempts");
   }
 }
