@@ -76,7 +76,7 @@ test("sends over 16 MiB wait", () =>
     await advance(1000);
     const causes = (await Promise.all(sends)).map(({ message }) => /buffer is full/.test(message));
     assert.deepEqual([causes.indexOf(true), causes.lastIndexOf(false)], [127, 126]);
-    const next = failure(producer.send(message(1)));
+    const next = failure(producer.send(large[0]));
     await advance(1000);
     assert.match((await next).message, /the queue has not answered/);
   }));
@@ -124,6 +124,26 @@ test("call goes on for the sends that remain", async () => {
   await sends[1];
   assert.equal(queue.signals[0].aborted, true);
 });
+
+test("aborted message in flight keeps its turn", () =>
+  hold(async (advance) => {
+    const queue = new SilentQueue();
+    const producer = new Producer(`${URL}.fifo`, { client: queue, now: Date.now, timeout: 3000 });
+    const controller = new AbortController();
+    const to = (connection) => Message.connection(connection).payload(1);
+    const sends = [producer.send(to("a"), { signal: controller.signal }), producer.send(to("b"))].map(failure);
+    await advance(0);
+    controller.abort();
+    assert.equal((await sends[0]).kind, "aborted");
+    const next = failure(producer.send(to("a"), { timeout: 9000 }));
+    await advance(2999);
+    assert.deepEqual(queue.sizes, [2]);
+    await advance(1);
+    await advance(0);
+    assert.deepEqual(queue.sizes, [2, 1]);
+    await advance(9000);
+    await Promise.all([...sends, next]);
+  }));
 
 test("process ends with its last send", async (t) => {
   const queue = await Endpoint.open(() => "dropped");
