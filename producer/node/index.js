@@ -6,6 +6,7 @@
  */
 
 export { MessageError, ProgressError, SendAllError, SendError } from "./errors.js";
-export { Message, MessageBuilder, percentOf } from "./message.js";
+export { Message, MessageBuilder } from "./message.js";
+export { percentOf } from "./percent.js";
 export { Producer } from "./producer.js";
 export { Progress } from "./progress.js";

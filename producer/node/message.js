@@ -1,10 +1,12 @@
 /** Messages, and the builder for them. */
 
+import { checkKeep, checkValue, isTrace, optionalText, text } from "./checks.js";
+import { entriesOf } from "./entry.js";
 import { MessageError } from "./errors.js";
 import { checkConnectionId, checkMessageId, checkRequestId, checkTenantId, checkUserId, newMessageId, nextSeq } from "./ids.js";
-import { bytesOf, payloadOf, payloadOfText } from "./json.js";
-import { entriesOf } from "./entry.js";
-import { KEPT_PAYLOAD_BYTES, NEVER } from "./limits.js";
+import { payloadOf, payloadOfText } from "./json.js";
+import { NEVER } from "./limits.js";
+import { checkPercent } from "./percent.js";
 import { expiryOf, keepSecondsOf, millisecondsOf } from "./time.js";
 
 /**
@@ -38,12 +40,6 @@ import { expiryOf, keepSecondsOf, millisecondsOf } from "./time.js";
  * @property {boolean} [receipt]
  * @property {string} [trace]
  */
-
-/** Maximum length of a trace header: enough for root, parent, sampling decision and lineage. */
-const TRACE_BYTES = 256;
-
-/** @param {string} header */
-const isTrace = (header) => header.includes("Root=") && header.length <= TRACE_BYTES && /^[!-~]*$/.test(header);
 
 /** @type {(message: Message) => Fields} */
 let readFields;
@@ -299,55 +295,4 @@ export class MessageBuilder {
       trace: trace !== undefined && isTrace(trace) ? trace : undefined,
     });
   }
-}
-
-/**
- * Checks that a message which is to be kept is for a user, and not too large.
- * @param {Options} options
- * @param {string} payload
- */
-function checkKeep({ keep, to }, payload) {
-  if (keep === undefined) return;
-  if (!("user" in to)) {
-    throw new MessageError("keep_audience", "only a message to one user can be kept: address the user, or leave `keep` out");
-  }
-  const bytes = bytesOf(payload);
-  if (bytes > KEPT_PAYLOAD_BYTES) {
-    const most = `at most ${KEPT_PAYLOAD_BYTES} can be kept`;
-    throw new MessageError("kept_payload", `the payload has ${bytes} bytes, ${most}: keep a reference to it instead`);
-  }
-}
-
-/** Checks a percentage, and returns it. @param {number} percent */
-export function checkPercent(percent) {
-  if (Number.isInteger(percent) && percent >= 0 && percent <= 100) return percent;
-  const isFraction = percent >= 0 && percent <= 100;
-  const remedy = isFraction ? ": round it, or use percentOf" : "";
-  throw new MessageError("percent", `percent must be between 0 and 100, got ${percent}${remedy}`);
-}
-
-/** @param {unknown} value */
-function checkValue(value) {
-  if (value !== undefined) return value;
-  throw new MessageError("payload_not_json", "the payload cannot be written as JSON");
-}
-
-/** @param {string} name @param {unknown} value */
-function text(name, value) {
-  if (typeof value === "string") return value;
-  throw new MessageError("text", `\`${name}\` must be text, got type ${typeof value}`);
-}
-
-/** @param {string} name @param {unknown} value */
-const optionalText = (name, value) => (value === undefined || value === null ? undefined : text(name, value));
-
-/**
- * Returns the percentage that `done` is of `total`, rounded down. It is 100 if `total` is 0, or less than `done`.
- * @param {number} done
- * @param {number} total
- */
-export function percentOf(done, total) {
-  if (done >= total) return 100;
-  // In floating point, 29 / 100 * 100 is less than 29.
-  return Number((BigInt(Math.trunc(Math.max(done, 0))) * 100n) / BigInt(Math.ceil(total)));
 }

@@ -2,7 +2,8 @@
 
 import { MessageError, ProgressError } from "./errors.js";
 import { newMessageId } from "./ids.js";
-import { MessageBuilder, checkPercent, optionsOf } from "./message.js";
+import { MessageBuilder, optionsOf } from "./message.js";
+import { checkPercent } from "./percent.js";
 
 /** Default interval between two updates in milliseconds: 10 updates per second. */
 const MIN_INTERVAL = 100;

@@ -145,6 +145,20 @@ test("aborted message in flight keeps its turn", () =>
     await Promise.all([...sends, next]);
   }));
 
+test("message that was given up makes way", () =>
+  hold(async (advance) => {
+    const queue = new MemoryQueue((_, [{ MessageBody }]) => [MessageBody.includes(`"m0"`) ? "throttled" : "taken"]);
+    const producer = new Producer(`${URL}.fifo`, { client: queue, now: Date.now, random: () => 0.999 });
+    const first = failure(producer.send(message(0), { timeout: 250 }));
+    let isSent = false;
+    const second = producer.send(message(1)).then(() => (isSent = true));
+    for (let time = 0; time <= 250; time += 50) await advance(50);
+    assert.match((await first).message, /within 0.25 s: RequestThrottled: scripted; send it again/);
+    await advance(0);
+    assert.ok(isSent);
+    await second;
+  }));
+
 test("process ends with its last send", async (t) => {
   const queue = await Endpoint.open(() => "dropped");
   t.after(() => queue.close());
