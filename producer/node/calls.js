@@ -10,7 +10,7 @@ import { CALL_TIMEOUT, NO_ANSWER } from "./queue.js";
 
 /**
  * A call in flight.
- * @typedef {{ live: number, abort: AbortController, timer: ReturnType<typeof setTimeout> }} Call
+ * @typedef {{ live: number, abort: AbortController }} Call
  */
 
 /**
@@ -99,7 +99,7 @@ export class Calls {
   async #call(batch) {
     const abort = new AbortController();
     const timer = setTimeout(() => abort.abort(), CALL_TIMEOUT);
-    const call = { live: batch.length, abort, timer };
+    const call = { live: batch.length, abort };
     for (const { content } of batch) content.call = call;
     /** @type {Result[]} */
     const results = Array(batch.length).fill(NO_ANSWER);
@@ -115,9 +115,7 @@ export class Calls {
   /** Ends a call when the last of its sends leaves it. @param {Call} call */
   #leave(call) {
     call.live -= 1;
-    if (call.live > 0) return;
-    clearTimeout(call.timer);
-    call.abort.abort();
+    if (call.live === 0) call.abort.abort();
   }
 }
 

@@ -26,6 +26,7 @@ test("package has its modules and types only", () => {
   assert.deepEqual(names, expected.sort());
 });
 
+// `prepack` compares the package's declarations with the same file.
 test("types hold for users of TypeScript", () => {
   const tsc = `${FOLDER}node_modules/typescript/bin/tsc`;
   execFileSync(process.execPath, [tsc, "--project", "tsconfig.json"], { cwd: FOLDER, encoding: "utf8", stdio: "pipe" });
