@@ -159,6 +159,25 @@ test("message that was given up makes way", () =>
     await second;
   }));
 
+test("call that was given up sends no further message", async () => {
+  const calls = [];
+  let answer;
+  const fault = Object.assign(new Error("scripted"), { name: "InvalidMessageContents", $metadata: { httpStatusCode: 400 } });
+  // It does not heed the signal.
+  const send = ({ input }) => {
+    calls.push(input.Entries.length);
+    return new Promise((_, reject) => (calls.length === 1 ? reject(fault) : (answer = () => reject(fault))));
+  };
+  const controller = new AbortController();
+  const sent = failure(new Producer(URL, { client: { send } }).sendAll(messages(3), { signal: controller.signal }));
+  await turn();
+  controller.abort();
+  assert.deepEqual((await sent).unsent.map(({ error: { kind } }) => kind), Array(3).fill("aborted"));
+  answer();
+  await turn();
+  assert.deepEqual(calls, [3, 1]);
+});
+
 test("process ends with its last send", async (t) => {
   const queue = await Endpoint.open(() => "dropped");
   t.after(() => queue.close());
