@@ -59,7 +59,8 @@ export class Endpoint {
     request.on("error", () => {});
     response.on("error", () => {});
     for await (const chunk of request) chunks.push(chunk);
-    const { Entries } = JSON.parse(Buffer.concat(chunks).toString());
+    const { Entries, MessageBody } = JSON.parse(Buffer.concat(chunks).toString());
+    if (!Entries) return void response.end(JSON.stringify({ MessageId: "m", MD5OfMessageBody: md5(MessageBody) }));
     const answer = this.#script(this.calls.length, Entries);
     this.calls.push(Entries);
     if (answer === "lost" || answer === "reset_after") this.taken.push(...Entries);
