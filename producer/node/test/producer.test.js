@@ -72,7 +72,8 @@ test("sends over 16 MiB wait", () =>
   hold(async (advance) => {
     const large = Array.from({ length: 136 }, (_, id) => Message.connection(`c${id}`).id(`m${id}`).payload("x".repeat(131_000)));
     const producer = new Producer(URL, { client: new SilentQueue(), now: Date.now, timeout: 1000 });
-    const sends = large.map((message) => failure(producer.send(message)));
+    // The last one would fit, and waits for its turn.
+    const sends = [...large, message(1)].map((message) => failure(producer.send(message)));
     await advance(1000);
     const causes = (await Promise.all(sends)).map(({ message }) => /buffer is full/.test(message));
     assert.deepEqual([causes.indexOf(true), causes.lastIndexOf(false)], [127, 126]);
@@ -179,13 +180,14 @@ test("call that was given up sends no further message", async () => {
 });
 
 test("process ends with its last send", async (t) => {
-  const queue = await Endpoint.open(() => "dropped");
+  const queue = await Endpoint.open((call) => (call ? "taken" : "dropped"));
   t.after(() => queue.close());
   const script = `
     import { Message, Producer } from ${JSON.stringify(new globalThis.URL("../index.js", import.meta.url).href)};
-    const send = new Producer(${JSON.stringify(queue.url)}).send(Message.connection("c").payload(1), { timeout: 200 });
+    const producer = new Producer(${JSON.stringify(queue.url)});
     const began = Date.now();
-    await send.catch(({ kind }) => console.log(kind));
+    await producer.send(Message.connection("c").payload(1), { timeout: 200 }).catch(({ kind }) => console.log(kind));
+    await producer.send(Message.connection("c").payload(1));
     process.on("exit", () => console.log(Date.now() - began));
   `;
   const { stdout } = await promisify(execFile)(process.execPath, ["--input-type=module", "--eval", script], {
