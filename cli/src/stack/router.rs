@@ -70,8 +70,8 @@ enum Handler {
 
 impl Handler {
     /// Returns the handler among the names of a function's files.
-    fn among<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<Self> {
-        names.into_iter().find_map(|name| match name {
+    fn among(names: impl IntoIterator<Item: AsRef<str>>) -> Option<Self> {
+        names.into_iter().find_map(|name| match name.as_ref() {
             "index.mjs" | "index.js" => Some(Self::JavaScript),
             "lambda_function.py" => Some(Self::Python),
             _ => None,
@@ -129,8 +129,8 @@ impl Router {
 
 fn in_folder(path: &Path) -> anyhow::Result<Handler> {
     let entries = fs::read_dir(path)?.collect::<Result<Vec<_>, _>>()?;
-    let names: Vec<_> = entries.iter().filter_map(|entry| entry.file_name().into_string().ok()).collect();
-    Handler::among(names.iter().map(String::as_str)).context(
+    let names = entries.iter().filter_map(|entry| entry.file_name().into_string().ok());
+    Handler::among(names).context(
         "it is a folder without a handler: name the router's binary in it, or a folder with index.mjs or \
          lambda_function.py",
     )
@@ -138,7 +138,7 @@ fn in_folder(path: &Path) -> anyhow::Result<Handler> {
 
 fn in_zip(content: &[u8]) -> anyhow::Result<Handler> {
     let archive = ZipArchive::new(Cursor::new(content)).context("it is a zip that cannot be read")?;
-    Handler::among(archive.file_names()).context(
+    Handler::among(archive.file_names().flatten()).context(
         "it is a zip without a handler: zip the files of the folder with index.mjs or lambda_function.py",
     )
 }
@@ -226,7 +226,7 @@ mod tests {
         let linked = Folder::with("linked", &["lib/b.js"]);
         std::os::unix::fs::symlink(&linked.0, folder.0.join("node_modules/b")).unwrap();
         let archive = ZipArchive::new(Cursor::new(zip_folder(&folder.0).unwrap())).unwrap();
-        let mut names: Vec<_> = archive.file_names().collect();
+        let mut names: Vec<_> = archive.file_names().map(Result::unwrap).collect();
         names.sort_unstable();
         assert_eq!(names, ["index.mjs", "node_modules/a/index.js", "node_modules/b/lib/b.js"]);
     }
