@@ -38,12 +38,6 @@ async fn node_router_answers_every_request() -> anyhow::Result<()> {
         ),
         (json!({"type": "ping"}), "response", "data", json!("pong")),
         (json!({"type": "report", "request_id": "r2"}), "complete", "result", json!({"rows": 1280})),
-        (
-            json!({"type": "report", "request_id": "r3", "keep": true}),
-            "complete",
-            "result",
-            json!({"rows": 1280}),
-        ),
     ] {
         let frames = answers(&mut socket, &request).await?;
         let end = frames.last().unwrap();
@@ -56,6 +50,12 @@ async fn node_router_answers_every_request() -> anyhow::Result<()> {
         let frame: Value = socket.next(LIMIT).await?.json()?;
         assert_eq!(frame["error"]["code"], "invalid_request", "{frame}");
     }
+    // The result of a kept report waits for a device that reads the mailbox.
+    socket.send(&json!({"type": "report", "request_id": "r3", "keep": true})).await?;
+    let user = ["listen", "--tenant", "acme", "--user", "anna"];
+    let read =
+        streamer.run_all(user.into_iter().chain(["--mailbox", "--count", "1", "--for", "60s"])).await?;
+    assert!(read.success && read.out.contains(r#""result":{"rows":1280},"request_id":"r3""#), "{read:?}");
     assert_eq!(streamer.run(["down"]).await?.out, "the stack is down\n");
     Ok(fs::remove_dir_all(router)?)
 }

@@ -43,6 +43,7 @@ use self::{
     issuer::Issuer,
     log::Log,
     processes::Processes,
+    router::Router,
     socket::{NotConnected, Socket},
 };
 use crate::{paths, queue::MessageCounts, spec::Spec};
