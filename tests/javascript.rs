@@ -1,4 +1,5 @@
-//! Runs the tests that are written in JavaScript: those of the client in Node, and those of `streamer web` in Chromium.
+//! Runs the tests that are written in JavaScript: those of the client and the producer in Node, and those of
+//! `streamer web` in Chromium.
 
 use std::{
     env, io,
@@ -65,6 +66,15 @@ fn browser() -> Option<PathBuf> {
 #[tokio::test]
 async fn client_passes_its_tests() -> anyhow::Result<()> {
     let folder = paths::workspace().join("client");
+    if is_installed(&folder).await? {
+        npm(&folder, ["test"], &[]).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn producer_for_node_passes_its_tests() -> anyhow::Result<()> {
+    let folder = paths::workspace().join("producer/node");
     if is_installed(&folder).await? {
         npm(&folder, ["test"], &[]).await?;
     }

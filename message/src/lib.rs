@@ -59,6 +59,8 @@ pub use receipt::{
 };
 #[doc(hidden)]
 pub use receipt::{encode as encode_receipt, is_part_name};
+#[doc(hidden)]
+pub use time::EARLIEST as EARLIEST_TIME;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use crate::{error::DecodeError, fields::Fields, number::Millis};
 
 /// The lowest time: 3 March 1973. A lower number is a time in seconds, up to the year 5138.
-pub(crate) const EARLIEST: u64 = 100_000_000_000;
+pub const EARLIEST: u64 = 100_000_000_000;
 
 /// Numbers that are the time of these years in microseconds, 2001 to 2128. In milliseconds they would be the years
 /// 33658 to 160410, which no one means. Numbers that stand for "never" are elsewhere: the year 9999 is below, and

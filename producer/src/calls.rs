@@ -25,9 +25,6 @@ use crate::{
     queue::{Failure, Queue},
 };
 
-/// Time limit of one call; after it, its entries are retried.
-const CALL_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// Interval at which a waiting send polls its call itself. Otherwise a call would hang whose driver was dropped just
 /// when it had to be polled again.
 pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(250);
@@ -105,13 +102,7 @@ impl Calls {
     ) -> impl Future<Output = Results> + Send + 'static {
         let mut in_flight = InFlight { calls: Arc::clone(self), ids };
         async move {
-            let results = match timeout(CALL_TIMEOUT, in_flight.calls.queue.send(&entries)).await {
-                Ok(results) => results,
-                Err(_) => {
-                    let cause = format!("the queue did not answer within {} s", CALL_TIMEOUT.as_secs());
-                    vec![Err(Failure::NotTaken(cause)); entries.len()]
-                }
-            };
+            let results = in_flight.calls.queue.send(&entries).await;
             in_flight.complete(&results);
             Arc::new(results)
         }

@@ -18,6 +18,14 @@ pub enum MessageError {
     /// The message has no recipient.
     #[error("the message has no recipient: name at least one connection")]
     NoRecipient,
+    /// The message is to expire before 3 March 1973.
+    #[error(
+        "the expiry is {millis} ms after the epoch, which looks like a number of seconds: multiply it by 1000"
+    )]
+    Expiry {
+        /// The expiry in milliseconds since the epoch.
+        millis: u64,
+    },
     /// The time for which the message is to be kept is too short or too long.
     #[error(transparent)]
     Keep(#[from] InvalidKeep),

@@ -8,9 +8,9 @@ use std::{
 
 use serde::Serialize;
 use streamer_message::{
-    ClientContent, ClientError, ClientMessage, ConnectionId, InvalidId, InvalidKeep, Keep, MessageId,
-    Payload, PayloadError, Percent, PercentOutOfRange, ReceiptRequest, Request, RequestId, TenantId, UserId,
-    limits::KEPT_PAYLOAD_BYTES,
+    ClientContent, ClientError, ClientMessage, ConnectionId, EARLIEST_TIME, InvalidId, InvalidKeep, Keep,
+    MessageId, Payload, PayloadError, Percent, PercentOutOfRange, ReceiptRequest, Request, RequestId,
+    TenantId, UserId, limits::KEPT_PAYLOAD_BYTES,
 };
 
 use crate::{entry::entries, error::MessageError};
@@ -77,10 +77,18 @@ pub struct MessageBuilder {
     id: Result<Option<MessageId>, InvalidId>,
     request: Result<Option<RequestId>, InvalidId>,
     supersedable: Option<bool>,
-    expires_in: Option<Duration>,
+    expiry: Option<Expiry>,
     keep: Result<Option<Keep>, InvalidKeep>,
     receipt: bool,
     trace: Option<String>,
+}
+
+/// When a message expires.
+#[derive(Debug, Clone, Copy)]
+enum Expiry {
+    /// This long after the message was built.
+    In(Duration),
+    At(SystemTime),
 }
 
 impl Message {
@@ -182,8 +190,8 @@ impl fmt::Debug for Message {
 impl MessageBuilder {
     fn new(to: Result<Option<Recipients>, InvalidId>) -> Self {
         let (fair_queue_tenant, id, request) = (Ok(None), Ok(None), Ok(None));
-        let (supersedable, expires_in, keep, receipt, trace) = (None, None, Ok(None), false, None);
-        Self { to, fair_queue_tenant, id, request, supersedable, expires_in, keep, receipt, trace }
+        let (supersedable, expiry, keep, receipt, trace) = (None, None, Ok(None), false, None);
+        Self { to, fair_queue_tenant, id, request, supersedable, expiry, keep, receipt, trace }
     }
 
     /// Sets the tenant of the connections, for SQS fair queues: on a standard queue, SQS delays the messages of a
@@ -238,7 +246,23 @@ impl MessageBuilder {
     /// # Ok::<_, streamer_producer::MessageError>(())
     /// ```
     pub fn expires_in(mut self, duration: Duration) -> Self {
-        self.expires_in = Some(duration);
+        self.expiry = Some(Expiry::In(duration));
+        self
+    }
+
+    /// Sets the time until which the message is worth delivering, in whole milliseconds, at most the end of the year
+    /// 9999. A time before 3 March 1973 is refused, because it is a number of seconds that was taken for milliseconds.
+    ///
+    /// ```
+    /// # use std::time::{Duration, SystemTime};
+    /// # use streamer_producer::Message;
+    /// let doors_close = SystemTime::now() + Duration::from_secs(600);
+    /// let message = Message::tenant("acme").expires_at(doors_close).payload("doors close soon")?;
+    /// # drop(message);
+    /// # Ok::<_, streamer_producer::MessageError>(())
+    /// ```
+    pub fn expires_at(mut self, time: SystemTime) -> Self {
+        self.expiry = Some(Expiry::At(time));
         self
     }
 
@@ -432,7 +456,7 @@ impl MessageBuilder {
         supersedable: bool,
         payload: impl FnOnce(&MessageId, Option<&Request>) -> Result<Payload<'static>, PayloadError>,
     ) -> Result<Message, MessageError> {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let now = since_epoch(SystemTime::now());
         let id = self.id?.unwrap_or_else(MessageId::generate);
         let request = self.request?.map(|id| Request::new(id, next_seq(now)));
         let trace = self.trace.or_else(|| env::var("_X_AMZN_TRACE_ID").ok());
@@ -450,7 +474,7 @@ impl MessageBuilder {
             id,
             request,
             supersedable: self.supersedable.unwrap_or(supersedable),
-            expires_at: self.expires_in.map(|duration| as_millis(now.saturating_add(duration)).min(NEVER)),
+            expires_at: self.expiry.map(|expiry| expires_at(expiry, now)).transpose()?,
         })
     }
 }
@@ -472,6 +496,22 @@ fn is_trace(header: &str) -> bool {
     header.contains("Root=")
         && header.len() <= TRACE_BYTES
         && header.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// Returns the milliseconds since the epoch at which a message expires that is built `now`.
+fn expires_at(expiry: Expiry, now: Duration) -> Result<u64, MessageError> {
+    let time = match expiry {
+        Expiry::In(duration) => now.saturating_add(duration),
+        Expiry::At(time) => since_epoch(time),
+    };
+    match as_millis(time).min(NEVER) {
+        millis @ 0..EARLIEST_TIME => Err(MessageError::Expiry { millis }),
+        millis => Ok(millis),
+    }
+}
+
+fn since_epoch(time: SystemTime) -> Duration {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
 fn as_millis(duration: Duration) -> u64 {

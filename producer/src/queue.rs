@@ -1,6 +1,6 @@
 //! One call to SQS, and its result for each entry.
 
-use std::{error::Error, iter::successors, sync::Arc};
+use std::{error::Error, iter::successors, sync::Arc, time::Duration};
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_sqs::{
@@ -11,8 +11,12 @@ use aws_sdk_sqs::{
     types::{SendMessageBatchRequestEntry, SendMessageBatchResultEntry},
 };
 use streamer_message::sqs::{batch_entry, is_fifo, is_final, is_message_fault, is_refusal};
+use tokio::time::{Instant, timeout_at};
 
 use crate::entry::Entry;
+
+/// Time limit of the calls for a batch; after it, the entries without an answer are retried.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The queue that a producer sends to.
 #[derive(Debug)]
@@ -45,13 +49,14 @@ impl Queue {
 
     /// Sends up to 10 entries, and returns the result of each.
     pub(crate) async fn send(&self, entries: &[Arc<Entry>]) -> Vec<Result<(), Failure>> {
-        match self.call(entries).await {
+        let deadline = Instant::now() + CALL_TIMEOUT;
+        match self.call(entries, deadline).await {
             Ok(output) => (0..entries.len()).map(|id| result(&output, &id.to_string())).collect(),
             // One entry may have failed the whole call: without it, the others can succeed.
             Err(Failure::Refused { code, .. }) if entries.len() > 1 && is_message_fault(&code) => {
                 let mut results = Vec::with_capacity(entries.len());
                 for entry in entries {
-                    let one = self.call(std::slice::from_ref(entry)).await;
+                    let one = self.call(std::slice::from_ref(entry), deadline).await;
                     results.push(one.and_then(|output| result(&output, "0")));
                 }
                 results
@@ -60,14 +65,24 @@ impl Queue {
         }
     }
 
-    async fn call(&self, entries: &[Arc<Entry>]) -> Result<SendMessageBatchOutput, Failure> {
+    async fn call(
+        &self,
+        entries: &[Arc<Entry>],
+        deadline: Instant,
+    ) -> Result<SendMessageBatchOutput, Failure> {
+        let no_answer =
+            || Failure::NotTaken(format!("the queue did not answer within {} s", CALL_TIMEOUT.as_secs()));
+        if Instant::now() >= deadline {
+            return Err(no_answer());
+        }
         let entries = entries.iter().enumerate().map(|(id, entry)| request(id, entry));
         let entries = entries.collect::<Result<Vec<_>, _>>().map_err(|error| Failure::Refused {
             code: "InvalidEntry".to_owned(),
             message: error.to_string(),
         })?;
         let send = self.client.send_message_batch().queue_url(&self.url).set_entries(Some(entries));
-        send.send().await.map_err(|error| match self.client.config().region() {
+        let answer = timeout_at(deadline, send.send()).await.map_err(|_| no_answer())?;
+        answer.map_err(|error| match self.client.config().region() {
             Some(_) => failure(&error),
             None => Failure::NotConfigured("there is no Region".to_owned()),
         })

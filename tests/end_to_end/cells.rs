@@ -12,8 +12,9 @@ use streamer_cli::{
     spec::Spec,
     stack::{
         Stack,
-        build::{Router, build},
+        build::build,
         deploy::{DeployInput, Overrides, deploy, deploy_delivery},
+        router::Router,
     },
 };
 use streamer_connections::IndexedConnection;

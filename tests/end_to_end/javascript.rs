@@ -21,7 +21,7 @@ use streamer_producer::Message;
 use streamer_tests::{
     DEADLINE,
     emulator::{VISIBILITY, producer, stack},
-    eventually, full, skip,
+    eventually, full, node, skip,
 };
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
@@ -29,7 +29,7 @@ use tokio::{
     time::{Instant, sleep, timeout, timeout_at},
 };
 
-use crate::{TENANT, languages, rows};
+use crate::{TENANT, rows};
 
 /// How long the storm may last.
 const LIMIT: Duration = Duration::from_secs(900);
@@ -86,7 +86,7 @@ impl Device {
 
 /// Copies the client and the device to the folder of the Node packages, and returns the device's path.
 async fn device() -> anyhow::Result<PathBuf> {
-    let folder = languages::node_folder().await?;
+    let folder = node::folder().await?;
     let target = folder.join("streamer-client");
     fs::create_dir_all(&target)?;
     for entry in fs::read_dir(paths::workspace().join("client"))? {

@@ -15,8 +15,8 @@ use streamer_cli::{
     },
 };
 use streamer_message::ReceiptEvent;
-use streamer_tests::{boto3::BOTO3, emulator::stack, eventually, skip};
-use tokio::{process::Command, sync::OnceCell};
+use streamer_tests::{boto3::BOTO3, emulator::stack, eventually, node, skip};
+use tokio::process::Command;
 
 use crate::connected;
 
@@ -65,7 +65,7 @@ async fn python(name: &str) -> anyhow::Result<std::process::Command> {
 
 /// Returns the command that runs a copy of the example in the folder of the Node packages, where Node finds them.
 async fn node(name: &str) -> anyhow::Result<std::process::Command> {
-    let script = node_folder().await?.join(name);
+    let script = node::folder().await?.join(name);
     fs::copy(example(name), &script)?;
     let mut command = std::process::Command::new("node");
     command.arg(script);
@@ -74,26 +74,6 @@ async fn node(name: &str) -> anyhow::Result<std::process::Command> {
 
 fn example(name: &str) -> PathBuf {
     paths::workspace().join("producer/examples").join(name)
-}
-
-/// Installs the Node packages once, and returns their folder.
-pub(crate) async fn node_folder() -> anyhow::Result<PathBuf> {
-    static INSTALLED: OnceCell<PathBuf> = OnceCell::const_new();
-    INSTALLED.get_or_try_init(install_node_packages).await.cloned()
-}
-
-async fn install_node_packages() -> anyhow::Result<PathBuf> {
-    let (from, to) = (paths::workspace().join("tests/languages/node"), paths::shared("node"));
-    fs::create_dir_all(&to)?;
-    for file in ["package.json", "package-lock.json"] {
-        fs::copy(from.join(file), to.join(file))?;
-    }
-    let mut npm = Command::new("npm");
-    npm.args(["ci", "--no-audit", "--no-fund"]).current_dir(&to).stdin(Stdio::null());
-    let output =
-        npm.output().await.context("Node is not installed: install it (on Debian: apt-get install npm)")?;
-    ensure!(output.status.success(), "npm ci: {}", String::from_utf8_lossy(&output.stderr).trim());
-    Ok(to)
 }
 
 /// Runs a command with only the variables that `streamer env` prints, and returns its output.

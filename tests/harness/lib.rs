@@ -13,7 +13,7 @@
 //! - [`signer`]: issuers' keys and tokens. [`key_server`]: a server of JWK sets.
 //! - [`iam`]: IAM on an emulator that checks every call.
 //! - [`terraform`]: Terraform, run on a copy of `infra/`.
-//! - [`boto3`]: AWS's SDK for Python.
+//! - [`boto3`]: AWS's SDK for Python. [`node`]: Node with its packages.
 //! - [`command`]: the command `streamer`, run as a process.
 
 pub mod boto3;
@@ -29,6 +29,7 @@ pub mod iam;
 pub mod key_server;
 pub mod localstack;
 pub mod mailbox;
+pub mod node;
 pub mod proxy;
 pub mod signer;
 pub mod sqs;

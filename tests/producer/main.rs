@@ -9,3 +9,4 @@ mod receipts;
 mod redrive;
 mod redrive_totals;
 mod sending;
+mod vectors;

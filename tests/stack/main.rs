@@ -6,6 +6,7 @@ mod demo;
 mod ends;
 mod listen;
 mod refusals;
+mod routers;
 mod shell;
 mod token;
 
@@ -31,7 +32,7 @@ use streamer_cli::{
 use streamer_producer::Message;
 use streamer_tests::{
     command::{Streamer, output, printed, ready, signal, signal_process},
-    emulator, eventually,
+    emulator, eventually, node, skip,
 };
 use sysinfo::Signal;
 use tokio::{

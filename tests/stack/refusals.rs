@@ -9,7 +9,7 @@ async fn up_refuses_an_unfit_router() -> anyhow::Result<()> {
     let readme = paths::workspace().join("README.md").display().to_string();
     for (router, reason) in [
         (readme.as_str(), "the file is neither a program nor a script that starts with `#!`"),
-        ("/tmp", "it is a folder: name the router's binary in it"),
+        ("/tmp", "it is a folder without a handler: name the router's binary in it"),
         ("/dev/zero", "it is no regular file"),
         (missing.as_str(), "No such file or directory"),
     ] {

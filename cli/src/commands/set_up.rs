@@ -5,10 +5,10 @@ use std::time::Duration;
 use crate::{
     screen::{Screen, elapsed},
     stack::{
-        Endpoint, Stack,
-        build::{self, Router},
+        Endpoint, Stack, build,
         deploy::{Deployed, Overrides},
         emulator::{self, Installed, MINISTACK},
+        router::Router,
     },
 };
 

@@ -2,7 +2,6 @@
 
 use std::{
     ffi::OsString,
-    fs,
     io::{Write as _, stdout},
     path::PathBuf,
     pin::{Pin, pin},
@@ -22,17 +21,16 @@ use super::{
 };
 use crate::{
     log_line::LogFormat,
-    package::inspect,
     paint::Paint,
     screen::Screen,
     shutdown::{self, Signal},
     stack::{
         Endpoint, Stack,
-        build::Router,
         deploy::Overrides,
         front_door::Limits,
         logs::Logs,
         owner::{self, Owner},
+        router::Router,
         state::{self, State},
     },
 };
@@ -51,7 +49,8 @@ const LOG_POLL_INTERVAL: Duration = Duration::from_millis(500);
   streamer up --detach                   return when the stack is ready; `streamer down` ends it
   streamer up --detach --json | jq -r .websocket_url
   streamer up --connection-lifetime 15s  watch clients reconnect
-  streamer up --router target/debug/my-router")]
+  streamer up --router target/debug/my-router
+  streamer up --router my-router-in-node")]
 pub struct Up {
     /// Return when the stack is ready, and leave it up
     #[arg(long)]
@@ -65,8 +64,9 @@ pub struct Up {
     /// Own a stack in the background
     #[arg(long, hide = true)]
     background: bool,
-    /// Deploy this router instead of the example; its environment has QUEUE_URL and CONNECTIONS_TABLE
-    #[arg(long, value_name = "BINARY", value_parser = PathBufValueParser::new().try_map(check_router))]
+    /// Deploy this router instead of the example: a program, or a folder or zip with index.mjs or lambda_function.py;
+    /// its environment has QUEUE_URL and CONNECTIONS_TABLE
+    #[arg(long, value_name = "PATH", value_parser = PathBufValueParser::new().try_map(Router::check))]
     router: Option<PathBuf>,
     /// Close each connection after this time, from 1s to the 2h of API Gateway
     #[arg(long, value_name = "TIME", default_value = "2h", value_parser = connection_lifetime)]
@@ -129,7 +129,7 @@ impl Up {
         let owner = Owner::claim().await?;
         let start =
             async |installed: &_| Endpoint::start(installed, self.port, &state::folder(), owner.log()).await;
-        let router = self.router.clone().map_or(Router::Example, Router::Binary);
+        let router = self.router.clone().map_or(Router::Example, Router::Own);
         let limits = Limits { lifetime: self.connection_lifetime.into(), ..Limits::default() };
         let overrides = Overrides { limits, ..Overrides::default() };
         let (stack, ()) = set_up(screen, &router, start, async |_| Ok((overrides, ()))).await?;
@@ -146,16 +146,6 @@ fn connection_lifetime(text: &str) -> Result<humantime::Duration, String> {
         return Err("it must be from 1s to 2h, the lifetime on AWS".to_owned());
     }
     Ok(time)
-}
-
-/// Checks that the emulator can run a router.
-fn check_router(path: PathBuf) -> anyhow::Result<PathBuf> {
-    let kind = fs::metadata(&path)?;
-    ensure!(!kind.is_dir(), "it is a folder: name the router's binary in it");
-    // Reading a device or a pipe might not end.
-    ensure!(kind.is_file(), "it is no regular file");
-    inspect::runs_here(&fs::read(&path)?)?;
-    Ok(path)
 }
 
 /// Waits until the process that started this one in the background has ended. Never returns in the foreground.

@@ -18,24 +18,6 @@ use crate::{
 /// Short name of the router, and name of the example router in the package `streamer-producer`.
 pub const ROUTER: &str = "router";
 
-/// The router behind `$default`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Router {
-    /// The example router.
-    Example,
-    /// A binary of the user's.
-    Binary(PathBuf),
-}
-
-impl std::fmt::Display for Router {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Example => formatter.write_str("example router"),
-            Self::Binary(path) => write!(formatter, "router {}", path.display()),
-        }
-    }
-}
-
 /// The workspace's binaries by name.
 #[derive(Debug, Clone)]
 pub struct Binaries(BTreeMap<String, PathBuf>);
@@ -93,22 +75,16 @@ impl Binaries {
     /// # Errors
     /// When the binary cannot be read.
     pub fn zip(&self, name: &str) -> anyhow::Result<Vec<u8>> {
-        zip(self.path(name)?)
+        let path = self.path(name)?;
+        let binary = fs::read(path).with_context(|| format!("cannot read the binary {}", path.display()))?;
+        Self::zip_program(&binary)
     }
 
-    /// Builds the router's zip.
+    /// Builds the zip of a program or a script.
     ///
     /// # Errors
-    /// When the binary cannot be read.
-    pub fn zip_router(&self, router: &Router) -> anyhow::Result<Vec<u8>> {
-        match router {
-            Router::Example => self.zip(ROUTER),
-            Router::Binary(path) => zip(path),
-        }
+    /// When it is too large for a zip.
+    pub fn zip_program(program: &[u8]) -> anyhow::Result<Vec<u8>> {
+        archive(program, Compression::Fast)
     }
-}
-
-fn zip(binary: &Path) -> anyhow::Result<Vec<u8>> {
-    let binary = fs::read(binary).with_context(|| format!("cannot read the binary {}", binary.display()))?;
-    archive(&binary, Compression::Fast)
 }

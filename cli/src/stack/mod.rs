@@ -1,7 +1,7 @@
 //! A whole deployment on this machine: an emulator of AWS, the Lambda functions deployed to it, and a router.
 //!
-//! - [`emulator`]: installs and runs an emulator, MiniStack. [`build`]: builds the functions. [`mod@deploy`]: creates
-//!   the resources of `infra/stack.json`.
+//! - [`emulator`]: installs and runs an emulator, MiniStack. [`build`]: builds the functions. [`router`]: the router's
+//!   code. [`mod@deploy`]: creates the resources of `infra/stack.json`.
 //! - [`Stack`]: a running stack. It ends, with every process that it started, when it is dropped and when this process
 //!   ends, even by SIGKILL. [`owner`]: the process of the one stack that commands see, whose [`state`] it writes.
 //! - [`issuer`] and [`socket`]: a client's token and WebSocket.
@@ -20,6 +20,7 @@ pub mod logs;
 pub mod owner;
 pub mod processes;
 pub mod python;
+pub mod router;
 pub mod socket;
 pub mod state;
 
@@ -35,13 +36,14 @@ use streamer_mailbox::{DynamoTable, Mailbox, Settings};
 use streamer_producer::Producer;
 
 use self::{
-    build::{Binaries, Router},
+    build::Binaries,
     deploy::{DeployInput, Deployed, Overrides, deploy, local_config},
     emulator::{Emulator, Installed, MINISTACK},
     front_door::FrontDoor,
     issuer::Issuer,
     log::Log,
     processes::Processes,
+    router::Router,
     socket::{NotConnected, Socket},
 };
 use crate::{paths, queue::MessageCounts, spec::Spec};

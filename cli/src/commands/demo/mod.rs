@@ -23,11 +23,11 @@ use crate::{
     shutdown::{self, Signal},
     stack::{
         Endpoint, Stack,
-        build::Router,
         deploy::Overrides,
         fault_proxy::FaultProxy,
         logs,
         owner::{self, Owner},
+        router::Router,
         state,
     },
 };

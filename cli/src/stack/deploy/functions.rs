@@ -5,14 +5,17 @@ use std::collections::BTreeMap;
 use anyhow::Context as _;
 use aws_sdk_lambda::{
     primitives::Blob,
-    types::{Architecture, Environment, FunctionCode, FunctionResponseType, Runtime, ScalingConfig},
+    types::{Architecture, Environment, FunctionCode, FunctionResponseType, ScalingConfig},
 };
 
 use super::{deployer::Deployer, storage::Queues};
 use crate::{
     package,
     spec::{Function, Mapping, Pace},
-    stack::build::{Binaries, ROUTER},
+    stack::{
+        build::{Binaries, ROUTER},
+        router::Code,
+    },
 };
 
 /// A role that does not exist. Emulators accept any.
@@ -57,7 +60,7 @@ impl Deployer<'_> {
         variables.extend(overrides.map(|(variable, value)| ((*variable).to_owned(), value.clone())));
         let Function { timeout_seconds, memory_mb, .. } = *function;
         let settings = Settings { variables, timeout_seconds, memory_mb };
-        let arn = self.create(name, binaries.zip(&function.package)?, settings).await?;
+        let arn = self.create(name, Code::of_program(binaries.zip(&function.package)?), settings).await?;
         let mapping = &self.spec.mapping;
         if *name == mapping.function {
             // Reserved concurrency for both mappings prevents throttling: SQS counts the receives of throttled invocations,
@@ -69,7 +72,7 @@ impl Deployer<'_> {
     }
 
     /// Creates the router and returns its ARN.
-    pub(super) async fn create_router(&self, queue_url: &str, zip: Vec<u8>) -> anyhow::Result<String> {
+    pub(super) async fn create_router(&self, queue_url: &str, code: Code) -> anyhow::Result<String> {
         let table = &self.spec.table.name;
         let settings = Settings {
             variables: BTreeMap::from([
@@ -79,10 +82,10 @@ impl Deployer<'_> {
             timeout_seconds: ROUTER_TIMEOUT_SECONDS,
             memory_mb: ROUTER_MEMORY_MB,
         };
-        self.create(ROUTER, zip, settings).await
+        self.create(ROUTER, code, settings).await
     }
 
-    async fn create(&self, name: &str, zip: Vec<u8>, settings: Settings) -> anyhow::Result<String> {
+    async fn create(&self, name: &str, code: Code, settings: Settings) -> anyhow::Result<String> {
         let Settings { variables, timeout_seconds, memory_mb } = settings;
         let environment = Environment::builder().set_variables(Some(variables.into_iter().collect()));
         let architecture = match package::Architecture::HERE {
@@ -93,14 +96,14 @@ impl Deployer<'_> {
             .lambda
             .create_function()
             .function_name(self.spec.function_name(name))
-            .runtime(Runtime::Providedal2023)
+            .runtime(code.runtime)
             .architectures(architecture)
-            .handler("bootstrap")
+            .handler(code.handler)
             .role(ROLE)
             .timeout(timeout_seconds)
             .memory_size(memory_mb)
             .environment(environment.build())
-            .code(FunctionCode::builder().zip_file(Blob::new(zip)).build())
+            .code(FunctionCode::builder().zip_file(Blob::new(code.zip)).build())
             .send()
             .await?;
         created.function_arn.context("the response has no function ARN")

@@ -21,9 +21,10 @@ use self::{
     storage::Queues,
 };
 use super::{
-    build::{Binaries, ROUTER, Router},
+    build::{Binaries, ROUTER},
     emulator::REGION,
     issuer::{ISSUER, Issuer},
+    router::Router,
 };
 use crate::spec::Spec;
 
@@ -137,7 +138,7 @@ pub async fn deploy(config: &SdkConfig, input: DeployInput<'_>) -> anyhow::Resul
         anyhow::Ok((name.clone(), arn))
     });
     let mut functions: BTreeMap<_, _> = try_join_all(creating).await?.into_iter().collect();
-    let router = deployer.create_router(&queues.outbound_url, binaries.zip_router(router)?).await;
+    let router = deployer.create_router(&queues.outbound_url, router.code(binaries)?).await;
     functions.insert(ROUTER.to_owned(), router.context("cannot create the router")?);
 
     deployer.create_routes(&api, &region, &functions).await.context("cannot create the routes")?;

@@ -1,0 +1,75 @@
+/** The end of a send's time. */
+
+/** The longest delay of a timer in milliseconds, about 24 days. A longer one would end at once. */
+const MAX_DELAY = 2 ** 31 - 1;
+
+/** The time by which messages must be on the queue, and the caller's signal. */
+export class Deadline {
+  /** Resolvers of all waits. @type {Set<(value?: any) => void>} */
+  #waits = new Set();
+  #timer;
+  #signal;
+  #ended = false;
+
+  /**
+   * @param {number} timeout in milliseconds
+   * @param {AbortSignal | undefined} signal
+   * @param {number} now
+   */
+  constructor(timeout, signal, now) {
+    this.timeout = timeout;
+    this.at = now + timeout;
+    this.#signal = signal;
+    this.#timer = setTimeout(this.#end, Math.min(timeout, MAX_DELAY));
+    if (signal?.aborted) this.#end();
+    else signal?.addEventListener("abort", this.#end);
+  }
+
+  /** Whether the caller has aborted the send. */
+  get isAborted() {
+    return this.#signal?.aborted ?? false;
+  }
+
+  /** Why the caller has aborted the send. */
+  get reason() {
+    return this.#signal?.reason;
+  }
+
+  #end = () => {
+    this.#ended = true;
+    for (const resolve of [...this.#waits]) resolve();
+  };
+
+  /**
+   * Waits for a value, or for the end of the time, which gives none.
+   * @template T
+   * @param {(resolve: (value: T) => void) => void} start
+   * @returns {Promise<T | undefined>}
+   */
+  wait(start) {
+    return new Promise((resolve) => {
+      if (this.#ended) return resolve(undefined);
+      const done = (/** @type {T | undefined} */ value) => {
+        this.#waits.delete(done);
+        resolve(value);
+      };
+      this.#waits.add(done);
+      start(done);
+    });
+  }
+
+  /** Waits for a time in milliseconds, and returns whether that was before the end. @param {number} delay */
+  async pause(delay) {
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    let timer;
+    const isOver = await this.wait((resolve) => (timer = setTimeout(resolve, delay, true)));
+    clearTimeout(timer);
+    return isOver === true;
+  }
+
+  /** Ends the timer. Nothing waits any more. */
+  clear() {
+    clearTimeout(this.#timer);
+    this.#signal?.removeEventListener("abort", this.#end);
+  }
+}

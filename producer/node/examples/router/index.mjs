@@ -1,0 +1,88 @@
+/**
+ * A router: the Lambda behind `$default` of a WebSocket API. It answers clients through the queue, so it returns as soon as
+ * the queue has the answer, and slow or closed connections do not delay it.
+ *
+ * A request is `{"type": "echo", "request_id": "…", "text": "…"}`, or has the type `ping` or `report` and no text. A report
+ * with `"keep": true` is for all devices of the client's user, and its result waits for those that are away.
+ */
+
+import { setTimeout as sleep } from "node:timers/promises";
+import { DynamoDBClient, GetItemCommand } from "@aws-sdk/client-dynamodb";
+import { Message, MessageError, Producer, percentOf } from "streamer-producer";
+
+const { CONNECTIONS_TABLE, QUEUE_URL } = process.env;
+
+// Outside the handler, so that all invocations of an environment share them.
+const producer = new Producer(QUEUE_URL);
+const dynamo = new DynamoDBClient({});
+
+/** The longest time that a report takes, in seconds. The Lambda's timeout must be longer. */
+const MAX_REPORT_SECONDS = 20;
+const REPORT_SECONDS = 0.2;
+const UPDATES = 10;
+
+const EXPECTED =
+  "expected a JSON object with the `type` echo and a `text`, with the `type` ping, or with the `type` report and optionally " +
+  "`seconds` and `keep`; and optionally a `request_id` of 1 to 128 characters";
+
+export async function handler(event) {
+  const { connectionId } = event.requestContext;
+  const request = requestOf(event.body);
+  const reply = request?.request_id ? Message.connection(connectionId).request(request.request_id) : Message.connection(connectionId);
+  if (!request) {
+    console.warn(JSON.stringify({ level: "WARN", message: "invalid request" }));
+    await producer.send(reply.error("invalid_request", EXPECTED));
+  } else {
+    try {
+      await answer(request, reply, connectionId);
+    } catch (error) {
+      // The cause is logged. The client only learns that no further answer will come.
+      console.error(JSON.stringify({ level: "ERROR", request_id: request.request_id, message: error.message }));
+      await producer.send(reply.error("internal", "the request could not be answered"));
+    }
+  }
+  // Without a body, because API Gateway would send it to the client in addition to the answer.
+  return { statusCode: 200 };
+}
+
+/** Returns a client's request, or nothing if it is not valid. */
+function requestOf(body) {
+  try {
+    const request = JSON.parse(body);
+    if (request.request_id !== undefined) Message.connection("any").request(request.request_id);
+    const isKnown = request.type === "ping" || request.type === "report" || (request.type === "echo" && typeof request.text === "string");
+    return isKnown ? request : undefined;
+  } catch (error) {
+    if (error instanceof SyntaxError || error instanceof TypeError || error instanceof MessageError) return undefined;
+    throw error;
+  }
+}
+
+async function answer(request, reply, connection) {
+  if (request.type === "echo") return producer.send(reply.response(request.text));
+  if (request.type === "ping") return producer.send(reply.response("pong"));
+  if (!request.request_id) return producer.send(reply.error("invalid_request", "a report needs a `request_id`"));
+  const to = request.keep === true ? await userOf(connection, request.request_id) : reply;
+  // The client has left and sends its request again on its next connection.
+  if (!to) return undefined;
+  await producer.send(to.acknowledgment("the report is being written"));
+  return writeReport(request.keep === true ? to.keep({ hours: 1 }) : to, request.seconds);
+}
+
+/** Addresses the user of a connection, since a report may outlive the connection. */
+async function userOf(connection, requestId) {
+  const key = { connection_id: { S: connection } };
+  const { Item } = await dynamo.send(new GetItemCommand({ TableName: CONNECTIONS_TABLE, Key: key }));
+  return Item && Message.user(Item.tenant_id.S, Item.user_id.S).request(requestId);
+}
+
+async function writeReport(to, seconds = REPORT_SECONDS) {
+  // More often than the default, to show how updates that come too fast supersede each other.
+  const progress = producer.progress(to, { minInterval: 20 });
+  for (let update = 1; update <= UPDATES; update += 1) {
+    // A real router would write a part of the report here.
+    await sleep((Math.min(seconds, MAX_REPORT_SECONDS) * 1000) / UPDATES);
+    await progress.update(percentOf(update, UPDATES), "writing");
+  }
+  await progress.complete({ rows: 1280 });
+}

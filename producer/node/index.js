@@ -1,0 +1,12 @@
+/**
+ * Sends messages to clients of a WebSocket API through Streamer's outbound queue.
+ *
+ * `Message` names the audience; its builder takes options, and then the content. `Producer` sends messages to the queue.
+ * `Progress` sends the updates of one request at a limited rate, and then its end.
+ */
+
+export { MessageError, ProgressError, SendAllError, SendError } from "./errors.js";
+export { Message, MessageBuilder } from "./message.js";
+export { percentOf } from "./percent.js";
+export { Producer } from "./producer.js";
+export { Progress } from "./progress.js";

@@ -1,0 +1,62 @@
+//! Routers in other languages.
+
+use super::*;
+
+/// Returns the frames that answer a request, up to its end.
+async fn answers(socket: &mut Socket, request: &Value) -> anyhow::Result<Vec<Value>> {
+    socket.send(request).await?;
+    let mut frames = Vec::new();
+    loop {
+        let frame: Value = socket.next(LIMIT).await?.json()?;
+        assert_eq!(frame.get("request_id"), request.get("request_id"), "{frame}");
+        let is_update = frame["type"] == "progress" || frame["type"] == "acknowledgment";
+        frames.push(frame);
+        if !is_update {
+            return Ok(frames);
+        }
+    }
+}
+
+/// The router for Node, a folder with a handler, plays the demo's scenes.
+#[tokio::test]
+async fn node_router_answers_every_request() -> anyhow::Result<()> {
+    let streamer = Streamer::new("node-router").await?;
+    let router = std::env::temp_dir().join(format!("streamer-node-router-{}", std::process::id()));
+    if let Err(error) = node::write_router(&router).await {
+        return skip(error);
+    }
+    let up = streamer.run(["up", "--detach", "--json", "--router", router.to_str().unwrap()]).await?;
+    assert!(up.success, "{up:?}");
+    let up = serde_json::from_str(&up.out)?;
+    let mut socket = connect(&streamer, &up).await?;
+    for (request, kind, field, value) in [
+        (
+            json!({"type": "echo", "request_id": "r1", "text": "h\u{e4}llo"}),
+            "response",
+            "data",
+            json!("h\u{e4}llo"),
+        ),
+        (json!({"type": "ping"}), "response", "data", json!("pong")),
+        (json!({"type": "report", "request_id": "r2"}), "complete", "result", json!({"rows": 1280})),
+    ] {
+        let frames = answers(&mut socket, &request).await?;
+        let end = frames.last().unwrap();
+        assert_eq!((end["type"].as_str(), &end[field]), (Some(kind), &value), "{end}");
+        let is_report = request["type"] == "report";
+        assert_eq!(frames.iter().any(|frame| frame["type"] == "progress"), is_report, "{frames:?}");
+    }
+    for invalid in [json!({"type": "echo"}), json!(7), json!({"type": "ping", "request_id": ""})] {
+        socket.send(&invalid).await?;
+        let frame: Value = socket.next(LIMIT).await?.json()?;
+        assert_eq!(frame["error"]["code"], "invalid_request", "{frame}");
+    }
+    // The result of a kept report waits for a device that reads the mailbox.
+    socket.send(&json!({"type": "report", "request_id": "r3", "keep": true})).await?;
+    eventually("the result is kept", async || {
+        let kept = streamer.run(["mailbox", "--tenant", "acme", "--user", "anna"]).await?;
+        Ok(kept.success && kept.out.contains("\n1 message of "))
+    })
+    .await?;
+    assert_eq!(streamer.run(["down"]).await?.out, "the stack is down\n");
+    Ok(fs::remove_dir_all(router)?)
+}
