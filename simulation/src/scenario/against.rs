@@ -20,7 +20,7 @@ use tokio::time::sleep;
 
 use super::loads::{SEED, named};
 use crate::{
-    model::{MEMORY_OF_A_CPU, NO_FAULTS, POST_CPU, Setup},
+    model::{EVENT_CPU, MEMORY_OF_A_CPU, NO_FAULTS, Setup},
     table::{Table, count},
     world,
 };
@@ -37,7 +37,16 @@ const INVOCATIONS: usize = 3;
 /// A batch: messages, connections of each, and the pace.
 struct Shape(usize, usize, Option<u32>);
 
-const SHAPES: [Shape; 3] = [Shape(10, 1, Some(500)), Shape(10, 100, None), Shape(10, 100, Some(500))];
+const SHAPES: [Shape; 5] = [
+    Shape(10, 1, Some(500)),
+    Shape(10, 100, None),
+    Shape(100, 100, None),
+    Shape(10, 100, Some(500)),
+    Shape(100, 100, Some(500)),
+];
+
+/// The scripted gateway has no quota.
+const NO_QUOTA: (f64, f64) = (f64::MAX, f64::MAX);
 
 /// Runs the batches, and writes the table.
 ///
@@ -55,16 +64,17 @@ pub fn table(out: &mut dyn Write) -> anyhow::Result<()> {
     let title = format!("Time of an invocation, posts answered after {LATENCY} ms");
     let mut table = Table::begin(out, &title, 32, &head)?;
     for shape in &SHAPES {
-        let simulated = simulated(shape);
         let (measured, cpu) = runtime.block_on(measured(&worker, shape))?;
         let Shape(messages, connections, pace) = shape;
+        let post_cpu = cpu.saturating_sub(EVENT_CPU) / (messages * connections) as u32;
+        let simulated = simulated(shape, post_cpu);
         table.row(&[
             format!("{messages} messages × {connections} connections"),
             pace.map_or_else(|| "unpaced".to_owned(), |pace| count(u64::from(pace))),
             format!("{simulated} ms"),
             format!("{:.1} ms", measured.as_secs_f64() * 1e3),
             format!("{:.2}", simulated as f64 / (measured.as_secs_f64() * 1e3)),
-            format!("{:.1}", cpu.as_secs_f64() * 1e6 / (messages * connections) as f64),
+            format!("{:.1}", post_cpu.as_secs_f64() * 1e6),
         ])?;
     }
     Ok(table.end()?)
@@ -75,16 +85,18 @@ fn bodies(Shape(messages, connections, _): &Shape) -> Vec<String> {
     (0..*messages).map(|message| named(message as u64, *connections)).collect()
 }
 
-/// Returns the time of an invocation in the simulation, in milliseconds, on an environment that has run one.
-fn simulated(shape: &Shape) -> u64 {
+/// Returns the time of an invocation in the simulation, in milliseconds, on an environment that has run one. A post
+/// takes as much CPU as in the process.
+fn simulated(shape: &Shape, post_cpu: Duration) -> u64 {
     let setup = Setup {
         memory_mb: MEMORY_OF_A_CPU as u32,
         batch: shape.0,
         window: Duration::from_secs(1),
         concurrency: 1,
         pace: shape.2,
+        account: NO_QUOTA,
         faults: NO_FAULTS,
-        stub: Some((Duration::from_millis(LATENCY), POST_CPU)),
+        stub: Some((Duration::from_millis(LATENCY), post_cpu)),
         ..Setup::DEFAULT
     };
     let report = world::run(&setup, 1, SEED, async |producers| {
