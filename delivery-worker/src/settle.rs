@@ -155,7 +155,7 @@ fn settle_fifo(
                     let random = random();
                     let tries = policy.tries(record.receives.saturating_sub(1), record, now);
                     delay_for_user(policy, record, &causes, now, random).unwrap_or_else(|| {
-                        delay(tries, tries.count > 0 && posts(pairs) == 0, &causes, random)
+                        delay(tries, tries.count > 0 && !have_progressed(pairs), &causes, random)
                     })
                 }
             });
@@ -225,14 +225,15 @@ fn root_cause<'a>(causes: &[&'a Cause]) -> &'a Cause {
         .unwrap_or(&Cause::Behind)
 }
 
-/// Returns whether a message ran out of time repeatedly, without a single post this time.
+/// Returns whether a message ran out of time repeatedly, without progress this time.
 fn is_stuck(record: &Record, pairs: &[&Completed]) -> bool {
     let before = record.retry().is_some_and(|retry| retry.cause.starts_with(&Cause::Deadline.to_string()));
-    before && posts(pairs) == 0
+    before && !have_progressed(pairs)
 }
 
-fn posts(pairs: &[&Completed]) -> u32 {
-    pairs.iter().map(|pair| pair.posts).sum()
+/// Returns whether a message was posted, or its fan-out has sent parts or come further.
+fn have_progressed(pairs: &[&Completed]) -> bool {
+    pairs.iter().any(|pair| pair.posts > 0 || pair.parts.is_some() || pair.after.is_some())
 }
 
 /// Returns the delay in seconds: up to 1 s if only the invocation's time was short, and exponential backoff otherwise

@@ -68,6 +68,25 @@ async fn resumes_at_cursor() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Each invocation runs out of time and has come further, so the next one follows at once, however many there are.
+#[tokio::test(start_paused = true)]
+async fn fan_out_continues_within_a_second() -> anyhow::Result<()> {
+    let crowd = Crowd::new([("acme", 8 * 20_050)]).paged(1000, Duration::from_millis(2400));
+    let (mut body, mut delays) = (Some(to_shard(None)), Vec::new());
+    while let Some(unread) = body.take() {
+        let rig = rig_with_queue(&crowd, QueueDouble::taking());
+        assert_eq!(rig.invoke(event(unread)).await?, ids([]));
+        for sent in rig.outbound.taken().into_iter().map(Sent::from) {
+            if !sent.json()["to"]["shard"].is_null() {
+                delays.extend(sent.delay);
+                body = Some(sent.body);
+            }
+        }
+    }
+    assert!(delays.len() > 6 && delays.iter().all(|delay| *delay <= 1), "{delays:?}");
+    Ok(())
+}
+
 /// Each of the 11 pages fails once.
 #[tokio::test(start_paused = true)]
 async fn only_unconfirmed_page_is_retried() -> anyhow::Result<()> {
