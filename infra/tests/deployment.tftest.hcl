@@ -98,6 +98,7 @@ run "variables_reach_function_environment" {
     expire_with_token           = true
     log_level                   = "debug"
     away_grace_seconds          = 20
+    cell_endpoints              = ["https://a.example.com/a", "https://b.example.com/b"]
     connect_grace_seconds       = 0
     tenant_shards               = 64
     management_endpoint_aliases = ["https://ws.example.com/production"]
