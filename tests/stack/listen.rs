@@ -17,6 +17,7 @@ use streamer_message::{ConnectionId, TenantId, UserId};
 use streamer_tests::{
     DEADLINE,
     command::{Streamer, signal},
+    eventually,
 };
 use sysinfo::Signal;
 use tokio::{
@@ -230,6 +231,11 @@ async fn check_logs(streamer: &Streamer, id: &ConnectionId) -> anyhow::Result<()
         raw.contains("START RequestId") && raw.contains("\"_aws\"") && raw.contains(id.as_str()),
         "{raw}"
     );
+    let disconnected = format!("  disconnected connection_id={id} ");
+    eventually("the end of the connection is logged", async || {
+        Ok(streamer.run(["logs", "disconnect"]).await?.out.contains(&disconnected))
+    })
+    .await?;
     let none = streamer.run(["logs", "--since", "0s"]).await?;
     assert!(none.success && none.out.is_empty(), "{none:?}");
     Ok(())
