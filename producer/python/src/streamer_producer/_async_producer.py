@@ -11,7 +11,8 @@ from types import TracebackType
 from typing import Any
 
 from ._async_progress import AsyncProgress
-from ._engine import Call, Engine
+from ._engine import Engine
+from ._jobs import Call
 from ._message import Message, MessageBuilder
 from ._progress import MIN_INTERVAL, Updates
 from ._queue import Answer, Client, answer_of, attempts, failure_of, is_fifo, request_of

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 
 from ._buffer import MAX_CALLS, SendBuffer
-from ._entry import Entry
 from ._errors import SendError
-from ._limits import BATCH_BYTES, BATCH_MESSAGES
+from ._jobs import Call, Group, Item, Job, Send, pack
+from ._limits import BATCH_BYTES
 from ._queue import CALL_TIMEOUT, NO_ANSWER, Failure, Result
-from ._timers import Timer, Timers
+from ._timers import Timers
 
 #: Bytes of all messages that are being sent: 16 full batches.
 CAPACITY = 16 * BATCH_BYTES
@@ -36,100 +35,6 @@ MAX_PAUSE = 2.0
 #: The shortest time before the deadline in which an attempt begins, in seconds.
 MIN_ATTEMPT = 0.01
 
-#: An entry, and the index of its message.
-Item = tuple[int, Entry]
-
-
-@dataclass(eq=False)
-class Job:
-    """An entry that is being sent."""
-
-    id: int
-    index: int
-    entry: Entry
-    group: _Group
-    #: The longest pause before the next attempt.
-    pause: float = FIRST_PAUSE
-    #: Why the last attempt failed.
-    cause: str | None = None
-    call: Call | None = None
-    #: The end of the pause before the next attempt.
-    timer: Timer | None = None
-    is_done: bool = False
-
-
-@dataclass(eq=False)
-class _Group:
-    """Entries of a send that share their capacity."""
-
-    send: Send
-    size: int = 0
-    jobs: list[Job] = field(default_factory=list)
-    #: The number of entries that have not ended.
-    left: int = 0
-    has_capacity: bool = False
-
-
-@dataclass(eq=False)
-class Send:
-    """A send of one or many messages."""
-
-    batches: Iterator[list[Item]]
-    timeout: float
-    deadline: float
-    #: Called when all its entries have ended.
-    notify: Callable[[], None]
-    groups: dict[_Group, None] = field(default_factory=dict)
-    #: The error of each message that is not on the queue.
-    errors: dict[int, SendError] = field(default_factory=dict)
-    timer: Timer | None = None
-    is_done: bool = False
-
-
-@dataclass(eq=False)
-class Call:
-    """A call in flight."""
-
-    jobs: list[Job]
-    #: The result of each entry, written as soon as it is known.
-    results: list[Result]
-    #: The number of entries whose send goes on.
-    live: int
-    timer: Timer | None = None
-    #: Whether the results have been used. A result that is written later has no effect.
-    is_settled: bool = False
-    #: Ends the call early, if the producer can do that.
-    abort: Callable[[], object] | None = None
-
-    @property
-    def entries(self) -> list[Entry]:
-        """The entries of the call."""
-        return [job.entry for job in self.jobs]
-
-    @property
-    def is_over(self) -> bool:
-        """Whether no send waits for the call any more."""
-        return self.is_settled or not self.live
-
-    def end_early(self) -> None:
-        """Ends the call, if the producer can do that."""
-        if self.abort is not None:
-            self.abort()
-
-
-def pack(items: Iterable[Item]) -> Iterator[list[Item]]:
-    """Packs entries into batches, in order, each as full as the limits allow."""
-    batch: list[Item] = []
-    size = 0
-    for item in items:
-        if batch and (len(batch) == BATCH_MESSAGES or size + item[1].size > BATCH_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append(item)
-        size += item[1].size
-    if batch:
-        yield batch
-
 
 class Engine:
     """The sends in progress. The caller makes sure that only one thread at a time is in it."""
@@ -140,7 +45,7 @@ class Engine:
         self._timers = Timers()
         self._free = CAPACITY
         #: Groups that wait for capacity: first come, first served.
-        self._waiting: deque[_Group] = deque()
+        self._waiting: deque[Group] = deque()
         #: When the next batch leaves although it is not full.
         self._batch_at = math.inf
         self._sends = 0
@@ -203,9 +108,9 @@ class Engine:
         batch = next(send.batches, None)
         if batch is None:
             return False
-        group = _Group(send)
+        group = Group(send)
         for index, entry in batch:
-            group.jobs.append(Job(self._buffer.reserve(entry.key, entry.size), index, entry, group))
+            group.jobs.append(Job(self._buffer.reserve(entry.key, entry.size), index, entry, group, FIRST_PAUSE))
             group.size += entry.size + OVERHEAD
         group.size = min(group.size, CAPACITY)
         group.left = len(batch)
@@ -276,7 +181,7 @@ class Engine:
         self._admit(now)
         self._end_if_done(send)
 
-    def _close(self, group: _Group) -> None:
+    def _close(self, group: Group) -> None:
         del group.send.groups[group]
         if group.has_capacity:
             self._free += group.size

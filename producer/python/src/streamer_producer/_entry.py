@@ -12,7 +12,7 @@ from ._json import bytes_of, escape_for_queue, write
 from ._limits import CONNECTIONS
 
 if TYPE_CHECKING:
-    from ._message import Audience, Fields
+    from ._fields import Audience, Fields
 
 #: Maximum number of characters of a message group id or deduplication id. Source: "Message group ID" in
 #: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html.

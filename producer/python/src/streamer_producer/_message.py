@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from ._entry import entries_of
 from ._errors import MessageError
+from ._fields import Audience, Fields, Options, Request, check_keep, given, optional_text, text, valid_trace
 from ._ids import (
     check_connection_id,
     check_message_id,
@@ -20,63 +20,10 @@ from ._ids import (
     new_message_id,
     next_seq,
 )
-from ._json import bytes_of, payload_of, payload_of_text
-from ._limits import KEPT_PAYLOAD_BYTES, NEVER
+from ._json import payload_of, payload_of_text
+from ._limits import NEVER
 from ._percent import check_percent
 from ._times import expiry_of, keep_seconds_of, milliseconds_of
-
-#: Maximum length of a trace header: enough for root, parent, sampling decision and lineage.
-_TRACE_CHARACTERS = 256
-
-#: The characters of a trace header that SQS accepts.
-_TRACE = re.compile(r"[!-~]*")
-
-#: The request that a message belongs to: its id, and the message's sequence number.
-Request = tuple[str, int]
-
-
-@dataclass(frozen=True)
-class Audience:
-    """The recipients: connections, a user of a tenant, or a tenant alone."""
-
-    connections: tuple[str, ...] | None = None
-    tenant: str | None = None
-    user: str | None = None
-
-
-@dataclass(frozen=True)
-class Fields:
-    """A message's fields, as the queue gets them."""
-
-    to: Audience
-    fair_queue_tenant: str | None
-    id: str
-    #: JSON text. It may be confidential.
-    payload: str
-    request: Request | None
-    supersedable: bool
-    #: Milliseconds since the epoch.
-    expires_at: int | None
-    #: Seconds.
-    keep: int | None
-    receipt: bool
-    trace: str | None
-
-
-@dataclass(frozen=True)
-class Options:
-    """The options of a builder."""
-
-    to: Audience
-    fair_queue_tenant: str | None = None
-    id: str | None = None
-    request: str | None = None
-    supersedable: bool | None = None
-    #: Returns the expiry of a message that is built now.
-    expiry: Callable[[], int] | None = None
-    keep: int | None = None
-    receipt: bool = False
-    trace: str | None = None
 
 
 class Message:
@@ -215,11 +162,11 @@ class MessageBuilder:
 
     def acknowledgment(self, message: str | None = None) -> Message:
         """Builds an `acknowledgment`: the request has arrived, and work on it has begun. `message` is for people."""
-        return self._content({"type": "acknowledgment", **_given(message=_optional_text("message", message))})
+        return self._content({"type": "acknowledgment", **given(message=optional_text("message", message))})
 
     def progress(self, percent: int, message: str | None = None, details: object = None) -> Message:
         """Builds a `progress`: how much of the work is done, in percent. `message` is for people, `details` any JSON."""
-        optional = _given(message=_optional_text("message", message), details=details)
+        optional = given(message=optional_text("message", message), details=details)
         return self._content({"type": "progress", "progress": check_percent(percent), **optional}, True)
 
     def response(self, data: object) -> Message:
@@ -232,7 +179,7 @@ class MessageBuilder:
 
     def error(self, code: str, message: str, details: object = None) -> Message:
         """Builds an `error`: the request failed. `code` is for programs, `message` for people, `details` any JSON."""
-        error = {"code": _text("code", code), "message": _text("message", message), **_given(details=details)}
+        error = {"code": text("code", code), "message": text("message", message), **given(details=details)}
         return self._content({"type": "error", "error": error})
 
     def payload(self, value: object) -> Message:
@@ -259,7 +206,7 @@ class MessageBuilder:
         id = new_message_id() if options.id is None else options.id
         request = None if options.request is None else (options.request, next_seq())
         payload = payload_for(id, request)
-        _check_keep(options, payload)
+        check_keep(options, payload)
         fields = Fields(
             to=options.to,
             fair_queue_tenant=options.fair_queue_tenant,
@@ -270,40 +217,6 @@ class MessageBuilder:
             expires_at=None if options.expiry is None else options.expiry(),
             keep=options.keep,
             receipt=options.receipt,
-            trace=_valid_trace(os.environ.get("_X_AMZN_TRACE_ID") if options.trace is None else options.trace),
+            trace=valid_trace(os.environ.get("_X_AMZN_TRACE_ID") if options.trace is None else options.trace),
         )
         return Message(fields)
-
-
-def _given(**values: object) -> dict[str, object]:
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _text(name: str, value: object) -> str:
-    if isinstance(value, str):
-        return value
-    raise MessageError("text", f"`{name}` must be text, got type {type(value).__name__}")
-
-
-def _optional_text(name: str, value: object) -> str | None:
-    return None if value is None else _text(name, value)
-
-
-def _valid_trace(header: str | None) -> str | None:
-    """Returns a trace header, or nothing if SQS would refuse it."""
-    if header is None or "Root=" not in header or len(header) > _TRACE_CHARACTERS:
-        return None
-    return header if _TRACE.fullmatch(header) else None
-
-
-def _check_keep(options: Options, payload: str) -> None:
-    """Checks that a message which is to be kept is for a user, and not too large."""
-    if options.keep is None:
-        return
-    if options.to.user is None:
-        remedy = "address the user, or leave `keep` out"
-        raise MessageError("keep_audience", f"only a message to one user can be kept: {remedy}")
-    size = bytes_of(payload)
-    if size > KEPT_PAYLOAD_BYTES:
-        most = f"at most {KEPT_PAYLOAD_BYTES} can be kept"
-        raise MessageError("kept_payload", f"the payload has {size} bytes, {most}: keep a reference to it instead")

@@ -14,7 +14,8 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
 from ._clock import Clock
-from ._engine import Call, Engine, Send, not_configured
+from ._engine import Engine, not_configured
+from ._jobs import Call, Send
 from ._message import Message, MessageBuilder
 from ._progress import MIN_INTERVAL, Progress, Updates
 from ._queue import CALL_TIMEOUT, Answer, Client, answer_of, attempts, failure_of, is_fifo, request_of

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from ._engine import Item
 from ._entry import entries_of
 from ._errors import SendAllError, SendError, Unsent
+from ._jobs import Item
 from ._message import Message
 
 #: Default time limit of a send in seconds.

@@ -1,0 +1,176 @@
+"""The engine in virtual time: when batches leave, and what is in flight."""
+
+import pytest
+
+from streamer_producer._engine import Engine
+from streamer_producer._entry import Entry
+from streamer_producer._queue import Failure
+
+THROTTLED = Failure("not_taken", "throttled")
+
+
+def entry(key=None, size=100):
+    return Entry("x", size, key=key)
+
+
+class Sends:
+    """An engine, and its calls in the order of their beginnings."""
+
+    def __init__(self, strict_order=False):
+        self.engine = Engine(strict_order, lambda: 0.5)
+        self.calls = []
+
+    def begin(self, *entries, at=0.0, timeout=10.0):
+        return self.engine.begin(enumerate(entries), timeout, at, lambda: None)
+
+    def poll(self, at):
+        """Returns the sizes of the calls that begin."""
+        calls = self.engine.poll(at)
+        self.calls += calls
+        return [len(call.jobs) for call in calls]
+
+    def answer(self, place, at, result=None):
+        call = self.calls[place]
+        call.results[:] = [result] * len(call.jobs)
+        self.engine.end_call(call, at)
+
+
+def test_batch_fills_for_20_ms_during_a_call():
+    sends = Sends()
+    sends.begin(entry())
+    assert sends.poll(0) == [1]
+    for at in [0.001, 0.006, 0.011]:
+        sends.begin(entry(), at=at)
+        assert sends.poll(at) == []
+    assert sends.engine.wake_at() == pytest.approx(0.021)
+    assert sends.poll(0.0209) == []
+    assert sends.poll(0.0211) == [3]
+
+
+def test_batch_leaves_when_no_call_is_in_flight():
+    sends = Sends()
+    sends.begin(entry())
+    sends.poll(0)
+    sends.begin(entry(), at=0.001)
+    sends.answer(0, 0.002)
+    assert sends.poll(0.002) == [1]
+
+
+def test_full_batch_leaves_at_once():
+    sends = Sends()
+    sends.begin(entry())
+    sends.poll(0)
+    sends.begin(*[entry()] * 25, at=0.001)
+    assert sends.poll(0.001) == [10, 10]
+
+
+def test_calls_in_flight_are_at_most_eight():
+    sends = Sends()
+    sends.begin(*[entry()] * 200)
+    assert sends.poll(0) == [10] * 8
+    assert sends.poll(1) == []
+    sends.answer(0, 1)
+    assert sends.poll(1) == [10]
+
+
+def test_sends_over_16_mib_wait_for_capacity():
+    """First come, first served: a small message does not overtake a large one."""
+    sends = Sends()
+    large = [sends.begin(entry(size=131_000), timeout=1) for _ in range(136)]
+    small = sends.begin(entry(), timeout=1)
+    sends.poll(0)
+    sends.poll(1)
+    causes = ["buffer is full" in str(send.errors[0]) for send in [*large, small]]
+    assert (causes.index(True), causes.count(False)) == (127, 127)
+    later = sends.begin(entry(), at=1, timeout=1)
+    for place in range(8):
+        sends.answer(place, 1)
+    sends.poll(1)
+    sends.poll(2)
+    assert "the queue has not answered" in str(later.errors[0])
+
+
+def test_capacity_is_free_after_many_sends():
+    sends = Sends()
+    for number in range(500):
+        sends.begin(entry(size=131_000), at=number, timeout=0.5)
+        sends.poll(number)
+        if number % 2:
+            sends.answer(-1, number)
+        sends.poll(number + 0.5)
+        if not number % 2:
+            sends.answer(-1, number)
+    assert sends.engine._free == 16 * 1024 * 1024
+    assert sends.engine.is_idle and sends.engine.wake_at() == float("inf")
+
+
+def test_call_ends_after_five_seconds():
+    sends = Sends()
+    send = sends.begin(entry())
+    sends.poll(0)
+    assert sends.engine.wake_at() == 5
+    assert sends.poll(5) == []
+    # The pause is half of 100 ms.
+    assert sends.poll(5.05) == [1]
+    sends.answer(1, 5.1)
+    assert send.is_done and not send.errors
+    # The late answer.
+    sends.answer(0, 6, THROTTLED)
+    assert sends.engine.is_idle and not send.errors
+
+
+def test_message_that_was_given_up_in_flight_keeps_its_turn():
+    sends = Sends(strict_order=True)
+    sends.begin(entry("a"), timeout=1)
+    sends.poll(0)
+    sends.begin(entry("a"), at=0.5)
+    sends.poll(1)
+    assert sends.poll(2) == []
+    sends.answer(0, 3)
+    assert sends.poll(3) == [1]
+
+
+def test_message_that_was_given_up_in_a_pause_makes_way():
+    sends = Sends(strict_order=True)
+    first = sends.begin(entry("a"))
+    sends.poll(0)
+    sends.begin(entry("a"))
+    sends.answer(0, 0, THROTTLED)
+    assert sends.poll(0) == []
+    sends.engine.give_up(first, 0.01)
+    assert sends.poll(0.01) == [1]
+    sends.answer(1, 0.02)
+    assert sends.engine.wake_at() == float("inf")
+
+
+def test_call_is_over_with_its_last_send():
+    sends = Sends()
+    first, second = sends.begin(entry()), sends.begin(entry())
+    sends.poll(0)
+    [call] = sends.calls
+    aborted = []
+    call.abort = lambda: aborted.append(True)
+    sends.engine.give_up(first, 1)
+    assert (call.is_over, aborted) == (False, [])
+    sends.engine.give_up(second, 2)
+    assert (call.is_over, aborted) == (True, [True])
+
+
+def test_pause_is_at_most_half_of_the_time_left():
+    sends = Sends()
+    send = sends.begin(entry(), timeout=0.04)
+    sends.poll(0)
+    sends.answer(0, 0, THROTTLED)
+    assert sends.poll(0.0199) == []
+    assert sends.poll(0.0201) == [1]
+    sends.answer(1, 0.035, THROTTLED)
+    assert "throttled" in str(send.errors[0])
+
+
+def test_timers_of_ended_sends_are_removed():
+    sends = Sends()
+    for _ in range(10_000):
+        sends.begin(entry())
+        sends.poll(0)
+        sends.answer(-1, 0)
+    assert len(sends.engine._timers._heap) < 200
