@@ -14,6 +14,9 @@ pub const PRODUCER: Packages = Packages {
     versions: ("3.11 or newer", (3, 11), (3, u8::MAX)),
 };
 
+/// The modules of boto3 and of its dependencies.
+const BOTO3: [&str; 7] = ["boto3", "botocore", "dateutil", "jmespath", "s3transfer", "six.py", "urllib3"];
+
 /// Writes the router for Python into a new folder, with the producer and with boto3, which Lambda's runtimes have. `packages`
 /// is the folder in which boto3 is installed.
 ///
@@ -30,9 +33,8 @@ pub fn write_router(router: &Path, packages: &Path) -> anyhow::Result<()> {
             fs::copy(entry.path(), module.join(entry.file_name()))?;
         }
     }
-    for entry in fs::read_dir(packages)? {
-        let entry = entry?;
-        std::os::unix::fs::symlink(entry.path(), router.join(entry.file_name()))?;
+    for name in BOTO3 {
+        std::os::unix::fs::symlink(packages.join(name), router.join(name))?;
     }
     Ok(())
 }
