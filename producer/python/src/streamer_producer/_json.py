@@ -17,6 +17,9 @@ _REFUSED = re.compile("[\ufffe\uffff\ud800-\udfff]")
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
+#: `json.dumps` would make an encoder for each call.
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
 #: The spaces that JSON knows.
 _SPACES = " \t\r\n"
 
@@ -38,7 +41,7 @@ def bytes_of(text: str) -> int:
 
 def write(value: object) -> str:
     """Returns a value as compact JSON text. Raises what `json.dumps` raises."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return _ENCODER.encode(value)
 
 
 def payload_of(value: object) -> str:
