@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from pathlib import Path
 
@@ -138,6 +139,28 @@ def test_send_ends_at_its_time_limit():
     assert (error.kind, str(error), clock.now()) == ("timed_out", text, 7)
     error = failure(lambda: producer.send(message(2), timeout=0.25))
     assert "within 0.25 s: the queue has not answered; send it again" in str(error)
+    queue.gate.release(9)
+
+
+def test_time_limits_hold_for_every_thread():
+    """One thread watches the time for all, and hands the watch over when its own send ends."""
+    queue = HeldQueue()
+    producer = Producer(URL, client=queue)
+    began = time.monotonic()
+    sends = []
+    for number, timeout in enumerate([60, 0.1, 0.2]):
+        sends.append(in_thread(lambda number=number, timeout=timeout: producer.send(message(number), timeout=timeout)))
+        until(lambda number=number: len(producer._waiters) == number + 1)
+    errors = [send()[1] for send in sends[1:]]
+    assert [error.kind for error in errors] == ["timed_out"] * 2 and time.monotonic() - began < 4
+    queue.gate.release(9)
+    assert sends[0]() == ("result", None)
+    until(lambda: producer._engine.is_idle)
+    queue.gate = threading.Semaphore(0)
+    first, second = [
+        in_thread(lambda timeout=timeout: producer.send(message(9), timeout=timeout)) for timeout in (0.1, 0.3)
+    ]
+    assert [first()[1].kind, second()[1].kind] == ["timed_out"] * 2
     queue.gate.release(9)
 
 
