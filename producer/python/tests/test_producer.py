@@ -233,13 +233,15 @@ def test_closing_waits_for_sends_in_progress():
     producer = Producer(URL, client=queue, clock=clock)
     send = in_thread(lambda: producer.send(message(1)))
     until(lambda: queue.arrived == [1])
-    close = in_thread(producer.close)
+    closed = threading.Event()
+    close = in_thread(lambda: (producer.close(), closed.set())[0])
     until(lambda: producer._is_closed)
     error = failure(lambda: producer.send_all(messages(2)))
     text = "2 of 2 messages are not on the queue; the first: m0: the producer is closed: send through another one"
     assert (str(error), error.total) == (text, 2)
     assert [(unsent.index, unsent.id) for unsent in error.unsent] == [(0, "m0"), (1, "m1")]
     assert error.unsent[0].error.is_queue_fault
+    assert not closed.wait(0.05)
     queue.gate.release()
     assert (send(), close()) == (("result", None), ("result", None))
 
