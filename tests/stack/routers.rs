@@ -64,7 +64,13 @@ async fn router_answers_every_request(name: &str, router: &Path) -> anyhow::Resu
     }
     for invalid in [json!({"type": "echo"}), json!(7), json!({"type": "ping", "request_id": ""})] {
         socket.send(&invalid).await?;
-        let frame: Value = socket.next(LIMIT).await?.json()?;
+        let frame = loop {
+            let frame: Value = socket.next(LIMIT).await?.json()?;
+            // On a standard queue, an update may arrive after the end of its request.
+            if frame["type"] != "progress" {
+                break frame;
+            }
+        };
         assert_eq!(frame["error"]["code"], "invalid_request", "{frame}");
     }
     // The result of a kept report waits for a device that reads the mailbox.
