@@ -102,3 +102,41 @@ def test_overlapping_calls_are_made_in_order():
 
     run(play)
     assert contents(queue) == [("progress", 10), ("progress", 30), ("complete", "done")]
+
+
+def test_end_that_failed_has_dropped_its_update():
+    is_failing = True
+    queue = MemoryQueue(lambda _, entries: ["throttled" if is_failing else "taken"])
+    progress = begin(queue, VirtualClock())
+    for call in [lambda: progress.update(1), lambda: progress.complete("done")]:
+        with pytest.raises(SendError):
+            call()
+    is_failing = False
+    progress.complete("done")
+    assert contents(queue) == [("complete", "done")]
+
+
+def test_overlapping_flushes_send_an_update_once():
+    queue = MemoryQueue()
+
+    async def play():
+        progress = AsyncProducer(URL, Asynchronous(queue)).progress(Message.connection("c").request("r"))
+        await progress.update(1)
+        await progress.update(2)
+        await asyncio.gather(progress.flush(), progress.flush())
+
+    run(play)
+    assert contents(queue) == [("progress", 1), ("progress", 2)]
+
+
+def test_threads_flush_an_update_once():
+    queue = HeldQueue()
+    progress = begin(queue, VirtualThreads())
+    queue.gate.release()
+    progress.update(1)
+    progress.update(2)
+    flushes = [in_thread(progress.flush) for _ in range(2)]
+    until(lambda: len(queue.arrived) == 2)
+    queue.gate.release(3)
+    assert [flush() for flush in flushes] == [("result", None)] * 2
+    assert contents(queue) == [("progress", 1), ("progress", 2)]
