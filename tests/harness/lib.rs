@@ -31,6 +31,7 @@ pub mod localstack;
 pub mod mailbox;
 pub mod node;
 pub mod proxy;
+pub mod python;
 pub mod signer;
 pub mod sqs;
 pub mod terraform;

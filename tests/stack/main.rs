@@ -14,6 +14,7 @@ use std::{
     collections::HashSet,
     fs,
     net::{Ipv4Addr, TcpListener},
+    path::Path,
     process::Stdio,
     time::Duration,
 };
@@ -31,8 +32,9 @@ use streamer_cli::{
 };
 use streamer_producer::Message;
 use streamer_tests::{
+    boto3,
     command::{Streamer, output, printed, ready, signal, signal_process},
-    emulator, eventually, node, skip,
+    emulator, eventually, node, python, skip,
 };
 use sysinfo::Signal;
 use tokio::{

@@ -1,0 +1,32 @@
+"""Time and threads of a synchronous producer. Tests replace them by virtual ones."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+#: The longest wait in seconds. After it, the caller looks at the time again.
+_MAX_WAIT = 3600.0
+
+
+class Clock:
+    """The time of this machine, and its threads."""
+
+    def now(self) -> float:
+        """Returns the time in seconds since any moment. It never goes backwards."""
+        return time.monotonic()
+
+    def wait(self, event: threading.Event, seconds: float | None) -> None:
+        """Waits until the event is set, or so many seconds."""
+        event.wait(None if seconds is None else max(min(seconds, _MAX_WAIT), 0.0))
+
+    def start(self, function: Callable[[], None]) -> None:
+        """Begins a function in a thread of its own."""
+        # It does not keep the process alive: the program waits for the sends that it cares about.
+        thread = threading.Thread(target=function, name="streamer-producer", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            # No thread can be started while the interpreter ends.
+            function()

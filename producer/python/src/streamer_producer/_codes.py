@@ -1,0 +1,64 @@
+"""The error codes of SQS: which errors a retry can resolve. Codes may have a prefix, such as `AWS.SimpleQueueService.`."""
+
+#: Codes of errors that SQS would give again to the same call.
+_FINAL = frozenset(
+    {
+        "AccessDenied",
+        "AccessDeniedException",
+        # Of KMS, which encrypts the queue.
+        "DisabledException",
+        "InvalidKeyUsageException",
+        "InvalidStateException",
+        "NotFoundException",
+        "InvalidAction",
+        "InvalidAddress",
+        "InvalidClientTokenId",
+        "InvalidSecurity",
+        "InvalidSignatureException",
+        "MissingAuthenticationToken",
+        "NonExistentQueue",
+        "NotAuthorized",
+        "OptInRequired",
+        "QueueDoesNotExist",
+        "SignatureDoesNotMatch",
+        "TooManyEntriesInBatchRequest",
+        "UnrecognizedClientException",
+        "UnsupportedOperation",
+        "BatchEntryIdsNotDistinct",
+    }
+)
+
+#: Codes of final errors of a call that one of its messages may have caused.
+_MESSAGE_FAULTS = frozenset(
+    {
+        "BatchRequestTooLong",
+        "InvalidMessageContents",
+        "InvalidParameterValue",
+        "MissingParameter",
+        "ValidationError",
+    }
+)
+
+_THROTTLING = frozenset({"RequestThrottled", "Throttling", "ThrottlingException"})
+
+
+def _without_prefix(code: str) -> str:
+    return code.rpartition(".")[2]
+
+
+def is_message_fault(code: str) -> bool:
+    """Returns whether one message of a call may have caused the error of the whole call."""
+    return _without_prefix(code) in _MESSAGE_FAULTS
+
+
+def is_final(code: str) -> bool:
+    """Returns whether the queue would answer the same call with the same error again."""
+    return _without_prefix(code) in _FINAL or is_message_fault(code)
+
+
+def is_refusal(code: str, sender_fault: bool) -> bool:
+    """Returns whether a retry of an entry of a call would fail again.
+
+    SQS reports throttling as the sender's fault, too.
+    """
+    return is_final(code) or (sender_fault and _without_prefix(code) not in _THROTTLING)

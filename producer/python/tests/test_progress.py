@@ -1,0 +1,142 @@
+"""Progress, beyond the cases of the vectors."""
+
+import asyncio
+import json
+
+import pytest
+from clocks import VirtualClock, in_thread, run, until
+from queues import Asynchronous, MemoryQueue
+from test_producer import HeldQueue, VirtualThreads
+
+from streamer_producer import AsyncProducer, Message, Producer, ProgressError, SendError
+
+URL = "http://127.0.0.1/outbound"
+
+
+def contents(queue):
+    payloads = [json.loads(body)["payload"] for body in queue.bodies]
+    return [(payload["type"], payload.get("progress", payload.get("result"))) for payload in payloads]
+
+
+def begin(queue, clock):
+    return Producer(URL, client=queue, clock=clock).progress(Message.connection("c").request("r"))
+
+
+def test_request_has_one_end():
+    queue = MemoryQueue()
+    progress = begin(queue, VirtualClock())
+    progress.complete(1)
+    for call in [lambda: progress.fail("late", "a second end"), lambda: progress.update(100)]:
+        with pytest.raises(ProgressError) as raised:
+            call()
+        assert raised.value.kind == "ended"
+    progress.flush()
+    assert contents(queue) == [("complete", 1)]
+
+
+def test_at_most_ten_updates_leave_per_second():
+    queue, clock = MemoryQueue(), VirtualClock()
+    progress = begin(queue, clock)
+    for step in range(1024):
+        clock.time = step / 1024
+        progress.update(step * 100 // 1024)
+    assert len(queue.bodies) == 10
+
+
+def test_block_sends_its_last_update():
+    queue = MemoryQueue()
+    with begin(queue, VirtualClock()) as progress:
+        progress.update(1)
+        progress.update(2)
+    assert contents(queue) == [("progress", 1), ("progress", 2)]
+
+
+def test_error_of_the_block_is_not_hidden():
+    queue = MemoryQueue(lambda call, entries: ["throttled" if call else "taken"])
+    with pytest.raises(ZeroDivisionError), begin(queue, VirtualClock()) as progress:
+        progress.update(1)
+        progress.update(2)
+        print(1 / 0)
+    with pytest.raises(SendError), begin(queue, VirtualClock()) as progress:
+        progress.update(1)
+
+
+def test_update_does_not_wait_for_another_thread():
+    queue = HeldQueue()
+    progress = begin(queue, VirtualThreads())
+    first = in_thread(lambda: progress.update(10))
+    until(lambda: queue.arrived == [1])
+    progress.update(20)
+    progress.update(30)
+    end = in_thread(lambda: progress.complete("done"))
+    queue.gate.release(3)
+    assert (first(), end()) == (("result", None), ("result", None))
+    assert contents(queue) == [("progress", 10), ("progress", 30), ("complete", "done")]
+    seqs = [json.loads(body)["request"]["seq"] for body in queue.bodies]
+    assert seqs == sorted(set(seqs))
+
+
+def is_end(entries):
+    return '"complete"' in entries[0]["MessageBody"]
+
+
+def test_update_that_fails_uses_half_the_time_of_the_end():
+    queue, clock = MemoryQueue(lambda _, entries: ["taken" if is_end(entries) else "throttled"]), VirtualClock()
+    progress = begin(queue, clock)
+    with pytest.raises(SendError):
+        progress.update(1)
+    assert clock.now() == pytest.approx(10, abs=0.02)
+    progress.complete("done")
+    assert clock.now() == pytest.approx(15, abs=0.04)
+    assert contents(queue) == [("complete", "done")]
+
+
+def test_overlapping_calls_are_made_in_order():
+    queue = MemoryQueue()
+
+    async def play():
+        producer = AsyncProducer(URL, Asynchronous(queue))
+        async with producer.progress(Message.connection("c").request("r")) as progress:
+            calls = [progress.update(10), progress.update(20), progress.update(30), progress.complete("done")]
+            await asyncio.gather(*calls)
+
+    run(play)
+    assert contents(queue) == [("progress", 10), ("progress", 30), ("complete", "done")]
+
+
+def test_end_that_failed_has_dropped_its_update():
+    is_failing = True
+    queue = MemoryQueue(lambda _, entries: ["throttled" if is_failing else "taken"])
+    progress = begin(queue, VirtualClock())
+    for call in [lambda: progress.update(1), lambda: progress.complete("done")]:
+        with pytest.raises(SendError):
+            call()
+    is_failing = False
+    progress.complete("done")
+    assert contents(queue) == [("complete", "done")]
+
+
+def test_overlapping_flushes_send_an_update_once():
+    queue = MemoryQueue()
+
+    async def play():
+        progress = AsyncProducer(URL, Asynchronous(queue)).progress(Message.connection("c").request("r"))
+        await progress.update(1)
+        await progress.update(2)
+        await asyncio.gather(progress.flush(), progress.flush())
+
+    run(play)
+    assert contents(queue) == [("progress", 1), ("progress", 2)]
+
+
+def test_threads_flush_an_update_once():
+    queue = HeldQueue()
+    progress = begin(queue, VirtualThreads())
+    queue.gate.release()
+    progress.update(1)
+    progress.update(2)
+    flushes = [in_thread(progress.flush) for _ in range(2)]
+    until(lambda: len(queue.arrived) == 2)
+    queue.gate.release(3)
+    assert [flush() for flush in flushes] == [("result", None)] * 2
+    assert contents(queue) == [("progress", 1), ("progress", 2)]
