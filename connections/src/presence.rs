@@ -64,7 +64,7 @@ impl ConnectionTable {
     /// beginning. A page holds the rows that DynamoDB reads in one call. The indexes lag behind the table, mostly by
     /// less than a second.
     ///
-    /// A tenant's connections are read from as many shards as [`with_shards`](Self::with_shards) has set.
+    /// [`with_shards`](Self::with_shards) sets the number of a tenant's shards that are read.
     ///
     /// # Errors
     /// [`TableError`] if the call fails. Rows that cannot be parsed are skipped.

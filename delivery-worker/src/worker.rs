@@ -14,8 +14,8 @@ use crate::{admission::Gate, policy::Policy, served::Served};
 pub struct Worker<G> {
     /// Posts to connections.
     pub gateway: G,
-    /// The management endpoint behind the gateway, with its aliases and the endpoints of all cells. Connections of other
-    /// endpoints are skipped.
+    /// The management endpoint behind the gateway, with its aliases, and the endpoints of all cells. The worker
+    /// posts to connections at the endpoint or an alias only.
     pub endpoints: Endpoints,
     /// Finds the connections of users and tenants, and loses the rows of connections that are gone. Without it, only
     /// messages for connections are delivered.

@@ -123,10 +123,8 @@ fn valid(functions: &Functions) -> Check {
             }
         }
         for name in URL_LISTS {
-            let urls = function.variable(name).map(|urls| values::list(urls).unwrap_or_default());
-            if urls
-                .is_some_and(|urls| urls.is_empty() || urls.iter().any(|url| values::http_url(url).is_none()))
-            {
+            let are_urls = |urls: Vec<String>| urls.iter().all(|url| values::http_url(url).is_some());
+            if function.variable(name).is_some_and(|urls| !values::list(urls).is_some_and(are_urls)) {
                 fault(format!("{name} is not a list of URLs"));
             }
         }
