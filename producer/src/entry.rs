@@ -139,7 +139,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::message::MessageBuilder;
+    use crate::builder::MessageBuilder;
 
     fn entries_of(builder: MessageBuilder, is_fifo: bool) -> Vec<Entry> {
         entries(builder.id("m").payload(&1).unwrap(), is_fifo).collect()

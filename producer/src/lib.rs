@@ -106,6 +106,7 @@
 mod batcher;
 mod body;
 mod buffer;
+mod builder;
 mod calls;
 mod deadline;
 mod entry;
@@ -115,12 +116,14 @@ mod pending;
 mod producer;
 mod progress;
 mod queue;
+mod times;
 
 pub use aws_sdk_sqs;
+pub use builder::MessageBuilder;
 #[doc(hidden)]
 pub use entry::tenant_group;
 pub use error::{MessageError, ProgressError, SendAllError, SendError, Unsent};
-pub use message::{Message, MessageBuilder};
+pub use message::Message;
 pub use producer::Producer;
 pub use progress::{EndError, Progress};
 pub use streamer_message::{

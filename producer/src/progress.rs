@@ -7,8 +7,9 @@ use streamer_message::{Percent, PercentOutOfRange, limits};
 use tokio::time::Instant;
 
 use crate::{
+    builder::MessageBuilder,
     error::{MessageError, ProgressError},
-    message::{Message, MessageBuilder},
+    message::Message,
     producer::Producer,
 };
 
