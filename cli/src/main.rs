@@ -3,10 +3,14 @@
 use std::{
     future::ready,
     io::{self, ErrorKind},
+    path::PathBuf,
     process::ExitCode,
 };
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{
+    CommandFactory as _, Parser, Subcommand,
+    builder::{PathBufValueParser, TypedValueParser as _},
+};
 use futures::FutureExt as _;
 use streamer_cli::{
     arguments,
@@ -18,6 +22,7 @@ use streamer_cli::{
     },
     exit::Exit,
     screen::print_error,
+    stack::router::Router,
 };
 
 /// Streamer delivers messages to the clients of an AWS WebSocket API.
@@ -37,6 +42,9 @@ struct Streamer {
     /// Keep the demo's stack up until Ctrl-C, and print how to use it
     #[arg(long)]
     keep: bool,
+    /// Run the demo with this router instead of the example, as `streamer up --router` takes it
+    #[arg(long, value_name = "PATH", value_parser = PathBufValueParser::new().try_map(Router::check))]
+    router: Option<PathBuf>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -110,9 +118,9 @@ enum Command {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let Streamer { keep, command } = arguments::parse();
+    let Streamer { keep, router, command } = arguments::parse();
     let running = match command {
-        None => demo::run(keep).boxed_local(),
+        None => demo::run(keep, router).boxed_local(),
         Some(Command::Up(up)) => up.run().boxed_local(),
         Some(Command::Down(down)) => down.run().boxed_local(),
         Some(Command::Logs(logs)) => logs.run().boxed_local(),

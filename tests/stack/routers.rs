@@ -17,7 +17,7 @@ async fn answers(socket: &mut Socket, request: &Value) -> anyhow::Result<Vec<Val
     }
 }
 
-/// The router for Node, a folder with a handler, plays the demo's scenes.
+/// The router for Node is a folder with a handler.
 #[tokio::test]
 async fn node_router_answers_every_request() -> anyhow::Result<()> {
     let router = std::env::temp_dir().join(format!("streamer-node-router-{}", std::process::id()));
@@ -27,7 +27,6 @@ async fn node_router_answers_every_request() -> anyhow::Result<()> {
     }
 }
 
-/// The router for Python does, too.
 #[tokio::test]
 async fn python_router_answers_every_request() -> anyhow::Result<()> {
     let router = std::env::temp_dir().join(format!("streamer-python-router-{}", std::process::id()));
@@ -39,10 +38,14 @@ async fn python_router_answers_every_request() -> anyhow::Result<()> {
     router_answers_every_request("python-router", &router).await
 }
 
-/// Plays the demo's scenes on a stack with this router, and removes its folder.
+/// Runs the demo with this router, then requests of each kind on its stack, and removes its folder.
 async fn router_answers_every_request(name: &str, router: &Path) -> anyhow::Result<()> {
     let streamer = Streamer::new(name).await?;
-    let up = streamer.run(["up", "--detach", "--json", "--router", router.to_str().unwrap()]).await?;
+    let path = router.to_str().unwrap();
+    let demo = streamer.run(["--router", path]).await?;
+    assert!(demo.success && demo.out.contains(path) && demo.out.contains("PASS 11/11"), "{demo:?}");
+
+    let up = streamer.run(["up", "--detach", "--json", "--router", path]).await?;
     assert!(up.success, "{up:?}");
     let up = serde_json::from_str(&up.out)?;
     let mut socket = connect(&streamer, &up).await?;

@@ -8,6 +8,7 @@ mod steps;
 mod tally;
 
 use std::{
+    path::PathBuf,
     pin::{Pin, pin},
     time::{Duration, Instant},
 };
@@ -60,18 +61,19 @@ async fn prepare(endpoint: &Endpoint) -> anyhow::Result<(Overrides, FaultProxy)>
     Ok((overrides, proxy))
 }
 
-/// Runs the demo. With `keep`, the stack then stays up until Ctrl-C.
+/// Runs the demo, with a router of the user's if there is one: it must answer requests as the example does. With `keep`,
+/// the stack then stays up until Ctrl-C.
 ///
 /// # Errors
 /// When the stack does not start, a step fails, or a signal ends the demo. The error names the step.
-pub async fn run(keep: bool) -> anyhow::Result<()> {
+pub async fn run(keep: bool, router: Option<PathBuf>) -> anyhow::Result<()> {
     let (started, screen) = (Instant::now(), Screen::new());
     screen.line("Streamer: the full AWS path on this machine,\nwithout Docker or an AWS account.\n");
     // One future until the first signal, so that none is lost in between.
     let mut shutdown = pin!(shutdown::requested());
     let ((stack, proxy), owner) = tokio::select! {
         signal = &mut shutdown => return Err(signal.interrupted(end_of_start(keep).await?)),
-        started = start(screen, keep) => started?,
+        started = start(screen, keep, router.map_or(Router::Example, Router::Own)) => started?,
     };
     screen.line(format!(" {}\n", stack.deployed.websocket_url));
 
@@ -118,13 +120,17 @@ pub async fn run(keep: bool) -> anyhow::Result<()> {
 }
 
 /// Starts the demo's stack: with `keep` as the stack that other commands see, else as one of this process alone.
-async fn start(screen: Screen, keep: bool) -> anyhow::Result<((Stack, FaultProxy), Option<Owner>)> {
+async fn start(
+    screen: Screen,
+    keep: bool,
+    router: Router,
+) -> anyhow::Result<((Stack, FaultProxy), Option<Owner>)> {
     let owner = if keep { Some(Owner::claim().await?) } else { None };
     let start = async |installed: &_| match &owner {
         Some(owner) => Endpoint::start(installed, None, &state::folder(), owner.log()).await,
         None => Endpoint::start_own(installed, NAME).await,
     };
-    Ok((set_up(screen, &Router::Example, start, prepare).await?, owner))
+    Ok((set_up(screen, &router, start, prepare).await?, owner))
 }
 
 /// Keeps a stack up until a signal, which is also how `streamer down` ends it.
