@@ -58,19 +58,22 @@ pub fn batch_entry(
 /// Returns whether a retry of this entry of a batch would fail again. SQS reports throttling as the sender's fault,
 /// too, although a retry can succeed.
 #[must_use]
-pub fn is_refusal(code: &str, sender_fault: bool) -> bool {
-    is_final(code) || (sender_fault && !is_throttling(code))
+pub fn is_refusal(code: &str, message: &str, sender_fault: bool) -> bool {
+    is_final(code, message) || (sender_fault && !is_throttling(code))
 }
 
 /// Returns whether the queue would answer the same call with the same error again, because the message, the call, the
 /// caller or the queue is wrong. Every other error is transient. Some codes have a prefix
 /// (`AWS.SimpleQueueService.`, `KMS.`).
 ///
+/// A signature of another time is no such error: a Lambda may have been frozen after it was made, and the SDK learns the
+/// clock's offset from the answer.
+///
 /// Sources: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatch.html>,
 /// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/CommonErrors.html>, and the codes in the
 /// service's model.
 #[must_use]
-pub fn is_final(code: &str) -> bool {
+pub fn is_final(code: &str, message: &str) -> bool {
     const FINAL: [&str; 21] = [
         "AccessDenied",
         "AccessDeniedException",
@@ -95,7 +98,16 @@ pub fn is_final(code: &str) -> bool {
         "UnsupportedOperation",
         "BatchEntryIdsNotDistinct",
     ];
-    FINAL.contains(&without_prefix(code)) || is_message_fault(code)
+    (FINAL.contains(&without_prefix(code)) && !is_of_another_time(code, message)) || is_message_fault(code)
+}
+
+/// Returns whether an error says that the time of a signature is more than 15 minutes from that of AWS.
+///
+/// Source: "Troubleshoot Signature Version 4" in
+/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-troubleshooting.html>.
+fn is_of_another_time(code: &str, message: &str) -> bool {
+    ["InvalidSignatureException", "SignatureDoesNotMatch"].contains(&without_prefix(code))
+        && ["Signature expired", "Signature not yet current"].iter().any(|begin| message.starts_with(begin))
 }
 
 /// Returns whether one message of a batch may have caused the error of the whole call.
@@ -125,9 +137,21 @@ mod tests {
 
     #[test]
     fn sender_faults_are_final_unless_throttled() {
-        assert!(is_refusal("ReceiptHandleIsInvalid", true) && !is_refusal("InternalError", false));
-        assert!(!is_refusal("AWS.SimpleQueueService.RequestThrottled", true));
-        assert!(is_refusal("KMS.DisabledException", false));
+        assert!(is_refusal("ReceiptHandleIsInvalid", "", true) && !is_refusal("InternalError", "", false));
+        assert!(!is_refusal("AWS.SimpleQueueService.RequestThrottled", "", true));
+        assert!(is_refusal("KMS.DisabledException", "", false));
+    }
+
+    #[test]
+    fn only_signatures_of_another_time_are_transient() {
+        let expired = "Signature expired: 20261130T100000Z is now earlier than 20261130T104500Z";
+        for code in ["InvalidSignatureException", "SignatureDoesNotMatch"] {
+            assert!(
+                !is_final(code, expired) && !is_final(code, "Signature not yet current: 20261130T120000Z")
+            );
+            assert!(is_final(code, "The request signature we calculated does not match"));
+        }
+        assert!(is_final("AccessDenied", expired));
     }
 
     #[test]

@@ -53,6 +53,9 @@ pub(crate) type CallFuture = BoxFuture<'static, Results>;
 pub(crate) struct Call {
     pub results: Shared<CallFuture>,
     pub index: usize,
+    /// The share of the longest backoff, 0 to 1, that its entries wait if the call fails: the same for all, so that they
+    /// share a call again.
+    pub backoff: f64,
 }
 
 impl Calls {
@@ -76,9 +79,10 @@ impl Calls {
                 waiters.into_iter().map(|waiter| (waiter.entry, waiter.call)).unzip();
             let results = self.call(ids, entries).boxed().shared();
             self.track(&results);
+            let backoff = fastrand::f64();
             for (index, sender) in senders.into_iter().enumerate() {
                 // Fails if the send was dropped in the meantime.
-                _ = sender.send(Call { results: results.clone(), index });
+                _ = sender.send(Call { results: results.clone(), index, backoff });
             }
         }
     }

@@ -111,10 +111,15 @@ impl SendError {
     #[must_use]
     pub fn is_queue_fault(&self) -> bool {
         match self {
-            Self::Refused { code, .. } => is_final(code) && !is_message_fault(code),
+            Self::Refused { code, message } => is_final(code, message) && !is_message_fault(code),
             Self::NotConfigured { .. } | Self::Closed => true,
             Self::TenantOnFifo | Self::TimedOut { .. } => false,
         }
+    }
+
+    /// Returns the error of a message of which two entries have failed: that of the queue, if there is one.
+    pub(crate) fn of_two(first: Option<Self>, second: Self) -> Self {
+        first.filter(Self::is_queue_fault).unwrap_or(second)
     }
 }
 

@@ -5,6 +5,7 @@ use std::{future, sync::Arc, time::Duration};
 use futures::future::Shared;
 use tokio::{
     sync::oneshot,
+    task::yield_now,
     time::{Instant, sleep, sleep_until, timeout_at},
 };
 
@@ -59,9 +60,9 @@ impl Pending {
     ) -> Result<(), SendError> {
         let mut cause = None;
         let timed_out = |cause: Option<&str>, otherwise| deadline.timed_out(cause.unwrap_or(otherwise));
-        let mut backoff = FIRST_BACKOFF;
+        let mut longest = FIRST_BACKOFF;
         loop {
-            let Some(Call { results, index }) = self.next_call(call, deadline).await else {
+            let Some(Call { results, index, backoff }) = self.next_call(call, deadline).await else {
                 return Err(timed_out(cause.as_deref(), "the message is waiting behind others"));
             };
             let Some(results) = completed(results, deadline).await else {
@@ -82,9 +83,11 @@ impl Pending {
             if left < MIN_ATTEMPT {
                 return Err(timed_out(cause.as_deref(), "the queue has not answered"));
             }
-            sleep(backoff.mul_f64(fastrand::f64()).min(left / 2)).await;
-            backoff = (backoff * 2).min(MAX_BACKOFF);
+            sleep(longest.mul_f64(backoff).min(left / 2)).await;
+            longest = (longest * 2).min(MAX_BACKOFF);
             call = self.enqueue(&mut self.calls.buffer(), Instant::now());
+            // Lets the other entries of the failed call follow first.
+            yield_now().await;
             self.calls.begin();
         }
     }

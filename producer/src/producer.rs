@@ -126,11 +126,11 @@ impl Producer {
     pub async fn send(&self, message: Message) -> Result<(), SendError> {
         let is_fifo = self.batcher.is_fifo();
         check(&message, is_fifo)?;
-        let mut result = Ok(());
-        let failed = |(), error| result = Err(error);
+        let mut failure = None;
+        let failed = |(), error| failure = Some(SendError::of_two(failure.take(), error));
         let entries = entries(message, is_fifo).map(|entry| ((), entry));
         self.batcher.send(entries, self.timeout, failed).await;
-        result
+        failure.map_or(Ok(()), Err)
     }
 
     /// Sends messages to the queue, all of them within the [timeout](Self::timeout): for many thousands, increase it.
@@ -160,7 +160,9 @@ impl Producer {
         let valid = messages.into_iter().enumerate().filter(|(_, message)| check(message, is_fifo).is_ok());
         let entries =
             valid.flat_map(|(index, message)| entries(message, is_fifo).map(move |entry| (index, entry)));
-        self.batcher.send(entries, self.timeout, |index, error| errors[index] = Some(error)).await;
+        let failed =
+            |index: usize, error| errors[index] = Some(SendError::of_two(errors[index].take(), error));
+        self.batcher.send(entries, self.timeout, failed).await;
         let total = ids.len();
         let unsent = ids.into_iter().zip(errors).filter_map(|(id, error)| Some(Unsent { id, error: error? }));
         let unsent: Vec<_> = unsent.collect();

@@ -104,7 +104,7 @@ fn result(output: &SendMessageBatchOutput, id: &str) -> Result<(), Failure> {
         return Err(Failure::NotTaken("the queue's answer does not mention it".to_owned()));
     };
     let (code, message) = (failed.code(), failed.message().unwrap_or_default());
-    if is_refusal(code, failed.sender_fault()) {
+    if is_refusal(code, message, failed.sender_fault()) {
         return Err(Failure::Refused { code: code.to_owned(), message: message.to_owned() });
     }
     Err(Failure::NotTaken(format!("{code}: {message}")))
@@ -115,11 +115,13 @@ fn failure(error: &SdkError<SendMessageBatchError>) -> Failure {
         return Failure::NotConfigured(cause);
     }
     let service = error.as_service_error();
-    match service.and_then(ProvideErrorMetadata::code).filter(|code| is_final(code)) {
-        Some(code) => {
-            let message = service.and_then(ProvideErrorMetadata::message).map(str::to_owned);
-            Failure::Refused { code: code.to_owned(), message: message.unwrap_or_else(|| cause(error)) }
-        }
+    let message = service.and_then(ProvideErrorMetadata::message);
+    let code = service.and_then(ProvideErrorMetadata::code);
+    match code.filter(|code| is_final(code, message.unwrap_or_default())) {
+        Some(code) => Failure::Refused {
+            code: code.to_owned(),
+            message: message.map_or_else(|| cause(error), str::to_owned),
+        },
         None => Failure::NotTaken(cause(error)),
     }
 }

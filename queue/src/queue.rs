@@ -215,7 +215,9 @@ impl Queue {
         for failed in failed {
             tracing::warn!(queue = self.url, cause = failed.code(), "queue refused an entry");
         }
-        let refused = failed.iter().filter(|failed| is_refusal(failed.code(), failed.sender_fault()));
+        let refused = failed.iter().filter(|failed| {
+            is_refusal(failed.code(), failed.message().unwrap_or_default(), failed.sender_fault())
+        });
         ids(refused.map(BatchResultErrorEntry::id))
     }
 }
@@ -226,8 +228,9 @@ impl Fault {
         E: ProvideErrorMetadata + std::error::Error + 'static,
         R: std::fmt::Debug + 'static,
     {
-        let code = error.as_service_error().and_then(ProvideErrorMetadata::code);
-        let is_final = matches!(error, SdkError::ConstructionFailure(_)) || code.is_some_and(is_final);
+        let answer = error.as_service_error().and_then(|error| Some((error.code()?, error.message())));
+        let is_final = matches!(error, SdkError::ConstructionFailure(_))
+            || answer.is_some_and(|(code, message)| is_final(code, message.unwrap_or_default()));
         Self { cause: cause(error), is_final }
     }
 }

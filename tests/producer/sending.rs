@@ -368,6 +368,16 @@ async fn partly_refused_message_is_reported_once() {
     assert_eq!((error.total, error.unsent.len(), error.unsent[0].id.as_str()), (2, 1, "m"));
 }
 
+/// Of a message's errors, the one that concerns all other messages, too, is reported.
+#[tokio::test(start_paused = true)]
+async fn queue_fault_is_reported_before_others() {
+    let queue = scripted(vec![Told::Fails("AccessDenied"), Told::Entries(vec![Entry::Refused])]);
+    let ids: Vec<_> = (0..1001).map(|number| format!("c{number}")).collect();
+    let error = producer(&queue).send(Message::connections(&ids).payload(&1).unwrap()).await.unwrap_err();
+    assert!(error.is_queue_fault(), "{error}");
+    assert_eq!(sizes(&queue), [10, 1]);
+}
+
 /// On a FIFO queue, each recipient has an entry, and a message for a tenant is an error.
 #[tokio::test(start_paused = true)]
 async fn fifo_entries_have_group_and_deduplication_id() {

@@ -31,6 +31,8 @@ pub enum Told {
     Entries(Vec<Entry>),
     /// An error with this code.
     Fails(&'static str),
+    /// An error with this code and this message.
+    FailsWith(&'static str, &'static str),
     /// No answer.
     Nothing {
         /// Whether the queue accepted the entries all the same.
@@ -155,14 +157,8 @@ impl HttpConnector for CallsDouble {
                     end.accept(vec![taken; ids.len()]);
                     std::future::pending().await
                 }
-                Told::Fails(code) => {
-                    let status = if code.starts_with("Internal") { 500 } else { 400 };
-                    (
-                        status,
-                        Some(code),
-                        json!({ "__type": "com.amazonaws.sqs#Modeled", "message": "scripted" }),
-                    )
-                }
+                Told::Fails(code) => failed(code, "scripted"),
+                Told::FailsWith(code, message) => failed(code, message),
                 Told::Entries(mut outcomes) => {
                     outcomes.resize(ids.len(), Entry::Taken);
                     end.confirmed = outcomes.iter().map(|outcome| *outcome == Entry::Taken).collect();
@@ -179,6 +175,12 @@ impl HttpConnector for CallsDouble {
             Ok(response)
         })
     }
+}
+
+/// Returns the status, the code and the body of an error.
+fn failed(code: &'static str, message: &str) -> (u16, Option<&'static str>, Value) {
+    let status = if code.starts_with("Internal") { 500 } else { 400 };
+    (status, Some(code), json!({ "__type": "com.amazonaws.sqs#Modeled", "message": message }))
 }
 
 fn list(value: &Value) -> &[Value] {

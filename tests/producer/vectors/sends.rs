@@ -37,7 +37,8 @@ fn indexes(calls: &Value) -> Vec<Vec<u64>> {
 fn told(answer: Option<&Value>) -> Told {
     let Some(answer) = answer else { return Told::Entries(Vec::new()) };
     if let Some(code) = answer["error"].as_str() {
-        return Told::Fails(code.to_owned().leak());
+        let message = answer["message"].as_str().unwrap_or("scripted");
+        return Told::FailsWith(code.to_owned().leak(), message.to_owned().leak());
     }
     let Some(entries) = answer.as_array() else { return Told::Nothing { taken: true } };
     let entry = |entry: &Value| match entry.as_str().unwrap() {
@@ -87,11 +88,14 @@ async fn answers_have_the_results_of_the_vectors() {
 async fn codes_are_retried_as_the_vectors_say() {
     for case in cases("codes") {
         let code = text(&case["code"]);
-        let queue = scripted(vec![serde_json::json!({ "error": code })]);
+        let queue = scripted(vec![serde_json::json!({ "error": code, "message": case.get("message") })]);
         let sent = Producer::new(&queue.client(), url(case)).send(message(case, 0, None)).await;
         let expected = match case["retried"].as_bool().unwrap() {
             true => Ok(()),
-            false => Err(SendError::Refused { code: code.clone(), message: "scripted".to_owned() }),
+            false => {
+                let message = case["message"].as_str().unwrap_or("scripted").to_owned();
+                Err(SendError::Refused { code: code.clone(), message })
+            }
         };
         assert_eq!(sent, expected, "{code}");
         if let Err(error) = sent {
