@@ -16,9 +16,10 @@ use streamer_cli::stack::issuer::{ISSUER, Issuer};
 use streamer_tests::event;
 
 use crate::{
-    Stub, lambda, place,
+    lambda, place,
     process::{CLIENT, clean, cpu, resident},
     quota::{MB_128, MB_512, Quota},
+    server::Stub,
     table::Table,
 };
 

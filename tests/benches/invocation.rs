@@ -13,7 +13,7 @@ use delivery_worker::admission::concurrency;
 use serde_json::json;
 use streamer_tests::event;
 
-use crate::{Stub, client, figures, lambda, ours, place, table::Table};
+use crate::{client, figures, lambda, ours, place, server::Stub, table::Table};
 
 /// A batch of messages.
 struct Shape {

@@ -1,14 +1,18 @@
 //! The Lambdas as processes, behind a stub of the Runtime API.
 
 use std::{
-    path::Path,
+    collections::BTreeMap,
+    env,
+    io::Read as _,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, ensure};
-use streamer_cli::package::runtime_api::Answer;
+use serde_json::Value;
 pub(crate) use streamer_cli::package::runtime_api::RuntimeApi;
+use streamer_cli::{package::runtime_api::Answer, paths};
 
 use crate::process::{CLIENT, clean, cpu, pinned, resident};
 
@@ -134,4 +138,29 @@ pub(crate) async fn start(binary: &Path, variables: &[(&str, &str)]) -> anyhow::
     }
     starts.sort_unstable_by_key(|start| start.time);
     starts.into_iter().nth(7).context("no starts")
+}
+
+/// Builds the Lambdas with the packages' profile, and returns their paths by name.
+pub(crate) fn build() -> anyhow::Result<BTreeMap<String, PathBuf>> {
+    let lambdas = ["connect-handler", "delivery-worker", "disconnect-handler"];
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(paths::workspace()).args([
+        "build",
+        "--release",
+        "--message-format",
+        "json-render-diagnostics",
+    ]);
+    command.args(lambdas.iter().flat_map(|lambda| ["-p", lambda]));
+    let mut cargo = command.stdout(Stdio::piped()).spawn()?;
+    let mut output = String::new();
+    cargo.stdout.take().context("no output")?.read_to_string(&mut output)?;
+    ensure!(cargo.wait()?.success(), "cannot build the Lambdas");
+    let artifacts = output.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let binaries = artifacts.filter_map(|artifact| {
+        let name = artifact["target"]["name"].as_str()?.to_owned();
+        Some((name, PathBuf::from(artifact["executable"].as_str()?)))
+    });
+    let binaries: BTreeMap<_, _> = binaries.filter(|(name, _)| lambdas.contains(&name.as_str())).collect();
+    ensure!(binaries.len() == lambdas.len(), "cargo built {binaries:?}");
+    Ok(binaries)
 }

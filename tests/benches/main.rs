@@ -12,8 +12,10 @@ mod invocation;
 mod lambda;
 mod options;
 mod peer;
+mod peers;
 mod process;
 mod quota;
+mod server;
 mod shapes;
 mod starts;
 mod stub;
@@ -23,16 +25,12 @@ mod versions;
 use std::{
     collections::BTreeMap,
     env, fs,
-    io::{BufRead, BufReader, Read as _},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     time::Duration,
 };
 
-use anyhow::{Context as _, bail, ensure};
-use rcgen::{CertifiedKey, generate_simple_self_signed};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
-use serde_json::Value;
+use anyhow::ensure;
 use streamer_cli::{
     paths,
     stack::issuer::{ISSUER, Issuer},
@@ -40,7 +38,10 @@ use streamer_cli::{
 use streamer_tests::{event, signer::ALGORITHMS};
 
 use crate::{
-    process::{CLIENT, SERVER, pinned},
+    lambda::build,
+    peers::{Peers, wrk},
+    process::{CLIENT, pinned},
+    server::{Stub, certificate, server_config},
     table::Table,
 };
 
@@ -108,7 +109,7 @@ async fn cold() -> anyhow::Result<()> {
 
 async fn measure() -> anyhow::Result<()> {
     prepare()?;
-    let peers = Peers::install();
+    let peers = Peers::install().await;
     let lambdas = build()?;
     machine();
     posts(&peers, false)?;
@@ -292,165 +293,4 @@ fn figures(mut command: Command) -> anyhow::Result<Vec<f64>> {
     let figures: Vec<f64> = text.lines().filter_map(|line| line.parse().ok()).collect();
     ensure!(!figures.is_empty(), "{command:?} printed no figure");
     Ok(figures)
-}
-
-/// Runs wrk, if it is installed: an upper bound, since it does not sign requests.
-fn wrk(endpoint: &str, in_flight: usize) -> anyhow::Result<Option<Vec<f64>>> {
-    let script = place("post.lua");
-    fs::write(
-        &script,
-        format!("wrk.method = \"POST\"\nwrk.body = string.rep(\"x\", {})\n", client::PAYLOAD),
-    )?;
-    let mut wrk = pinned(CLIENT, "wrk");
-    wrk.args(["-t1", "-d3s", "-c", &in_flight.to_string(), "-s"]).arg(script);
-    wrk.arg(format!("{endpoint}/@connections/L0SM9cOFvHcCIhw%3D"));
-    let Ok(output) = wrk.output() else { return Ok(None) };
-    let text = String::from_utf8(output.stdout)?;
-    let rate = text.lines().find_map(|line| line.trim().strip_prefix("Requests/sec:"));
-    Ok(rate.and_then(|rate| rate.trim().parse().ok()).map(|rate| vec![rate]))
-}
-
-/// A stub on the servers' core that runs until it is dropped.
-struct Stub {
-    process: Child,
-    origin: String,
-}
-
-impl Stub {
-    fn start(delay: u64, tls: bool) -> anyhow::Result<Self> {
-        Self::run(["stub", &delay.to_string(), if tls { "tls" } else { "plain" }], tls)
-    }
-
-    /// Starts this program in the role of a stub.
-    fn run(arguments: [&str; 3], tls: bool) -> anyhow::Result<Self> {
-        let mut command = pinned(SERVER, env::current_exe()?);
-        command.args(arguments).stdout(Stdio::piped());
-        let mut process = command.spawn()?;
-        let mut address = String::new();
-        BufReader::new(process.stdout.take().context("no output")?).read_line(&mut address)?;
-        let port = address.trim().rsplit(':').next().unwrap_or_default().to_owned();
-        let origin =
-            if tls { format!("https://localhost:{port}") } else { format!("http://127.0.0.1:{port}") };
-        Ok(Self { process, origin })
-    }
-}
-
-impl Drop for Stub {
-    fn drop(&mut self) {
-        _ = self.process.kill();
-        _ = self.process.wait();
-    }
-}
-
-/// Creates a certificate for the stub, which clients trust.
-fn certificate() -> anyhow::Result<()> {
-    let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()])?;
-    fs::write(place("certificate.pem"), cert.pem())?;
-    Ok(fs::write(place("key.pem"), signing_key.serialize_pem())?)
-}
-
-fn server_config() -> anyhow::Result<rustls::ServerConfig> {
-    let certificate = CertificateDer::from_pem_file(place("certificate.pem"))?;
-    let key = PrivateKeyDer::from_pem_file(place("key.pem"))?;
-    let provider = rustls::crypto::aws_lc_rs::default_provider().into();
-    let config =
-        rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    Ok(config.with_no_client_auth().with_single_cert(vec![certificate], key)?)
-}
-
-/// Builds the Lambdas with the packages' profile, and returns their paths by name.
-fn build() -> anyhow::Result<BTreeMap<String, PathBuf>> {
-    let lambdas = ["connect-handler", "delivery-worker", "disconnect-handler"];
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(paths::workspace()).args([
-        "build",
-        "--release",
-        "--message-format",
-        "json-render-diagnostics",
-    ]);
-    command.args(lambdas.iter().flat_map(|lambda| ["-p", lambda]));
-    let mut cargo = command.stdout(Stdio::piped()).spawn()?;
-    let mut output = String::new();
-    cargo.stdout.take().context("no output")?.read_to_string(&mut output)?;
-    ensure!(cargo.wait()?.success(), "cannot build the Lambdas");
-    let artifacts = output.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let binaries = artifacts.filter_map(|artifact| {
-        let name = artifact["target"]["name"].as_str()?.to_owned();
-        Some((name, PathBuf::from(artifact["executable"].as_str()?)))
-    });
-    let binaries: BTreeMap<_, _> = binaries.filter(|(name, _)| lambdas.contains(&name.as_str())).collect();
-    ensure!(binaries.len() == lambdas.len(), "cargo built {binaries:?}");
-    Ok(binaries)
-}
-
-/// Peers in other languages, each used as its documentation shows. A peer that cannot be installed is skipped.
-struct Peers {
-    node: Option<PathBuf>,
-    python: Option<PathBuf>,
-}
-
-impl Peers {
-    fn install() -> Self {
-        let available = |name: &str, installed: anyhow::Result<PathBuf>| {
-            installed.inspect_err(|error| println!("{name} is skipped: {error:#}")).ok()
-        };
-        Self { node: available("Node", Self::node()), python: available("Python", Self::python()) }
-    }
-
-    fn node() -> anyhow::Result<PathBuf> {
-        let (from, to) = (paths::workspace().join("tests/peers/node"), place("node"));
-        fs::create_dir_all(&to)?;
-        for file in ["package.json", "package-lock.json", "post.mjs"] {
-            fs::copy(from.join(file), to.join(file))?;
-        }
-        quietly(Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(&to))?;
-        Ok(to.join("post.mjs"))
-    }
-
-    fn python() -> anyhow::Result<PathBuf> {
-        let to = place("python");
-        let python = to.join("bin/python");
-        let from = paths::workspace().join("tests/peers/python/requirements.txt");
-        quietly(Command::new("python3").args(["-m", "venv"]).arg(&to))?;
-        quietly(Command::new(&python).args(["-m", "pip", "install", "--quiet", "--requirement"]).arg(from))?;
-        Ok(python)
-    }
-
-    /// Measures the posts of each peer.
-    fn posts(&self, endpoint: &str, in_flight: &str) -> anyhow::Result<Vec<(String, Vec<f64>)>> {
-        let mut rows = Vec::new();
-        if let Some(script) = &self.node {
-            for (way, title) in [("all", "Promise.all"), ("pool", "worker pool")] {
-                let mut node = pinned(CLIENT, "node");
-                node.arg(script)
-                    .args([endpoint, in_flight, way])
-                    .env("NODE_EXTRA_CA_CERTS", place("certificate.pem"));
-                rows.push(peer(node, title)?);
-            }
-        }
-        if let Some(python) = &self.python {
-            let mut command = pinned(CLIENT, python);
-            command.arg(paths::workspace().join("tests/peers/python/post.py")).args([endpoint, in_flight]);
-            rows.push(peer(command.env("AWS_CA_BUNDLE", place("certificate.pem")), "thread pool")?);
-        }
-        Ok(rows)
-    }
-}
-
-/// Runs a peer, which prints two figures and then its versions, and returns its row.
-fn peer(command: impl std::borrow::BorrowMut<Command>, way: &str) -> anyhow::Result<(String, Vec<f64>)> {
-    let mut command = command;
-    let output = command.borrow_mut().stderr(Stdio::inherit()).output()?;
-    let text = String::from_utf8(output.stdout)?;
-    let figures: Vec<f64> = text.lines().filter_map(|line| line.parse().ok()).collect();
-    ensure!(figures.len() == 2, "a peer printed {text:?}");
-    Ok((format!("{}, {way}", text.lines().last().unwrap_or_default()), figures))
-}
-
-fn quietly(command: &mut Command) -> anyhow::Result<()> {
-    let output = command.stdin(Stdio::null()).output()?;
-    if !output.status.success() {
-        bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
-    }
-    Ok(())
 }

@@ -21,7 +21,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use crate::{server_config, stub};
+use crate::{server::server_config, stub};
 
 /// Concurrent streams that the stub allows on an HTTP/2 connection, as load balancers commonly do.
 const MAX_STREAMS: u32 = 128;

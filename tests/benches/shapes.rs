@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 use streamer_tests::{event::batch_json, worker::ENDPOINT};
 
 use crate::{
-    Stub, lambda, place,
+    lambda, place,
     process::{CLIENT, cpu, peak, pinned},
+    server::Stub,
     table::Table,
 };
 

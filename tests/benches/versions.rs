@@ -18,11 +18,11 @@ use streamer_gateway::{Gateway as _, ManagementApi, PostResult};
 use streamer_message::ConnectionId;
 
 use crate::{
-    certificate,
     client::PAYLOAD,
     machine, ours, place,
     process::{SERVER, cpu, pinned},
     quota::{MB_512, Quota},
+    server::certificate,
     table::Table,
 };
 
