@@ -2,7 +2,9 @@
 //! `streamer web` in Chromium.
 
 use std::{
-    env, io,
+    env,
+    ffi::OsString,
+    io,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -11,7 +13,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use rustix::process::{Pid, Signal, kill_process_group};
 use streamer_cli::{paths, stack::build::build};
-use streamer_tests::skip;
+use streamer_tests::{localstack, skip};
 use tokio::{process::Command, time::timeout};
 
 /// How long a script may take. It only limits a run that hangs.
@@ -21,7 +23,7 @@ const LIMIT: Duration = Duration::from_secs(900);
 async fn npm<const N: usize>(
     folder: &Path,
     arguments: [&str; N],
-    variables: &[(&str, PathBuf)],
+    variables: &[(&str, OsString)],
 ) -> anyhow::Result<()> {
     let mut npm = Command::new("npm");
     npm.args(arguments).current_dir(folder).envs(variables.iter().cloned());
@@ -76,7 +78,8 @@ async fn client_passes_its_tests() -> anyhow::Result<()> {
 async fn producer_for_node_passes_its_tests() -> anyhow::Result<()> {
     let folder = paths::workspace().join("producer/node");
     if is_installed(&folder).await? {
-        npm(&folder, ["test"], &[]).await?;
+        let sqs = localstack::endpoint()?.map(|endpoint| ("SQS_ENDPOINT", endpoint.into()));
+        npm(&folder, ["test"], sqs.as_slice()).await?;
     }
     Ok(())
 }
@@ -91,7 +94,7 @@ async fn page_passes_its_tests() -> anyhow::Result<()> {
     };
     if is_installed(&folder).await? {
         let streamer = build().await?.path("streamer")?.to_owned();
-        npm(&folder, ["test"], &[("BROWSER", browser), ("STREAMER", streamer)]).await?;
+        npm(&folder, ["test"], &[("BROWSER", browser.into()), ("STREAMER", streamer.into())]).await?;
     }
     Ok(())
 }

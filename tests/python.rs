@@ -5,7 +5,7 @@ use std::{process::Stdio, time::Duration};
 use anyhow::{Context as _, ensure};
 use rustix::process::{Pid, Signal, kill_process_group};
 use streamer_cli::paths;
-use streamer_tests::{python::PRODUCER, skip};
+use streamer_tests::{localstack, python::PRODUCER, skip};
 use tokio::{process::Command, time::timeout};
 
 /// How long the tests may take. It only limits a run that hangs.
@@ -20,6 +20,7 @@ async fn producer_for_python_passes_its_tests() -> anyhow::Result<()> {
     };
     let mut pytest = Command::new(python);
     pytest.args(["-m", "pytest", "--quiet"]).current_dir(paths::workspace().join("producer/python"));
+    pytest.envs(localstack::endpoint()?.map(|endpoint| ("SQS_ENDPOINT", endpoint)));
     pytest.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     let pytest = pytest.spawn()?;
     let group = pytest.id().and_then(|id| Pid::from_raw(id.cast_signed()));

@@ -82,12 +82,12 @@ fn variables(address: SocketAddr, folder: &Path) -> Vec<(&'static str, String)> 
     variables
 }
 
-/// Returns a client of the SQS that all tests of this binary share. Returns `None` and prints the reason when
-/// LocalStack cannot run on this machine; with `CI=true` that is an error.
+/// Returns the URL of the SQS that all tests of this binary share. Returns `None` and prints the reason when LocalStack
+/// cannot run on this machine; with `CI=true` that is an error.
 ///
 /// # Errors
 /// With `CI=true`, when something is missing or LocalStack does not start.
-pub async fn sqs() -> anyhow::Result<Option<Client>> {
+pub fn endpoint() -> anyhow::Result<Option<String>> {
     static STARTED: OnceLock<anyhow::Result<(Runtime, Emulator)>> = OnceLock::new();
     let started = STARTED.get_or_init(|| {
         let start = thread::spawn(|| {
@@ -98,9 +98,20 @@ pub async fn sqs() -> anyhow::Result<Option<Client>> {
         start.join().map_err(|_| anyhow!("LocalStack's start panicked"))?
     });
     match started {
-        Ok((_, emulator)) => Ok(Some(client(emulator.address).await)),
+        Ok((_, emulator)) => Ok(Some(format!("http://{}", emulator.address))),
         Err(error) => skip(anyhow!("{error:#}")).map(|()| None),
     }
+}
+
+/// Returns a client of the SQS that all tests of this binary share, or `None` as [`endpoint`] does.
+///
+/// # Errors
+/// As for [`endpoint`].
+pub async fn sqs() -> anyhow::Result<Option<Client>> {
+    Ok(match endpoint()? {
+        Some(endpoint) => Some(client(endpoint).await),
+        None => None,
+    })
 }
 
 async fn start() -> anyhow::Result<Emulator> {
@@ -114,8 +125,8 @@ async fn start() -> anyhow::Result<Emulator> {
     installed.start(None, &paths::state(format!("run/{unique}")), &log).await
 }
 
-async fn client(address: SocketAddr) -> Client {
-    let loader = aws::loader().region(Region::new(REGION)).endpoint_url(format!("http://{address}"));
+async fn client(endpoint: String) -> Client {
+    let loader = aws::loader().region(Region::new(REGION)).endpoint_url(endpoint);
     let credentials = Credentials::from_keys("test", "test", None);
     Client::new(&loader.credentials_provider(credentials).load().await)
 }
