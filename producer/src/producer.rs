@@ -136,8 +136,8 @@ impl Producer {
     /// Sends messages to the queue, all of them within the [timeout](Self::timeout): for many thousands, increase it.
     /// `Ok` means that the queue has all of them.
     ///
-    /// Messages with a common order keep it. 16 batches of at most 10 messages and 1 MiB are begun at a time, so a `send`
-    /// that begins meanwhile may pass the messages behind them.
+    /// Messages of a request keep their order, on a FIFO queue those for a recipient. At most 16 batches of 10 messages
+    /// and 1 MiB are begun at a time, so a `send` that begins meanwhile may pass the messages behind them.
     ///
     /// ```no_run
     /// # use streamer_producer::{Message, Producer};
