@@ -9,18 +9,25 @@ import { CALL_TIMEOUT, NO_ANSWER } from "./queue.js";
 /** @typedef {import("./queue.js").Result} Result */
 
 /**
+ * The result of an entry, and the share of the longest pause, 0 to 1, before its next attempt: the same for all entries of a
+ * call, so that they share a call again.
+ * @typedef {{ result: Result, share: number }} Answer
+ */
+
+/**
  * A call in flight.
  * @typedef {{ live: number, abort: AbortController }} Call
  */
 
 /**
  * An entry that waits for its call, or is in one.
- * @typedef {{ entry: import("./entry.js").Entry, resolve: (result: { result: Result }) => void, call?: Call }} Waiter
+ * @typedef {{ entry: import("./entry.js").Entry, resolve: (answer: Answer) => void, call?: Call }} Waiter
  */
 
 export class Calls {
   #queue;
   #now;
+  #random;
   /** @type {SendBuffer<Waiter>} */
   #buffer;
   #isScheduled = false;
@@ -31,10 +38,12 @@ export class Calls {
    * @param {import("./queue.js").Queue} queue
    * @param {boolean} isFifo
    * @param {() => number} now
+   * @param {() => number} random
    */
-  constructor(queue, isFifo, now) {
+  constructor(queue, isFifo, now, random) {
     this.#queue = queue;
     this.#now = now;
+    this.#random = random;
     this.#buffer = new SendBuffer(isFifo);
   }
 
@@ -44,24 +53,26 @@ export class Calls {
   }
 
   /**
-   * Makes one attempt to send an entry. Returns its result, or nothing and whether a call was in flight at the deadline.
+   * Makes one attempt to send an entry. Returns its answer, or how far the attempt had come at the deadline.
    * @param {number} id
    * @param {import("./entry.js").Entry} entry
    * @param {import("./deadline.js").Deadline} deadline
-   * @returns {Promise<{ result: Result } | { isInFlight: boolean }>}
+   * @returns {Promise<Answer | "not begun" | "waiting" | "in flight">}
    */
   async attempt(id, entry, deadline) {
     /** @type {Waiter | undefined} */
     let waiter;
     const answer = await deadline.wait((resolve) => {
+      const now = this.#now();
       waiter = { entry, resolve };
-      this.#buffer.enqueue(id, waiter, this.#now());
+      this.#buffer.enqueue(id, waiter, now, deadline.at - now);
       this.#schedule();
     });
     if (answer) return answer;
-    const call = waiter?.call;
-    if (call) this.#leave(call);
-    return { isInFlight: call !== undefined };
+    if (!waiter) return "not begun";
+    if (!waiter.call) return "waiting";
+    this.#leave(waiter.call);
+    return "in flight";
   }
 
   /** Gives up entries whose send has ended; without effect for those that have completed. @param {number[]} ids */
@@ -70,11 +81,11 @@ export class Calls {
     this.#begin();
   }
 
-  /** Begins calls after the current sends, so that all that are sent at the same time can share a call. */
+  /** Begins calls after the current turn of the event loop, so that concurrent sends, and retries that are due, share calls. */
   #schedule() {
     if (this.#isScheduled) return;
     this.#isScheduled = true;
-    queueMicrotask(() => {
+    setImmediate(() => {
       this.#isScheduled = false;
       this.#begin();
     });
@@ -108,7 +119,8 @@ export class Calls {
     await Promise.race([this.#queue.send(entries, abort.signal, results), aborted(abort.signal)]);
     clearTimeout(timer);
     this.#buffer.complete(batch.map(({ id }, index) => ({ id, retry: results[index]?.kind === "not_taken" })));
-    batch.forEach(({ content }, index) => content.resolve({ result: results[index] }));
+    const share = this.#random();
+    batch.forEach(({ content }, index) => content.resolve({ result: results[index], share }));
     this.#begin();
   }
 

@@ -1,5 +1,7 @@
 /** The end of a send's time. */
 
+import { onAbort } from "./signals.js";
+
 /** The longest delay of a timer in milliseconds, about 24 days. A longer one would end at once. */
 const MAX_DELAY = 2 ** 31 - 1;
 
@@ -9,6 +11,7 @@ export class Deadline {
   #waits = new Set();
   #timer;
   #signal;
+  #forget;
   #ended = false;
 
   /**
@@ -21,8 +24,7 @@ export class Deadline {
     this.at = now + timeout;
     this.#signal = signal;
     this.#timer = setTimeout(this.#end, Math.min(timeout, MAX_DELAY));
-    if (signal?.aborted) this.#end();
-    else signal?.addEventListener("abort", this.#end);
+    this.#forget = onAbort(signal, this.#end);
   }
 
   /** Whether the caller has aborted the send. */
@@ -70,6 +72,6 @@ export class Deadline {
   /** Ends the timer. Nothing waits any more. */
   clear() {
     clearTimeout(this.#timer);
-    this.#signal?.removeEventListener("abort", this.#end);
+    this.#forget();
   }
 }
