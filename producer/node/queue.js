@@ -112,7 +112,8 @@ function failureOf(error, hasAnswered) {
   const name = String(error?.code ?? error?.Code ?? error?.name ?? "error");
   if (!isAnswer(error)) {
     const fault = clientFault(error, message, hasAnswered);
-    return fault ? { kind: "not_configured", text: fault, error } : { kind: "not_taken", text: `no answer: ${noAnswer(name, message)}`, error };
+    if (fault) return { kind: "not_configured", text: fault, error };
+    return { kind: "not_taken", text: `no answer: ${noAnswer(name, message)}`, error };
   }
   const code = [error.Code, error.name].find((code) => typeof code === "string" && isFinal(code));
   // With the corrected clock, the same call can succeed.
