@@ -109,6 +109,14 @@ test("failures without an answer are retried", async () => {
   }
 });
 
+test("unreachable queue is named as such", async () => {
+  const queue = await Endpoint.open();
+  await queue.close();
+  const error = await failure(new Producer(queue.url, { client: queue.client }).send(message(1), { timeout: 300 }));
+  assert.match(error.message, /^the queue did not confirm the message within 0.3 s: no answer: connect ECONNREFUSED [0-9.:]+; send/);
+  assert.equal(error.cause.code, "ECONNREFUSED");
+});
+
 test("credentials lost after an answer are retried", async () => {
   const lost = named("CredentialsProviderError", "Could not load credentials from any providers");
   const client = failing((call) => (call === 1 ? lost : undefined));
