@@ -95,8 +95,8 @@ export class MessageError extends Error {
 
 /**
  * A message is not on the queue for all its recipients. A message for more than 100 connections, on a FIFO queue for more
- * than one, consists of several entries. The error is that of one of them, and with each kind but `tenant_on_fifo` and
- * `closed`, the queue may have others. If the queue or the client is at fault, the error says so.
+ * than one, consists of several entries. The error is that of one of them, a fault of the queue first. With each kind except
+ * `tenant_on_fifo` and `closed`, the queue may have the others.
  */
 export class SendError extends Error {
   name = "SendError";
