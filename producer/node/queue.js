@@ -113,7 +113,10 @@ function failureOf(error, hasAnswered) {
   if (!isAnswer(error)) {
     const fault = clientFault(error, message, hasAnswered);
     if (fault) return { kind: "not_configured", text: fault, error };
-    return { kind: "not_taken", text: `no answer: ${noAnswer(name, message)}`, error };
+    // The message of a source of credentials may hold these.
+    const isSecret = error?.name === "CredentialsProviderError";
+    const text = isSecret ? "the credentials could not be loaded (see the error's cause)" : nameAndMessage(name, message);
+    return { kind: "not_taken", text: `no answer: ${text}`, error };
   }
   const code = [error.Code, error.name].find((code) => typeof code === "string" && isFinal(code));
   // With the corrected clock, the same call can succeed.
@@ -122,11 +125,8 @@ function failureOf(error, hasAnswered) {
   return { kind: "not_taken", text: `${name}: ${message}`, error };
 }
 
-/** Returns why there is no answer. The messages of sources of credentials may hold these. @param {string} name @param {string} message */
-function noAnswer(name, message) {
-  if (name === "CredentialsProviderError") return "the credentials could not be loaded (see the error's cause)";
-  return message.includes(name) ? message : [name, message].filter(Boolean).join(": ");
-}
+/** @param {string} name @param {string} message */
+const nameAndMessage = (name, message) => (message.includes(name) ? message : [name, message].filter(Boolean).join(": "));
 
 const CONFIGURE = "set the client's credentials, Region and endpoint";
 

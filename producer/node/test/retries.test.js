@@ -99,7 +99,7 @@ test("expired session is not retried", async () => {
 
 test("failures without an answer are retried", async () => {
   const fetched = new TypeError("fetch failed", { cause: new Error("no connection") });
-  for (const error of [fetched, named("CredentialsProviderError", "Command failed: print s3cret")]) {
+  for (const error of [fetched, named("CredentialsProviderError", "Command failed: print s3cret", { Code: "Failed" })]) {
     const client = failing((call) => (call ? undefined : error));
     await new Producer(URL, { client, random: () => 0 }).send(message(1));
     assert.equal(client.calls, 2);
