@@ -15,13 +15,13 @@ import { CALL_TIMEOUT, NO_ANSWER } from "./queue.js";
  */
 
 /**
- * A call in flight.
- * @typedef {{ live: number, abort: AbortController }} Call
+ * A call in flight, the number of sends that wait for it, and the results so far.
+ * @typedef {{ live: number, abort: AbortController, results: Result[] }} Call
  */
 
 /**
  * An entry that waits for its call, or is in one.
- * @typedef {{ entry: import("./entry.js").Entry, resolve: (answer: Answer) => void, call?: Call }} Waiter
+ * @typedef {{ entry: import("./entry.js").Entry, resolve: (answer: Answer) => void, index: number, call?: Call }} Waiter
  */
 
 export class Calls {
@@ -64,7 +64,7 @@ export class Calls {
     let waiter;
     const answer = await deadline.wait((resolve) => {
       const now = this.#now();
-      waiter = { entry, resolve };
+      waiter = { entry, resolve, index: 0 };
       this.#buffer.enqueue(id, waiter, now, deadline.at - now);
       this.#schedule();
     });
@@ -72,7 +72,9 @@ export class Calls {
     if (!waiter) return "not begun";
     if (!waiter.call) return "waiting";
     this.#leave(waiter.call);
-    return "in flight";
+    const result = waiter.call.results[waiter.index];
+    // Known before the end of the call if its entries were sent one by one.
+    return result === NO_ANSWER ? "in flight" : { result, share: 0 };
   }
 
   /** Gives up entries whose send has ended; without effect for those that have completed. @param {number[]} ids */
@@ -110,10 +112,10 @@ export class Calls {
   async #call(batch) {
     const abort = new AbortController();
     const timer = setTimeout(() => abort.abort(), CALL_TIMEOUT);
-    const call = { live: batch.length, abort };
-    for (const { content } of batch) content.call = call;
     /** @type {Result[]} */
     const results = Array(batch.length).fill(NO_ANSWER);
+    const call = { live: batch.length, abort, results };
+    batch.forEach(({ content }, index) => Object.assign(content, { index, call }));
     const entries = batch.map(({ content }) => content.entry);
     // The SDK may wait for something else than the queue, which a signal does not end.
     await Promise.race([this.#queue.send(entries, abort.signal, results), aborted(abort.signal)]);

@@ -180,6 +180,19 @@ test("message in flight may be on the queue", () =>
     assert.match((await send).message, /^the send was aborted, and the message may be on the queue: the queue has not answered; /);
   }));
 
+test("confirmed message in flight is not aborted", async () => {
+  const fault = named("InvalidMessageContents", "scripted", { $metadata: { httpStatusCode: 400 } });
+  const refuse = () => Promise.reject(fault);
+  const answers = [refuse, () => ({ Successful: [{ Id: "0" }] }), refuse, () => new Promise(() => {})];
+  const controller = new AbortController();
+  const producer = new Producer(URL, { client: { send: async () => answers.shift()() } });
+  const sends = messages(3).map((message) => producer.send(message, { signal: controller.signal }));
+  const results = Promise.allSettled(sends);
+  while (answers.length) await turn();
+  controller.abort();
+  assert.deepEqual((await results).map(({ reason }) => reason?.kind), [undefined, "refused", "aborted"]);
+});
+
 test("short time limit has an attempt", () =>
   hold(async (advance) => {
     const client = held();
