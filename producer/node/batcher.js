@@ -1,4 +1,4 @@
-/** The batcher: collects sends into calls to the queue, within its capacity, and retries what the queue failed to take. */
+/** The batcher: collects messages into calls to the queue, within its capacity, and retries those that the queue failed to take. */
 
 import { MAX_CALLS } from "./buffer.js";
 import { Calls } from "./calls.js";
@@ -167,7 +167,9 @@ const REASONS = {
 /** Returns the error of a message that the queue would refuse again. @param {import("./queue.js").Failure} failure */
 function finalError(failure) {
   const { error: cause } = failure;
-  if (failure.kind !== "refused") return new SendError("not_configured", `the queue cannot be called: ${failure.text}`, { cause });
+  if (failure.kind !== "refused") {
+    return new SendError("not_configured", `the queue cannot be called: ${failure.text}`, { cause });
+  }
   const { code, message } = failure;
   return new SendError("refused", `the queue refused the message: ${code}: ${message}`, { code, cause });
 }
@@ -186,6 +188,8 @@ function ended(deadline, reason, hasLeft, cause) {
     return new SendError("aborted", `the send was aborted, and ${place}: ${reason}; ${remedy}`, { cause: deadline.reason });
   }
   const time = `within ${deadline.timeout / 1000} s`;
-  const problem = hasLeft ? `the queue did not confirm the message ${time}` : `the message is not on the queue, because it did not leave ${time}`;
+  const problem = hasLeft
+    ? `the queue did not confirm the message ${time}`
+    : `the message is not on the queue, because it did not leave ${time}`;
   return new SendError("timed_out", `${problem}: ${reason}; ${remedy}`, { cause });
 }

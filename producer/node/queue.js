@@ -141,7 +141,8 @@ function clientFault(error, message, hasAnswered) {
   if (message === "Region is missing") return `there is no Region; ${CONFIGURE}`;
   if (error?.name === "EndpointError" || error?.code === "ERR_INVALID_URL") return `${message}; ${CONFIGURE}`;
   if (error?.name === "CredentialsProviderError") {
-    if (/could not (load|resolve) credentials/i.test(message)) return hasAnswered ? undefined : `there are no credentials; ${CONFIGURE}`;
+    const isMissing = /could not (load|resolve) credentials/i.test(message);
+    if (isMissing) return hasAnswered ? undefined : `there are no credentials; ${CONFIGURE}`;
     // Only a person can renew a session. The SDK says how.
     return /aws sso login|re-?authenticate/i.test(message) ? message : undefined;
   }
