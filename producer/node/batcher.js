@@ -138,11 +138,11 @@ export class Batcher {
         const hasLeft = last !== undefined || answer === "in flight";
         return ended(deadline, last?.text ?? REASONS[answer], hasLeft, last?.error);
       }
-      const { result, share } = answer;
+      const { result, pauses } = answer;
       if (result?.kind !== "not_taken") return result && finalError(result);
       last = result;
       const left = deadline.at - this.#now();
-      const isInTime = left >= MIN_ATTEMPT && (await deadline.pause(Math.min(share * pause, left / 2)));
+      const isInTime = left >= MIN_ATTEMPT && (await deadline.pause(pauses, Math.min(pauses.share * pause, left / 2)));
       if (!isInTime) {
         this.#calls.cancel([id]);
         return ended(deadline, result.text, true, result.error);

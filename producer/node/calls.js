@@ -4,15 +4,12 @@
  */
 
 import { MAX_CALLS, SendBuffer } from "./buffer.js";
+import { Pauses } from "./pauses.js";
 import { CALL_TIMEOUT, NO_ANSWER } from "./queue.js";
 
 /** @typedef {import("./queue.js").Result} Result */
 
-/**
- * The result of an entry, and the share of the longest pause, 0 to 1, before its next attempt: the same for all entries of a
- * call, so that they share a call again.
- * @typedef {{ result: Result, share: number }} Answer
- */
+/** The result of an entry, and the pauses after its call. @typedef {{ result: Result, pauses: Pauses }} Answer */
 
 /**
  * A call in flight, the number of sends that wait for it, and the results so far.
@@ -74,7 +71,7 @@ export class Calls {
     this.#leave(waiter.call);
     const result = waiter.call.results[waiter.index];
     // Known before the end of the call if its entries were sent one by one.
-    return result === NO_ANSWER ? "in flight" : { result, share: 0 };
+    return result === NO_ANSWER ? "in flight" : { result, pauses: new Pauses(0) };
   }
 
   /** Gives up entries whose send has ended; without effect for those that have completed. @param {number[]} ids */
@@ -83,11 +80,11 @@ export class Calls {
     this.#begin();
   }
 
-  /** Begins calls after the current turn of the event loop, so that concurrent sends, and retries that are due, share calls. */
+  /** Begins calls after the current sends, so that all that are sent at the same time can share a call. */
   #schedule() {
     if (this.#isScheduled) return;
     this.#isScheduled = true;
-    setImmediate(() => {
+    queueMicrotask(() => {
       this.#isScheduled = false;
       this.#begin();
     });
@@ -121,8 +118,8 @@ export class Calls {
     await Promise.race([this.#queue.send(entries, abort.signal, results), aborted(abort.signal)]);
     clearTimeout(timer);
     this.#buffer.complete(batch.map(({ id }, index) => ({ id, retry: results[index]?.kind === "not_taken" })));
-    const share = this.#random();
-    batch.forEach(({ content }, index) => content.resolve({ result: results[index], share }));
+    const pauses = new Pauses(this.#random());
+    batch.forEach(({ content }, index) => content.resolve({ result: results[index], pauses }));
     this.#begin();
   }
 

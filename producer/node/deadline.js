@@ -60,12 +60,15 @@ export class Deadline {
     });
   }
 
-  /** Waits for a time in milliseconds, and returns whether that was before the end. @param {number} delay */
-  async pause(delay) {
-    /** @type {ReturnType<typeof setTimeout> | undefined} */
-    let timer;
-    const isOver = await this.wait((resolve) => (timer = setTimeout(resolve, delay, true)));
-    clearTimeout(timer);
+  /**
+   * Waits for one of the pauses after a call, and returns whether that was before the end.
+   * @param {import("./pauses.js").Pauses} pauses
+   * @param {number} delay in milliseconds
+   */
+  async pause(pauses, delay) {
+    let giveUp = () => {};
+    const isOver = await this.wait((resolve) => (giveUp = pauses.begin(delay, () => resolve(true))));
+    giveUp();
     return isOver === true;
   }
 

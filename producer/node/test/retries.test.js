@@ -128,16 +128,36 @@ test("credentials lost after an answer are retried", async () => {
   assert.deepEqual([error.kind, error.cause], ["not_configured", lost]);
 });
 
-test("entries of a throttled call share the next", async () => {
+test("entries of a throttled call share the next", async (t) => {
   const queue = new MemoryQueue((call, entries) => entries.map(() => (call ? "taken" : "throttled")));
   let share = 0;
   const random = () => (share += 0.07);
   await run(() => new Producer(URL, { client: queue, now: Date.now, random }).sendAll(messages(10)));
   assert.deepEqual(sizes(queue), [10, 10]);
-  // Real timers fire one after another.
+  // Several timers of this process may end at several times.
+  const { mock: timers } = t.mock.method(globalThis, "setTimeout");
   const real = new MemoryQueue((call, entries) => entries.map(() => (call ? "taken" : "throttled")));
-  await new Producer(URL, { client: real, random }).sendAll(messages(10));
+  await new Producer(URL, { client: real, random: () => 0.5 }).sendAll(messages(10));
   assert.deepEqual(sizes(real), [10, 10]);
+  assert.equal(timers.calls.filter(({ arguments: [, delay] }) => delay === 50).length, 1);
+});
+
+test("pause ends with its last send", async (t) => {
+  const { mock: cleared } = t.mock.method(globalThis, "clearTimeout");
+  const { mock: timers } = t.mock.method(globalThis, "setTimeout");
+  const controllers = [new AbortController(), new AbortController()];
+  const client = new MemoryQueue((_, entries) => entries.map(() => "throttled"));
+  const producer = new Producer(URL, { client, random: () => 0.5 });
+  const sends = controllers.map(({ signal }, id) => failure(producer.send(message(id), { signal })));
+  const pause = () => timers.calls.find(({ arguments: [, delay] }) => delay === 50)?.result;
+  const isCleared = () => cleared.calls.some(({ arguments: [timer] }) => timer === pause());
+  while (!pause()) await turn();
+  controllers[0].abort();
+  await sends[0];
+  assert.equal(isCleared(), false);
+  controllers[1].abort();
+  await sends[1];
+  assert.equal(isCleared(), true);
 });
 
 test("fault of the queue wins over others", async () => {
