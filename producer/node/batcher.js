@@ -1,4 +1,4 @@
-/** The batcher: collects sends into calls to the queue, within its capacity, and retries what the queue failed to take. */
+/** The batcher: collects messages into calls to the queue, within its capacity, and retries those that the queue failed to take. */
 
 import { MAX_CALLS } from "./buffer.js";
 import { Calls } from "./calls.js";
@@ -51,7 +51,6 @@ export function* pack(items) {
 export class Batcher {
   #calls;
   #now;
-  #random;
   #capacity = new Capacity(CAPACITY);
   /** The sends in progress. @type {Set<Promise<unknown>>} */
   #sends = new Set();
@@ -64,9 +63,8 @@ export class Batcher {
    * @param {() => number} random
    */
   constructor(queue, isFifo, now, random) {
-    this.#calls = new Calls(queue, isFifo, now);
+    this.#calls = new Calls(queue, isFifo, now, random);
     this.#now = now;
-    this.#random = random;
   }
 
   /**
@@ -112,7 +110,7 @@ export class Batcher {
     const bytes = typeof acquired === "number" ? acquired : await acquired;
     if (bytes === undefined) {
       this.#calls.cancel(ids);
-      for (const { index } of batch) failed(index, ended(deadline, "the producer's buffer is full"));
+      for (const { index } of batch) failed(index, ended(deadline, "the producer's buffer is full", false));
       return;
     }
     const confirmed = batch.map(async ({ index, entry }, place) => {
@@ -131,31 +129,23 @@ export class Batcher {
    * @returns {Promise<SendError | undefined>}
    */
   async #confirm(id, entry, deadline) {
-    /** @type {string | undefined} */
-    let cause;
+    /** @type {import("./queue.js").NotTaken | undefined} */
+    let last;
     for (let pause = FIRST_PAUSE; ; pause = Math.min(pause * 2, MAX_PAUSE)) {
       const answer = await this.#calls.attempt(id, entry, deadline);
-      if (!("result" in answer)) {
+      if (typeof answer === "string") {
         this.#calls.cancel([id]);
-        const where = answer.isInFlight ? "the queue has not answered" : "the message is waiting behind others";
-        return ended(deadline, cause ?? where);
+        const hasLeft = last !== undefined || answer === "in flight";
+        return ended(deadline, last?.text ?? REASONS[answer], hasLeft, last?.error);
       }
-      const { result } = answer;
-      if (!result) return undefined;
-      if (result.kind === "refused") {
-        const { code, message } = result;
-        return new SendError("refused", `the queue refused the message: ${code}: ${message}`, { code });
-      }
-      if (result.kind === "not_configured") {
-        const remedy = "set the client's credentials, Region and endpoint";
-        return new SendError("not_configured", `the queue cannot be called: ${result.cause}; ${remedy}`);
-      }
-      cause = result.cause;
+      const { result, pauses } = answer;
+      if (result?.kind !== "not_taken") return result && finalError(result);
+      last = result;
       const left = deadline.at - this.#now();
-      const isInTime = left >= MIN_ATTEMPT && (await deadline.pause(Math.min(this.#random() * pause, left / 2)));
+      const isInTime = left >= MIN_ATTEMPT && (await deadline.pause(pauses, Math.min(pauses.share * pause, left / 2)));
       if (!isInTime) {
         this.#calls.cancel([id]);
-        return ended(deadline, cause);
+        return ended(deadline, result.text, true, result.error);
       }
     }
   }
@@ -167,13 +157,39 @@ export class Batcher {
   }
 }
 
-/** Returns the error for a message that is not on the queue at the deadline. @param {Deadline} deadline @param {string} cause */
-function ended(deadline, cause) {
+/** Why there is no result at the deadline. */
+const REASONS = {
+  "not begun": "no attempt was made",
+  waiting: "it is waiting behind others",
+  "in flight": "the queue has not answered",
+};
+
+/** Returns the error of a message that the queue would refuse again. @param {import("./queue.js").Failure} failure */
+function finalError(failure) {
+  const { error: cause } = failure;
+  if (failure.kind !== "refused") {
+    return new SendError("not_configured", `the queue cannot be called: ${failure.text}`, { cause });
+  }
+  const { code, message } = failure;
+  return new SendError("refused", `the queue refused the message: ${code}: ${message}`, { code, cause });
+}
+
+/**
+ * Returns the error of an entry that is not confirmed at the deadline.
+ * @param {Deadline} deadline
+ * @param {string} reason
+ * @param {boolean} hasLeft whether it was in a call
+ * @param {unknown} [cause]
+ */
+function ended(deadline, reason, hasLeft, cause) {
   const remedy = "send it again with the same id";
   if (deadline.isAborted) {
-    const text = `the send was aborted, and the message may be on the queue: ${cause}; ${remedy}`;
-    return new SendError("aborted", text, { cause: deadline.reason });
+    const place = hasLeft ? "the message may be on the queue" : "the message is not on the queue";
+    return new SendError("aborted", `the send was aborted, and ${place}: ${reason}; ${remedy}`, { cause: deadline.reason });
   }
-  const time = `${deadline.timeout / 1000} s`;
-  return new SendError("timed_out", `the queue did not confirm the message within ${time}: ${cause}; ${remedy}`);
+  const time = `within ${deadline.timeout / 1000} s`;
+  const problem = hasLeft
+    ? `the queue did not confirm the message ${time}`
+    : `the message is not on the queue, because it did not leave ${time}`;
+  return new SendError("timed_out", `${problem}: ${reason}; ${remedy}`, { cause });
 }

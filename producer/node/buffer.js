@@ -13,7 +13,7 @@ import { BATCH_BYTES, BATCH_MESSAGES } from "./limits.js";
 export const MAX_CALLS = 8;
 
 /** Milliseconds that an entry waits for a batch to fill while calls are in flight. */
-export const LINGER = 20;
+const LINGER = 20;
 
 /**
  * @template T
@@ -21,7 +21,7 @@ export const LINGER = 20;
  * @property {string} [key]
  * @property {number} bytes
  * @property {"reserved" | "waiting" | "in_flight" | "abandoned" | "backing_off"} state
- * @property {number} since when the entry began to wait
+ * @property {number} due when the entry leaves although the batch is not full
  * @property {T} [content]
  */
 
@@ -68,7 +68,7 @@ export class SendBuffer {
   /** Adds a reserved entry behind all others, and returns its id. @param {string | undefined} key @param {number} bytes */
   reserve(key, bytes) {
     const id = this.#nextId++;
-    this.#slots.set(id, { key, bytes, state: "reserved", since: 0 });
+    this.#slots.set(id, { key, bytes, state: "reserved", due: 0 });
     if (key !== undefined) {
       const ids = this.#byKey.get(key);
       if (ids) ids.push(id);
@@ -77,11 +77,17 @@ export class SendBuffer {
     return id;
   }
 
-  /** Makes an entry wait that was reserved or backing off. @param {number} id @param {T} content @param {number} now */
-  enqueue(id, content, now) {
+  /**
+   * Makes an entry wait that was reserved or backing off.
+   * @param {number} id
+   * @param {T} content
+   * @param {number} now
+   * @param {number} left the milliseconds until its deadline: it waits for a batch to fill for half of them at most
+   */
+  enqueue(id, content, now, left) {
     const slot = this.#slots.get(id);
     if (!slot) return;
-    Object.assign(slot, { state: "waiting", since: now, content });
+    Object.assign(slot, { state: "waiting", due: now + Math.min(LINGER, left / 2), content });
     this.#updateReady(id, slot.key);
   }
 
@@ -94,7 +100,7 @@ export class SendBuffer {
   next(now) {
     if (this.#calls >= MAX_CALLS || !this.#ready.length) return undefined;
     const { ids, isFull } = this.#select();
-    const at = Math.min(...ids.map((id) => this.#slot(id).since)) + LINGER;
+    const at = Math.min(...ids.map((id) => this.#slot(id).due));
     if (this.#calls > 0 && !isFull && now < at) return { at };
     this.#calls += 1;
     return { batch: ids.map((id) => ({ id, content: this.#start(id) })) };

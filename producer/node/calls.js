@@ -4,23 +4,27 @@
  */
 
 import { MAX_CALLS, SendBuffer } from "./buffer.js";
+import { Pauses } from "./pauses.js";
 import { CALL_TIMEOUT, NO_ANSWER } from "./queue.js";
 
 /** @typedef {import("./queue.js").Result} Result */
 
+/** The result of an entry, and the pauses after its call. @typedef {{ result: Result, pauses: Pauses }} Answer */
+
 /**
- * A call in flight.
- * @typedef {{ live: number, abort: AbortController }} Call
+ * A call in flight, the number of sends that wait for it, and the results so far.
+ * @typedef {{ live: number, abort: AbortController, results: Result[] }} Call
  */
 
 /**
  * An entry that waits for its call, or is in one.
- * @typedef {{ entry: import("./entry.js").Entry, resolve: (result: { result: Result }) => void, call?: Call }} Waiter
+ * @typedef {{ entry: import("./entry.js").Entry, resolve: (answer: Answer) => void, index: number, call?: Call }} Waiter
  */
 
 export class Calls {
   #queue;
   #now;
+  #random;
   /** @type {SendBuffer<Waiter>} */
   #buffer;
   #isScheduled = false;
@@ -31,10 +35,12 @@ export class Calls {
    * @param {import("./queue.js").Queue} queue
    * @param {boolean} isFifo
    * @param {() => number} now
+   * @param {() => number} random
    */
-  constructor(queue, isFifo, now) {
+  constructor(queue, isFifo, now, random) {
     this.#queue = queue;
     this.#now = now;
+    this.#random = random;
     this.#buffer = new SendBuffer(isFifo);
   }
 
@@ -44,24 +50,28 @@ export class Calls {
   }
 
   /**
-   * Makes one attempt to send an entry. Returns its result, or nothing and whether a call was in flight at the deadline.
+   * Makes one attempt to send an entry. Returns its answer, or how far the attempt had come at the deadline.
    * @param {number} id
    * @param {import("./entry.js").Entry} entry
    * @param {import("./deadline.js").Deadline} deadline
-   * @returns {Promise<{ result: Result } | { isInFlight: boolean }>}
+   * @returns {Promise<Answer | "not begun" | "waiting" | "in flight">}
    */
   async attempt(id, entry, deadline) {
     /** @type {Waiter | undefined} */
     let waiter;
     const answer = await deadline.wait((resolve) => {
-      waiter = { entry, resolve };
-      this.#buffer.enqueue(id, waiter, this.#now());
+      const now = this.#now();
+      waiter = { entry, resolve, index: 0 };
+      this.#buffer.enqueue(id, waiter, now, deadline.at - now);
       this.#schedule();
     });
     if (answer) return answer;
-    const call = waiter?.call;
-    if (call) this.#leave(call);
-    return { isInFlight: call !== undefined };
+    if (!waiter) return "not begun";
+    if (!waiter.call) return "waiting";
+    this.#leave(waiter.call);
+    const result = waiter.call.results[waiter.index];
+    // Known before the end of the call if its entries were sent one by one.
+    return result === NO_ANSWER ? "in flight" : { result, pauses: new Pauses(0) };
   }
 
   /** Gives up entries whose send has ended; without effect for those that have completed. @param {number[]} ids */
@@ -99,16 +109,17 @@ export class Calls {
   async #call(batch) {
     const abort = new AbortController();
     const timer = setTimeout(() => abort.abort(), CALL_TIMEOUT);
-    const call = { live: batch.length, abort };
-    for (const { content } of batch) content.call = call;
     /** @type {Result[]} */
     const results = Array(batch.length).fill(NO_ANSWER);
+    const call = { live: batch.length, abort, results };
+    batch.forEach(({ content }, index) => Object.assign(content, { index, call }));
     const entries = batch.map(({ content }) => content.entry);
     // The SDK may wait for something else than the queue, which a signal does not end.
     await Promise.race([this.#queue.send(entries, abort.signal, results), aborted(abort.signal)]);
     clearTimeout(timer);
     this.#buffer.complete(batch.map(({ id }, index) => ({ id, retry: results[index]?.kind === "not_taken" })));
-    batch.forEach(({ content }, index) => content.resolve({ result: results[index] }));
+    const pauses = new Pauses(this.#random());
+    batch.forEach(({ content }, index) => content.resolve({ result: results[index], pauses }));
     this.#begin();
   }
 

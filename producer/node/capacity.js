@@ -39,6 +39,8 @@ export class Capacity {
     if (isAcquired) return bytes;
     const place = waiter ? this.#waiting.indexOf(waiter) : -1;
     if (place >= 0) this.#waiting.splice(place, 1);
+    // It was served after the end of its wait, and before this line.
+    else if (waiter) this.#free += bytes;
     // Those behind it may need less.
     this.#serve();
     return undefined;

@@ -4,15 +4,9 @@ import { MessageError } from "./errors.js";
 import { bytesOf } from "./json.js";
 import { KEPT_PAYLOAD_BYTES } from "./limits.js";
 
-/** Maximum length of a trace header: enough for root, parent, sampling decision and lineage. */
-const TRACE_BYTES = 256;
-
-/** Returns whether SQS accepts a trace header. @param {string} header */
-export const isTrace = (header) => header.includes("Root=") && header.length <= TRACE_BYTES && /^[!-~]*$/.test(header);
-
 /**
  * Checks that a message which is to be kept is for a user, and not too large.
- * @param {{ keep?: number, to: import("./message.js").Recipients }} options
+ * @param {{ keep?: number, to: import("./entry.js").Recipients }} options
  * @param {string} payload
  */
 export function checkKeep({ keep, to }, payload) {
@@ -27,17 +21,26 @@ export function checkKeep({ keep, to }, payload) {
   }
 }
 
-/** Refuses a missing value, and returns any other. @param {unknown} value */
-export function checkValue(value) {
-  if (value !== undefined) return value;
-  throw new MessageError("payload_not_json", "the payload cannot be written as JSON");
-}
+/** @param {unknown} value */
+const typeOf = (value) => (value === null ? "null" : `type ${typeof value}`);
 
 /** Returns a text, and refuses values of other types. @param {string} name @param {unknown} value */
-export function text(name, value) {
+export function checkText(name, value) {
   if (typeof value === "string") return value;
-  throw new MessageError("text", `\`${name}\` must be text, got type ${typeof value}`);
+  throw new MessageError("text", `\`${name}\` must be text, got ${typeOf(value)}`);
+}
+
+/** Returns a truth value, and refuses values of other types. @param {string} name @param {unknown} value */
+export function checkFlag(name, value) {
+  if (typeof value === "boolean") return value;
+  throw new MessageError("flag", `\`${name}\` must be true or false, got ${typeOf(value)}`);
 }
 
 /** Returns a text, or nothing. @param {string} name @param {unknown} value */
-export const optionalText = (name, value) => (value === undefined || value === null ? undefined : text(name, value));
+export const optionalText = (name, value) => (value === undefined || value === null ? undefined : checkText(name, value));
+
+/** Returns a number of milliseconds, and refuses other values. @param {string} name @param {unknown} value */
+export function checkMilliseconds(name, value) {
+  if (typeof value === "number" && value >= 0) return value;
+  throw new TypeError(`\`${name}\` is a number of milliseconds, such as 2000`);
+}

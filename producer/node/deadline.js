@@ -1,5 +1,7 @@
 /** The end of a send's time. */
 
+import { onAbort } from "./signals.js";
+
 /** The longest delay of a timer in milliseconds, about 24 days. A longer one would end at once. */
 const MAX_DELAY = 2 ** 31 - 1;
 
@@ -9,6 +11,7 @@ export class Deadline {
   #waits = new Set();
   #timer;
   #signal;
+  #forget;
   #ended = false;
 
   /**
@@ -21,8 +24,7 @@ export class Deadline {
     this.at = now + timeout;
     this.#signal = signal;
     this.#timer = setTimeout(this.#end, Math.min(timeout, MAX_DELAY));
-    if (signal?.aborted) this.#end();
-    else signal?.addEventListener("abort", this.#end);
+    this.#forget = onAbort(signal, this.#end);
   }
 
   /** Whether the caller has aborted the send. */
@@ -58,18 +60,21 @@ export class Deadline {
     });
   }
 
-  /** Waits for a time in milliseconds, and returns whether that was before the end. @param {number} delay */
-  async pause(delay) {
-    /** @type {ReturnType<typeof setTimeout> | undefined} */
-    let timer;
-    const isOver = await this.wait((resolve) => (timer = setTimeout(resolve, delay, true)));
-    clearTimeout(timer);
+  /**
+   * Waits for one of the pauses after a call, and returns whether that was before the end.
+   * @param {import("./pauses.js").Pauses} pauses
+   * @param {number} delay in milliseconds
+   */
+  async pause(pauses, delay) {
+    let giveUp = () => {};
+    const isOver = await this.wait((resolve) => (giveUp = pauses.begin(delay, () => resolve(true))));
+    giveUp();
     return isOver === true;
   }
 
   /** Ends the timer. Nothing waits any more. */
   clear() {
     clearTimeout(this.#timer);
-    this.#signal?.removeEventListener("abort", this.#end);
+    this.#forget();
   }
 }

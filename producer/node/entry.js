@@ -5,6 +5,25 @@ import { bytesOf, escapeForQueue } from "./json.js";
 import { CONNECTIONS } from "./limits.js";
 
 /**
+ * @typedef {{ connections: readonly string[] } | { user: { tenant: string, user: string } } | { tenant: string }} Recipients
+ */
+
+/**
+ * A message's fields, as the queue gets them.
+ * @typedef {object} Fields
+ * @property {Recipients} to
+ * @property {string} [fairQueueTenant]
+ * @property {string} id
+ * @property {string} payload JSON text
+ * @property {{ id: string, seq: number }} [request]
+ * @property {boolean} supersedable
+ * @property {number} [expiresAt] milliseconds since the epoch
+ * @property {number} [keep] seconds
+ * @property {boolean} receipt
+ * @property {string} [trace]
+ */
+
+/**
  * One message on the queue.
  * @typedef {object} Entry
  * @property {string} body
@@ -43,7 +62,7 @@ const fit = (id) => (id.length <= ID_CHARACTERS ? id : createHash("sha256").upda
 /**
  * Returns the entries of a message: one for each 100 connections. On a FIFO queue, where a connection's messages are a
  * message group, one for each connection.
- * @param {import("./message.js").Fields} message
+ * @param {Fields} message
  * @param {boolean} isFifo
  * @returns {Generator<Entry, void, void>}
  */
@@ -63,7 +82,7 @@ export function* entriesOf(message, isFifo) {
 }
 
 /**
- * @param {import("./message.js").Fields} message
+ * @param {Fields} message
  * @param {Audience} to
  * @param {string} receipt
  * @param {boolean} isFifo

@@ -1,8 +1,11 @@
-/** The errors of the producer. Each has a `kind` for programs, and its text says what to do. No text holds a payload. */
+/**
+ * The errors of the producer. Each has a `kind` for programs, and its text says what to do. No text holds a payload. The error
+ * of the SDK is the `cause`.
+ */
 
 /**
  * @typedef {"expiry" | "duration" | "keep" | "keep_audience" | "kept_payload" | "no_request"} OptionKind
- * @typedef {"percent" | "text" | "payload_not_json" | "payload_too_large"} ContentKind
+ * @typedef {"percent" | "text" | "flag" | "payload_not_json" | "payload_too_large"} ContentKind
  * @typedef {"id" | "no_recipient" | OptionKind | ContentKind} MessageKind
  * @typedef {"tenant_on_fifo" | "refused" | "not_configured" | "timed_out" | "aborted" | "closed"} SendKind
  * @typedef {"backwards" | "ended"} ProgressKind
@@ -45,6 +48,9 @@ const MESSAGE_FAULTS = new Set([
 
 const THROTTLING = new Set(["RequestThrottled", "Throttling", "ThrottlingException"]);
 
+/** Codes of a signature that is not valid, for its time or for another reason. */
+const SIGNATURE_FAULTS = new Set(["InvalidSignatureException", "SignatureDoesNotMatch"]);
+
 /** @param {string} code */
 const withoutPrefix = (code) => code.slice(code.lastIndexOf(".") + 1);
 
@@ -53,6 +59,15 @@ export const isMessageFault = (code) => MESSAGE_FAULTS.has(withoutPrefix(code));
 
 /** Returns whether the queue would answer the same call with the same error again. @param {string} code */
 export const isFinal = (code) => FINAL.has(withoutPrefix(code)) || isMessageFault(code);
+
+/**
+ * Returns whether an error says that the time of a signature is more than 15 minutes from that of AWS. A Lambda may have been
+ * frozen after it was made, and the SDK learns the clock's offset from the answer, so a new signature can succeed.
+ * @param {string} code
+ * @param {string} message
+ */
+export const isOfAnotherTime = (code, message) =>
+  SIGNATURE_FAULTS.has(withoutPrefix(code)) && /^Signature (expired|not yet current)/.test(message);
 
 /**
  * Returns whether a retry of an entry of a call would fail again. SQS reports throttling as the sender's fault, too.
@@ -69,15 +84,20 @@ export class MessageError extends Error {
   /**
    * @param {MessageKind} kind
    * @param {string} text
+   * @param {{ cause?: unknown }} [details]
    */
-  constructor(kind, text) {
-    super(text);
+  constructor(kind, text, { cause } = {}) {
+    super(text, cause === undefined ? undefined : { cause });
     /** The kind of the error. @readonly */
     this.kind = kind;
   }
 }
 
-/** A message is not on the queue for all its recipients. Unless `kind` is `refused`, it may be for some, or for all. */
+/**
+ * A message is not on the queue for all its recipients. A message for more than 100 connections, on a FIFO queue for more
+ * than one, consists of several entries. The error is that of one of them, a fault of the queue first. With each kind except
+ * `tenant_on_fifo` and `closed`, the queue may have the others.
+ */
 export class SendError extends Error {
   name = "SendError";
 
@@ -116,10 +136,21 @@ export class SendAllError extends Error {
     super(`${unsent.length} of ${total} messages are not on the queue; the first: ${unsent[0].id}: ${unsent[0].error.message}`);
     /** The number of messages that were to be sent. @readonly */
     this.total = total;
-    /** The messages that are not on the queue: their places in the call, ids and errors. Send these again. @readonly */
+    /**
+     * The messages that are not on the queue for all their recipients: their places in the call, ids and errors. Send these
+     * again, except refused ones.
+     * @readonly
+     */
     this.unsent = unsent;
   }
 }
+
+/**
+ * Returns the error of a message of which two entries have failed: that of the queue, if there is one.
+ * @param {SendError | undefined} first
+ * @param {SendError} second
+ */
+export const errorOfTwo = (first, second) => (first?.isQueueFault ? first : second);
 
 /** An update or an end of a request's progress is not valid at this point. */
 export class ProgressError extends Error {

@@ -10,3 +10,11 @@ export { Message, MessageBuilder } from "./message.js";
 export { percentOf } from "./percent.js";
 export { Producer } from "./producer.js";
 export { Progress } from "./progress.js";
+
+/** @typedef {import("./errors.js").MessageKind} MessageKind */
+/** @typedef {import("./errors.js").ProgressKind} ProgressKind */
+/** @typedef {import("./errors.js").SendKind} SendKind */
+/** @typedef {import("./producer.js").ProducerOptions} ProducerOptions */
+/** @typedef {import("./producer.js").SendOptions} SendOptions */
+/** @typedef {import("./progress.js").ProgressOptions} ProgressOptions */
+/** @typedef {import("./time.js").Duration} Duration */

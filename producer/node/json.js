@@ -23,7 +23,36 @@ export const hasLoneSurrogate = (text) => /\p{Surrogate}/u.test(text);
 /** Returns the size of a text in UTF-8. @param {string} text */
 export const bytesOf = (text) => Buffer.byteLength(text);
 
-const notJson = () => new MessageError("payload_not_json", "the payload cannot be written as JSON");
+const NOT_JSON = "the payload cannot be written as JSON";
+
+/** @param {unknown} cause */
+const notJson = (cause) => new MessageError("payload_not_json", `${NOT_JSON}: see the error's cause`, { cause });
+
+/**
+ * Checks that a value has JSON, and returns it. `JSON.stringify` would leave it out otherwise.
+ * @param {any} value
+ * @throws {MessageError} if the value is not JSON
+ */
+export function checkValue(value) {
+  const type = typeOf(value);
+  if (type !== "undefined" && type !== "function" && type !== "symbol" && type !== "promise") return value;
+  const remedy = type === "promise" ? ": await it first" : "";
+  throw new MessageError("payload_not_json", `${NOT_JSON}, because it has the type ${type}${remedy}`);
+}
+
+/** Checks a value that may be missing, and returns it. @param {unknown} value */
+export const optionalValue = (value) => (value === undefined ? undefined : checkValue(value));
+
+/** Returns the type of the value that `JSON.stringify` writes for a value. @param {any} value */
+function typeOf(value) {
+  if (typeof value?.then === "function") return "promise";
+  if (typeof value?.toJSON !== "function") return typeof value;
+  try {
+    return typeof value.toJSON("");
+  } catch (error) {
+    throw notJson(error);
+  }
+}
 
 /**
  * Returns a value as the JSON text of a payload.
@@ -33,11 +62,10 @@ const notJson = () => new MessageError("payload_not_json", "the payload cannot b
 export function payloadOf(value) {
   let text;
   try {
-    text = JSON.stringify(value);
-  } catch {
-    throw notJson();
+    text = JSON.stringify(checkValue(value));
+  } catch (error) {
+    throw error instanceof MessageError ? error : notJson(error);
   }
-  if (text === undefined) throw notJson();
   return checked(text);
 }
 
@@ -50,9 +78,10 @@ export function payloadOfText(text) {
   try {
     JSON.parse(text);
   } catch {
-    throw notJson();
+    // Without the cause, which repeats a part of the payload.
+    throw new MessageError("payload_not_json", NOT_JSON);
   }
-  return checked(String(text).trim());
+  return checked(text.trim());
 }
 
 /** @param {string} text */

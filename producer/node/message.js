@@ -1,32 +1,17 @@
 /** Messages, and the builder for them. */
 
-import { checkKeep, checkValue, isTrace, optionalText, text } from "./checks.js";
+import { checkFlag, checkKeep, checkText, optionalText } from "./checks.js";
 import { entriesOf } from "./entry.js";
 import { MessageError } from "./errors.js";
 import { checkConnectionId, checkMessageId, checkRequestId, checkTenantId, checkUserId, newMessageId, nextSeq } from "./ids.js";
-import { payloadOf, payloadOfText } from "./json.js";
+import { checkValue, optionalValue, payloadOf, payloadOfText } from "./json.js";
 import { NEVER } from "./limits.js";
 import { checkPercent } from "./percent.js";
 import { expiryOf, keepSecondsOf, millisecondsOf } from "./time.js";
+import { traceOf } from "./trace.js";
 
-/**
- * @typedef {{ connections: readonly string[] } | { user: { tenant: string, user: string } } | { tenant: string }} Recipients
- */
-
-/**
- * A message's fields, as the queue gets them.
- * @typedef {object} Fields
- * @property {Recipients} to
- * @property {string} [fairQueueTenant]
- * @property {string} id
- * @property {string} payload JSON text
- * @property {{ id: string, seq: number }} [request]
- * @property {boolean} supersedable
- * @property {number} [expiresAt] milliseconds since the epoch
- * @property {number} [keep] seconds
- * @property {boolean} receipt
- * @property {string} [trace]
- */
+/** @typedef {import("./entry.js").Fields} Fields */
+/** @typedef {import("./entry.js").Recipients} Recipients */
 
 /**
  * @typedef {object} Options
@@ -41,31 +26,39 @@ import { expiryOf, keepSecondsOf, millisecondsOf } from "./time.js";
  * @property {string} [trace]
  */
 
+// The classes give this module access to what is private in them.
+/** @type {(fields: Fields) => Message} */
+let newMessage;
 /** @type {(message: Message) => Fields} */
 let readFields;
-
+/** @type {(options: Options) => MessageBuilder} */
+let newBuilder;
 /** @type {(builder: MessageBuilder) => Options} */
 let readOptions;
 
 /** Returns the fields of a message. @param {Message} message */
 export const fieldsOf = (message) => readFields(message);
 
+/** Returns a builder with these options. @param {Options} options */
+export const builderOf = (options) => newBuilder(options);
+
 /** Returns the options of a builder. @param {MessageBuilder} builder */
 export const optionsOf = (builder) => readOptions(builder);
 
 /**
- * A valid message, within every limit, that `Producer.send` can send. Its constructors name the audience and return a
- * builder.
+ * A valid message, within every limit, that `Producer.send` can send. Its static methods name the audience and return a
+ * builder, which makes it.
  */
 export class Message {
   /** Private, because a payload may be confidential: `console.log` does not show it. @type {Fields} */
   #fields;
 
   static {
+    newMessage = (fields) => new Message(fields);
     readFields = (message) => message.#fields;
   }
 
-  /** @param {Fields} fields */
+  /** @private @param {Fields} fields */
   constructor(fields) {
     this.#fields = fields;
   }
@@ -77,15 +70,15 @@ export class Message {
 
   /**
    * Begins a message for any number of connections. On the queue, 100 connections share a message; on a FIFO queue, each
-   * has its own.
+   * has its own. A text is one id.
    * @param {Iterable<string>} ids
    */
   static connections(ids) {
-    const connections = Array.from(ids, checkConnectionId);
+    const connections = Array.from(typeof ids === "string" ? [ids] : ids, checkConnectionId);
     if (!connections.length) {
       throw new MessageError("no_recipient", "the message has no recipient: name at least one connection");
     }
-    return new MessageBuilder({ to: { connections } });
+    return newBuilder({ to: { connections } });
   }
 
   /**
@@ -95,12 +88,12 @@ export class Message {
    * @param {string} user
    */
   static user(tenant, user) {
-    return new MessageBuilder({ to: { user: { tenant: checkTenantId(tenant), user: checkUserId(user) } } });
+    return newBuilder({ to: { user: { tenant: checkTenantId(tenant), user: checkUserId(user) } } });
   }
 
   /** Begins a message for all connections of a tenant. A FIFO queue takes no such message. @param {string} tenant */
   static tenant(tenant) {
-    return new MessageBuilder({ to: { tenant: checkTenantId(tenant) } });
+    return newBuilder({ to: { tenant: checkTenantId(tenant) } });
   }
 
   /** The message's id. */
@@ -126,10 +119,11 @@ export class MessageBuilder {
   #options;
 
   static {
+    newBuilder = (options) => new MessageBuilder(options);
     readOptions = (builder) => builder.#options;
   }
 
-  /** @param {Options} options */
+  /** @private @param {Options} options */
   constructor(options) {
     this.#options = options;
   }
@@ -195,7 +189,7 @@ export class MessageBuilder {
    * @param {boolean} supersedable
    */
   supersedable(supersedable) {
-    return this.#with({ supersedable });
+    return this.#with({ supersedable: checkFlag("supersedable", supersedable) });
   }
 
   /**
@@ -209,11 +203,11 @@ export class MessageBuilder {
 
   /**
    * Sets the X-Ray trace header that travels with the message. In Lambda, the default is that of the current invocation.
-   * A header that SQS would refuse is dropped.
+   * A text that SQS would refuse is dropped.
    * @param {string} header
    */
   trace(header) {
-    return this.#with({ trace: header });
+    return this.#with({ trace: checkText("trace", header) });
   }
 
   /** Builds an `acknowledgment`: the request has arrived, and work on it has begun. @param {string} [message] for people */
@@ -229,7 +223,8 @@ export class MessageBuilder {
    */
   progress(percent, message, details) {
     const progress = checkPercent(percent);
-    return this.#content({ type: "progress", progress, message: optionalText("message", message), details }, true);
+    const text = optionalText("message", message);
+    return this.#content({ type: "progress", progress, message: text, details: optionalValue(details) }, true);
   }
 
   /** Builds a `response`: the answer to a request that is answered at once. @param {unknown} data any JSON */
@@ -249,7 +244,8 @@ export class MessageBuilder {
    * @param {unknown} [details] any JSON
    */
   error(code, message, details) {
-    return this.#content({ type: "error", error: { code: text("code", code), message: text("message", message), details } });
+    const error = { code: checkText("code", code), message: checkText("message", message), details: optionalValue(details) };
+    return this.#content({ type: "error", error });
   }
 
   /**
@@ -263,7 +259,7 @@ export class MessageBuilder {
 
   /** Builds a message whose payload is this JSON text, delivered unchanged. @param {string} text */
   json(text) {
-    return this.#build(false, () => payloadOfText(text));
+    return this.#build(false, () => payloadOfText(checkText("text", text)));
   }
 
   /** @param {object} content @param {boolean} [supersedable] */
@@ -279,12 +275,12 @@ export class MessageBuilder {
    * @param {(id: string, request?: { id: string, seq: number }) => string} payloadFor
    */
   #build(supersedable, payloadFor) {
-    const { expiresAt, receipt = false, trace = process.env._X_AMZN_TRACE_ID, ...options } = this.#options;
+    const { expiresAt, receipt = false, ...options } = this.#options;
     const id = options.id ?? newMessageId();
     const request = options.request === undefined ? undefined : { id: options.request, seq: nextSeq() };
     const payload = payloadFor(id, request);
     checkKeep(options, payload);
-    return new Message({
+    return newMessage({
       ...options,
       supersedable: options.supersedable ?? supersedable,
       id,
@@ -292,7 +288,7 @@ export class MessageBuilder {
       payload,
       receipt,
       expiresAt: expiresAt?.(),
-      trace: trace !== undefined && isTrace(trace) ? trace : undefined,
+      trace: traceOf(options.trace),
     });
   }
 }

@@ -2,10 +2,11 @@
 
 import { SQSClient } from "@aws-sdk/client-sqs";
 import { Batcher } from "./batcher.js";
+import { checkMilliseconds } from "./checks.js";
 import { entriesOf } from "./entry.js";
-import { SendAllError, SendError } from "./errors.js";
+import { SendAllError, SendError, errorOfTwo } from "./errors.js";
 import { Message, fieldsOf } from "./message.js";
-import { Progress } from "./progress.js";
+import { progressOf } from "./progress.js";
 import { Queue, isFifo } from "./queue.js";
 
 /** Default time limit of a send in milliseconds. */
@@ -13,8 +14,8 @@ const TIMEOUT = 10_000;
 
 /**
  * @typedef {object} ProducerOptions
- * @property {Pick<SQSClient, "send">} [client] Calls the queue. Give it `maxAttempts: 1`, because the producer retries itself.
- *   The default is a client that reads Region, credentials and endpoint from the environment, as all AWS SDKs do.
+ * @property {Pick<SQSClient, "send">} [client] Calls the queue. The producer retries itself, and turns the client's retries of
+ *   its calls off. The default is a client that reads Region, credentials and endpoint from the environment, as all AWS SDKs do.
  * @property {number} [timeout] The time that a send may take in milliseconds, retries included. Default: 10 000.
  * @property {() => number} [now] Returns the time in milliseconds. Default: `performance.now`.
  * @property {() => number} [random] Returns numbers from 0 (inclusive) to 1 (exclusive). Default: `Math.random`.
@@ -28,7 +29,7 @@ const TIMEOUT = 10_000;
  */
 
 /**
- * Sends messages to the outbound queue. Share one in the whole program: what is sent at the same time shares calls.
+ * Sends messages to the outbound queue. Share one in the whole program: concurrent sends share calls.
  *
  * While no call is in flight, messages leave at once. While one is, they fill the next batch, of up to 10 messages and
  * 1 MiB. It leaves when it is full, when no call is in flight any more, or after 20 ms. Up to 8 calls are in flight at once.
@@ -47,17 +48,18 @@ export class Producer {
   #now;
 
   /**
-   * @param {string} queueUrl
+   * @param {string | undefined} queueUrl such as `process.env.QUEUE_URL`
    * @param {ProducerOptions} [options]
+   * @throws {TypeError} if the URL is missing, or the time limit is no number of milliseconds
    */
   constructor(queueUrl, { client, timeout = TIMEOUT, now = () => performance.now(), random = Math.random } = {}) {
     if (typeof queueUrl !== "string" || !queueUrl) {
       throw new TypeError("the producer has no queue: give it the queue's URL, such as process.env.QUEUE_URL");
     }
     this.#isFifo = isFifo(queueUrl);
-    this.#timeout = timeout;
+    this.#timeout = checkMilliseconds("timeout", timeout);
     this.#now = now;
-    const queue = new Queue(client ?? new SQSClient({ maxAttempts: 1 }), queueUrl);
+    const queue = new Queue(client ?? new SQSClient({}), queueUrl);
     this.#batcher = new Batcher(queue, this.#isFifo, now, random);
   }
 
@@ -66,7 +68,7 @@ export class Producer {
    * @param {Message} message
    * @param {SendOptions} [options]
    * @throws {SendError} also if the queue has the message for some of its recipients. To retry, send the message again: it has
-   *   its id, by which clients can drop a second delivery.
+   *   its id, by which clients can drop a second delivery. A refused message would be refused again.
    */
   async send(message, options = {}) {
     check(message);
@@ -74,7 +76,7 @@ export class Producer {
     if (refusal) throw refusal;
     /** @type {SendError | undefined} */
     let failure;
-    await this.#batcher.send(this.#items([message]), this.#limit(options), (_, error) => (failure = error));
+    await this.#batcher.send(this.#items([message]), this.#limit(options), (_, error) => (failure = errorOfTwo(failure, error)));
     if (failure) throw failure;
   }
 
@@ -83,13 +85,15 @@ export class Producer {
    * has all of them.
    * @param {Iterable<Message>} messages
    * @param {SendOptions} [options]
-   * @throws {SendAllError} It names the messages that are not on the queue: send those again.
+   * @throws {SendAllError} It names the messages that are not on the queue: send those again, except refused ones.
    */
   async sendAll(messages, options = {}) {
     const all = [...messages];
     all.forEach(check);
     const errors = all.map((message) => this.#refusalOf(message));
-    await this.#batcher.send(this.#items(all), this.#limit(options), (index, error) => (errors[index] = error));
+    await this.#batcher.send(this.#items(all), this.#limit(options), (index, error) => {
+      errors[index] = errorOfTwo(errors[index], error);
+    });
     const unsent = errors.flatMap((error, index) => (error ? [{ index, id: all[index].id, error }] : []));
     if (unsent.length) throw new SendAllError(all.length, unsent);
   }
@@ -97,10 +101,10 @@ export class Producer {
   /**
    * Returns a handle for the progress of one request.
    * @param {import("./message.js").MessageBuilder} to with an audience and a request
-   * @param {import("./progress.js").ProgressOptions & SendOptions} [options]
+   * @param {import("./progress.js").ProgressOptions} [options]
    */
   progress(to, { minInterval, ...options } = {}) {
-    return new Progress(this, to, { minInterval, now: this.#now, limit: this.#limit(options) });
+    return progressOf(this, to, { minInterval, now: this.#now, limit: this.#limit(options) });
   }
 
   /** Refuses later sends, and waits until all sends in progress have completed. */
@@ -123,8 +127,7 @@ export class Producer {
 
   /** @param {SendOptions} options */
   #limit({ timeout = this.#timeout, signal }) {
-    if (!(timeout >= 0)) throw new TypeError("`timeout` is a number of milliseconds, such as 2000");
-    return { timeout, signal };
+    return { timeout: checkMilliseconds("timeout", timeout), signal };
   }
 
   /** Returns the error of a message that a queue of this kind cannot take. @param {Message} message */

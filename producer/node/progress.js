@@ -1,17 +1,39 @@
 /** Progress of a request, at a limited rate. */
 
+import { checkMilliseconds } from "./checks.js";
+import { Deadline } from "./deadline.js";
 import { MessageError, ProgressError } from "./errors.js";
 import { newMessageId } from "./ids.js";
-import { MessageBuilder, optionsOf } from "./message.js";
+import { MessageBuilder, builderOf, optionsOf } from "./message.js";
 import { checkPercent } from "./percent.js";
+import { onAbort } from "./signals.js";
 
 /** Default interval between two updates in milliseconds: 10 updates per second. */
 const MIN_INTERVAL = 100;
 
+/** @typedef {import("./producer.js").SendOptions} SendOptions */
+
 /**
  * @typedef {object} ProgressOptions
  * @property {number} [minInterval] The minimum interval between two updates in milliseconds. Default: 100.
+ * @property {number} [timeout] The time that an update may take in milliseconds, and by default an end. Default: that of the
+ *   producer.
+ * @property {AbortSignal} [signal] Ends the sends of updates early, and not those of ends: a client whose job was cancelled
+ *   still awaits its end.
  */
+
+/** @typedef {{ minInterval?: number, now: () => number, limit: { timeout: number, signal?: AbortSignal } }} Settings */
+
+/** @type {(producer: import("./producer.js").Producer, to: MessageBuilder, settings: Settings) => Progress} */
+let newProgress;
+
+/**
+ * Returns a handle for the progress of one request.
+ * @param {import("./producer.js").Producer} producer
+ * @param {MessageBuilder} to
+ * @param {Settings} settings
+ */
+export const progressOf = (producer, to, settings) => newProgress(producer, to, settings);
 
 /**
  * The progress of one request for one audience: updates, and then one end.
@@ -23,7 +45,8 @@ const MIN_INTERVAL = 100;
  * `complete`, `fail` and `respond` end the progress, after every update. An end that has failed can be repeated; all ends have
  * the same id. If the builder keeps the message or asks for a receipt, that applies to the end, and not to the updates.
  *
- * An end first sends the pending update. If that fails within half the time limit, the end drops the update.
+ * An end first sends the pending update, in half of its time at most. Then it drops that update, and stops one that is still
+ * being sent.
  */
 export class Progress {
   #producer;
@@ -31,34 +54,52 @@ export class Progress {
   #ends;
   #minInterval;
   #now;
-  #limit;
+  /** The time limit of updates, and the default of ends. */
+  #timeout;
+  /** The signal of updates. */
+  #signal;
   /** When the last update left. @type {number | undefined} */
   #leftAt;
   #reached = 0;
   /** @type {{ percent: number, message?: string } | undefined} */
   #pending;
   #isEnded = false;
+  /** The number of ends in progress. */
+  #ending = 0;
+  /** The flush that waits for its turn. @type {Promise<void> | undefined} */
+  #nextFlush;
+  /** Stops the update that is being sent. @type {(() => void) | undefined} */
+  #stop;
   /** The latest of the calls, which are made one after another. @type {Promise<unknown>} */
   #latest = Promise.resolve();
 
+  static {
+    newProgress = (producer, to, settings) => new Progress(producer, to, settings);
+  }
+
   /**
+   * @private
    * @param {import("./producer.js").Producer} producer
    * @param {MessageBuilder} to
-   * @param {{ minInterval?: number, now: () => number, limit: { timeout: number, signal?: AbortSignal } }} options
+   * @param {Settings} settings
    */
   constructor(producer, to, { minInterval = MIN_INTERVAL, now, limit }) {
+    if (!(to instanceof MessageBuilder)) {
+      throw new TypeError("progress takes a builder with an audience and a request: leave its content out");
+    }
     const options = optionsOf(to);
     if (options.request === undefined) {
       throw new MessageError("no_request", "progress belongs to a request: name it with `request`");
     }
     this.#producer = producer;
-    this.#updates = new MessageBuilder({ ...options, id: undefined, keep: undefined, receipt: undefined });
-    this.#ends = new MessageBuilder({ ...options, id: options.id ?? newMessageId() });
+    this.#updates = builderOf({ ...options, id: undefined, keep: undefined, receipt: undefined });
+    this.#ends = builderOf({ ...options, id: options.id ?? newMessageId() });
     // Reports values that are not valid now, and not with the first update.
     this.#ends.acknowledgment();
-    this.#minInterval = minInterval;
+    this.#minInterval = checkMilliseconds("minInterval", minInterval);
     this.#now = now;
-    this.#limit = limit;
+    this.#timeout = limit.timeout;
+    this.#signal = limit.signal;
   }
 
   /**
@@ -84,19 +125,35 @@ export class Progress {
     await this.flush();
   }
 
-  /** Sends the pending update, if there is one, regardless of the rate. @throws {import("./errors.js").SendError} */
+  /**
+   * Sends the pending update, if there is one, regardless of the rate. While an end is in progress, leaves the update to that.
+   * @throws {import("./errors.js").SendError}
+   */
   async flush() {
-    await this.#inTurn(() => this.#flush(this.#limit));
+    // All calls that wait for their turn share it.
+    this.#nextFlush ??= this.#inTurn(async () => {
+      this.#nextFlush = undefined;
+      if (!this.#ending) await this.#flush(this.#timeout, this.#signal);
+    });
+    await this.#nextFlush;
   }
 
-  /** Ends the request with its result. @param {unknown} result any JSON */
-  async complete(result) {
-    await this.#end((to) => to.complete(result));
+  /**
+   * Ends the request with its result.
+   * @param {unknown} result any JSON
+   * @param {SendOptions} [options] the time limit, including that of the pending update, and the signal of this end
+   */
+  async complete(result, options) {
+    await this.#end((to) => to.complete(result), options);
   }
 
-  /** Ends the request with an answer, for a client that expects a `response`. @param {unknown} data any JSON */
-  async respond(data) {
-    await this.#end((to) => to.response(data));
+  /**
+   * Ends the request with an answer, for a client that expects a `response`.
+   * @param {unknown} data any JSON
+   * @param {SendOptions} [options] those of `complete`
+   */
+  async respond(data, options) {
+    await this.#end((to) => to.response(data), options);
   }
 
   /**
@@ -104,9 +161,10 @@ export class Progress {
    * @param {string} code for programs
    * @param {string} message for people
    * @param {unknown} [details] any JSON
+   * @param {SendOptions} [options] those of `complete`
    */
-  async fail(code, message, details) {
-    await this.#end((to) => to.error(code, message, details));
+  async fail(code, message, details, options) {
+    await this.#end((to) => to.error(code, message, details), options);
   }
 
   /** Sends the pending update, for `await using`. The request still needs an end. */
@@ -114,28 +172,49 @@ export class Progress {
     await this.flush();
   }
 
-  /** @param {(to: MessageBuilder) => import("./message.js").Message} build */
-  async #end(build) {
-    await this.#inTurn(async () => {
-      this.#checkOpen();
-      // Builds the end before the update leaves: an end that is not valid changes nothing.
-      build(this.#ends);
-      // An update that cannot be sent must not use up the time for the end.
-      await this.#flush({ ...this.#limit, timeout: this.#limit.timeout / 2 }).catch(() => (this.#pending = undefined));
-      // Built again after the update, so that its `seq` is higher.
-      await this.#producer.send(build(this.#ends), this.#limit);
-      this.#isEnded = true;
-    });
+  /** @param {(to: MessageBuilder) => import("./message.js").Message} build @param {SendOptions} [options] */
+  async #end(build, { timeout = this.#timeout, signal } = {}) {
+    checkMilliseconds("timeout", timeout);
+    this.#checkOpen();
+    // Builds the end before the update leaves: an end that is not valid changes nothing.
+    build(this.#ends);
+    const until = this.#now() + timeout;
+    // An update that cannot be sent must not use up the time for the end.
+    const half = new Deadline(timeout / 2, signal, this.#now());
+    half.wait(() => {}).then(() => this.#stop?.());
+    this.#ending += 1;
+    try {
+      await this.#inTurn(async () => {
+        this.#checkOpen();
+        const left = half.at - this.#now();
+        if (left > 0) await this.#flush(left, signal).catch(() => {});
+        this.#pending = undefined;
+        // Built again after the update, so that its `seq` is higher.
+        await this.#producer.send(build(this.#ends), { timeout: Math.max(until - this.#now(), 0), signal });
+        this.#isEnded = true;
+      });
+    } finally {
+      this.#ending -= 1;
+      half.clear();
+    }
   }
 
-  /** @param {{ timeout: number, signal?: AbortSignal }} limit */
-  async #flush(limit) {
+  /** @param {number} timeout @param {AbortSignal | undefined} signal */
+  async #flush(timeout, signal) {
     const update = this.#pending;
     if (!update || this.#isEnded) return;
     this.#leftAt = this.#now();
-    await this.#producer.send(this.#updates.progress(update.percent, update.message), limit);
-    // A newer update may have come.
-    if (this.#pending === update) this.#pending = undefined;
+    const stop = new AbortController();
+    const forget = onAbort(signal, () => stop.abort(signal?.reason));
+    this.#stop = () => stop.abort(new ProgressError("ended", "the request ends, and the update took too long"));
+    try {
+      await this.#producer.send(this.#updates.progress(update.percent, update.message), { timeout, signal: stop.signal });
+      // A newer update may have come.
+      if (this.#pending === update) this.#pending = undefined;
+    } finally {
+      this.#stop = undefined;
+      forget();
+    }
   }
 
   /** Runs a call after the earlier ones. @param {() => Promise<void>} call */

@@ -4,12 +4,15 @@ import { MessageError } from "./errors.js";
 import { EARLIEST, KEEP_SECONDS, NEVER } from "./limits.js";
 
 /**
- * A time with its units, such as `{ minutes: 5 }`. A `Temporal.Duration` is one, too, without years, months and weeks.
+ * A time with its units, such as `{ minutes: 5 }`. A `Temporal.Duration` of these units is one, too.
  * @typedef {{ days?: number, hours?: number, minutes?: number, seconds?: number, milliseconds?: number }} Duration
  */
 
 /** @type {Record<string, number>} */
 const UNITS = { days: 86_400_000, hours: 3_600_000, minutes: 60_000, seconds: 1000, milliseconds: 1 };
+
+/** The other units of a `Temporal.Duration`. Its fields are not enumerable. */
+const OTHER_UNITS = ["years", "months", "weeks", "microseconds", "nanoseconds"];
 
 /**
  * Returns a duration in milliseconds. A bare number is refused, because it does not say its unit.
@@ -19,9 +22,10 @@ export function millisecondsOf(duration) {
   const error = () =>
     new MessageError("duration", "a duration is an object with numbers of days, hours, minutes, seconds or milliseconds, such as { minutes: 5 }");
   if (typeof duration !== "object" || duration === null) throw error();
-  if (Object.keys(duration).some((unit) => !(unit in UNITS))) throw error();
+  const fields = /** @type {Record<string, unknown>} */ (duration);
+  if (Object.keys(fields).some((unit) => !(unit in UNITS)) || OTHER_UNITS.some((unit) => fields[unit])) throw error();
   const parts = Object.entries(UNITS).map(([unit, milliseconds]) => {
-    const number = /** @type {Record<string, unknown>} */ (duration)[unit];
+    const number = fields[unit];
     if (number === undefined) return undefined;
     if (typeof number !== "number" || !(number >= 0)) throw error();
     return number * milliseconds;

@@ -6,7 +6,7 @@ import { SQSClient } from "@aws-sdk/client-sqs";
 
 /**
  * How a call is answered: each entry by one of `taken`, `throttled`, `refused`, `unmentioned` (those without one are taken);
- * `{ error }` for the whole call; `lost`, without an answer, although the entries are on the queue, or `dropped`, the same
+ * `{ error, message, date }` for the whole call; `lost`, without an answer, although the entries are on the queue, or `dropped`, the same
  * with nothing on the queue; `reset`, the connection is broken off, and `reset_after`, when the entries are on the queue.
  */
 
@@ -66,7 +66,7 @@ export class Endpoint {
     if (answer === "lost" || answer === "reset_after") this.taken.push(...Entries);
     if (answer === "lost" || answer === "dropped") return;
     if (answer === "reset" || answer === "reset_after") return void request.socket.destroy();
-    if (answer.error) return this.#refuse(response, answer.error);
+    if (answer.error) return this.#refuse(response, answer);
     const results = Array.isArray(answer) ? answer : [];
     const [Successful, Failed] = [[], []];
     Entries.forEach((entry, index) => {
@@ -79,10 +79,11 @@ export class Endpoint {
     response.writeHead(200, { "content-type": "application/x-amz-json-1.0" }).end(JSON.stringify({ Successful, Failed }));
   }
 
-  #refuse(response, code) {
+  #refuse(response, { error: code, message = "scripted", date = new Date() }) {
     const status = code.startsWith("Internal") ? 500 : 400;
-    const headers = { "content-type": "application/x-amz-json-1.0", "x-amzn-query-error": `${code};Sender` };
-    response.writeHead(status, headers).end(JSON.stringify({ __type: "com.amazonaws.sqs#Modeled", message: "scripted" }));
+    const type = { "content-type": "application/x-amz-json-1.0", date: date.toUTCString() };
+    const headers = { ...type, "x-amzn-query-error": `${code};Sender` };
+    response.writeHead(status, headers).end(JSON.stringify({ __type: "com.amazonaws.sqs#Modeled", message }));
   }
 }
 

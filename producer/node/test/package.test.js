@@ -17,12 +17,12 @@ test("sqs client is the only dependency", () => {
   assert.deepEqual([...new Set(imported)].sort(), ["@aws-sdk/client-sqs", "node:crypto"]);
 });
 
-test("package has its modules and types only", () => {
+test("package has modules, types and license only", () => {
   const output = execFileSync("npm", ["pack", "--dry-run", "--json"], { cwd: FOLDER, encoding: "utf8", stdio: "pipe" });
   const [{ files }] = JSON.parse(output.slice(output.indexOf("[")));
   const names = files.map(({ path }) => path).sort();
   const modules = readdirSync(FOLDER).filter((file) => file.endsWith(".js"));
-  const expected = [...modules, ...modules.map((file) => file.replace(/js$/, "d.ts")), "README.md", "package.json"];
+  const expected = [...modules, ...modules.map((file) => file.replace(/js$/, "d.ts")), "LICENSE", "README.md", "package.json"];
   assert.deepEqual(names, expected.sort());
 });
 

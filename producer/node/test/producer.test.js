@@ -90,6 +90,7 @@ test("lost answers end at the time limit", () =>
     assert.deepEqual(queue.sizes, [1]);
     await advance(1);
     await advance(1);
+    await advance(0);
     assert.deepEqual(queue.sizes, [1, 1]);
     await advance(2000);
     const error = await send;
@@ -243,22 +244,23 @@ test("errors hide payloads and secrets", async (t) => {
     const queue = await Endpoint.open(() => answer);
     t.after(() => queue.close());
     const error = await run(() => failure(new Producer(queue.url, { client: queue.client }).send(message(1))));
-    assert.doesNotMatch(inspect(error, { depth: 9, showHidden: true }), /s3cret|Signature|Credential/);
+    assert.doesNotMatch(inspect(error, { depth: 9 }) + JSON.stringify(error), /s3cret|Signature|Credential/);
   }
-});
-
-test("unreachable queue is named as such", async () => {
-  const queue = await Endpoint.open();
-  await queue.close();
-  const error = await failure(new Producer(queue.url, { client: queue.client }).send(message(1), { timeout: 300 }));
-  assert.match(error.message, /^the queue did not confirm the message within 0.3 s: no answer: ECONNREFUSED; /);
 });
 
 test("closing waits for sends in progress", async () => {
   const queue = new MemoryQueue();
-  const producer = new Producer(URL, { client: queue });
+  let answer;
+  const client = { send: (command) => new Promise((resolve) => (answer = () => resolve(queue.send(command)))) };
+  const producer = new Producer(URL, { client });
   const send = producer.send(message(1));
-  await producer[Symbol.asyncDispose]();
+  let isClosed = false;
+  const close = producer[Symbol.asyncDispose]().then(() => (isClosed = true));
+  await turn();
+  await turn();
+  assert.equal(isClosed, false);
+  answer();
+  await close;
   assert.deepEqual(sizes(queue), [1]);
   await send;
   const error = await failure(producer.sendAll(messages(2)));
@@ -271,7 +273,15 @@ test("wrong arguments say the remedy", async () => {
   assert.throws(() => new Producer(process.env.NO_SUCH_QUEUE), /such as process.env.QUEUE_URL/);
   const producer = new Producer(URL, { client: new MemoryQueue() });
   await assert.rejects(producer.send(Message.connection("c")), /end the builder with its content/);
-  await assert.rejects(producer.send(message(1), { timeout: "2 s" }), /number of milliseconds/);
+  for (const timeout of ["2000", "2 s", null, NaN, -1]) {
+    assert.throws(() => new Producer(URL, { timeout }), /`timeout` is a number of milliseconds, such as 2000/);
+    assert.throws(() => producer.progress(Message.connection("c").request("r"), { timeout }), /`timeout` is a number/);
+    await assert.rejects(producer.send(message(1), { timeout }), /`timeout` is a number/);
+  }
+  assert.throws(() => producer.progress(message(1)), /^TypeError: progress takes a builder/);
+  for (const minInterval of [{ milliseconds: 5 }, NaN, "100", null]) {
+    assert.throws(() => producer.progress(Message.connection("c").request("r"), { minInterval }), /`minInterval` is a number/);
+  }
 });
 
 test("fifo queue refuses only the tenant's message", async () => {

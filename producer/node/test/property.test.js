@@ -1,6 +1,7 @@
 /**
  * Many sends to a queue that fails entries and calls, loses answers and throttles, through the real client of the SDK. Each
- * message that was accepted is on the queue, each other one has an error that says so, and no limit is exceeded.
+ * message that was accepted is on the queue, each other one has an error that says so, and no limit is exceeded. Each message
+ * that has time after the last failure is accepted.
  */
 
 import assert from "node:assert/strict";
@@ -17,6 +18,12 @@ const answer = fc.oneof(
   { weight: 2, arbitrary: fc.constantFrom({ error: "InternalError" }, { error: "RequestThrottled" }) },
   { weight: 2, arbitrary: fc.constantFrom("lost", "dropped", "reset", "reset_after") },
 );
+
+/** The time limit of a send in milliseconds. */
+const TIMEOUT = 10_000;
+
+/** The time in milliseconds after the last failure in which every message is sent: the longest pause, and calls. */
+const RECOVERY = 4000;
 
 /** A message for one of 3 connections, the time since the one before, and the time after which its sender gives up. */
 const send = fc.record({
@@ -47,20 +54,22 @@ class Recorder {
   }
 
   async send(command, options) {
-    const call = { entries: command.input.Entries.map(numberOf), bytes: 0, confirmed: new Set() };
+    const call = { entries: command.input.Entries.map(numberOf), bytes: 0, confirmed: new Map() };
     for (const { MessageBody } of command.input.Entries) call.bytes += Buffer.byteLength(MessageBody);
     this.calls.push(call);
     this.inFlight += 1;
     call.inFlight = this.inFlight;
     const isEnded = { value: false };
     const end = () => {
-      if (!isEnded.value) this.inFlight -= 1;
+      if (isEnded.value) return;
+      this.inFlight -= 1;
       isEnded.value = true;
+      call.endedAt = Date.now();
     };
     options.abortSignal.addEventListener("abort", end);
     try {
       const output = await this.client.send(command, options);
-      for (const { Id } of output.Successful ?? []) call.confirmed.add(call.entries[Number(Id)]);
+      for (const { Id } of output.Successful ?? []) call.confirmed.set(call.entries[Number(Id)], Date.now());
       return output;
     } finally {
       end();
@@ -70,7 +79,7 @@ class Recorder {
 
 const sleep = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
-/** Makes the sends, and returns the error of each, or nothing. */
+/** Makes the sends, and returns the error of each, or nothing, and the times at which it began and ended. */
 async function play({ sends, isFifo }, queue, client) {
   const producer = new Producer(isFifo ? `${queue.url}.fifo` : queue.url, { client, now: Date.now });
   const results = [];
@@ -80,19 +89,20 @@ async function play({ sends, isFifo }, queue, client) {
     const message = (hasRequest ? builder.request("r") : builder).payload((isAtFault ? "fault" : "") + "x".repeat(bytes));
     const controller = new AbortController();
     const timer = abortAfter === undefined ? undefined : setTimeout(() => controller.abort(), abortAfter);
-    const sent = producer.send(message, { signal: controller.signal });
-    results.push(sent.then(() => undefined, (error) => error).finally(() => clearTimeout(timer)));
+    const beganAt = Date.now();
+    const settled = (error) => (clearTimeout(timer), { error, beganAt, endedAt: Date.now() });
+    results.push(producer.send(message, { signal: controller.signal }).then(() => settled(), settled));
   }
-  const errors = await Promise.all(results);
+  const settled = await Promise.all(results);
   const { calls: { length }, inFlight } = client;
-  await sleep(10_000);
+  await sleep(TIMEOUT);
   assert.deepEqual([client.calls.length, inFlight], [length, 0], "something goes on after the last send");
-  return errors;
+  return settled;
 }
 
-function check({ sends, isFifo }, errors, queue, { calls }) {
+function check({ sends, isFifo }, settled, queue, { calls }) {
   const taken = new Set(queue.taken.map(numberOf));
-  for (const [number, error] of errors.entries()) {
+  for (const [number, { error }] of settled.entries()) {
     const isConfirmed = calls.some(({ confirmed }) => confirmed.has(number));
     if (!error) assert.ok(isConfirmed && taken.has(number), `m${number} was accepted, and is not on the queue`);
     else if (error.kind === "refused") assert.ok(sends[number].isAtFault && !isConfirmed, `m${number} was refused`);
@@ -109,6 +119,26 @@ function check({ sends, isFifo }, errors, queue, { calls }) {
     assert.ok(entries.length <= 10 && bytes <= 1024 * 1024 && inFlight <= 8, "a call is over the limits");
   }
   checkOrder(sends, isFifo, calls);
+  checkTimes(sends, settled, calls);
+}
+
+/** No send gives up early, none takes longer than its time limit, and each is accepted when the queue has recovered. */
+function checkTimes(sends, settled, calls) {
+  const isFailure = ({ entries, confirmed }) =>
+    confirmed.size < entries.length && entries.every((number) => !sends[number].isAtFault);
+  const recoveredAt = Math.max(0, ...calls.filter(isFailure).map(({ endedAt }) => endedAt)) + RECOVERY;
+  for (const [number, { error, beganAt, endedAt }] of settled.entries()) {
+    const { isAtFault, abortAfter } = sends[number];
+    const took = endedAt - beganAt;
+    assert.ok(took <= TIMEOUT + 10, `m${number} took ${took} ms`);
+    // An attempt needs 10 ms.
+    if (error?.kind === "timed_out") assert.ok(took >= TIMEOUT - 10, `m${number} was given up after ${took} ms`);
+    if (error?.kind === "aborted") assert.ok(took >= abortAfter, `m${number} was aborted after ${took} ms`);
+    const confirmedAt = Math.min(...calls.map(({ confirmed }) => confirmed.get(number) ?? Infinity));
+    if (confirmedAt < endedAt) assert.equal(error, undefined, `m${number} was confirmed`);
+    const hasTime = abortAfter === undefined && beganAt + TIMEOUT > recoveredAt;
+    if (!isAtFault && hasTime) assert.equal(error, undefined, `m${number} was not sent: ${error}`);
+  }
 }
 
 /** Messages with the same key never overtake each other. On a FIFO queue, they share no call. */
@@ -141,8 +171,8 @@ test("each message is accepted or its error says so", async () => {
       });
       const client = new Recorder(queue.client);
       try {
-        const errors = await run(() => play(scenario, queue, client));
-        check(scenario, errors, queue, client);
+        const settled = await run(() => play(scenario, queue, client));
+        check(scenario, settled, queue, client);
       } finally {
         await queue.close();
       }

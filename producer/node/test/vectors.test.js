@@ -91,8 +91,8 @@ for (const vector of VECTORS.sends) {
 }
 
 test("codes are retried as the vectors say", async (t) => {
-  for (const { code, retried, queue_fault } of VECTORS.codes) {
-    const queue = await Endpoint.open((call) => (call ? "taken" : { error: code }));
+  for (const { code, message: text, retried, queue_fault } of VECTORS.codes) {
+    const queue = await Endpoint.open((call) => (call ? "taken" : { error: code, message: text }));
     t.after(() => queue.close());
     const send = run(() => new Producer(queue.url, { client: queue.client }).send(message({}, 0)));
     const error = await send.then(() => undefined, (error) => error);

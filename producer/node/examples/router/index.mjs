@@ -21,44 +21,53 @@ const MAX_REPORT_SECONDS = 20;
 const REPORT_SECONDS = 0.2;
 const UPDATES = 10;
 
+/** The time limits of an update and of the end of a report in milliseconds: the queue may fail for a while. */
+const UPDATE_TIMEOUT = 1000;
+const END_TIMEOUT = 5000;
+
 const EXPECTED =
   "expected a JSON object with the `type` echo and a `text`, with the `type` ping, or with the `type` report and optionally " +
   "`seconds` and `keep`; and optionally a `request_id` of 1 to 128 characters";
 
+const FAILED = "the request could not be answered";
+
 export async function handler(event) {
   const { connectionId } = event.requestContext;
-  const request = requestOf(event.body);
-  const reply = request?.request_id ? Message.connection(connectionId).request(request.request_id) : Message.connection(connectionId);
+  const { request, requestId } = requestOf(event.body);
+  const to = Message.connection(connectionId);
+  const reply = requestId === undefined ? to : to.request(requestId);
+  const log = (level, message) => console.log(JSON.stringify({ level, request_id: requestId, message }));
   if (!request) {
-    console.warn(JSON.stringify({ level: "WARN", message: "invalid request" }));
+    log("WARN", "invalid request");
     await producer.send(reply.error("invalid_request", EXPECTED));
   } else {
     try {
-      await answer(request, reply, connectionId);
+      await answer(request, reply, connectionId, log);
     } catch (error) {
       // The cause is logged. The client only learns that no further answer will come.
-      console.error(JSON.stringify({ level: "ERROR", request_id: request.request_id, message: error.message }));
-      await producer.send(reply.error("internal", "the request could not be answered"));
+      log("ERROR", error.message);
+      await producer.send(reply.error("internal", FAILED));
     }
   }
   // Without a body, because API Gateway would send it to the client in addition to the answer.
   return { statusCode: 200 };
 }
 
-/** Returns a client's request, or nothing if it is not valid. */
+/** Returns a client's request, if it is valid, and its id, so that the answer to an invalid request can name it. */
 function requestOf(body) {
   try {
     const request = JSON.parse(body);
-    if (request.request_id !== undefined) Message.connection("any").request(request.request_id);
+    const requestId = request.request_id ?? undefined;
+    if (requestId !== undefined) Message.connection("any").request(requestId);
     const isKnown = request.type === "ping" || request.type === "report" || (request.type === "echo" && typeof request.text === "string");
-    return isKnown ? request : undefined;
+    return { requestId, request: isKnown ? request : undefined };
   } catch (error) {
-    if (error instanceof SyntaxError || error instanceof TypeError || error instanceof MessageError) return undefined;
+    if (error instanceof SyntaxError || error instanceof TypeError || error instanceof MessageError) return {};
     throw error;
   }
 }
 
-async function answer(request, reply, connection) {
+async function answer(request, reply, connection, log) {
   if (request.type === "echo") return producer.send(reply.response(request.text));
   if (request.type === "ping") return producer.send(reply.response("pong"));
   if (!request.request_id) return producer.send(reply.error("invalid_request", "a report needs a `request_id`"));
@@ -66,7 +75,7 @@ async function answer(request, reply, connection) {
   // The client has left and sends its request again on its next connection.
   if (!to) return undefined;
   await producer.send(to.acknowledgment("the report is being written"));
-  return writeReport(request.keep === true ? to.keep({ hours: 1 }) : to, request.seconds);
+  return writeReport(request.keep === true ? to.keep({ hours: 1 }) : to, request.seconds, log);
 }
 
 /** Addresses the user of a connection, since a report may outlive the connection. */
@@ -76,13 +85,21 @@ async function userOf(connection, requestId) {
   return Item && Message.user(Item.tenant_id.S, Item.user_id.S).request(requestId);
 }
 
-async function writeReport(to, seconds = REPORT_SECONDS) {
+async function writeReport(to, seconds, log) {
+  const time = Math.min(seconds ?? REPORT_SECONDS, MAX_REPORT_SECONDS) * 1000;
   // More often than the default, to show how updates that come too fast supersede each other.
-  const progress = producer.progress(to, { minInterval: 20 });
-  for (let update = 1; update <= UPDATES; update += 1) {
-    // A real router would write a part of the report here.
-    await sleep((Math.min(seconds, MAX_REPORT_SECONDS) * 1000) / UPDATES);
-    await progress.update(percentOf(update, UPDATES), "writing");
+  const progress = producer.progress(to, { minInterval: 20, timeout: UPDATE_TIMEOUT });
+  try {
+    for (let update = 1; update <= UPDATES; update += 1) {
+      // A real router would write a part of the report here.
+      await sleep(time / UPDATES);
+      // The report goes on without an update that was not sent.
+      await progress.update(percentOf(update, UPDATES), "writing").catch((error) => log("WARN", error.message));
+    }
+    await progress.complete({ rows: 1280 }, { timeout: END_TIMEOUT });
+  } catch (error) {
+    log("ERROR", error.message);
+    // Every recipient of the report waits for its end.
+    await progress.fail("internal", FAILED, undefined, { timeout: END_TIMEOUT });
   }
-  await progress.complete({ rows: 1280 });
 }
