@@ -56,7 +56,7 @@ def test_send_ends_at_its_time_limit_with_its_call():
     queue = SilentQueue()
 
     async def send():
-        producer = AsyncProducer(URL, queue, random=lambda: 0)
+        producer = AsyncProducer(URL, queue, _random=lambda: 0)
         with pytest.raises(SendError) as raised:
             await producer.send(message(1), timeout=7)
         assert asyncio.get_running_loop().time() == 7
@@ -83,7 +83,7 @@ def test_nothing_goes_on_after_a_cancellation():
         await producer.close()
         await asyncio.sleep(0)
         assert (queue.sizes, queue.cancelled, others()) == ([1], 1, [])
-        assert producer._timer is None
+        assert producer._tasks._timer is None
 
     run(send)
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from streamer_producer._engine import Engine
 from streamer_producer._entry import Entry
-from streamer_producer._queue import Failure
+from streamer_producer._failures import Failure
+from streamer_producer._jobs import new_send
 
 THROTTLED = Failure("not_taken", "throttled")
 
@@ -27,7 +28,9 @@ class Sends:
         self.calls = []
 
     def begin(self, *entries, at=0.0, timeout=10.0):
-        return self.engine.begin(enumerate(entries), timeout, at, lambda: None)
+        send = new_send(enumerate(entries), range(len(entries)), timeout, at, lambda: None)
+        self.engine.begin(send, at)
+        return send
 
     def poll(self, at):
         """Returns the sizes of the calls that begin."""
@@ -222,7 +225,8 @@ class World:
     def begin(self, entries, timeout, leaves_after, now):
         number = len(self.sends)
         items = [(place, Entry(f"{number}/{place}", size, key=key)) for place, (key, size) in enumerate(entries)]
-        send = self.engine.begin(items, timeout, now, lambda: self.ended.setdefault(number, self.now))
+        send = new_send(items, range(len(items)), timeout, now, lambda: self.ended.setdefault(number, self.now))
+        self.engine.begin(send, now)
         self.sends.append((send, now, items, leaves_after))
         if leaves_after is not None:
             self.at(now + leaves_after, self.engine.give_up, send)

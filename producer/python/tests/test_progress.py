@@ -6,7 +6,7 @@ import json
 import pytest
 from clocks import VirtualClock, in_thread, run, until
 from queues import Asynchronous, MemoryQueue
-from test_producer import HeldQueue, VirtualThreads
+from threads import HeldQueue, VirtualThreads
 
 from streamer_producer import AsyncProducer, Message, Producer, ProgressError, SendError
 
@@ -19,7 +19,7 @@ def contents(queue):
 
 
 def begin(queue, clock):
-    return Producer(URL, client=queue, clock=clock).progress(Message.connection("c").request("r"))
+    return Producer(URL, client=queue, _clock=clock).progress(Message.connection("c").request("r"))
 
 
 def test_request_has_one_end():

@@ -131,7 +131,7 @@ def url_of(scenario, queue):
 def play(scenario, queue, client):
     """Makes the sends in threads, and returns the error of each, or nothing."""
     clock = FastClock(FACTOR)
-    producer = Producer(url_of(scenario, queue), client=client, clock=clock)
+    producer = Producer(url_of(scenario, queue), client=client, _clock=clock)
     errors = [None] * len(scenario.sends)
     threads = []
 
@@ -143,11 +143,11 @@ def play(scenario, queue, client):
 
     for number, planned in enumerate(scenario.sends):
         clock.wait(threading.Event(), planned.after)
-        before = producer._engine._buffer._next_id
+        before = producer._threads._engine._buffer._next_id
         threads.append(threading.Thread(target=send, args=(number, planned)))
         threads[-1].start()
         # The next one is behind it.
-        while producer._engine._buffer._next_id == before:
+        while producer._threads._engine._buffer._next_id == before:
             time.sleep(0.0001)
     for thread in threads:
         thread.join()
