@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streamer_producer._buffer import LINGER
 from streamer_producer._engine import Engine
 from streamer_producer._entry import Entry
 from streamer_producer._failures import Failure
@@ -132,7 +133,7 @@ def test_call_ends_after_five_seconds():
     assert sends.engine.is_idle and not send.errors
 
 
-def test_message_that_was_given_up_in_flight_keeps_its_turn():
+def test_abandoned_entries_block_until_call_ends():
     sends = Sends(strict_order=True)
     sends.begin(entry("a"), timeout=1)
     sends.poll(0)
@@ -143,7 +144,7 @@ def test_message_that_was_given_up_in_flight_keeps_its_turn():
     assert sends.poll(3) == [1]
 
 
-def test_message_that_was_given_up_in_a_pause_makes_way():
+def test_entry_given_up_in_a_pause_makes_way():
     sends = Sends(strict_order=True)
     first = sends.begin(entry("a"))
     sends.poll(0)
@@ -180,6 +181,67 @@ def test_pause_is_at_most_half_of_the_time_left():
     assert "throttled" in str(send.errors[0])
 
 
+def test_entries_of_a_failed_call_share_the_next():
+    shares = iter([0.2, 0.9, 0.4])
+    sends = Sends()
+    sends.engine = Engine(False, lambda: next(shares))
+    sends.begin(*[entry()] * 10)
+    assert sends.poll(0) == [10]
+    sends.answer(0, 0, THROTTLED)
+    assert sends.poll(0.0199) == []
+    assert sends.poll(0.0201) == [10]
+    assert next(shares) == 0.9
+
+
+def test_entries_are_not_made_after_the_limit():
+    """Their messages have an error all the same: also the one that is half in flight."""
+    sends, made = Sends(), []
+
+    def items():
+        for number in range(30_000):
+            made.append(number)
+            # Each message has three entries.
+            yield number // 3, entry(size=100_000)
+
+    send = new_send(items(), [*range(10_000)], 1, 0, lambda: None)
+    sends.engine.begin(send, 0)
+    sends.poll(0)
+    before = len(made)
+    sends.poll(1)
+    assert len(made) == before < 200 and send.is_done and sends.engine._free == 16 * 1024 * 1024
+    assert sorted(send.errors) == [*range(10_000)]
+    in_flight, waiting = str(send.errors[0]), str(send.errors[9_999])
+    assert "the queue has not answered" in in_flight and "it waited behind others and was in no call" in waiting
+
+
+def test_confirmed_messages_have_no_error_after_the_limit():
+    sends = Sends()
+    send = new_send(((number // 3, entry()) for number in range(900)), [*range(300)], 1, 0, lambda: None)
+    sends.engine.begin(send, 0)
+    sends.poll(0)
+    for place in range(8):
+        sends.answer(place, 0.5)
+    sends.poll(1)
+    # 80 entries are confirmed: those of 26 messages, and two of the next.
+    assert sorted(send.errors) == [*range(26, 300)]
+
+
+DENIED = Failure("refused", "denied", "AccessDenied")
+INVALID = Failure("refused", "invalid", "InvalidMessageContents")
+
+
+@pytest.mark.parametrize("results", [[DENIED, INVALID], [INVALID, DENIED], [DENIED, THROTTLED]])
+def test_fault_of_the_queue_is_reported_first(results):
+    """Of a message with several entries."""
+    sends = Sends()
+    send = new_send([(0, entry()), (0, entry())], [0], 1, 0, lambda: None)
+    sends.engine.begin(send, 0)
+    [call] = sends.engine.poll(0)
+    call.results[:] = results
+    sends.engine.end_call(call, 0.995)
+    assert send.is_done and send.errors[0].code == "AccessDenied" and send.errors[0].is_queue_fault
+
+
 def test_timers_of_ended_sends_are_removed():
     """Also those behind the timer of a call that is in flight."""
     sends = Sends()
@@ -212,7 +274,9 @@ class World:
         self.answers = itertools.chain(answers, itertools.repeat((0.01, [None] * 10)))
         self.events = []
         self.order = itertools.count()
-        self.in_flight = 0
+        self.in_flight = []
+        #: The entries that could leave, and since when.
+        self.ready = {}
         #: The entries that a result in time has confirmed.
         self.confirmed = set()
         self.begun = []
@@ -239,13 +303,13 @@ class World:
         keys = [job.entry.key for job in jobs if job.entry.key]
         assert not self.strict_order or len(keys) == len(set(keys)), "a group has two messages in one call"
         self.begun.append([job.entry for job in jobs])
-        self.in_flight += 1
-        assert self.in_flight <= 8
+        self.in_flight.append(call)
+        assert len(self.in_flight) <= 8
         latency, results = next(self.answers)
         self.at(now + latency, self.end, call, results, latency)
 
     def end(self, call, results, latency, now):
-        self.in_flight -= 1
+        self.in_flight.remove(call)
         if latency < 5:
             for job, result in zip(call.jobs, results, strict=False):
                 if result is None:
@@ -257,6 +321,7 @@ class World:
         while True:
             wake_at = self.engine.wake_at()
             self.now = min(wake_at, self.events[0][0] if self.events else float("inf"))
+            self.check_promptness()
             if self.now == float("inf"):
                 return
             while self.events and self.events[0][0] <= self.now:
@@ -264,6 +329,33 @@ class World:
                 function(*arguments, self.now)
             for call in self.engine.poll(self.now):
                 self.start(call, self.now)
+            self.see_ready()
+
+    def see_ready(self):
+        """Remembers the entries that could leave, and since when. None remains if no call is in flight."""
+        jobs = [job for send, *_ in self.sends for group in send.groups for job in group.jobs if not job.is_done]
+        first = {}
+        for job in sorted(jobs, key=lambda job: job.id):
+            first.setdefault(job.entry.key, job)
+        # Also those of entries that were given up in flight.
+        in_flight = {job.entry.key for call in self.in_flight if not call.is_settled for job in call.jobs}
+        ready = {
+            job.entry.body
+            for job in jobs
+            if job.group.has_capacity
+            and job.call is None
+            and (job.timer is None or job.timer.function is None)
+            and (job.entry.key is None or (first[job.entry.key] is job and job.entry.key not in in_flight))
+        }
+        assert not ready or self.in_flight, f"{ready} could leave at {self.now}"
+        waiting = self.engine._waiting
+        assert not waiting or waiting[0].size > self.engine._free, "a send could have capacity"
+        self.ready = {body: self.ready.get(body, self.now) for body in ready} if len(self.in_flight) < 8 else {}
+
+    def check_promptness(self):
+        """An entry that could leave waits for at most 20 ms."""
+        late = [body for body, since in self.ready.items() if self.now > since + LINGER + 1e-9]
+        assert not late, f"{late} could have left before {self.now}"
 
 
 @settings(max_examples=int(os.environ.get("RUNS", 150)), deadline=None, derandomize="RUNS" not in os.environ)
@@ -285,6 +377,18 @@ def test_entries_are_confirmed_or_named(strict_order, plan, answers):
             assert send.errors[place].kind == "timed_out"
             assert leaves_after is not None or world.ended[number] == send.deadline
     check_order(world)
+
+
+@settings(max_examples=50, deadline=None, derandomize="RUNS" not in os.environ)
+@given(st.booleans(), st.lists(begun, min_size=1, max_size=12))
+def test_queue_that_answers_gets_every_entry(strict_order, plan):
+    world = World(strict_order, [])
+    time = 0.0
+    for after, _, entries, _ in plan:
+        time += after
+        world.at(time, world.begin, entries, 10, None)
+    world.play()
+    assert all(send.is_done and not send.errors for send, *_ in world.sends)
 
 
 def check_order(world):

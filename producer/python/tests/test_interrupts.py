@@ -1,0 +1,200 @@
+"""Exceptions at any point of a send, as signal handlers raise them; and processes in which no thread can be started."""
+
+import threading
+
+import pytest
+from clocks import VirtualClock, in_thread, until
+from queues import MemoryQueue
+from threads import HeldQueue, SharedClock, VirtualThreads
+
+from streamer_producer import Message, Producer, SendAllError
+from streamer_producer import _batch as batches
+from streamer_producer._clock import Clock
+
+URL = "http://127.0.0.1/outbound"
+
+
+def message(number):
+    return Message.connection("c").id(f"m{number}").payload(1)
+
+
+def messages(count):
+    return [message(number) for number in range(count)]
+
+
+@pytest.mark.parametrize("begins", [False, True])
+def test_interrupted_start_of_a_thread_frees_calls(begins):
+    """The thread exists, or does not. The calls after it have no thread."""
+    queue, clock = HeldQueue(), VirtualThreads()
+    started = []
+
+    def start(function):
+        started.append(function)
+        if len(started) != 3:
+            return VirtualThreads.start(clock, function)
+        if begins:
+            VirtualThreads.start(clock, function)
+            until(lambda: len(queue.arrived) == 3)
+        raise KeyboardInterrupt
+
+    clock.start = start
+    producer = Producer(URL, client=queue, _clock=clock)
+    with pytest.raises(KeyboardInterrupt):
+        producer.send_all(messages(200))
+    queue.gate.release(9)
+    assert in_thread(lambda: producer.send(message(0)))() == ("result", None)
+    assert in_thread(producer.close)() == ("result", True)
+    assert len(queue.calls) == 4 if begins else 3
+
+
+def test_thread_that_begins_late_makes_no_call():
+    """It has started, but its call was given up before."""
+    queue, clock = MemoryQueue(), VirtualThreads()
+    late = []
+
+    def start(function):
+        late.append(function)
+        raise KeyboardInterrupt
+
+    clock.start = start
+    producer = Producer(URL, client=queue, _clock=clock)
+    with pytest.raises(KeyboardInterrupt):
+        producer.send(message(0))
+    late[0]()
+    assert queue.calls == [] and producer.close()
+
+
+def test_calls_of_an_interrupted_thread_are_retried():
+    """The call held the message of another thread."""
+    queue, clock = MemoryQueue(), SharedClock()
+    producer = Producer(URL, client=queue, _clock=clock, _random=lambda: 0.5)
+    started = []
+
+    def start(function):
+        started.append(function)
+        if len(started) == 1:
+            until(lambda: len(producer._threads._waiters) == 2)
+            raise KeyboardInterrupt
+        Clock.start(clock, function)
+
+    clock.start = start
+    first = in_thread(lambda: producer.send(message(0)))
+    until(lambda: len(started) == 1)
+    second = in_thread(lambda: producer.send(message(1)))
+    assert isinstance(first()[1], KeyboardInterrupt)
+    clock.pass_to(1, lambda: len(queue.taken) == 1)
+    assert second() == ("result", None) and producer.close()
+
+
+def test_interrupted_encoding_is_given_up(monkeypatch):
+    queue, clock = MemoryQueue(), VirtualClock()
+    producer = Producer(URL, client=queue, _clock=clock)
+    encoded = []
+
+    def interrupted(*arguments):
+        encoded.append(arguments)
+        if len(encoded) == 25:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    original = batches.entries_of
+    monkeypatch.setattr(batches, "entries_of", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        producer.send_all(messages(50))
+    producer.send(message(0))
+    assert producer.close() and not producer._threads._waiters
+
+
+def test_message_behind_an_interrupted_one_leaves():
+    """Also if neither thread watches the time."""
+    clock, local = SharedClock(), threading.local()
+
+    class Queue(HeldQueue):
+        def send_message_batch(self, *, QueueUrl, Entries):
+            if Entries[0]["MessageGroupId"] == "other":
+                return super().send_message_batch(QueueUrl=QueueUrl, Entries=Entries)
+            return MemoryQueue.send_message_batch(self, QueueUrl=QueueUrl, Entries=Entries)
+
+    queue = Queue(lambda _, entries: ["throttled" if '"m0"' in entries[0]["MessageBody"] else "taken"])
+    producer = Producer(f"{URL}.fifo", client=queue, _clock=clock, _random=lambda: 1)
+    in_thread(lambda: producer.send(Message.connection("other").payload(1)))
+    until(lambda: queue.arrived == [1])
+
+    def wait(event, seconds):
+        if getattr(local, "is_interrupted", False):
+            until(lambda: len(producer._threads._waiters) == 3 and clock.time > 0 and queue.calls)
+            until(lambda: len(clock._waits) == 2)
+            raise KeyboardInterrupt
+        SharedClock.wait(clock, event, seconds)
+
+    clock.wait = wait
+
+    def interrupted():
+        local.is_interrupted = True
+        producer.send(message(0))
+
+    first = in_thread(interrupted)
+    until(lambda: len(producer._threads._waiters) == 2)
+    clock.pass_to(0.02, lambda: queue.calls)
+    second = in_thread(lambda: producer.send(message(1)))
+    assert isinstance(first()[1], KeyboardInterrupt)
+    # 20 ms later, and not at the next timer, which was the end of the pause after 100 ms.
+    clock.pass_to(0.06, lambda: len(queue.calls) == 2)
+    assert second() == ("result", None)
+    queue.gate.release(9)
+
+
+class Threadless(VirtualClock):
+    """Virtual time without threads."""
+
+    def start(self, function):
+        raise RuntimeError("can't start new thread")
+
+
+def test_sends_without_threads_are_made_one_by_one():
+    queue, clock = MemoryQueue(), Threadless()
+    producer = Producer(URL, client=queue, _clock=clock)
+    producer.send_all(messages(5000))
+    assert [len(entries) for entries in queue.calls] == [10] * 500 and producer.close()
+
+
+def test_send_without_threads_ends_after_its_limit():
+    """With the call that is in flight then."""
+    clock = Threadless()
+
+    class Slow(MemoryQueue):
+        def send_message_batch(self, **request):
+            clock.time += 0.3
+            return super().send_message_batch(**request)
+
+    queue = Slow()
+    producer = Producer(URL, client=queue, _clock=clock)
+    with pytest.raises(SendAllError) as raised:
+        producer.send_all(messages(200), timeout=0.7)
+    # The third call has ended after the limit, and has its result.
+    assert (len(queue.calls), clock.time) == (3, pytest.approx(0.9))
+    assert len(raised.value.unsent) == 170 and producer.close()
+
+
+def test_threads_without_calls_of_their_own_take_turns():
+    class Real(Clock):
+        def start(self, function):
+            raise RuntimeError("can't start new thread")
+
+    queue = MemoryQueue()
+    producer = Producer(URL, client=queue, _clock=Real())
+    sends = [in_thread(lambda: producer.send_all(messages(300))) for _ in range(4)]
+    assert [send() for send in sends] == [("result", None)] * 4
+    assert len(queue.taken) == 1200 and producer.close()
+
+
+def test_closing_ends_at_its_time_limit():
+    queue, clock = HeldQueue(), VirtualClock()
+    clock.start = VirtualThreads.start.__get__(clock)
+    producer = Producer(URL, client=queue, _clock=clock)
+    with pytest.raises(SendAllError):
+        producer.send_all(messages(1), timeout=2)
+    assert (producer.close(timeout=3), clock.time) == (False, 5)
+    queue.gate.release()
+    until(lambda: producer._threads._engine.is_idle)
+    assert producer.close()
