@@ -185,19 +185,3 @@ def test_client_without_retries_is_not_reported(retries):
         Producer(URL, client=client_of_boto3(retries=dict(retries)))
         Producer(URL, client=MemoryQueue())
         with_client_of_aiobotocore(lambda client: AsyncProducer(URL, client), retries=dict(retries))
-
-
-def test_default_client_is_closed_with_its_producer(monkeypatch):
-    for name, value in {"AWS_DEFAULT_REGION": "eu-central-1", "AWS_ACCESS_KEY_ID": "t", "AWS_SECRET_ACCESS_KEY": "t"}.items():
-        monkeypatch.setenv(name, value)
-    closed = []
-    producer = Producer(URL)
-    monkeypatch.setattr(producer._default_client, "close", lambda: closed.append("default"))
-    assert producer.close() is True
-
-    class Queue(MemoryQueue):
-        def close(self):
-            closed.append("given")
-
-    Producer(URL, client=Queue()).close()
-    assert closed == ["default"]

@@ -10,6 +10,7 @@ import traceback
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import ClientError
 from clocks import VirtualClock, in_thread, until
 from queues import Endpoint, MemoryQueue
 from threads import HeldQueue, SharedClock, VirtualThreads
@@ -130,8 +131,6 @@ def test_nothing_begins_after_the_time_limit():
 
     class Queue:
         def send_message_batch(self, *, QueueUrl, Entries):
-            from botocore.exceptions import ClientError
-
             calls.append(len(Entries))
             assert release.wait(30)
             raise ClientError({"Error": {"Code": "InvalidMessageContents"}}, "SendMessageBatch")
@@ -237,49 +236,13 @@ def test_fifo_queue_refuses_only_the_message_of_a_tenant():
     assert sorted(json.loads(body)["id"] for body in queue.bodies) == ["m0", "m2"]
 
 
-@pytest.fixture
-def environment(monkeypatch):
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("HOME", "/nonexistent")
-    return monkeypatch.setenv
-
-
-def test_default_client_leaves_retries_to_the_producer(environment):
-    with Endpoint(lambda call, _: {"error": "InternalError"} if call < 3 else "taken") as queue:
-        environment("AWS_ENDPOINT_URL_SQS", queue.base)
-        environment("AWS_REGION", "eu-central-1")
-        environment("AWS_DEFAULT_REGION", "eu-central-1")
-        environment("AWS_ACCESS_KEY_ID", "test")
-        environment("AWS_SECRET_ACCESS_KEY", "test")
-        environment("AWS_MAX_ATTEMPTS", "5")
-        pauses = []
-        producer = Producer(queue.url, _random=lambda: pauses.append(1) or 0)
-        producer.send(message(1))
-    # One pause for each call that failed: the client itself made no retry.
-    assert (len(queue.calls), len(pauses)) == (4, 3)
-
-
-def test_missing_region_is_reported_at_once(environment):
-    error = failure(lambda: Producer("https://sqs.example.com/outbound"))
-    text = "the queue cannot be called: You must specify a region; set the client's credentials, Region and endpoint"
-    assert (error.kind, error.is_queue_fault, str(error)) == ("not_configured", True, text)
-
-
-def test_missing_credentials_are_not_retried(environment):
-    environment("AWS_DEFAULT_REGION", "eu-central-1")
-    error = failure(lambda: Producer("http://127.0.0.1:9/outbound").send(message(1)))
-    text = "the queue cannot be called: there are no credentials; set the client's credentials, Region and endpoint"
-    assert (error.kind, error.is_queue_fault, str(error)) == ("not_configured", True, text)
-
-
 def test_errors_hide_payloads_and_secrets():
     for answer in ["reset", {"error": "AccessDenied"}, ["refused"], ["throttled"], "dropped"]:
         with Endpoint(lambda _call, _entries, answer=answer: answer) as queue:
             producer = Producer(queue.url, client=queue.client(read_timeout=0.1), timeout=0.3)
             error = failure(lambda producer=producer: producer.send(message(1)))
         shown = "".join(traceback.format_exception(error)) + repr(error) + repr(vars(error))
+        assert error.__cause__ is None or isinstance(error.__cause__, ClientError)
         assert not [secret for secret in ("s3cret", "Signature", "Credential") if secret in shown], shown
 
 
