@@ -1,9 +1,9 @@
 """Scripted queues: one on loopback, which speaks the protocol of SQS, and one in memory.
 
 A script answers the n-th call, from 0: each entry by one of `taken`, `throttled`, `refused`, `unmentioned` (those without
-one are taken); `{"error": code}` for the whole call, perhaps with a `message`; `lost`, without an answer, although the entries are on the queue, or
-`dropped`, the same with nothing on the queue; `reset`, the connection is broken off, and `reset_after`, when the entries
-are on the queue.
+one are taken); `{"error": code}` for the whole call, perhaps with a `message`; `lost`, without an answer, although the
+entries are on the queue, or `dropped`, the same with nothing on the queue; `reset`, the connection is broken off, and
+`reset_after`, when the entries are on the queue.
 """
 
 import json

@@ -151,7 +151,9 @@ def test_missing_logins_are_not_retried(error):
 def test_refused_parameters_are_not_retried():
     queue = Raising(*[ParamValidationError(report="s3cret")] * 9)
     raised = failure_of_send("sync", queue)
-    text = "the queue cannot be called: botocore refuses the parameters of the call; check the queue's URL, and update boto3"
+    text = (
+        "the queue cannot be called: botocore refuses the parameters of the call; check the queue's URL, and update boto3"
+    )
     assert (str(raised), len(queue.calls)) == (text, 1)
 
 

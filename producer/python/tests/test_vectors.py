@@ -99,7 +99,7 @@ def test_message(vector, endpoint):
 class Faulty(MemoryQueue):
     """A queue in memory that also answers as the endpoint does: without an answer, or with an error for a whole call."""
 
-    def __init__(self, answers, clock=None):
+    def __init__(self, answers):
         self.answers = answers
         super().__init__(lambda call, _: answers[call] if call < len(answers) else "taken")
 
@@ -198,7 +198,7 @@ def test_pauses_are_within_the_vectors(kind):
     assert made == pytest.approx([pause * 0.999 for pause in pauses])
 
 
-def test_percentages_are_those_of_the_vectors():
+def test_percentages_equal_the_vectors():
     for vector in VECTORS["percent"]:
         assert percent_of(vector["done"], vector["total"]) == vector["percent"], vector
 

@@ -20,8 +20,8 @@ from ._updates import MIN_INTERVAL, Updates
 class AsyncProducer:
     """Sends messages to the outbound queue from an event loop, through a client of aiobotocore or aioboto3.
 
-    It behaves as `Producer` does: sends at the same time share calls. When a send has ended, also by its cancellation,
-    nothing of it goes on: a call whose sends have all ended is cancelled.
+    It behaves as `Producer` does: sends at the same time share calls. When a send has ended, also by its cancellation, it
+    leaves nothing behind: a call whose sends have all ended is cancelled.
 
     Like its client, it belongs to one event loop. Create it in the process and the loop that use it.
     """

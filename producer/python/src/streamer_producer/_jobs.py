@@ -74,9 +74,7 @@ class Send:
             self.errors[index] = error
 
 
-def new_send(
-    items: Iterable[Item], indexes: Sequence[int], timeout: float, now: float, notify: Callable[[], None]
-) -> Send:
+def new_send(items: Iterable[Item], indexes: Sequence[int], timeout: float, now: float, notify: Callable[[], None]) -> Send:
     """Returns a send of the messages with these indexes, which `items` names in order, with their entries."""
     return Send(pack(items), indexes, timeout, now + timeout, notify, indexes[0] if indexes else None)
 

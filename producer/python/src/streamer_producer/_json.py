@@ -17,6 +17,7 @@ _REFUSED = re.compile("[\ufffe\uffff\ud800-\udfff]")
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
+
 class _NotJsonError(Exception):
     """A value has a type that JSON lacks."""
 

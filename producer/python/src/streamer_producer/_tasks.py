@@ -20,9 +20,7 @@ _WRONG_CLIENT = Failure("not_configured", "its answer is not awaitable", remedy=
 class Tasks:
     """The sends of the tasks of one event loop, and their calls."""
 
-    def __init__(
-        self, url: str, client: Client, loop: asyncio.AbstractEventLoop, random: Callable[[], float]
-    ) -> None:
+    def __init__(self, url: str, client: Client, loop: asyncio.AbstractEventLoop, random: Callable[[], float]) -> None:
         self.loop = loop
         self._url = url
         self._client = client
