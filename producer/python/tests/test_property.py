@@ -1,4 +1,4 @@
-"""Many sends to a queue that fails entries and calls, loses answers and throttles, through the real clients of boto3 and aiobotocore.
+"""Many sends through boto3 and aiobotocore to a queue that fails entries and calls, loses answers and throttles.
 
 Each message that was accepted is on the queue, each other one has an error that says so, and no limit is exceeded.
 """

@@ -32,7 +32,7 @@ class HeldQueue(MemoryQueue):
 
 
 class VirtualThreads(VirtualClock):
-    """Virtual time that stands still, for several threads, with real calls."""
+    """Virtual time that never passes, for several threads, with real calls."""
 
     def __init__(self):
         super().__init__()
