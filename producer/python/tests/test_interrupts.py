@@ -103,6 +103,8 @@ def test_interrupted_encoding_is_given_up(monkeypatch):
         producer.send_all(messages(50))
     producer.send(message(0))
     assert producer.close() and not producer._threads._waiters
+    # Nothing of the send that was given up.
+    assert len(queue.taken) == 1
 
 
 def test_message_behind_an_interrupted_one_leaves():
@@ -158,16 +160,72 @@ def test_sends_without_threads_are_made_one_by_one():
     assert [len(entries) for entries in queue.calls] == [10] * 500 and producer.close()
 
 
+class SlowQueue(MemoryQueue):
+    """A queue that takes 0.3 s for each call."""
+
+    def __init__(self, clock, script=lambda call, entries: "taken"):
+        super().__init__(script)
+        self.clock = clock
+
+    def send_message_batch(self, **request):
+        self.clock.time += 0.3
+        return super().send_message_batch(**request)
+
+
+def test_retry_without_threads_is_on_time():
+    clock = Threadless()
+    queue = SlowQueue(clock, lambda call, _: ["taken" if call else "throttled"])
+    Producer(URL, client=queue, _clock=clock, _random=lambda: 1).send(message(0))
+    assert clock.time == pytest.approx(0.3 + 0.1 + 0.3)
+
+
+def test_send_without_threads_leaves_other_calls_alone():
+    """Its time is over: another thread makes the calls that are due for that thread."""
+    clock, made = SharedClock(), []
+
+    def start(function):
+        raise RuntimeError("can't start new thread")
+
+    class Queue(MemoryQueue):
+        def send_message_batch(self, **request):
+            made.append(threading.current_thread())
+            if len(made) == 1:
+                others.append(in_thread(lambda: producer.send(Message.connection("d").payload(1))))
+                until(lambda: len(producer._threads._waiters) == 2)
+                # Over the limit of the first send.
+                clock.time = 2
+            return super().send_message_batch(**request)
+
+    clock.start = start
+    others = []
+    producer = Producer(f"{URL}.fifo", client=Queue(), _clock=clock, _random=lambda: 0.5)
+    with pytest.raises(SendAllError):
+        producer.send_all(messages(2), timeout=1)
+    clock.pass_to(3, lambda: len(made) == 2)
+    assert others[0]() == ("result", None)
+    assert [thread is threading.current_thread() for thread in made] == [True, False] and producer.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_exit_of_a_call_is_retried():
+    class Queue(MemoryQueue):
+        def send_message_batch(self, **request):
+            output = super().send_message_batch(**request)
+            if len(self.calls) == 1:
+                raise SystemExit
+            return output
+
+    queue, clock = Queue(), SharedClock()
+    producer = Producer(URL, client=queue, _clock=clock, _random=lambda: 0.5)
+    send = in_thread(lambda: producer.send_all(messages(100)))
+    clock.pass_to(1, lambda: not producer._threads._waiters and len(queue.calls) >= 11)
+    assert send() == ("result", None) and producer.close()
+
+
 def test_send_without_threads_ends_after_its_limit():
     """With the call that is in flight then."""
     clock = Threadless()
-
-    class Slow(MemoryQueue):
-        def send_message_batch(self, **request):
-            clock.time += 0.3
-            return super().send_message_batch(**request)
-
-    queue = Slow()
+    queue = SlowQueue(clock)
     producer = Producer(URL, client=queue, _clock=clock)
     with pytest.raises(SendAllError) as raised:
         producer.send_all(messages(200), timeout=0.7)
