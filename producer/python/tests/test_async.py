@@ -159,6 +159,7 @@ def test_second_loop_is_refused_during_a_send():
         second.run_until_complete(producer.send(message(2)))
     # The first send is gone with its loop.
     first.close()
+    task.get_coro().close()
     assert second.run_until_complete(send()) == 3
     second.close()
     # Otherwise, asyncio logs that it was destroyed.

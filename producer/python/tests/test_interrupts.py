@@ -64,6 +64,17 @@ def test_thread_that_begins_late_makes_no_call():
     assert queue.calls == [] and producer.close()
 
 
+def test_thread_that_begins_after_the_limit_makes_no_call():
+    queue, clock = MemoryQueue(), VirtualClock()
+    late = []
+    clock.start = late.append
+    producer = Producer(URL, client=queue, _clock=clock)
+    with pytest.raises(SendAllError):
+        producer.send_all(messages(1), timeout=2)
+    late[0]()
+    assert queue.calls == [] and producer.close()
+
+
 def test_calls_of_an_interrupted_thread_are_retried():
     """The call held the message of another thread."""
     queue, clock = MemoryQueue(), SharedClock()
