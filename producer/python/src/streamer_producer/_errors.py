@@ -48,8 +48,9 @@ class MessageError(ProducerError, ValueError):
 class SendError(ProducerError):
     """A message is not on the queue for all its recipients.
 
-    If `kind` is `timed_out`, it may be for some, or for all. On the queue, a message for more than 100 connections is
-    several, and on a FIFO queue, each connection has its own: then it may be for some with any `kind`.
+    With the kind `timed_out`, or after an error of the client itself, the queue may have it nevertheless. With `refused`
+    and `not_configured`, the queue may have it for some: a message for more than 100 connections is several on the queue,
+    and on a FIFO queue, each connection has its own.
 
     If SQS has answered the call with an error, that `ClientError` of botocore is the `__cause__`.
     """
