@@ -56,7 +56,7 @@ def test_concurrent_sends_share_calls():
     assert sizes(queue) == [10, 10, 5]
 
 
-def test_send_ends_at_its_time_limit_with_its_call():
+def test_send_ends_with_its_call_at_limit():
     queue = SilentQueue()
 
     async def send():
@@ -74,7 +74,7 @@ def test_send_ends_at_its_time_limit_with_its_call():
     run(send)
 
 
-def test_nothing_goes_on_after_a_cancellation():
+def test_cancelled_sends_leave_nothing_behind():
     queue = SilentQueue()
 
     async def send():
@@ -92,7 +92,7 @@ def test_nothing_goes_on_after_a_cancellation():
     run(send)
 
 
-def test_send_that_is_cancelled_at_once_frees_its_call():
+def test_send_cancelled_at_once_frees_its_call():
     """The call's task is cancelled before it begins."""
 
     async def send():
@@ -107,7 +107,7 @@ def test_send_that_is_cancelled_at_once_frees_its_call():
     run(send)
 
 
-def test_call_goes_on_for_the_sends_that_remain():
+def test_call_continues_for_the_remaining_sends():
     queue = SilentQueue()
 
     async def send():

@@ -81,7 +81,7 @@ def test_clients_of_the_other_kind_are_refused():
 
 
 @pytest.mark.filterwarnings("error")
-def test_answers_of_the_other_kind_are_not_retried():
+def test_answers_of_other_clients_are_not_retried():
     queue = MemoryQueue()
     error = failure_of_send("async", queue)
     text = "the queue cannot be called: its answer is not awaitable; use Producer for such a client"

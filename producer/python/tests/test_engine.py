@@ -38,7 +38,7 @@ class Sends:
         self.engine.end_call(call, at)
 
 
-def test_batch_fills_for_20_ms_during_a_call():
+def test_batch_fills_during_a_call():
     sends = Sends()
     sends.begin(entry())
     assert sends.poll(0) == [1]
@@ -50,7 +50,7 @@ def test_batch_fills_for_20_ms_during_a_call():
     assert sends.poll(0.0211) == [3]
 
 
-def test_batch_leaves_when_no_call_is_in_flight():
+def test_batch_leaves_without_a_call_in_flight():
     sends = Sends()
     sends.begin(entry())
     sends.poll(0)
@@ -137,7 +137,7 @@ def test_abandoned_entries_block_until_call_ends():
     assert sends.poll(3) == [1]
 
 
-def test_entry_given_up_in_a_pause_makes_way():
+def test_entry_cancelled_in_a_pause_makes_way():
     sends = Sends(strict_order=True)
     first = sends.begin(entry("a"))
     sends.poll(0)
@@ -163,7 +163,7 @@ def test_call_is_over_with_its_last_send():
     assert (call.is_over, aborted) == (True, [True])
 
 
-def test_pause_is_at_most_half_of_the_time_left():
+def test_pause_is_at_most_half_the_rest():
     sends = Sends()
     send = sends.begin(entry(), timeout=0.04)
     sends.poll(0)
@@ -174,7 +174,7 @@ def test_pause_is_at_most_half_of_the_time_left():
     assert "throttled" in str(send.errors[0])
 
 
-def test_entries_of_a_failed_call_share_the_next():
+def test_entries_of_failed_calls_share_the_next():
     shares = iter([0.2, 0.9, 0.4])
     sends = Sends()
     sends.engine = Engine(False, lambda: next(shares))
@@ -207,7 +207,7 @@ def test_entries_are_not_made_after_the_limit():
     assert "the queue has not answered" in in_flight and "it waited behind others and was in no call" in waiting
 
 
-def test_confirmed_messages_have_no_error_after_the_limit():
+def test_confirmed_messages_have_no_error_at_limit():
     sends = Sends()
     send = new_send(((number // 3, entry()) for number in range(900)), [*range(300)], 1, 0, lambda: None)
     sends.engine.begin(send, 0)

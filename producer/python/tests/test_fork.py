@@ -44,7 +44,7 @@ def result_in_child(function):
     return None
 
 
-def test_child_sends_during_a_send_of_the_parent():
+def test_child_sends_during_its_parents_send():
     queue = HeldQueue()
     producer = Producer(URL, client=queue, _clock=VirtualThreads())
     send = in_thread(lambda: producer.send(message()))

@@ -47,7 +47,7 @@ def test_interrupted_start_of_a_thread_frees_calls(begins):
     assert len(queue.calls) == 4 if begins else 3
 
 
-def test_thread_that_begins_late_makes_no_call():
+def test_thread_begun_after_an_interrupt_is_idle():
     """It has started, but its call was given up before."""
     queue, clock = MemoryQueue(), VirtualThreads()
     late = []
@@ -64,7 +64,7 @@ def test_thread_that_begins_late_makes_no_call():
     assert queue.calls == [] and producer.close()
 
 
-def test_thread_that_begins_after_the_limit_makes_no_call():
+def test_thread_begun_after_the_limit_is_idle():
     queue, clock = MemoryQueue(), VirtualClock()
     late = []
     clock.start = late.append
@@ -164,7 +164,7 @@ class Threadless(VirtualClock):
         raise RuntimeError("can't start new thread")
 
 
-def test_sends_without_threads_are_made_one_by_one():
+def test_sends_without_threads_leave_in_turn():
     queue, clock = MemoryQueue(), Threadless()
     producer = Producer(URL, client=queue, _clock=clock)
     producer.send_all(messages(5000))
@@ -246,7 +246,7 @@ def test_send_without_threads_ends_after_its_limit():
     assert len(raised.value.unsent) == 170 and producer.close()
 
 
-def test_threads_without_calls_of_their_own_take_turns():
+def test_threads_without_call_threads_take_turns():
     class Real(Clock):
         def start(self, function):
             raise RuntimeError("can't start new thread")

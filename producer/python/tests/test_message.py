@@ -58,7 +58,7 @@ def test_durations_without_unit_are_refused(time):
     refused("duration", Message.user("acme", "anna").keep, time)
 
 
-def test_expiry_is_a_time_with_a_time_zone():
+def test_expiry_has_a_time_zone():
     cest = timezone(timedelta(hours=2))
     for time in [datetime(2026, 11, 27, 15, tzinfo=timezone.utc), datetime(2026, 11, 27, 17, 0, 0, 999, cest)]:
         assert body_of(connection().expires_at(time).payload(1))["expires_at"] == 1795791600000
@@ -233,7 +233,7 @@ def test_seq_increases_in_all_threads():
     assert len(set(seqs)) == 2000
 
 
-def test_seq_increases_although_the_clock_is_set_back(monkeypatch):
+def test_seq_increases_when_the_clock_goes_back(monkeypatch):
     first = body_of(connection().request("r").payload(1))["request"]["seq"]
     monkeypatch.setattr("time.time_ns", lambda: 1)
     assert body_of(connection().request("r").payload(1))["request"]["seq"] == first + 1

@@ -225,7 +225,7 @@ def test_wrong_arguments_say_the_remedy():
         producer.progress(Message.connection("c").request("r").payload(1))
 
 
-def test_fifo_queue_refuses_only_the_message_of_a_tenant():
+def test_fifo_queue_refuses_only_tenants():
     queue = MemoryQueue()
     user = Message.user("acme", "anna").id("m2").payload(1)
     error = failure(

@@ -52,7 +52,7 @@ def test_block_sends_its_last_update():
     assert contents(queue) == [("progress", 1), ("progress", 2)]
 
 
-def test_failed_block_leaves_its_update_to_the_end():
+def test_failed_block_keeps_its_update():
     queue, clock = MemoryQueue(), VirtualClock()
     with pytest.raises(ZeroDivisionError), begin(queue, clock) as progress:
         progress.update(1)
