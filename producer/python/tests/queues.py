@@ -1,9 +1,9 @@
 """Scripted queues: one on loopback, which speaks the protocol of SQS, and one in memory.
 
 A script answers the n-th call, from 0: each entry by one of `taken`, `throttled`, `refused`, `unmentioned` (those without
-one are taken); `{"error": code}` for the whole call; `lost`, without an answer, although the entries are on the queue, or
-`dropped`, the same with nothing on the queue; `reset`, the connection is broken off, and `reset_after`, when the entries
-are on the queue.
+one are taken); `{"error": code}` for the whole call, perhaps with a `message`; `lost`, without an answer, although the
+entries are on the queue, or `dropped`, the same with nothing on the queue; `reset`, the connection is broken off, and
+`reset_after`, when the entries are on the queue.
 """
 
 import json
@@ -125,7 +125,7 @@ class Endpoint:
             request.close_connection = True
             request.connection.shutdown(socket.SHUT_RDWR)
         elif isinstance(answer, dict):
-            self.refuse(request, answer["error"])
+            self.refuse(request, answer["error"], answer.get("message", "scripted"))
         else:
             self.take(request, entries, results_of(answer, len(entries)))
 
@@ -141,9 +141,9 @@ class Endpoint:
                 failed.append({"Id": entry["Id"], **FAILURES[result]})
         self.answer(request, 200, {"Successful": successful, "Failed": failed})
 
-    def refuse(self, request, code):
+    def refuse(self, request, code, message):
         status = 500 if code.startswith("Internal") else 400
-        body = {"__type": "com.amazonaws.sqs#Modeled", "message": "scripted"}
+        body = {"__type": "com.amazonaws.sqs#Modeled", "message": message}
         self.answer(request, status, body, {"x-amzn-query-error": f"{code};Sender"})
 
     def answer(self, request, status, body, headers=()):

@@ -2,6 +2,7 @@ import json
 import pickle
 import threading
 from datetime import date, datetime, timedelta, timezone
+from decimal import Decimal
 
 import pytest
 
@@ -57,7 +58,7 @@ def test_durations_without_unit_are_refused(time):
     refused("duration", Message.user("acme", "anna").keep, time)
 
 
-def test_expiry_is_a_time_with_a_time_zone():
+def test_expiry_has_a_time_zone():
     cest = timezone(timedelta(hours=2))
     for time in [datetime(2026, 11, 27, 15, tzinfo=timezone.utc), datetime(2026, 11, 27, 17, 0, 0, 999, cest)]:
         assert body_of(connection().expires_at(time).payload(1))["expires_at"] == 1795791600000
@@ -104,10 +105,32 @@ def deep():
     return value
 
 
+class Broken(dict):
+    def items(self):
+        raise KeyError("s3cret")
+
+
 @pytest.mark.parametrize("value", [{1, 2}, b"x", float("nan"), float("inf"), circular(), {(1, 2): 3}, object()])
 def test_values_without_json_are_refused(value):
     for function in [connection().payload, connection().response, connection().complete]:
-        assert refused("payload_not_json", function, value) == "the payload cannot be written as JSON"
+        assert refused("payload_not_json", function, value).startswith("the payload cannot be written as JSON: ")
+
+
+@pytest.mark.parametrize(
+    "value, problem",
+    [
+        (Decimal("1.5"), "it holds a Decimal: convert it to int, float, str, list or dict"),
+        ({"a": [{1}]}, "it holds a set: convert it to int, float, str, list or dict"),
+        ({(1, 2): 3}, "the keys of a dict must be text"),
+        (float("nan"), "it holds itself, or a float that is NaN or infinite"),
+        (circular(), "it holds itself, or a float that is NaN or infinite"),
+        (deep(), "it is nested too deeply"),
+        (Broken(a=1), "a value in it raised KeyError"),
+    ],
+)
+def test_error_names_the_problem_of_a_value(value, problem):
+    text = refused("payload_not_json", connection().payload, value)
+    assert text == f"the payload cannot be written as JSON: {problem}"
 
 
 def test_deep_values_are_refused():
@@ -142,7 +165,31 @@ def test_percent_error_says_the_remedy():
     text = "percent must be between 0 and 100, got 33.3: round it, or use percent_of"
     assert refused("percent", connection().progress, 33.3) == text
     assert "s3cret" not in refused("percent", connection().progress, "s3cret")
-    assert [percent_of(0, -1), percent_of(-1, 3), percent_of(1.5, 3)] == [100, 0, 33]
+
+
+@pytest.mark.parametrize(
+    "done, total, percent",
+    [
+        *[(0, -1, 100), (-5, -1, 100), (-1, 3, 0), (-0.5, 1, 0), (1.5, 3, 50), (0.99, 1.0, 99), (0.29, 1, 29)],
+        *[(1e-320, 1e-319, 10), (1e308, 1.7e308, 58), (10**400 - 1, 10**400, 99), (2.9e-7, 1e-5, 2)],
+    ],
+)
+def test_percentage_is_exact(done, total, percent):
+    assert percent_of(done, total) == percent
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), "1", None, True, Decimal(1)])
+def test_percentage_of_other_values_is_refused(value):
+    assert "percent_of takes" in refused("percent", percent_of, value, 3)
+    assert "percent_of takes" in refused("percent", percent_of, 3, value)
+
+
+def test_wrong_types_are_refused_at_once():
+    with pytest.raises(TypeError, match=r"begins with its audience, such as Message.connection\(id\)"):
+        Message("x")
+    with pytest.raises(TypeError, match="`supersedable` must be True or False, got type str"):
+        connection().supersedable("false")
+    assert refused("text", connection().trace, 5) == "`header` must be text, got type int"
 
 
 def test_trace_header_of_lambda_is_the_default(monkeypatch):
@@ -186,7 +233,7 @@ def test_seq_increases_in_all_threads():
     assert len(set(seqs)) == 2000
 
 
-def test_seq_increases_although_the_clock_is_set_back(monkeypatch):
+def test_seq_increases_when_the_clock_goes_back(monkeypatch):
     first = body_of(connection().request("r").payload(1))["request"]["seq"]
     monkeypatch.setattr("time.time_ns", lambda: 1)
     assert body_of(connection().request("r").payload(1))["request"]["seq"] == first + 1

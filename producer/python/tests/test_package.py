@@ -1,6 +1,7 @@
 """The package: its dependency, its types, and the files that are published."""
 
 import ast
+import re
 import subprocess
 import sys
 import tarfile
@@ -49,10 +50,22 @@ def test_wheel_has_its_modules_and_types_only(built):
         [metadata] = [archive.read(name).decode() for name in names if name.endswith("/METADATA")]
     assert "py.typed" in MODULES
     modules = [f"streamer_producer/{name}" for name in MODULES]
-    information = [f"streamer_producer-0.1.0.dist-info/{name}" for name in ("METADATA", "RECORD", "WHEEL")]
+    information = [
+        f"streamer_producer-0.1.0.dist-info/{name}" for name in ("METADATA", "RECORD", "WHEEL", "licenses/LICENSE")
+    ]
     assert sorted(names) == sorted(modules + information)
     required = [line for line in metadata.splitlines() if line.startswith("Requires-")]
     assert required == ["Requires-Python: >=3.10", "Requires-Dist: boto3>=1.34"]
+
+
+def test_license_is_that_of_the_repository():
+    assert (FOLDER / "LICENSE").read_bytes() == (FOLDER.parents[1] / "LICENSE").read_bytes()
+
+
+def test_readme_has_no_links_outside_the_package():
+    """They would lead nowhere on PyPI."""
+    links = re.findall(r"\]\(([^)]*)\)", (FOLDER / "README.md").read_text())
+    assert [link for link in links if "://" not in link and not link.startswith("#")] == []
 
 
 def test_source_archive_has_its_modules_and_readme(built):
@@ -60,4 +73,4 @@ def test_source_archive_has_its_modules_and_readme(built):
     with tarfile.open(archive) as files:
         names = [name.partition("/")[2] for name in files.getnames()]
     modules = [f"src/streamer_producer/{name}" for name in MODULES]
-    assert sorted(names) == sorted([*modules, "PKG-INFO", "README.md", "pyproject.toml"])
+    assert sorted(names) == sorted([*modules, "LICENSE", "PKG-INFO", "README.md", "pyproject.toml"])

@@ -5,13 +5,14 @@ import os
 import subprocess
 import sys
 import threading
-import time
 import traceback
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import ClientError
 from clocks import VirtualClock, in_thread, until
 from queues import Endpoint, MemoryQueue
+from threads import HeldQueue, SharedClock, VirtualThreads
 
 from streamer_producer import Message, Producer, SendAllError, SendError
 
@@ -36,32 +37,10 @@ def failure(function):
     return raised.value
 
 
-class HeldQueue(MemoryQueue):
-    """A queue that answers when the test says so."""
-
-    def __init__(self, script=lambda call, entries: "taken"):
-        super().__init__(script)
-        self.gate = threading.Semaphore(0)
-        self.arrived = []
-        self.in_flight = 0
-        self.most_in_flight = 0
-        self.lock = threading.Lock()
-
-    def send_message_batch(self, *, QueueUrl, Entries):
-        with self.lock:
-            self.arrived.append(len(Entries))
-            self.in_flight += 1
-            self.most_in_flight = max(self.in_flight, self.most_in_flight)
-        assert self.gate.acquire(timeout=30)
-        with self.lock:
-            self.in_flight -= 1
-            return super().send_message_batch(QueueUrl=QueueUrl, Entries=Entries)
-
-
 def test_threads_share_calls():
     queue = HeldQueue()
     clock = VirtualThreads()
-    producer = Producer(URL, client=queue, clock=clock)
+    producer = Producer(URL, client=queue, _clock=clock)
     sends = [in_thread(lambda: producer.send(message(0)))]
     until(lambda: queue.arrived == [1])
     sends += [in_thread(lambda number=number: producer.send(message(number))) for number in range(1, 25)]
@@ -71,25 +50,15 @@ def test_threads_share_calls():
     assert sorted(sizes(queue)) == [1, 4, 10, 10]
 
 
-class VirtualThreads(VirtualClock):
-    """Virtual time that stands still, for several threads, with real calls."""
-
-    def start(self, function):
-        threading.Thread(target=function, daemon=True).start()
-
-    def wait(self, event, seconds):
-        assert event.wait(30)
-
-
 def test_lone_message_leaves_at_once():
     clock, queue = VirtualClock(), MemoryQueue()
-    Producer(URL, client=queue, clock=clock).send(message(1))
+    Producer(URL, client=queue, _clock=clock).send(message(1))
     assert (sizes(queue), clock.now()) == ([1], 0)
 
 
 def test_eight_calls_are_in_flight_at_once():
     queue = HeldQueue()
-    producer = Producer(URL, client=queue, clock=VirtualThreads())
+    producer = Producer(URL, client=queue, _clock=VirtualThreads())
     send = in_thread(lambda: producer.send_all(messages(200)))
     until(lambda: len(queue.arrived) == 8)
     queue.gate.release(20)
@@ -101,7 +70,7 @@ def test_call_without_answer_keeps_its_place():
     """A thread that boto3 holds is not replaced: at most 8 calls exist, whatever the client's own time limits are."""
     queue, clock = HeldQueue(), VirtualClock()
     clock.start = VirtualThreads.start.__get__(clock)
-    error = failure(lambda: Producer(URL, client=queue, clock=clock).send_all(messages(200), timeout=60))
+    error = failure(lambda: Producer(URL, client=queue, _clock=clock).send_all(messages(200), timeout=60))
     assert len(error.unsent) == 200
     until(lambda: len(queue.arrived) == 8)
     queue.gate.release(8)
@@ -109,30 +78,21 @@ def test_call_without_answer_keeps_its_place():
 
 def test_message_without_answer_is_sent_again():
     """After 5 s, in another call. The late answer to the first has no effect."""
-    queue, clock = HeldQueue(), VirtualClock()
-    clock.start = VirtualThreads.start.__get__(clock)
-    clock.at(
-        7, lambda: (until(lambda: len(queue.arrived) == 2), queue.gate.release(2), until(lambda: len(queue.calls) == 2))
-    )
-    Producer(URL, client=queue, clock=PatientClock(clock), random=lambda: 0).send(message(1), timeout=9)
-    assert sizes(queue) == [1, 1]
-
-
-class PatientClock:
-    """Gives threads the time to end before virtual time passes."""
-
-    def __init__(self, clock):
-        self.clock, self.now, self.start = clock, clock.now, clock.start
-
-    def wait(self, event, seconds):
-        if not event.wait(0.05):
-            self.clock.wait(event, seconds)
+    queue, clock = HeldQueue(), SharedClock()
+    producer = Producer(URL, client=queue, _clock=clock, _random=lambda: 0)
+    send = in_thread(lambda: producer.send(message(1), timeout=9))
+    clock.pass_to(5.02, lambda: queue.arrived == [1, 1])
+    assert clock.time == pytest.approx(5.02)
+    queue.gate.release(2)
+    assert send() == ("result", None)
+    until(lambda: sizes(queue) == [1, 1])
+    assert producer.close()
 
 
 def test_send_ends_at_its_time_limit():
     queue, clock = HeldQueue(), VirtualClock()
     clock.start = VirtualThreads.start.__get__(clock)
-    producer = Producer(URL, client=queue, clock=clock, random=lambda: 0)
+    producer = Producer(URL, client=queue, _clock=clock, _random=lambda: 0)
     error = failure(lambda: producer.send(message(1), timeout=7))
     cause = "the queue did not answer within 5 s"
     text = f"the queue did not confirm the message within 7 s: {cause}; send it again with the same id"
@@ -144,23 +104,24 @@ def test_send_ends_at_its_time_limit():
 
 def test_time_limits_hold_for_every_thread():
     """One thread watches the time for all, and hands the watch over when its own send ends."""
-    queue = HeldQueue()
-    producer = Producer(URL, client=queue)
-    began = time.monotonic()
-    sends = []
-    for number, timeout in enumerate([60, 0.1, 0.2]):
-        sends.append(in_thread(lambda number=number, timeout=timeout: producer.send(message(number), timeout=timeout)))
-        until(lambda number=number: len(producer._waiters) == number + 1)
-    errors = [send()[1] for send in sends[1:]]
-    assert [error.kind for error in errors] == ["timed_out"] * 2 and time.monotonic() - began < 4
-    queue.gate.release(9)
-    assert sends[0]() == ("result", None)
-    until(lambda: producer._engine.is_idle)
-    queue.gate = threading.Semaphore(0)
-    first, second = [
-        in_thread(lambda timeout=timeout: producer.send(message(9), timeout=timeout)) for timeout in (0.1, 0.3)
-    ]
-    assert [first()[1].kind, second()[1].kind] == ["timed_out"] * 2 and time.monotonic() - began < 8
+    queue, clock = HeldQueue(), SharedClock()
+    producer = Producer(URL, client=queue, _clock=clock)
+    ended = []
+
+    def send(number, timeout):
+        kind = "sent"
+        try:
+            producer.send(message(number), timeout=timeout)
+        except SendError as error:
+            kind = error.kind
+        ended.append((number, kind, clock.time))
+
+    for number, timeout in enumerate([3, 1, 2, 4]):
+        in_thread(lambda number=number, timeout=timeout: send(number, timeout))
+        until(lambda number=number: len(producer._threads._waiters) == number + 1)
+    for end in range(1, 5):
+        clock.pass_to(end, lambda end=end: len(ended) == end)
+    assert ended == [(1, "timed_out", 1), (2, "timed_out", 2), (0, "timed_out", 3), (3, "timed_out", 4)]
     queue.gate.release(9)
 
 
@@ -171,8 +132,6 @@ def test_nothing_begins_after_the_time_limit():
 
     class Queue:
         def send_message_batch(self, *, QueueUrl, Entries):
-            from botocore.exceptions import ClientError
-
             calls.append(len(Entries))
             assert release.wait(30)
             raise ClientError({"Error": {"Code": "InvalidMessageContents"}}, "SendMessageBatch")
@@ -183,7 +142,7 @@ def test_nothing_begins_after_the_time_limit():
         threading.Thread(target=lambda: (function(), ended.set()), daemon=True).start()
 
     clock.start = start
-    producer = Producer(URL, client=Queue(), clock=clock)
+    producer = Producer(URL, client=Queue(), _clock=clock)
     error = failure(lambda: producer.send_all(messages(3), timeout=3))
     assert {unsent.error.kind for unsent in error.unsent} == {"timed_out"}
     release.set()
@@ -201,7 +160,7 @@ def test_no_thread_remains_after_a_send():
 
 def test_interrupted_send_is_given_up():
     queue, clock = HeldQueue(), VirtualThreads()
-    producer = Producer(f"{URL}.fifo", client=queue, clock=clock)
+    producer = Producer(f"{URL}.fifo", client=queue, _clock=clock)
     waits = []
 
     def interrupt(event, seconds):
@@ -221,7 +180,7 @@ def test_interrupted_send_is_given_up():
 def test_message_that_was_given_up_makes_way():
     clock = VirtualClock()
     queue = MemoryQueue(lambda _, entries: ["throttled" if '"m0"' in entries[0]["MessageBody"] else "taken"])
-    producer = Producer(f"{URL}.fifo", client=queue, clock=clock, random=lambda: 0.999)
+    producer = Producer(f"{URL}.fifo", client=queue, _clock=clock, _random=lambda: 0.999)
     error = failure(lambda: producer.send_all([message(0)], timeout=0.25))
     assert "within 0.25 s: RequestThrottled: scripted; send it again" in str(error)
     producer.send(message(1))
@@ -230,20 +189,22 @@ def test_message_that_was_given_up_makes_way():
 
 def test_closing_waits_for_sends_in_progress():
     queue, clock = HeldQueue(), VirtualThreads()
-    producer = Producer(URL, client=queue, clock=clock)
+    producer = Producer(URL, client=queue, _clock=clock)
     send = in_thread(lambda: producer.send(message(1)))
     until(lambda: queue.arrived == [1])
-    closed = threading.Event()
-    close = in_thread(lambda: (producer.close(), closed.set())[0])
-    until(lambda: producer._is_closed)
+    closed = []
+    closes = [in_thread(lambda: closed.append(producer.close())) for _ in range(3)]
+    # The sender is the fourth.
+    until(lambda: clock.waiting == 4)
     error = failure(lambda: producer.send_all(messages(2)))
     text = "2 of 2 messages are not on the queue; the first: m0: the producer is closed: send through another one"
     assert (str(error), error.total) == (text, 2)
     assert [(unsent.index, unsent.id) for unsent in error.unsent] == [(0, "m0"), (1, "m1")]
     assert error.unsent[0].error.is_queue_fault
-    assert not closed.wait(0.05)
+    assert closed == []
     queue.gate.release()
-    assert (send(), close()) == (("result", None), ("result", None))
+    assert send() == ("result", None)
+    assert [close() for close in closes] == [("result", None)] * 3 and closed == [True] * 3
 
 
 def test_wrong_arguments_say_the_remedy():
@@ -252,12 +213,19 @@ def test_wrong_arguments_say_the_remedy():
     producer = Producer(URL, client=MemoryQueue())
     with pytest.raises(TypeError, match="end the builder with its content"):
         producer.send(Message.connection("c"))
-    for timeout in ["2 s", -1, float("nan"), True]:
-        with pytest.raises(TypeError, match="`timeout` is a number of seconds"):
+    for timeout in ["2 s", True, [2]]:
+        with pytest.raises(TypeError, match="`timeout` is a number of seconds, such as 2.5, got type"):
             producer.send(message(1), timeout=timeout)
+    for timeout, text in [(-1, "at least 0 seconds, got -1"), (float("nan"), "got nan"), (10**400, "at most 31536000")]:
+        with pytest.raises(ValueError, match=text):
+            producer.send(message(1), timeout=timeout)
+        with pytest.raises(ValueError, match=text):
+            producer.progress(Message.connection("c").request("r"), min_interval=timeout)
+    with pytest.raises(TypeError, match="got a Message, which has its content already"):
+        producer.progress(Message.connection("c").request("r").payload(1))
 
 
-def test_fifo_queue_refuses_only_the_message_of_a_tenant():
+def test_fifo_queue_refuses_only_tenants():
     queue = MemoryQueue()
     user = Message.user("acme", "anna").id("m2").payload(1)
     error = failure(
@@ -269,49 +237,13 @@ def test_fifo_queue_refuses_only_the_message_of_a_tenant():
     assert sorted(json.loads(body)["id"] for body in queue.bodies) == ["m0", "m2"]
 
 
-@pytest.fixture
-def environment(monkeypatch):
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("HOME", "/nonexistent")
-    return monkeypatch.setenv
-
-
-def test_default_client_leaves_retries_to_the_producer(environment):
-    with Endpoint(lambda call, _: {"error": "InternalError"} if call < 3 else "taken") as queue:
-        environment("AWS_ENDPOINT_URL_SQS", queue.base)
-        environment("AWS_REGION", "eu-central-1")
-        environment("AWS_DEFAULT_REGION", "eu-central-1")
-        environment("AWS_ACCESS_KEY_ID", "test")
-        environment("AWS_SECRET_ACCESS_KEY", "test")
-        environment("AWS_MAX_ATTEMPTS", "5")
-        pauses = []
-        producer = Producer(queue.url, random=lambda: pauses.append(1) or 0)
-        producer.send(message(1))
-    # One pause for each call that failed: the client itself made no retry.
-    assert (len(queue.calls), len(pauses)) == (4, 3)
-
-
-def test_missing_region_is_reported_at_once(environment):
-    error = failure(lambda: Producer("https://sqs.example.com/outbound"))
-    text = "the queue cannot be called: You must specify a region; set the client's credentials, Region and endpoint"
-    assert (error.kind, error.is_queue_fault, str(error)) == ("not_configured", True, text)
-
-
-def test_missing_credentials_are_not_retried(environment):
-    environment("AWS_DEFAULT_REGION", "eu-central-1")
-    error = failure(lambda: Producer("http://127.0.0.1:9/outbound").send(message(1)))
-    text = "the queue cannot be called: there are no credentials; set the client's credentials, Region and endpoint"
-    assert (error.kind, error.is_queue_fault, str(error)) == ("not_configured", True, text)
-
-
 def test_errors_hide_payloads_and_secrets():
     for answer in ["reset", {"error": "AccessDenied"}, ["refused"], ["throttled"], "dropped"]:
         with Endpoint(lambda _call, _entries, answer=answer: answer) as queue:
             producer = Producer(queue.url, client=queue.client(read_timeout=0.1), timeout=0.3)
             error = failure(lambda producer=producer: producer.send(message(1)))
         shown = "".join(traceback.format_exception(error)) + repr(error) + repr(vars(error))
+        assert error.__cause__ is None or isinstance(error.__cause__, ClientError)
         assert not [secret for secret in ("s3cret", "Signature", "Credential") if secret in shown], shown
 
 

@@ -6,7 +6,8 @@ import json
 import pytest
 from clocks import VirtualClock, in_thread, run, until
 from queues import Asynchronous, MemoryQueue
-from test_producer import HeldQueue, VirtualThreads
+from test_async import SilentQueue
+from threads import HeldQueue, VirtualThreads
 
 from streamer_producer import AsyncProducer, Message, Producer, ProgressError, SendError
 
@@ -19,7 +20,7 @@ def contents(queue):
 
 
 def begin(queue, clock):
-    return Producer(URL, client=queue, clock=clock).progress(Message.connection("c").request("r"))
+    return Producer(URL, client=queue, _clock=clock).progress(Message.connection("c").request("r"))
 
 
 def test_request_has_one_end():
@@ -51,14 +52,33 @@ def test_block_sends_its_last_update():
     assert contents(queue) == [("progress", 1), ("progress", 2)]
 
 
-def test_error_of_the_block_is_not_hidden():
-    queue = MemoryQueue(lambda call, entries: ["throttled" if call else "taken"])
-    with pytest.raises(ZeroDivisionError), begin(queue, VirtualClock()) as progress:
+def test_failed_block_keeps_its_update():
+    queue, clock = MemoryQueue(), VirtualClock()
+    with pytest.raises(ZeroDivisionError), begin(queue, clock) as progress:
         progress.update(1)
         progress.update(2)
         print(1 / 0)
+    assert contents(queue) == [("progress", 1)]
+    progress.fail("internal", "no report")
+    assert contents(queue) == [("progress", 1), ("progress", 2), ("error", None)]
+
+    async def play():
+        producer = AsyncProducer(URL, Asynchronous(queue))
+        async with producer.progress(Message.connection("c").request("r")) as progress:
+            await progress.update(3)
+            await progress.update(4)
+            print(1 / 0)
+
+    with pytest.raises(ZeroDivisionError):
+        run(play)
+    assert contents(queue)[3:] == [("progress", 3)]
+
+
+def test_block_reports_an_update_that_failed():
+    queue = MemoryQueue(lambda call, entries: ["throttled" if call else "taken"])
     with pytest.raises(SendError), begin(queue, VirtualClock()) as progress:
         progress.update(1)
+        progress.update(2)
 
 
 def test_update_does_not_wait_for_another_thread():
@@ -80,7 +100,7 @@ def is_end(entries):
     return '"complete"' in entries[0]["MessageBody"]
 
 
-def test_update_that_fails_uses_half_the_time_of_the_end():
+def test_failed_update_uses_half_the_time():
     queue, clock = MemoryQueue(lambda _, entries: ["taken" if is_end(entries) else "throttled"]), VirtualClock()
     progress = begin(queue, clock)
     with pytest.raises(SendError):
@@ -89,6 +109,61 @@ def test_update_that_fails_uses_half_the_time_of_the_end():
     progress.complete("done")
     assert clock.now() == pytest.approx(15, abs=0.04)
     assert contents(queue) == [("complete", "done")]
+
+
+def test_failed_end_keeps_its_time_limit():
+    queue, clock = MemoryQueue(lambda _, entries: ["throttled"]), VirtualClock()
+    progress = begin(queue, clock)
+    for end in [10, 20]:
+        with pytest.raises(SendError):
+            progress.update(1) if end == 10 else progress.complete("done")
+        assert clock.now() == pytest.approx(end, abs=0.04)
+
+
+@pytest.mark.parametrize("call", ["update", "complete"])
+def test_wait_for_another_thread_has_a_limit(call):
+    queue, clock = MemoryQueue(lambda _, entries: ["throttled"]), VirtualClock()
+    waits = []
+
+    def acquire(lock, seconds):
+        """The other thread sends for 4 s, and then, for longer than the limit."""
+        waits.append(seconds)
+        clock.time += 4 if len(waits) == 1 else seconds
+        return len(waits) == 1 and lock.acquire()
+
+    clock.acquire = acquire
+    progress = begin(queue, clock)
+    with pytest.raises(SendError):
+        progress.update(1) if call == "update" else progress.complete(1)
+    assert clock.now() == pytest.approx(10, abs=0.04)
+    calls = len(queue.calls)
+    with pytest.raises(SendError) as raised:
+        progress.update(2) if call == "update" else progress.complete(1)
+    cause = "because another thread was sending the progress of this request"
+    assert str(raised.value) == f"nothing was sent within 10 s, {cause}: call it again"
+    assert (raised.value.kind, waits, len(queue.calls)) == ("timed_out", [10, 10], calls)
+
+
+def test_wait_for_another_task_has_a_limit():
+    async def play():
+        loop, ended = asyncio.get_running_loop(), []
+        progress = AsyncProducer(URL, SilentQueue()).progress(Message.connection("c").request("r"), timeout=5)
+
+        async def call(delay, function):
+            await asyncio.sleep(delay)
+            with pytest.raises(SendError) as raised:
+                await function()
+            ended.append((loop.time(), str(raised.value)[:40]))
+
+        calls = [(0, lambda: progress.update(1)), (1, lambda: progress.complete(1)), (1, progress.flush)]
+        await asyncio.gather(*(call(delay, function) for delay, function in calls))
+        return ended
+
+    times = run(play)
+    assert [time for time, _ in times] == [5, 6, 6]
+    # The second had the turn for 1 s, and the third not at all.
+    texts = [text for _, text in times]
+    assert sorted(texts)[0].startswith("nothing was sent within 5 s") and "did not confirm" in sorted(texts)[1]
 
 
 def test_overlapping_calls_are_made_in_order():

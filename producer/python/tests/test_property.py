@@ -1,4 +1,4 @@
-"""Many sends to a queue that fails entries and calls, loses answers and throttles, through the real client of boto3.
+"""Many sends through boto3 and aiobotocore to a queue that fails entries and calls, loses answers and throttles.
 
 Each message that was accepted is on the queue, each other one has an error that says so, and no limit is exceeded.
 """
@@ -10,12 +10,15 @@ import threading
 import time
 from dataclasses import dataclass, field
 
+from aiobotocore.config import AioConfig
+from aiobotocore.session import get_session
 from clocks import FastClock, FastLoop, run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from queues import Endpoint
 
 from streamer_producer import AsyncProducer, Message, Producer, SendAllError, SendError
+from streamer_producer._failures import CALL_TIMEOUT
 
 #: Virtual seconds that pass in a second.
 FACTOR = FastLoop.factor
@@ -81,6 +84,7 @@ class Made:
     size: int
     in_flight: int
     confirmed: set = field(default_factory=set)
+    began: float = field(default_factory=time.monotonic)
 
 
 class Recorder:
@@ -90,6 +94,9 @@ class Recorder:
         self.client = client
         self.made = []
         self.in_flight = 0
+        #: The messages that an answer in time has confirmed.
+        self.confirmed = set()
+        self.sent_again = set()
         self.lock = threading.Lock()
 
     def begin(self, entries):
@@ -97,7 +104,16 @@ class Recorder:
             self.in_flight += 1
             size = sum(len(entry["MessageBody"].encode()) for entry in entries)
             self.made.append(Made([number_of(entry) for entry in entries], size, self.in_flight))
+            self.sent_again |= self.confirmed.intersection(self.made[-1].numbers)
             return self.made[-1]
+
+    def confirm(self, made, output):
+        made.confirmed = {made.numbers[int(entry["Id"])] for entry in output.get("Successful", ())}
+        # An answer that comes later than the producer waits for it has no effect.
+        if time.monotonic() - made.began < CALL_TIMEOUT / FACTOR / 2:
+            with self.lock:
+                self.confirmed |= made.confirmed
+        return output
 
     def end(self):
         with self.lock:
@@ -106,9 +122,7 @@ class Recorder:
     def send_message_batch(self, *, QueueUrl, Entries):
         made = self.begin(Entries)
         try:
-            output = self.client.send_message_batch(QueueUrl=QueueUrl, Entries=Entries)
-            made.confirmed = {made.numbers[int(entry["Id"])] for entry in output.get("Successful", ())}
-            return output
+            return self.confirm(made, self.client.send_message_batch(QueueUrl=QueueUrl, Entries=Entries))
         finally:
             self.end()
 
@@ -117,9 +131,7 @@ class AsyncRecorder(Recorder):
     async def send_message_batch(self, *, QueueUrl, Entries):
         made = self.begin(Entries)
         try:
-            output = await asyncio.to_thread(self.client.send_message_batch, QueueUrl=QueueUrl, Entries=Entries)
-            made.confirmed = {made.numbers[int(entry["Id"])] for entry in output.get("Successful", ())}
-            return output
+            return self.confirm(made, await self.client.send_message_batch(QueueUrl=QueueUrl, Entries=Entries))
         finally:
             self.end()
 
@@ -131,7 +143,7 @@ def url_of(scenario, queue):
 def play(scenario, queue, client):
     """Makes the sends in threads, and returns the error of each, or nothing."""
     clock = FastClock(FACTOR)
-    producer = Producer(url_of(scenario, queue), client=client, clock=clock)
+    producer = Producer(url_of(scenario, queue), client=client, _clock=clock)
     errors = [None] * len(scenario.sends)
     threads = []
 
@@ -143,11 +155,11 @@ def play(scenario, queue, client):
 
     for number, planned in enumerate(scenario.sends):
         clock.wait(threading.Event(), planned.after)
-        before = producer._engine._buffer._next_id
+        before = producer._threads._engine._buffer._next_id
         threads.append(threading.Thread(target=send, args=(number, planned)))
         threads[-1].start()
         # The next one is behind it.
-        while producer._engine._buffer._next_id == before:
+        while producer._threads._engine._buffer._next_id == before:
             time.sleep(0.0001)
     for thread in threads:
         thread.join()
@@ -177,7 +189,9 @@ async def play_asynchronously(scenario, queue, client):
     return errors
 
 
-def check(scenario, errors, queue, made):
+def check(scenario, errors, queue, client):
+    made = client.made
+    assert not client.sent_again, f"{client.sent_again} were sent again after they were confirmed"
     taken = {number_of(entry) for entry in queue.taken}
     for number, error in enumerate(errors):
         planned = scenario.sends[number]
@@ -230,20 +244,30 @@ examples = settings(
 
 @examples
 @given(scenarios)
-def test_each_message_is_accepted_or_its_error_says_so(scenario):
+def test_messages_are_accepted_or_refused(scenario):
     with Endpoint(answered(scenario)) as queue:
         client = Recorder(queue.client(read_timeout=6 / FACTOR))
         errors = play(scenario, queue, client)
-        check(scenario, errors, queue, client.made)
+        check(scenario, errors, queue, client)
 
 
 @examples
 @given(scenarios)
-def test_asynchronous_sends_are_accepted_or_say_so(scenario):
+def test_asynchronous_messages_are_accepted_or_refused(scenario):
+    """Through aiobotocore, whose calls are cancelled at the time limit."""
     with Endpoint(answered(scenario)) as queue:
-        client = AsyncRecorder(queue.client(read_timeout=6 / FACTOR))
-        errors = run(lambda: play_asynchronously(scenario, queue, client), FastLoop)
-        check(scenario, errors, queue, client.made)
+
+        async def play():
+            # Of virtual time.
+            options = {"retries": {"total_max_attempts": 1}, "read_timeout": 60, "connect_timeout": 60}
+            keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "eu-central-1"}
+            context = get_session().create_client("sqs", endpoint_url=queue.base, config=AioConfig(**options), **keys)
+            async with context as client:
+                recorder = AsyncRecorder(client)
+                return await play_asynchronously(scenario, queue, recorder), recorder
+
+        errors, client = run(play, FastLoop)
+        check(scenario, errors, queue, client)
 
 
 @examples

@@ -99,7 +99,7 @@ def test_message(vector, endpoint):
 class Faulty(MemoryQueue):
     """A queue in memory that also answers as the endpoint does: without an answer, or with an error for a whole call."""
 
-    def __init__(self, answers, clock=None):
+    def __init__(self, answers):
         self.answers = answers
         super().__init__(lambda call, _: answers[call] if call < len(answers) else "taken")
 
@@ -122,7 +122,7 @@ def send_all(kind, url, queue, messages, **options):
     results = ["sent"] * len(messages)
     try:
         if kind == "sync":
-            Producer(url, client=queue, clock=VirtualClock(), **options).send_all(messages)
+            Producer(url, client=queue, _clock=VirtualClock(), **options).send_all(messages)
         else:
             run(lambda: AsyncProducer(url, Asynchronous(queue), **options).send_all(messages))
     except SendAllError as error:
@@ -159,8 +159,9 @@ def test_send(vector, kind):
 
 @pytest.mark.parametrize("vector", [pytest.param(vector, id=vector["code"]) for vector in VECTORS["codes"]])
 def test_code_is_retried(vector):
-    with Endpoint(lambda call, _: "taken" if call else {"error": vector["code"]}) as queue:
-        producer = Producer(queue.url, client=queue.client(), random=lambda: 0)
+    answer = {"error": vector["code"], **({"message": vector["message"]} if "message" in vector else {})}
+    with Endpoint(lambda call, _: "taken" if call else answer) as queue:
+        producer = Producer(queue.url, client=queue.client(), _random=lambda: 0)
         if vector["retried"]:
             return producer.send(message({}, 0))
         with pytest.raises(SendError) as raised:
@@ -180,10 +181,10 @@ def test_pauses_are_within_the_vectors(kind):
 
     now = []
     queue = Queue(lambda call, _: (times.append(now[0]()), ["throttled"] if call < len(pauses) else ["taken"])[1])
-    options = {"timeout": 60, "random": lambda: 0.999}
+    options = {"timeout": 60, "_random": lambda: 0.999}
     if kind == "sync":
         now.append(clock.now)
-        Producer(URL, client=queue, clock=clock, **options).send(message({}, 0))
+        Producer(URL, client=queue, _clock=clock, **options).send(message({}, 0))
     else:
 
         async def send():
@@ -197,7 +198,7 @@ def test_pauses_are_within_the_vectors(kind):
     assert made == pytest.approx([pause * 0.999 for pause in pauses])
 
 
-def test_percentages_are_those_of_the_vectors():
+def test_percentages_equal_the_vectors():
     for vector in VECTORS["percent"]:
         assert percent_of(vector["done"], vector["total"]) == vector["percent"], vector
 
@@ -248,7 +249,7 @@ class Script:
 
     def play(self):
         clock = VirtualClock()
-        progress = Producer(URL, client=self.queue, clock=clock).progress(self.to(), **self.options())
+        progress = Producer(URL, client=self.queue, _clock=clock).progress(self.to(), **self.options())
         for place, step in enumerate(self.vector["steps"]):
             clock.time = max(clock.time, time_of(step, place))
             self.is_failing = step.get("queue") == "failing"

@@ -7,19 +7,25 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import boto3
+from botocore.config import Config
 
 from streamer_producer import (
     AsyncProducer,
+    Client,
     Message,
     MessageBuilder,
     MessageError,
     Producer,
+    ProducerError,
     SendAllError,
     SendError,
+    SendKind,
     percent_of,
 )
 
-producer = Producer("https://sqs.eu-central-1.amazonaws.com/123456789012/outbound", client=boto3.client("sqs"), timeout=5)
+config = Config(retries={"total_max_attempts": 1, "mode": "standard"}, connect_timeout=5, read_timeout=5)
+client: Client = boto3.client("sqs", config=config)
+producer = Producer("https://sqs.eu-central-1.amazonaws.com/123456789012/outbound", client=client, timeout=5)
 reply: MessageBuilder = Message.user("acme", "anna").request("r").keep(timedelta(days=7)).receipt()
 message: Message = reply.expires_at(datetime.now(timezone.utc)).response({"rows": 7})
 reply.expires_in(5)  # type: ignore[arg-type]
@@ -52,3 +58,13 @@ def send_all(messages: Iterable[Message]) -> list[str] | str | None:
     except MessageError as error:
         return str(error) if error.kind == "payload_too_large" else None
     return None
+
+
+def close() -> SendKind | None:
+    try:
+        producer.send(message)
+    except SendError as error:
+        return error.kind
+    except ProducerError:
+        return None
+    return None if producer.close(timeout=5) else "timed_out"

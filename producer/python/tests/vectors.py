@@ -65,7 +65,7 @@ def with_content(builder, content):
 
 
 def message(vector, number, size=None):
-    """Returns the n-th message of a case with a scripted queue, with a body of so many bytes, or a short one."""
+    """Returns the n-th message of a case with a scripted queue, with a body of this size in bytes, or a short one."""
     builder = Message.connection("c").request("r") if vector.get("same_recipient") else Message.connection(f"c{number}")
 
     def build(padding):

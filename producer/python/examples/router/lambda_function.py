@@ -17,7 +17,7 @@ from typing import Any
 
 import boto3
 
-from streamer_producer import Message, MessageBuilder, MessageError, Producer, percent_of
+from streamer_producer import Message, MessageBuilder, MessageError, Producer, SendError, percent_of
 
 # Outside the handler, so that all invocations of an environment share them.
 producer = Producer(os.environ["QUEUE_URL"])
@@ -32,24 +32,23 @@ EXPECTED = (
     "expected a JSON object with the `type` echo and a `text`, with the `type` ping, or with the `type` report and "
     "optionally `seconds` and `keep`; and optionally a `request_id` of 1 to 128 characters"
 )
+FAILED = "the request could not be answered"
 
 
 def lambda_handler(event: dict[str, Any], context: object) -> dict[str, int]:
     connection = event["requestContext"]["connectionId"]
-    request = request_of(event.get("body"))
-    reply = Message.connection(connection)
-    if request is None:
-        log("WARN", message="invalid request")
-        producer.send(reply.error("invalid_request", EXPECTED))
-        return {"statusCode": 200}
-    if "request_id" in request:
-        reply = reply.request(request["request_id"])
+    request = json_of(event.get("body"))
+    reply, request_id = reply_to(connection, request)
     try:
-        answer(request, reply, connection)
+        if not is_valid(request) or (request_id is None and "request_id" in request):
+            log("WARN", request_id=request_id, message="invalid request")
+            producer.send(reply.error("invalid_request", EXPECTED))
+        else:
+            answer(request, reply, connection)
     except Exception as error:
         # The cause is logged. The client only learns that no further answer will come.
-        log("ERROR", request_id=request.get("request_id"), message=str(error))
-        producer.send(reply.error("internal", "the request could not be answered"))
+        log("ERROR", request_id=request_id, message=str(error))
+        producer.send(reply.error("internal", FAILED))
     # Without a body, because API Gateway would send it to the client in addition to the answer.
     return {"statusCode": 200}
 
@@ -58,22 +57,29 @@ def log(level: str, **fields: object) -> None:
     print(json.dumps({"level": level, **fields}))
 
 
-def request_of(body: str | None) -> dict[str, Any] | None:
-    """Returns a client's request, or nothing if it is not valid."""
+def json_of(body: str | None) -> Any:
+    """Returns a client's JSON, or nothing if it is not valid."""
     try:
-        request = json.loads(body or "")
-        if not isinstance(request, dict):
-            return None
-        if "request_id" in request:
-            Message.connection("any").request(request["request_id"])
-    except (ValueError, MessageError, RecursionError):
+        return json.loads(body or "")
+    except (ValueError, RecursionError):
         return None
+
+
+def reply_to(connection: str, request: Any) -> tuple[MessageBuilder, str | None]:
+    """Returns the builder for the answers to a client, with the id of its request if that is valid."""
+    reply = Message.connection(connection)
+    try:
+        return reply.request(request["request_id"]), request["request_id"]
+    except (TypeError, KeyError, MessageError):
+        return reply, None
+
+
+def is_valid(request: Any) -> bool:
+    if not isinstance(request, dict):
+        return False
     kind, seconds = request.get("type"), request.get("seconds", REPORT_SECONDS)
     is_number = isinstance(seconds, (int, float)) and seconds >= 0
-    is_known = (
-        kind == "ping" or (kind == "report" and is_number) or (kind == "echo" and isinstance(request.get("text"), str))
-    )
-    return request if is_known else None
+    return kind == "ping" or (kind == "report" and is_number) or (kind == "echo" and isinstance(request.get("text"), str))
 
 
 def answer(request: dict[str, Any], reply: MessageBuilder, connection: str) -> None:
@@ -100,12 +106,21 @@ def user_of(connection: str, request_id: str) -> MessageBuilder | None:
 
 
 def write_report(to: MessageBuilder, kept: MessageBuilder, request: dict[str, Any]) -> None:
-    producer.send(to.acknowledgment("the report is being written"))
-    seconds = min(request.get("seconds", REPORT_SECONDS), MAX_REPORT_SECONDS)
     # More often than the default, to show how updates that come too fast supersede each other.
-    with producer.progress(kept, min_interval=0.02) as progress:
+    progress = producer.progress(kept, min_interval=0.02)
+    seconds = min(request.get("seconds", REPORT_SECONDS), MAX_REPORT_SECONDS)
+    try:
+        producer.send(to.acknowledgment("the report is being written"))
         for update in range(1, UPDATES + 1):
             # A real router would write a part of the report here.
             time.sleep(seconds / UPDATES)
-            progress.update(percent_of(update, UPDATES), "writing")
+            try:
+                progress.update(percent_of(update, UPDATES), "writing")
+            except SendError as error:
+                # The report goes on: the next update, or the end, says more.
+                log("WARN", request_id=request["request_id"], message=str(error))
         progress.complete({"rows": 1280})
+    except Exception as error:
+        log("ERROR", request_id=request["request_id"], message=str(error))
+        # Every recipient of the report waits for its end.
+        progress.fail("internal", FAILED)

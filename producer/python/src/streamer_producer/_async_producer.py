@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import math
-import random as _random
+import random
 from collections.abc import Callable, Iterable
-from functools import partial
 from types import TracebackType
-from typing import Any
 
 from ._async_progress import AsyncProgress
-from ._engine import Engine
-from ._jobs import Call
+from ._batch import Batch
+from ._checks import TIMEOUT, check_builder, check_seconds, check_url
+from ._clients import check_asynchronous_client
 from ._message import Message, MessageBuilder
-from ._progress import MIN_INTERVAL, Updates
-from ._queue import Answer, Client, answer_of, attempts, failure_of, is_fifo, request_of
-from ._sending import TIMEOUT, Batch, check_seconds, check_url
+from ._queue import Client, is_fifo
+from ._tasks import Tasks
+from ._updates import MIN_INTERVAL, Updates
 
 
 class AsyncProducer:
     """Sends messages to the outbound queue from an event loop, through a client of aiobotocore or aioboto3.
 
-    It behaves as `Producer` does: sends at the same time share calls. When a send has ended, also by its cancellation,
-    nothing of it goes on: a call whose sends have all ended is cancelled.
+    It behaves as `Producer` does: sends at the same time share calls. When a send has ended, also by its cancellation, it
+    leaves nothing behind: a call whose sends have all ended is cancelled.
+
+    Like its client, it belongs to one event loop. Create it in the process and the loop that use it.
     """
 
     def __init__(
@@ -32,24 +32,21 @@ class AsyncProducer:
         client: Client,
         *,
         timeout: float = TIMEOUT,
-        random: Callable[[], float] = _random.random,
+        _random: Callable[[], float] = random.random,
     ) -> None:
         """Returns a producer for a queue.
 
         `client` is an open SQS client of aiobotocore or aioboto3. Create it with
-        `AioConfig(retries={"total_max_attempts": 1})`, because the producer retries. `timeout` is the time that a send
-        may take in seconds, retries included.
+        `AioConfig(retries={"total_max_attempts": 1, "mode": "standard"})`, because the producer retries; it warns of a
+        client that does so, too. `timeout` is the time that a send may take in seconds, retries included.
         """
         self._url = check_url(queue_url)
-        self._client = client
+        self._client = check_asynchronous_client(client)
         self._timeout = check_seconds("timeout", timeout)
-        self._is_fifo = is_fifo(queue_url)
-        self._engine = Engine(self._is_fifo, random)
-        self._calls: set[asyncio.Task[None]] = set()
-        self._timer: asyncio.Handle | None = None
-        self._is_scheduled = False
+        self._random = _random
         self._is_closed = False
-        self._closing: set[asyncio.Future[None]] = set()
+        #: The sends of the current event loop.
+        self._tasks: Tasks | None = None
 
     async def send(self, message: Message, *, timeout: float | None = None) -> None:
         """Sends a message to the queue. Returns when the queue has it for all its recipients.
@@ -59,8 +56,7 @@ class AsyncProducer:
         Raises `SendError`, also if the queue has the message for some of its recipients. To retry, send the message
         again: it has its id, by which clients can drop a second delivery.
         """
-        batch = Batch([message], self._is_fifo)
-        await self._send(batch, timeout)
+        batch = await self._send([message], timeout)
         batch.raise_first()
 
     async def send_all(self, messages: Iterable[Message], *, timeout: float | None = None) -> None:
@@ -69,8 +65,7 @@ class AsyncProducer:
         Returns when the queue has all of them. Raises `SendAllError`, which names the messages that are not on the
         queue: send those again.
         """
-        batch = Batch(messages, self._is_fifo)
-        await self._send(batch, timeout)
+        batch = await self._send(messages, timeout)
         batch.raise_all()
 
     def progress(
@@ -78,22 +73,23 @@ class AsyncProducer:
     ) -> AsyncProgress:
         """Returns a handle for the progress of one request.
 
-        `to` has an audience and a request. `min_interval` is the minimum time between two updates in seconds.
+        `to` has an audience and a request. `min_interval` is the minimum time between two updates in seconds. `timeout`
+        is the time that each call on the handle may take.
         """
         limit = self._timeout if timeout is None else check_seconds("timeout", timeout)
 
         def now() -> float:
             return asyncio.get_running_loop().time()
 
-        return AsyncProgress(self, Updates(to, check_seconds("min_interval", min_interval), now), limit)
+        return AsyncProgress(self, Updates(check_builder(to), check_seconds("min_interval", min_interval), now), limit)
 
     async def close(self) -> None:
-        """Refuses later sends, and waits until all sends in progress have completed, with their calls."""
+        """Refuses later sends, and waits until all sends in progress have ended, with their calls.
+
+        That is at the latest after the time limits of the sends.
+        """
         self._is_closed = True
-        while not self._engine.is_idle:
-            ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._closing.add(ended)
-            await ended
+        await self._tasks_of_loop().wait()
 
     async def __aenter__(self) -> AsyncProducer:
         return self
@@ -103,75 +99,20 @@ class AsyncProducer:
     ) -> None:
         await self.close()
 
-    async def _send(self, batch: Batch, timeout: float | None) -> None:
+    async def _send(self, messages: Iterable[Message], timeout: float | None) -> Batch:
+        batch = Batch(messages, is_fifo(self._url))
         limit = self._timeout if timeout is None else check_seconds("timeout", timeout)
         if self._is_closed:
             batch.close()
-            return
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[None] = loop.create_future()
+        else:
+            await self._tasks_of_loop().send(batch, limit)
+        return batch
 
-        def notify() -> None:
-            if not done.done():
-                done.set_result(None)
-
-        send = self._engine.begin(batch.items(), limit, loop.time(), notify)
-        self._schedule(loop)
-        try:
-            await done
-        finally:
-            # If the caller was cancelled.
-            if not send.is_done:
-                self._engine.give_up(send, loop.time())
-                self._schedule(loop)
-            self._notify_closing()
-        batch.errors.update(send.errors)
-
-    def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Begins calls after the current sends, so that all that are sent at the same time can share a call."""
-        if not self._is_scheduled:
-            self._is_scheduled = True
-            loop.call_soon(self._begin, loop)
-
-    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Begins the calls that are due, and waits for the time at which the next one is."""
-        self._is_scheduled = False
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        for call in self._engine.poll(loop.time()):
-            task = loop.create_task(self._call(call))
-            call.abort = task.cancel
-            # The loop itself holds tasks weakly.
-            self._calls.add(task)
-            task.add_done_callback(partial(self._end_call, call, loop))
-        wake_at = self._engine.wake_at()
-        if wake_at < math.inf:
-            self._timer = loop.call_at(wake_at, self._begin, loop)
-
-    def _end_call(self, call: Call, loop: asyncio.AbstractEventLoop, task: asyncio.Task[None]) -> None:
-        self._calls.discard(task)
-        self._engine.end_call(call, loop.time())
-        self._schedule(loop)
-        self._notify_closing()
-
-    async def _call(self, call: Call) -> None:
-        steps = attempts(call.entries, call.results, lambda: call.is_over)
-        try:
-            entries = next(steps)
-            while True:
-                entries = steps.send(await self._attempt(request_of(self._url, entries), len(entries)))
-        except StopIteration:
-            pass
-
-    async def _attempt(self, request: dict[str, Any], entries: int) -> Answer:
-        try:
-            return answer_of(await self._client.send_message_batch(**request), entries)
-        except Exception as error:
-            return failure_of(error)
-
-    def _notify_closing(self) -> None:
-        for ended in self._closing:
-            if not ended.done():
-                ended.set_result(None)
-        self._closing.clear()
+    def _tasks_of_loop(self) -> Tasks:
+        loop, tasks = asyncio.get_running_loop(), self._tasks
+        if tasks is None or tasks.loop is not loop:
+            # The sends of a closed loop are gone.
+            if tasks is not None and not tasks.is_idle and not tasks.loop.is_closed():
+                raise RuntimeError("the AsyncProducer is sending in another event loop: create one for each loop")
+            tasks = self._tasks = Tasks(self._url, self._client, loop, self._random)
+        return tasks

@@ -158,7 +158,6 @@ class SendBuffer(Generic[T]):
         slot = self._slots.pop(id, None)
         if slot is None:
             return
-        _remove(self._ready, id)
         if slot.key is not None:
             _remove(self._by_key[slot.key], id)
         self._update_ready(id, slot.key)

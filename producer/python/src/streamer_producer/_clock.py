@@ -18,15 +18,14 @@ class Clock:
         return time.monotonic()
 
     def wait(self, event: threading.Event, seconds: float | None) -> None:
-        """Waits until the event is set, or so many seconds."""
+        """Waits until the event is set, at most for this time."""
         event.wait(None if seconds is None else max(min(seconds, _MAX_WAIT), 0.0))
 
+    def acquire(self, lock: threading.Lock, seconds: float) -> bool:
+        """Acquires a lock, and returns whether that was possible within this time."""
+        return lock.acquire(timeout=min(seconds, threading.TIMEOUT_MAX))
+
     def start(self, function: Callable[[], None]) -> None:
-        """Begins a function in a thread of its own."""
+        """Begins a function in a thread of its own. Raises `RuntimeError` if no thread can be started."""
         # It does not keep the process alive: the program waits for the sends that it cares about.
-        thread = threading.Thread(target=function, name="streamer-producer", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:
-            # No thread can be started while the interpreter ends.
-            function()
+        threading.Thread(target=function, name="streamer-producer", daemon=True).start()

@@ -39,6 +39,12 @@ _MESSAGE_FAULTS = frozenset(
     }
 )
 
+#: Codes of signature errors, which are not final if the clock of this machine was wrong: the next call has a new signature.
+_SIGNATURE = frozenset({"InvalidSignatureException", "SignatureDoesNotMatch"})
+
+#: How the messages of signature errors begin if the clock was wrong.
+_WRONG_CLOCK = ("Signature expired", "Signature not yet current")
+
 _THROTTLING = frozenset({"RequestThrottled", "Throttling", "ThrottlingException"})
 
 
@@ -51,14 +57,16 @@ def is_message_fault(code: str) -> bool:
     return _without_prefix(code) in _MESSAGE_FAULTS
 
 
-def is_final(code: str) -> bool:
-    """Returns whether the queue would answer the same call with the same error again."""
+def is_final(code: str, message: str = "") -> bool:
+    """Returns whether the queue would answer the same call with the same error again. `message` is SQS's text."""
+    if _without_prefix(code) in _SIGNATURE and message.startswith(_WRONG_CLOCK):
+        return False
     return _without_prefix(code) in _FINAL or is_message_fault(code)
 
 
-def is_refusal(code: str, sender_fault: bool) -> bool:
+def is_refusal(code: str, sender_fault: bool, message: str) -> bool:
     """Returns whether a retry of an entry of a call would fail again.
 
     SQS reports throttling as the sender's fault, too.
     """
-    return is_final(code) or (sender_fault and _without_prefix(code) not in _THROTTLING)
+    return is_final(code, message) or (sender_fault and _without_prefix(code) not in _THROTTLING)

@@ -7,14 +7,15 @@ pass the time to `poll`. There is no background task: a timer exists only while 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from ._buffer import MAX_CALLS, SendBuffer
 from ._errors import SendError
-from ._jobs import Call, Group, Item, Job, Send, pack
+from ._failures import CALL_TIMEOUT, Failure, Result
+from ._jobs import Call, Group, Job, Send
 from ._limits import BATCH_BYTES
-from ._queue import CALL_TIMEOUT, NO_ANSWER, Failure, Result
 from ._timers import Timers
 
 #: Bytes of all messages that are being sent: 16 full batches.
@@ -48,22 +49,20 @@ class Engine:
         self._waiting: deque[Group] = deque()
         #: When the next batch leaves although it is not full.
         self._batch_at = math.inf
-        self._sends = 0
+        self._sends: set[Send] = set()
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is being sent, and no call is in flight."""
         return not self._sends and not self._buffer.calls
 
-    def begin(self, items: Iterable[Item], timeout: float, now: float, notify: Callable[[], None]) -> Send:
+    def begin(self, send: Send, now: float) -> None:
         """Begins a send, all of it within its time limit."""
-        send = Send(pack(items), timeout, now + timeout, notify)
-        self._sends += 1
+        self._sends.add(send)
         send.timer = self._timers.add(send.deadline, lambda now: self.give_up(send, now))
         while len(send.groups) < BATCHES and self._open(send, now):
             pass
         self._end_if_done(send)
-        return send
 
     def poll(self, now: float) -> list[Call]:
         """Returns the calls that are due. The caller makes each, and then calls `end_call`."""
@@ -94,19 +93,22 @@ class Engine:
             for job in group.jobs:
                 if not job.is_done:
                     job.is_done = True
-                    send.errors[job.index] = _timed_out(send, self._leave(job))
+                    send.fail(job.index, self._leave(job))
             self._close(group)
-        for batch in send.batches:
-            for index, _ in batch:
-                send.errors[index] = _timed_out(send, "the message is waiting behind others")
+        if send.rest is not None:
+            # The same error for all, and their entries are not made, because there may be very many.
+            error = _timed_out(send, _WAITED)
+            for index in send.indexes[bisect_left(send.indexes, send.rest) :]:
+                send.fail(index, error)
+            send.rest, send.batches = None, iter(())
         # Those behind it may need less.
         self._admit(now)
         self._end_if_done(send)
 
     def _open(self, send: Send, now: float) -> bool:
         """Takes the turn of the next entries of a send, and returns whether there were any."""
-        batch = next(send.batches, None)
-        if batch is None:
+        batch, send.rest = next(send.batches, ([], None))
+        if not batch:
             return False
         group = Group(send)
         for index, entry in batch:
@@ -128,7 +130,7 @@ class Engine:
                 self._buffer.enqueue(job.id, job, now)
 
     def _start(self, jobs: list[Job], now: float) -> Call:
-        call = Call(jobs, [NO_ANSWER] * len(jobs), len(jobs))
+        call = Call(jobs, len(jobs))
         for job in jobs:
             job.call = call
 
@@ -148,23 +150,25 @@ class Engine:
         results = list(zip(call.jobs, list(call.results), strict=True))
         for job, result in results:
             self._buffer.complete(job.id, result is not None and result.kind == "not_taken")
+        # One for the call, so that its entries end their pauses together, and share the next call.
+        share = self._random() if any(result is not None and result.kind == "not_taken" for _, result in results) else 0.0
         for job, result in results:
             if not job.is_done:
                 job.call = None
-                self._apply(job, result, now)
+                self._apply(job, result, share, now)
 
-    def _apply(self, job: Job, result: Result, now: float) -> None:
+    def _apply(self, job: Job, result: Result, share: float, now: float) -> None:
         send = job.group.send
         if result is None or result.kind != "not_taken":
             self._end(job, None if result is None else _error_of(result), now)
             return
-        job.cause = result.cause
+        job.failure = result
         left = send.deadline - now
         if left < MIN_ATTEMPT:
             self._buffer.cancel(job.id)
-            self._end(job, _timed_out(send, result.cause), now)
+            self._end(job, _timed_out(send, result), now)
             return
-        pause = min(self._random() * job.pause, left / 2)
+        pause = min(share * job.pause, left / 2)
         job.pause = min(job.pause * 2, MAX_PAUSE)
         job.timer = self._timers.add(now + pause, lambda now: self._buffer.enqueue(job.id, job, now))
 
@@ -172,7 +176,7 @@ class Engine:
         group, send = job.group, job.group.send
         job.is_done = True
         if error is not None:
-            send.errors[job.index] = error
+            send.fail(job.index, error)
         group.left -= 1
         if group.left:
             return
@@ -188,41 +192,50 @@ class Engine:
         else:
             self._waiting.remove(group)
 
-    def _leave(self, job: Job) -> str:
+    def _leave(self, job: Job) -> SendError:
         """Gives up an entry, and returns why it is not on the queue."""
         self._buffer.cancel(job.id)
         if job.timer is not None:
             self._timers.cancel(job.timer)
-        if job.call is None:
-            waiting = "the message is waiting behind others"
-            return job.cause or (waiting if job.group.has_capacity else "the producer's buffer is full")
-        job.call.live -= 1
-        if not job.call.live:
-            job.call.end_early()
-        return job.cause or "the queue has not answered"
+        cause = _WAITED if job.group.has_capacity else _FULL
+        if job.call is not None:
+            cause = _SILENT
+            job.call.live -= 1
+            if not job.call.live:
+                job.call.end_early()
+        return _timed_out(job.group.send, job.failure or cause)
 
     def _end_if_done(self, send: Send) -> None:
         if send.groups or send.is_done:
             return
         send.is_done = True
-        self._sends -= 1
+        self._sends.discard(send)
         if send.timer is not None:
             self._timers.cancel(send.timer)
         send.notify()
 
 
+#: Why an entry without a failed attempt is not on the queue.
+_WAITED = Failure("not_taken", "it waited behind others and was in no call")
+_FULL = Failure("not_taken", "the producer's buffer is full, and it was in no call")
+_SILENT = Failure("not_taken", "the queue has not answered")
+
+
 def _error_of(failure: Failure) -> SendError:
     if failure.kind == "refused":
-        return SendError("refused", f"the queue refused the message: {failure.cause}", failure.code)
-    return not_configured(failure.cause)
+        error = SendError("refused", f"the queue refused the message: {failure.cause}", failure.code)
+        error.__cause__ = failure.answer
+        return error
+    return not_configured(failure)
 
 
-def not_configured(cause: str) -> SendError:
+def not_configured(failure: Failure) -> SendError:
     """Returns the error of a client that cannot call the queue."""
-    remedy = "set the client's credentials, Region and endpoint"
-    return SendError("not_configured", f"the queue cannot be called: {cause}; {remedy}")
+    return SendError("not_configured", f"the queue cannot be called: {failure.cause}; {failure.remedy}")
 
 
-def _timed_out(send: Send, cause: str) -> SendError:
-    text = f"the queue did not confirm the message within {send.timeout:g} s: {cause}"
-    return SendError("timed_out", f"{text}; send it again with the same id")
+def _timed_out(send: Send, failure: Failure) -> SendError:
+    text = f"the queue did not confirm the message within {send.timeout:g} s: {failure.cause}"
+    error = SendError("timed_out", f"{text}; send it again with the same id")
+    error.__cause__ = failure.answer
+    return error

@@ -1,4 +1,4 @@
-"""The errors of the producer. Each has a `kind` for programs, and its text says what to do. No text holds a payload."""
+"""The errors of the producer. Their texts say what to do, and hold no payload. All but `SendAllError` have a `kind`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,11 @@ SendKind = Literal["tenant_on_fifo", "refused", "not_configured", "timed_out", "
 ProgressKind = Literal["backwards", "ended"]
 
 
-class MessageError(ValueError):
+class ProducerError(Exception):
+    """Any error of this package, except for `TypeError` and `ValueError`, which report wrong arguments."""
+
+
+class MessageError(ProducerError, ValueError):
     """A message cannot be built: correct the value that the text names."""
 
     #: The kind of the error.
@@ -41,8 +45,15 @@ class MessageError(ValueError):
         return str(self.args[1])
 
 
-class SendError(Exception):
-    """A message is not on the queue for all its recipients. Unless `kind` is `refused`, it may be for some, or for all."""
+class SendError(ProducerError):
+    """A message is not on the queue for all its recipients.
+
+    With the kind `timed_out`, or after an error of the client itself, the queue may have it nevertheless. With `refused`
+    and `not_configured`, the queue may have it for some: a message for more than 100 connections is several on the queue,
+    and on a FIFO queue, each connection has its own.
+
+    If SQS has answered the call with an error, that `ClientError` of botocore is the `__cause__`.
+    """
 
     #: The kind of the error.
     kind: SendKind
@@ -81,7 +92,7 @@ class Unsent:
     error: SendError
 
 
-class SendAllError(Exception):
+class SendAllError(ProducerError):
     """Some of many messages are not on the queue; the others are."""
 
     #: The number of messages that were to be sent.
@@ -100,7 +111,7 @@ class SendAllError(Exception):
         return f"{counts}; the first: {first.id}: {first.error}"
 
 
-class ProgressError(Exception):
+class ProgressError(ProducerError):
     """An update or an end of a request's progress is not valid at this point."""
 
     #: The kind of the error.

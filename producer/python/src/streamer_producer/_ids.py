@@ -8,6 +8,7 @@ import threading
 import time
 import uuid
 
+from . import _fork
 from ._errors import MessageError
 from ._json import bytes_of, has_lone_surrogate
 from ._limits import ID_CHARACTERS, PRINCIPAL_BYTES
@@ -90,8 +91,24 @@ def new_message_id() -> str:
     return str(uuid.UUID(int=number))
 
 
-_seq_lock = threading.Lock()
-_last_seq = 0
+class _Sequence:
+    """The sequence numbers of this process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last = 0
+        _fork.register(self)
+
+    def next(self) -> int:
+        with self._lock:
+            self._last = max(time.time_ns() // 1000, self._last + 1)
+            return self._last
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()
+
+
+_sequence = _Sequence()
 
 
 def next_seq() -> int:
@@ -99,7 +116,4 @@ def next_seq() -> int:
 
     The clock may be set back.
     """
-    global _last_seq
-    with _seq_lock:
-        _last_seq = max(time.time_ns() // 1000, _last_seq + 1)
-        return _last_seq
+    return _sequence.next()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from ._errors import MessageError
 from ._limits import PAYLOAD_BYTES
@@ -17,8 +17,18 @@ _REFUSED = re.compile("[\ufffe\uffff\ud800-\udfff]")
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
+
+class _NotJsonError(Exception):
+    """A value has a type that JSON lacks."""
+
+
+class _Encoder(json.JSONEncoder):
+    def default(self, o: object) -> NoReturn:
+        raise _NotJsonError(f"it holds a {type(o).__name__}: convert it to int, float, str, list or dict")
+
+
 #: `json.dumps` would make an encoder for each call.
-_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_ENCODER = _Encoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 #: The spaces that JSON knows.
 _SPACES = " \t\r\n"
@@ -47,11 +57,24 @@ def write(value: object) -> str:
 def payload_of(value: object) -> str:
     """Returns a value as the JSON text of a payload. Raises `MessageError` if it is not JSON, or too large."""
     try:
-        text = write(value)
-    except (TypeError, ValueError, RecursionError):
-        text = None
+        text, problem = write(value), ""
+    except Exception as error:
+        text, problem = None, _problem_of(error)
     # Outside of `except`: the error of `json` may hold a part of the value.
-    return _refuse() if text is None else _checked(text)
+    return _refuse(problem) if text is None else _checked(text)
+
+
+def _problem_of(error: Exception) -> str:
+    """Returns why a value is not JSON, without a part of the value."""
+    if isinstance(error, _NotJsonError):
+        return f": {error}"
+    if isinstance(error, RecursionError):
+        return ": it is nested too deeply"
+    if isinstance(error, TypeError):
+        return ": the keys of a dict must be text"
+    if isinstance(error, ValueError):
+        return ": it holds itself, or a float that is NaN or infinite"
+    return f": a value in it raised {type(error).__name__}"
 
 
 def payload_of_text(text: str) -> str:
@@ -62,14 +85,14 @@ def payload_of_text(text: str) -> str:
 def _is_json(text: str) -> bool:
     try:
         # Numbers of any length are JSON. `NaN` and `Infinity` are not.
-        json.loads(text, parse_int=str, parse_float=str, parse_constant=_refuse)
+        json.loads(text, parse_int=str, parse_float=str, parse_constant=lambda _: _refuse())
     except (ValueError, RecursionError):
         return False
     return True
 
 
-def _refuse(_: Any = None) -> NoReturn:
-    raise MessageError("payload_not_json", "the payload cannot be written as JSON")
+def _refuse(problem: str = "") -> NoReturn:
+    raise MessageError("payload_not_json", f"the payload cannot be written as JSON{problem}")
 
 
 def _checked(text: str) -> str:

@@ -35,6 +35,8 @@ class Message:
     __slots__ = ("_fields",)
 
     def __init__(self, fields: Fields) -> None:
+        if not isinstance(fields, Fields):
+            raise TypeError("a Message begins with its audience, such as Message.connection(id)")
         self._fields = fields
 
     @staticmethod
@@ -90,6 +92,9 @@ class MessageBuilder:
 
     Each option returns another builder, so that one builder serves several messages. A method raises `MessageError` for
     a value that is not valid.
+
+    Values become JSON as `json.dumps` writes them: a key that is a number becomes text, so keys such as `1` and `"1"`
+    should not meet in one object.
     """
 
     __slots__ = ("_options",)
@@ -143,6 +148,8 @@ class MessageBuilder:
 
     def supersedable(self, supersedable: bool) -> MessageBuilder:
         """Sets whether a later message of the same request makes this one worthless. The default: for progress only."""
+        if not isinstance(supersedable, bool):
+            raise TypeError(f"`supersedable` must be True or False, got type {type(supersedable).__name__}")
         return MessageBuilder(replace(self._options, supersedable=supersedable))
 
     def fair_queue_tenant(self, tenant: str) -> MessageBuilder:
@@ -158,7 +165,7 @@ class MessageBuilder:
 
         In Lambda, the default is that of the current invocation. A header that SQS would refuse is dropped.
         """
-        return MessageBuilder(replace(self._options, trace=header))
+        return MessageBuilder(replace(self._options, trace=text("header", header)))
 
     def acknowledgment(self, message: str | None = None) -> Message:
         """Builds an `acknowledgment`: the request has arrived, and work on it has begun. `message` is for people."""

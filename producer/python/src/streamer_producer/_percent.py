@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 from ._errors import MessageError
 
@@ -20,8 +21,22 @@ def check_percent(percent: int) -> int:
 
 
 def percent_of(done: int | float, total: int | float) -> int:
-    """Returns the percentage that `done` is of `total`, rounded down. It is 100 if `total` is 0, or less than `done`."""
-    if done >= total:
+    """Returns the percentage that `done` is of `total`, rounded down, from 0 to 100.
+
+    It is 100 if `total` is 0 or less. Raises `MessageError` for values that are not finite numbers.
+    """
+    part, whole = _exact(done), _exact(total)
+    if whole <= 0 or part >= whole:
         return 100
-    # In floating point, 29 / 100 * 100 is less than 29.
-    return int(max(done, 0)) * 100 // math.ceil(total)
+    return max(math.floor(part / whole * 100), 0)
+
+
+def _exact(value: int | float) -> Fraction:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise MessageError("percent", f"percent_of takes two numbers, got type {type(value).__name__}")
+    if isinstance(value, int):
+        return Fraction(value)
+    if not math.isfinite(value):
+        raise MessageError("percent", f"percent_of takes finite numbers, got {value}")
+    # The number as it is written: 0.99 itself is a little less than 99 hundredths.
+    return Fraction(float.__repr__(value))

@@ -2,48 +2,21 @@
 
 from __future__ import annotations
 
-import math
-import random as _random
-import threading
+import random
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any
 
-import boto3.session
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError
-
+from . import _fork
+from ._batch import Batch
+from ._checks import TIMEOUT, check_builder, check_seconds, check_url
+from ._clients import check_client, new_client
 from ._clock import Clock
-from ._engine import Engine, not_configured
-from ._jobs import Call, Send
 from ._message import Message, MessageBuilder
-from ._progress import MIN_INTERVAL, Progress, Updates
-from ._queue import CALL_TIMEOUT, Answer, Client, answer_of, attempts, failure_of, is_fifo, request_of
-from ._sending import TIMEOUT, Batch, check_seconds, check_url
-
-
-def _new_client() -> Client:
-    """Returns a client that reads Region, credentials and endpoint from the environment, as all AWS SDKs do."""
-    config = Config(
-        # The producer retries.
-        retries={"total_max_attempts": 1, "mode": "standard"},
-        connect_timeout=CALL_TIMEOUT,
-        read_timeout=CALL_TIMEOUT,
-    )
-    try:
-        # A session of its own, because the default one is not safe to use in several threads.
-        client: Client = boto3.session.Session().client("sqs", config=config)
-    except (BotoCoreError, ValueError) as error:
-        raise not_configured(str(error).rstrip(".")) from error
-    return client
-
-
-class _Waiter:
-    """A thread that waits for its send."""
-
-    def __init__(self) -> None:
-        self.event = threading.Event()
-        self.send: Send | None = None
+from ._progress import Progress
+from ._queue import Client, is_fifo
+from ._threads import Threads
+from ._updates import MIN_INTERVAL, Updates
 
 
 class Producer:
@@ -58,8 +31,16 @@ class Producer:
 
     Messages of one request for one audience keep their order; on a FIFO queue, messages for one recipient do.
 
-    At most 16 MiB are being sent at once; beyond that, `send` waits. When a send returns, nothing of it goes on; only a
-    call without an answer at the time limit ends by itself, because boto3 cannot abort it. Its result is not used.
+    At most 16 MiB are being sent at once; beyond that, `send` waits. When a send returns, it leaves nothing behind,
+    except a call without an answer at the time limit: boto3 cannot abort it. Its result is not used, and no other call
+    follows it, unless the client itself retries.
+
+    A child process that begins with a fork can use the producer: it has none of its parent's sends, and opens
+    connections of its own. A `client` of the caller is not replaced: boto3's clients share their connections with the
+    parent, so create it, and the producer, after the fork.
+
+    Do not send from a signal handler or from `__del__`: these may run in a thread that is inside of the producer, which
+    would wait for itself for ever.
     """
 
     def __init__(
@@ -68,32 +49,26 @@ class Producer:
         *,
         client: Client | None = None,
         timeout: float = TIMEOUT,
-        clock: Clock | None = None,
-        random: Callable[[], float] = _random.random,
+        _clock: Clock | None = None,
+        _random: Callable[[], float] = random.random,
     ) -> None:
         """Returns a producer for a queue.
 
-        `client` calls the queue. Give it `Config(retries={"total_max_attempts": 1}, read_timeout=5, connect_timeout=5)`,
-        because the producer retries. The default is a client that reads Region, credentials and endpoint from the
-        environment, as all AWS SDKs do. `timeout` is the time that a send may take in seconds, retries included.
+        `client` calls the queue. Create it with `Config(retries={"total_max_attempts": 1, "mode": "standard"},
+        connect_timeout=5, read_timeout=5)`, because the producer retries; it warns of a client that does so, too. The
+        default is such a client, which reads Region, credentials and endpoint from the environment, as all AWS SDKs do.
+        `timeout` is the time that a send may take in seconds, retries included.
 
         Raises `SendError` if the environment has no Region.
         """
         self._url = check_url(queue_url)
         self._timeout = check_seconds("timeout", timeout)
-        self._client = _new_client() if client is None else client
-        self._clock = Clock() if clock is None else clock
-        self._is_fifo = is_fifo(queue_url)
-        self._engine = Engine(self._is_fifo, random)
-        #: Held while a thread is in the engine, and never during a call.
-        self._lock = threading.Lock()
-        #: The threads that wait for their sends.
-        self._waiters: dict[_Waiter, None] = {}
-        #: The one of them that wakes for the engine's timers, and when it does.
-        self._timekeeper: _Waiter | None = None
-        self._wakes_at = math.inf
-        self._is_closed = False
-        self._closing = threading.Event()
+        self._given_client = None if client is None else check_client(client)
+        self._default_client: Any = new_client() if client is None else None
+        self._clock = Clock() if _clock is None else _clock
+        self._random = _random
+        self._threads = Threads(self._url, self._clock, self._random)
+        _fork.register(self)
 
     def send(self, message: Message, *, timeout: float | None = None) -> None:
         """Sends a message to the queue. Returns when the queue has it for all its recipients.
@@ -104,9 +79,7 @@ class Producer:
         Raises `SendError`, also if the queue has the message for some of its recipients. To retry, send the message
         again: it has its id, by which clients can drop a second delivery.
         """
-        batch = Batch([message], self._is_fifo)
-        self._send(batch, timeout)
-        batch.raise_first()
+        self._send([message], timeout).raise_first()
 
     def send_all(self, messages: Iterable[Message], *, timeout: float | None = None) -> None:
         """Sends messages to the queue, all of them within the time limit: for many thousands, increase it.
@@ -114,28 +87,28 @@ class Producer:
         Returns when the queue has all of them. Raises `SendAllError`, which names the messages that are not on the
         queue: send those again.
         """
-        batch = Batch(messages, self._is_fifo)
-        self._send(batch, timeout)
-        batch.raise_all()
+        self._send(messages, timeout).raise_all()
 
     def progress(self, to: MessageBuilder, *, min_interval: float = MIN_INTERVAL, timeout: float | None = None) -> Progress:
         """Returns a handle for the progress of one request.
 
-        `to` has an audience and a request. `min_interval` is the minimum time between two updates in seconds.
+        `to` has an audience and a request. `min_interval` is the minimum time between two updates in seconds. `timeout`
+        is the time that each call on the handle may take.
         """
         limit = self._timeout if timeout is None else check_seconds("timeout", timeout)
-        return Progress(self, Updates(to, check_seconds("min_interval", min_interval), self._clock.now), limit)
+        updates = Updates(check_builder(to), check_seconds("min_interval", min_interval), self._clock.now)
+        return Progress(self, updates, limit, self._clock)
 
-    def close(self) -> None:
-        """Refuses later sends, and waits until all sends in progress have completed, with their calls."""
-        with self._lock:
-            self._is_closed = True
-        while True:
-            with self._lock:
-                self._closing.clear()
-                if self._engine.is_idle:
-                    return
-            self._clock.wait(self._closing, None)
+    def close(self, *, timeout: float | None = None) -> bool:
+        """Refuses later sends, and waits until all sends in progress have ended, with their calls.
+
+        Returns whether that is so within `timeout` in seconds. Without it, a call that the client does not end is waited
+        for without a limit. Closes the default client, but not one of the caller.
+        """
+        is_idle = self._threads.close(None if timeout is None else check_seconds("timeout", timeout))
+        if is_idle and self._default_client is not None:
+            self._default_client.close()
+        return is_idle
 
     def __enter__(self) -> Producer:
         return self
@@ -145,79 +118,15 @@ class Producer:
     ) -> None:
         self.close()
 
-    def _send(self, batch: Batch, timeout: float | None) -> None:
+    def _send(self, messages: Iterable[Message], timeout: float | None) -> Batch:
+        batch = Batch(messages, is_fifo(self._url))
         limit = self._timeout if timeout is None else check_seconds("timeout", timeout)
-        waiter = _Waiter()
-        with self._lock:
-            if self._is_closed:
-                batch.close()
-                return
-            now = self._clock.now()
-            send = waiter.send = self._engine.begin(batch.items(), limit, now, waiter.event.set)
-            self._waiters[waiter] = None
-        try:
-            self._wait(waiter, send)
-        finally:
-            self._leave(waiter, send)
-        batch.errors.update(send.errors)
+        if self._given_client is None and self._default_client is None:
+            self._default_client = new_client()
+        self._threads.send(self._given_client or self._default_client, batch, limit)
+        return batch
 
-    def _wait(self, waiter: _Waiter, send: Send) -> None:
-        while True:
-            with self._lock:
-                waiter.event.clear()
-                calls = self._poll()
-                if self._timekeeper in (None, waiter):
-                    self._timekeeper, self._wakes_at = waiter, self._engine.wake_at()
-                seconds = self._wakes_at - self._clock.now() if self._timekeeper is waiter else None
-                is_done = send.is_done
-            self._start(calls)
-            if is_done:
-                return
-            self._clock.wait(waiter.event, seconds)
-
-    def _leave(self, waiter: _Waiter, send: Send) -> None:
-        with self._lock:
-            del self._waiters[waiter]
-            # Only if an exception, such as KeyboardInterrupt, has ended the wait.
-            if not send.is_done:
-                self._engine.give_up(send, self._clock.now())
-            if self._timekeeper is waiter:
-                self._timekeeper = next(iter(self._waiters), None)
-                self._wake_timekeeper()
-            self._closing.set()
-
-    def _wake_timekeeper(self) -> None:
-        if self._timekeeper is not None:
-            self._timekeeper.event.set()
-
-    def _poll(self) -> list[Call]:
-        """Returns the calls that are due, and makes sure that a thread wakes when the next ones are."""
-        calls = self._engine.poll(self._clock.now())
-        if self._engine.wake_at() < self._wakes_at:
-            self._wake_timekeeper()
-        return calls
-
-    def _start(self, calls: list[Call]) -> None:
-        for call in calls:
-            self._clock.start(lambda call=call: self._call(call))  # type: ignore[misc]
-
-    def _call(self, call: Call) -> None:
-        """Makes a call, in a thread of its own."""
-        steps = attempts(call.entries, call.results, lambda: call.is_over)
-        try:
-            entries = next(steps)
-            while True:
-                entries = steps.send(self._attempt(request_of(self._url, entries), len(entries)))
-        except StopIteration:
-            pass
-        with self._lock:
-            self._engine.end_call(call, self._clock.now())
-            calls = self._poll()
-            self._closing.set()
-        self._start(calls)
-
-    def _attempt(self, request: dict[str, Any], entries: int) -> Answer:
-        try:
-            return answer_of(self._client.send_message_batch(**request), entries)
-        except Exception as error:
-            return failure_of(error)
+    def _after_fork(self) -> None:
+        """Begins again in a child process, without the sends and the connections of the parent."""
+        self._default_client = None
+        self._threads = Threads(self._url, self._clock, self._random, self._threads.is_closed)

@@ -4,82 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from ._errors import MessageError, ProgressError, SendError
-from ._ids import new_message_id
-from ._message import Message, MessageBuilder
-from ._percent import check_percent
+from ._clock import Clock
+from ._errors import SendError
+from ._updates import End, Steps, Updates, busy
 
 if TYPE_CHECKING:
     from ._producer import Producer
-
-#: Default interval between two updates in seconds: 10 updates per second.
-MIN_INTERVAL = 0.1
-
-#: Builds an end of a request.
-End = Callable[[MessageBuilder], Message]
-
-#: An update: the percentage, and a text for people.
-Update = tuple[int, str | None]
-
-
-class Updates:
-    """The updates of one request, and when they may leave. No I/O."""
-
-    def __init__(self, to: MessageBuilder, min_interval: float, now: Callable[[], float]) -> None:
-        options = to._options
-        if options.request is None:
-            raise MessageError("no_request", "progress belongs to a request: name it with `request`")
-        self._updates = MessageBuilder(replace(options, id=None, keep=None, receipt=False))
-        #: All ends have the same id.
-        self.ends = MessageBuilder(replace(options, id=options.id or new_message_id()))
-        # Reports values that are not valid now, and not with the first update.
-        self.ends.acknowledgment()
-        self._min_interval = min_interval
-        self._now = now
-        #: When the last update left.
-        self._left_at: float | None = None
-        self._reached = 0
-        self._pending: Update | None = None
-        self.is_ended = False
-
-    def add(self, percent: int, message: str | None) -> bool:
-        """Makes an update the pending one, and returns whether it may leave now."""
-        self.check_open()
-        check_percent(percent)
-        if percent < self._reached:
-            values = f"it was at {self._reached} percent, got {percent}"
-            raise ProgressError("backwards", f"progress cannot go backwards: {values}")
-        # Checks the text.
-        self._updates.progress(percent, message)
-        self._reached = percent
-        self._pending = (percent, message)
-        return self._left_at is None or self._now() - self._left_at >= self._min_interval
-
-    def take(self) -> tuple[Message, Update] | None:
-        """Returns the pending update, which leaves now."""
-        update = self._pending
-        if update is None or self.is_ended:
-            return None
-        self._left_at = self._now()
-        return self._updates.progress(*update), update
-
-    def drop(self, update: Update | None) -> None:
-        """Removes an update, unless a newer one has come."""
-        if self._pending is update:
-            self._pending = None
-
-    def drop_all(self) -> None:
-        """Removes the pending update."""
-        self._pending = None
-
-    def check_open(self) -> None:
-        """Raises an error if the request has ended."""
-        if self.is_ended:
-            raise ProgressError("ended", "the request has ended: begin the progress of another one")
 
 
 class Progress:
@@ -95,14 +28,19 @@ class Progress:
     updates.
 
     An end first sends the pending update. If that fails within half the time limit, the end drops the update.
+
+    Messages of several threads are sent one after another. Each call ends within the time limit, also if it has to wait
+    for another thread: then it raises a `SendError` of the kind `timed_out`.
+
+    If the block of `with` raises an error, its end sends nothing: the pending update leaves with the next call, such as
+    `fail`.
     """
 
-    def __init__(self, producer: Producer, updates: Updates, timeout: float) -> None:
+    def __init__(self, producer: Producer, updates: Updates, timeout: float, clock: Clock) -> None:
         self._producer = producer
         self._updates = updates
         self._timeout = timeout
-        #: Held for a moment.
-        self._state = threading.Lock()
+        self._clock = clock
         #: Held while a message is being sent, so that messages are sent one after another.
         self._turn = threading.Lock()
 
@@ -115,15 +53,12 @@ class Progress:
         Raises `MessageError` or `ProgressError`: a value that is not valid, or lower than before, is ignored. Raises
         `SendError`.
         """
-        with self._state:
-            may_leave = self._updates.add(percent, message)
-        if may_leave:
+        if self._updates.add(percent, message):
             self.flush()
 
     def flush(self) -> None:
         """Sends the pending update, if there is one, regardless of the rate. Raises `SendError`."""
-        with self._turn:
-            self._flush(self._timeout)
+        self._run(self._updates.flush)
 
     def complete(self, result: object) -> None:
         """Ends the request with its result, any JSON."""
@@ -143,36 +78,29 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Sends the pending update. The request still needs an end."""
-        try:
+        """Sends the pending update, unless the block has raised an error. The request still needs an end."""
+        if error is None:
             self.flush()
-        except SendError:
-            # The error of the block says more.
-            if error is None:
-                raise
 
     def _end(self, build: End) -> None:
-        with self._turn:
-            self._updates.check_open()
-            # Builds the end before the update leaves: an end that is not valid changes nothing.
-            build(self._updates.ends)
-            # An update that cannot be sent must not use up the time for the end.
-            try:
-                self._flush(self._timeout / 2)
-            except SendError:
-                with self._state:
-                    self._updates.drop_all()
-            # Built again after the update, so that its `seq` is higher.
-            self._producer.send(build(self._updates.ends), timeout=self._timeout)
-            with self._state:
-                self._updates.is_ended = True
+        self._run(lambda deadline: self._updates.end(build, deadline))
 
-    def _flush(self, timeout: float) -> None:
-        with self._state:
-            taken = self._updates.take()
-        if taken is None:
-            return
-        message, update = taken
-        self._producer.send(message, timeout=timeout)
-        with self._state:
-            self._updates.drop(update)
+    def _run(self, steps_until: Callable[[float], Steps]) -> None:
+        deadline = self._clock.now() + self._timeout
+        if not self._clock.acquire(self._turn, self._timeout):
+            raise busy(self._timeout, "thread")
+        try:
+            self._send(steps_until(deadline))
+        finally:
+            self._turn.release()
+
+    def _send(self, steps: Steps) -> None:
+        step = next(steps, None)
+        while step is not None:
+            message, seconds = step
+            try:
+                self._producer.send(message, timeout=seconds)
+            except SendError as error:
+                step = steps.throw(error)
+            else:
+                step = next(steps, None)

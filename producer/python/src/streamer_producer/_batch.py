@@ -1,31 +1,13 @@
-"""Parts that the synchronous and the asynchronous producer share."""
+"""Messages that are sent together."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ._entry import entries_of
 from ._errors import SendAllError, SendError, Unsent
-from ._jobs import Item
+from ._jobs import Item, Send, new_send
 from ._message import Message
-
-#: Default time limit of a send in seconds.
-TIMEOUT = 10.0
-
-
-def check_url(queue_url: str) -> str:
-    """Returns the URL of a queue."""
-    if isinstance(queue_url, str) and queue_url:
-        return queue_url
-    raise TypeError("the producer has no queue: give it the queue's URL, such as os.environ['QUEUE_URL']")
-
-
-def check_seconds(name: str, seconds: float) -> float:
-    """Returns a number of seconds."""
-    is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
-    if is_number and seconds >= 0:
-        return seconds
-    raise TypeError(f"`{name}` is a number of seconds, such as 2.5")
 
 
 class Batch:
@@ -45,12 +27,15 @@ class Batch:
         to = message._fields.to
         return self._is_fifo and to.connections is None and to.user is None
 
-    def items(self) -> Iterator[Item]:
-        """Yields the entries of the messages that a queue of this kind can take."""
-        for index, message in enumerate(self._messages):
-            if not self._is_refused(message):
-                for entry in entries_of(message._fields, self._is_fifo):
-                    yield index, entry
+    def send(self, timeout: float, now: float, notify: Callable[[], None]) -> Send:
+        """Returns the send of the messages that a queue of this kind can take."""
+        indexes = [index for index in range(len(self._messages)) if index not in self.errors]
+        return new_send(self._items(indexes), indexes, timeout, now, notify)
+
+    def _items(self, indexes: Sequence[int]) -> Iterator[Item]:
+        for index in indexes:
+            for entry in entries_of(self._messages[index]._fields, self._is_fifo):
+                yield index, entry
 
     def close(self) -> None:
         """Refuses all messages, because the producer is closed."""
