@@ -141,7 +141,7 @@ class Records(list):
 class Recorder(Producer):
     def __init__(self, url, client):
         # Without pauses between attempts.
-        super().__init__(url, client=client, random=lambda: 0.0)
+        super().__init__(url, client=client, _random=lambda: 0.0)
         self.records = Records()
 
     def send(self, message, *, timeout=None):
@@ -155,7 +155,7 @@ class Recorder(Producer):
 
 class AsyncRecorder(AsyncProducer):
     def __init__(self, url, client):
-        super().__init__(url, client, random=lambda: 0.0)
+        super().__init__(url, client, _random=lambda: 0.0)
         self.records = Records()
 
     async def send(self, message, *, timeout=None):
