@@ -12,17 +12,17 @@ use aws_sdk_sqs::Client;
 use futures::{StreamExt as _, future::join_all, stream};
 use streamer_message::{Limit, pack};
 use tokio::{
-    sync::{OwnedSemaphorePermit, RwLock, Semaphore, oneshot},
-    time::{Instant, timeout_at},
+    sync::{OwnedSemaphorePermit, RwLock, Semaphore},
+    time::timeout_at,
 };
 
 use crate::{
     buffer::MAX_CALLS,
-    calls::{Call, Calls},
+    calls::Calls,
     deadline::Deadline,
     entry::Entry,
     error::SendError,
-    pending::Pending,
+    pending::{NextCall, Pending},
     queue::Queue,
 };
 
@@ -101,17 +101,16 @@ impl Batcher {
             Ok(capacity) => capacity,
             Err(error) => return vec![Err(error); pending.len()],
         };
-        let enqueued = self.enqueue(pending);
-        join_all(enqueued.into_iter().map(|(pending, call)| pending.confirmed(call, deadline))).await
+        let enqueued = self.enqueue(pending, deadline);
+        join_all(enqueued.into_iter().map(|(pending, next)| pending.confirmed(next, deadline))).await
     }
 
     /// Enqueues entries under one lock, so that they can share a call.
-    fn enqueue(&self, pending: Vec<Pending>) -> Vec<(Pending, oneshot::Receiver<Call>)> {
-        let now = Instant::now();
+    fn enqueue(&self, pending: Vec<Pending>, deadline: Deadline) -> Vec<(Pending, NextCall)> {
         let mut buffer = self.calls.buffer();
         let enqueued = pending.into_iter().map(|pending| {
-            let call = pending.enqueue(&mut buffer, now);
-            (pending, call)
+            let next = pending.enqueue(&mut buffer, deadline);
+            (pending, next)
         });
         let enqueued = enqueued.collect();
         drop(buffer);

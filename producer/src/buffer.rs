@@ -18,7 +18,7 @@ use tokio::time::Instant;
 /// Maximum number of calls in flight.
 pub(crate) const MAX_CALLS: usize = 8;
 
-/// Time that an entry waits for a batch to fill while calls are in flight.
+/// Longest time that an entry waits for its batch to fill while calls are in flight.
 pub(crate) const LINGER: Duration = Duration::from_millis(20);
 
 /// Identifies an entry. Ids increase in the order in which entries were reserved.
@@ -49,7 +49,7 @@ enum State<T> {
     Reserved,
     Waiting {
         content: T,
-        since: Instant,
+        due: Instant,
     },
     InFlight,
     /// In flight, but its send was dropped.
@@ -75,23 +75,23 @@ impl<T> Buffer<T> {
         id
     }
 
-    /// Makes an entry wait that was reserved or backing off.
-    pub(crate) fn enqueue(&mut self, id: EntryId, content: T, now: Instant) {
+    /// Makes an entry wait that was reserved or backing off. It is due when it no longer waits for its batch to fill.
+    pub(crate) fn enqueue(&mut self, id: EntryId, content: T, due: Instant) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
-        entry.state = State::Waiting { content, since: now };
+        entry.state = State::Waiting { content, due };
         let key = entry.key;
         self.update_ready(id, key);
     }
 
     /// Begins a call and returns its entries. Returns nothing if no entry may leave, if too many calls are in flight,
-    /// or if a call is in flight and the batch is neither full nor has waited for [`LINGER`].
+    /// or if a call is in flight and the batch is neither full nor due.
     pub(crate) fn next_batch(&mut self, now: Instant) -> Option<Vec<(EntryId, T)>> {
         if self.calls >= MAX_CALLS {
             return None;
         }
         let (batch, full) = self.select();
-        let since = batch.iter().filter_map(|id| self.waiting_since(*id)).min()?;
-        if self.calls > 0 && !full && now < since + LINGER {
+        let due = batch.iter().filter_map(|id| self.due(*id)).min()?;
+        if self.calls > 0 && !full && now < due {
             return None;
         }
         self.calls += 1;
@@ -116,16 +116,16 @@ impl<T> Buffer<T> {
             }
             if let Some(key) = entry.key.filter(|_| !self.strict_order) {
                 let next = self.by_key.get(&key).and_then(|ids| ids.range(id + 1..).next());
-                candidates
-                    .extend(next.filter(|next| self.waiting_since(**next).is_some()).copied().map(Reverse));
+                candidates.extend(next.filter(|next| self.due(**next).is_some()).copied().map(Reverse));
             }
         }
         (batch, false)
     }
 
-    fn waiting_since(&self, id: EntryId) -> Option<Instant> {
+    /// Returns when a waiting entry is due.
+    fn due(&self, id: EntryId) -> Option<Instant> {
         match self.entries.get(&id)?.state {
-            State::Waiting { since, .. } => Some(since),
+            State::Waiting { due, .. } => Some(due),
             State::Reserved | State::InFlight | State::Abandoned | State::BackingOff => None,
         }
     }
@@ -193,7 +193,7 @@ impl<T> Buffer<T> {
                 self.by_key.get(&key).and_then(BTreeSet::first).copied()
             }
         };
-        self.ready.extend(first.filter(|first| self.waiting_since(*first).is_some()));
+        self.ready.extend(first.filter(|first| self.due(*first).is_some()));
     }
 }
 
@@ -211,7 +211,7 @@ mod tests {
 
     fn push(buffer: &mut Buffer<()>, key: Option<u64>, bytes: usize, now: Instant) -> EntryId {
         let id = buffer.reserve(key, bytes);
-        buffer.enqueue(id, (), now);
+        buffer.enqueue(id, (), now + LINGER);
         id
     }
 
@@ -229,9 +229,9 @@ mod tests {
         assert_eq!(ids(buffer.next_batch(now)), Some(vec![0]));
     }
 
-    /// While a call is in flight, the next batch fills until it is full or has waited for [`LINGER`].
+    /// While a call is in flight, the next batch fills until it is full or due.
     #[test]
-    fn batches_wait_until_full_or_lingered() {
+    fn batches_wait_until_full_or_due() {
         let (mut buffer, now) = buffer(false, &[(None, 1)]);
         buffer.next_batch(now);
         for _ in 0..9 {
@@ -246,15 +246,15 @@ mod tests {
     }
 
     #[test]
-    fn longest_wait_decides_when_batch_leaves() {
+    fn first_due_entry_decides_when_batch_leaves() {
         let (mut buffer, now) = buffer(false, &[(None, 1)]);
         buffer.next_batch(now);
         (0..10).for_each(|_| _ = push(&mut buffer, None, 1, now));
         buffer.next_batch(now);
         push(&mut buffer, None, 1, now);
         buffer.complete([(0, true)]);
-        // The retry of entry 0 begins to wait after entry 11.
-        buffer.enqueue(0, (), now + LINGER);
+        // The retry of entry 0 is due after entry 11.
+        buffer.enqueue(0, (), now + LINGER * 2);
         assert_eq!(ids(buffer.next_batch(now + LINGER)), Some(vec![0, 11]));
     }
 
@@ -290,7 +290,7 @@ mod tests {
         // Entry 0 will be retried, so it is still ahead of entry 2.
         buffer.complete([(0, true), (1, false)]);
         assert_eq!(ids(buffer.next_batch(now + LINGER)), None);
-        buffer.enqueue(0, (), now);
+        buffer.enqueue(0, (), now + LINGER);
         assert_eq!(ids(buffer.next_batch(now + LINGER)), Some(vec![0, 2]));
     }
 
@@ -300,7 +300,7 @@ mod tests {
         let first = buffer.reserve(Some(1), 1);
         push(&mut buffer, Some(1), 1, now);
         assert_eq!(ids(buffer.next_batch(now)), None);
-        buffer.enqueue(first, (), now);
+        buffer.enqueue(first, (), now + LINGER);
         assert_eq!(ids(buffer.next_batch(now)), Some(vec![0, 1]));
     }
 
@@ -332,11 +332,18 @@ mod tests {
 
     #[derive(Debug, Clone)]
     enum Event {
-        Reserve { key: Option<u64>, bytes: usize },
-        Enqueue(usize),
+        Reserve {
+            key: Option<u64>,
+            bytes: usize,
+        },
+        /// The entry, and the milliseconds after which it is due.
+        Enqueue(usize, u64),
         Advance(u64),
         NextBatch,
-        Complete { call: usize, retry: u16 },
+        Complete {
+            call: usize,
+            retry: u16,
+        },
         Cancel(usize),
     }
 
@@ -344,7 +351,7 @@ mod tests {
         let event = prop_oneof![
             4 => (prop::option::of(0_u64..4), prop_oneof![2 => 1_usize..1000, 1 => 1..=MIB])
                 .prop_map(|(key, bytes)| Event::Reserve { key, bytes }),
-            5 => any::<usize>().prop_map(Event::Enqueue),
+            5 => (any::<usize>(), 0_u64..30).prop_map(|(index, due)| Event::Enqueue(index, due)),
             1 => (0_u64..30).prop_map(Event::Advance),
             4 => Just(Event::NextBatch),
             2 => (any::<usize>(), any::<u16>()).prop_map(|(call, retry)| Event::Complete { call, retry }),
@@ -372,7 +379,7 @@ mod tests {
             let mut calls: Vec<Vec<EntryId>> = Vec::new();
             // At the end, every entry is enqueued and every call completes.
             let complete = Event::Complete { call: 0, retry: 0 };
-            let round = [Event::Enqueue(0), Event::Advance(30), Event::NextBatch, complete];
+            let round = [Event::Enqueue(0, 20), Event::Advance(30), Event::NextBatch, complete];
             let drain = (0..events.len() * 2).flat_map(|_| round.clone());
             for event in events.clone().into_iter().chain(drain) {
                 let reserved: Vec<_> =
@@ -382,10 +389,11 @@ mod tests {
                         prop_assert_eq!(buffer.reserve(key, bytes), entries.len() as u64);
                         entries.push((key, bytes, Expected::Reserved));
                     }
-                    Event::Enqueue(index) if !reserved.is_empty() => {
+                    Event::Enqueue(index, due) if !reserved.is_empty() => {
                         let id = reserved[index % reserved.len()];
-                        entries[id].2 = Expected::Waiting(now);
-                        buffer.enqueue(id as u64, (), now);
+                        let due = now + Duration::from_millis(due);
+                        entries[id].2 = Expected::Waiting(due);
+                        buffer.enqueue(id as u64, (), due);
                     }
                     Event::Advance(millis) => now += Duration::from_millis(millis),
                     Event::NextBatch => {
@@ -406,11 +414,11 @@ mod tests {
                             }
                         }
                         if batch.is_empty() && calls.len() < MAX_CALLS {
-                            // An entry that has waited for long enough is behind another of its key.
+                            // An entry that is due is behind another of its key.
                             for (id, (key, _, state)) in entries.iter().enumerate() {
                                 let due = matches!(
                                     state,
-                                    Expected::Waiting(since) if calls.is_empty() || *since + LINGER <= now
+                                    Expected::Waiting(due) if calls.is_empty() || *due <= now
                                 );
                                 let blocked = entries[..id].iter().any(|other| {
                                     key.is_some() && other.0 == *key && other.2 != Expected::Gone
@@ -446,7 +454,7 @@ mod tests {
                             _ => Expected::Gone,
                         };
                     }
-                    Event::Enqueue(_) | Event::Complete { .. } | Event::Cancel(_) => {}
+                    Event::Enqueue(..) | Event::Complete { .. } | Event::Cancel(_) => {}
                 }
             }
             prop_assert!(entries.iter().all(|(_, _, state)| *state == Expected::Gone), "{entries:?}");

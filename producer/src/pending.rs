@@ -34,6 +34,13 @@ pub(crate) struct Pending {
     entry: Arc<Entry>,
 }
 
+/// The call that an entry will be in.
+pub(crate) struct NextCall {
+    call: oneshot::Receiver<Call>,
+    /// When the entry no longer waits for its batch to fill.
+    due: Instant,
+}
+
 impl Pending {
     /// Reserves the turns of entries, in their order.
     pub(crate) fn reserve(calls: &Arc<Calls>, entries: Vec<Entry>) -> Vec<Self> {
@@ -45,24 +52,22 @@ impl Pending {
         pending.collect()
     }
 
-    /// Enqueues the entry, and returns the receiver of the call that it will be in.
-    pub(crate) fn enqueue(&self, buffer: &mut Buffer<Waiter>, now: Instant) -> oneshot::Receiver<Call> {
+    /// Enqueues the entry, and returns the call that it will be in.
+    pub(crate) fn enqueue(&self, buffer: &mut Buffer<Waiter>, deadline: Deadline) -> NextCall {
         let (sender, call) = oneshot::channel();
-        buffer.enqueue(self.id, Waiter { entry: Arc::clone(&self.entry), call: sender }, now);
-        call
+        let now = Instant::now();
+        let due = now + LINGER.min(deadline.at.saturating_duration_since(now) / 2);
+        buffer.enqueue(self.id, Waiter { entry: Arc::clone(&self.entry), call: sender }, due);
+        NextCall { call, due }
     }
 
     /// Completes when the entry is on the queue, and retries it until the deadline.
-    pub(crate) async fn confirmed(
-        self,
-        mut call: oneshot::Receiver<Call>,
-        deadline: Deadline,
-    ) -> Result<(), SendError> {
+    pub(crate) async fn confirmed(self, mut next: NextCall, deadline: Deadline) -> Result<(), SendError> {
         let mut cause = None;
         let timed_out = |cause: Option<&str>, otherwise| deadline.timed_out(cause.unwrap_or(otherwise));
         let mut longest = FIRST_BACKOFF;
         loop {
-            let Some(Call { results, index, backoff }) = self.next_call(call, deadline).await else {
+            let Some(Call { results, index, backoff }) = self.next_call(next, deadline).await else {
                 return Err(timed_out(cause.as_deref(), "the message is waiting behind others"));
             };
             let Some(results) = completed(results, deadline).await else {
@@ -85,7 +90,7 @@ impl Pending {
             }
             sleep(longest.mul_f64(backoff).min(left / 2)).await;
             longest = (longest * 2).min(MAX_BACKOFF);
-            call = self.enqueue(&mut self.calls.buffer(), Instant::now());
+            next = self.enqueue(&mut self.calls.buffer(), deadline);
             // Lets the other entries of the failed call follow first.
             yield_now().await;
             self.calls.begin();
@@ -93,13 +98,12 @@ impl Pending {
     }
 
     /// Waits for the call that the entry is in.
-    async fn next_call(&self, mut call: oneshot::Receiver<Call>, deadline: Deadline) -> Option<Call> {
-        let now = Instant::now();
-        let linger = now + LINGER.min(deadline.at.saturating_duration_since(now) / 2);
+    async fn next_call(&self, next: NextCall, deadline: Deadline) -> Option<Call> {
+        let NextCall { mut call, due } = next;
         tokio::select! {
             biased;
             call = &mut call => return call.ok(),
-            () = sleep_until(linger) => self.calls.begin(),
+            () = sleep_until(due) => self.calls.begin(),
         }
         tokio::select! {
             biased;

@@ -99,6 +99,19 @@ async fn messages_wait_20_ms_behind_slow_call() {
     assert_eq!(sizes(&queue), [1, 3]);
 }
 
+/// A message with little time left does not wait for its batch to fill.
+#[tokio::test(start_paused = true)]
+async fn short_time_limit_has_an_attempt() {
+    let queue = CallsDouble::new(|call, _| {
+        let after = if call == 0 { Duration::from_secs(4) } else { Duration::from_millis(5) };
+        Answer { after, what: Told::Entries(Vec::new()) }
+    });
+    let producer = producer(&queue);
+    let hasty = producer.clone().timeout(Duration::from_millis(16));
+    let (slow, sent) = join(producer.send(message("slow")), hasty.send(message("hasty"))).await;
+    assert!(slow.is_ok() && sent.is_ok(), "{sent:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn only_failed_entries_are_retried() {
     let queue = scripted(vec![
