@@ -14,8 +14,8 @@ use streamer_simulation::{
 };
 
 /// Names of the scenarios, in the order in which they run.
-const SCENARIOS: [&str; 9] =
-    ["peers", "against", "herd", "tuning", "shared", "replies", "outage", "kept", "sizes"];
+const SCENARIOS: [&str; 10] =
+    ["peers", "against", "herd", "tuning", "shared", "replies", "outage", "busy-outage", "kept", "sizes"];
 
 fn main() -> anyhow::Result<()> {
     let mut names: Vec<_> = env::args().skip(1).collect();
@@ -29,6 +29,7 @@ fn main() -> anyhow::Result<()> {
     let images = root.join(if is_quick { "target/simulation" } else { "docs/images" });
     fs::create_dir_all(&images)?;
     let sizes = if is_quick { &SIZES[..3] } else { &SIZES[..] };
+    let lengths = if is_quick { &outage::SECONDS[..1] } else { &outage::SECONDS[..] };
     let out = &mut io::stdout();
     for scenario in SCENARIOS.iter().filter(|name| names.is_empty() || names.iter().any(|one| one == *name)) {
         match *scenario {
@@ -43,10 +44,10 @@ fn main() -> anyhow::Result<()> {
             "replies" => replies::table(out, if is_quick { 20_000 } else { 1_000_000 })?,
             "kept" => kept::tables(out, sizes)?,
             "outage" => {
-                let lengths = if is_quick { &outage::SECONDS[..1] } else { &outage::SECONDS[..] };
-                let report = outage::table(out, lengths)?;
+                let report = outage::table(out, &outage::QUIET, lengths)?;
                 drawing::outage(&images, lengths, report.as_ref())?;
             }
+            "busy-outage" => _ = outage::table(out, &outage::BUSY, lengths)?,
             _ => drawing::sizes(&images, &sizes::tables(out, sizes)?)?,
         }
     }

@@ -113,12 +113,16 @@ fn kept_messages_cost_two_writes_and_reads() {
 /// A stream is one partition, which takes 1 000 write units a second.
 #[test]
 fn hot_stream_is_throttled_and_complete() {
-    let setup = Setup { away: Some(0.0), ..AWAY };
-    let report = run_kept(&setup, 1, 1000.0, Duration::from_secs(5));
+    let setup = Setup { away: Some(0.0), faults: NO_FAULTS, ..AWAY };
+    let report = run_kept(&setup, 1, 600.0, Duration::from_secs(1));
     assert!(report.kept.throttled > 0, "{:?}", report.kept);
-    assert_eq!((report.kept.appended, report.kept.copies), (5000, 0));
-    assert!(report.millis >= 5000 / 1000 * 1000, "{} ms", report.millis);
-    assert_eq!(report.delivered + report.gone, 5000);
+    assert_eq!((report.kept.appended, report.kept.copies, report.delivered), (600, 0, 600));
+    assert!(
+        report.kept.writes <= 1000 * (report.millis / 1000 + 1),
+        "{:?} in {} ms",
+        report.kept,
+        report.millis
+    );
 }
 
 /// A message takes the emulator's latency to the worker, and that of its post.
