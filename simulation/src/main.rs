@@ -29,7 +29,10 @@ fn main() -> anyhow::Result<()> {
     let images = root.join(if is_quick { "target/simulation" } else { "docs/images" });
     fs::create_dir_all(&images)?;
     let sizes = if is_quick { &SIZES[..3] } else { &SIZES[..] };
-    let lengths = if is_quick { &outage::SECONDS[..1] } else { &outage::SECONDS[..] };
+    let (lengths, busy) = match is_quick {
+        true => (&outage::SECONDS[..1], &outage::SECONDS[..1]),
+        false => (&outage::SECONDS[..], &outage::SECONDS[..outage::BUSY_LENGTHS]),
+    };
     let out = &mut io::stdout();
     for scenario in SCENARIOS.iter().filter(|name| names.is_empty() || names.iter().any(|one| one == *name)) {
         match *scenario {
@@ -47,7 +50,7 @@ fn main() -> anyhow::Result<()> {
                 let report = outage::table(out, &outage::QUIET, lengths)?;
                 drawing::outage(&images, lengths, report.as_ref())?;
             }
-            "busy-outage" => _ = outage::table(out, &outage::BUSY, lengths)?,
+            "busy-outage" => _ = outage::table(out, &outage::BUSY, busy)?,
             _ => drawing::sizes(&images, &sizes::tables(out, sizes)?)?,
         }
     }
