@@ -14,8 +14,19 @@ use streamer_simulation::{
 };
 
 /// Names of the scenarios, in the order in which they run.
-const SCENARIOS: [&str; 10] =
-    ["peers", "against", "herd", "tuning", "shared", "replies", "outage", "busy-outage", "kept", "sizes"];
+const SCENARIOS: [&str; 11] = [
+    "peers",
+    "against",
+    "emulator",
+    "herd",
+    "tuning",
+    "shared",
+    "replies",
+    "outage",
+    "busy-outage",
+    "kept",
+    "sizes",
+];
 
 fn main() -> anyhow::Result<()> {
     let mut names: Vec<_> = env::args().skip(1).collect();
@@ -37,10 +48,8 @@ fn main() -> anyhow::Result<()> {
     for scenario in SCENARIOS.iter().filter(|name| names.is_empty() || names.iter().any(|one| one == *name)) {
         match *scenario {
             "peers" => drawing::peers(&root.join("docs/explanation/performance.md"), &images)?,
-            "against" => {
-                against::table(out)?;
-                emulator::table(out)?;
-            }
+            "against" => against::table(out)?,
+            "emulator" => emulator::table(out)?,
             "herd" => herd::table(out, sizes)?,
             "tuning" => tuning::table(out)?,
             "shared" => shared::table(out, if is_quick { &[10] } else { &[10, 100, 1000] })?,

@@ -62,23 +62,6 @@ pub async fn build_with(show: impl FnMut(&str)) -> anyhow::Result<Binaries> {
 }
 
 impl Binaries {
-    /// Returns binaries that are built in a folder, and the example router in its folder `examples`.
-    ///
-    /// # Errors
-    /// When one is missing. The error names it.
-    pub fn in_folder(folder: &Path, names: impl IntoIterator<Item = String>) -> anyhow::Result<Self> {
-        let router = (ROUTER.to_owned(), folder.join("examples").join(ROUTER));
-        let binaries = names.into_iter().map(|name| {
-            let path = folder.join(&name);
-            (name, path)
-        });
-        let binaries: BTreeMap<_, _> = binaries.chain([router]).collect();
-        if let Some(missing) = binaries.values().find(|path| !path.is_file()) {
-            bail!("the binary {} is missing", missing.display());
-        }
-        Ok(Self(binaries))
-    }
-
     /// Returns a binary's path.
     ///
     /// # Errors

@@ -5,11 +5,10 @@
 
 mod stack;
 
-use std::{env, io::Write, time::Duration};
+use std::{io::Write, time::Duration};
 
 use anyhow::Context as _;
 use serde_json::json;
-use streamer_cli::{spec::Spec, stack::build::Binaries};
 use tokio::time::sleep;
 
 use super::loads::{SEED, body};
@@ -23,10 +22,6 @@ use crate::{
 /// Connections of the tenant that broadcasts are for, and connections that have messages of their own.
 const AUDIENCE: usize = 100;
 const CONNECTIONS: usize = 200;
-
-/// The functions beside the worker, and the router: binaries that a stack needs.
-const BUILD: &str = "cargo build --profile bench -p connect-handler -p delivery-worker -p disconnect-handler \
-                     -p mailbox-handler -p streamer-producer --bins --example router";
 
 /// A load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,10 +51,10 @@ struct Times {
 /// Runs the loads, and writes the table.
 ///
 /// # Errors
-/// When a binary is missing, the emulator cannot be installed or started, or a message does not arrive.
+/// When the functions cannot be built, the emulator cannot be installed or started, or a message does not arrive.
 pub fn table(out: &mut dyn Write) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let measured = runtime.block_on(stack::measure(&binaries()?));
+    let measured = runtime.block_on(stack::measure());
     let (emulator, measured) = measured.context("the comparison with the emulator failed")?;
     drop(runtime);
     let millis = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);
@@ -96,14 +91,6 @@ pub fn table(out: &mut dyn Write) -> anyhow::Result<()> {
         table.row(&row)?;
     }
     Ok(table.end()?)
-}
-
-/// Returns the binaries beside this program.
-fn binaries() -> anyhow::Result<Binaries> {
-    let program = env::current_exe()?;
-    let folder = program.parent().context("this program is in no folder")?;
-    let packages = Spec::read()?.functions.into_values().map(|function| function.package);
-    Binaries::in_folder(folder, packages).with_context(|| format!("build the functions with `{BUILD}`"))
 }
 
 impl Load {

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 use streamer_cli::stack::{
     Endpoint, Stack,
-    build::Binaries,
+    build::build,
     deploy::Overrides,
     emulator::{MINISTACK, install},
     router::Router,
@@ -52,10 +52,11 @@ const PAUSE: Duration = Duration::from_millis(1500);
 type Arrival = (Instant, usize, String);
 
 /// Measures the latencies of a stack, and runs the loads on it.
-pub(super) async fn measure(binaries: &Binaries) -> anyhow::Result<(Emulator, Vec<Times>)> {
+pub(super) async fn measure() -> anyhow::Result<(Emulator, Vec<Times>)> {
     let installed = install(&MINISTACK).await.context("the emulator is missing")?;
+    let binaries = build().await?;
     let endpoint = Endpoint::start_own(&installed, "simulation").await?;
-    let stack = endpoint.deploy(binaries, &Router::Example, &Overrides::default()).await?;
+    let stack = endpoint.deploy(&binaries, &Router::Example, &Overrides::default()).await?;
     let measured = measure_on(&stack).await;
     // Also after a failure.
     stack.end().await.context("cannot end the emulator")?;
