@@ -31,8 +31,8 @@ pub const BUSY: Traffic = Traffic { rate: 1000.0, setup: Setup::WHOLE_ACCOUNT };
 /// Seconds of the outages.
 pub const SECONDS: [u64; 3] = [60, 600, 3600];
 
-/// Lengths that are simulated at a thousand messages a second. An hour would be some 70 million hand-backs, with an
-/// hour of CPU time.
+/// Number of the lengths that are simulated at a thousand messages a second. An hour would be up to 84 million
+/// hand-backs, with about two hours of CPU time.
 pub const BUSY_LENGTHS: usize = 2;
 
 /// Seconds before an outage, and the time for which messages keep coming after it.
