@@ -14,9 +14,9 @@ pub mod price {
     pub const QUEUE_REQUESTS: f64 = 0.40;
     /// A million messages of a WebSocket API of up to 32 KB. Source: <https://aws.amazon.com/api-gateway/pricing/>.
     pub const MESSAGES: f64 = 1.00;
-    /// A million read units on demand. Source: <https://aws.amazon.com/dynamodb/pricing/on-demand/>.
+    /// A million read units on demand: 4 KB each, read consistently. Source: <https://aws.amazon.com/dynamodb/pricing/on-demand/>.
     pub const READS: f64 = 0.125;
-    /// A million write units on demand. Source: the same.
+    /// A million write units on demand: 1 KB each. Source: the same.
     pub const WRITES: f64 = 0.625;
 }
 
@@ -37,7 +37,7 @@ pub struct Bill {
     pub queue: f64,
     /// Posts. API Gateway bills delivered messages; a refused post is free.
     pub messages: f64,
-    /// Reads and writes of the table.
+    /// Reads and writes of the tables.
     pub table: f64,
 }
 
@@ -53,7 +53,9 @@ impl Bill {
             queue: million(requests, price::QUEUE_REQUESTS),
             messages: million(report.delivered + report.duplicates, price::MESSAGES),
             table: report.rows_read as f64 * UNITS_OF_A_ROW / 1e6 * price::READS
-                + million(report.gone, price::WRITES) * UNITS_OF_A_WRITE,
+                + million(report.gone, price::WRITES) * UNITS_OF_A_WRITE
+                + million(report.kept.reads, price::READS)
+                + million(report.kept.writes, price::WRITES),
         }
     }
 

@@ -9,7 +9,7 @@ use crate::{
     report::Report,
     scenario::{
         loads::run_broadcast,
-        outage::{AROUND, RATE},
+        outage::{AROUND, QUIET},
     },
     world::Kind,
 };
@@ -47,7 +47,8 @@ pub fn outage(images: &Path, lengths: &[u64], report: Option<&Report>) -> anyhow
         Line { name: "deliveries a second".to_owned(), points: points(delivered) },
     ];
     let (from, to) = (AROUND / 60, (AROUND + seconds) / 60);
-    let title = format!("API Gateway fails from minute {from} to {to}, {RATE} messages a second");
+    let rate = QUIET.rate;
+    let title = format!("API Gateway fails from minute {from} to {to}, {rate} messages a second");
     let texts = Texts { title: &title, x: "minutes", y: "messages" };
     plot::linear(&images.join("outage.svg"), &texts, &lines)
 }

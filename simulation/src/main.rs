@@ -7,14 +7,26 @@ use anyhow::bail;
 use streamer_simulation::{
     drawing,
     scenario::{
-        against, herd, outage, replies, shared,
+        against, emulator, herd, kept, outage, replies, shared,
         sizes::{self, SIZES},
         tuning,
     },
 };
 
 /// Names of the scenarios, in the order in which they run.
-const SCENARIOS: [&str; 8] = ["peers", "against", "herd", "tuning", "shared", "replies", "outage", "sizes"];
+const SCENARIOS: [&str; 11] = [
+    "peers",
+    "against",
+    "emulator",
+    "herd",
+    "tuning",
+    "shared",
+    "replies",
+    "outage",
+    "busy-outage",
+    "kept",
+    "sizes",
+];
 
 fn main() -> anyhow::Result<()> {
     let mut names: Vec<_> = env::args().skip(1).collect();
@@ -28,20 +40,26 @@ fn main() -> anyhow::Result<()> {
     let images = root.join(if is_quick { "target/simulation" } else { "docs/images" });
     fs::create_dir_all(&images)?;
     let sizes = if is_quick { &SIZES[..3] } else { &SIZES[..] };
+    let (lengths, busy) = match is_quick {
+        true => (&outage::SECONDS[..1], &outage::SECONDS[..1]),
+        false => (&outage::SECONDS[..], &outage::SECONDS[..outage::BUSY_LENGTHS]),
+    };
     let out = &mut io::stdout();
     for scenario in SCENARIOS.iter().filter(|name| names.is_empty() || names.iter().any(|one| one == *name)) {
         match *scenario {
             "peers" => drawing::peers(&root.join("docs/explanation/performance.md"), &images)?,
             "against" => against::table(out)?,
+            "emulator" => emulator::table(out)?,
             "herd" => herd::table(out, sizes)?,
             "tuning" => tuning::table(out)?,
             "shared" => shared::table(out, if is_quick { &[10] } else { &[10, 100, 1000] })?,
             "replies" => replies::table(out, if is_quick { 20_000 } else { 1_000_000 })?,
+            "kept" => kept::tables(out, sizes)?,
             "outage" => {
-                let lengths = if is_quick { &outage::SECONDS[..1] } else { &outage::SECONDS[..] };
-                let report = outage::table(out, lengths)?;
+                let report = outage::table(out, &outage::QUIET, lengths)?;
                 drawing::outage(&images, lengths, report.as_ref())?;
             }
+            "busy-outage" => _ = outage::table(out, &outage::BUSY, busy)?,
             _ => drawing::sizes(&images, &sizes::tables(out, sizes)?)?,
         }
     }

@@ -6,7 +6,7 @@ use crate::{
     cost::Bill,
     histogram::Histogram,
     model::{ACCOUNT, Setup},
-    world::{Counts, Figures, Kind, Load, Usage},
+    world::{Counts, Figures, Kept, Kind, Load, Usage},
 };
 
 /// The result of a run.
@@ -56,6 +56,8 @@ pub struct Report {
     pub queries: usize,
     /// Rows that they read.
     pub rows_read: usize,
+    /// Messages in the mailbox, and the use of its table.
+    pub kept: Kept,
     /// The quota or resource that bounds the run.
     pub bound: &'static str,
 }
@@ -103,6 +105,7 @@ impl Report {
             last_invocation: usage.last,
             queries,
             rows_read,
+            kept: Kept::default(),
             bound,
         }
     }

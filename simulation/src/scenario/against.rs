@@ -20,7 +20,7 @@ use tokio::time::sleep;
 
 use super::loads::{SEED, named};
 use crate::{
-    model::{EVENT_CPU, MEMORY_OF_A_CPU, NO_FAULTS, Setup},
+    model::{EVENT_CPU, MEMORY_OF_A_CPU, NO_FAULTS, NO_QUOTA, Setup},
     table::{Table, count},
     world,
 };
@@ -44,9 +44,6 @@ const SHAPES: [Shape; 5] = [
     Shape(10, 100, Some(500)),
     Shape(100, 100, Some(500)),
 ];
-
-/// The scripted gateway has no quota.
-const NO_QUOTA: (f64, f64) = (f64::MAX, f64::MAX);
 
 /// Runs the batches, and writes the table.
 ///

@@ -9,13 +9,14 @@ use crate::{
     model::Setup,
     random::Random,
     report::Report,
-    world::{self, Kind, Note, Producers, TENANT},
+    world::{self, Kind, Note, Producers, TENANT, USER},
 };
 
 /// The seed of all runs.
 pub const SEED: u64 = 7;
 
-fn body(to: &serde_json::Value, note: Note, more: &str) -> String {
+/// Returns the body of a message.
+pub(super) fn body(to: &serde_json::Value, note: Note, more: &str) -> String {
     let payload = note.write();
     let id = note.number;
     format!(r#"{{"version":1,"id":"m{id}","to":{to},"payload":{payload}{more}}}"#)
@@ -42,6 +43,19 @@ pub async fn singles(producers: &Producers, connections: u64, rate: f64, time: D
         producers.send(single(producers, connections, sent, &mut random));
     }
     number
+}
+
+/// Sends messages that are kept for a day to users, `rate` a second.
+pub async fn kept(producers: &Producers, users: u64, rate: f64, time: Duration) {
+    let mut random = Random::of(SEED + 11);
+    let number = (rate * time.as_secs_f64()).round() as u64;
+    for sent in 0..number {
+        producers.clock.wait_until(sent as f64 / rate * 1000.0).await;
+        let user = format!("{USER}{}", random.below(users));
+        let to = json!({ "user": { "tenant": TENANT, "user": user } });
+        let note = Note { kind: Kind::Kept, at: producers.clock.millis(), number: sent };
+        producers.send(body(&to, note, r#","keep":86400"#));
+    }
 }
 
 /// Sends one message to all connections of the tenant.
@@ -91,4 +105,14 @@ pub fn run_singles(setup: &Setup, connections: usize, rate: f64, time: Duration)
 pub fn run_progress(setup: &Setup, streams: u64) -> Report {
     let report = world::run(setup, 1, SEED, async |producers| progress(&producers, streams).await);
     Report { sent_by_producers: streams * UPDATES, ..report }
+}
+
+/// Runs messages that are kept for users.
+#[must_use]
+pub fn run_kept(setup: &Setup, users: usize, rate: f64, time: Duration) -> Report {
+    let sent = (rate * time.as_secs_f64()).round() as u64;
+    let report = world::run(setup, 1, SEED, async |producers| {
+        kept(&producers, users as u64, rate, time).await;
+    });
+    Report { sent_by_producers: sent, ..report }
 }

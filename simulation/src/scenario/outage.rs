@@ -12,21 +12,38 @@ use crate::{
     table::{Table, count, time},
 };
 
-/// Messages a second: a fiftieth of a thousand, of which an hour has 180 million hand-backs at half a minute each.
-pub const RATE: f64 = 20.0;
+/// A deployment and its messages a second.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Traffic {
+    /// Messages a second.
+    pub rate: f64,
+    /// The deployment.
+    pub setup: Setup,
+}
+
+/// A fiftieth of a thousand messages a second, on the default's two environments.
+pub const QUIET: Traffic = Traffic { rate: 20.0, setup: Setup::DEFAULT };
+
+/// A thousand messages a second on 20 environments: the default's two would need all their pace for them, and could
+/// not catch up.
+pub const BUSY: Traffic = Traffic { rate: 1000.0, setup: Setup::WHOLE_ACCOUNT };
 
 /// Seconds of the outages.
 pub const SECONDS: [u64; 3] = [60, 600, 3600];
+
+/// Number of the lengths that are simulated at a thousand messages a second. An hour would be up to 84 million
+/// hand-backs, with about two hours of CPU time.
+pub const BUSY_LENGTHS: usize = 2;
 
 /// Seconds before an outage, and the time for which messages keep coming after it.
 pub const AROUND: u64 = 60;
 
 /// Simulates an outage.
 #[must_use]
-pub fn run(seconds: u64) -> Report {
-    let setup = Setup { outage: (AROUND, AROUND + seconds), ..Setup::DEFAULT };
+pub fn run(traffic: &Traffic, seconds: u64) -> Report {
+    let setup = Setup { outage: (AROUND, AROUND + seconds), ..traffic.setup.clone() };
     let time = Duration::from_secs(AROUND + seconds + AROUND);
-    run_singles(&setup, 10_000, RATE, time)
+    run_singles(&setup, 10_000, traffic.rate, time)
 }
 
 /// Simulates outages of so many seconds, writes the messages on the queue at most, the times after the end until a
@@ -34,7 +51,7 @@ pub fn run(seconds: u64) -> Report {
 ///
 /// # Errors
 /// When the output cannot be written.
-pub fn table(out: &mut dyn Write, lengths: &[u64]) -> io::Result<Option<Report>> {
+pub fn table(out: &mut dyn Write, traffic: &Traffic, lengths: &[u64]) -> io::Result<Option<Report>> {
     let head = [
         "outage",
         "messages",
@@ -48,12 +65,12 @@ pub fn table(out: &mut dyn Write, lengths: &[u64]) -> io::Result<Option<Report>>
         "last delivery after",
         "$",
     ];
-    let title = format!("An outage of API Gateway at {RATE} messages a second");
+    let title = format!("An outage of API Gateway at {} messages a second", count(traffic.rate as u64));
     let mut table = Table::begin(out, &title, 0, &head)?;
     let mut last = None;
     for seconds in lengths.iter().copied() {
-        let report = run(seconds);
-        let during = RATE * seconds as f64;
+        let report = run(traffic, seconds);
+        let during = traffic.rate * seconds as f64;
         let end = AROUND + seconds;
         let late = report.last_delivery() - end as f64;
         let deepest = report.depth.iter().max().copied().unwrap_or_default();

@@ -3,6 +3,7 @@
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use streamer_tests::gateway::status;
 
 use super::{Clock, Cpu, Meter, meter::Figures, note::Note};
 use crate::{
-    model::{POST_CPU, POST_MEDIAN, POST_SIGMA, Setup, THROTTLE_MILLIS},
+    model::{Emulator, POST_CPU, POST_MEDIAN, POST_SIGMA, Setup, THROTTLE_MILLIS},
     random::Random,
 };
 
@@ -31,6 +32,8 @@ struct State {
     tokens: f64,
     /// When the tokens were counted, in milliseconds.
     at: u64,
+    /// When an emulator has answered all posts, in milliseconds.
+    free_at: f64,
 }
 
 /// The answer to a post.
@@ -56,13 +59,14 @@ impl Account {
     /// Creates an account whose burst is unused.
     #[must_use]
     pub fn new(clock: Clock, setup: Arc<Setup>, meter: Meter, seed: u64) -> Self {
-        let state = State { random: Random::of(seed), tokens: setup.account.1, at: 0 };
+        let state = State { random: Random::of(seed), tokens: setup.account.1, at: 0, free_at: 0.0 };
         Self { clock, setup, meter, state: Arc::new(Mutex::new(state)) }
     }
 
     /// Decides about a post that arrives now: its latency in milliseconds, and its answer.
     fn decide(&self, connection: &ConnectionId) -> (f64, Answer) {
-        let (now, Setup { account, faults, outage, stub, .. }) = (self.clock.millis(), &*self.setup);
+        let (now, Setup { account, faults, outage, stub, emulator, .. }) =
+            (self.clock.millis(), &*self.setup);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let (rate, burst) = *account;
         state.tokens = (state.tokens + (now - state.at) as f64 * rate / 1000.0).min(burst);
@@ -71,11 +75,12 @@ impl Account {
             return (THROTTLE_MILLIS, Answer::Throttled);
         }
         state.tokens -= 1.0;
-        let latency = match stub {
-            Some((latency, _)) => latency.as_secs_f64() * 1000.0,
-            None => state.random.lognormal(POST_MEDIAN, POST_SIGMA),
+        let latency = match (stub, emulator) {
+            (Some((latency, _)), _) => millis(*latency),
+            (None, Some(emulator)) => state.queued(now, emulator),
+            (None, None) => state.random.lognormal(POST_MEDIAN, POST_SIGMA),
         };
-        let (chance, nature) = (state.random.unit(), nature(connection));
+        let (chance, nature) = (state.random.unit(), nature(connection.as_str()));
         let is_down = (outage.0 * 1000..outage.1 * 1000).contains(&now);
         let answer = if is_down || chance < faults.failing {
             Answer::Failed
@@ -90,10 +95,24 @@ impl Account {
     }
 }
 
-/// Returns a number from 0 to 1 that decides whether a connection is gone or slow, the same at any time.
-fn nature(connection: &ConnectionId) -> f64 {
+impl State {
+    /// Returns the latency of a post to an emulator, which takes one at a time.
+    fn queued(&mut self, now: u64, emulator: &Emulator) -> f64 {
+        let now = now as f64;
+        self.free_at = self.free_at.max(now) + millis(emulator.post_of_many);
+        self.free_at - now + millis(emulator.post) - millis(emulator.post_of_many)
+    }
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
+
+/// Returns a number from 0 to 1 that decides whether a connection is gone or slow, or a user is away: the same at any
+/// time.
+pub(super) fn nature(name: &str) -> f64 {
     let mut hasher = DefaultHasher::new();
-    connection.as_str().hash(&mut hasher);
+    name.hash(&mut hasher);
     (hasher.finish() >> 11) as f64 / (1_u64 << 53) as f64
 }
 

@@ -214,6 +214,9 @@ impl Mapping {
         let environment = fleet.environment().await;
         let began = clock.millis();
         let time = Time::start(clock.wall(), clock.wall() + TIMEOUT, TIMEOUT);
+        if let Some(emulator) = &self.setup.emulator {
+            sleep(emulator.dispatch).await;
+        }
         clock.wait_until(environment.cpu.charge(EVENT_CPU)).await;
         let reported: BTreeSet<_> = match environment.rig.worker.handle(event, time).await {
             Ok(response) => {
@@ -221,6 +224,9 @@ impl Mapping {
             }
             Err(_) => ids.iter().cloned().collect(),
         };
+        if let Some(emulator) = &self.setup.emulator {
+            sleep(emulator.rest).await;
+        }
         {
             let mut usage = fleet.usage.borrow_mut();
             usage.invocations += 1;

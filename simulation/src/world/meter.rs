@@ -98,6 +98,7 @@ impl Figures {
         let (prefix, number) = match note.kind {
             Kind::Single => ("s", note.number),
             Kind::Update => ("u", note.number),
+            Kind::Kept => ("k", note.number),
             Kind::Broadcast => {
                 let (prefix, row) = connection.rsplit_once('-').unwrap_or((connection, "0"));
                 (prefix, row.parse().unwrap_or(0))

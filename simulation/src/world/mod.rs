@@ -3,12 +3,14 @@
 //! ```text
 //! load ─▶ Queue ─▶ Mapping ─▶ Environment: Worker::handle ─▶ Line ─▶ Account
 //!           ▲                        │      ▲
-//!           └── hand-backs, parts ───┘      └── Crowd: generated rows
+//!           └── hand-backs, parts ───┘      ├── Crowd: generated rows
+//!                                           └── Streams: kept messages
 //! ```
 
 mod clock;
 mod gateway;
 mod lambda;
+mod mailbox;
 mod meter;
 mod note;
 mod queue;
@@ -28,6 +30,7 @@ pub use self::{
     clock::Clock,
     gateway::{Account, Line},
     lambda::{Cpu, Fleet, Load, Mapping, Usage},
+    mailbox::{Kept, Streams, USER, is_away},
     meter::{Figures, Meter},
     note::{Kind, Note},
     queue::{Counts, Queue},
@@ -65,7 +68,7 @@ impl Producers {
 }
 
 /// Returns a double of a queue behind the worker's calls.
-fn double(queue: &Queue) -> CallsDouble {
+fn double(queue: &Queue, latency: Duration) -> CallsDouble {
     let queue = queue.clone();
     let script = move |_: usize, entries: &[SentEntry]| {
         queue.count_call();
@@ -77,7 +80,7 @@ fn double(queue: &Queue) -> CallsDouble {
                 None => queue.send(entry.body.clone(), seconds),
             }
         }
-        Answer { after: SQS_CALL, what: Told::Entries(Vec::new()) }
+        Answer { after: latency, what: Told::Entries(Vec::new()) }
     };
     CallsDouble::new(script).forgetting()
 }
@@ -108,12 +111,15 @@ async fn simulate<Load: Future<Output = ()>>(
     let (clock, setup, meter) = (Clock::start(), Arc::new(setup.clone()), Meter::default());
     let account = Account::new(clock, Arc::clone(&setup), meter.clone(), seed);
     let query = QUERY + QUERY_CPU.div_f64(setup.cpu());
+    let query = setup.emulator.map_or(query, |emulator| emulator.query);
     let crowd = Crowd::new([(TENANT, connections)]).paged(usize::MAX, query);
-    let outbound = Queue::new(clock, OUTBOUND_ARN, seed + 1);
-    let parts = setup.parts_concurrency.map(|_| Queue::new(clock, PARTS_ARN, seed + 2));
+    let outbound = Queue::new(clock, OUTBOUND_ARN, seed + 1, setup.emulator.is_some());
+    let parts = setup.parts_concurrency;
+    let parts = parts.map(|_| Queue::new(clock, PARTS_ARN, seed + 2, setup.emulator.is_some()));
     let producers = Producers { clock, outbound, parts };
 
-    let environments = environments(clock, &setup, &account, &meter, &producers, &crowd);
+    let streams = setup.away.map(|away| Streams::new(clock, away));
+    let environments = environments(clock, &setup, &account, &meter, &producers, (&crowd, streams.as_ref()));
     let fleet = Rc::new(Fleet::new(clock, environments));
     let limits = std::iter::once(setup.concurrency).chain(setup.parts_concurrency);
     let mappings: Vec<_> = producers.queues().zip(limits).collect();
@@ -134,7 +140,8 @@ async fn simulate<Load: Future<Output = ()>>(
     let loads = mappings.iter().map(|mapping| mapping.load.get());
     let figures = std::mem::take(&mut *meter.figures());
     let usage = *fleet.usage.borrow();
-    Report::new(&setup, clock.millis(), figures, usage, counts, loads, crowd.read())
+    let report = Report::new(&setup, clock.millis(), figures, usage, counts, loads, crowd.read());
+    Report { kept: streams.as_ref().map(Streams::kept).unwrap_or_default(), ..report }
 }
 
 /// Returns a function that creates the worker of an environment, or gives all environments the same one.
@@ -144,10 +151,11 @@ fn environments(
     account: &Account,
     meter: &Meter,
     producers: &Producers,
-    crowd: &Crowd,
+    (crowd, streams): (&Crowd, Option<&Streams>),
 ) -> impl Fn() -> (Rc<Rig<Line>>, Cpu) + 'static + use<> {
-    let table = crowd.client();
-    let worker_queue = |queue: &Queue, url| WorkerQueue::new(double(queue).client(), url);
+    let (table, streams) = (crowd.client(), streams.cloned());
+    let latency = setup.emulator.map_or(SQS_CALL, |emulator| emulator.send);
+    let worker_queue = |queue: &Queue, url| WorkerQueue::new(double(queue, latency).client(), url);
     let outbound = worker_queue(&producers.outbound, OUTBOUND_URL);
     let parts = producers.parts.as_ref().map(|parts| worker_queue(parts, PARTS_URL));
     let (setup, account, meter) = (Arc::clone(setup), account.clone(), meter.clone());
@@ -156,6 +164,7 @@ fn environments(
         let line = Line { account: account.clone(), cpu: cpu.clone() };
         let mut rig = Rig::on(line, TableDouble::default(), QueueDouble::taking(), QueueDouble::taking());
         rig.worker.table = Some(table.clone());
+        rig.worker.mailbox = streams.as_ref().map(|streams| streams.of(&cpu).mailbox());
         rig.worker.outbound = outbound.clone();
         rig.worker.parts = parts.clone();
         rig.worker.gate = Gate::new(pace);

@@ -14,6 +14,8 @@ pub enum Kind {
     Update,
     /// A message to all connections of a tenant.
     Broadcast,
+    /// A message to a user that is kept.
+    Kept,
 }
 
 /// The content of a payload.
@@ -35,20 +37,24 @@ impl Note {
             Kind::Single => 's',
             Kind::Update => 'u',
             Kind::Broadcast => 'b',
+            Kind::Kept => 'k',
         };
         let text = format!("{kind} {} {} ", self.at, self.number);
         format!("\"{text:.<width$}\"", width = BYTES - 2)
     }
 
-    /// Reads the payload. `None` for another one.
+    /// Reads a payload, or the frame of a kept one. `None` for another one.
     #[must_use]
-    pub fn read(payload: &Bytes) -> Option<Self> {
-        let text = std::str::from_utf8(payload).ok()?.strip_prefix('"')?;
+    pub fn read(posted: &Bytes) -> Option<Self> {
+        let text = std::str::from_utf8(posted).ok()?;
+        let payload = if text.starts_with('{') { text.split_once(r#""payload":"#)?.1 } else { text };
+        let text = payload.strip_prefix('"')?;
         let mut words = text.split(' ');
         let kind = match words.next()? {
             "s" => Kind::Single,
             "u" => Kind::Update,
             "b" => Kind::Broadcast,
+            "k" => Kind::Kept,
             _ => return None,
         };
         Some(Self { kind, at: words.next()?.parse().ok()?, number: words.next()?.parse().ok()? })
@@ -61,10 +67,12 @@ mod tests {
 
     #[test]
     fn payload_round_trips() {
-        for kind in [Kind::Single, Kind::Update, Kind::Broadcast] {
+        for kind in [Kind::Single, Kind::Update, Kind::Broadcast, Kind::Kept] {
             let note = Note { kind, at: 1234, number: 56 };
             let text = note.write();
             assert_eq!((text.len(), Note::read(&text.clone().into())), (BYTES, Some(note)));
+            let frame = format!(r#"{{"type":"streamer.message","seq":1,"payload":{text}}}"#);
+            assert_eq!(Note::read(&frame.into()), Some(note));
         }
         assert_eq!(Note::read(&Bytes::from_static(b"1")), None);
     }

@@ -19,6 +19,8 @@ pub struct Queue {
     clock: Clock,
     /// Its ARN, which its records name.
     arn: &'static str,
+    /// Whether a message is there at once, as on an emulator.
+    is_instant: bool,
     state: Arc<Mutex<State>>,
     /// Wakes the mapping when a message arrives or an invocation ends.
     pub changed: Arc<Notify>,
@@ -58,7 +60,7 @@ pub struct Counts {
 impl Queue {
     /// Creates an empty queue.
     #[must_use]
-    pub fn new(clock: Clock, arn: &'static str, seed: u64) -> Self {
+    pub fn new(clock: Clock, arn: &'static str, seed: u64, is_instant: bool) -> Self {
         let state = State {
             random: Random::of(seed),
             next: 0,
@@ -67,14 +69,14 @@ impl Queue {
             visible: VecDeque::new(),
             counts: Counts::default(),
         };
-        Self { clock, arn, state: Arc::new(Mutex::new(state)), changed: Arc::default() }
+        Self { clock, arn, is_instant, state: Arc::new(Mutex::new(state)), changed: Arc::default() }
     }
 
     /// Puts a message on the queue. It reaches a poller after `delay` seconds and the queue's latency.
     pub fn send(&self, body: String, delay: u64) {
         let now = self.clock.millis();
         let mut state = self.locked();
-        let latency = state.random.queue_latency().round() as u64;
+        let latency = if self.is_instant { 0 } else { state.random.queue_latency().round() as u64 };
         let visible_at = now + delay * 1000 + latency;
         let id = state.next;
         state.next += 1;

@@ -1,5 +1,8 @@
 //! The mailbox's table in memory, with latency and faults: all code above the SDK's HTTP client is real.
 
+mod items;
+mod table;
+
 use std::{
     collections::BTreeMap,
     sync::{
@@ -14,11 +17,16 @@ use aws_smithy_runtime_api::client::{
     http::{HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn},
     orchestrator::HttpRequest,
 };
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use streamer_mailbox::{DynamoTable, Mailbox, Settings};
 use tokio::time::sleep;
 
-use super::dynamodb::{self, Answer};
+use self::{
+    items::{number, parse, text},
+    table::{Item, State},
+};
+use super::dynamodb;
+use crate::mailbox::Usage;
 
 /// The result of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,9 +45,6 @@ pub enum MailboxFault {
     Conflict,
 }
 
-/// An item, in DynamoDB's JSON.
-type Item = Map<String, Value>;
-
 /// A call that arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MailboxCall {
@@ -47,6 +52,28 @@ pub struct MailboxCall {
     pub operation: String,
     /// The id of the message that the call writes.
     pub message: Option<String>,
+    /// The hash key of its items; empty for a call that removes several.
+    pub stream: String,
+    /// The write units of the item that the call puts, 1 for any other write, and 0 for a read.
+    pub writes: usize,
+}
+
+impl MailboxCall {
+    fn read(operation: &str, input: &Value) -> Self {
+        let item = &input["Item"];
+        let writes = match operation {
+            "GetItem" | "Query" => 0,
+            _ => items::write_units(item.as_object().map_or(0, items::size)),
+        };
+        let stream =
+            [&item["stream"], &input["Key"]["stream"], &input["ExpressionAttributeValues"][":stream"]];
+        Self {
+            operation: operation.to_owned(),
+            message: item["id"]["S"].as_str().map(str::to_owned),
+            stream: stream.into_iter().map(text).find(|stream| !stream.is_empty()).unwrap_or_default(),
+            writes,
+        }
+    }
 }
 
 /// Returns latency and result of a call.
@@ -57,14 +84,6 @@ type Script = dyn Fn(&MailboxCall) -> (Duration, MailboxFault) + Send + Sync;
 pub struct MailboxDouble {
     state: Arc<Mutex<State>>,
     script: Arc<Script>,
-}
-
-#[derive(Default)]
-struct State {
-    /// Items by hash key and range key.
-    items: BTreeMap<(String, String), Item>,
-    calls: Vec<MailboxCall>,
-    conflicts: usize,
 }
 
 impl Default for MailboxDouble {
@@ -102,6 +121,30 @@ impl MailboxDouble {
         Self::failing(move |call| if call.operation == operation { fault } else { MailboxFault::None })
     }
 
+    /// Turns off the record of calls and drops the bodies of messages, for tests that make too many. Pages cannot be
+    /// read then.
+    #[must_use]
+    pub fn forgetting(self) -> Self {
+        self.locked().forgets = true;
+        self
+    }
+
+    /// Lets streams exist without a call: `generate` returns the items of the stream with a hash key.
+    #[must_use]
+    pub fn generating(self, generate: impl Fn(&str) -> Vec<Value> + Send + Sync + 'static) -> Self {
+        self.locked().generate = Some(Arc::new(generate));
+        self
+    }
+
+    /// Returns a client of the same table whose calls get latency and result from `script`.
+    #[must_use]
+    pub fn through(
+        &self,
+        script: impl Fn(&MailboxCall) -> (Duration, MailboxFault) + Send + Sync + 'static,
+    ) -> Self {
+        Self { script: Arc::new(script), ..self.clone() }
+    }
+
     /// Returns a mailbox on the table, with the default settings.
     #[must_use]
     pub fn mailbox(&self) -> Mailbox<DynamoTable> {
@@ -132,15 +175,14 @@ impl MailboxDouble {
             "endpoint": { "S": endpoint },
             "expires_at": { "N": seconds.to_string() },
         });
-        let key = (stream(user), format!("c#{connection}"));
-        self.locked().items.insert(key, item.as_object().cloned().unwrap_or_default());
+        let (key, item) = (items::key(&item), item.as_object().cloned().unwrap_or_default());
+        let bytes = items::size(&item);
+        self.locked().insert(key, item, bytes);
     }
 
     /// Removes an attribute from each item of a user, without a call.
     pub fn remove_attribute(&self, user: &str, attribute: &str) {
-        let mut state = self.locked();
-        let items = state.items.iter_mut().filter(|((of, _), _)| *of == stream(user));
-        items.for_each(|(_, item)| _ = item.remove(attribute));
+        self.locked().change(&stream(user), |item| _ = item.remove(attribute));
     }
 
     /// Returns the devices of a user.
@@ -158,16 +200,30 @@ impl MailboxDouble {
     /// Returns the messages of a user with their attributes, by number.
     #[must_use]
     pub fn items(&self, user: &str) -> BTreeMap<u64, Item> {
-        let items = self.locked().items.clone().into_iter();
-        let items = items.filter(|((of, item), _)| *of == stream(user) && item.starts_with("m#"));
+        let state = self.locked();
+        let items = state.written().filter(|((of, item), _)| *of == stream(user) && item.starts_with("m#"));
         items.map(|((_, key), item)| (key.rsplit('#').next().map_or(0, parse), item)).collect()
+    }
+
+    /// Returns hash key and id of each message that calls have stored.
+    #[must_use]
+    pub fn stored(&self) -> Vec<(String, String)> {
+        let state = self.locked();
+        let messages = state.written().filter(|((_, item), _)| item.starts_with("m#"));
+        messages.map(|((stream, _), item)| (stream.clone(), text(&item["id"]))).collect()
+    }
+
+    /// Returns the calls so far and the units that DynamoDB charges for them.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        self.locked().usage
     }
 
     /// Returns `top` of a user's stream; 0 if it does not exist.
     #[must_use]
     pub fn top(&self, user: &str) -> u64 {
-        let state = self.locked();
-        state.items.get(&(stream(user), "h".to_owned())).map_or(0, |head| number(&head["top"]))
+        let (state, head) = (self.locked(), (stream(user), "h".to_owned()));
+        state.written().find(|(key, _)| **key == head).map_or(0, |(_, head)| number(&head["top"]))
     }
 
     /// Returns the operations of all calls so far.
@@ -178,8 +234,8 @@ impl MailboxDouble {
 
     fn keys(&self, user: &str, prefix: &str) -> Vec<String> {
         let state = self.locked();
-        let keys = state.items.keys().filter(|(of, _)| *of == stream(user));
-        keys.filter_map(|(_, item)| item.strip_prefix(prefix).map(str::to_owned)).collect()
+        let of_user = state.written().filter(|((of, _), _)| *of == stream(user));
+        of_user.filter_map(|((_, item), _)| item.strip_prefix(prefix).map(str::to_owned)).collect()
     }
 
     fn locked(&self) -> MutexGuard<'_, State> {
@@ -199,10 +255,9 @@ impl HttpConnector for MailboxDouble {
         let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
         let body = request.body().bytes().and_then(|body| serde_json::from_slice(body).ok());
         let (double, input): (_, Value) = (self.clone(), body.unwrap_or_default());
-        let message = input["Item"]["id"]["S"].as_str().map(str::to_owned);
-        let call = MailboxCall { operation: operation.clone(), message };
-        double.locked().calls.push(call.clone());
+        let call = MailboxCall::read(&operation, &input);
         let (latency, fault) = (self.script)(&call);
+        double.locked().record(call);
         HttpConnectorFuture::new(async move {
             sleep(latency).await;
             let refused = Err(("AccessDeniedException", json!({})));
@@ -222,113 +277,7 @@ impl HttpConnector for MailboxDouble {
     }
 }
 
-impl State {
-    /// # Panics
-    /// For an operation or a read that the mailbox does not make.
-    fn answer(&mut self, operation: &str, input: &Value) -> Answer {
-        match operation {
-            "GetItem" => {
-                assert_eq!(input["ConsistentRead"], true, "the mailbox reads consistently");
-                let item = self.items.get(&key(&input["Key"]));
-                Ok(item.map_or_else(|| json!({}), |item| json!({ "Item": item })))
-            }
-            "PutItem" => self.put(input),
-            "UpdateItem" => self.update(input),
-            "Query" => Ok(self.query(input)),
-            "DeleteItem" => {
-                self.items.remove(&key(&input["Key"]));
-                Ok(json!({}))
-            }
-            "BatchWriteItem" => {
-                let requests = input["RequestItems"]["mailbox"].as_array().into_iter().flatten();
-                requests.for_each(|request| _ = self.items.remove(&key(&request["DeleteRequest"]["Key"])));
-                Ok(json!({ "UnprocessedItems": {} }))
-            }
-            other => panic!("the mailbox does not call {other}"),
-        }
-    }
-
-    fn put(&mut self, input: &Value) -> Answer {
-        let (key, item) = (key(&input["Item"]), input["Item"].as_object().cloned().unwrap_or_default());
-        if input["ConditionExpression"].is_string()
-            && let Some(taken) = self.items.get(&key)
-        {
-            return Err(("ConditionalCheckFailedException", json!({ "Item": taken })));
-        }
-        self.items.insert(key, item);
-        Ok(json!({}))
-    }
-
-    /// Supports assignments, and conditions of `=` and `<`.
-    fn update(&mut self, input: &Value) -> Answer {
-        let name = |name: &str| match name.starts_with('#') {
-            true => input["ExpressionAttributeNames"][name].as_str().unwrap_or_default().to_owned(),
-            false => name.to_owned(),
-        };
-        let value = |value: &str| input["ExpressionAttributeValues"][value].clone();
-        let item = self.items.get_mut(&key(&input["Key"]));
-        let holds = |item: &Item, condition: &str| match condition.split_whitespace().collect::<Vec<_>>()[..]
-        {
-            [left, "=", right] => item.get(&name(left)) == Some(&value(right)),
-            [left, "<", right] => {
-                item.get(&name(left)).is_some_and(|left| number(left) < number(&value(right)))
-            }
-            _ => false,
-        };
-        let mut conditions = input["ConditionExpression"].as_str().unwrap_or_default().split(" AND ");
-        let Some(item) = item else { return Err(("ConditionalCheckFailedException", json!({}))) };
-        if !conditions.all(|condition| holds(item, condition)) {
-            return Err(("ConditionalCheckFailedException", json!({ "Item": item })));
-        }
-        let expression = input["UpdateExpression"].as_str().unwrap_or_default();
-        for assignment in expression.trim_start_matches("SET ").split(", ") {
-            let (left, right) = assignment.split_once(" = ").unwrap_or_default();
-            item.insert(name(left), value(right));
-        }
-        Ok(json!({ "Attributes": item }))
-    }
-
-    fn query(&self, input: &Value) -> Value {
-        assert_eq!(input["ConsistentRead"], true, "the mailbox reads consistently");
-        let value = |name: &str| input["ExpressionAttributeValues"][name]["S"].as_str();
-        let stream = value(":stream").unwrap_or_default();
-        let bound = |name: &str, all: &str| (stream.to_owned(), value(name).unwrap_or(all).to_owned());
-        let range = bound(":from", "")..=bound(":to", "\u{10FFFF}");
-        let mut items: Vec<_> = self.items.range(range).map(|(_, item)| item).collect();
-        if input["ScanIndexForward"] == false {
-            items.reverse();
-        }
-        json!({ "Items": items })
-    }
-
-    /// Puts a message of another worker at the number that a call is about to take.
-    fn take_number(&mut self, operation: &str, input: &Value) {
-        if operation == "PutItem" && input["Item"]["id"].is_object() {
-            self.conflicts += 1;
-            let mut item = input["Item"].as_object().cloned().unwrap_or_default();
-            item.insert("id".to_owned(), json!({ "S": format!("other-{}", self.conflicts) }));
-            self.items.entry(key(&input["Item"])).or_insert(item);
-        }
-    }
-}
-
 /// Returns the hash key of a user of the tenant `acme`.
 fn stream(user: &str) -> String {
     format!("u#acme#{user}")
-}
-
-fn key(item: &Value) -> (String, String) {
-    (text(&item["stream"]), text(&item["item"]))
-}
-
-fn text(value: &Value) -> String {
-    value["S"].as_str().unwrap_or_default().to_owned()
-}
-
-fn number(value: &Value) -> u64 {
-    value["N"].as_str().map_or(0, parse)
-}
-
-fn parse(number: &str) -> u64 {
-    number.parse().unwrap_or_default()
 }
