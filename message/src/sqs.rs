@@ -66,8 +66,8 @@ pub fn is_refusal(code: &str, message: &str, sender_fault: bool) -> bool {
 /// caller or the queue is wrong. Every other error is transient. Some codes have a prefix
 /// (`AWS.SimpleQueueService.`, `KMS.`).
 ///
-/// A signature of another time is no such error: a Lambda may have been frozen after it was made, and the SDK learns the
-/// clock's offset from the answer.
+/// Clock skew is no such error: a Lambda may have been frozen after it signed the call, and the SDK learns the clock's
+/// offset from the answer.
 ///
 /// Sources: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatch.html>,
 /// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/CommonErrors.html>, and the codes in the
@@ -98,14 +98,15 @@ pub fn is_final(code: &str, message: &str) -> bool {
         "UnsupportedOperation",
         "BatchEntryIdsNotDistinct",
     ];
-    (FINAL.contains(&without_prefix(code)) && !is_of_another_time(code, message)) || is_message_fault(code)
+    (FINAL.contains(&without_prefix(code)) && !is_clock_skew(code, message)) || is_message_fault(code)
 }
 
-/// Returns whether an error says that the time of a signature is more than 15 minutes from that of AWS.
+/// Returns whether an error says that a signature has expired or is not yet valid, by the clock of AWS: they differ by
+/// more than 15 minutes.
 ///
 /// Source: "Troubleshoot Signature Version 4" in
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-troubleshooting.html>.
-fn is_of_another_time(code: &str, message: &str) -> bool {
+fn is_clock_skew(code: &str, message: &str) -> bool {
     ["InvalidSignatureException", "SignatureDoesNotMatch"].contains(&without_prefix(code))
         && ["Signature expired", "Signature not yet current"].iter().any(|begin| message.starts_with(begin))
 }
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn only_signatures_of_another_time_are_transient() {
+    fn clock_skew_is_transient() {
         let expired = "Signature expired: 20261130T100000Z is now earlier than 20261130T104500Z";
         for code in ["InvalidSignatureException", "SignatureDoesNotMatch"] {
             assert!(

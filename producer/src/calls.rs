@@ -22,7 +22,7 @@ use tokio::{
 use crate::{
     buffer::{Buffer, EntryId},
     entry::Entry,
-    queue::{Failure, Queue},
+    queue::{EntryResult, Failure, Queue},
 };
 
 /// Interval at which a waiting send polls its call itself. Otherwise a call would hang whose driver was dropped just
@@ -45,13 +45,13 @@ pub(crate) struct Waiter {
     pub call: oneshot::Sender<Call>,
 }
 
-/// The result of each entry of a call.
-pub(crate) type Results = Arc<Vec<Result<(), Failure>>>;
-pub(crate) type CallFuture = BoxFuture<'static, Results>;
+pub(crate) type CallFuture = BoxFuture<'static, ()>;
 
 /// A call, and the index of one entry in it.
 pub(crate) struct Call {
-    pub results: Shared<CallFuture>,
+    pub done: Shared<CallFuture>,
+    /// The results of all its entries.
+    pub results: Arc<[EntryResult]>,
     pub index: usize,
     /// The share of the longest backoff, 0 to 1, that its entries wait if the call fails: the same for all, so that they
     /// share a call again.
@@ -77,12 +77,13 @@ impl Calls {
             let (ids, waiters): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
             let (entries, senders): (Vec<_>, Vec<_>) =
                 waiters.into_iter().map(|waiter| (waiter.entry, waiter.call)).unzip();
-            let results = self.call(ids, entries).boxed().shared();
-            self.track(&results);
+            let results: Arc<[_]> = entries.iter().map(|_| EntryResult::new()).collect();
+            let done = self.call(ids, entries, Arc::clone(&results)).boxed().shared();
+            self.track(&done);
             let backoff = fastrand::f64();
             for (index, sender) in senders.into_iter().enumerate() {
                 // Fails if the send was dropped in the meantime.
-                _ = sender.send(Call { results: results.clone(), index, backoff });
+                _ = sender.send(Call { done: done.clone(), results: Arc::clone(&results), index, backoff });
             }
         }
     }
@@ -103,12 +104,12 @@ impl Calls {
         self: &Arc<Self>,
         ids: Vec<EntryId>,
         entries: Vec<Arc<Entry>>,
-    ) -> impl Future<Output = Results> + Send + 'static {
+        results: Arc<[EntryResult]>,
+    ) -> impl Future<Output = ()> + Send + 'static {
         let mut in_flight = InFlight { calls: Arc::clone(self), ids };
         async move {
-            let results = in_flight.calls.queue.send(&entries).await;
+            in_flight.calls.queue.send(&entries, &results).await;
             in_flight.complete(&results);
-            Arc::new(results)
         }
     }
 
@@ -143,8 +144,8 @@ struct InFlight {
 }
 
 impl InFlight {
-    fn complete(&mut self, results: &[Result<(), Failure>]) {
-        let retry = results.iter().map(|result| matches!(result, Err(Failure::NotTaken(_))));
+    fn complete(&mut self, results: &[EntryResult]) {
+        let retry = results.iter().map(|result| matches!(result.get(), Some(Err(Failure::NotTaken(_)))));
         let ids = std::mem::take(&mut self.ids);
         self.calls.buffer().complete(ids.into_iter().zip(retry));
         self.calls.begin();

@@ -1,6 +1,10 @@
 //! Messages in the batcher that await confirmation.
 
-use std::{future, sync::Arc, time::Duration};
+use std::{
+    future,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use futures::future::Shared;
 use tokio::{
@@ -11,7 +15,7 @@ use tokio::{
 
 use crate::{
     buffer::{Buffer, EntryId, LINGER},
-    calls::{Call, CallFuture, Calls, POLL_INTERVAL, Results, Waiter},
+    calls::{Call, CallFuture, Calls, POLL_INTERVAL, Waiter},
     deadline::Deadline,
     entry::Entry,
     error::SendError,
@@ -67,13 +71,12 @@ impl Pending {
         let timed_out = |cause: Option<&str>, otherwise| deadline.timed_out(cause.unwrap_or(otherwise));
         let mut longest = FIRST_BACKOFF;
         loop {
-            let Some(Call { results, index, backoff }) = self.next_call(next, deadline).await else {
+            let Some(Call { done, results, index, backoff }) = self.next_call(next, deadline).await else {
                 return Err(timed_out(cause.as_deref(), "the message is waiting behind others"));
             };
-            let Some(results) = completed(results, deadline).await else {
-                return Err(timed_out(cause.as_deref(), "the queue has not answered"));
-            };
-            match results.get(index) {
+            completed(done, deadline).await;
+            // Also of a call that goes on, if its entries are sent one by one.
+            match results.get(index).and_then(OnceLock::get) {
                 Some(Ok(())) => return Ok(()),
                 Some(Err(Failure::Refused { code, message })) => {
                     return Err(SendError::Refused { code: code.clone(), message: message.clone() });
@@ -123,14 +126,12 @@ impl Drop for Pending {
     }
 }
 
-/// Waits for the results of a call, until the deadline.
-async fn completed(results: Shared<CallFuture>, deadline: Deadline) -> Option<Results> {
+/// Waits for the end of a call, until the deadline.
+async fn completed(done: Shared<CallFuture>, deadline: Deadline) {
     loop {
         let until = deadline.at.min(Instant::now() + POLL_INTERVAL);
-        match timeout_at(until, results.clone()).await {
-            Ok(results) => return Some(results),
-            Err(_) if until == deadline.at => return None,
-            Err(_) => {}
+        if timeout_at(until, done.clone()).await.is_ok() || until == deadline.at {
+            return;
         }
     }
 }

@@ -1,6 +1,11 @@
 //! One call to SQS, and its result for each entry.
 
-use std::{error::Error, iter::successors, sync::Arc, time::Duration};
+use std::{
+    error::Error,
+    iter::successors,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_sqs::{
@@ -36,6 +41,9 @@ pub(crate) enum Failure {
     NotTaken(String),
 }
 
+/// The result of an entry of a call, once it is known.
+pub(crate) type EntryResult = OnceLock<Result<(), Failure>>;
+
 impl Queue {
     /// Returns the queue at `url`. It turns off the client's own retries, because the producer retries.
     pub(crate) fn new(client: &Client, url: String) -> Self {
@@ -47,21 +55,21 @@ impl Queue {
         is_fifo(&self.url)
     }
 
-    /// Sends up to 10 entries, and returns the result of each.
-    pub(crate) async fn send(&self, entries: &[Arc<Entry>]) -> Vec<Result<(), Failure>> {
+    /// Sends up to 10 entries, and sets the result of each as soon as it is known.
+    pub(crate) async fn send(&self, entries: &[Arc<Entry>], results: &[EntryResult]) {
         let deadline = Instant::now() + CALL_TIMEOUT;
-        match self.call(entries, deadline).await {
-            Ok(output) => (0..entries.len()).map(|id| result(&output, &id.to_string())).collect(),
-            // One entry may have failed the whole call: without it, the others can succeed.
-            Err(Failure::Refused { code, .. }) if entries.len() > 1 && is_message_fault(&code) => {
-                let mut results = Vec::with_capacity(entries.len());
-                for entry in entries {
+        let called = self.call(entries, deadline).await;
+        for (id, (entry, known)) in entries.iter().zip(results).enumerate() {
+            let result = match &called {
+                Ok(output) => result(output, &id.to_string()),
+                // One entry may have failed the whole call: without it, the others can succeed.
+                Err(Failure::Refused { code, .. }) if entries.len() > 1 && is_message_fault(code) => {
                     let one = self.call(std::slice::from_ref(entry), deadline).await;
-                    results.push(one.and_then(|output| result(&output, "0")));
+                    one.and_then(|output| result(&output, "0"))
                 }
-                results
-            }
-            Err(failure) => vec![Err(failure); entries.len()],
+                Err(failure) => Err(failure.clone()),
+            };
+            known.get_or_init(|| result);
         }
     }
 
@@ -176,7 +184,9 @@ mod tests {
         let queue = Queue::new(&Client::from_conf(config.build()), "http://127.0.0.1:9/q".to_owned());
         let body = "{}".to_owned();
         let entry = Entry { body, group: None, deduplication: None, trace: None, key: None };
-        queue.send(&[Arc::new(entry)]).await.remove(0).unwrap_err()
+        let result = EntryResult::new();
+        queue.send(&[Arc::new(entry)], std::slice::from_ref(&result)).await;
+        result.into_inner().unwrap().unwrap_err()
     }
 
     #[tokio::test]

@@ -381,6 +381,22 @@ async fn partly_refused_message_is_reported_once() {
     assert_eq!((error.total, error.unsent.len(), error.unsent[0].id.as_str()), (2, 1, "m"));
 }
 
+/// After a call that one message has failed, results are known one by one.
+#[tokio::test(start_paused = true)]
+async fn known_results_count_at_the_deadline() {
+    let queue = scripted(vec![
+        Told::Fails("InvalidMessageContents"),
+        Told::Entries(vec![Entry::Taken]),
+        Told::Entries(vec![Entry::Refused]),
+        Told::Nothing { taken: false },
+    ]);
+    let producer = producer(&queue).timeout(Duration::from_secs(1));
+    let error = producer.send_all(messages(3)).await.unwrap_err();
+    let [refused, late] = &error.unsent[..] else { panic!("{error:?}") };
+    assert!(matches!(refused.error, SendError::Refused { .. }) && refused.id.as_str() == "1", "{error:?}");
+    assert!(matches!(late.error, SendError::TimedOut { .. }) && late.id.as_str() == "2", "{error:?}");
+}
+
 /// Of a message's errors, the one that concerns all other messages, too, is reported.
 #[tokio::test(start_paused = true)]
 async fn queue_fault_is_reported_before_others() {
