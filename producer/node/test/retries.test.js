@@ -42,7 +42,7 @@ function held() {
 
 const named = (name, text, fields) => Object.assign(new Error(text), { name, ...fields });
 
-test("signature is retried with the corrected clock", async (t) => {
+test("clock skew that the SDK corrects is retried", async (t) => {
   const date = new Date(Date.now() + 3_600_000);
   const fault = { error: "InvalidSignatureException", message: "scripted", date };
   const queue = await Endpoint.open((call) => (call ? "taken" : fault));
@@ -58,7 +58,7 @@ test("other signature faults are final", async (t) => {
   assert.deepEqual([error.kind, error.code, error.isQueueFault], ["refused", "InvalidSignatureException", true]);
 });
 
-test("expired signature is retried", async () => {
+test("clock skew that SQS names is retried", async () => {
   for (const text of ["Signature expired: 1 is now earlier than 2", "Signature not yet current: 2 is still later than 1"]) {
     for (const name of ["InvalidSignatureException", "SignatureDoesNotMatch"]) {
       const client = failing((call) => (call ? undefined : named(name, text, { $metadata: { httpStatusCode: 400 } })));
