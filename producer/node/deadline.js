@@ -27,6 +27,11 @@ export class Deadline {
     this.#forget = onAbort(signal, this.#end);
   }
 
+  /** Whether the time is over, or the caller has aborted the send. */
+  get hasEnded() {
+    return this.#ended;
+  }
+
   /** Whether the caller has aborted the send. */
   get isAborted() {
     return this.#signal?.aborted ?? false;
