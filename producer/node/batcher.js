@@ -150,7 +150,7 @@ export class Batcher {
       const { result, pauses } = answer;
       if (result?.kind !== "not_taken") return result && finalError(result);
       last = result;
-      const left = deadline.at - this.#now();
+      const left = deadline.left(this.#now());
       const isInTime = left >= MIN_ATTEMPT && (await deadline.pause(pauses, Math.min(pauses.share * pause, left / 2)));
       if (!isInTime) {
         this.#calls.cancel([id]);

@@ -42,6 +42,11 @@ export class Deadline {
     return this.#signal?.reason;
   }
 
+  /** Returns the milliseconds until the end. @param {number} now */
+  left(now) {
+    return Math.max(this.at - now, 0);
+  }
+
   #end = () => {
     this.#ended = true;
     for (const resolve of [...this.#waits]) resolve();
