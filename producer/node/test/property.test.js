@@ -8,6 +8,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import { Message, Producer } from "../index.js";
+import { cases } from "./cases.js";
 import { run } from "./clock.js";
 import { Endpoint } from "./endpoint.js";
 
@@ -177,6 +178,14 @@ test("each message is accepted or its error says so", async () => {
         await queue.close();
       }
     }),
-    { numRuns: Number(process.env.RUNS ?? 60), interruptAfterTimeLimit: 120_000, markInterruptAsFailure: false },
+    cases(60),
   );
+});
+
+test("call that hangs fails", async () => {
+  await assert.rejects(run(() => new Promise(() => {})), /the call has not settled within 600 s/);
+  const hung = fc.asyncProperty(fc.nat(), () => new Promise(() => {}));
+  for (const limit of [{ timeout: 10 }, { interruptAfterTimeLimit: 10 }]) {
+    assert.ok((await fc.check(hung, { ...cases(1), ...limit, endOnFailure: true })).failed);
+  }
 });
