@@ -27,6 +27,8 @@ const MIN_ATTEMPT = 10;
 
 /** @typedef {{ index: number, entry: import("./entry.js").Entry }} Item an entry, and the index of its message */
 
+/** The messages from an index on, of which no further entry is sent, and their error. @typedef {{ from: number, error: SendError }} Rest */
+
 /**
  * Packs entries into batches, in order, each as full as the limits allow.
  * @param {Iterable<Item>} items
@@ -68,22 +70,28 @@ export class Batcher {
   }
 
   /**
-   * Sends entries, all of them within the time limit, and reports each that is not on the queue.
-   * @param {Iterable<Item>} items
+   * Sends entries, all of them within the time limit, and reports each that is not on the queue. At the end of the time,
+   * returns the rest, whose entries are not made, because there may be very many.
+   * @param {Iterable<Item>} items in the order of their indexes
    * @param {{ timeout: number, signal?: AbortSignal }} limit
    * @param {(index: number, error: SendError) => void} failed
+   * @returns {Promise<Rest | undefined>}
    */
   async send(items, { timeout, signal }, failed) {
     if (this.#isClosed) {
-      const error = new SendError("closed", "the producer is closed: send through another one");
-      for (const { index } of items) failed(index, error);
-      return;
+      return { from: 0, error: new SendError("closed", "the producer is closed: send through another one") };
     }
     const deadline = new Deadline(timeout, signal, this.#now());
     const batches = pack(items);
     const take = () => batches.next().value;
+    /** @type {Rest | undefined} */
+    let rest;
     const sendFrom = async (/** @type {Item[] | void} */ batch) => {
-      for (; batch; batch = take()) await this.#sendBatch(batch, deadline, failed);
+      for (; batch && !deadline.hasEnded; batch = take()) await this.#sendBatch(batch, deadline, failed);
+      if (!batch) return;
+      // Ends the other lanes, too.
+      batches.return();
+      rest = { from: batch[0].index, error: ended(deadline, REASONS["not begun"], false) };
     };
     const lanes = [];
     for (let batch = take(); batch; batch = lanes.length < BATCHES ? take() : undefined) lanes.push(sendFrom(batch));
@@ -91,6 +99,7 @@ export class Batcher {
     this.#sends.add(send);
     try {
       await send;
+      return rest;
     } finally {
       this.#sends.delete(send);
       deadline.clear();
@@ -141,7 +150,7 @@ export class Batcher {
       const { result, pauses } = answer;
       if (result?.kind !== "not_taken") return result && finalError(result);
       last = result;
-      const left = deadline.at - this.#now();
+      const left = deadline.left(this.#now());
       const isInTime = left >= MIN_ATTEMPT && (await deadline.pause(pauses, Math.min(pauses.share * pause, left / 2)));
       if (!isInTime) {
         this.#calls.cancel([id]);

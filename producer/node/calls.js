@@ -62,7 +62,7 @@ export class Calls {
     const answer = await deadline.wait((resolve) => {
       const now = this.#now();
       waiter = { entry, resolve, index: 0 };
-      this.#buffer.enqueue(id, waiter, now, deadline.at - now);
+      this.#buffer.enqueue(id, waiter, now, deadline.left(now));
       this.#schedule();
     });
     if (answer) return answer;

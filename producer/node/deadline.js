@@ -27,6 +27,11 @@ export class Deadline {
     this.#forget = onAbort(signal, this.#end);
   }
 
+  /** Whether the time is over, or the caller has aborted the send. */
+  get hasEnded() {
+    return this.#ended;
+  }
+
   /** Whether the caller has aborted the send. */
   get isAborted() {
     return this.#signal?.aborted ?? false;
@@ -35,6 +40,11 @@ export class Deadline {
   /** Why the caller has aborted the send. */
   get reason() {
     return this.#signal?.reason;
+  }
+
+  /** Returns the milliseconds until the end. @param {number} now */
+  left(now) {
+    return Math.max(this.at - now, 0);
   }
 
   #end = () => {

@@ -66,7 +66,7 @@ export const isFinal = (code) => FINAL.has(withoutPrefix(code)) || isMessageFaul
  * @param {string} code
  * @param {string} message
  */
-export const isOfAnotherTime = (code, message) =>
+export const isClockSkew = (code, message) =>
   SIGNATURE_FAULTS.has(withoutPrefix(code)) && /^Signature (expired|not yet current)/.test(message);
 
 /**

@@ -37,7 +37,8 @@ const TIMEOUT = 10_000;
  * The producer retries messages that the queue failed to take, and only those, until the time limit. If only the answer to a
  * call was lost, the message is on the queue twice.
  *
- * Messages of one request for one audience keep their order; on a FIFO queue, messages for one recipient do.
+ * Messages of one request for one audience keep their order; on a FIFO queue, messages for one recipient do. A send beside a
+ * `sendAll` of more than 160 messages, or 16 MiB, may pass those that have not begun: await the first.
  *
  * At most 16 MiB are being sent at once; beyond that, `send` waits. Nothing goes on after the promise of a send has settled.
  */
@@ -71,13 +72,8 @@ export class Producer {
    *   its id, by which clients can drop a second delivery. A refused message would be refused again.
    */
   async send(message, options = {}) {
-    check(message);
-    const refusal = this.#refusalOf(message);
-    if (refusal) throw refusal;
-    /** @type {SendError | undefined} */
-    let failure;
-    await this.#batcher.send(this.#items([message]), this.#limit(options), (_, error) => (failure = errorOfTwo(failure, error)));
-    if (failure) throw failure;
+    const [error] = await this.#send([message], options);
+    if (error) throw error;
   }
 
   /**
@@ -89,11 +85,7 @@ export class Producer {
    */
   async sendAll(messages, options = {}) {
     const all = [...messages];
-    all.forEach(check);
-    const errors = all.map((message) => this.#refusalOf(message));
-    await this.#batcher.send(this.#items(all), this.#limit(options), (index, error) => {
-      errors[index] = errorOfTwo(errors[index], error);
-    });
+    const errors = await this.#send(all, options);
     const unsent = errors.flatMap((error, index) => (error ? [{ index, id: all[index].id, error }] : []));
     if (unsent.length) throw new SendAllError(all.length, unsent);
   }
@@ -115,6 +107,21 @@ export class Producer {
   /** Closes the producer, for `await using`. */
   async [Symbol.asyncDispose]() {
     await this.close();
+  }
+
+  /**
+   * Sends messages, and returns the error of each that is not on the queue, in its place.
+   * @param {Message[]} messages
+   * @param {SendOptions} options
+   */
+  async #send(messages, options) {
+    messages.forEach(check);
+    const errors = messages.map((message) => this.#refusalOf(message));
+    const rest = await this.#batcher.send(this.#items(messages), this.#limit(options), (index, error) => {
+      errors[index] = errorOfTwo(errors[index], error);
+    });
+    for (let index = rest?.from ?? errors.length; index < errors.length; index += 1) errors[index] ??= rest?.error;
+    return errors;
   }
 
   /** @param {Message[]} messages */

@@ -2,7 +2,7 @@
 
 import { checkMilliseconds } from "./checks.js";
 import { Deadline } from "./deadline.js";
-import { MessageError, ProgressError } from "./errors.js";
+import { MessageError, ProgressError, SendError } from "./errors.js";
 import { newMessageId } from "./ids.js";
 import { MessageBuilder, builderOf, optionsOf } from "./message.js";
 import { checkPercent } from "./percent.js";
@@ -16,8 +16,8 @@ const MIN_INTERVAL = 100;
 /**
  * @typedef {object} ProgressOptions
  * @property {number} [minInterval] The minimum interval between two updates in milliseconds. Default: 100.
- * @property {number} [timeout] The time that an update may take in milliseconds, and by default an end. Default: that of the
- *   producer.
+ * @property {number} [timeout] The time that an update may take in milliseconds, and by default an end, including the wait
+ *   for earlier ones. Default: that of the producer.
  * @property {AbortSignal} [signal] Ends the sends of updates early, and not those of ends: a client whose job was cancelled
  *   still awaits its end.
  */
@@ -47,6 +47,9 @@ export const progressOf = (producer, to, settings) => newProgress(producer, to, 
  *
  * An end first sends the pending update, in half of its time at most. Then it drops that update, and stops one that is still
  * being sent.
+ *
+ * Updates and ends are sent one after another. The wait for earlier ones is part of the time limit: if that ends first, or
+ * the signal is aborted, nothing is sent, and the error says so.
  */
 export class Progress {
   #producer;
@@ -66,8 +69,8 @@ export class Progress {
   #isEnded = false;
   /** The number of ends in progress. */
   #ending = 0;
-  /** The flush that waits for its turn. @type {Promise<void> | undefined} */
-  #nextFlush;
+  /** The latest flush that has begun. @type {Promise<void> | undefined} */
+  #flushed;
   /** Stops the update that is being sent. @type {(() => void) | undefined} */
   #stop;
   /** The latest of the calls, which are made one after another. @type {Promise<unknown>} */
@@ -130,12 +133,14 @@ export class Progress {
    * @throws {import("./errors.js").SendError}
    */
   async flush() {
-    // All calls that wait for their turn share it.
-    this.#nextFlush ??= this.#inTurn(async () => {
-      this.#nextFlush = undefined;
-      if (!this.#ending) await this.#flush(this.#timeout, this.#signal);
+    if (!this.#pending || this.#isEnded) return;
+    const flushed = this.#flushed;
+    const deadline = new Deadline(this.#timeout, this.#signal, this.#now());
+    await this.#inTurn(deadline, async () => {
+      // All calls that waited for their turn share a flush.
+      if (this.#flushed !== flushed) return this.#flushed;
+      if (!this.#ending) await (this.#flushed = this.#flush(deadline.left(this.#now()), this.#signal));
     });
-    await this.#nextFlush;
   }
 
   /**
@@ -178,19 +183,20 @@ export class Progress {
     this.#checkOpen();
     // Builds the end before the update leaves: an end that is not valid changes nothing.
     build(this.#ends);
-    const until = this.#now() + timeout;
+    const deadline = new Deadline(timeout, signal, this.#now());
     // An update that cannot be sent must not use up the time for the end.
-    const half = new Deadline(timeout / 2, signal, this.#now());
+    // Without the signal, because an end that is aborted stops no update.
+    const half = new Deadline(timeout / 2, undefined, this.#now());
     half.wait(() => {}).then(() => this.#stop?.());
     this.#ending += 1;
     try {
-      await this.#inTurn(async () => {
+      await this.#inTurn(deadline, async () => {
         this.#checkOpen();
-        const left = half.at - this.#now();
+        const left = half.left(this.#now());
         if (left > 0) await this.#flush(left, signal).catch(() => {});
         this.#pending = undefined;
         // Built again after the update, so that its `seq` is higher.
-        await this.#producer.send(build(this.#ends), { timeout: Math.max(until - this.#now(), 0), signal });
+        await this.#producer.send(build(this.#ends), { timeout: deadline.left(this.#now()), signal });
         this.#isEnded = true;
       });
     } finally {
@@ -217,14 +223,30 @@ export class Progress {
     }
   }
 
-  /** Runs a call after the earlier ones. @param {() => Promise<void>} call */
-  #inTurn(call) {
-    const run = this.#latest.then(call);
-    this.#latest = run.catch(() => {});
-    return run;
+  /**
+   * Runs a call after the earlier ones, if these end before the deadline.
+   * @param {Deadline} deadline
+   * @param {() => Promise<void>} call
+   */
+  async #inTurn(deadline, call) {
+    const earlier = this.#latest;
+    const run = deadline.wait((/** @type {(value: true) => void} */ begin) => earlier.then(() => begin(true))).then((isTurn) => {
+      deadline.clear();
+      return isTurn ? call() : Promise.reject(notBegun(deadline));
+    });
+    // A call that has given up does not let later ones overtake the earlier ones.
+    this.#latest = Promise.allSettled([earlier, run]).then(() => {});
+    await run;
   }
 
   #checkOpen() {
     if (this.#isEnded) throw new ProgressError("ended", "the request has ended: begin the progress of another one");
   }
+}
+
+/** Returns the error of a call whose turn has not come. @param {Deadline} deadline */
+function notBegun({ isAborted, reason, timeout }) {
+  if (isAborted) return new SendError("aborted", "nothing was sent, because the call was aborted before its turn", { cause: reason });
+  const cause = "an earlier update or end of this request was being sent";
+  return new SendError("timed_out", `nothing was sent within ${timeout / 1000} s, because ${cause}: call it again`);
 }

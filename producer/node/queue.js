@@ -1,7 +1,7 @@
 /** One call to the queue, and its result for each entry. */
 
 import { SendMessageBatchCommand } from "@aws-sdk/client-sqs";
-import { isFinal, isMessageFault, isOfAnotherTime, isRefusal } from "./errors.js";
+import { isClockSkew, isFinal, isMessageFault, isRefusal } from "./errors.js";
 
 /**
  * Why the queue does not have an entry: it would refuse it again; or no call can be made, because of the client; or a retry
@@ -120,7 +120,7 @@ function failureOf(error, hasAnswered) {
   }
   const code = [error.Code, error.name].find((code) => typeof code === "string" && isFinal(code));
   // With the corrected clock, the same call can succeed.
-  const isTransient = error.$metadata.clockSkewCorrected === true || (code && isOfAnotherTime(code, message));
+  const isTransient = error.$metadata.clockSkewCorrected === true || (code && isClockSkew(code, message));
   if (code && !isTransient) return { kind: "refused", code, message, error };
   return { kind: "not_taken", text: `${name}: ${message}`, error };
 }

@@ -110,3 +110,15 @@ export class MemoryQueue {
     return { Successful: taken.map(({ Id }) => ({ Id })), Failed: failed };
   }
 }
+
+/** A queue that never answers. It has the signals of its calls. */
+export class SilentQueue {
+  signals = [];
+  sizes = [];
+
+  send({ input }, { abortSignal }) {
+    this.signals.push(abortSignal);
+    this.sizes.push(input.Entries.length);
+    return new Promise((_, reject) => abortSignal.addEventListener("abort", () => reject(new Error("aborted"))));
+  }
+}

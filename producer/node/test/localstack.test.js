@@ -15,6 +15,7 @@ import {
 } from "@aws-sdk/client-sqs";
 import fc from "fast-check";
 import { Message, Producer, SendAllError, SendError } from "../index.js";
+import { cases } from "./cases.js";
 import { FaultyClient } from "./faults.js";
 import { entries, messageOf, plan, pool, progress, progressOf } from "./messages.js";
 
@@ -188,7 +189,7 @@ test("queue holds each message that it can take", { skip }, async () => {
         check(scenario, producer, fields, await drain(url), client);
       }),
     ),
-    { numRuns: Number(process.env.RUNS ?? 50), interruptAfterTimeLimit: 120_000, markInterruptAsFailure: false, includeErrorInReport: true },
+    cases(50),
   );
 });
 

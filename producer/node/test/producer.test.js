@@ -5,24 +5,12 @@ import { test } from "node:test";
 import { SQSClient } from "@aws-sdk/client-sqs";
 import { Message, Producer } from "../index.js";
 import { hold, run, turn } from "./clock.js";
-import { Endpoint, MemoryQueue } from "./endpoint.js";
+import { Endpoint, MemoryQueue, SilentQueue } from "./endpoint.js";
 
 const URL = "http://127.0.0.1/outbound";
 const message = (id) => Message.connection("c").id(`m${id}`).payload("s3cret");
 const messages = (length) => Array.from({ length }, (_, id) => message(id));
 const sizes = ({ calls }) => calls.map(({ length }) => length);
-
-/** A queue that never answers. It has the signals of its calls. */
-class SilentQueue {
-  signals = [];
-  sizes = [];
-
-  send({ input }, { abortSignal }) {
-    this.signals.push(abortSignal);
-    this.sizes.push(input.Entries.length);
-    return new Promise((_, reject) => abortSignal.addEventListener("abort", () => reject(new Error("aborted"))));
-  }
-}
 
 const failure = (promise) => promise.then(() => assert.fail("it was sent"), (error) => error);
 

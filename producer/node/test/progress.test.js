@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { inspect } from "node:util";
 import { Message, Producer } from "../index.js";
 import { hold } from "./clock.js";
-import { MemoryQueue } from "./endpoint.js";
+import { MemoryQueue, SilentQueue } from "./endpoint.js";
 
 const contents = ({ bodies }) =>
   bodies.map((body) => {
@@ -102,11 +102,13 @@ test("updates at once do not delay the end", () =>
 
 test("updates share the flush that is next", () =>
   hold(async (advance) => {
-    const queue = new MemoryQueue(() => ["throttled"]);
-    const { progress } = begin(queue);
-    const updates = Array.from({ length: 10 }, (_, step) => timed(progress.update(step), advance));
-    const results = await Promise.all(updates);
-    assert.ok(results.every(({ error, took }) => error.kind === "timed_out" && took <= 10_100), inspect(results));
+    for (const [answer, kind] of [["throttled", "timed_out"], ["refused", "refused"]]) {
+      const queue = new MemoryQueue(() => [answer]);
+      const { progress } = begin(queue);
+      const results = await Promise.all(Array.from({ length: 10 }, (_, step) => timed(progress.update(step), advance)));
+      assert.ok(results.every(({ error, took }) => error.kind === kind && took <= 10_100), inspect(results));
+      if (answer === "refused") assert.equal(queue.calls.length, 1);
+    }
   }));
 
 test("updates obey time limit and signal", () =>
@@ -148,3 +150,73 @@ test("end has a signal and a limit of its own", () =>
       await assert.rejects(progress[kind](...values, { timeout: "50" }), /`timeout` is a number/);
     }
   }));
+
+const WAITED = "nothing was sent within 0.3 s, because an earlier update or end of this request was being sent: call it again";
+
+test("wait for an earlier end is limited", () =>
+  hold(async (advance) => {
+    const queue = new SilentQueue();
+    const { progress } = begin(queue, { timeout: 300 });
+    const controller = new AbortController();
+    const first = timed(progress.complete(1, { timeout: 3000 }), advance);
+    await advance(0);
+    const end = timed(progress.fail("x", "y", undefined, { timeout: 300 }), advance);
+    const update = timed(progress.update(1), advance);
+    const aborted = timed(progress.respond(1, { signal: controller.signal }), advance);
+    await advance(100);
+    controller.abort(new Error("left"));
+    const results = [await aborted, await end, await update, await first];
+    assert.deepEqual(results.map(({ error: { kind } }) => kind), ["aborted", "timed_out", "timed_out", "timed_out"]);
+    const limits = [100, 300, 300, 3000];
+    assert.ok(results.every(({ took }, index) => took >= limits[index] && took <= limits[index] + 80), inspect(results));
+    const [{ message, cause }, ...waited] = results.map(({ error }) => error);
+    assert.deepEqual([message, cause.message], ["nothing was sent, because the call was aborted before its turn", "left"]);
+    assert.deepEqual([waited[0].message, waited[1].message, queue.sizes], [WAITED, WAITED, [1]]);
+  }));
+
+test("wait is part of the update's time", () =>
+  hold(async (advance) => {
+    const queue = new SilentQueue();
+    const { progress } = begin(queue, { timeout: 500 });
+    const first = timed(progress.update(1), advance);
+    await advance(150);
+    const [, { error, took }] = await Promise.all([first, timed(progress.update(2), advance)]);
+    assert.ok(error.kind === "timed_out" && took >= 500 && took <= 540, `${error} after ${took} ms`);
+    assert.deepEqual(queue.sizes, [1, 1]);
+  }));
+
+test("request has one end although another gave up", () =>
+  hold(async (advance) => {
+    const queue = new MemoryQueue();
+    let answer;
+    const { progress } = begin({ send: (command) => new Promise((resolve) => (answer = () => resolve(queue.send(command)))) });
+    const first = timed(progress.complete(1), advance);
+    await advance(0);
+    await timed(progress.complete(2, { timeout: 50 }), advance);
+    const third = timed(progress.complete(3), advance);
+    await advance(0);
+    answer();
+    assert.deepEqual([(await first).error, (await third).error.kind], [undefined, "ended"]);
+    assert.deepEqual(contents(queue), [["complete", 1]]);
+  }));
+
+test("aborted end leaves an update alone", () =>
+  hold(async (advance) => {
+    const queue = new MemoryQueue((call) => [call ? "taken" : "throttled"]);
+    const { progress } = begin(queue);
+    const update = timed(progress.update(1), advance);
+    await advance(0);
+    const controller = new AbortController();
+    const end = timed(progress.complete(1, { signal: controller.signal }), advance);
+    await advance(0);
+    controller.abort();
+    assert.deepEqual([(await end).error.kind, (await update).error], ["aborted", undefined]);
+    assert.deepEqual(contents(queue), [["progress", 1]]);
+  }));
+
+test("flush without an update always succeeds", async () => {
+  const { progress } = begin(new MemoryQueue(), { signal: AbortSignal.abort() });
+  await progress.flush();
+  await progress.complete(1);
+  await progress[Symbol.asyncDispose]();
+});

@@ -8,6 +8,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import { Message, Producer } from "../index.js";
+import { cases } from "./cases.js";
 import { run } from "./clock.js";
 import { Endpoint } from "./endpoint.js";
 
@@ -177,6 +178,15 @@ test("each message is accepted or its error says so", async () => {
         await queue.close();
       }
     }),
-    { numRuns: Number(process.env.RUNS ?? 60), interruptAfterTimeLimit: 120_000, markInterruptAsFailure: false },
+    cases(60),
   );
+});
+
+test("call that hangs fails", async () => {
+  await assert.rejects(run(() => new Promise(() => {})), /the call has not settled within 600 s/);
+  for (const limit of [{ timeout: 10 }, { timeout: 200, interruptAfterTimeLimit: 10 }]) {
+    let calls = 0;
+    const hangs = fc.asyncProperty(fc.nat(), () => (calls++ ? new Promise(() => {}) : Promise.resolve()));
+    assert.ok((await fc.check(hangs, { ...cases(2), numRuns: 2, endOnFailure: true, ...limit })).failed);
+  }
 });

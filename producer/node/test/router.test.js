@@ -46,9 +46,9 @@ after(() => {
   return queue.close();
 });
 
-/** Returns what the queue gets for a request: audience, type, request, and the code of an error. */
+/** Returns the audience, type, request and error code of each message that the queue gets for a request, or for its JSON text. */
 async function answers(request) {
-  await handler({ requestContext: { connectionId: "c" }, body: JSON.stringify(request) });
+  await handler({ requestContext: { connectionId: "c" }, body: typeof request === "string" ? request : JSON.stringify(request) });
   return queue.bodies.map((body) => {
     const { to, payload: { type, request_id, error } } = JSON.parse(body);
     return [Object.keys(to)[0], type, request_id, error?.code];
@@ -61,6 +61,16 @@ test("answer to an invalid request names it", async () => {
   assert.deepEqual(await answers({ type: "ping", request_id: "" }), [["connection", "error", undefined, "invalid_request"]]);
   queue.taken = [];
   assert.deepEqual(await answers(null), [["connection", "error", undefined, "invalid_request"]]);
+});
+
+test("report takes a number of seconds", async () => {
+  for (const seconds of [-1, "abc", "0.1", null, "Infinity"]) {
+    queue.taken = [];
+    const request = { type: "report", request_id: "r", seconds };
+    // JSON text has no infinity, but numbers that are too large.
+    const body = JSON.stringify(request).replace(`"Infinity"`, "1e999");
+    assert.deepEqual(await answers(body), [["connection", "error", "r", "invalid_request"]], body);
+  }
 });
 
 test("report goes on without its updates", async () => {

@@ -59,12 +59,16 @@ function requestOf(body) {
     const request = JSON.parse(body);
     const requestId = request.request_id ?? undefined;
     if (requestId !== undefined) Message.connection("any").request(requestId);
-    const isKnown = request.type === "ping" || request.type === "report" || (request.type === "echo" && typeof request.text === "string");
-    return { requestId, request: isKnown ? request : undefined };
+    return { requestId, request: isValid(request) ? request : undefined };
   } catch (error) {
     if (error instanceof SyntaxError || error instanceof TypeError || error instanceof MessageError) return {};
     throw error;
   }
+}
+
+function isValid({ type, text, seconds = REPORT_SECONDS }) {
+  if (type === "echo") return typeof text === "string";
+  return type === "ping" || (type === "report" && Number.isFinite(seconds) && seconds >= 0);
 }
 
 async function answer(request, reply, connection, log) {
@@ -85,8 +89,8 @@ async function userOf(connection, requestId) {
   return Item && Message.user(Item.tenant_id.S, Item.user_id.S).request(requestId);
 }
 
-async function writeReport(to, seconds, log) {
-  const time = Math.min(seconds ?? REPORT_SECONDS, MAX_REPORT_SECONDS) * 1000;
+async function writeReport(to, seconds = REPORT_SECONDS, log) {
+  const time = Math.min(seconds, MAX_REPORT_SECONDS) * 1000;
   // More often than the default, to show how updates that come too fast supersede each other.
   const progress = producer.progress(to, { minInterval: 20, timeout: UPDATE_TIMEOUT });
   try {
