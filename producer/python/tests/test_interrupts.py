@@ -44,7 +44,7 @@ def test_interrupted_start_of_a_thread_frees_calls(begins):
     queue.gate.release(9)
     assert in_thread(lambda: producer.send(message(0)))() == ("result", None)
     assert in_thread(producer.close)() == ("result", True)
-    assert len(queue.calls) == 4 if begins else 3
+    assert len(queue.calls) == (4 if begins else 3)
 
 
 def test_thread_begun_after_an_interrupt_is_idle():

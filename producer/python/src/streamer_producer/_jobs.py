@@ -31,6 +31,8 @@ class Job:
     #: Why the last attempt failed.
     failure: Failure | None = None
     call: Call | None = None
+    #: Its place in the call.
+    place: int = 0
     #: The end of the pause before the next attempt.
     timer: Timer | None = None
     is_done: bool = False
