@@ -44,9 +44,7 @@ class AsyncProgress:
         """Ends the request with an answer, as `Progress.respond` does."""
         await self._end(lambda to: to.response(data), timeout)
 
-    async def fail(
-        self, code: str, message: str, details: object = None, *, timeout: float | None = None
-    ) -> None:
+    async def fail(self, code: str, message: str, details: object = None, *, timeout: float | None = None) -> None:
         """Ends the request with an error, as `Progress.fail` does."""
         await self._end(lambda to: to.error(code, message, details), timeout)
 

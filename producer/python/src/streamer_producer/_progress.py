@@ -73,9 +73,7 @@ class Progress:
         """Ends the request with an answer, any JSON, for a client that expects a `response`."""
         self._end(lambda to: to.response(data), timeout)
 
-    def fail(
-        self, code: str, message: str, details: object = None, *, timeout: float | None = None
-    ) -> None:
+    def fail(self, code: str, message: str, details: object = None, *, timeout: float | None = None) -> None:
         """Ends the request with an error. `code` is for programs, `message` for people, `details` any JSON."""
         self._end(lambda to: to.error(code, message, details), timeout)
 
