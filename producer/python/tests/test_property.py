@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
@@ -165,7 +166,7 @@ def play(scenario, queue, client):
             errors[number] = error
 
     for number, planned in enumerate(scenario.sends):
-        clock.wait(threading.Event(), planned.after)
+        clock.get(SimpleQueue(), planned.after)
         before = producer._threads._engine._buffer._next_id
         threads.append(threading.Thread(target=send, args=(number, planned)))
         threads[-1].start()

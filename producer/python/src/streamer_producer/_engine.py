@@ -49,16 +49,16 @@ class Engine:
         self._waiting: deque[Group] = deque()
         #: When the next batch leaves although it is not full.
         self._batch_at = math.inf
-        self._sends: set[Send] = set()
+        self.sends: set[Send] = set()
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is being sent, and no call is in flight."""
-        return not self._sends and not self._buffer.calls
+        return not self.sends and not self._buffer.calls
 
     def begin(self, send: Send, now: float) -> None:
         """Begins a send, all of it within its time limit."""
-        self._sends.add(send)
+        self.sends.add(send)
         send.timer = self._timers.add(send.deadline, lambda now: self.give_up(send, now))
         while len(send.groups) < BATCHES and self._open(send, now):
             pass
@@ -88,7 +88,12 @@ class Engine:
         self._settle(call, now)
 
     def give_up(self, send: Send, now: float) -> None:
-        """Ends all entries of a send, because its time is over, or because its caller has left."""
+        """Ends all entries of a send, because its time is over, or because its caller has left.
+
+        Without effect for one that has ended, or has not begun.
+        """
+        if send not in self.sends:
+            return
         for group in list(send.groups):
             for job in group.jobs:
                 if not job.is_done:
@@ -106,6 +111,15 @@ class Engine:
         # Those behind it may need less.
         self._admit(now)
         self._end_if_done(send)
+
+    def break_off(self, error: BaseException) -> None:
+        """Ends all sends after an error in the engine, which may be half-changed and is not used any more."""
+        text = f"the producer failed with {type(error).__name__}, and the queue may have the message"
+        failed = SendError("timed_out", f"{text}: send it again with the same id")
+        for send in self.sends:
+            if not send.is_done:
+                send.errors = dict.fromkeys(send.indexes, failed)
+            send.end()
 
     def _open(self, send: Send, now: float) -> bool:
         """Takes the turn of the next entries of a send, and returns whether there were any."""
@@ -217,13 +231,12 @@ class Engine:
         return _timed_out(job.group.send, (job.failure or _SILENT) if result is NO_ANSWER else result)
 
     def _end_if_done(self, send: Send) -> None:
-        if send.groups or send.is_done:
+        if send.groups or send not in self.sends:
             return
-        send.is_done = True
-        self._sends.discard(send)
         if send.timer is not None:
             self._timers.cancel(send.timer)
-        send.notify()
+        send.end()
+        self.sends.discard(send)
 
 
 #: Why an entry without a failed attempt is not on the queue.
