@@ -104,7 +104,7 @@ def test_interrupt_leaves_other_sends_alone(alarm):
 
 def test_send_may_be_interrupted_at_every_line():
     """Of the thread that sends."""
-    folder, lines = str(Path(threads.__file__).parent), itertools.count(1)
+    folder = str(Path(threads.__file__).parent)
     for interrupted_at in itertools.count(1):
         producer, seen = Producer(URL, client=MemoryQueue()), itertools.count(1)
 
@@ -119,10 +119,9 @@ def test_send_may_be_interrupted_at_every_line():
         sys.settrace(trace)
         try:
             producer.send_all(messages(3))
-        except KeyboardInterrupt:
-            next(lines)
-        else:
             break
+        except KeyboardInterrupt:
+            pass
         finally:
             sys.settrace(None)
         check_usable(producer)

@@ -41,6 +41,9 @@ class Producer:
     connections of its own. A `client` of the caller is not replaced: boto3's clients share their connections with the
     parent, so create it, and the producer, after the fork.
 
+    A send may be interrupted anywhere, by the exception of a signal handler such as `KeyboardInterrupt`. It is given up,
+    and the queue may have its messages.
+
     Do not send from a signal handler or from `__del__`: these may run in a thread that is inside of the producer, which
     would wait for itself for ever.
     """

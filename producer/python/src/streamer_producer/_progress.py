@@ -33,6 +33,8 @@ class Progress:
     Messages of several threads are sent one after another. Each call ends within the time limit, also if it has to wait
     for another thread: then it raises a `SendError` of the kind `timed_out`.
 
+    After an interrupt, such as `KeyboardInterrupt`, in a call, begin another handle: this one may stay busy.
+
     If the block of `with` raises an error, its end sends nothing: the pending update leaves with the next call, such as
     `fail`.
     """

@@ -3,7 +3,8 @@
 One thread at a time, the *driver*, is in the engine. It begins with a send, and ends when nothing is being sent and no call
 is in flight. The other threads only append to its events, and wait. The exceptions of signal handlers, such as
 `KeyboardInterrupt`, are raised in the main thread, which is never the driver while threads can be started. So they can
-interrupt a send anywhere: the driver gives it up, and the others go on.
+interrupt a send anywhere: the driver gives it up, and the others go on. An error in the driver, or an interrupt of one in
+the main thread, ends all sends in progress, and the next driver begins with another engine.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ class Threads:
     def __init__(self, url: str, clock: Clock, random: Callable[[], float], is_closed: bool = False) -> None:
         self._url = url
         self._clock = clock
-        self._random = random
-        self._engine = Engine(is_fifo(url), random)
+        self._new_engine = partial(Engine, is_fifo(url), random)
+        self._engine = self._new_engine()
         #: Held by the driver.
         self._turn = threading.Lock()
         #: Functions that the driver calls, in order: at least once each, since the driver can fail.
@@ -144,7 +145,7 @@ class Threads:
                     wake()
         except BaseException as error:
             # The engine may be half-changed.
-            broken, self._engine = self._engine, Engine(is_fifo(self._url), self._random)
+            broken, self._engine = self._engine, self._new_engine()
             self._calls.clear()
             broken.break_off(error)
             raise
