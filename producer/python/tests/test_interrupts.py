@@ -78,7 +78,7 @@ def test_send_may_be_interrupted_anywhere(alarm, has_threads):
         error = interrupted(alarm, random.uniform(1e-5, 8e-4), lambda producer=producer: producer.send_all(messages(10)))
         errors.append(error)
         check_usable(producer)
-    assert {type(error) for error in errors} == {type(None), KeyboardInterrupt}
+    assert {type(error) for error in errors} <= {type(None), KeyboardInterrupt}
     assert not any("s3cret" in str(error) for error in errors)
 
 
