@@ -239,6 +239,29 @@ def test_send_without_threads_leaves_other_calls_alone():
     assert [thread is threading.current_thread() for thread in made] == [True, False] and producer.close()
 
 
+def test_send_behind_the_last_without_threads_leaves():
+    """It begins when the thread that makes the calls has seen all events, and does not look again."""
+    others, waiting, thread = [], [], threading.current_thread()
+
+    class Late(Clock):
+        def now(self):
+            if queue.calls and not others and threading.current_thread() is thread and producer._threads._engine.is_idle:
+                others.append(in_thread(lambda: producer.send(message(1))))
+                until(lambda: waiting)
+            return super().now()
+
+        def get(self, queue, seconds=math.inf):
+            if threading.current_thread() is not thread:
+                waiting.append(queue)
+            return super().get(queue, seconds)
+
+    queue, clock = MemoryQueue(), Late()
+    clock.start = clock.start_driver = refuse
+    producer = Producer(URL, client=queue, _clock=clock)
+    producer.send(message(0))
+    assert others[0]() == ("result", None) and len(queue.taken) == 2
+
+
 def test_exit_of_a_call_is_retried():
     class Queue(MemoryQueue):
         def send_message_batch(self, **request):

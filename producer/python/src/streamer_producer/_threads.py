@@ -45,19 +45,21 @@ class Threads:
         #: The calls that are due, and have not begun.
         self._calls: deque[Call] = deque()
         self.is_closed = is_closed
-        #: Wake the threads that wait until nothing is being sent.
-        self._closers: set[Callable[[], None]] = set()
+        #: Wake the threads that wait for their sends, or until nothing is being sent.
+        self._waiters: set[Callable[[], None]] = set()
 
     def send(self, client: Client, batch: Batch, timeout: float) -> None:
         """Sends messages. The error of each that is not on the queue is in the batch."""
         self._client = client
         done: SimpleQueue[object] = SimpleQueue()
-        send = batch.send(timeout, self._clock.now(), partial(done.put, True))
+        wake = partial(done.put, True)
+        send = batch.send(timeout, self._clock.now(), wake)
 
         def is_done() -> bool:
             return send.is_done
 
         try:
+            self._waiters.add(wake)
             self._post(partial(self._begin, batch, send))
             while not send.is_done:
                 self._ensure_driver(is_done)
@@ -66,22 +68,24 @@ class Threads:
             self._post(partial(self._give_up, send))
             self._ensure_driver(is_done)
             raise
+        finally:
+            self._waiters.discard(wake)
         batch.errors.update(send.errors)
 
     def close(self, timeout: float | None) -> bool:
         """Refuses later sends, and waits until nothing is being sent. Returns whether that is so within the time."""
         until = math.inf if timeout is None else self._clock.now() + timeout
         idle: SimpleQueue[object] = SimpleQueue()
-        closer = partial(idle.put, True)
+        wake = partial(idle.put, True)
         self.is_closed = True
-        self._closers.add(closer)
+        self._waiters.add(wake)
         try:
             while not self._is_idle() and self._clock.now() < until:
                 self._ensure_driver(self._is_idle, until)
                 self._clock.get(idle, until - self._clock.now())
             return self._is_idle()
         finally:
-            self._closers.discard(closer)
+            self._waiters.discard(wake)
 
     def _is_idle(self) -> bool:
         return not self._events and self._engine.is_idle
@@ -109,6 +113,10 @@ class Threads:
         if engine is self._engine:
             engine.end_call(call, now)
 
+    def _wake_waiters(self) -> None:
+        for wake in tuple(self._waiters):
+            wake()
+
     def _ensure_driver(self, is_done: Callable[[], bool], until: float = math.inf) -> None:
         """Starts a driver, unless there is one.
 
@@ -125,8 +133,7 @@ class Threads:
                     self._run(is_done, until)
             finally:
                 # One of the others is the next driver.
-                for wake in [*(send.notify for send in tuple(self._engine.sends)), *tuple(self._closers)]:
-                    wake()
+                self._wake_waiters()
 
     def _drive(self) -> None:
         """Is the driver while there is something to do, unless another thread is."""
@@ -141,8 +148,7 @@ class Threads:
             while not is_done() and self._clock.now() < until:
                 self._step(until)
             if self._is_idle():
-                for wake in tuple(self._closers):
-                    wake()
+                self._wake_waiters()
         except BaseException as error:
             # The engine may be half-changed.
             broken, self._engine = self._engine, self._new_engine()
