@@ -1,5 +1,6 @@
 """Exceptions at any point of a send, as signal handlers raise them; and processes in which no thread can be started."""
 
+import gc
 import itertools
 import math
 import os
@@ -42,9 +43,12 @@ def raise_interrupt(*_):
 def alarm():
     """Returns a function that raises `KeyboardInterrupt` in this thread, wherever it is after these seconds."""
     before = signal.signal(signal.SIGALRM, raise_interrupt)
+    # An exception in a callback of the collector, such as that of Hypothesis, would only be a warning.
+    gc.disable()
     yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds)
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, before)
+    gc.enable()
 
 
 def interrupted(alarm, seconds, send):
