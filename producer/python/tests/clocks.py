@@ -1,6 +1,7 @@
 """Virtual time: it passes only while nothing else can happen."""
 
 import asyncio
+import math
 import selectors
 import threading
 import time
@@ -9,12 +10,15 @@ from streamer_producer._clock import Clock
 
 
 class VirtualClock(Clock):
-    """Virtual time for one thread. Calls are made in it, one after another, when it waits."""
+    """Virtual time, which passes only while a thread waits for its send. Calls are made by the driver when it waits."""
 
     def __init__(self):
         self.time = 0.0
         self._functions = []
-        self._planned = []
+        self._lock = threading.Lock()
+        self._drivers = set()
+        #: When the threads that wait for their sends want to wake.
+        self._waits = {}
 
     def now(self):
         return self.time
@@ -22,25 +26,41 @@ class VirtualClock(Clock):
     def start(self, function):
         self._functions.append(function)
 
-    def at(self, time, function):
-        """Calls a function at a time."""
-        self._planned.append((time, function))
-        self._planned.sort(key=lambda planned: planned[0])
-
-    def wait(self, event, seconds):
-        if event.is_set():
-            return
-        if self._functions:
-            self._functions.pop(0)()
-            return
-        until = float("inf") if seconds is None else self.time + max(seconds, 0)
-        if self._planned and self._planned[0][0] <= until:
-            at, function = self._planned.pop(0)
-            self.time = max(self.time, at)
+    def start_driver(self, function):
+        def drive():
+            self._drivers.add(threading.get_ident())
             function()
-            return
-        assert until < float("inf"), "nothing would ever end this wait"
-        self.time = until
+            self._drivers.discard(threading.get_ident())
+
+        threading.Thread(target=drive, daemon=True).start()
+
+    def get(self, queue, seconds=math.inf):
+        if threading.get_ident() in self._drivers:
+            return self._drive(queue, seconds)
+        with self._lock:
+            self._waits[queue] = self.time + seconds
+        until(lambda: not queue.empty(), 0.0001)
+        with self._lock:
+            del self._waits[queue]
+            return queue.get()
+
+    def _drive(self, bell, seconds):
+        if self._functions:
+            return self._functions.pop(0)()
+        wakes_at = self.time + seconds
+        until(lambda: not bell.empty() or self._pass(wakes_at), 0.0001)
+
+    def _pass(self, wakes_at):
+        """Passes time, if a thread waits, and returns whether that is so."""
+        with self._lock:
+            waits = {queue: at for queue, at in self._waits.items() if queue.empty()}
+            at = min([wakes_at, *waits.values()])
+            if not waits or at == math.inf:
+                return False
+            self.time = max(self.time, at)
+            for queue in [queue for queue, at in waits.items() if at <= self.time]:
+                queue.put(None)
+            return True
 
 
 class FastClock(Clock):
@@ -52,8 +72,8 @@ class FastClock(Clock):
     def now(self):
         return time.monotonic() * self.factor
 
-    def wait(self, event, seconds):
-        super().wait(event, None if seconds is None else seconds / self.factor)
+    def get(self, queue, seconds=math.inf):
+        return super().get(queue, seconds / self.factor)
 
 
 class _Selector(selectors.DefaultSelector):
@@ -128,9 +148,9 @@ def in_thread(function):
     return join
 
 
-def until(condition):
+def until(condition, pause=0.001):
     """Waits for a condition, at most 10 s."""
     deadline = time.monotonic() + 10
     while not condition():
         assert time.monotonic() < deadline, "the condition did not hold within 10 s"
-        time.sleep(0.001)
+        time.sleep(pause)

@@ -50,6 +50,15 @@ def test_batch_fills_during_a_call():
     assert sends.poll(0.0211) == [3]
 
 
+def test_short_time_limit_has_an_attempt():
+    sends = Sends()
+    sends.begin(entry())
+    sends.poll(0)
+    sends.begin(entry(), timeout=0.015)
+    assert sends.poll(0.0074) == []
+    assert sends.poll(0.0076) == [1]
+
+
 def test_batch_leaves_without_a_call_in_flight():
     sends = Sends()
     sends.begin(entry())
@@ -233,6 +242,17 @@ def test_fault_of_the_queue_is_reported_first(results):
     call.results[:] = results
     sends.engine.end_call(call, 0.995)
     assert send.is_done and send.errors[0].code == "AccessDenied" and send.errors[0].is_queue_fault
+
+
+def test_known_results_count_at_the_limit():
+    """The call goes on: its entries are sent one by one."""
+    sends = Sends()
+    send = sends.begin(*[entry()] * 4, timeout=1)
+    sends.poll(0)
+    sends.calls[0].results[:3] = [None, INVALID, THROTTLED]
+    sends.poll(1)
+    assert {index: error.kind for index, error in send.errors.items()} == {1: "refused", 2: "timed_out", 3: "timed_out"}
+    assert "throttled" in str(send.errors[2]) and "has not answered" in str(send.errors[3])
 
 
 def test_timers_of_ended_sends_are_removed():

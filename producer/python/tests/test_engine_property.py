@@ -36,7 +36,7 @@ class World:
         self.events = []
         self.order = itertools.count()
         self.in_flight = []
-        #: The entries that could leave, and since when.
+        #: The entries that could leave, and when they must have.
         self.ready = {}
         #: The entries that a result in time has confirmed.
         self.confirmed = set()
@@ -93,7 +93,7 @@ class World:
             self.see_ready()
 
     def see_ready(self):
-        """Remembers the entries that could leave, and since when. None remains if no call is in flight."""
+        """Remembers the entries that could leave, and when they must have. None remains if no call is in flight."""
         jobs = [job for send, *_ in self.sends for group in send.groups for job in group.jobs if not job.is_done]
         first = {}
         for job in sorted(jobs, key=lambda job: job.id):
@@ -101,7 +101,7 @@ class World:
         # Also those of entries that were given up in flight.
         in_flight = {job.entry.key for call in self.in_flight if not call.is_settled for job in call.jobs}
         ready = {
-            job.entry.body
+            job.entry.body: self.now + min(LINGER, (job.group.send.deadline - self.now) / 2)
             for job in jobs
             if job.group.has_capacity
             and job.call is None
@@ -111,11 +111,11 @@ class World:
         assert not ready or self.in_flight, f"{ready} could leave at {self.now}"
         waiting = self.engine._waiting
         assert not waiting or waiting[0].size > self.engine._free, "a send could have capacity"
-        self.ready = {body: self.ready.get(body, self.now) for body in ready} if len(self.in_flight) < 8 else {}
+        self.ready = {body: self.ready.get(body, at) for body, at in ready.items()} if len(self.in_flight) < 8 else {}
 
     def check_promptness(self):
-        """An entry that could leave waits for at most 20 ms."""
-        late = [body for body, since in self.ready.items() if self.now > since + LINGER + 1e-9]
+        """An entry that could leave waits for at most 20 ms, and at most half of the time that it has left."""
+        late = [body for body, at in self.ready.items() if self.now > at + 1e-9]
         assert not late, f"{late} could have left before {self.now}"
 
 

@@ -66,7 +66,7 @@ def test_locks_of_the_parent_are_free():
     queue = HeldQueue()
     queue.gate.release(9)
     producer = Producer(URL, client=queue, _clock=VirtualThreads())
-    with producer._threads._lock, _ids._sequence._lock:
+    with producer._threads._turn, _ids._sequence._lock:
         taken = result_in_child(lambda: producer.send(message()) or len(queue.taken))
     assert taken == 1
 

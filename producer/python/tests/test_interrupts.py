@@ -1,6 +1,14 @@
 """Exceptions at any point of a send, as signal handlers raise them; and processes in which no thread can be started."""
 
+import gc
+import itertools
+import math
+import os
+import signal
+import sys
 import threading
+from pathlib import Path
+from random import Random
 
 import pytest
 from clocks import VirtualClock, in_thread, until
@@ -9,62 +17,153 @@ from threads import HeldQueue, SharedClock, VirtualThreads
 
 from streamer_producer import Message, Producer, SendAllError
 from streamer_producer import _batch as batches
+from streamer_producer import _threads as threads
 from streamer_producer._clock import Clock
+from streamer_producer._engine import Engine
+from streamer_producer._entry import entries_of
+from streamer_producer._jobs import new_send
+from streamer_producer._queue import Attempt
 
 URL = "http://127.0.0.1/outbound"
 
 
 def message(number):
-    return Message.connection("c").id(f"m{number}").payload(1)
+    return Message.connection("c").id(f"m{number}").payload("s3cret")
 
 
 def messages(count):
     return [message(number) for number in range(count)]
 
 
-@pytest.mark.parametrize("begins", [False, True])
-def test_interrupted_start_of_a_thread_frees_calls(begins):
-    """The thread exists, or does not. The calls after it have no thread."""
-    queue, clock = HeldQueue(), VirtualThreads()
-    started = []
+def raise_interrupt(*_):
+    raise KeyboardInterrupt
 
-    def start(function):
-        started.append(function)
-        if len(started) != 3:
-            return VirtualThreads.start(clock, function)
-        if begins:
-            VirtualThreads.start(clock, function)
-            until(lambda: len(queue.arrived) == 3)
-        raise KeyboardInterrupt
 
-    clock.start = start
-    producer = Producer(URL, client=queue, _clock=clock)
-    with pytest.raises(KeyboardInterrupt):
-        producer.send_all(messages(200))
-    queue.gate.release(9)
+@pytest.fixture
+def alarm():
+    """Returns a function that raises `KeyboardInterrupt` in this thread, wherever it is after these seconds."""
+    before = signal.signal(signal.SIGALRM, raise_interrupt)
+    # An exception in a callback of the collector, such as that of Hypothesis, would only be a warning.
+    gc.disable()
+    yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+    gc.enable()
+
+
+def interrupted(alarm, seconds, send):
+    """Returns the error of a send that is interrupted after these seconds, if it has not ended."""
+    try:
+        try:
+            alarm(seconds)
+            send()
+        finally:
+            alarm(0)
+    except BaseException as error:
+        return error
+
+
+def check_usable(producer):
+    """A send begins and ends, and nothing is left of those before it."""
     assert in_thread(lambda: producer.send(message(0)))() == ("result", None)
     assert in_thread(producer.close)() == ("result", True)
-    assert len(queue.calls) == 4 if begins else 3
+    until(lambda: not producer._threads._turn.locked())
+    assert producer._threads._engine._free == 16 * 1024 * 1024
 
 
-def test_thread_begun_after_an_interrupt_is_idle():
-    """It has started, but its call was given up before."""
-    queue, clock = MemoryQueue(), VirtualThreads()
-    late = []
-
-    def start(function):
-        late.append(function)
-        raise KeyboardInterrupt
-
-    clock.start = start
-    producer = Producer(URL, client=queue, _clock=clock)
-    with pytest.raises(KeyboardInterrupt):
-        producer.send(message(0))
-    late[0]()
-    assert queue.calls == [] and producer.close()
+@pytest.mark.parametrize("has_threads", [True, False])
+def test_send_may_be_interrupted_anywhere(alarm, has_threads):
+    """At many moments from the beginning of a send to its end."""
+    random, errors, clock = Random(7), [], Clock()
+    if not has_threads:
+        clock.start = clock.start_driver = refuse
+    for _ in range(int(os.environ.get("RUNS", 300))):
+        producer = Producer(URL, client=MemoryQueue(), _clock=clock)
+        error = interrupted(alarm, random.uniform(1e-5, 8e-4), lambda producer=producer: producer.send_all(messages(10)))
+        errors.append(error)
+        check_usable(producer)
+    assert {type(error) for error in errors} <= {type(None), KeyboardInterrupt}
+    assert not any("s3cret" in str(error) for error in errors)
 
 
-def test_thread_begun_after_the_limit_is_idle():
+def test_interrupt_leaves_other_sends_alone(alarm):
+    random, queue = Random(7), MemoryQueue()
+    producer, ended = Producer(URL, client=queue), threading.Event()
+
+    def send():
+        sent = 0
+        while not ended.is_set():
+            producer.send_all(messages(10))
+            sent += 10
+        return sent
+
+    other = in_thread(send)
+    for _ in range(200):
+        interrupted(alarm, random.uniform(1e-5, 8e-4), lambda: producer.send_all(messages(10)))
+    ended.set()
+    outcome, sent = other()
+    assert outcome == "result" and len(queue.taken) >= sent > 0
+    check_usable(producer)
+
+
+def test_send_may_be_interrupted_at_every_line():
+    """Of the package and of `threading`, in the thread that sends."""
+    files = (str(Path(threads.__file__).parent), threading.__file__)
+    for interrupted_at in itertools.count(1):
+        producer, seen = Producer(URL, client=MemoryQueue()), itertools.count(1)
+
+        def trace(frame, event, _, seen=seen, interrupted_at=interrupted_at):
+            if not frame.f_code.co_filename.startswith(files):
+                return None
+            if event == "line" and next(seen) == interrupted_at:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+            return trace
+
+        sys.settrace(trace)
+        try:
+            producer.send_all(messages(3))
+            break
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(None)
+        check_usable(producer)
+    # No interrupt was lost: the last send had fewer lines.
+    assert 50 < next(seen) <= interrupted_at
+
+
+def test_text_of_entries_holds_no_payload():
+    [entry] = entries_of(message(0)._fields, False)
+    send = new_send([(0, entry)], [0], 1, 0, lambda: None)
+    engine = Engine(False, lambda: 0.5)
+    engine.begin(send, 0)
+    [call] = engine.poll(0)
+    [job] = call.jobs
+    texts = [repr(value) for value in (entry, send, call, job, job.group, message(0)._fields, Attempt([entry], {}))]
+    assert not any("s3cret" in text for text in texts)
+
+
+def test_error_of_the_driver_ends_all_sends(monkeypatch):
+    """The queue may have their messages. The driver goes on with the sends after them."""
+    queue = HeldQueue()
+    producer = Producer(URL, client=queue, _clock=VirtualThreads())
+    send = in_thread(lambda: producer.send(message(0)))
+    until(lambda: queue.arrived == [1])
+
+    def fail(*_):
+        raise MemoryError("s3cret")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batches, "entries_of", fail)
+        errors = [in_thread(lambda: producer.send(message(1)))()[1], send()[1]]
+    texts = ["the producer failed with MemoryError, and the queue may have the message: send it again with the same id"]
+    assert [(error.kind, str(error)) for error in errors] == [("timed_out", text) for text in texts * 2]
+    queue.gate.release(2)
+    check_usable(producer)
+
+
+def test_call_begun_after_the_limit_is_idle():
     queue, clock = MemoryQueue(), VirtualClock()
     late = []
     clock.start = late.append
@@ -75,93 +174,23 @@ def test_thread_begun_after_the_limit_is_idle():
     assert queue.calls == [] and producer.close()
 
 
-def test_calls_of_an_interrupted_thread_are_retried():
-    """The call held the message of another thread."""
-    queue, clock = MemoryQueue(), SharedClock()
-    producer = Producer(URL, client=queue, _clock=clock, _random=lambda: 0.5)
-    started = []
-
-    def start(function):
-        started.append(function)
-        if len(started) == 1:
-            until(lambda: len(producer._threads._waiters) == 2)
-            raise KeyboardInterrupt
-        Clock.start(clock, function)
-
-    clock.start = start
-    first = in_thread(lambda: producer.send(message(0)))
-    until(lambda: len(started) == 1)
-    second = in_thread(lambda: producer.send(message(1)))
-    assert isinstance(first()[1], KeyboardInterrupt)
-    clock.pass_to(1, lambda: len(queue.taken) == 1)
-    assert second() == ("result", None) and producer.close()
-
-
-def test_interrupted_encoding_is_given_up(monkeypatch):
-    queue, clock = MemoryQueue(), VirtualClock()
-    producer = Producer(URL, client=queue, _clock=clock)
-    encoded = []
-
-    def interrupted(*arguments):
-        encoded.append(arguments)
-        if len(encoded) == 25:
-            raise KeyboardInterrupt
-        return original(*arguments)
-
-    original = batches.entries_of
-    monkeypatch.setattr(batches, "entries_of", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        producer.send_all(messages(50))
-    producer.send(message(0))
-    assert producer.close() and not producer._threads._waiters
-    # Nothing of the send that was given up.
-    assert len(queue.taken) == 1
-
-
-def test_message_behind_an_interrupted_one_leaves():
-    """Also if neither thread watches the time."""
-    clock, local = SharedClock(), threading.local()
-
-    class Queue(HeldQueue):
-        def send_message_batch(self, *, QueueUrl, Entries):
-            if Entries[0]["MessageGroupId"] == "other":
-                return super().send_message_batch(QueueUrl=QueueUrl, Entries=Entries)
-            return MemoryQueue.send_message_batch(self, QueueUrl=QueueUrl, Entries=Entries)
-
-    queue = Queue(lambda _, entries: ["throttled" if '"m0"' in entries[0]["MessageBody"] else "taken"])
-    producer = Producer(f"{URL}.fifo", client=queue, _clock=clock, _random=lambda: 1)
-    in_thread(lambda: producer.send(Message.connection("other").payload(1)))
-    until(lambda: queue.arrived == [1])
-
-    def wait(event, seconds):
-        if getattr(local, "is_interrupted", False):
-            until(lambda: len(producer._threads._waiters) == 3 and clock.time > 0 and queue.calls)
-            until(lambda: len(clock._waits) == 2)
-            raise KeyboardInterrupt
-        SharedClock.wait(clock, event, seconds)
-
-    clock.wait = wait
-
-    def interrupted():
-        local.is_interrupted = True
-        producer.send(message(0))
-
-    first = in_thread(interrupted)
-    until(lambda: len(producer._threads._waiters) == 2)
-    clock.pass_to(0.02, lambda: queue.calls)
-    second = in_thread(lambda: producer.send(message(1)))
-    assert isinstance(first()[1], KeyboardInterrupt)
-    # 20 ms later, and not at the next timer, which was the end of the pause after 100 ms.
-    clock.pass_to(0.06, lambda: len(queue.calls) == 2)
-    assert second() == ("result", None)
-    queue.gate.release(9)
+def refuse(function):
+    raise RuntimeError("can't start new thread")
 
 
 class Threadless(VirtualClock):
     """Virtual time without threads."""
 
     def start(self, function):
-        raise RuntimeError("can't start new thread")
+        refuse(function)
+
+    start_driver = start
+
+    def get(self, queue, seconds=math.inf):
+        if queue.empty():
+            self.time += seconds
+            return None
+        return queue.get()
 
 
 def test_sends_without_threads_leave_in_turn():
@@ -194,20 +223,17 @@ def test_send_without_threads_leaves_other_calls_alone():
     """Its time is over: another thread makes the calls that are due for that thread."""
     clock, made = SharedClock(), []
 
-    def start(function):
-        raise RuntimeError("can't start new thread")
-
     class Queue(MemoryQueue):
         def send_message_batch(self, **request):
             made.append(threading.current_thread())
             if len(made) == 1:
                 others.append(in_thread(lambda: producer.send(Message.connection("d").payload(1))))
-                until(lambda: len(producer._threads._waiters) == 2)
+                until(lambda: len(producer._threads._events) == 1)
                 # Over the limit of the first send.
                 clock.time = 2
             return super().send_message_batch(**request)
 
-    clock.start = start
+    clock.start = clock.start_driver = refuse
     others = []
     producer = Producer(f"{URL}.fifo", client=Queue(), _clock=clock, _random=lambda: 0.5)
     with pytest.raises(SendAllError):
@@ -215,6 +241,29 @@ def test_send_without_threads_leaves_other_calls_alone():
     clock.pass_to(3, lambda: len(made) == 2)
     assert others[0]() == ("result", None)
     assert [thread is threading.current_thread() for thread in made] == [True, False] and producer.close()
+
+
+def test_send_behind_the_last_without_threads_leaves():
+    """It begins when the thread that makes the calls has seen all events, and does not look again."""
+    others, waiting, thread = [], [], threading.current_thread()
+
+    class Late(Clock):
+        def now(self):
+            if queue.calls and not others and threading.current_thread() is thread and producer._threads._engine.is_idle:
+                others.append(in_thread(lambda: producer.send(message(1))))
+                until(lambda: waiting)
+            return super().now()
+
+        def get(self, queue, seconds=math.inf):
+            if threading.current_thread() is not thread:
+                waiting.append(queue)
+            return super().get(queue, seconds)
+
+    queue, clock = MemoryQueue(), Late()
+    clock.start = clock.start_driver = refuse
+    producer = Producer(URL, client=queue, _clock=clock)
+    producer.send(message(0))
+    assert others[0]() == ("result", None) and len(queue.taken) == 2
 
 
 def test_exit_of_a_call_is_retried():
@@ -230,7 +279,7 @@ def test_exit_of_a_call_is_retried():
     clock.start = in_thread
     producer = Producer(URL, client=queue, _clock=clock, _random=lambda: 0.5)
     send = in_thread(lambda: producer.send_all(messages(100)))
-    clock.pass_to(1, lambda: not producer._threads._waiters and len(queue.calls) >= 11)
+    clock.pass_to(1, lambda: not producer._threads._engine.sends and len(queue.calls) >= 11)
     assert send() == ("result", None) and producer.close()
 
 
@@ -247,12 +296,9 @@ def test_send_without_threads_ends_after_its_limit():
 
 
 def test_threads_without_call_threads_take_turns():
-    class Real(Clock):
-        def start(self, function):
-            raise RuntimeError("can't start new thread")
-
-    queue = MemoryQueue()
-    producer = Producer(URL, client=queue, _clock=Real())
+    queue, clock = MemoryQueue(), Clock()
+    clock.start = clock.start_driver = refuse
+    producer = Producer(URL, client=queue, _clock=clock)
     sends = [in_thread(lambda: producer.send_all(messages(300))) for _ in range(4)]
     assert [send() for send in sends] == [("result", None)] * 4
     assert len(queue.taken) == 1200 and producer.close()

@@ -1,6 +1,7 @@
 """The synchronous producer."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -103,7 +104,6 @@ def test_send_ends_at_its_time_limit():
 
 
 def test_time_limits_hold_for_every_thread():
-    """One thread watches the time for all, and hands the watch over when its own send ends."""
     queue, clock = HeldQueue(), SharedClock()
     producer = Producer(URL, client=queue, _clock=clock)
     ended = []
@@ -118,7 +118,7 @@ def test_time_limits_hold_for_every_thread():
 
     for number, timeout in enumerate([3, 1, 2, 4]):
         in_thread(lambda number=number, timeout=timeout: send(number, timeout))
-        until(lambda number=number: len(producer._threads._waiters) == number + 1)
+        until(lambda number=number: len(producer._threads._engine.sends) == number + 1)
     for end in range(1, 5):
         clock.pass_to(end, lambda end=end: len(ended) == end)
     assert ended == [(1, "timed_out", 1), (2, "timed_out", 2), (0, "timed_out", 3), (3, "timed_out", 4)]
@@ -156,6 +156,7 @@ def test_no_thread_remains_after_a_send():
         producer = Producer(queue.url, client=queue.client())
         producer.send_all(messages(25))
         until(lambda: "streamer-producer" not in [thread.name for thread in threading.enumerate()])
+        until(lambda: not producer._threads._turn.locked())
 
 
 def test_interrupted_send_is_given_up():
@@ -163,15 +164,17 @@ def test_interrupted_send_is_given_up():
     producer = Producer(f"{URL}.fifo", client=queue, _clock=clock)
     waits = []
 
-    def interrupt(event, seconds):
-        waits.append(event)
+    def interrupt(waited, seconds=math.inf):
+        if threading.current_thread() is not threading.main_thread():
+            return VirtualThreads.get(clock, waited, seconds)
+        waits.append(waited)
         until(lambda: queue.arrived == [1])
         raise KeyboardInterrupt
 
-    clock.wait = interrupt
+    clock.get = interrupt
     with pytest.raises(KeyboardInterrupt):
         producer.send_all(messages(3))
-    del clock.wait
+    del clock.get
     queue.gate.release(9)
     producer.close()
     assert (len(waits), queue.arrived) == (1, [1])
@@ -194,8 +197,8 @@ def test_closing_waits_for_sends_in_progress():
     until(lambda: queue.arrived == [1])
     closed = []
     closes = [in_thread(lambda: closed.append(producer.close())) for _ in range(3)]
-    # The sender is the fourth.
-    until(lambda: clock.waiting == 4)
+    # With the sender and the driver.
+    until(lambda: clock.waiting == 5)
     error = failure(lambda: producer.send_all(messages(2)))
     text = "2 of 2 messages are not on the queue; the first: m0: the producer is closed: send through another one"
     assert (str(error), error.total) == (text, 2)

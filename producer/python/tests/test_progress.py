@@ -44,6 +44,30 @@ def test_at_most_ten_updates_leave_per_second():
     assert len(queue.bodies) == 10
 
 
+def test_end_has_a_time_limit_of_its_own():
+    clock = VirtualClock()
+    progress = begin(MemoryQueue(lambda *_: ["throttled"]), clock)
+    ends = [progress.complete, progress.respond, lambda result, **limit: progress.fail("internal", result, **limit)]
+    for end in ends:
+        began = clock.time
+        with pytest.raises(SendError):
+            end("x", timeout=3)
+        assert clock.time - began == pytest.approx(3, abs=0.1)
+
+
+def test_asynchronous_end_has_a_time_limit_of_its_own():
+    async def play():
+        producer = AsyncProducer(URL, Asynchronous(MemoryQueue(lambda *_: ["throttled"])))
+        progress = producer.progress(Message.connection("c").request("r"))
+        for end in [progress.complete, progress.respond, lambda data, **limit: progress.fail("x", data, **limit)]:
+            began = asyncio.get_running_loop().time()
+            with pytest.raises(SendError):
+                await end("x", timeout=3)
+            assert asyncio.get_running_loop().time() - began == pytest.approx(3, abs=0.1)
+
+    run(play)
+
+
 def test_block_sends_its_last_update():
     queue = MemoryQueue()
     with begin(queue, VirtualClock()) as progress:

@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
@@ -18,7 +19,6 @@ from hypothesis import strategies as st
 from queues import Endpoint
 
 from streamer_producer import AsyncProducer, Message, Producer, SendAllError, SendError
-from streamer_producer._failures import CALL_TIMEOUT
 
 #: Virtual seconds that pass in a second.
 FACTOR = FastLoop.factor
@@ -73,7 +73,11 @@ scenarios = st.builds(
 
 
 def number_of(entry):
-    return int(json.loads(entry["MessageBody"])["id"][1:])
+    return number_in(entry["MessageBody"])
+
+
+def number_in(body):
+    return int(json.loads(body)["id"][1:])
 
 
 @dataclass
@@ -84,7 +88,6 @@ class Made:
     size: int
     in_flight: int
     confirmed: set = field(default_factory=set)
-    began: float = field(default_factory=time.monotonic)
 
 
 class Recorder:
@@ -94,7 +97,7 @@ class Recorder:
         self.client = client
         self.made = []
         self.in_flight = 0
-        #: The messages that an answer in time has confirmed.
+        #: The messages that an answer has confirmed before the engine gave up their call.
         self.confirmed = set()
         self.sent_again = set()
         self.lock = threading.Lock()
@@ -109,11 +112,19 @@ class Recorder:
 
     def confirm(self, made, output):
         made.confirmed = {made.numbers[int(entry["Id"])] for entry in output.get("Successful", ())}
-        # An answer that comes later than the producer waits for it has no effect.
-        if time.monotonic() - made.began < CALL_TIMEOUT / FACTOR / 2:
-            with self.lock:
-                self.confirmed |= made.confirmed
         return output
+
+    def watch(self, engine):
+        """Sees the calls that end, as the engine does."""
+
+        def end_call(call, now):
+            with self.lock:
+                if not call.is_settled:
+                    taken = [job for job, result in zip(call.jobs, call.results, strict=True) if result is None]
+                    self.confirmed |= {number_in(job.entry.body) for job in taken}
+            original(call, now)
+
+        original, engine.end_call = engine.end_call, end_call
 
     def end(self):
         with self.lock:
@@ -144,6 +155,7 @@ def play(scenario, queue, client):
     """Makes the sends in threads, and returns the error of each, or nothing."""
     clock = FastClock(FACTOR)
     producer = Producer(url_of(scenario, queue), client=client, _clock=clock)
+    client.watch(producer._threads._engine)
     errors = [None] * len(scenario.sends)
     threads = []
 
@@ -154,7 +166,7 @@ def play(scenario, queue, client):
             errors[number] = error
 
     for number, planned in enumerate(scenario.sends):
-        clock.wait(threading.Event(), planned.after)
+        clock.get(SimpleQueue(), planned.after)
         before = producer._threads._engine._buffer._next_id
         threads.append(threading.Thread(target=send, args=(number, planned)))
         threads[-1].start()
@@ -171,6 +183,7 @@ def play(scenario, queue, client):
 
 async def play_asynchronously(scenario, queue, client):
     producer = AsyncProducer(url_of(scenario, queue), client)
+    client.watch(producer._tasks_of_loop()._engine)
 
     async def send(number, planned):
         try:

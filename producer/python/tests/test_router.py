@@ -33,10 +33,10 @@ def router():
     monkeypatch.undo()
 
 
-def answers(router, request, script=lambda call, entries: "taken"):
+def answers(router, request, script=lambda call, entries: "taken", clock=None):
     """Returns the messages that a request leads to."""
     queue = MemoryQueue(script)
-    router.producer = Producer(URL, client=queue, timeout=1, _clock=VirtualClock())
+    router.producer = Producer(URL, client=queue, _clock=clock or VirtualClock())
     body = request if isinstance(request, str) else json.dumps(request)
     event = {"requestContext": {"connectionId": "c="}, "body": body}
     assert router.lambda_handler(event, None) == {"statusCode": 200}
@@ -68,8 +68,11 @@ def test_invalid_bodies_are_answered(router, body):
 
 
 def test_report_ends_although_its_updates_fail(router, capsys):
-    messages = answers(router, {"type": "report", "request_id": "r"}, failing("progress"))
+    clock = VirtualClock()
+    messages = answers(router, {"type": "report", "request_id": "r"}, failing("progress"), clock)
     assert kinds(messages) == ["acknowledgment", "complete"]
+    # 10 updates of 1 s, and half of the 5 s of the end.
+    assert clock.time == pytest.approx(12.5, abs=0.1)
     assert "did not confirm" in capsys.readouterr().out
 
 
@@ -80,6 +83,14 @@ def test_failed_report_ends_with_an_error(router, keep):
         *_, end = answers(router, request, failing(failed))
         assert end["payload"]["error"]["code"] == "internal" and end["payload"]["request_id"] == "r"
         assert (end.get("keep"), "user" in end["to"]) == ((3600, True) if keep else (None, False))
+
+
+def test_report_ends_within_its_time(router):
+    clock = VirtualClock()
+    with pytest.raises(SendError):
+        answers(router, {"type": "report", "request_id": "r"}, failing("progress", "complete", "error"), clock)
+    # 10 updates of 1 s; the result, the error and the error of the handler's own.
+    assert clock.time == pytest.approx(10 + 5 + 5 + 10, abs=0.1)
 
 
 def test_failed_answer_is_reported_to_the_client(router):

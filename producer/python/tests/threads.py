@@ -43,12 +43,16 @@ class VirtualThreads(VirtualClock):
     def start(self, function):
         threading.Thread(target=function, daemon=True).start()
 
-    def wait(self, event, seconds):
+    def start_driver(self, function):
+        Clock.start_driver(self, function)
+
+    def get(self, queue, seconds=float("inf")):
         with self._lock:
             self.waiting += 1
-        assert event.wait(30)
+        item = queue.get(timeout=30)
         with self._lock:
             self.waiting -= 1
+        return item
 
 
 class SharedClock(Clock):
@@ -63,12 +67,13 @@ class SharedClock(Clock):
     def now(self):
         return self.time
 
-    def wait(self, event, seconds):
+    def get(self, queue, seconds=float("inf")):
         with self._lock:
-            self._waits[event] = float("inf") if seconds is None else self.time + seconds
-        assert event.wait(30)
+            self._waits[queue] = self.time + seconds
+        item = queue.get(timeout=30)
         with self._lock:
-            del self._waits[event]
+            self._waits.pop(queue, None)
+        return item
 
     def pass_to(self, end, condition):
         """Passes time up to an end, from wake to wake, until a condition holds, at most 10 s in real time."""
@@ -78,7 +83,7 @@ class SharedClock(Clock):
             with self._lock:
                 wakes = [at for at in self._waits.values() if self.time < at <= end]
                 self.time = min(wakes, default=self.time)
-                for event, at in self._waits.items():
-                    if at <= self.time:
-                        event.set()
+                for queue in [queue for queue, at in self._waits.items() if at <= self.time]:
+                    del self._waits[queue]
+                    queue.put(None)
             time.sleep(0.001)

@@ -28,6 +28,10 @@ MAX_REPORT_SECONDS = 20.0
 REPORT_SECONDS = 0.2
 UPDATES = 10
 
+#: The time limits of an update and of the end of a report in seconds: the queue may fail for a while.
+UPDATE_TIMEOUT = 1.0
+END_TIMEOUT = 5.0
+
 EXPECTED = (
     "expected a JSON object with the `type` echo and a `text`, with the `type` ping, or with the `type` report and "
     "optionally `seconds` and `keep`; and optionally a `request_id` of 1 to 128 characters"
@@ -107,7 +111,7 @@ def user_of(connection: str, request_id: str) -> MessageBuilder | None:
 
 def write_report(to: MessageBuilder, kept: MessageBuilder, request: dict[str, Any]) -> None:
     # More often than the default, to show how updates that come too fast supersede each other.
-    progress = producer.progress(kept, min_interval=0.02)
+    progress = producer.progress(kept, min_interval=0.02, timeout=UPDATE_TIMEOUT)
     seconds = min(request.get("seconds", REPORT_SECONDS), MAX_REPORT_SECONDS)
     try:
         producer.send(to.acknowledgment("the report is being written"))
@@ -119,8 +123,8 @@ def write_report(to: MessageBuilder, kept: MessageBuilder, request: dict[str, An
             except SendError as error:
                 # The report goes on: the next update, or the end, says more.
                 log("WARN", request_id=request["request_id"], message=str(error))
-        progress.complete({"rows": 1280})
+        progress.complete({"rows": 1280}, timeout=END_TIMEOUT)
     except Exception as error:
         log("ERROR", request_id=request["request_id"], message=str(error))
         # Every recipient of the report waits for its end.
-        progress.fail("internal", FAILED)
+        progress.fail("internal", FAILED, timeout=END_TIMEOUT)

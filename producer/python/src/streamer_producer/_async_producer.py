@@ -74,7 +74,7 @@ class AsyncProducer:
         """Returns a handle for the progress of one request.
 
         `to` has an audience and a request. `min_interval` is the minimum time between two updates in seconds. `timeout`
-        is the time that each call on the handle may take.
+        is the time that each call on the handle may take; an end may have another one.
         """
         limit = self._timeout if timeout is None else check_seconds("timeout", timeout)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from ._checks import check_seconds
 from ._errors import SendError
 from ._updates import End, Steps, Updates, busy
 
@@ -33,19 +34,19 @@ class AsyncProgress:
 
     async def flush(self) -> None:
         """Sends the pending update, if there is one, regardless of the rate. Raises `SendError`."""
-        await self._run(self._updates.flush)
+        await self._run(self._updates.flush, self._timeout)
 
-    async def complete(self, result: object) -> None:
+    async def complete(self, result: object, *, timeout: float | None = None) -> None:
         """Ends the request with its result, any JSON."""
-        await self._end(lambda to: to.complete(result))
+        await self._end(lambda to: to.complete(result), timeout)
 
-    async def respond(self, data: object) -> None:
+    async def respond(self, data: object, *, timeout: float | None = None) -> None:
         """Ends the request with an answer, as `Progress.respond` does."""
-        await self._end(lambda to: to.response(data))
+        await self._end(lambda to: to.response(data), timeout)
 
-    async def fail(self, code: str, message: str, details: object = None) -> None:
+    async def fail(self, code: str, message: str, details: object = None, *, timeout: float | None = None) -> None:
         """Ends the request with an error, as `Progress.fail` does."""
-        await self._end(lambda to: to.error(code, message, details))
+        await self._end(lambda to: to.error(code, message, details), timeout)
 
     async def __aenter__(self) -> AsyncProgress:
         return self
@@ -57,14 +58,15 @@ class AsyncProgress:
         if error is None:
             await self.flush()
 
-    async def _end(self, build: End) -> None:
-        await self._run(lambda deadline: self._updates.end(build, deadline))
+    async def _end(self, build: End, timeout: float | None) -> None:
+        limit = self._timeout if timeout is None else check_seconds("timeout", timeout)
+        await self._run(lambda deadline: self._updates.end(build, deadline), limit)
 
-    async def _run(self, steps_until: Callable[[float], Steps]) -> None:
-        deadline = self._updates.now() + self._timeout
+    async def _run(self, steps_until: Callable[[float], Steps], timeout: float) -> None:
+        deadline = self._updates.now() + timeout
         self._callers += 1
         try:
-            await self._take_turn()
+            await self._take_turn(timeout)
             try:
                 await self._send(steps_until(deadline))
             finally:
@@ -72,15 +74,15 @@ class AsyncProgress:
         finally:
             self._callers -= 1
 
-    async def _take_turn(self) -> None:
+    async def _take_turn(self, timeout: float) -> None:
         if self._callers == 1:
             # At once.
             await self._turn.acquire()
             return
         try:
-            await asyncio.wait_for(self._turn.acquire(), self._timeout)
+            await asyncio.wait_for(self._turn.acquire(), timeout)
         except asyncio.TimeoutError:
-            raise busy(self._timeout, "task") from None
+            raise busy(timeout, "task") from None
 
     async def _send(self, steps: Steps) -> None:
         step = next(steps, None)

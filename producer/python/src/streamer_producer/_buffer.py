@@ -18,7 +18,7 @@ from ._limits import BATCH_BYTES, BATCH_MESSAGES
 #: Maximum number of calls in flight.
 MAX_CALLS = 8
 
-#: Seconds that an entry waits for a batch to fill while calls are in flight.
+#: The longest time that an entry waits for a batch to fill while calls are in flight, in seconds.
 LINGER = 0.020
 
 T = TypeVar("T")
@@ -31,8 +31,8 @@ class _Slot(Generic[T]):
     key: Hashable | None
     size: int
     state: int = _RESERVED
-    #: When the entry began to wait.
-    since: float = 0.0
+    #: When the entry no longer waits for its batch to fill.
+    due: float = 0.0
     content: T | None = None
 
 
@@ -70,12 +70,12 @@ class SendBuffer(Generic[T]):
             self._by_key.setdefault(key, []).append(id)
         return id
 
-    def enqueue(self, id: int, content: T, now: float) -> None:
-        """Makes an entry wait that was reserved or backing off."""
+    def enqueue(self, id: int, content: T, due: float) -> None:
+        """Makes an entry wait that was reserved or backing off. When it is due, its batch leaves although not full."""
         slot = self._slots.get(id)
         if slot is None:
             return
-        slot.state, slot.since, slot.content = _WAITING, now, content
+        slot.state, slot.due, slot.content = _WAITING, due, content
         self._update_ready(id, slot.key)
 
     def next(self, now: float) -> list[T] | float | None:
@@ -88,7 +88,7 @@ class SendBuffer(Generic[T]):
             return None
         ids, is_full = self._select()
         if self._calls and not is_full:
-            at = min(self._slots[id].since for id in ids) + LINGER
+            at = min(self._slots[id].due for id in ids)
             if now < at:
                 return at
         self._calls += 1

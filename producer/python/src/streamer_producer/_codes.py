@@ -42,8 +42,8 @@ _MESSAGE_FAULTS = frozenset(
 #: Codes of signature errors, which are not final if the clock of this machine was wrong: the next call has a new signature.
 _SIGNATURE = frozenset({"InvalidSignatureException", "SignatureDoesNotMatch"})
 
-#: How the messages of signature errors begin if the clock was wrong.
-_WRONG_CLOCK = ("Signature expired", "Signature not yet current")
+#: How the messages of signature errors begin if the clock was skewed.
+_CLOCK_SKEW = ("Signature expired", "Signature not yet current")
 
 _THROTTLING = frozenset({"RequestThrottled", "Throttling", "ThrottlingException"})
 
@@ -59,7 +59,7 @@ def is_message_fault(code: str) -> bool:
 
 def is_final(code: str, message: str = "") -> bool:
     """Returns whether the queue would answer the same call with the same error again. `message` is SQS's text."""
-    if _without_prefix(code) in _SIGNATURE and message.startswith(_WRONG_CLOCK):
+    if _without_prefix(code) in _SIGNATURE and message.startswith(_CLOCK_SKEW):
         return False
     return _without_prefix(code) in _FINAL or is_message_fault(code)
 

@@ -11,9 +11,9 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
 
-from ._buffer import MAX_CALLS, SendBuffer
+from ._buffer import LINGER, MAX_CALLS, SendBuffer
 from ._errors import SendError
-from ._failures import CALL_TIMEOUT, Failure, Result
+from ._failures import CALL_TIMEOUT, NO_ANSWER, Failure, Result
 from ._jobs import Call, Group, Job, Send
 from ._limits import BATCH_BYTES
 from ._timers import Timers
@@ -49,16 +49,16 @@ class Engine:
         self._waiting: deque[Group] = deque()
         #: When the next batch leaves although it is not full.
         self._batch_at = math.inf
-        self._sends: set[Send] = set()
+        self.sends: set[Send] = set()
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is being sent, and no call is in flight."""
-        return not self._sends and not self._buffer.calls
+        return not self.sends and not self._buffer.calls
 
     def begin(self, send: Send, now: float) -> None:
         """Begins a send, all of it within its time limit."""
-        self._sends.add(send)
+        self.sends.add(send)
         send.timer = self._timers.add(send.deadline, lambda now: self.give_up(send, now))
         while len(send.groups) < BATCHES and self._open(send, now):
             pass
@@ -88,12 +88,19 @@ class Engine:
         self._settle(call, now)
 
     def give_up(self, send: Send, now: float) -> None:
-        """Ends all entries of a send, because its time is over, or because its caller has left."""
+        """Ends all entries of a send, because its time is over, or because its caller has left.
+
+        Without effect for one that has ended, or has not begun.
+        """
+        if send not in self.sends:
+            return
         for group in list(send.groups):
             for job in group.jobs:
                 if not job.is_done:
                     job.is_done = True
-                    send.fail(job.index, self._leave(job))
+                    error = self._leave(job)
+                    if error is not None:
+                        send.fail(job.index, error)
             self._close(group)
         if send.rest is not None:
             # The same error for all, and their entries are not made, because there may be very many.
@@ -104,6 +111,15 @@ class Engine:
         # Those behind it may need less.
         self._admit(now)
         self._end_if_done(send)
+
+    def break_off(self, error: BaseException) -> None:
+        """Ends all sends after an error in the engine, which may be half-changed and is not used any more."""
+        text = f"the producer failed with {type(error).__name__}, and the queue may have the message"
+        failed = SendError("timed_out", f"{text}: send it again with the same id")
+        for send in self.sends:
+            if not send.is_done:
+                send.errors = dict.fromkeys(send.indexes, failed)
+            send.end()
 
     def _open(self, send: Send, now: float) -> bool:
         """Takes the turn of the next entries of a send, and returns whether there were any."""
@@ -127,12 +143,16 @@ class Engine:
             self._free -= group.size
             group.has_capacity = True
             for job in group.jobs:
-                self._buffer.enqueue(job.id, job, now)
+                self._enqueue(job, now)
+
+    def _enqueue(self, job: Job, now: float) -> None:
+        left = job.group.send.deadline - now
+        self._buffer.enqueue(job.id, job, now + min(LINGER, left / 2))
 
     def _start(self, jobs: list[Job], now: float) -> Call:
         call = Call(jobs, len(jobs))
-        for job in jobs:
-            job.call = call
+        for place, job in enumerate(jobs):
+            job.call, job.place = call, place
 
         def expire(now: float) -> None:
             self._settle(call, now)
@@ -170,7 +190,7 @@ class Engine:
             return
         pause = min(share * job.pause, left / 2)
         job.pause = min(job.pause * 2, MAX_PAUSE)
-        job.timer = self._timers.add(now + pause, lambda now: self._buffer.enqueue(job.id, job, now))
+        job.timer = self._timers.add(now + pause, lambda now: self._enqueue(job, now))
 
     def _end(self, job: Job, error: SendError | None, now: float) -> None:
         group, send = job.group, job.group.send
@@ -192,27 +212,31 @@ class Engine:
         else:
             self._waiting.remove(group)
 
-    def _leave(self, job: Job) -> SendError:
-        """Gives up an entry, and returns why it is not on the queue."""
+    def _leave(self, job: Job) -> SendError | None:
+        """Gives up an entry, and returns why it is not on the queue, if that is so."""
         self._buffer.cancel(job.id)
         if job.timer is not None:
             self._timers.cancel(job.timer)
-        cause = _WAITED if job.group.has_capacity else _FULL
-        if job.call is not None:
-            cause = _SILENT
-            job.call.live -= 1
-            if not job.call.live:
-                job.call.end_early()
-        return _timed_out(job.group.send, job.failure or cause)
+        if job.call is None:
+            return _timed_out(job.group.send, job.failure or (_WAITED if job.group.has_capacity else _FULL))
+        job.call.live -= 1
+        if not job.call.live:
+            job.call.end_early()
+        # Known before the end of the call if its entries are sent one by one.
+        result = job.call.results[job.place]
+        if result is None:
+            return None
+        if result.kind != "not_taken":
+            return _error_of(result)
+        return _timed_out(job.group.send, (job.failure or _SILENT) if result is NO_ANSWER else result)
 
     def _end_if_done(self, send: Send) -> None:
-        if send.groups or send.is_done:
+        if send.groups or send not in self.sends:
             return
-        send.is_done = True
-        self._sends.discard(send)
         if send.timer is not None:
             self._timers.cancel(send.timer)
-        send.notify()
+        send.end()
+        self.sends.discard(send)
 
 
 #: Why an entry without a failed attempt is not on the queue.

@@ -22,7 +22,7 @@ _ID_CHARACTERS = 128
 _ENCODED = re.compile(r"[^!-~]|[%#:]")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Entry:
     """One message on the queue."""
 

@@ -29,7 +29,7 @@ class Audience:
     user: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Fields:
     """A message's fields, as the queue gets them."""
 

@@ -18,7 +18,7 @@ Item = tuple[int, Entry]
 Packed = tuple[list[Item], int | None]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Job:
     """An entry that is being sent."""
 
@@ -31,12 +31,14 @@ class Job:
     #: Why the last attempt failed.
     failure: Failure | None = None
     call: Call | None = None
+    #: Its place in the call.
+    place: int = 0
     #: The end of the pause before the next attempt.
     timer: Timer | None = None
     is_done: bool = False
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Group:
     """Entries of a send that share their capacity."""
 
@@ -48,7 +50,7 @@ class Group:
     has_capacity: bool = False
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Send:
     """A send of one or many messages."""
 
@@ -67,6 +69,11 @@ class Send:
     timer: Timer | None = None
     is_done: bool = False
 
+    def end(self) -> None:
+        """Ends the send."""
+        self.is_done = True
+        self.notify()
+
     def fail(self, index: int, error: SendError) -> None:
         """Sets the error of a message. One that also concerns every other message is kept."""
         known = self.errors.get(index)
@@ -79,7 +86,7 @@ def new_send(items: Iterable[Item], indexes: Sequence[int], timeout: float, now:
     return Send(pack(items), indexes, timeout, now + timeout, notify, indexes[0] if indexes else None)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Call:
     """A call in flight."""
 
@@ -89,8 +96,6 @@ class Call:
     #: The result of each entry, written as soon as it is known.
     results: list[Result] = field(default_factory=list)
     timer: Timer | None = None
-    #: Whether a thread makes the call, or it has ended without one.
-    is_begun: bool = False
     #: Whether the results have been used. A result that is written later has no effect.
     is_settled: bool = False
     #: Ends the call early, if the producer can do that.

@@ -29,7 +29,9 @@ class Producer:
     The producer retries messages that the queue failed to take, and only those, until the time limit. If only the answer
     to a call was lost, the message is on the queue twice.
 
-    Messages of one request for one audience keep their order; on a FIFO queue, messages for one recipient do.
+    Messages of one request for one audience keep their order; on a FIFO queue, messages for one recipient do. A
+    `send` beside a `send_all` of more than 160 messages, or 16 MiB, may pass those that have not begun: wait for the
+    first to return.
 
     At most 16 MiB are being sent at once; beyond that, `send` waits. When a send returns, it leaves nothing behind,
     except a call without an answer at the time limit: boto3 cannot abort it. Its result is not used, and no other call
@@ -38,6 +40,9 @@ class Producer:
     A child process that begins with a fork can use the producer: it has none of its parent's sends, and opens
     connections of its own. A `client` of the caller is not replaced: boto3's clients share their connections with the
     parent, so create it, and the producer, after the fork.
+
+    A send may be interrupted anywhere, by the exception of a signal handler such as `KeyboardInterrupt`. It is given up,
+    and the queue may have its messages.
 
     Do not send from a signal handler or from `__del__`: these may run in a thread that is inside of the producer, which
     would wait for itself for ever.
@@ -93,7 +98,7 @@ class Producer:
         """Returns a handle for the progress of one request.
 
         `to` has an audience and a request. `min_interval` is the minimum time between two updates in seconds. `timeout`
-        is the time that each call on the handle may take.
+        is the time that each call on the handle may take; an end may have another one.
         """
         limit = self._timeout if timeout is None else check_seconds("timeout", timeout)
         updates = Updates(check_builder(to), check_seconds("min_interval", min_interval), self._clock.now)

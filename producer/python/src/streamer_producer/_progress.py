@@ -7,6 +7,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from ._checks import check_seconds
 from ._clock import Clock
 from ._errors import SendError
 from ._updates import End, Steps, Updates, busy
@@ -31,6 +32,8 @@ class Progress:
 
     Messages of several threads are sent one after another. Each call ends within the time limit, also if it has to wait
     for another thread: then it raises a `SendError` of the kind `timed_out`.
+
+    After an interrupt, such as `KeyboardInterrupt`, in a call, begin another handle: this one may stay busy.
 
     If the block of `with` raises an error, its end sends nothing: the pending update leaves with the next call, such as
     `fail`.
@@ -58,19 +61,23 @@ class Progress:
 
     def flush(self) -> None:
         """Sends the pending update, if there is one, regardless of the rate. Raises `SendError`."""
-        self._run(self._updates.flush)
+        self._run(self._updates.flush, self._timeout)
 
-    def complete(self, result: object) -> None:
-        """Ends the request with its result, any JSON."""
-        self._end(lambda to: to.complete(result))
+    def complete(self, result: object, *, timeout: float | None = None) -> None:
+        """Ends the request with its result, any JSON.
 
-    def respond(self, data: object) -> None:
+        `timeout` is the time that the end may take in seconds, including that of the pending update. The default is that
+        of the handle.
+        """
+        self._end(lambda to: to.complete(result), timeout)
+
+    def respond(self, data: object, *, timeout: float | None = None) -> None:
         """Ends the request with an answer, any JSON, for a client that expects a `response`."""
-        self._end(lambda to: to.response(data))
+        self._end(lambda to: to.response(data), timeout)
 
-    def fail(self, code: str, message: str, details: object = None) -> None:
+    def fail(self, code: str, message: str, details: object = None, *, timeout: float | None = None) -> None:
         """Ends the request with an error. `code` is for programs, `message` for people, `details` any JSON."""
-        self._end(lambda to: to.error(code, message, details))
+        self._end(lambda to: to.error(code, message, details), timeout)
 
     def __enter__(self) -> Progress:
         return self
@@ -82,13 +89,14 @@ class Progress:
         if error is None:
             self.flush()
 
-    def _end(self, build: End) -> None:
-        self._run(lambda deadline: self._updates.end(build, deadline))
+    def _end(self, build: End, timeout: float | None) -> None:
+        limit = self._timeout if timeout is None else check_seconds("timeout", timeout)
+        self._run(lambda deadline: self._updates.end(build, deadline), limit)
 
-    def _run(self, steps_until: Callable[[float], Steps]) -> None:
-        deadline = self._clock.now() + self._timeout
-        if not self._clock.acquire(self._turn, self._timeout):
-            raise busy(self._timeout, "thread")
+    def _run(self, steps_until: Callable[[float], Steps], timeout: float) -> None:
+        deadline = self._clock.now() + timeout
+        if not self._clock.acquire(self._turn, timeout):
+            raise busy(timeout, "thread")
         try:
             self._send(steps_until(deadline))
         finally:

@@ -42,7 +42,7 @@ def _entry(place: int, entry: Entry) -> dict[str, object]:
     return fields
 
 
-@dataclass
+@dataclass(repr=False)
 class Attempt:
     """An attempt to send entries, and its answer, which the producer writes into it."""
 
