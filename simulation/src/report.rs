@@ -6,6 +6,7 @@ use crate::{
     cost::Bill,
     histogram::Histogram,
     model::{ACCOUNT, Setup},
+    table::time,
     world::{Counts, Figures, Kept, Kind, Load, Usage},
 };
 
@@ -114,6 +115,13 @@ impl Report {
     #[must_use]
     pub fn quantile(&self, kind: Kind, share: f64) -> f64 {
         self.latencies.get(&kind).map_or(0.0, |latencies| latencies.quantile(share))
+    }
+
+    /// Returns cells of a table: the time until the last first delivery of any kind, and p50 and p99 of the latencies of
+    /// one kind.
+    #[must_use]
+    pub fn arrivals(&self, kind: Kind) -> [String; 3] {
+        [self.last_delivery() * 1000.0, self.quantile(kind, 0.5), self.quantile(kind, 0.99)].map(time)
     }
 
     /// Returns the time until the last first delivery of any kind, in seconds.

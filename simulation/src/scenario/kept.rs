@@ -9,7 +9,7 @@ use super::loads::run_kept;
 use crate::{
     model::Setup,
     report::Report,
-    table::{Table, count, time},
+    table::{Table, count},
     world::Kind,
 };
 
@@ -56,12 +56,12 @@ pub fn tables(out: &mut dyn Write, sizes: &[usize]) -> io::Result<()> {
 }
 
 fn line(users: usize, report: &Report) -> [String; 14] {
-    let kept = &report.kept;
+    let (kept, [last, p50, p99]) = (&report.kept, report.arrivals(Kind::Kept));
     [
         count(users as u64),
-        time(report.last_delivery() * 1000.0),
-        time(report.quantile(Kind::Kept, 0.5)),
-        time(report.quantile(Kind::Kept, 0.99)),
+        last,
+        p50,
+        p99,
         count(report.posts),
         count(report.handed_back),
         count(kept.appended),
@@ -81,11 +81,12 @@ fn one_user(out: &mut dyn Write, setup: &Setup) -> io::Result<()> {
     let mut table = Table::begin(out, "Kept messages for one user, for 10 s", 0, &head)?;
     for rate in RATES {
         let report = run_kept(setup, 1, rate, TIME_OF_ONE);
+        let [last, p50, p99] = report.arrivals(Kind::Kept);
         table.row(&[
             count(rate as u64),
-            time(report.last_delivery() * 1000.0),
-            time(report.quantile(Kind::Kept, 0.5)),
-            time(report.quantile(Kind::Kept, 0.99)),
+            last,
+            p50,
+            p99,
             format!("{:.1}", report.kept.writes as f64 / report.sent_by_producers as f64),
             count(report.kept.throttled),
             count(report.handed_back),

@@ -9,7 +9,7 @@ use super::loads::{run_broadcast, run_singles};
 use crate::{
     model::Setup,
     report::Report,
-    table::{Table, count, time},
+    table::{Table, count},
     world::Kind,
 };
 
@@ -24,13 +24,14 @@ fn setup(environments: usize, shares: bool) -> Setup {
 }
 
 fn line(load: &str, environments: usize, shares: bool, report: &Report, kind: Kind) -> [String; 10] {
+    let [last, p50, p99] = report.arrivals(kind);
     [
         load.to_owned(),
         environments.to_string(),
         if shares { "shared" } else { "private" }.to_owned(),
-        time(report.quantile(kind, 0.5)),
-        time(report.quantile(kind, 0.99)),
-        time(report.last_delivery() * 1000.0),
+        p50,
+        p99,
+        last,
         count(report.posts),
         count(report.throttled),
         count(report.failed),

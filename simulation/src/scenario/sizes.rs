@@ -9,7 +9,7 @@ use super::loads::{run_broadcast, run_progress, run_singles};
 use crate::{
     model::Setup,
     report::Report,
-    table::{Table, count, time},
+    table::{Table, count},
     world::Kind,
 };
 
@@ -71,11 +71,12 @@ fn of(
 }
 
 fn line(connections: usize, kind: Kind, report: &Report) -> [String; 11] {
+    let [last, p50, p99] = report.arrivals(kind);
     [
         count(connections as u64),
-        time(report.last_delivery() * 1000.0),
-        time(report.quantile(kind, 0.5)),
-        time(report.quantile(kind, 0.99)),
+        last,
+        p50,
+        p99,
         count(report.posts),
         count(report.throttled),
         count(report.handed_back),
