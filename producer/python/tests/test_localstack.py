@@ -17,8 +17,9 @@ import pytest
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
 from botocore.config import Config
+from examples import examples
 from faults import AsyncFaultyClient, FaultyClient
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from messages import Entry, entries, message_of, plans, pools, progress_of, progress_plans
 
@@ -263,15 +264,7 @@ def check(scenario, records, expected, received, lost):
         assert order == sorted(set(order)), "the order of sequence numbers"
 
 
-examples = settings(
-    max_examples=int(os.environ.get("RUNS", 30)),
-    deadline=None,
-    derandomize="RUNS" not in os.environ,
-    suppress_health_check=list(HealthCheck),
-)
-
-
-@examples
+@examples(30)
 @given(scenario=scenarios)
 def test_queue_holds_each_message_that_it_can_take(sqs, scenario):
     with new_queue(sqs, scenario.is_fifo, scenario.max_size) as url:
@@ -289,7 +282,7 @@ def test_queue_holds_each_message_that_it_can_take(sqs, scenario):
         check(scenario, records, expected, drain(sqs, url), client.lost)
 
 
-@examples
+@examples(30)
 @given(scenario=scenarios)
 def test_queue_holds_each_asynchronous_message(sqs, scenario):
     with new_queue(sqs, scenario.is_fifo, scenario.max_size) as url:

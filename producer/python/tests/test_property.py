@@ -5,7 +5,6 @@ Each message that was accepted is on the queue, each other one has an error that
 
 import asyncio
 import json
-import os
 import threading
 import time
 from dataclasses import dataclass, field
@@ -14,7 +13,8 @@ from queue import SimpleQueue
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
 from clocks import FastClock, FastLoop, run
-from hypothesis import HealthCheck, given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from queues import Endpoint
 
@@ -247,15 +247,7 @@ def answered(scenario):
     return script
 
 
-examples = settings(
-    max_examples=int(os.environ.get("RUNS", 20)),
-    deadline=None,
-    derandomize="RUNS" not in os.environ,
-    suppress_health_check=list(HealthCheck),
-)
-
-
-@examples
+@examples(20)
 @given(scenarios)
 def test_messages_are_accepted_or_refused(scenario):
     with Endpoint(answered(scenario)) as queue:
@@ -264,7 +256,7 @@ def test_messages_are_accepted_or_refused(scenario):
         check(scenario, errors, queue, client)
 
 
-@examples
+@examples(20)
 @given(scenarios)
 def test_asynchronous_messages_are_accepted_or_refused(scenario):
     """Through aiobotocore, whose calls are cancelled at the time limit."""
@@ -283,7 +275,7 @@ def test_asynchronous_messages_are_accepted_or_refused(scenario):
         check(scenario, errors, queue, client)
 
 
-@examples
+@examples(20)
 @given(st.lists(st.tuples(sends, st.booleans()), min_size=1, max_size=40))
 def test_many_messages_are_accepted_or_named(planned):
     """`send_all` names exactly the messages that are not on the queue."""
