@@ -13,7 +13,7 @@ use aws_smithy_types::body::SdkBody;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::queue::Entry;
+use super::{input, queue::Entry};
 
 /// The answer to a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,8 +136,7 @@ impl std::fmt::Debug for CallsDouble {
 
 impl HttpConnector for CallsDouble {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let request: Value =
-            request.body().bytes().and_then(|body| serde_json::from_slice(body).ok()).unwrap_or_default();
+        let request = input(&request);
         let ids: Vec<_> = list(&request["Entries"]).iter().map(|entry| entry["Id"].clone()).collect();
         let entries: Vec<_> = list(&request["Entries"]).iter().map(sent).collect();
         let mut calls = self.locked();

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use streamer_connections::{ConnectionTable, TenantShards};
 use tokio::time::sleep;
 
+use super::input;
 use crate::{event::EPOCH_MILLIS, worker::ENDPOINT};
 
 /// A connection table with any number of generated rows.
@@ -123,9 +124,7 @@ fn item(id: &str) -> String {
 
 impl HttpConnector for Crowd {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let query: Value =
-            request.body().bytes().and_then(|body| serde_json::from_slice(body).ok()).unwrap_or_default();
-        let crowd = self.clone();
+        let (crowd, query) = (self.clone(), input(&request));
         HttpConnectorFuture::new(async move {
             sleep(crowd.each).await;
             let answer = crowd.answer(&query);

@@ -18,6 +18,8 @@ use serde_json::{Value, json};
 use streamer_connections::ConnectionTable;
 use tokio::time::sleep;
 
+use super::input;
+
 /// An answer, or an error's code and the other fields of its body.
 pub type Answer = Result<Value, (&'static str, Value)>;
 
@@ -90,10 +92,7 @@ impl std::fmt::Debug for DynamoDouble {
 
 impl HttpConnector for DynamoDouble {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let target = request.headers().get("x-amz-target").unwrap_or_default();
-        let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
-        let input: Value =
-            request.body().bytes().and_then(|body| serde_json::from_slice(body).ok()).unwrap_or_default();
+        let (operation, input) = (operation(&request), input(&request));
         let answer = (self.script)(&operation, &input);
         self.locked().push(operation);
         let in_flight = self.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
@@ -114,6 +113,12 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// Returns the name of the operation that a request calls.
+pub(super) fn operation(request: &HttpRequest) -> String {
+    let target = request.headers().get("x-amz-target").unwrap_or_default();
+    target.rsplit('.').next().unwrap_or_default().to_owned()
 }
 
 /// Writes an answer as DynamoDB does.

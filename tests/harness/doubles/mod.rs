@@ -9,6 +9,8 @@ mod queue;
 mod table;
 
 use aws_sdk_dynamodb::error::ErrorMetadata;
+use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use serde_json::Value;
 
 pub use self::{
     calls::{Answer, Call, CallsDouble, SentEntry, Told},
@@ -23,4 +25,9 @@ pub use self::{
 /// Builds a service error.
 fn error(code: &str) -> ErrorMetadata {
     ErrorMetadata::builder().code(code).message("scripted").build()
+}
+
+/// Returns the JSON of a request, or null.
+fn input(request: &HttpRequest) -> Value {
+    request.body().bytes().and_then(|body| serde_json::from_slice(body).ok()).unwrap_or_default()
 }

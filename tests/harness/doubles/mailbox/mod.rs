@@ -25,7 +25,7 @@ use self::{
     items::{number, parse, text},
     table::{Item, State},
 };
-use super::dynamodb;
+use super::{dynamodb, input};
 use crate::mailbox::Usage;
 
 /// The result of a call.
@@ -251,10 +251,8 @@ impl std::fmt::Debug for MailboxDouble {
 
 impl HttpConnector for MailboxDouble {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let target = request.headers().get("x-amz-target").unwrap_or_default();
-        let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
-        let body = request.body().bytes().and_then(|body| serde_json::from_slice(body).ok());
-        let (double, input): (_, Value) = (self.clone(), body.unwrap_or_default());
+        let (operation, input) = (dynamodb::operation(&request), input(&request));
+        let double = self.clone();
         let call = MailboxCall::read(&operation, &input);
         let (latency, fault) = (self.script)(&call);
         double.locked().record(call);
